@@ -1,0 +1,85 @@
+"""What can go wrong that is not a bug.
+
+* OrchestratorError         a message and what to do about it
+  + UsageError              the caller's input cannot be used: exit code 2
+    - ManifestError         rows of a manifest, each with its line
+  + StoreError              the database cannot be used as it is
+  + CredentialError         no keys, or keys that cannot be read
+  + CloudRefusal            a vendor's service answered with an error
+"""
+
+from dataclasses import dataclass
+
+
+class OrchestratorError(Exception):
+    """Something a person can mend.
+
+    Args:
+        message: what happened, naming the input.
+        remedy: what to do about it.
+    """
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  {self.remedy}" if self.remedy else self.message
+
+
+class UsageError(OrchestratorError):
+    """The caller's input cannot be used."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowFault:
+    """One reason why one line of a manifest cannot be used."""
+
+    line: int
+    column: str
+    reason: str
+    remedy: str
+
+    def __str__(self) -> str:
+        where = f"line {self.line}" + (f", {self.column}" if self.column else "")
+        return f"{where}: {self.reason} {self.remedy}".rstrip()
+
+
+class ManifestError(UsageError):
+    """A manifest with faults; nothing of it was enqueued."""
+
+    def __init__(self, source: str, faults: tuple[RowFault, ...]) -> None:
+        noun = "fault" if len(faults) == 1 else "faults"
+        super().__init__(
+            f"{source}: {len(faults)} {noun}; nothing was enqueued.",
+            "Mend the lines, or take only the good ones with --skip-invalid.",
+        )
+        self.source = source
+        self.faults = faults
+
+
+class StoreError(OrchestratorError):
+    """The database cannot be used as it is."""
+
+
+class CredentialError(OrchestratorError):
+    """No keys were found, or they cannot be read."""
+
+
+class CloudRefusal(OrchestratorError):
+    """A vendor's service answered a read with an error.
+
+    Args:
+        code: the vendor's code, or ``Http<status>`` where the body gave none.
+        http_status: the HTTP status of the answer.
+        request_id: the vendor's number for the request, where it sent one.
+    """
+
+    def __init__(
+        self, code: str, message: str, *, http_status: int, request_id: str | None = None
+    ) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code
+        self.http_status = http_status
+        self.request_id = request_id

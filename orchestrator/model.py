@@ -1,0 +1,386 @@
+"""The words of the domain: what crosses a border between two parts is declared here, frozen."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+
+class JobState(StrEnum):
+    """What we know about one export."""
+
+    QUEUED = "queued"
+    """Waits to be sent; the reason is stored."""
+    SENDING = "sending"
+    """The intent is durable; the request may have left; owned under a lease."""
+    UNKNOWN = "unknown"
+    """May have taken effect; no answer is held."""
+    ACCEPTED = "accepted"
+    """TaskId and CosPaths are held, or the export was found in the bucket."""
+    VERIFIED = "verified"
+    """Final: every expected object was seen in the bucket."""
+    FAILED = "failed"
+    """Final: code, message and remedy are held."""
+    CANCELLED = "cancelled"
+    """Final: withdrawn before it was sent."""
+
+
+_S = JobState
+
+TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
+    # a late answer may still reach a job that a rescuer has put back into the queue
+    _S.QUEUED: frozenset({_S.SENDING, _S.ACCEPTED, _S.CANCELLED}),
+    _S.SENDING: frozenset({_S.QUEUED, _S.UNKNOWN, _S.ACCEPTED, _S.FAILED}),
+    _S.UNKNOWN: frozenset({_S.QUEUED, _S.ACCEPTED, _S.FAILED}),
+    _S.ACCEPTED: frozenset({_S.VERIFIED, _S.FAILED}),
+    _S.VERIFIED: frozenset(),
+    # a person's retry; to `unknown` where any attempt may have taken effect
+    _S.FAILED: frozenset({_S.QUEUED, _S.UNKNOWN}),
+    _S.CANCELLED: frozenset({_S.QUEUED, _S.UNKNOWN}),
+}
+"""The one transition table: the guard, the CHECK constraint and the README's diagram follow it."""
+
+FINAL: frozenset[JobState] = frozenset({_S.VERIFIED, _S.FAILED, _S.CANCELLED})
+LIVING: frozenset[JobState] = frozenset(JobState) - FINAL
+UNDER_WAY: frozenset[JobState] = frozenset({_S.SENDING, _S.UNKNOWN, _S.ACCEPTED})
+"""States in which the export may occupy one of the vendor's places."""
+
+
+class ImageFormat(StrEnum):
+    """Formats that ExportImages writes; the vendor's default is RAW."""
+
+    RAW = "RAW"
+    QCOW2 = "QCOW2"
+    VHD = "VHD"
+    VMDK = "VMDK"
+
+
+class Reaction(StrEnum):
+    """What an answer, or the lack of one, calls for."""
+
+    ACCEPT = "accept"
+    """The export runs."""
+    PASS = "pass"
+    """A dry run would have succeeded."""
+    RETRY = "retry"
+    """Send again after a back-off; spends an attempt."""
+    RECONCILE = "reconcile"
+    """May have taken effect: look into the bucket before anything is sent again."""
+    SLOW = "slow"
+    """Too many requests in a second: everyone slows down a little; spends nothing."""
+    PAUSE = "pause"
+    """The endpoint cannot be reached: one prober, the rest waits; spends nothing."""
+    CAPACITY = "capacity"
+    """Too many exports run: the whole scope waits at its gate; spends nothing."""
+    BUSY = "busy"
+    """This image is occupied: it waits; spends nothing."""
+    RESIGN = "resign"
+    """The clocks differ: once again with the server's time, then stop."""
+    REFRESH = "refresh"
+    """The token has run out: once again with new credentials, then stop."""
+    FAIL = "fail"
+    """Never will work for this job."""
+    STOP = "stop"
+    """Will not work for anything in the scope until a person acts."""
+
+
+class Effect(StrEnum):
+    """Whether an export may have begun."""
+
+    NO = "no"
+    MAYBE = "maybe"
+    YES = "yes"
+
+
+class Scope(StrEnum):
+    """What a stop holds up."""
+
+    CREDENTIAL = "credential"
+    ACCOUNT = "account"
+    CLOCK = "clock"
+    ENDPOINT = "endpoint"
+    REGION = "region"
+    BUCKET = "bucket"
+    ROLE = "role"
+
+
+@dataclass(frozen=True, slots=True)
+class ExportRequest:
+    """One call of ExportImages, as a user asks for it.
+
+    Args:
+        image_ids: the images of this one request, in the user's order.
+        region: region of images and bucket, such as ``ap-singapore``.
+        bucket: bucket name with its APPID, such as ``backup-1250000000``.
+        format: format of the exported files.
+        prefix: leads the objects' names; the job's tag follows it.
+        only_root_disk: leave the data disks out.
+        role_name: CVM role that writes to the bucket; ``None`` is the vendor's default.
+        priority: larger goes first.
+        not_before: not to be sent earlier than this, aware.
+        exact_names: no tag in the objects' names; then nothing is ever sent again by itself.
+    """
+
+    image_ids: tuple[str, ...]
+    region: str
+    bucket: str
+    format: ImageFormat = ImageFormat.RAW
+    prefix: str = ""
+    only_root_disk: bool = False
+    role_name: str | None = None
+    priority: int = 0
+    not_before: datetime | None = None
+    exact_names: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ExportOrder:
+    """The body of one ExportImages call (source: the vendor's API page, input parameters)."""
+
+    region: str
+    image_ids: tuple[str, ...]
+    bucket: str
+    format: ImageFormat
+    name_prefix: str
+    only_root_disk: bool
+    role_name: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to send one attempt of one job, and the intent to do so, made durable.
+
+    Args:
+        attempt: number of this attempt, from 1; fences every later write.
+        signed_at: the time that goes into the signature; never renewed.
+        doubted: an earlier attempt may have taken effect, so the bucket is looked at first.
+        probe: sent to find out whether the closed gate has room again.
+        spent: attempts that counted, before this one.
+        waits: consecutive postponements that counted for nothing, before this one.
+    """
+
+    job_id: int
+    attempt: int
+    owner: str
+    profile: str
+    order: ExportOrder
+    signed_at: datetime
+    expires_at: datetime
+    created_at: datetime
+    doubted: bool = False
+    exact_names: bool = False
+    probe: bool = False
+    spent: int = 0
+    waits: int = 0
+    image_broken: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One HTTP answer to ExportImages, read but not judged.
+
+    Args:
+        http_status: status of the answer.
+        task_id: unsigned 64-bit number of the vendor's task, where the body holds one.
+        cos_paths: as the vendor wrote them, with their leading slash.
+        error_code: whole vendor code, where the body holds an error.
+        excerpt: first 200 characters of a body that is not an API answer.
+        clock_offset: the server's clock minus ours when the answer came, from its Date header.
+    """
+
+    http_status: int
+    request_id: str | None = None
+    task_id: int | None = None
+    cos_paths: tuple[str, ...] = ()
+    error_code: str | None = None
+    error_message: str | None = None
+    excerpt: str | None = None
+    clock_offset: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """A vendor's code, or one of our own for what the network did, and what it calls for.
+
+    Args:
+        effect: whether an export may have begun when this is the answer.
+        scope: what a stop holds up; only with `Reaction.STOP` and what may turn into it.
+        remedy: one sentence for the user.
+    """
+
+    name: str
+    reaction: Reaction
+    effect: Effect
+    remedy: str
+    scope: Scope | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of one attempt: a code of the table with what the answer carried."""
+
+    code: Code
+    message: str = ""
+    request_id: str | None = None
+    http_status: int | None = None
+    task_id: int | None = None
+    cos_paths: tuple[str, ...] = ()
+    clock_offset: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The next state of a job, and what everyone else should know.
+
+    Args:
+        reason: one word for why the job is where it is, as in ``capacity``.
+        delay: how long the job rests before it is looked at again.
+        spends: whether the attempt counts.
+        doubted: an export may run that we hold no answer for.
+        stop: what a person has to mend before anything in it can be sent.
+    """
+
+    state: JobState
+    reason: str
+    delay: timedelta = timedelta()
+    spends: bool = False
+    doubted: bool = False
+    stop: Scope | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """One disk of an image: what its object will be called after, and its size."""
+
+    snapshot_id: str
+    usage: str
+    """``SYSTEM_DISK`` or ``DATA_DISK``."""
+    size_gib: int
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFacts:
+    """What DescribeImages says about an image."""
+
+    image_id: str
+    state: str
+    name: str = ""
+    disks: tuple[Disk, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectFacts:
+    """An object in a bucket, as a HEAD or a listing shows it.
+
+    Args:
+        size: bytes.
+        etag: without quotes; no MD5 for an object written in parts.
+        crc64: unsigned 64-bit CRC64-ECMA in decimal; only a HEAD tells it.
+    """
+
+    key: str
+    size: int
+    etag: str
+    last_modified: datetime | None = None
+    crc64: str | None = None
+    storage_class: str = "STANDARD"
+
+
+@dataclass(frozen=True, slots=True)
+class UploadFacts:
+    """A multipart upload that has not ended."""
+
+    key: str
+    upload_id: str
+    initiated: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobFilter:
+    """Which jobs: every field narrows, values of one field mean "or", ``*`` matches anything.
+
+    Args:
+        since: created at this moment or later.
+        until: created before this moment.
+    """
+
+    batches: tuple[str, ...] = ()
+    states: tuple[str, ...] = ()
+    regions: tuple[str, ...] = ()
+    buckets: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()
+    task_ids: tuple[str, ...] = ()
+    codes: tuple[str, ...] = ()
+    jobs: tuple[str, ...] = ()
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EnqueueResult:
+    """What an enqueue did."""
+
+    batch: str
+    added: int = 0
+    duplicates: int = 0
+    invalid: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """Where the jobs of a run stand at its end.
+
+    Args:
+        requests: ExportImages requests that this run sent.
+        refused: those of them refused for rate or capacity.
+        seconds: how long the run took.
+        left: living jobs that running again may bring further.
+        blocked: stops that a person has to mend, each with its code and remedy.
+    """
+
+    counts: Mapping[JobState, int]
+    requests: int
+    refused: int
+    seconds: float
+    left: int = 0
+    timed_out: bool = False
+    blocked: tuple["Stop", ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Something that a person has to mend before more can be sent."""
+
+    scope: Scope
+    value: str
+    code: str
+    message: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One job as history shows it; times are aware, in UTC."""
+
+    id: int
+    batch: str
+    state: JobState
+    reason: str
+    region: str
+    image_ids: tuple[str, ...]
+    bucket: str
+    format: ImageFormat
+    prefix: str
+    tag: str
+    attempts: int
+    task_id: int | None
+    request_id: str | None
+    cos_paths: tuple[str, ...]
+    code: str | None
+    message: str | None
+    remedy: str | None
+    created_at: datetime
+    sent_at: datetime | None
+    accepted_at: datetime | None
+    finished_at: datetime | None
+    details: Mapping[str, object] = field(default_factory=dict)
