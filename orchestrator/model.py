@@ -1,7 +1,7 @@
 """The words of the domain: what crosses a border between two parts is declared here, frozen."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -44,6 +44,10 @@ FINAL: frozenset[JobState] = frozenset({_S.VERIFIED, _S.FAILED, _S.CANCELLED})
 LIVING: frozenset[JobState] = frozenset(JobState) - FINAL
 UNDER_WAY: frozenset[JobState] = frozenset({_S.SENDING, _S.UNKNOWN, _S.ACCEPTED})
 """States in which the export may occupy one of the vendor's places."""
+
+
+NOT_SENT = "Orchestrator.NotSent"
+"""Code of an attempt whose request never left."""
 
 
 class ImageFormat(StrEnum):
@@ -152,7 +156,8 @@ class Lease:
 
     Args:
         attempt: number of this attempt, from 1; fences every later write.
-        signed_at: the time that goes into the signature; never renewed.
+        claimed_at: when it was taken, on the store's clock.
+        signed_at: the time that goes into the signature, in the server's time; never renewed.
         doubted: an earlier attempt may have taken effect, so the bucket is looked at first.
         probe: sent to find out whether the closed gate has room again.
         spent: attempts that counted, before this one.
@@ -164,6 +169,7 @@ class Lease:
     owner: str
     profile: str
     order: ExportOrder
+    claimed_at: datetime
     signed_at: datetime
     expires_at: datetime
     created_at: datetime
@@ -383,4 +389,3 @@ class Job:
     sent_at: datetime | None
     accepted_at: datetime | None
     finished_at: datetime | None
-    details: Mapping[str, object] = field(default_factory=dict)

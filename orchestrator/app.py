@@ -1,0 +1,218 @@
+"""The composition root: settings become engine, clients, pace and worker; opened and closed here."""
+
+import logging
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import anyio
+import sqlalchemy as sa
+
+from orchestrator import __version__
+from orchestrator.clock import Clock, SystemClock
+from orchestrator.cloud.cos import CosClient
+from orchestrator.cloud.credentials import CredentialSource, find_credentials
+from orchestrator.cloud.cvm import CvmClient
+from orchestrator.cloud.signing import ServerClock
+from orchestrator.cloud.transport import http_client
+from orchestrator.db import Database, Schema
+from orchestrator.intake.enqueue import enqueue
+from orchestrator.lease.owner import instance
+from orchestrator.model import EnqueueResult, ExportRequest, Job, JobFilter, RunResult
+from orchestrator.pace.rate import Pacer
+from orchestrator.pace.traffic import Traffic
+from orchestrator.settings import Settings, load_settings
+from orchestrator.settle.resolve import ResolvePolicy
+from orchestrator.settle.sight import VerifyMode
+from orchestrator.show.history import JobStory, history, story
+from orchestrator.show.account import Account
+from orchestrator.show.status import Status, status
+from orchestrator.worker import Parts, Plan, Worker
+
+_log = logging.getLogger("orchestrator")
+_VERIFY_CONNECTIONS = 16
+
+
+class Orchestrator:
+    """A store of exports, and what can be done with it.
+
+    Open it with ``async with``; a missing store is made, unless `create` is false.
+
+    Args:
+        database: SQLAlchemy URL or file path; by default what the settings say.
+        settings: by default those of environment and configuration file.
+        environ: where credentials are looked for.
+        tell: takes sentences for a person; by default they are logged.
+        create: make the tables where there are none.
+
+    Raises:
+        OrchestratorError: on opening, when the store cannot be used; the message says why.
+    """
+
+    def __init__(
+        self,
+        database: str | None = None,
+        *,
+        settings: Settings | None = None,
+        environ: Mapping[str, str] = os.environ,
+        clock: Clock | None = None,
+        tell: Callable[[str], None] = _log.info,
+        create: bool = True,
+    ) -> None:
+        flags = {} if database is None else {"database_url": database}
+        self.settings = settings or load_settings(flags, environ)
+        self._environ = environ
+        self._clock = clock or SystemClock()
+        self._tell = tell
+        self._create = create
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        self._database = Database(self.settings.sqlalchemy_url, self._clock)
+        self._stack.push_async_callback(self._database.close)
+        try:
+            await Schema(self._database).require(create=self._create)
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._stack.aclose()
+
+    async def enqueue(
+        self,
+        requests: Iterable[ExportRequest],
+        *,
+        batch: str | None = None,
+        again: bool = False,
+    ) -> EnqueueResult:
+        """Adds a job for each request that is not there yet; `again` adds duplicates too."""
+        return await enqueue(
+            self._database,
+            requests,
+            profile=self.settings.profile,
+            batch=batch,
+            again=again,
+            actor=f"enqueue-{os.getpid()}",
+        )
+
+    async def run(
+        self,
+        *,
+        batch: str | None = None,
+        time_limit: float | None = None,
+        forever: bool = False,
+        stop: anyio.Event | None = None,
+    ) -> RunResult:
+        """Sends, waits and verifies until nothing can move; resumes what an earlier run left.
+
+        Args:
+            batch: only this one.
+            time_limit: seconds after which nothing more is sent.
+            forever: wait for more instead of ending.
+            stop: when set, nothing more is sent, and what is in the air is waited for.
+
+        Raises:
+            CredentialError: there is work, and there are no keys to do it with.
+        """
+        began = time.monotonic()
+        account = await Account.open(self._database, self.settings.profile, batch)
+        if not account.has_work and not forever:
+            return await account.close(owner=None, seconds=0.0, visible=sa.true())
+        home = Path(self._environ.get("HOME", "~")).expanduser()
+        credentials = find_credentials(self.settings.profile, self._environ, home)
+        async with instance(self._database) as me, self._parts(credentials) as parts:
+            worker = Worker(parts, self._plan(batch, time_limit, forever=forever), me, self._tell)
+            async with anyio.create_task_group() as tasks:
+                if stop is not None:
+                    tasks.start_soon(_finish_when, stop, worker)
+                await worker.run()
+                tasks.cancel_scope.cancel()
+            return await account.close(
+                owner=me,
+                seconds=time.monotonic() - began,
+                visible=worker.sight.visible(),
+                timed_out=worker.timed_out,
+                blocked=tuple(parts.traffic.stops.active),
+            )
+
+    async def status(self, *, batch: str | None = None) -> Status:
+        """How things stand now."""
+        return await status(self._database, batch=batch)
+
+    def history(
+        self, wanted: JobFilter | None = None, *, limit: int | None = None
+    ) -> AsyncIterator[Job]:
+        """Jobs that the filter lets through, newest first."""
+        return history(self._database, wanted or JobFilter(), limit=limit)
+
+    async def show(self, job: str) -> JobStory | None:
+        """One job, by number or tag, with all that happened to it."""
+        return await story(self._database, job)
+
+    @asynccontextmanager
+    async def _parts(self, credentials: CredentialSource) -> AsyncIterator[Parts]:
+        settings = self.settings
+        clock = ServerClock(self._clock)
+        agent = f"orchestrator/{__version__}"
+        async with (
+            http_client(concurrency=settings.concurrency, user_agent=agent) as cvm_http,
+            http_client(concurrency=_VERIFY_CONNECTIONS, user_agent=agent) as cos_http,
+        ):
+            yield Parts(
+                database=self._database,
+                cvm=CvmClient(
+                    cvm_http,
+                    endpoint=settings.cvm_endpoint,
+                    credentials=credentials,
+                    clock=clock,
+                    timeout=settings.request_timeout,
+                ),
+                cos=CosClient(
+                    cos_http,
+                    endpoint=settings.cos_endpoint,
+                    credentials=credentials,
+                    clock=clock,
+                    timeout=settings.request_timeout,
+                ),
+                credentials=credentials,
+                clock=clock,
+                traffic=Traffic(
+                    settings.profile, Pacer(settings.rate), credentials, self._tell
+                ),
+            )
+
+    def _plan(self, batch: str | None, time_limit: float | None, *, forever: bool) -> Plan:
+        settings = self.settings
+        interval = settings.verify_interval
+        return Plan(
+            profile=settings.profile,
+            batch=batch,
+            concurrency=settings.concurrency,
+            verify=VerifyMode(settings.verify),
+            verify_interval=None if interval is None else timedelta(seconds=interval),
+            request_timeout=timedelta(seconds=settings.request_timeout),
+            resolve=ResolvePolicy(
+                resend_after=timedelta(seconds=settings.resend_after),
+                max_attempts=settings.max_attempts,
+                export_deadline=timedelta(seconds=settings.export_deadline),
+            ),
+            forever=forever,
+            time_limit=time_limit,
+        )
+
+
+async def _finish_when(stop: anyio.Event, worker: Worker) -> None:
+    await stop.wait()
+    worker.finish()

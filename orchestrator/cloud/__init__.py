@@ -1,0 +1,1 @@
+"""The vendor's two services, CVM and COS, over HTTP; knows no job."""

@@ -1,0 +1,202 @@
+"""ExportImages and DescribeImages: one call is one HTTP request, and its answer is not judged."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import httpx
+
+from orchestrator.cloud.credentials import Credential, CredentialSource
+from orchestrator.cloud.signing import ServerClock, Tc3Auth
+from orchestrator.cloud.transport import send
+from orchestrator.errors import CloudRefusal
+from orchestrator.model import Disk, ExportOrder, ImageFacts, Reply
+
+MAX_IMAGES = 100
+"""Images of one DescribeImages call: the largest page that the vendor gives."""
+
+_SERVICE = "cvm"
+_VERSION = "2017-03-12"
+_EXCERPT_CHARACTERS = 200
+_UINT64 = range(2**64)
+_DECIMAL = re.compile(r"[0-9]{1,20}")
+
+
+class CvmClient:
+    """CVM of one account.
+
+    Args:
+        endpoint: base URL; may hold ``{region}``.
+        timeout: seconds for one request in all.
+    """
+
+    def __init__(
+        self,
+        http: httpx.AsyncClient,
+        *,
+        endpoint: str,
+        credentials: CredentialSource,
+        clock: ServerClock,
+        timeout: float,
+    ) -> None:
+        self._http = http
+        self._endpoint = endpoint
+        self._credentials = credentials
+        self._clock = clock
+        self._timeout = timeout
+
+    def host(self, region: str) -> str:
+        """The endpoint's host, and its port where it is not the usual one: a key of the rate."""
+        return httpx.URL(self._base(region)).netloc.decode()
+
+    async def export_images(
+        self, order: ExportOrder, *, signed_at: datetime, credential: Credential
+    ) -> Reply:
+        """Send the order once; every answer is a `Reply`, and no answer an exception of httpx.
+
+        ``signed_at``, the claim's time by the server's clock, dates the signature and is never
+        renewed; ``credential`` was fetched before the claim, so that nothing waits after it.
+        """
+        response, clock_offset = await self._post(
+            "ExportImages", order.region, _export_body(order), signed_at, credential
+        )
+        return replace(_reply(response), clock_offset=clock_offset)
+
+    async def describe_images(
+        self, region: str, image_ids: Sequence[str]
+    ) -> tuple[ImageFacts, ...]:
+        """State and disks of 1 to 100 images; one unknown id refuses them all.
+
+        Raises:
+            CloudRefusal: the API answered with an error, or something else answered.
+        """
+        if not 1 <= len(image_ids) <= MAX_IMAGES:
+            raise ValueError(f"1 to {MAX_IMAGES} images, not {len(image_ids)}")
+        body = {"ImageIds": list(image_ids), "Limit": MAX_IMAGES}
+        credential = await self._credentials.current()
+        response, _ = await self._post(
+            "DescribeImages", region, body, self._clock.now(), credential
+        )
+        return _image_set(response)
+
+    async def _post(
+        self,
+        action: str,
+        region: str,
+        body: Mapping[str, object],
+        signed_at: datetime,
+        credential: Credential,
+    ) -> tuple[httpx.Response, timedelta | None]:
+        response = await send(
+            self._http,
+            "POST",
+            f"{self._base(region)}/",
+            headers={
+                "Content-Type": "application/json",
+                "X-TC-Action": action,
+                "X-TC-Version": _VERSION,
+                "X-TC-Region": region,
+                "X-TC-Language": "en-US",
+            },
+            content=json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode(),
+            auth=Tc3Auth(credential, _SERVICE, signed_at),
+            seconds=self._timeout,
+        )
+        return response, self._clock.learn(response.headers.get("Date"), self._clock.local.now())
+
+    def _base(self, region: str) -> str:
+        return self._endpoint.replace("{region}", region).rstrip("/")
+
+
+def _export_body(order: ExportOrder) -> Mapping[str, object]:
+    body: dict[str, object] = {
+        "BucketName": order.bucket,
+        "ImageIds": list(order.image_ids),
+        "ExportFormat": order.format.value,
+    }
+    if order.name_prefix:
+        body["FileNamePrefixList"] = [order.name_prefix] * len(order.image_ids)
+    if order.only_root_disk:
+        body["OnlyExportRootDisk"] = True
+    if order.role_name:
+        body["RoleName"] = order.role_name
+    return body
+
+
+def _reply(response: httpx.Response) -> Reply:
+    answer = _api_answer(response.content)
+    fields = answer or {}
+    reply = Reply(response.status_code, request_id=_text(fields.get("RequestId")))
+    error = fields.get("Error")
+    if isinstance(error, dict) and (code := _text(error.get("Code"))):
+        return replace(reply, error_code=code, error_message=_text(error.get("Message")))
+    if answer is None or error is not None or response.status_code != 200:
+        return replace(reply, excerpt=_excerpt(response.content))
+    return replace(
+        reply,
+        task_id=_task_id(answer.get("TaskId")),
+        cos_paths=_cos_paths(answer.get("CosPaths")),
+    )
+
+
+def _api_answer(content: bytes) -> dict[str, Any] | None:
+    # whatever the Content-Type says: the vendor's own test of it takes errors for successes
+    try:
+        body = json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+    answer = body.get("Response") if isinstance(body, dict) else None
+    return answer if isinstance(answer, dict) else None
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _excerpt(content: bytes) -> str:
+    return content[: 4 * _EXCERPT_CHARACTERS].decode(errors="replace")[:_EXCERPT_CHARACTERS]
+
+
+def _task_id(value: object) -> int | None:
+    if isinstance(value, str) and _DECIMAL.fullmatch(value):
+        value = int(value)
+    return value if type(value) is int and value in _UINT64 else None
+
+
+def _cos_paths(value: object) -> tuple[str, ...]:
+    if isinstance(value, list) and all(isinstance(path, str) and path for path in value):
+        return tuple(value)
+    return ()
+
+
+def _image_set(response: httpx.Response) -> tuple[ImageFacts, ...]:
+    reply = _reply(response)
+    if reply.error_code is not None:
+        raise _refusal(reply, reply.error_code, reply.error_message or "no message")
+    try:
+        if reply.excerpt is None:
+            images = json.loads(response.content)["Response"]["ImageSet"]
+            return tuple(_image(image) for image in images or ())
+    except (KeyError, TypeError, ValueError, AttributeError):
+        pass
+    excerpt = _excerpt(response.content)
+    raise _refusal(reply, f"Http{reply.http_status}", f"not an answer of the API: {excerpt}")
+
+
+def _refusal(reply: Reply, code: str, message: str) -> CloudRefusal:
+    return CloudRefusal(code, message, http_status=reply.http_status, request_id=reply.request_id)
+
+
+def _image(fields: Mapping[str, Any]) -> ImageFacts:
+    return ImageFacts(
+        image_id=fields["ImageId"],
+        state=fields["ImageState"],
+        name=fields.get("ImageName") or "",
+        disks=tuple(
+            Disk(disk["SnapshotId"], disk["DiskUsage"], int(disk["DiskSize"]))
+            for disk in fields.get("SnapshotSet") or ()
+        ),
+    )

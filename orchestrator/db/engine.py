@@ -1,0 +1,111 @@
+"""Connections and transactions over SQLite or PostgreSQL, from one place."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime
+from pathlib import Path
+
+import anyio
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from orchestrator.clock import Clock
+from orchestrator.db import sqlite
+
+_READERS = 4
+
+
+class Database:
+    """One store, opened by one process.
+
+    Args:
+        url: SQLAlchemy URL of an async driver, ``sqlite+aiosqlite`` or ``postgresql+psycopg``.
+        clock: tells the time where the database has no clock of its own.
+    """
+
+    def __init__(self, url: str, clock: Clock) -> None:
+        self.url = sa.make_url(url)
+        self.clock = clock
+        self.path = Path(self.url.database or "") if self.is_sqlite else None
+        self._turn = anyio.Lock()
+        if self.path is not None:
+            sqlite.prepare_file(self.path)
+            self._writer = self._sqlite_engine(size=1, writes=True)
+            self._reader = self._sqlite_engine(size=_READERS, writes=False)
+        else:
+            self._writer = self._reader = create_async_engine(self.url, pool_pre_ping=True)
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether the store is a file of this machine."""
+        return self.url.get_backend_name() == "sqlite"
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction that may write; committed at the end, rolled back on any exception.
+
+        SQLite has one writer at a time: waiting here, in turn, is fairer than in its busy loop.
+        """
+        if not self.is_sqlite:
+            async with _transaction(self._writer) as connection:
+                yield connection
+            return
+        async with self._turn, _transaction(self._writer) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction that only reads, on one snapshot, beside the writer."""
+        async with _transaction(self._reader) as connection:
+            yield connection
+
+    async def now(self, connection: AsyncConnection) -> datetime:
+        """The moment that leases are reckoned by: one clock for all who share the store."""
+        if self.is_sqlite:
+            return self.clock.now()
+        moment: datetime = (
+            await connection.execute(sa.select(sa.func.clock_timestamp()))
+        ).scalar_one()
+        return moment
+
+    async def checkpoint(self) -> None:
+        """Moves what SQLite's log holds into the file; one process at a time, others pass by."""
+        if self.path is None:
+            return
+        with sqlite.sole_checkpointer(self.path) as alone:
+            if alone:
+                async with self._turn, self._reader.connect() as connection:
+                    await connection.run_sync(sqlite.checkpoint)
+
+    async def close(self) -> None:
+        """Gives every connection back."""
+        with anyio.CancelScope(shield=True):
+            await self._writer.dispose()
+            await self._reader.dispose()
+
+    def _sqlite_engine(self, *, size: int, writes: bool) -> AsyncEngine:
+        engine = create_async_engine(self.url, pool_size=size, max_overflow=0, pool_timeout=600)
+        sqlite.listen(engine.sync_engine, writes=writes)
+        return engine
+
+
+@asynccontextmanager
+async def _transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """A transaction whose end is not torn by a cancellation."""
+    connection = await engine.connect()
+    try:
+        await connection.begin()
+        yield connection
+        with anyio.CancelScope(shield=True):
+            await connection.commit()
+    finally:
+        with anyio.CancelScope(shield=True):
+            await connection.close()
+
+
+def describe_url(url: str) -> str:
+    """The store's name for a person: the file's path, or the URL without its password."""
+    parsed = sa.make_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        return parsed.database or ""
+    return parsed.render_as_string(hide_password=True)

@@ -1,0 +1,94 @@
+"""The schema's version: created, checked, upgraded by Alembic on our own connection."""
+
+from pathlib import Path
+from typing import Final
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from orchestrator.db.engine import Database, describe_url
+from orchestrator.errors import StoreError
+
+HEAD: Final = "0001"
+"""Newest revision; written here so that no command waits for Alembic's import to check it."""
+
+
+class Schema:
+    """The schema of one database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._name = describe_url(str(database.url))
+
+    async def require(self, *, create: bool) -> None:
+        """Makes sure that the schema is the one this program knows.
+
+        Args:
+            create: make the tables where there are none.
+
+        Raises:
+            StoreError: the schema is missing, older or newer; the message says what to do.
+        """
+        match await self.revision():
+            case revision if revision == HEAD:
+                return
+            case None if create:
+                await self.upgrade()
+            case None:
+                raise StoreError(
+                    f"There is no store at {self._name} yet.",
+                    "`orchestrator enqueue` makes one; --database names another.",
+                )
+            case revision if revision < HEAD:
+                raise StoreError(
+                    f"The store {self._name} is of an older version ({revision}, not {HEAD}).",
+                    "Back it up, then run `orchestrator db upgrade`.",
+                )
+            case revision:
+                raise StoreError(
+                    f"The store {self._name} is of a newer version ({revision}, not {HEAD}).",
+                    "Use the version of orchestrator that wrote it, or a later one.",
+                )
+
+    async def revision(self) -> str | None:
+        """The revision of the tables that are there; ``None`` where there are none."""
+        async with self._database.read() as connection:
+            if not await connection.run_sync(_has_table, "alembic_version"):
+                return None
+            query = sa.text("SELECT version_num FROM alembic_version")
+            revision: str | None = (await connection.execute(query)).scalar_one_or_none()
+            return revision
+
+    async def upgrade(self) -> None:
+        """Brings the tables to the newest revision, all in one transaction."""
+        async with self._database.write() as connection:
+            await _lock_out_others(connection)
+            await connection.run_sync(_run_migrations)
+
+
+def _has_table(connection: sa.Connection, name: str) -> bool:
+    return sa.inspect(connection).has_table(name)
+
+
+async def _lock_out_others(connection: AsyncConnection) -> None:
+    """PostgreSQL lets two processes create the tables at once; SQLite's write lock does not."""
+    if connection.dialect.name == "postgresql":
+        await connection.execute(sa.text("SELECT pg_advisory_xact_lock(hashtext('orchestrator'))"))
+
+
+def _run_migrations(connection: sa.Connection) -> None:
+    # imported when needed: most commands find their tables in order
+    from alembic import command  # noqa: PLC0415
+    from alembic.config import Config  # noqa: PLC0415
+
+    config = Config()
+    config.set_main_option("script_location", str(migrations_folder()))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def migrations_folder() -> Path:
+    """The migrations: inside an installed package, beside it in a checkout."""
+    package = Path(__file__).parent.parent
+    inside = package / "migrations"
+    return inside if inside.is_dir() else package.parent / "migrations"

@@ -1,0 +1,1 @@
+"""From what to export to rows that wait."""

@@ -1,0 +1,218 @@
+"""Asks what the images are before they are sent: disks, sizes, and so the keys to expect."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime
+from typing import Any
+
+import httpx
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from orchestrator.cloud.codes import code_for
+from orchestrator.cloud.credentials import Credential, CredentialSource
+from orchestrator.cloud.cvm import MAX_IMAGES, CvmClient
+from orchestrator.cloud.faults import code_for_exception
+from orchestrator.db import Database
+from orchestrator.errors import CloudRefusal
+from orchestrator.model import Disk, ImageFacts, ImageFormat, JobState, Outcome, Reaction, Scope
+from orchestrator.pace.backoff import backoff
+from orchestrator.pace.news import News
+from orchestrator.pace.traffic import DESCRIBE, Traffic
+from orchestrator.tables import job_images, jobs, objects
+
+_IDLE = 0.5
+_TRIES = 3
+_NOT_ALLOWED = frozenset({"AuthFailure.UnauthorizedOperation", "UnauthorizedOperation"})
+
+
+class Describer:
+    """Describes waiting jobs, a call's worth at a time, in the order in which they will be sent.
+
+    An image that DescribeImages does not know is left to ExportImages to refuse, which names the
+    reason. An account that may not describe goes without sizes and expected keys.
+
+    Args:
+        profile: the account.
+        permitted: tells which jobs may be sent at all, as a condition on the table of jobs.
+        tell: takes sentences for the user.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        cvm: CvmClient,
+        traffic: Traffic,
+        credentials: CredentialSource,
+        profile: str,
+        *,
+        permitted: Callable[[], sa.ColumnElement[bool]],
+        news: News,
+        tell: Callable[[str], None],
+    ) -> None:
+        self._database = database
+        self._cvm = cvm
+        self._traffic = traffic
+        self._credentials = credentials
+        self._profile = profile
+        self._permitted = permitted
+        self._news = news
+        self._tell = tell
+        self._forbidden = False
+        self._misses = 0
+
+    async def run(self) -> None:
+        """Describes until cancelled."""
+        while True:
+            waiting = await _waiting(self._database, self._profile, self._permitted())
+            if waiting and await self._describe(waiting):
+                self._misses = 0
+                self._news.spread()
+            else:
+                pause = backoff(self._misses, 1.0, first=_IDLE, longest=30.0)
+                await self._news.wait(pause.total_seconds())
+
+    async def _describe(self, waiting: Sequence[Any]) -> bool:
+        """Describes these jobs, or lets them go without where it is hopeless; true when done."""
+        region = waiting[0].region
+        images = list(dict.fromkeys(image for row in waiting for image in row.image_ids))
+        facts: dict[str, ImageFacts] = {}
+        for start in range(0, len(images), MAX_IMAGES):
+            if self._forbidden or self._misses >= _TRIES:
+                break
+            found = await self._ask(region, images[start : start + MAX_IMAGES])
+            if found is None:
+                return False
+            facts |= found
+        async with self._database.write() as connection:
+            await _keep(connection, waiting, facts, await self._database.now(connection))
+        return True
+
+    async def _ask(self, region: str, images: Sequence[str]) -> dict[str, ImageFacts] | None:
+        """What is known of these images; ``None`` when the question must be put again."""
+        host = self._cvm.host(region)
+        slot = await self._traffic.permit(DESCRIBE, host)
+        await slot.reached()
+        asked_at = self._database.clock.now()
+        credential = await self._credentials.current()
+        try:
+            found = await self._cvm.describe_images(region, images)
+        except CloudRefusal as refusal:
+            return await self._refused(refusal, region, images, credential, asked_at)
+        except httpx.HTTPError as error:
+            outcome = Outcome(code_for_exception(error), str(error))
+            await self._learn(host, region, outcome, credential, asked_at)
+            return None
+        return {image.image_id: image for image in found}
+
+    async def _refused(
+        self,
+        refusal: CloudRefusal,
+        region: str,
+        images: Sequence[str],
+        credential: Credential,
+        asked_at: datetime,
+    ) -> dict[str, ImageFacts] | None:
+        code = code_for(refusal.code)
+        if code.name in _NOT_ALLOWED:
+            self._forbidden = True
+            self._tell(
+                "This account may not call DescribeImages: sizes and disks stay unknown. "
+                "Grant cvm:DescribeImages to have the largest images sent first."
+            )
+            return {}
+        if code.reaction is Reaction.FAIL:
+            return await self._ask_by_halves(refusal.code, region, images)
+        outcome = Outcome(code, str(refusal), http_status=refusal.http_status)
+        await self._learn(self._cvm.host(region), region, outcome, credential, asked_at)
+        return None
+
+    async def _ask_by_halves(
+        self, code: str, region: str, images: Sequence[str]
+    ) -> dict[str, ImageFacts] | None:
+        """One unknown image fails the whole call: find it, and describe the others."""
+        if len(images) == 1 or "InvalidImageId" not in code:
+            return {}
+        middle = len(images) // 2
+        facts: dict[str, ImageFacts] = {}
+        for half in (images[:middle], images[middle:]):
+            found = await self._ask(region, half)
+            if found is None:
+                return None
+            facts |= found
+        return facts
+
+    async def _learn(
+        self, host: str, region: str, outcome: Outcome, credential: Credential, asked_at: datetime
+    ) -> None:
+        if outcome.code.reaction in {Reaction.RETRY, Reaction.RECONCILE}:
+            self._misses += 1
+        await self._traffic.heard(
+            DESCRIBE,
+            host,
+            outcome,
+            places={Scope.REGION: region},
+            asked_at=asked_at,
+            now=self._database.clock.now(),
+            credential=credential,
+        )
+
+
+async def _waiting(
+    database: Database, profile: str, permitted: sa.ColumnElement[bool]
+) -> list[Any]:
+    """Up to a call's worth of jobs of one region, in the order in which they will be sent."""
+    query = (
+        sa.select(jobs)
+        .where(
+            jobs.c.state == JobState.QUEUED,
+            jobs.c.profile == profile,
+            jobs.c.described_at.is_(None),
+            permitted,
+        )
+        .order_by(jobs.c.priority.desc(), jobs.c.size_gib.desc(), jobs.c.id)
+        .limit(MAX_IMAGES)
+    )
+    async with database.read() as connection:
+        rows = (await connection.execute(query)).all()
+    return [row for row in rows if row.region == rows[0].region]
+
+
+async def _keep(
+    connection: AsyncConnection,
+    waiting: Iterable[Any],
+    facts: dict[str, ImageFacts],
+    now: datetime,
+) -> None:
+    for row in waiting:
+        expected = list(_expected(row, facts))
+        size_gib = sum(found["disk_gib"] for found in expected)
+        first = jobs.update().where(jobs.c.id == row.id, jobs.c.described_at.is_(None))
+        kept = await connection.execute(first.values(described_at=now, size_gib=size_gib))
+        if kept.rowcount == 0:
+            continue  # another process was quicker
+        if expected:
+            await connection.execute(objects.insert(), expected)
+        for position, image_id in enumerate(row.image_ids):
+            if (image := facts.get(image_id)) is not None:
+                this = (job_images.c.job_id == row.id) & (job_images.c.position == position)
+                await connection.execute(job_images.update().where(this).values(state=image.state))
+
+
+def _expected(row: Any, facts: dict[str, ImageFacts]) -> Iterator[dict[str, Any]]:
+    """The objects that a job's export will write, as far as its images are known."""
+    for image in (facts[image_id] for image_id in row.image_ids if image_id in facts):
+        for disk in exported_disks(image, only_root_disk=row.only_root_disk):
+            key = object_key(row.object_prefix, image.image_id, disk, ImageFormat(row.format))
+            yield {"job_id": row.id, "key": key, "expected": True, "disk_gib": disk.size_gib}
+
+
+def exported_disks(image: ImageFacts, *, only_root_disk: bool) -> tuple[Disk, ...]:
+    """The disks of an image that an export writes."""
+    return tuple(disk for disk in image.disks if disk.usage == "SYSTEM_DISK" or not only_root_disk)
+
+
+def object_key(object_prefix: str, image_id: str, disk: Disk, image_format: ImageFormat) -> str:
+    """The key that the vendor will write a disk to (source: its page on exporting images)."""
+    kind = "system" if disk.usage == "SYSTEM_DISK" else "data"
+    name = f"{image_id}_{kind}_{disk.snapshot_id}.{image_format.lower()}"
+    return f"{object_prefix}_{name}" if object_prefix else name

@@ -1,0 +1,40 @@
+"""An endpoint that cannot be reached: everyone waits, one request at a time finds out."""
+
+import random
+
+import anyio
+
+from orchestrator.pace.backoff import backoff
+
+_PATIENCE = 35.0
+"""Seconds after which a prober that never reported back is replaced."""
+
+
+class Outage:
+    """Whether one endpoint can be reached, as far as the last requests have shown."""
+
+    def __init__(self) -> None:
+        self._misses = 0
+        self._next_probe = 0.0
+
+    @property
+    def present(self) -> bool:
+        """Whether the last request did not get through."""
+        return self._misses > 0
+
+    async def passed(self) -> None:
+        """Waits while the endpoint is out of reach, unless the caller is the next prober."""
+        while self._misses and (wait := self._next_probe - anyio.current_time()) > 0:
+            await anyio.sleep(min(wait, 0.5))
+        if self._misses:
+            self._next_probe = anyio.current_time() + _PATIENCE
+
+    def lost(self) -> None:
+        """A request did not get through."""
+        wait = backoff(self._misses, random.random(), longest=30.0)  # noqa: S311 - spreads load
+        self._misses += 1
+        self._next_probe = anyio.current_time() + wait.total_seconds()
+
+    def answered(self) -> None:
+        """A request got an answer, whatever it said."""
+        self._misses = 0

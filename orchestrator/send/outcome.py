@@ -1,0 +1,23 @@
+"""A reply or an exception becomes an outcome, by table: nothing that can happen has no row."""
+
+from orchestrator.cloud.faults import code_for_exception, code_for_reply
+from orchestrator.model import Outcome, Reply
+
+
+def outcome_of_reply(reply: Reply) -> Outcome:
+    """What an HTTP answer means."""
+    code = code_for_reply(reply)
+    return Outcome(
+        code=code,
+        message=reply.error_message or reply.excerpt or "",
+        request_id=reply.request_id,
+        http_status=reply.http_status,
+        task_id=reply.task_id,
+        cos_paths=reply.cos_paths,
+        clock_offset=reply.clock_offset,
+    )
+
+
+def outcome_of_exception(error: Exception) -> Outcome:
+    """What it means that no answer came."""
+    return Outcome(code=code_for_exception(error), message=str(error) or type(error).__name__)

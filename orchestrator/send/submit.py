@@ -1,0 +1,26 @@
+"""Sends one attempt: one lease, one HTTP request, one outcome."""
+
+from orchestrator.cloud.credentials import Credential
+from orchestrator.cloud.cvm import CvmClient
+from orchestrator.errors import OrchestratorError
+from orchestrator.model import Lease, Outcome
+from orchestrator.pace.rate import Slot
+from orchestrator.send.outcome import outcome_of_exception, outcome_of_reply
+
+
+async def submit(cvm: CvmClient, lease: Lease, credential: Credential, slot: Slot) -> Outcome:
+    """Sends the request of this lease at its slot's time; never twice, never raises for it.
+
+    Whatever goes wrong is an outcome: after the first byte may have left, an exception that
+    escaped would leave the job without a record of what is known.
+    """
+    await slot.reached()
+    try:
+        reply = await cvm.export_images(
+            lease.order, signed_at=lease.signed_at, credential=credential
+        )
+    except OrchestratorError:
+        raise
+    except Exception as error:  # noqa: BLE001 - the table has a row for anything
+        return outcome_of_exception(error)
+    return outcome_of_reply(reply)

@@ -1,0 +1,1 @@
+"""From what came of an attempt to the next state, for good."""

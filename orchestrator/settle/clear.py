@@ -1,0 +1,75 @@
+"""The last question before a request leaves: may this attempt be sent at all?"""
+
+from datetime import timedelta
+
+import httpx
+
+from orchestrator.cloud.cos import CosClient
+from orchestrator.db import Database
+from orchestrator.errors import OrchestratorError
+from orchestrator.model import JobState, Lease
+from orchestrator.settle.look import look, note_baseline
+from orchestrator.settle.objects import watched
+from orchestrator.settle.record import keep_not_sent
+from orchestrator.settle.resolve import ResolvePolicy, adopt
+from orchestrator.settle.sight import Sight
+from orchestrator.transition import move
+
+_RETRY = timedelta(seconds=5)
+
+
+async def clear_to_send(
+    database: Database, cos: CosClient, sight: Sight, lease: Lease, policy: ResolvePolicy
+) -> bool:
+    """Whether the attempt may be sent; where not, the job has been put where it belongs.
+
+    A doubted job is looked up once more: what an earlier attempt left is adopted. Under an exact
+    name it is first noted what lies there.
+    """
+    if not lease.doubted and not lease.exact_names:
+        return True
+    seen = sight.sees(lease.order.region, lease.order.bucket)
+    if not seen and not lease.doubted:
+        return True
+    try:
+        if not seen:
+            raise OrchestratorError("The bucket may not be read, so no export can be ruled out.")
+        if lease.doubted:
+            return not await _adopted(database, cos, lease, policy)
+        await note_baseline(database, cos, lease.job_id)
+    except (OrchestratorError, httpx.HTTPError) as error:
+        await _put_back(database, lease, str(error))
+        return False
+    return True
+
+
+async def _adopted(database: Database, cos: CosClient, lease: Lease, policy: ResolvePolicy) -> bool:
+    async with database.read() as connection:
+        job = await watched(connection, lease.job_id)
+    traces = await look(cos, job)
+    if not traces:
+        return False
+    async with database.write() as connection:
+        now = await database.now(connection)
+        await keep_not_sent(connection, lease, now)
+        await adopt(connection, job, traces, policy, now, lease.owner)
+    return True
+
+
+async def _put_back(database: Database, lease: Lease, why: str) -> None:
+    async with database.write() as connection:
+        now = await database.now(connection)
+        await keep_not_sent(connection, lease, now)
+        await move(
+            connection,
+            lease.job_id,
+            JobState.SENDING,
+            JobState.UNKNOWN if lease.doubted else JobState.QUEUED,
+            kind="not sent",
+            reason="bucket not readable",
+            at=now,
+            actor=lease.owner,
+            attempt=lease.attempt,
+            changes={"clean_since": None, "due_at": now + _RETRY},
+            details={"message": why},
+        )

@@ -1,0 +1,84 @@
+"""One look into the bucket for the traces of a job whose answer is not held."""
+
+from dataclasses import dataclass
+
+from orchestrator.cloud.cos import CosClient
+from orchestrator.db import Database
+from orchestrator.model import ObjectFacts
+from orchestrator.settle.objects import Watched, WatchedKey, keep_baseline, watched
+
+
+@dataclass(frozen=True, slots=True)
+class Traces:
+    """What one look found.
+
+    Args:
+        uploads: keys that are being written.
+        objects: objects that are whole.
+    """
+
+    uploads: tuple[str, ...] = ()
+    objects: tuple[ObjectFacts, ...] = ()
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Every key the export has begun to write."""
+        return tuple(dict.fromkeys((*self.uploads, *(facts.key for facts in self.objects))))
+
+    def __bool__(self) -> bool:
+        return bool(self.uploads or self.objects)
+
+
+async def look(cos: CosClient, job: Watched) -> Traces:
+    """Looks for uploads first and objects second, so that one which ends in between is seen.
+
+    Under the job's own tag anything is its own. Under an exact name only what has changed since
+    before the first request is.
+
+    Raises:
+        CloudRefusal, httpx.HTTPError: a listing failed; then this was no look at all.
+    """
+    if job.exact_names:
+        return await _look_at_exact_names(cos, job)
+    uploads = await cos.list_uploads(job.region, job.bucket, job.object_prefix)
+    found = await cos.list_objects(job.region, job.bucket, job.object_prefix)
+    return Traces(tuple(upload.key for upload in uploads), found)
+
+
+async def _look_at_exact_names(cos: CosClient, job: Watched) -> Traces:
+    uploads: list[str] = []
+    found: list[ObjectFacts] = []
+    for key in job.keys:
+        under = await cos.list_uploads(job.region, job.bucket, key.key)
+        uploads += (upload.key for upload in under if upload.key == key.key)
+        if (facts := await head(cos, job, key)) is not None:
+            found.append(facts)
+    return Traces(tuple(uploads), tuple(found))
+
+
+async def head(cos: CosClient, job: Watched, key: WatchedKey) -> ObjectFacts | None:
+    """The whole object under a key, if it is there, not empty, and this job's own."""
+    facts = await cos.head_object(job.region, job.bucket, key.key)
+    if facts is None or facts.size == 0:
+        return None
+    if job.exact_names and key.baseline_etag in {None, facts.etag}:
+        return None
+    return facts
+
+
+async def note_baseline(database: Database, cos: CosClient, job_id: int) -> None:
+    """Before an exact name is sent for the first time: what lies there already is not ours.
+
+    Raises:
+        CloudRefusal, httpx.HTTPError: a look failed; the job must not be sent yet.
+    """
+    async with database.read() as connection:
+        job = await watched(connection, job_id)
+    etags: dict[str, str] = {}
+    for key in job.keys:
+        if key.baseline_etag is None:
+            facts = await cos.head_object(job.region, job.bucket, key.key)
+            etags[key.key] = facts.etag if facts else ""
+    async with database.write() as connection:
+        for name, etag in etags.items():
+            await keep_baseline(connection, job.job_id, name, etag)

@@ -1,0 +1,109 @@
+"""Unknown jobs: settled by evidence from the bucket, or sent again after a time of clean looks."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from orchestrator.cloud.cos import CosClient
+from orchestrator.db import Database
+from orchestrator.model import JobState
+from orchestrator.settle.look import Traces, look
+from orchestrator.settle.objects import Watched, keep_cos_paths, keep_seen
+from orchestrator.tables import jobs
+from orchestrator.transition import move
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvePolicy:
+    """When an unknown job may be sent again.
+
+    Args:
+        resend_after: time of clean looks.
+        max_attempts: attempts that count before the job fails instead.
+        export_deadline: how long an adopted export may take before it counts as lost.
+    """
+
+    resend_after: timedelta
+    max_attempts: int
+    export_deadline: timedelta
+
+
+async def resolve(
+    database: Database, cos: CosClient, job: Watched, policy: ResolvePolicy, actor: str
+) -> JobState:
+    """Looks once for traces of an unknown job; returns the state it is in after it.
+
+    Raises:
+        CloudRefusal, httpx.HTTPError: the look failed, which says nothing; nothing is changed.
+    """
+    traces = await look(cos, job)
+    async with database.write() as connection:
+        now = await database.now(connection)
+        if traces:
+            return await adopt(connection, job, traces, policy, now, actor)
+        return await _clean_look(connection, job, policy, now, actor)
+
+
+async def adopt(
+    connection: AsyncConnection,
+    job: Watched,
+    traces: Traces,
+    policy: ResolvePolicy,
+    now: datetime,
+    actor: str,
+) -> JobState:
+    """Takes what was found in the bucket for the answer that is not held: no TaskId, but keys."""
+    await keep_cos_paths(connection, job.job_id, (f"/{key}" for key in traces.keys))
+    await keep_seen(connection, job.job_id, traces.objects, now)
+    await move(
+        connection,
+        job.job_id,
+        job.state,
+        JobState.ACCEPTED,
+        kind="adopted",
+        reason="found in the bucket",
+        at=now,
+        actor=actor,
+        attempt=job.attempt,
+        changes={
+            "accepted_at": now,
+            "deadline_at": now + policy.export_deadline,
+            "due_at": now,
+            "code": None,
+            "message": None,
+            "remedy": None,
+        },
+        details={
+            "uploads": list(traces.uploads),
+            "objects": [facts.key for facts in traces.objects],
+        },
+    )
+    return JobState.ACCEPTED
+
+
+async def _clean_look(
+    connection: AsyncConnection, job: Watched, policy: ResolvePolicy, now: datetime, actor: str
+) -> JobState:
+    if job.clean_since is None:
+        this = jobs.update().where(jobs.c.id == job.job_id, jobs.c.attempt == job.attempt)
+        await connection.execute(this.values(clean_since=now))
+        return job.state
+    fenced = job.fenced_until is not None and now < job.fenced_until
+    if fenced or job.exact_names or now - job.clean_since < policy.resend_after:
+        return job.state
+    target = JobState.FAILED if job.spent >= policy.max_attempts else JobState.QUEUED
+    moved = await move(
+        connection,
+        job.job_id,
+        JobState.UNKNOWN,
+        target,
+        kind="absent",
+        reason="not in the bucket",
+        at=now,
+        actor=actor,
+        attempt=job.attempt,
+        changes={"due_at": now},
+        details={"clean_since": job.clean_since.isoformat(), "attempts": job.spent},
+    )
+    return target if moved else job.state

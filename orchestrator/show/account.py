@@ -1,0 +1,112 @@
+"""The account of one run: which jobs it was about, and where they stand at its end."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Self
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from orchestrator.db import Database
+from orchestrator.model import LIVING, NOT_SENT, JobState, Reaction, RunResult, Stop
+from orchestrator.tables import attempts, jobs
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What a run is about: every batch that has living jobs when it begins, or gets some.
+
+    Whole batches, so that a run which resumes another reports the whole; not the whole store,
+    so that last month's failures do not speak for tonight.
+    """
+
+    database: Database
+    profile: str
+    batch: str | None
+    began: datetime
+    batches: frozenset[str]
+
+    @classmethod
+    async def open(cls, database: Database, profile: str, batch: str | None) -> Self:
+        """Takes note of what there is to do."""
+        async with database.read() as connection:
+            began = await database.now(connection)
+            living = await _batches(connection, profile, batch, jobs.c.state.in_(sorted(LIVING)))
+        return cls(database, profile, batch, began, living)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether any job lives."""
+        return bool(self.batches)
+
+    async def close(
+        self,
+        *,
+        owner: str | None,
+        seconds: float,
+        visible: sa.ColumnElement[bool],
+        timed_out: bool = False,
+        blocked: tuple[Stop, ...] = (),
+    ) -> RunResult:
+        """Counts where the jobs stand, and what was sent.
+
+        Args:
+            owner: the instance that sent; ``None`` when nothing was.
+            visible: jobs whose objects can be looked for; others rest where they are.
+        """
+        async with self.database.read() as connection:
+            counts = await self._counts(connection)
+            requests, refused = await _requests(connection, owner)
+            accepted_to_come = await self._count(
+                connection, visible & (jobs.c.state == JobState.ACCEPTED)
+            )
+        return RunResult(
+            counts=counts,
+            requests=requests,
+            refused=refused,
+            seconds=seconds,
+            left=counts[JobState.QUEUED] + counts[JobState.SENDING] + accepted_to_come,
+            timed_out=timed_out,
+            blocked=blocked,
+        )
+
+    async def _counts(self, connection: AsyncConnection) -> dict[JobState, int]:
+        touched = jobs.c.state.in_(sorted(LIVING)) | (jobs.c.finished_at >= self.began)
+        batches = self.batches | await _batches(connection, self.profile, self.batch, touched)
+        if self.batch is not None:
+            batches = {self.batch}
+        query = (
+            sa.select(jobs.c.state, sa.func.count())
+            .where(jobs.c.profile == self.profile, jobs.c.batch.in_(sorted(batches)))
+            .group_by(jobs.c.state)
+        )
+        found: dict[str, int] = dict((await connection.execute(query)).tuples().all())
+        return {state: found.get(state, 0) for state in JobState}
+
+    async def _count(
+        self, connection: AsyncConnection, condition: sa.ColumnElement[bool]
+    ) -> int:
+        of_batch = sa.true() if self.batch is None else jobs.c.batch == self.batch
+        query = sa.select(sa.func.count()).where(
+            jobs.c.profile == self.profile, of_batch, condition
+        )
+        return int((await connection.execute(query)).scalar_one())
+
+
+async def _batches(
+    connection: AsyncConnection, profile: str, batch: str | None, which: sa.ColumnElement[bool]
+) -> frozenset[str]:
+    of_batch = sa.true() if batch is None else jobs.c.batch == batch
+    query = sa.select(jobs.c.batch).where(jobs.c.profile == profile, of_batch, which).distinct()
+    return frozenset((await connection.execute(query)).scalars())
+
+
+async def _requests(connection: AsyncConnection, owner: str | None) -> tuple[int, int]:
+    """Requests that an instance sent, and those of them refused for rate or capacity."""
+    sent = sa.and_(attempts.c.owner == owner, attempts.c.code.is_distinct_from(NOT_SENT))
+    refused = attempts.c.reaction.in_([Reaction.CAPACITY, Reaction.SLOW])
+    query = sa.select(
+        sa.func.count(), sa.func.coalesce(sa.func.sum(sa.case((refused, 1), else_=0)), 0)
+    ).where(sent)
+    row = (await connection.execute(query)).one()
+    return int(row[0]), int(row[1])

@@ -1,0 +1,123 @@
+"""The jobs, newest first, and one of them with all that happened to it."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from orchestrator.db import Database
+from orchestrator.model import ImageFormat, Job, JobFilter, JobState
+from orchestrator.show.filters import is_named, matches
+from orchestrator.tables import attempts, events, job_images, jobs, objects
+
+_PAGE = 500
+
+
+async def history(
+    database: Database, wanted: JobFilter, *, limit: int | None = None
+) -> AsyncIterator[Job]:
+    """Jobs that a filter lets through, newest first, page by page: memory stays flat."""
+    before: int | None = None
+    left = limit
+    while left is None or left > 0:
+        size = _PAGE if left is None else min(_PAGE, left)
+        async with database.read() as connection:
+            page = await _page(connection, wanted, before, size)
+        for job in page:
+            yield job
+        if len(page) < size:
+            return
+        before = page[-1].id
+        left = None if left is None else left - size
+
+
+async def _page(
+    connection: AsyncConnection, wanted: JobFilter, before: int | None, size: int
+) -> list[Job]:
+    query = sa.select(jobs).where(matches(wanted)).order_by(jobs.c.id.desc()).limit(size)
+    if before is not None:
+        query = query.where(jobs.c.id < before)
+    rows = (await connection.execute(query)).all()
+    paths = await _cos_paths(connection, [row.id for row in rows])
+    return [_job(row, paths.get(row.id, ())) for row in rows]
+
+
+async def _cos_paths(
+    connection: AsyncConnection, job_ids: Sequence[int]
+) -> dict[int, tuple[str, ...]]:
+    query = (
+        sa.select(objects.c.job_id, objects.c.cos_path)
+        .where(objects.c.job_id.in_(job_ids), objects.c.cos_path.is_not(None))
+        .order_by(objects.c.job_id, objects.c.key)
+    )
+    found: dict[int, tuple[str, ...]] = {}
+    for job_id, path in (await connection.execute(query)).tuples():
+        found[job_id] = (*found.get(job_id, ()), str(path))
+    return found
+
+
+def _job(row: Any, cos_paths: tuple[str, ...]) -> Job:
+    return Job(
+        id=row.id,
+        batch=row.batch,
+        state=JobState(row.state),
+        reason=row.reason,
+        region=row.region,
+        image_ids=tuple(row.image_ids),
+        bucket=row.bucket,
+        format=ImageFormat(row.format),
+        prefix=row.prefix,
+        tag=row.tag,
+        attempts=row.spent,
+        task_id=None if row.task_id is None else int(row.task_id),
+        request_id=row.request_id,
+        cos_paths=cos_paths,
+        code=row.code,
+        message=row.message,
+        remedy=row.remedy,
+        created_at=row.created_at,
+        sent_at=row.sent_at,
+        accepted_at=row.accepted_at,
+        finished_at=row.finished_at,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class JobStory:
+    """One job with everything that is kept of it; rows as mappings of their columns."""
+
+    job: Job
+    settings: Mapping[str, Any]
+    images: tuple[Mapping[str, Any], ...]
+    attempts: tuple[Mapping[str, Any], ...]
+    objects: tuple[Mapping[str, Any], ...]
+    events: tuple[Mapping[str, Any], ...]
+
+
+async def story(database: Database, name: str) -> JobStory | None:
+    """One job by its number or tag, with all that happened to it; ``None`` where there is none."""
+    async with database.read() as connection:
+        query = sa.select(jobs).where(is_named((name,)))
+        if (row := (await connection.execute(query)).first()) is None:
+            return None
+        paths = await _cos_paths(connection, [row.id])
+        shown = ("profile", "priority", "role_name", "only_root_disk", "exact_names")
+        more = ("object_prefix", "size_gib", "due_at", "deadline_at", "doubted", "owner")
+        return JobStory(
+            job=_job(row, paths.get(row.id, ())),
+            settings={name: getattr(row, name) for name in shown + more},
+            images=await _rows(connection, job_images, row.id, job_images.c.position),
+            attempts=await _rows(connection, attempts, row.id, attempts.c.number),
+            objects=await _rows(connection, objects, row.id, objects.c.key),
+            events=await _rows(connection, events, row.id, events.c.id),
+        )
+
+
+async def _rows(
+    connection: AsyncConnection, table: sa.Table, job_id: int, order: sa.ColumnElement[Any]
+) -> tuple[Mapping[str, Any], ...]:
+    columns = [column for column in table.c if column.name != "job_id"]
+    query = sa.select(*columns).where(table.c.job_id == job_id).order_by(order)
+    return tuple(dict(row) for row in (await connection.execute(query)).mappings())

@@ -1,0 +1,161 @@
+"""How things stand: counts, gates, and how long the rest will take."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from orchestrator.db import Database
+from orchestrator.model import JobState
+from orchestrator.pace.gate import Gate, gates
+from orchestrator.tables import jobs, scopes
+
+_RECENT = 50
+"""Verified exports from which the usual duration is taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeStatus:
+    """One account in one region.
+
+    Args:
+        waiting: jobs in the queue.
+        usual_seconds: from acceptance to the end, the median of the latest; ``None`` before any.
+        seconds_left: what the rest may take at the learned ceiling; ``None`` when unknown.
+    """
+
+    profile: str
+    gate: Gate
+    waiting: int
+    usual_seconds: float | None
+    seconds_left: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The whole store, or one batch, at a moment."""
+
+    at: datetime
+    counts: Mapping[JobState, int]
+    scopes: tuple[ScopeStatus, ...]
+    reasons: Mapping[str, int]
+
+    @property
+    def total(self) -> int:
+        """All jobs."""
+        return sum(self.counts.values())
+
+    @property
+    def seconds_left(self) -> float | None:
+        """What the slowest scope may still take; ``None`` while any of them cannot be told."""
+        left = [scope.seconds_left for scope in self.scopes]
+        return (
+            None if not left or None in left else max(value for value in left if value is not None)
+        )
+
+
+async def status(database: Database, *, batch: str | None = None) -> Status:
+    """Counts and gates; the counts of one batch, where one is named."""
+    of_batch = sa.true() if batch is None else jobs.c.batch == batch
+    async with database.read() as connection:
+        now = await database.now(connection)
+        return Status(
+            at=now,
+            counts=await _counts(connection, of_batch),
+            scopes=await _scopes(connection, now),
+            reasons=await _reasons(connection, of_batch),
+        )
+
+
+async def _counts(
+    connection: AsyncConnection, condition: sa.ColumnElement[bool]
+) -> dict[JobState, int]:
+    query = sa.select(jobs.c.state, sa.func.count()).where(condition).group_by(jobs.c.state)
+    found: dict[str, int] = dict((await connection.execute(query)).tuples().all())
+    return {state: found.get(state, 0) for state in JobState}
+
+
+async def _reasons(
+    connection: AsyncConnection, condition: sa.ColumnElement[bool]
+) -> dict[str, int]:
+    """Why the waiting jobs wait."""
+    query = (
+        sa.select(jobs.c.reason, sa.func.count())
+        .where(condition, jobs.c.state == JobState.QUEUED)
+        .group_by(jobs.c.reason)
+    )
+    return dict((await connection.execute(query)).tuples().all())
+
+
+async def _scopes(connection: AsyncConnection, now: datetime) -> tuple[ScopeStatus, ...]:
+    query = sa.select(scopes.c.profile).distinct().order_by(scopes.c.profile)
+    found: list[ScopeStatus] = []
+    for profile in (await connection.execute(query)).scalars().all():
+        for gate in await gates(connection, profile, now):
+            found.append(await _scope(connection, profile, gate))  # noqa: PERF401 - awaits
+    return tuple(found)
+
+
+async def _scope(connection: AsyncConnection, profile: str, gate: Gate) -> ScopeStatus:
+    here = sa.and_(jobs.c.profile == profile, jobs.c.region == gate.region)
+    queued = sa.select(sa.func.count()).where(here, jobs.c.state == JobState.QUEUED)
+    waiting = int((await connection.execute(queued)).scalar_one())
+    usual = await _usual_seconds(connection, here)
+    return ScopeStatus(profile, gate, waiting, usual, _seconds_left(gate, waiting, usual))
+
+
+async def _usual_seconds(
+    connection: AsyncConnection, condition: sa.ColumnElement[bool]
+) -> float | None:
+    query = (
+        sa.select(jobs.c.accepted_at, jobs.c.finished_at)
+        .where(condition, jobs.c.state == JobState.VERIFIED, jobs.c.accepted_at.is_not(None))
+        .order_by(jobs.c.id.desc())
+        .limit(_RECENT)
+    )
+    rows = (await connection.execute(query)).tuples()
+    lasted = sorted((ended - begun).total_seconds() for begun, ended in rows)
+    return lasted[len(lasted) // 2] if lasted else None
+
+
+def _seconds_left(gate: Gate, waiting: int, usual: float | None) -> float | None:
+    """Rounds of a full gate; where no ceiling was learned, one round."""
+    if waiting + gate.running == 0:
+        return 0.0
+    if usual is None:
+        return None
+    places = gate.ceiling if gate.ceiling is not None else waiting + gate.running
+    return usual * -(-(waiting + gate.running) // max(places, 1))
+
+
+async def anything_moves(
+    database: Database,
+    mine: sa.ColumnElement[bool],
+    *,
+    sendable: sa.ColumnElement[bool],
+    visible: sa.ColumnElement[bool],
+    within: float | None,
+) -> bool:
+    """Whether any job of a run can still come further.
+
+    Args:
+        mine: the jobs of the run.
+        sendable: those that no stop holds up.
+        visible: those whose objects can be looked for.
+        within: seconds; what is due later is out of the run's reach. ``None`` reaches anything.
+    """
+    async with database.read() as connection:
+        queued = sa.and_(mine, sendable, jobs.c.state == JobState.QUEUED)
+        if within is not None:
+            horizon = await database.now(connection) + timedelta(seconds=within)
+            queued = sa.and_(queued, jobs.c.due_at <= horizon)
+        in_the_air = sa.and_(mine, jobs.c.state == JobState.SENDING)
+        open_ends = [JobState.UNKNOWN, JobState.ACCEPTED]
+        watched = sa.and_(mine, visible, jobs.c.state.in_(open_ends))
+        for condition in (in_the_air, queued, watched):
+            query = sa.select(sa.literal(1)).select_from(jobs).where(condition).limit(1)
+            if (await connection.execute(query)).first() is not None:
+                return True
+    return False

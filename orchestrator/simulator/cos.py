@@ -1,0 +1,146 @@
+"""COS as its callers meet it: signature, bucket, then the operation."""
+
+import re
+from collections.abc import Callable, Mapping
+from email.utils import formatdate
+from urllib.parse import parse_qsl, unquote
+
+from orchestrator.simulator import cos_signature, cos_xml
+from orchestrator.simulator.cloud import Call, Cloud
+from orchestrator.simulator.ledger import Entry
+from orchestrator.simulator.messages import CosError
+from orchestrator.simulator.paging import cut
+from orchestrator.simulator.protocol import Request, Response
+from orchestrator.simulator.settings import BucketSettings
+
+_HOST = re.compile(r"(?P<bucket>[a-z0-9-]+)\.cos\.(?P<region>[a-z0-9-]+)\.myqcloud\.com(:\d+)?")
+_MOST = 1000
+
+
+def is_meant(request: Request) -> bool:
+    """Whether the host of a request is a bucket's."""
+    return _HOST.fullmatch(request.headers.get("host", "")) is not None
+
+
+def identify(request: Request, connection: int) -> Call:
+    """What a request to a bucket's host wants."""
+    host = _HOST.fullmatch(request.headers["host"])
+    assert host is not None
+    query = dict(parse_qsl(request.query, keep_blank_values=True))
+    key = unquote(request.path[1:])
+    entry = Entry(
+        service="cos",
+        action=_operation(request.method, key, query),
+        connection=connection,
+        region=host["region"],
+        bucket=host["bucket"],
+        key=key or query.get("prefix", ""),
+    )
+    return Call(request, entry, query)
+
+
+def answer(cloud: Cloud, call: Call) -> Response:
+    """Answers one request; an answer to HEAD has no body, whatever happens."""
+    entry = call.entry
+    entry.request_id = cloud.request_id()
+    try:
+        response = _perform(cloud, call)
+    except CosError as error:
+        entry.code = error.code
+        body = cos_xml.error(error, f"{entry.bucket}/{entry.key}", entry.request_id)
+        response = _xml(b"" if call.request.method == "HEAD" else body, error.status)
+    return response.with_header("x-cos-request-id", entry.request_id)
+
+
+def _operation(method: str, key: str, query: Mapping[str, str]) -> str:
+    if method == "HEAD":
+        return "HeadObject" if key else "HeadBucket"
+    if method == "GET" and not key:
+        return "ListMultipartUploads" if "uploads" in query else "GetBucket"
+    return method
+
+
+def _perform(cloud: Cloud, call: Call) -> Response:
+    entry = call.entry
+    entry.account = cos_signature.verify(call.request, cloud.keys, cloud.now()).account
+    bucket = cloud.bucket(entry.bucket or "", entry.region or "")
+    if bucket is None:
+        raise CosError("NoSuchBucket")
+    if entry.action in bucket.deny:
+        raise CosError("AccessDenied")
+    if refusal := cloud.refusal(entry):
+        raise CosError(refusal.code)
+    if entry.action not in _OPERATIONS:
+        raise CosError("MethodNotAllowed")
+    return _OPERATIONS[entry.action](cloud, call, bucket)
+
+
+def _head_bucket(_cloud: Cloud, call: Call, _bucket: BucketSettings) -> Response:
+    return Response(200, headers=(("x-cos-bucket-region", call.entry.region or ""),))
+
+
+def _head_object(cloud: Cloud, call: Call, bucket: BucketSettings) -> Response:
+    entry = call.entry
+    stored = cloud.buckets.get(entry.bucket or "", entry.region or "", entry.key or "")
+    if stored is None:
+        raise CosError("NoSuchKey")
+    response = Response(
+        200,
+        headers=(
+            ("Content-Length", str(stored.size)),
+            ("Content-Type", "application/octet-stream"),
+            ("ETag", f'"{stored.etag}"'),
+            ("Last-Modified", formatdate(stored.written_at, usegmt=True)),
+            ("x-cos-hash-crc64ecma", str(stored.crc64)),
+        ),
+    )
+    if bucket.storage_class == "STANDARD":
+        return response
+    return response.with_header("x-cos-storage-class", bucket.storage_class)
+
+
+def _get_bucket(cloud: Cloud, call: Call, bucket: BucketSettings) -> Response:
+    entry, query = call.entry, call.parameters
+    prefix, marker = query.get("prefix", ""), query.get("marker", "")
+    stored = cloud.buckets.after(entry.bucket or "", entry.region or "", prefix, marker)
+    page = cut(stored, prefix, query.get("delimiter", ""), marker, _limit(query, "max-keys"))
+    return _xml(cos_xml.objects(page, entry.bucket or "", query, bucket.storage_class))
+
+
+def _list_uploads(cloud: Cloud, call: Call, bucket: BucketSettings) -> Response:
+    entry, query = call.entry, call.parameters
+    prefix, marker = query.get("prefix", ""), query.get("key-marker", "")
+    last_id = query.get("upload-id-marker", "")
+    found = cloud.exports.uploads(entry.bucket or "", entry.region or "", cloud.now())
+    later = [
+        upload
+        for upload in found
+        if upload.key.startswith(prefix)
+        and (
+            upload.key > marker or (last_id and (upload.key, upload.upload_id) > (marker, last_id))
+        )
+    ]
+    page = cut(later, prefix, query.get("delimiter", ""), marker, _limit(query, "max-uploads"))
+    return _xml(cos_xml.uploads(page, entry.bucket or "", query, bucket.storage_class))
+
+
+_OPERATIONS: Mapping[str, Callable[[Cloud, Call, BucketSettings], Response]] = {
+    "HeadBucket": _head_bucket,
+    "HeadObject": _head_object,
+    "GetBucket": _get_bucket,
+    "ListMultipartUploads": _list_uploads,
+}
+
+
+def _limit(query: Mapping[str, str], name: str) -> int:
+    """How many entries a page may have."""
+    if query.get("encoding-type", "url") != "url":
+        raise CosError("InvalidArgument", "encoding-type must be url.")
+    text = query.get(name, str(_MOST))
+    if not text.isdecimal() or int(text) > _MOST:
+        raise CosError("InvalidArgument", f"{name} must be from 0 to {_MOST}.")
+    return int(text)
+
+
+def _xml(body: bytes, status: int = 200) -> Response:
+    return Response(status, body, (("Content-Type", "application/xml"),))

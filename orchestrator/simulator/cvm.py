@@ -1,0 +1,110 @@
+"""CVM as its callers meet it: signature, version, allowance, parameters, then the action."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.simulator import describe, export_images, parameters, tc3
+from orchestrator.simulator.cloud import Call, Cloud
+from orchestrator.simulator.ledger import Entry
+from orchestrator.simulator.messages import ApiError
+from orchestrator.simulator.protocol import Request, Response
+from orchestrator.simulator.regions import REGIONS
+
+_VERSION = "2017-03-12"
+_MOST_BYTES = 10 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class _Action:
+    known: Mapping[str, parameters.Check]
+    perform: Callable[[Cloud, Call], Mapping[str, Any]]
+    regional: bool = True
+
+
+_ACTIONS = {
+    "ExportImages": _Action(export_images.PARAMETERS, export_images.export_images),
+    "DescribeImages": _Action(describe.PARAMETERS, describe.describe_images),
+    "DescribeRegions": _Action({}, describe.describe_regions, regional=False),
+}
+
+
+def identify(request: Request, connection: int) -> Call:
+    """What a request wants, as far as it can be read without judging it."""
+    problem = None
+    try:
+        given = parameters.read(request)
+    except ApiError as error:
+        given, problem = {}, error
+    bucket = given.get("BucketName")
+    entry = Entry(
+        service="cvm",
+        action=request.headers.get("x-tc-action", ""),
+        connection=connection,
+        region=request.headers.get("x-tc-region"),
+        image_ids=parameters.texts(given, "ImageIds"),
+        prefixes=parameters.texts(given, "FileNamePrefixList"),
+        bucket=bucket if isinstance(bucket, str) else None,
+        dry_run=given.get("DryRun") is True,
+    )
+    return Call(request, entry, given, problem)
+
+
+def answer(cloud: Cloud, call: Call) -> Response:
+    """Answers one request; errors too have the status 200."""
+    entry = call.entry
+    entry.request_id = cloud.request_id()
+    try:
+        result = _perform(cloud, call)
+    except ApiError as error:
+        entry.code = error.code
+        result = {"Error": {"Code": error.code, "Message": error.message}}
+    body = json.dumps({"Response": {**result, "RequestId": entry.request_id}})
+    return Response(200, body.encode(), (("Content-Type", "application/json"),))
+
+
+def _perform(cloud: Cloud, call: Call) -> Mapping[str, Any]:
+    if len(call.request.body) > _MOST_BYTES:
+        raise ApiError("RequestSizeLimitExceeded")
+    call.entry.account = tc3.verify(call.request, cloud.keys, cloud.now()).account
+    action = _action(call)
+    _count(cloud, call.entry)
+    if call.problem is not None:
+        raise call.problem
+    parameters.check(call.parameters, action.known)
+    refusal = cloud.refusal(call.entry)
+    if refusal is None:
+        return action.perform(cloud, call)
+    if refusal.after:
+        action.perform(cloud, call)
+    raise ApiError(refusal.code)
+
+
+def _action(call: Call) -> _Action:
+    """The action that the common parameters ask for."""
+    headers, entry = call.request.headers, call.entry
+    for name in ("Action", "Version"):
+        if f"x-tc-{name.lower()}" not in headers:
+            raise ApiError("MissingParameter", f"The request lacks the parameter `{name}`.")
+    if headers["x-tc-version"] != _VERSION:
+        raise ApiError("NoSuchVersion")
+    if entry.action not in _ACTIONS:
+        raise ApiError("InvalidAction", f"The action `{entry.action}` is not valid.")
+    action = _ACTIONS[entry.action]
+    if action.regional and not entry.region:
+        raise ApiError("MissingParameter", "The request lacks the parameter `Region`.")
+    if action.regional and entry.region not in REGIONS:
+        raise ApiError("UnsupportedRegion", f"The region `{entry.region}` is not supported.")
+    return action
+
+
+def _count(cloud: Cloud, entry: Entry) -> None:
+    """Counts a request towards the allowance of its account."""
+    limit = cloud.settings.limits.get(entry.action, 0)
+    count = cloud.limits.count(entry.account or "", entry.action, entry.arrived)
+    if limit and count > limit:
+        raise ApiError(
+            "RequestLimitExceeded",
+            f"The request times equals to `{count}` in a second, over the limit `{limit}`.",
+        )

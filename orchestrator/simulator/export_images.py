@@ -1,0 +1,137 @@
+"""The action ExportImages."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from orchestrator.simulator import parameters
+from orchestrator.simulator.cloud import Call, Cloud
+from orchestrator.simulator.exports import Order
+from orchestrator.simulator.images import Image, is_image_id
+from orchestrator.simulator.messages import ApiError
+
+PARAMETERS: Mapping[str, parameters.Check] = {
+    "BucketName": parameters.is_text,
+    "ImageIds": parameters.is_texts,
+    "SnapshotIds": parameters.is_texts,
+    "ExportFormat": parameters.is_text,
+    "FileNamePrefixList": parameters.is_texts,
+    "OnlyExportRootDisk": parameters.is_flag,
+    "DryRun": parameters.is_flag,
+    "RoleName": parameters.is_text,
+}
+"""What the action takes (source: the vendor's page of the API)."""
+
+_FORMATS = frozenset({"RAW", "QCOW2", "VHD", "VMDK"})
+_BUCKET = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?-\d+")
+_MOST_IMAGES = 100
+_MOST_KEY_BYTES = 850
+_MOST_GIB = 500
+_DEFAULT_ROLE = "CVM_QcsRole"
+
+
+def export_images(cloud: Cloud, call: Call) -> Mapping[str, Any]:
+    """Begins an export, or says why not; one bad image refuses the whole request."""
+    entry, settings = call.entry, cloud.settings
+    order = _order(cloud, call)
+    if entry.dry_run:
+        if settings.dry_run_code is not None:
+            raise ApiError(settings.dry_run_code)
+        return {}
+    running = cloud.exports.tasks(order.account, order.region) + settings.occupied
+    if settings.cap is not None and running >= settings.cap:
+        raise ApiError("LimitExceeded.ExportImageTaskLimitExceeded")
+    deliveries = [cloud.delivery(image.image_id) for image in order.images]
+    task_id, keys = cloud.exports.begin(order, cloud.now(), settings, deliveries)
+    entry.task_id, entry.cos_paths = task_id, tuple(f"/{key}" for key in keys)
+    entry.accepted = True
+    return {"TaskId": task_id, "CosPaths": entry.cos_paths}
+
+
+def _order(cloud: Cloud, call: Call) -> Order:
+    """The order that a request amounts to, once everything about it has been found good."""
+    given, entry = call.parameters, call.entry
+    _check_lists(given)
+    image_format = given.get("ExportFormat", "RAW")
+    if image_format not in _FORMATS:
+        raise ApiError("InvalidParameterValue", f"ExportFormat must not be `{image_format}`.")
+    order = Order(
+        account=entry.account or "",
+        region=entry.region or "",
+        bucket=_bucket(cloud, given, entry.region or ""),
+        format=image_format,
+        only_root_disk=given.get("OnlyExportRootDisk", False),
+        images=tuple(_image(cloud, one, entry.region or "") for one in entry.image_ids),
+        prefixes=entry.prefixes or ("",) * len(entry.image_ids),
+    )
+    if given.get("RoleName", _DEFAULT_ROLE) in {"", *cloud.settings.absent_roles}:
+        raise ApiError("AuthFailure.CamRoleNameAuthenticateFailed")
+    for number, image in enumerate(order.images):
+        _check_disks(order, number)
+        if image.state != "NORMAL" or cloud.exports.busy(image.image_id, order.region):
+            raise ApiError("InvalidParameterValue.InvalidImageState", _naming(image.image_id))
+    return order
+
+
+def _check_lists(given: parameters.Parameters) -> None:
+    images, snapshots = given.get("ImageIds", []), given.get("SnapshotIds", [])
+    prefixes = given.get("FileNamePrefixList", [])
+    if bool(images) == bool(snapshots):
+        raise ApiError("InvalidParameter.ImageIdsSnapshotIdsMustOne")
+    if snapshots:
+        raise ApiError("InvalidParameter.SnapshotNotFound")
+    if len(images) > _MOST_IMAGES:
+        raise ApiError("InvalidParameterValue.LimitExceeded")
+    for image_id in images:
+        if not is_image_id(image_id):
+            raise ApiError("InvalidImageId.Malformed", f"The image ID `{image_id}` is malformed.")
+    if len(set(images)) < len(images):
+        raise ApiError("InvalidParameterValue", "ImageIds names an image twice.")
+    if prefixes and len(prefixes) != len(images):
+        raise ApiError("InvalidParameterValue.InvalidFileNamePrefixList")
+
+
+def _bucket(cloud: Cloud, given: parameters.Parameters, region: str) -> str:
+    """The bucket's name, if exports may be written to it."""
+    if "BucketName" not in given:
+        raise ApiError("MissingParameter", "The request lacks the parameter `BucketName`.")
+    name: str = given["BucketName"]
+    if not _BUCKET.fullmatch(name):
+        raise ApiError("InvalidParameterValue.InvalidAppIdFormat")
+    bucket = cloud.bucket(name, region)
+    if bucket is None:
+        raise ApiError("InvalidParameterValue.BucketNotFound")
+    if "ExportImages" in bucket.deny:
+        raise ApiError("InvalidParameterValue.InvalidBucketPermissionForExport")
+    return name
+
+
+def _image(cloud: Cloud, image_id: str, region: str) -> Image:
+    """An image that may be exported for what it is."""
+    image = cloud.images.find(image_id, region, cloud.settings)
+    if image is None:
+        raise ApiError("InvalidImageId.NotFound", f"The image ID `{image_id}` does not exist.")
+    reasons = {
+        "PublicImageExportUnsupported": image.type == "PUBLIC_IMAGE",
+        "SharedImageExportUnsupported": image.type == "SHARED_IMAGE",
+        "MarketImageExportUnsupported": image.market,
+        "EncryptedImagesNotSupported": image.encrypted,
+        "WindowsImageExportUnsupported": image.platform == "Windows",
+        "RedHatImageExportUnsupported": image.platform in {"RedHat", "Red Hat"},
+    }
+    for reason, holds in reasons.items():
+        if holds:
+            raise ApiError(f"UnsupportedOperation.{reason}", _naming(image_id))
+    return image
+
+
+def _check_disks(order: Order, number: int) -> None:
+    for key, disk in order.files(number):
+        if disk.size_gib > _MOST_GIB:
+            raise ApiError("UnsupportedOperation.ImageTooLargeExportUnsupported")
+        if len(key.encode()) > _MOST_KEY_BYTES:
+            raise ApiError("InvalidParameterValue.TooLarge")
+
+
+def _naming(image_id: str) -> str:
+    return f"The image `{image_id}` cannot be exported, or not now."

@@ -1,0 +1,75 @@
+"""The ledger: what was asked, what was answered, and what really happened."""
+
+import json
+from collections import Counter
+from dataclasses import asdict, dataclass
+from io import TextIOBase
+from pathlib import Path
+
+
+@dataclass(slots=True)
+class Entry:
+    """One request; written when its answer is settled, before the answer leaves.
+
+    Args:
+        arrived: seconds since the epoch, by the real clock.
+        monotonic: the same moment on the machine's monotonic clock.
+        connection: number of the connection, from 1.
+        key: object's key or listing's prefix, on COS.
+        http_status: status sent; ``None`` where nothing was.
+        code: the service's code; ``None`` for success or where the service was not reached.
+        fault: what happened on the way, as in ``reset-after``.
+        accepted: an export began, whether or not the answer arrived.
+    """
+
+    service: str
+    action: str
+    connection: int
+    arrived: float = 0.0
+    monotonic: float = 0.0
+    account: str | None = None
+    region: str | None = None
+    image_ids: tuple[str, ...] = ()
+    prefixes: tuple[str, ...] = ()
+    bucket: str | None = None
+    key: str | None = None
+    dry_run: bool = False
+    http_status: int | None = None
+    code: str | None = None
+    task_id: int | None = None
+    cos_paths: tuple[str, ...] = ()
+    request_id: str | None = None
+    fault: str | None = None
+    accepted: bool = False
+
+
+class Ledger:
+    """All entries since the start, in memory and, line by line, in a file.
+
+    Args:
+        path: file to append to; ``None`` keeps the ledger in memory alone.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.entries: list[Entry] = []
+        self.codes: Counter[str] = Counter()
+        self._file: TextIOBase | None = path.open("a", encoding="utf-8") if path else None
+
+    def write(self, entry: Entry) -> None:
+        """Adds an entry, at once and for good."""
+        self.entries.append(entry)
+        if entry.code is not None:
+            self.codes[entry.code] += 1
+        if self._file is not None:
+            self._file.write(line(entry))
+            self._file.flush()
+
+    def close(self) -> None:
+        """Closes the file."""
+        if self._file is not None:
+            self._file.close()
+
+
+def line(entry: Entry) -> str:
+    """An entry as a line of JSON."""
+    return json.dumps(asdict(entry), ensure_ascii=False) + "\n"

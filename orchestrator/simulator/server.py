@@ -1,0 +1,143 @@
+"""The simulator: one port of the loopback interface, behind it the vendor's two services."""
+
+import asyncio
+import itertools
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from email.utils import formatdate
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import anyio
+import h11
+
+from orchestrator.simulator import admin, cos, cvm, faults
+from orchestrator.simulator.cloud import Call, Cloud
+from orchestrator.simulator.exports import Export
+from orchestrator.simulator.images import Image
+from orchestrator.simulator.ledger import Entry
+from orchestrator.simulator.options import SimulatorOptions
+from orchestrator.simulator.protocol import Connection, Request, Response
+from orchestrator.simulator.settings import Fault, Settings
+
+_HOST = "127.0.0.1"
+
+
+class _Service(Protocol):
+    def identify(self, request: Request, connection: int) -> Call: ...
+
+    def answer(self, cloud: Cloud, call: Call) -> Response: ...
+
+
+class Simulator:
+    """The vendor's cloud on loopback, while its ``async with`` block lasts."""
+
+    def __init__(self, options: SimulatorOptions | None = None) -> None:
+        self.options = options or SimulatorOptions()
+        self.port = self.options.port
+        self._cloud = Cloud(self.options)
+        self._numbers = itertools.count(1)
+        self._stack = AsyncExitStack()
+
+    @property
+    def url(self) -> str:
+        """The base URL of both services."""
+        return f"http://{_HOST}:{self.port}"
+
+    @property
+    def settings(self) -> Settings:
+        """The settings now in force."""
+        return self._cloud.settings
+
+    @property
+    def images(self) -> Sequence[Image]:
+        """The generated catalogue, as it was at the start."""
+        return self._cloud.images.made()
+
+    @property
+    def ledger(self) -> Sequence[Entry]:
+        """Every request so far."""
+        return self._cloud.ledger.entries
+
+    @property
+    def exports(self) -> Sequence[Export]:
+        """Every export so far."""
+        return self._cloud.exports.all
+
+    def change(self, **settings: Any) -> None:
+        """Puts settings into force, by the names of `Settings`; other ones stay as they are."""
+        self._cloud.change(**settings)
+
+    def set_faults(self, *found: Fault) -> None:
+        """Replaces the faults; without any, all is well again."""
+        self.change(faults=found)
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            stack.callback(self._cloud.ledger.close)
+            self._tasks = await stack.enter_async_context(anyio.create_task_group())
+            server = await asyncio.start_server(self._accept, _HOST, self.port, backlog=1024)
+            stack.callback(self._tasks.cancel_scope.cancel)
+            stack.callback(server.close)
+            self.port = server.sockets[0].getsockname()[1]
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        # not told of the error, lest the task group wrap it into a group of its own
+        await self._stack.aclose()
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._tasks.start_soon(self._converse, Connection(reader, writer, next(self._numbers)))
+
+    async def _converse(self, connection: Connection) -> None:
+        """Answers one connection's requests, one after another."""
+        try:
+            more = True
+            while more and (request := await connection.receive()) is not None:
+                more = await self._answer(connection, request)
+        except (OSError, h11.RemoteProtocolError):
+            pass  # the client has gone away, or speaks no HTTP
+        finally:
+            connection.close()
+
+    async def _answer(self, connection: Connection, request: Request) -> bool:
+        """Answers one request, well or badly; whether the connection lives on."""
+        if request.path.startswith(admin.ROOT):
+            return await connection.send(admin.answer(self._cloud, request))
+        service: _Service = cos if cos.is_meant(request) else cvm
+        call = service.identify(request, connection.number)
+        fault, delay = self._cloud.fault(call.entry), self._cloud.latency(call.entry)
+        await anyio.sleep(delay / 2)
+        response = self._process(service, call, fault)
+        await anyio.sleep(delay / 2)
+        return await faults.deliver(connection, fault, response)
+
+    def _process(self, service: _Service, call: Call, fault: Fault | None) -> Response | None:
+        """Lets the service work, unless a fault keeps the request from it; what is to be sent."""
+        cloud, entry = self._cloud, call.entry
+        entry.arrived, entry.monotonic = time.time(), time.monotonic()
+        cloud.exports.advance(cloud.now())
+        answer = service.answer(cloud, call) if faults.reaches(fault) else None
+        response = faults.disguise(fault, answer)
+        entry.http_status = response.status if response else None
+        entry.fault = faults.name_of(fault) if fault else None
+        cloud.ledger.write(entry)
+        return response and response.with_header("Date", formatdate(cloud.now(), usegmt=True))
+
+
+async def serve(options: SimulatorOptions, ready: Callable[[Simulator], None]) -> None:
+    """Runs a simulator until it is cancelled.
+
+    Args:
+        ready: told once, when requests are answered.
+    """
+    async with Simulator(options) as simulator:
+        ready(simulator)
+        await anyio.sleep_forever()

@@ -1,0 +1,183 @@
+"""The tables. A migrated database equals what is declared here; a test compares the two."""
+
+from datetime import UTC, datetime
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Dialect
+
+from orchestrator.model import ImageFormat, JobState
+
+
+class Moment(sa.TypeDecorator[datetime]):
+    """An aware moment, kept in UTC: text that sorts in SQLite, ``timestamptz`` in PostgreSQL."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """To UTC; SQLite keeps no offset, so it gets none."""
+        if value is None:
+            return None
+        moment = value.astimezone(UTC)
+        return moment.replace(tzinfo=None) if dialect.name == "sqlite" else moment
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Back to an aware moment."""
+        if value is None or value.tzinfo is not None:
+            return value
+        return value.replace(tzinfo=UTC)
+
+
+def _one_of(column: str, values: type[JobState] | type[ImageFormat]) -> str:
+    return f"{column} IN ({', '.join(repr(str(value)) for value in values)})"
+
+
+metadata = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+_Id = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+jobs = sa.Table(
+    "jobs",
+    metadata,
+    sa.Column("id", _Id, primary_key=True),
+    sa.Column("tag", sa.Text, nullable=False, unique=True, comment="the job's own, in its names"),
+    sa.Column("object_prefix", sa.Text, nullable=False, comment="leads its objects' names"),
+    sa.Column("batch", sa.Text, nullable=False),
+    sa.Column("profile", sa.Text, nullable=False, comment="the account's name here"),
+    sa.Column("region", sa.Text, nullable=False),
+    sa.Column("bucket", sa.Text, nullable=False),
+    sa.Column("format", sa.Text, nullable=False),
+    sa.Column("prefix", sa.Text, nullable=False),
+    sa.Column("exact_names", sa.Boolean, nullable=False),
+    sa.Column("only_root_disk", sa.Boolean, nullable=False),
+    sa.Column("role_name", sa.Text),
+    sa.Column("priority", sa.Integer, nullable=False),
+    # also row by row in `job_images`: this copy spares a listing one query a job
+    sa.Column("image_ids", sa.JSON, nullable=False),
+    sa.Column("fingerprint", sa.Text, nullable=False, comment="the same request has the same"),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False, comment="why it is in this state"),
+    sa.Column("due_at", Moment, nullable=False, comment="no sooner sent, or looked at again"),
+    sa.Column("described_at", Moment, comment="disks and sizes were asked for"),
+    sa.Column("size_gib", sa.Integer, nullable=False, comment="all its disks; 0 is unknown"),
+    sa.Column("attempt", sa.Integer, nullable=False, comment="last attempt; fences its writes"),
+    sa.Column("spent", sa.Integer, nullable=False, comment="attempts that counted"),
+    sa.Column("waits", sa.Integer, nullable=False, comment="postponements in a row"),
+    sa.Column("owner", sa.Text, comment="the process that holds the lease"),
+    sa.Column("expires_at", Moment, comment="end of the lease"),
+    sa.Column("doubted", sa.Boolean, nullable=False, comment="an attempt may have taken effect"),
+    sa.Column("clean_since", Moment, comment="first look that found nothing, since the doubt"),
+    sa.Column("fenced_until", Moment, comment="an unsent request may still leave until then"),
+    sa.Column("deadline_at", Moment, comment="an accepted export counts as lost after it"),
+    sa.Column("task_id", sa.Text, comment="unsigned 64-bit, larger than the databases' integers"),
+    sa.Column("request_id", sa.Text),
+    sa.Column("code", sa.Text),
+    sa.Column("message", sa.Text),
+    sa.Column("remedy", sa.Text),
+    sa.Column("created_at", Moment, nullable=False),
+    sa.Column("sent_at", Moment),
+    sa.Column("accepted_at", Moment),
+    sa.Column("finished_at", Moment),
+    sa.CheckConstraint(_one_of("state", JobState), name="state"),
+    sa.CheckConstraint(_one_of("format", ImageFormat), name="format"),
+    sa.CheckConstraint("(state = 'sending') = (owner IS NOT NULL)", name="owner"),
+    sa.Index("ix_jobs_claim", "state", "profile", sa.desc("priority"), sa.desc("size_gib"), "id"),
+    sa.Index("ix_jobs_due", "state", "due_at"),
+    sa.Index("ix_jobs_scope", "state", "profile", "region"),
+    sa.Index("ix_jobs_batch", "batch", "state"),
+    sa.Index("ix_jobs_fingerprint", "fingerprint"),
+)
+
+job_images = sa.Table(
+    "job_images",
+    metadata,
+    sa.Column("job_id", sa.ForeignKey("jobs.id"), primary_key=True),
+    sa.Column("position", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("image_id", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, comment="as DescribeImages said before the first send"),
+    sa.Index("ix_job_images_image_id", "image_id"),
+)
+
+attempts = sa.Table(
+    "attempts",
+    metadata,
+    sa.Column("job_id", sa.ForeignKey("jobs.id"), primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("owner", sa.Text, nullable=False),
+    sa.Column("probe", sa.Boolean, nullable=False, comment="sent to find out about the gate"),
+    sa.Column("claimed_at", Moment, nullable=False),
+    sa.Column("signed_at", Moment, nullable=False, comment="in the server's time"),
+    sa.Column("expires_at", Moment, nullable=False),
+    sa.Column("answered_at", Moment),
+    sa.Column("code", sa.Text),
+    sa.Column("reaction", sa.Text),
+    sa.Column("effect", sa.Text),
+    sa.Column("message", sa.Text),
+    sa.Column("http_status", sa.Integer),
+    sa.Column("request_id", sa.Text),
+    sa.Column("task_id", sa.Text),
+    sa.Index("ix_attempts_owner", "owner"),
+)
+
+objects = sa.Table(
+    "objects",
+    metadata,
+    sa.Column("job_id", sa.ForeignKey("jobs.id"), primary_key=True),
+    sa.Column("key", sa.Text, primary_key=True, comment="without a leading slash"),
+    sa.Column("expected", sa.Boolean, nullable=False, comment="computed before the first send"),
+    sa.Column("cos_path", sa.Text, comment="as the vendor wrote it"),
+    sa.Column("disk_gib", sa.Integer),
+    sa.Column("baseline_etag", sa.Text, comment="what lay there before an exact name was sent"),
+    sa.Column("size", sa.BigInteger, comment="bytes"),
+    sa.Column("etag", sa.Text),
+    sa.Column("crc64", sa.Text),
+    sa.Column("storage_class", sa.Text),
+    sa.Column("last_modified", Moment),
+    sa.Column("seen_at", Moment),
+)
+
+events = sa.Table(
+    "events",
+    metadata,
+    sa.Column("id", _Id, primary_key=True),
+    sa.Column("job_id", sa.ForeignKey("jobs.id")),
+    sa.Column("at", Moment, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("from_state", sa.Text),
+    sa.Column("to_state", sa.Text),
+    sa.Column("attempt", sa.Integer),
+    sa.Column("actor", sa.Text, nullable=False, comment="the process, or who told it to"),
+    sa.Column("details", sa.JSON, nullable=False),
+    sa.Index("ix_events_job_id", "job_id"),
+)
+
+scopes = sa.Table(
+    "scopes",
+    metadata,
+    sa.Column("profile", sa.Text, primary_key=True),
+    sa.Column("region", sa.Text, primary_key=True),
+    sa.Column("ceiling", sa.Integer, comment="exports that may run; none was learned if null"),
+    sa.Column("misses", sa.Integer, nullable=False, comment="refused probes in a row"),
+    sa.Column("full_since", Moment),
+    sa.Column("probe_at", Moment, comment="when the next probe may leave"),
+    sa.Column("probe_job", _Id, comment="the job that probes now"),
+    sa.Column("probe_until", Moment, comment="after this the prober counts as dead"),
+)
+
+instances = sa.Table(
+    "instances",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("host", sa.Text, nullable=False),
+    sa.Column("pid", sa.Integer, nullable=False),
+    sa.Column("started_at", Moment, nullable=False),
+    sa.Column("ended_at", Moment),
+)

@@ -1,0 +1,252 @@
+"""The running flow: what one `run` does, from the first claim to the last look."""
+
+import random
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+
+import anyio
+import sqlalchemy as sa
+from anyio.abc import TaskGroup
+
+from orchestrator.cloud.cos import CosClient
+from orchestrator.cloud.credentials import Credential, CredentialSource
+from orchestrator.cloud.cvm import CvmClient
+from orchestrator.cloud.signing import ServerClock
+from orchestrator.db import Database
+from orchestrator.intake.describe import Describer
+from orchestrator.lease.claim import Wanted, claim
+from orchestrator.lease.rescue import rescue
+from orchestrator.model import Lease, Outcome, Scope
+from orchestrator.pace.gate import known_regions
+from orchestrator.pace.news import News
+from orchestrator.pace.rate import Slot
+from orchestrator.pace.traffic import EXPORT, Traffic
+from orchestrator.send.submit import submit
+from orchestrator.settle.clear import clear_to_send
+from orchestrator.settle.decide import decide
+from orchestrator.settle.record import record
+from orchestrator.settle.resolve import ResolvePolicy
+from orchestrator.settle.sight import Sight, VerifyMode
+from orchestrator.settle.watch import Watcher
+from orchestrator.show.status import anything_moves
+from orchestrator.tables import jobs
+
+_POLL = 0.5
+"""Seconds between looks at the store for what other processes have done."""
+
+_HOUSEKEEPING = 5.0
+_LEASE_SPARE = timedelta(seconds=15)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run is to do, and how.
+
+    Args:
+        batch: only this batch; ``None`` is all.
+        concurrency: requests in the air at once.
+        verify_interval: time between looks at one job; ``None`` follows its age.
+        request_timeout: longest time of one request.
+        forever: wait for more instead of ending when nothing can move.
+        time_limit: seconds after which nothing more is claimed.
+    """
+
+    profile: str
+    batch: str | None
+    concurrency: int
+    verify: VerifyMode
+    verify_interval: timedelta | None
+    request_timeout: timedelta
+    resolve: ResolvePolicy
+    forever: bool = False
+    time_limit: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a run works with."""
+
+    database: Database
+    cvm: CvmClient
+    cos: CosClient
+    credentials: CredentialSource
+    clock: ServerClock
+    traffic: Traffic
+
+
+class Worker:
+    """One run of one process.
+
+    Args:
+        me: this process's instance, the owner of its leases.
+        tell: takes sentences for the user.
+    """
+
+    def __init__(self, parts: Parts, plan: Plan, me: str, tell: Callable[[str], None]) -> None:
+        self.timed_out = False
+        self.sight = Sight(plan.verify)
+        self._parts = parts
+        self._plan = plan
+        self._me = me
+        self._tell = tell
+        self._news = News()
+        self._claiming = anyio.CancelScope()
+        self._regions: defaultdict[str, set[str]] = defaultdict(set)
+        self._in_air = anyio.Semaphore(plan.concurrency)
+
+    async def run(self) -> None:
+        """Drains the queue until nothing can move, or `finish` is called."""
+        await rescue(self._parts.database, self._me)
+        async with anyio.create_task_group() as background:
+            background.start_soon(self._describer().run)
+            background.start_soon(self._watcher().run)
+            background.start_soon(self._keep_house)
+            background.start_soon(self._keep_time)
+            async with anyio.create_task_group() as requests:
+                with self._claiming:
+                    await self._drain_all(requests)
+            background.cancel_scope.cancel()
+
+    def finish(self) -> None:
+        """Claims nothing more; `run` returns when the requests in the air are recorded."""
+        self._claiming.cancel()
+
+    async def _drain_all(self, requests: TaskGroup) -> None:
+        """One stream of requests to each endpoint, until nothing can move."""
+        async with anyio.create_task_group() as streams:
+            while await self._work_remains():
+                for region in await self._known_regions():
+                    host = self._parts.cvm.host(region)
+                    if host not in self._regions:
+                        streams.start_soon(self._drain, host, requests)
+                    self._regions[host].add(region)
+                await self._news.wait(_POLL)
+            streams.cancel_scope.cancel()
+
+    async def _drain(self, host: str, requests: TaskGroup) -> None:
+        """Rate permit, then the claim, then the request, which has a task of its own."""
+        while True:
+            await self._in_air.acquire()
+            credential = await self._parts.credentials.current()
+            slot = await self._parts.traffic.permit(EXPORT, host)
+            lease = await self._claim(host)
+            if lease is not None:
+                requests.start_soon(self._run_one, host, lease, credential, slot)
+            else:
+                self._in_air.release()
+                await self._news.wait(_POLL)
+
+    async def _claim(self, host: str) -> Lease | None:
+        """Makes the intent durable; shielded, so that no lease is taken and then dropped."""
+        if self._parts.traffic.stops.holds_all(host):
+            return None
+        wanted = Wanted(self._plan.profile, tuple(self._regions[host]), self._permitted())
+        lease = None
+        with anyio.CancelScope(shield=True):
+            lease = await claim(
+                self._parts.database,
+                self._me,
+                wanted,
+                signed_at=self._parts.clock.now(),
+                lasts=self._plan.request_timeout + _LEASE_SPARE,
+            )
+        return lease
+
+    async def _run_one(self, host: str, lease: Lease, credential: Credential, slot: Slot) -> None:
+        """The life of one attempt: cleared, sent, decided, recorded, learned from."""
+        policy = self._plan.resolve
+        database, cos = self._parts.database, self._parts.cos
+        try:
+            if await clear_to_send(database, cos, self.sight, lease, policy):
+                outcome = await submit(self._parts.cvm, lease, credential, slot)
+                chance = random.random()  # noqa: S311 - spreads load
+                decision = decide(lease, outcome, max_attempts=policy.max_attempts, chance=chance)
+                await record(database, lease, outcome, decision, policy.export_deadline)
+                await self._learn(host, lease, outcome, credential)
+        finally:
+            self._in_air.release()
+            self._news.spread()
+
+    async def _learn(
+        self, host: str, lease: Lease, outcome: Outcome, credential: Credential
+    ) -> None:
+        order = lease.order
+        await self._parts.traffic.heard(
+            EXPORT,
+            host,
+            outcome,
+            places={
+                Scope.REGION: order.region,
+                Scope.BUCKET: f"{order.region}/{order.bucket}",
+                Scope.ROLE: order.role_name or "",
+            },
+            asked_at=lease.claimed_at,
+            now=self._parts.clock.local.now(),
+            credential=credential,
+        )
+
+    async def _work_remains(self) -> bool:
+        if self._plan.forever:
+            return True
+        everything = all(self._parts.traffic.stops.holds_all(host) for host in self._regions)
+        return await anything_moves(
+            self._parts.database,
+            self._mine(),
+            sendable=sa.false() if everything and self._regions else self._permitted(),
+            visible=self.sight.visible(),
+            within=self._plan.time_limit,
+        )
+
+    async def _known_regions(self) -> list[str]:
+        async with self._parts.database.read() as connection:
+            return await known_regions(connection, self._plan.profile)
+
+    async def _keep_house(self) -> None:
+        """Takes over what dies beside us, and keeps the database's log short."""
+        while True:
+            await anyio.sleep(_HOUSEKEEPING)
+            if await rescue(self._parts.database, self._me):
+                self._news.spread()
+            await self._parts.database.checkpoint()
+
+    async def _keep_time(self) -> None:
+        if self._plan.time_limit is not None:
+            await anyio.sleep(self._plan.time_limit)
+            self.timed_out = True
+            self.finish()
+
+    def _mine(self) -> sa.ColumnElement[bool]:
+        """The jobs of this run, as a condition on the table of jobs."""
+        of_batch = sa.true() if self._plan.batch is None else jobs.c.batch == self._plan.batch
+        return sa.and_(jobs.c.profile == self._plan.profile, of_batch)
+
+    def _permitted(self) -> sa.ColumnElement[bool]:
+        return sa.and_(self._mine(), self._parts.traffic.stops.permitted())
+
+    def _describer(self) -> Describer:
+        return Describer(
+            self._parts.database,
+            self._parts.cvm,
+            self._parts.traffic,
+            self._parts.credentials,
+            self._plan.profile,
+            permitted=self._permitted,
+            news=self._news,
+            tell=self._tell,
+        )
+
+    def _watcher(self) -> Watcher:
+        return Watcher(
+            self._parts.database,
+            self._parts.cos,
+            self.sight,
+            self._parts.traffic.stops,
+            self._plan.resolve,
+            wanted=self._mine(),
+            interval=self._plan.verify_interval,
+            actor=self._me,
+            news=self._news,
+            tell=self._tell,
+        )

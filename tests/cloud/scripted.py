@@ -1,0 +1,160 @@
+"""A server that answers with the bytes it is told, and what else the tests of this folder share."""
+
+import json
+import socket
+from collections import deque
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+from urllib.parse import parse_qsl, unquote
+
+import anyio
+import h11
+from anyio.abc import SocketAttribute, SocketStream
+
+from orchestrator.cloud.credentials import Credential
+
+NOON = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
+KEYS = Credential("AKIDexample", "not-a-secret-of-anyone")
+TEMPORARY_KEYS = Credential("AKIDtemporary", "not-a-secret-either", "a-token-of-nobody")
+
+
+@dataclass
+class HeldClock:
+    """A clock that stands where it was put."""
+
+    moment: datetime = NOON
+
+    def now(self) -> datetime:
+        return self.moment
+
+
+@dataclass
+class HeldKeys:
+    """A source that gives the keys it was given."""
+
+    credential: Credential = KEYS
+
+    async def current(self) -> Credential:
+        return self.credential
+
+    async def renew(self) -> Credential:
+        return self.credential
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Bytes for one request, and what becomes of the connection afterwards."""
+
+    raw: bytes = b""
+    then: Literal["keep", "close", "reset", "hang"] = "keep"
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """One request as it arrived; the names of headers are in lower case."""
+
+    method: str
+    target: str
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def path(self) -> str:
+        return unquote(self.target.partition("?")[0])
+
+    @property
+    def query(self) -> dict[str, str]:
+        return dict(parse_qsl(self.target.partition("?")[2], keep_blank_values=True))
+
+
+@dataclass
+class ScriptedServer:
+    """Answers each request with the next answer of its script, and records the requests."""
+
+    port: int
+    script: deque[Answer] = field(default_factory=deque)
+    requests: list[Recorded] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def will(self, *answers: Answer | bytes) -> None:
+        self.script.extend(a if isinstance(a, Answer) else Answer(a) for a in answers)
+
+    async def serve(self, stream: SocketStream) -> None:
+        async with stream:
+            while (request := await _request(stream)) is not None:
+                self.requests.append(request)
+                answer = self.script.popleft()
+                await stream.send(answer.raw)
+                if answer.then == "hang":
+                    await anyio.sleep_forever()
+                if answer.then == "reset":
+                    lingering = b"\x01\x00\x00\x00" + b"\x00" * 4
+                    raw: socket.socket = stream.extra(SocketAttribute.raw_socket)
+                    raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, lingering)
+                if answer.then != "keep":
+                    return
+
+
+@asynccontextmanager
+async def scripted_server() -> AsyncIterator[ScriptedServer]:
+    """A scripted server on a free port of the loopback."""
+    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
+        server = ScriptedServer(listener.extra(SocketAttribute.local_port))
+        async with anyio.create_task_group() as group:
+            group.start_soon(listener.serve, server.serve)
+            yield server
+            group.cancel_scope.cancel()
+
+
+async def _request(stream: SocketStream) -> Recorded | None:
+    connection = h11.Connection(h11.SERVER)
+    head: h11.Request | None = None
+    body = b""
+    while True:
+        event = connection.next_event()
+        if event is h11.NEED_DATA:
+            try:
+                connection.receive_data(await stream.receive())
+            except (anyio.EndOfStream, anyio.BrokenResourceError):
+                return None
+        elif isinstance(event, h11.Request):
+            head = event
+        elif isinstance(event, h11.Data):
+            body += event.data
+        elif head is not None:
+            headers = {name.decode(): value.decode() for name, value in head.headers}
+            return Recorded(head.method.decode(), head.target.decode(), headers, body)
+        else:
+            return None
+
+
+def http(
+    body: bytes | str = b"",
+    *,
+    status: str = "200 OK",
+    headers: Mapping[str, str] | None = None,
+) -> bytes:
+    """The bytes of one HTTP answer; a Content-Length among the headers stands."""
+    content = body.encode() if isinstance(body, str) else body
+    lines = {"Content-Length": str(len(content)), **(headers or {})}
+    head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+    return f"HTTP/1.1 {status}\r\n{head}\r\n".encode() + content
+
+
+def api(
+    answer: object, *, status: str = "200 OK", headers: Mapping[str, str] | None = None
+) -> bytes:
+    """The bytes of an answer of the API around the given ``Response``."""
+    typed = {"Content-Type": "application/json", **(headers or {})}
+    return http(json.dumps({"Response": answer}), status=status, headers=typed)
+
+
+def http_date(moment: datetime, ahead: timedelta = timedelta()) -> str:
+    """A moment as a Date header."""
+    return (moment + ahead).strftime("%a, %d %b %Y %H:%M:%S GMT")

@@ -1,0 +1,346 @@
+"""ExportImages and DescribeImages as they are sent, and as every kind of answer is read."""
+
+import json
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import httpx
+import pytest
+
+from orchestrator.cloud.credentials import Credential
+from orchestrator.cloud.cvm import CvmClient
+from orchestrator.cloud.signing import ServerClock, sign_tc3
+from orchestrator.errors import CloudRefusal
+from orchestrator.model import Disk, ExportOrder, ImageFacts, ImageFormat, Reply
+
+from .scripted import (
+    KEYS,
+    NOON,
+    TEMPORARY_KEYS,
+    Answer,
+    HeldClock,
+    HeldKeys,
+    ScriptedServer,
+    api,
+    http,
+    http_date,
+)
+
+pytestmark = pytest.mark.anyio
+
+ORDER = ExportOrder(
+    region="ap-singapore",
+    image_ids=("img-aaaaaaaa", "img-bbbbbbbb"),
+    bucket="backup-1250000000",
+    format=ImageFormat.RAW,
+    name_prefix="nächtlich-",
+    only_root_disk=True,
+    role_name="Exporter",
+)
+ACCEPTED = {"TaskId": 105591590, "CosPaths": ["/a.raw", "/b.raw"], "RequestId": "r-1"}
+
+
+@pytest.fixture
+def clock() -> ServerClock:
+    return ServerClock(HeldClock())
+
+
+@pytest.fixture
+def cvm(server: ScriptedServer, client: httpx.AsyncClient, clock: ServerClock) -> CvmClient:
+    return CvmClient(client, endpoint=server.url, credentials=HeldKeys(), clock=clock, timeout=5.0)
+
+
+async def export(cvm: CvmClient, order: ExportOrder = ORDER, keys: Credential = KEYS) -> Reply:
+    return await cvm.export_images(order, signed_at=NOON, credential=keys)
+
+
+async def test_an_order_is_sent_as_compact_utf8_json(server: ScriptedServer, cvm: CvmClient):
+    """The body holds every field of the order, one prefix per image, and no needless byte."""
+    server.will(api(ACCEPTED))
+    await export(cvm)
+    assert (
+        server.requests[0].body
+        == (
+            '{"BucketName":"backup-1250000000","ImageIds":["img-aaaaaaaa","img-bbbbbbbb"],'
+            '"ExportFormat":"RAW","FileNamePrefixList":["nächtlich-","nächtlich-"],'
+            '"OnlyExportRootDisk":true,"RoleName":"Exporter"}'
+        ).encode()
+    )
+
+
+async def test_what_an_order_leaves_out_is_not_sent(server: ScriptedServer, cvm: CvmClient):
+    """Without prefix, role and root-disk wish the vendor's defaults apply unsaid."""
+    server.will(api(ACCEPTED))
+    await export(cvm, replace(ORDER, name_prefix="", only_root_disk=False, role_name=None))
+    body = json.loads(server.requests[0].body)
+    assert body.keys() == {"BucketName", "ImageIds", "ExportFormat"}
+
+
+async def test_the_request_is_a_post_to_the_root_with_the_apis_headers(
+    server: ScriptedServer, cvm: CvmClient
+):
+    """Action, version, region and language travel as headers; host and type are as signed."""
+    server.will(api(ACCEPTED))
+    await export(cvm)
+    (request,) = server.requests
+    assert (request.method, request.target) == ("POST", "/")
+    expected = {
+        "host": f"127.0.0.1:{server.port}",
+        "content-type": "application/json",
+        "x-tc-action": "ExportImages",
+        "x-tc-version": "2017-03-12",
+        "x-tc-region": "ap-singapore",
+        "x-tc-language": "en-US",
+    }
+    assert expected.items() <= request.headers.items()
+
+
+async def test_the_signature_is_dated_by_the_claim(
+    server: ScriptedServer, cvm: CvmClient, clock: ServerClock
+):
+    """An order is signed with the claim's time and the keys given, whatever the clock says now."""
+    clock.offset = timedelta(hours=3)
+    server.will(api(ACCEPTED))
+    await export(cvm, keys=TEMPORARY_KEYS)
+    (request,) = server.requests
+    assert request.headers["x-tc-timestamp"] == str(int(NOON.timestamp()))
+    assert request.headers["x-tc-token"] == TEMPORARY_KEYS.token
+    assert request.headers["authorization"] == sign_tc3(
+        TEMPORARY_KEYS,
+        service="cvm",
+        host=request.headers["host"],
+        content_type="application/json",
+        body=request.body,
+        timestamp=NOON,
+    )
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    ["application/json", "application/json; charset=utf-8", "text/plain", "text/html", ""],
+)
+async def test_answers_are_read_whatever_their_content_type(
+    server: ScriptedServer, cvm: CvmClient, content_type: str
+):
+    """Success and error are told by the body alone."""
+    headers = {"Content-Type": content_type}
+    error = {"Error": {"Code": "InternalError", "Message": "Oops."}, "RequestId": "r-2"}
+    server.will(api(ACCEPTED, headers=headers), api(error, headers=headers))
+    accepted, refused = await export(cvm), await export(cvm)
+    assert accepted == Reply(200, "r-1", 105591590, ("/a.raw", "/b.raw"))
+    assert refused == Reply(200, "r-2", error_code="InternalError", error_message="Oops.")
+
+
+@pytest.mark.parametrize("status", ["200 OK", "400 Bad Request", "500 Oops", "302 Found"])
+async def test_an_error_code_is_one_whatever_the_status(
+    server: ScriptedServer, cvm: CvmClient, status: str
+):
+    """A body with an error gives its code, even with a status the vendor never sends."""
+    server.will(api({"Error": {"Code": "AuthFailure.X", "Message": "m"}}, status=status))
+    reply = await export(cvm)
+    assert (reply.error_code, reply.error_message) == ("AuthFailure.X", "m")
+    assert (reply.http_status, reply.excerpt) == (int(status[:3]), None)
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        ("200 OK", "<html><body>Please log in</body></html>"),
+        ("200 OK", ""),
+        ("200 OK", "[]"),
+        ("200 OK", '{"Response": []}'),
+        ("200 OK", '{"TaskId": 1, "CosPaths": ["/a.raw"]}'),
+        ("200 OK", '{"Response": {"Error": "InternalError"}}'),
+        ("200 OK", '{"Response": {"Error": {"Message": "no code"}}}'),
+        ("200 OK", "[" * 100_000),
+        ("200 OK", "9" * 5_000),
+        ("502 Bad Gateway", "<html>Bad Gateway</html>"),
+        ("201 Created", json.dumps({"Response": ACCEPTED})),
+    ],
+)
+async def test_what_is_no_answer_of_the_api_is_kept_as_an_excerpt(
+    server: ScriptedServer, cvm: CvmClient, status: str, body: str
+):
+    """Anything else that came is shown by its status and its first 200 characters."""
+    server.will(http(body, status=status))
+    reply = await export(cvm)
+    assert (reply.http_status, reply.excerpt) == (int(status[:3]), body[:200])
+    assert (reply.task_id, reply.cos_paths, reply.error_code) == (None, (), None)
+
+
+async def test_an_excerpt_survives_any_bytes(server: ScriptedServer, cvm: CvmClient):
+    """Bytes that are no text become replacement characters, 200 of them."""
+    server.will(http(b"\xff" * 999))
+    assert (await export(cvm)).excerpt == "\ufffd" * 200
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        (105591590, 105591590),
+        (2**64 - 1, 2**64 - 1),
+        ("105591590", 105591590),
+        (2**64, None),
+        (-1, None),
+        (True, None),
+        (1.0, None),
+        ("1e3", None),
+        ("٣", None),
+        ("9" * 5000, None),
+        (None, None),
+        ([1], None),
+    ],
+)
+async def test_a_task_id_is_an_unsigned_number(
+    server: ScriptedServer, cvm: CvmClient, written: object, read: int | None
+):
+    """Only an unsigned 64-bit number, or its decimal digits, is taken for a TaskId."""
+    server.will(api({**ACCEPTED, "TaskId": written}))
+    assert (await export(cvm)).task_id == read
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        (["/a.raw"], ("/a.raw",)),
+        ([], ()),
+        (None, ()),
+        ("/a.raw", ()),
+        (["/a.raw", None], ()),
+        (["/a.raw", ""], ()),
+        ({"a": 1}, ()),
+    ],
+)
+async def test_paths_are_a_list_of_strings(
+    server: ScriptedServer, cvm: CvmClient, written: object, read: tuple[str, ...]
+):
+    """A list with anything but strings in it counts as no paths; the TaskId stays."""
+    server.will(api({**ACCEPTED, "CosPaths": written}))
+    reply = await export(cvm)
+    assert (reply.cos_paths, reply.task_id) == (read, 105591590)
+
+
+async def test_a_reply_tells_how_far_the_clocks_are_apart(
+    server: ScriptedServer, cvm: CvmClient, clock: ServerClock
+):
+    """The Date header's distance is in the reply, and a large one sets the server clock."""
+    ahead = timedelta(minutes=7)
+    server.will(api(ACCEPTED, headers={"Date": http_date(NOON, ahead)}))
+    assert (await export(cvm)).clock_offset == ahead
+    assert clock.now() == NOON + ahead
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [(Answer(then="reset"), httpx.ReadError), (Answer(then="hang"), httpx.ReadTimeout)],
+)
+async def test_an_order_without_an_answer_is_sent_once(
+    server: ScriptedServer, client: httpx.AsyncClient, answer: Answer, error: type[Exception]
+):
+    """A reset and a spent time limit surface as httpx's exceptions, after exactly one request."""
+    cvm = CvmClient(
+        client,
+        endpoint=server.url,
+        credentials=HeldKeys(),
+        clock=ServerClock(HeldClock()),
+        timeout=0.2,
+    )
+    server.will(answer)
+    with pytest.raises(error):
+        await export(cvm)
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "host"),
+    [
+        ("https://cvm.intl.tencentcloudapi.com", "cvm.intl.tencentcloudapi.com"),
+        ("https://cvm.{region}.tencentcloudapi.com/", "cvm.ap-tokyo.tencentcloudapi.com"),
+        ("http://127.0.0.1:8080", "127.0.0.1:8080"),
+    ],
+)
+async def test_the_host_is_where_the_region_is_served(
+    client: httpx.AsyncClient, clock: ServerClock, endpoint: str, host: str
+):
+    """The host of a rate key is the endpoint's, with the region filled in."""
+    cvm = CvmClient(client, endpoint=endpoint, credentials=HeldKeys(), clock=clock, timeout=5.0)
+    assert cvm.host("ap-tokyo") == host
+
+
+async def test_images_are_described_with_their_disks(server: ScriptedServer, cvm: CvmClient):
+    """State, name and disks of each image are read; what is null is empty."""
+    disk = {"SnapshotId": "snap-1", "DiskUsage": "SYSTEM_DISK", "DiskSize": 50, "Other": 1}
+    full = {"ImageId": "img-aaaaaaaa", "ImageState": "NORMAL", "ImageName": "web"}
+    bare = {"ImageId": "img-bbbbbbbb", "ImageState": "EXPORTING", "ImageName": None}
+    images = [{**full, "SnapshotSet": [disk]}, {**bare, "SnapshotSet": None}]
+    server.will(api({"TotalCount": 2, "ImageSet": images, "RequestId": "r-3"}))
+    assert await cvm.describe_images("ap-tokyo", ["img-aaaaaaaa", "img-bbbbbbbb"]) == (
+        ImageFacts("img-aaaaaaaa", "NORMAL", "web", (Disk("snap-1", "SYSTEM_DISK", 50),)),
+        ImageFacts("img-bbbbbbbb", "EXPORTING"),
+    )
+    (request,) = server.requests
+    assert request.body == b'{"ImageIds":["img-aaaaaaaa","img-bbbbbbbb"],"Limit":100}'
+    assert request.headers["x-tc-action"] == "DescribeImages"
+
+
+async def test_a_description_is_signed_by_the_servers_clock(
+    server: ScriptedServer, cvm: CvmClient, clock: ServerClock
+):
+    """A read is dated with the server's time as far as it is known."""
+    clock.offset = timedelta(hours=3)
+    server.will(api({"ImageSet": []}))
+    assert await cvm.describe_images("ap-tokyo", ["img-aaaaaaaa"]) == ()
+    later = str(int((NOON + timedelta(hours=3)).timestamp()))
+    assert server.requests[0].headers["x-tc-timestamp"] == later
+
+
+async def test_a_refused_description_names_the_code(server: ScriptedServer, cvm: CvmClient):
+    """An API error is raised with its code, message and RequestId."""
+    error = {"Code": "InvalidImageId.NotFound", "Message": "img-a is not there."}
+    server.will(api({"Error": error, "RequestId": "r-4"}))
+    with pytest.raises(CloudRefusal, match=r"NotFound: img-a is not there\.") as caught:
+        await cvm.describe_images("ap-tokyo", ["img-aaaaaaaa"])
+    assert caught.value.code == "InvalidImageId.NotFound"
+    assert (caught.value.http_status, caught.value.request_id) == (200, "r-4")
+
+
+@pytest.mark.parametrize(
+    ("raw", "code"),
+    [
+        (http("<html>log in</html>"), "Http200"),
+        (http("<html>down</html>", status="503 Down"), "Http503"),
+        (api({"RequestId": "r"}), "Http200"),
+        (api({"ImageSet": [{"ImageId": "img-aaaaaaaa"}]}), "Http200"),
+        (api({"ImageSet": ["img-aaaaaaaa"]}), "Http200"),
+        (api({"ImageSet": 7}), "Http200"),
+    ],
+)
+async def test_what_is_no_description_is_refused(
+    server: ScriptedServer, cvm: CvmClient, raw: bytes, code: str
+):
+    """An answer that is none is refused under its HTTP status, never read as no images."""
+    server.will(raw)
+    with pytest.raises(CloudRefusal, match="not an answer of the API") as caught:
+        await cvm.describe_images("ap-tokyo", ["img-aaaaaaaa"])
+    assert caught.value.code == code
+
+
+@pytest.mark.parametrize("count", [0, 101])
+async def test_no_ids_and_too_many_are_refused_unsent(
+    server: ScriptedServer, cvm: CvmClient, count: int
+):
+    """No ids would mean every image, and more than a page holds would be cut: neither is sent."""
+    with pytest.raises(ValueError, match="1 to 100 images"):
+        await cvm.describe_images("ap-tokyo", ["img-aaaaaaaa"] * count)
+    assert server.requests == []
+
+
+async def test_nothing_shows_a_secret(server: ScriptedServer, cvm: CvmClient):
+    """Neither client nor exception shows the key that signed the request."""
+    server.will(Answer(then="close"))
+    with pytest.raises(httpx.RemoteProtocolError) as caught:
+        await export(cvm, keys=TEMPORARY_KEYS)
+    shown: Any = [repr(cvm), repr(caught.value), str(caught.value), repr(caught.value.request)]
+    assert TEMPORARY_KEYS.secret_key not in "".join(shown)
+    assert str(TEMPORARY_KEYS.token) not in "".join(shown)

@@ -1,0 +1,227 @@
+"""Signatures, byte for byte against the vendor's own signers; and the server's clock."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+
+import httpx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from qcloud_cos import CosConfig
+from qcloud_cos.cos_auth import CosS3Auth
+from tencentcloud.common.credential import Credential as VendorCredential
+from tencentcloud.common.http.request import RequestInternal
+from tencentcloud.common.profile.client_profile import ClientProfile
+from tencentcloud.common.profile.http_profile import HttpProfile
+from tencentcloud.cvm.v20170312.cvm_client import CvmClient as VendorClient
+
+from orchestrator.cloud.credentials import Credential
+from orchestrator.cloud.signing import (
+    CosAuth,
+    ServerClock,
+    Tc3Auth,
+    http_date,
+    sign_cos,
+    sign_tc3,
+)
+
+from .scripted import KEYS, NOON, TEMPORARY_KEYS, HeldClock
+from .scripted import http_date as as_http_date
+
+# the vendor's client calls datetime.utcfromtimestamp, which Python 3.12 deprecates
+pytestmark = pytest.mark.filterwarnings("ignore:datetime.datetime.utc:DeprecationWarning")
+
+often = settings(max_examples=200, deadline=None)
+key_text = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=48)
+credentials = st.builds(Credential, key_text, key_text, st.none() | key_text)
+hosts = st.sampled_from(
+    ["cvm.intl.tencentcloudapi.com", "cvm.ap-singapore.tencentcloudapi.com", "127.0.0.1:8080"]
+)
+bodies = st.dictionaries(st.text(max_size=8), st.none() | st.integers() | st.lists(st.text()))
+moments = st.datetimes(datetime(2001, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC))
+header_names = st.sampled_from(
+    ["Host", "Content-Type", "Content-MD5", "RANGE", "If-None-Match", "x-cos-acl", "X-Cos-Über"]
+    + ["x-cos-security-token", "x-ci-job", "User-Agent", "Accept", "Connection", "X-Other"]
+)
+
+
+def vendor_client(credential: Credential, host: str, region: str = "ap-tokyo") -> VendorClient:
+    keys = VendorCredential(credential.secret_id, credential.secret_key, credential.token)
+    return VendorClient(keys, region, ClientProfile(httpProfile=HttpProfile(endpoint=host)))
+
+
+@often
+@given(credential=credentials, host=hosts, body=bodies)
+def test_tc3_headers_equal_those_of_the_vendors_client(
+    credential: Credential, host: str, body: dict[str, object]
+):
+    """Time, token and Authorization of a request are what the vendor's client sends for it."""
+    theirs = RequestInternal(host, "POST", "/", header={})
+    vendor_client(credential, host)._build_req_with_tc3_signature("ExportImages", body, theirs)
+    ours = httpx.Request(
+        "POST",
+        f"https://{host}/",
+        content=theirs.data,
+        headers={"Content-Type": "application/json"},
+    )
+    timestamp = datetime.fromtimestamp(int(theirs.header["X-TC-Timestamp"]), UTC)
+    next(Tc3Auth(credential, "cvm", timestamp).auth_flow(ours))
+    for name in ("Host", "Content-Type", "X-TC-Timestamp", "X-TC-Token", "Authorization"):
+        assert ours.headers.get(name) == theirs.header.get(name)
+
+
+@often
+@given(credential=credentials, host=hosts, body=st.text(), moment=moments)
+def test_tc3_signatures_equal_the_vendors_at_any_time(
+    credential: Credential, host: str, body: str, moment: datetime
+):
+    """The signature of any body at any second is the vendor's signature of it."""
+    content_type = "application/json; charset=utf-8"
+    stamp, day = str(int(moment.timestamp())), moment.date().isoformat()
+    headers = {"Content-Type": content_type, "Host": host, "X-TC-Timestamp": stamp}
+    theirs = RequestInternal(host, "POST", "/", data=body, header=headers)
+    client = vendor_client(credential, host)
+    signature = client._get_tc3_signature({}, theirs, day, "cvm", credential.secret_key)
+    ours = sign_tc3(
+        credential,
+        service="cvm",
+        host=host,
+        content_type=content_type,
+        body=body.encode(),
+        timestamp=moment,
+    )
+    assert ours == (
+        f"TC3-HMAC-SHA256 Credential={credential.secret_id}/{day}/cvm/tc3_request, "
+        f"SignedHeaders=content-type;host, Signature={signature}"
+    )
+
+
+@often
+@given(
+    credential=credentials,
+    method=st.sampled_from(["GET", "HEAD"]),
+    key=st.text(max_size=40),
+    params=st.dictionaries(st.text(min_size=1, max_size=12), st.text(max_size=20), max_size=6),
+    headers=st.dictionaries(header_names, st.text(max_size=20), max_size=8),
+)
+def test_cos_signatures_equal_the_vendors(
+    credential: Credential,
+    method: str,
+    key: str,
+    params: dict[str, str],
+    headers: dict[str, str],
+):
+    """The Authorization of any key, query and headers is what the vendor's client computes."""
+    config = CosConfig(
+        Region="ap-tokyo", SecretId=credential.secret_id, SecretKey=credential.secret_key
+    )
+    theirs = SimpleNamespace(
+        method=method, url="https://b-1.cos.ap-tokyo.myqcloud.com/", headers=dict(headers)
+    )
+    CosS3Auth(config, key, params, expire=600)(theirs)
+    began = theirs.headers["Authorization"].partition("q-sign-time=")[2].partition(";")[0]
+    host = {"host": "b-1.cos.ap-tokyo.myqcloud.com"}
+    ours = sign_cos(
+        credential,
+        method=method,
+        path=key if key.startswith("/") else f"/{key}",
+        params=params,
+        headers=headers if "Host" in headers else headers | host,
+        now=datetime.fromtimestamp(int(began) + 60, UTC),
+    )
+    assert ours == theirs.headers["Authorization"]
+
+
+def test_the_token_of_temporary_keys_is_sent_and_signed():
+    """A COS request with temporary keys carries its token among the signed headers."""
+    request = httpx.Request("HEAD", "https://b-1.cos.ap-tokyo.myqcloud.com/key")
+    next(CosAuth(TEMPORARY_KEYS, NOON).auth_flow(request))
+    assert request.headers["x-cos-security-token"] == TEMPORARY_KEYS.token
+    assert "q-header-list=host;x-cos-security-token&" in request.headers["Authorization"]
+
+
+def test_permanent_keys_send_no_token():
+    """No header for a token is sent where the keys have none."""
+    cos = httpx.Request("HEAD", "https://b-1.cos.ap-tokyo.myqcloud.com/key")
+    next(CosAuth(KEYS, NOON).auth_flow(cos))
+    cvm = httpx.Request("POST", "https://cvm/", headers={"Content-Type": "application/json"})
+    next(Tc3Auth(KEYS, "cvm", NOON).auth_flow(cvm))
+    assert "x-cos-security-token" not in cos.headers
+    assert "x-tc-token" not in cvm.headers
+
+
+def test_a_cos_signature_begins_a_minute_ago():
+    """A server whose clock is up to a minute behind accepts the signature."""
+    request = httpx.Request("HEAD", "https://b-1.cos.ap-tokyo.myqcloud.com/key")
+    next(CosAuth(KEYS, NOON).auth_flow(request))
+    noon = int(NOON.timestamp())
+    assert f"q-sign-time={noon - 60};{noon + 600}&" in request.headers["Authorization"]
+
+
+def test_a_moment_of_another_zone_is_signed_with_the_day_in_utc():
+    """The credential's date is the UTC day, not the day of the zone that the moment is told in."""
+    tokyo = NOON.astimezone(tz=datetime.strptime("+0900", "%z").tzinfo) + timedelta(hours=9)
+    signature = sign_tc3(KEYS, service="cvm", host="h", content_type="t", body=b"", timestamp=tokyo)
+    assert "/2026-03-01/cvm/tc3_request" in signature
+
+
+def test_auths_do_not_show_their_keys():
+    """Neither representation nor text of an auth holds a secret or a token."""
+    auths = (Tc3Auth(TEMPORARY_KEYS, "cvm", NOON), CosAuth(TEMPORARY_KEYS, NOON))
+    shown = "".join(repr(auth) + str(auth) for auth in auths)
+    assert TEMPORARY_KEYS.secret_key not in shown
+    assert str(TEMPORARY_KEYS.token) not in shown
+
+
+@pytest.mark.parametrize("seconds", [-400, -31, 31, 400, 86400])
+def test_a_clear_difference_sets_the_server_clock(seconds: int):
+    """More than half a minute between the clocks is taken over into the server's time."""
+    clock = ServerClock(HeldClock())
+    ahead = timedelta(seconds=seconds)
+    assert clock.learn(as_http_date(NOON, ahead), NOON) == ahead
+    assert clock.now() == NOON + ahead
+
+
+@pytest.mark.parametrize("seconds", [-30, -1, 0, 1, 30])
+def test_a_small_difference_is_told_but_not_taken_over(seconds: int):
+    """Half a minute may be an answer's way home: it is returned and changes nothing."""
+    clock = ServerClock(HeldClock())
+    ahead = timedelta(seconds=seconds)
+    assert clock.learn(as_http_date(NOON, ahead), NOON) == ahead
+    assert clock.now() == NOON
+
+
+def test_a_clock_that_was_set_right_loses_its_offset():
+    """Once the machine's clock agrees with the server again, its time is used as it is."""
+    clock = ServerClock(HeldClock())
+    clock.learn(as_http_date(NOON, timedelta(minutes=10)), NOON)
+    clock.learn(as_http_date(NOON), NOON)
+    assert clock.now() == NOON
+
+
+@pytest.mark.parametrize("header", [None, "", "yesterday", "Sun, 99 Mar 2026 12:00:00 GMT"])
+def test_a_date_that_tells_no_time_teaches_nothing(header: str | None):
+    """A missing or garbled Date header leaves the clock alone."""
+    clock = ServerClock(HeldClock())
+    assert clock.learn(header, NOON) is None
+    assert clock.offset == timedelta()
+
+
+@pytest.mark.parametrize("zone", ["GMT", "+0000", "-0000", ""])
+def test_every_way_to_write_utc_is_read(zone: str):
+    """A date is aware and in UTC however its zone is written."""
+    assert http_date(f"Sun, 01 Mar 2026 12:00:00 {zone}".strip()) == NOON
+
+
+def test_bodies_are_signed_as_they_are_sent():
+    """Two bodies that mean the same but differ in bytes have different signatures."""
+    signatures = set()
+    for separators in ((",", ":"), (", ", ": ")):
+        body = json.dumps({"a": [1, 2]}, separators=separators).encode()
+        request = httpx.Request(
+            "POST", "https://cvm/", content=body, headers={"Content-Type": "application/json"}
+        )
+        next(Tc3Auth(KEYS, "cvm", NOON).auth_flow(request))
+        signatures.add(request.headers["Authorization"])
+    assert len(signatures) == 2
