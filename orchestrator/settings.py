@@ -245,8 +245,9 @@ def _explain(detail: ErrorDetails, given: Mapping[str, _Given]) -> str:
     if field is None:
         return f"{one.origin} is no setting.{_nearest(name, list(Settings.model_fields))}"
     # what may hold a password is not repeated
-    shown = repr(one.value) if field.repr and "@" not in str(one.value) else "unusable"
-    return f"{one.origin} is {shown[:80]}, but has to be {field.description}."
+    secret = not field.repr or "@" in str(one.value)
+    fate = "cannot be used" if secret else f"is {repr(one.value)[:80]}"
+    return f"{one.origin} {fate}; it has to be {field.description}."
 
 
 def _nearest(name: str, known: list[str]) -> str:

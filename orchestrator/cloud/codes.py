@@ -294,7 +294,8 @@ _COS: _Table = {
     },
     (_STOP, _NO, Scope.BUCKET): {
         "AccessDenied": (
-            "Grant name/cos:HeadBucket, HeadObject, GetBucket and ListMultipartUploads on it."
+            "Grant HeadBucket, HeadObject, GetBucket and ListMultipartUploads (name/cos:…) on the "
+            "bucket to this key's user in CAM."
         ),
         "AccessForbidden": "Check the bucket's own policy: it forbids the look.",
         "Http403": "Grant name/cos:HeadObject and name/cos:HeadBucket on this bucket.",

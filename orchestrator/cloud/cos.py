@@ -19,6 +19,17 @@ from orchestrator.model import ObjectFacts, UploadFacts
 _Entry = TypeVar("_Entry")
 
 
+@dataclass(frozen=True, slots=True)
+class _Listing(Generic[_Entry]):
+    """How a kind of listing is asked for, paged and read."""
+
+    query: Mapping[str, str]
+    root: str
+    entry: str
+    read: Callable[[Element], _Entry]
+    markers: Mapping[str, str]
+
+
 class CosClient:
     """COS as one account may see it.
 
@@ -83,7 +94,7 @@ class CosClient:
         return await self._list(_UPLOADS, region, bucket, prefix)
 
     async def _list(
-        self, kind: "_Listing[_Entry]", region: str, bucket: str, prefix: str
+        self, kind: _Listing[_Entry], region: str, bucket: str, prefix: str
     ) -> tuple[_Entry, ...]:
         query = {**kind.query, "prefix": prefix, "encoding-type": "url"}
         entries: list[_Entry] = []
@@ -230,17 +241,6 @@ def _iso_date(text: str) -> datetime | None:
     except ValueError:
         return None
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
-
-
-@dataclass(frozen=True, slots=True)
-class _Listing(Generic[_Entry]):
-    """How a kind of listing is asked for, paged and read."""
-
-    query: Mapping[str, str]
-    root: str
-    entry: str
-    read: Callable[[Element], _Entry]
-    markers: Mapping[str, str]
 
 
 _OBJECTS = _Listing(

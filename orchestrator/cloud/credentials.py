@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from anyio import to_thread
 
-from orchestrator.clock import Clock, SystemClock
+from orchestrator.clock import Clock, SystemClock, iso
 from orchestrator.errors import CredentialError
 
 _ENVIRONMENT = ("TENCENTCLOUD_SECRET_ID", "TENCENTCLOUD_SECRET_KEY", "TENCENTCLOUD_TOKEN")
@@ -35,6 +35,9 @@ class Credential:
     secret_key: str = field(repr=False)
     token: str | None = field(default=None, repr=False)
     expires_at: datetime | None = None
+
+
+_Read = Callable[[], Credential | None]
 
 
 class CredentialSource(Protocol):
@@ -76,7 +79,7 @@ def find_credentials(
 class StaticSource:
     """Keys that stand in one place until somebody writes others there."""
 
-    def __init__(self, place: str, read: "_Read", clock: Clock) -> None:
+    def __init__(self, place: str, read: _Read, clock: Clock) -> None:
         self._place = place
         self._read = read
         self._clock = clock
@@ -95,18 +98,15 @@ class StaticSource:
         credential = self._read()
         if credential is None:
             raise CredentialError(f"The keys are gone from {self._place}.", "Put keys there again.")
-        if self._expired(credential):
+        if credential.expires_at is not None and self._expired(credential):
             raise CredentialError(
-                f"The login in {self._place} expired at {credential.expires_at}.",
+                f"The login in {self._place} expired at {iso(credential.expires_at)}.",
                 "Log in again with: tccli auth login (or: tccli sso login)",
             )
         return credential
 
     def _expired(self, credential: Credential) -> bool:
         return credential.expires_at is not None and credential.expires_at <= self._clock.now()
-
-
-_Read = Callable[[], Credential | None]
 
 
 def _environment(environ: Mapping[str, str]) -> Credential | None:

@@ -37,7 +37,7 @@ class Schema:
             case None:
                 raise StoreError(
                     f"There is no store at {self._name} yet.",
-                    "`orchestrator enqueue` makes one; --database names another.",
+                    "`orchestrator enqueue` makes one; --database-url names another.",
                 )
             case revision if revision < HEAD:
                 raise StoreError(

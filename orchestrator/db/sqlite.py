@@ -40,7 +40,7 @@ def prepare_file(path: Path) -> None:
     except OSError as error:
         raise StoreError(
             f"The database {path} cannot be opened: {error.strerror}.",
-            "Name another place with --database or ORCHESTRATOR_DATABASE_URL.",
+            "Name another place with --database-url or ORCHESTRATOR_DATABASE_URL.",
         ) from error
 
 

@@ -88,9 +88,9 @@ def requests_from_images(
 def _template(defaults: Defaults) -> ExportRequest:
     """The request that a row with nothing but an image would make; what is missing is empty."""
     values: dict[str, Any] = {"exact_names": defaults.exact_names}
-    for column in RULES.keys() - set(_IMAGE_COLUMNS):
-        raw = getattr(defaults, column)
-        value = None if _left_out(raw) else RULES[column](raw)
+    for column, rule in RULES.items():
+        raw = getattr(defaults, column, None)  # images are never filled in
+        value = None if _left_out(raw) else rule(raw)
         if isinstance(value, Problem):
             raise UsageError(f"--{column.replace('_', '-')}: {value.reason}", value.remedy)
         if value is not None:
@@ -122,8 +122,8 @@ class _Intake:
     def refuse_emptiness(self) -> None:
         """A manifest that holds no row at all is a mistake, most likely made further up."""
         if not self._requests and not self.faults:
-            fault = RowFault(1, "", "the manifest has no rows.", "Add a row for each image.")
-            raise UnreadableError(fault)
+            problem = Problem("the manifest has no rows.", "Add a row for each image.")
+            raise UnreadableError(fault_at(1, "", problem))
 
     def result(self, source: str) -> Manifest:
         """What came of it all."""
@@ -146,12 +146,10 @@ class _Intake:
             raise UnreadableError(last)
 
     def _take(self, row: Row) -> None:
-        known = self._note_unknown(row.line, tuple(row.cells), row.within)
+        self._note_unknown(row.line, tuple(row.cells), row.within)
         request = _request(self._template, row)
         if isinstance(request, list):
             self.faults += request
-        elif not known:
-            return
         elif first := self._seen.get(identity := _identity(request)):
             problem = Problem(f"repeats {first}.", "Remove one of the two.")
             self.faults.append(fault_at(row.line, "", problem, row.within))
@@ -159,14 +157,12 @@ class _Intake:
             self._seen[identity] = ", ".join(filter(None, (f"line {row.line}", row.within)))
             self._requests.append(request)
 
-    def _note_unknown(self, line: int, names: tuple[str, ...], within: str = "") -> bool:
-        """Whether the row may be taken as far as its columns' names go."""
+    def _note_unknown(self, line: int, names: tuple[str, ...], within: str = "") -> None:
         unknown = [name for name in names if name not in RULES]
         if self._skip_invalid:
             self._ignored |= dict.fromkeys(map(escaped, unknown))
-            return True
-        self.faults += [fault_at(line, name, unknown_column(name), within) for name in unknown]
-        return not unknown
+        else:
+            self.faults += [fault_at(line, name, unknown_column(name), within) for name in unknown]
 
 
 def _request(template: ExportRequest, row: Row) -> ExportRequest | list[RowFault]:

@@ -88,15 +88,10 @@ def _first_line(text: TextIO) -> tuple[int, str]:
     while first and not first.strip():
         line, first = line + 1, text.readline(LONGEST_LINE + 1)
     if not first:
-        raise UnreadableError(
-            RowFault(1, "", "the manifest is empty.", "Add a row for each image.")
-        )
+        raise _stop(1, "the manifest is empty.", "Add a row for each image.")
     if first.startswith(_UTF16_MARKS):
-        reason, remedy = (
-            "the manifest is written in UTF-16.",
-            'Save it as UTF-8 (in Excel: "CSV UTF-8").',
-        )
-        raise UnreadableError(RowFault(1, "", reason, remedy))
+        remedy = 'Save it as UTF-8 (in Excel: "CSV UTF-8").'
+        raise _stop(1, "the manifest is written in UTF-16.", remedy)
     return line, first
 
 
@@ -104,7 +99,7 @@ def _lines(text: TextIO, first: str, line: int) -> Iterator[str]:
     while first:
         if len(first) > LONGEST_LINE:
             reason = f"the line is longer than {LONGEST_LINE} characters."
-            raise UnreadableError(RowFault(line, "", reason, "Check that this file is a manifest."))
+            raise _stop(line, reason, "Check that this file is a manifest.")
         yield first
         line, first = line + 1, text.readline(LONGEST_LINE + 1)
 
@@ -114,7 +109,7 @@ def _csv_rows(lines: Iterator[str], line: int) -> Iterator[Header | Row | RowFau
     first = next(records, None)
     if first is None:
         remedy = "Begin with the columns' names, as in image_id,region,bucket."
-        raise UnreadableError(RowFault(line, "", "the header names no column.", remedy))
+        raise _stop(line, "the header names no column.", remedy)
     if isinstance(first, RowFault):
         raise UnreadableError(first)
     header = _header(*first)
@@ -151,16 +146,13 @@ def _header(line: int, names: list[str]) -> Header:
         raise UnreadableError(fault)
     if any(_IMAGE_LIKE.fullmatch(name) for name in names):
         remedy = "Put a header above it, as in image_id,region,bucket."
-        raise UnreadableError(
-            RowFault(line, "", "an image id stands where a header is needed.", remedy)
-        )
+        raise _stop(line, "an image id stands where a header is needed.", remedy)
     if len(names) == 1 and re.search(r"[;\t|]", names[0]):
-        reason = "the columns are not separated by commas."
-        raise UnreadableError(RowFault(line, "", reason, "Save the manifest with commas."))
-    twice = repeated(filter(None, names))
-    if twice is not None:
-        reason = "the column stands twice in the header."
-        raise UnreadableError(RowFault(line, escaped(twice), reason, "Remove one of the two."))
+        remedy = "Save the manifest with commas."
+        raise _stop(line, "the columns are not separated by commas.", remedy)
+    if twice := repeated(filter(None, names)):
+        problem = Problem("the column stands twice in the header.", "Remove one of the two.")
+        raise UnreadableError(fault_at(line, twice, problem))
     return Header(line, tuple(names))
 
 
@@ -201,8 +193,8 @@ def _array_rows(window: "_Window") -> Iterator[Row | RowFault]:
         yield window.element()
         separator = window.take(",]")
     if window.peek():
-        reason, remedy = "text follows the end of the array.", "Remove what stands after the ]."
-        raise UnreadableError(RowFault(window.line, "", reason, remedy))
+        remedy = "Remove what stands after the ]."
+        raise _stop(window.line, "text follows the end of the array.", remedy)
 
 
 class _Window:
@@ -221,7 +213,7 @@ class _Window:
         if not found or found not in expected:
             reason = f"is not JSON: {' or '.join(expected)} is missing."
             remedy = "Put commas between the objects, and one ] at the end."
-            raise UnreadableError(RowFault(self.line, "", reason, remedy))
+            raise _stop(self.line, reason, remedy)
         self._advance(self._at + 1)
         return found
 
@@ -297,6 +289,10 @@ def _as_row(line: int, value: object, within: str = "") -> Row | RowFault:
 def _json_fault(line: int, reason: str) -> RowFault:
     remedy = "Write one object on each line, or one array of objects, with no comma after the last."
     return RowFault(line, "", f"is not JSON: {reason}.", remedy)
+
+
+def _stop(line: int, reason: str, remedy: str) -> UnreadableError:
+    return UnreadableError(RowFault(line, "", reason, remedy))
 
 
 def _damage(line: int, column: str, text: str) -> RowFault | None:

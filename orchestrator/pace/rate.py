@@ -13,6 +13,9 @@ so that a slow disk does not bunch the requests that the limiter has spaced."""
 _MARGIN = 0.985
 """Part of the allowance that is used; the rest absorbs jitter on the way to the server."""
 
+_SAVED = 0.25
+"""Part of a permit that idle time may save up."""
+
 _LONGEST_PAUSE = 8.0
 
 
@@ -33,7 +36,7 @@ class Slot:
 
     async def reached(self) -> None:
         """Returns at the slot's time; at once when that has passed."""
-        await anyio.sleep(self.at - anyio.current_time())
+        await anyio.sleep(max(0.0, self.at - anyio.current_time()))
 
 
 class Pacer:
@@ -78,12 +81,14 @@ class _Lane:
     """One stream of evenly spaced permits.
 
     A limiter of one permit per interval, because a limiter of twenty per second lets all
-    twenty go at once and as many again while it leaks.
+    twenty go at once and as many again while it leaks. A quarter of a permit may be saved up,
+    so that a loop which wakes a little late does not lose that time for good.
     """
 
     def __init__(self, rate: float) -> None:
         self.resumes_at = 0.0
-        self._limiter = AsyncLimiter(1, 1 / (rate * _MARGIN)) if rate else None
+        held = 1 + _SAVED
+        self._limiter = AsyncLimiter(held, held / (rate * _MARGIN)) if rate else None
 
     async def next(self) -> Slot:
         if self._limiter is not None:

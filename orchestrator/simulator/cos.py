@@ -40,7 +40,7 @@ def identify(request: Request, connection: int) -> Call:
 
 
 def answer(cloud: Cloud, call: Call) -> Response:
-    """Answers one request; an answer to HEAD has no body, whatever happens."""
+    """Answers one request; errors are XML with a status of their own."""
     entry = call.entry
     entry.request_id = cloud.request_id()
     try:
@@ -48,7 +48,7 @@ def answer(cloud: Cloud, call: Call) -> Response:
     except CosError as error:
         entry.code = error.code
         body = cos_xml.error(error, f"{entry.bucket}/{entry.key}", entry.request_id)
-        response = _xml(b"" if call.request.method == "HEAD" else body, error.status)
+        response = _xml(body, error.status)
     return response.with_header("x-cos-request-id", entry.request_id)
 
 

@@ -12,12 +12,12 @@ from orchestrator.simulator.paging import Page
 _OWNER = ("Owner", (("ID", "1250000000"), ("DisplayName", "1250000000")))
 _INITIATOR = ("Initiator", (("ID", "1250000000"), ("DisplayName", "1250000000")))
 
-Content = str | Iterable["Element"]
-Element = tuple[str, Content]
-Query = Mapping[str, str]
+_Content = str | Iterable["_Element"]
+_Element = tuple[str, _Content]
+_Query = Mapping[str, str]
 
 
-def objects(page: Page[StoredObject], bucket: str, query: Query, storage_class: str) -> bytes:
+def objects(page: Page[StoredObject], bucket: str, query: _Query, storage_class: str) -> bytes:
     """The answer to GET Bucket."""
     last = page.last.key if isinstance(page.last, StoredObject) else page.last
     contents = (
@@ -49,7 +49,7 @@ def objects(page: Page[StoredObject], bucket: str, query: Query, storage_class: 
     )
 
 
-def uploads(page: Page[Upload], bucket: str, query: Query, storage_class: str) -> bytes:
+def uploads(page: Page[Upload], bucket: str, query: _Query, storage_class: str) -> bytes:
     """The answer to List Multipart Uploads."""
     if isinstance(page.last, Upload):
         last = page.last.key, page.last.upload_id
@@ -98,27 +98,27 @@ def error(fault: CosError, resource: str, request_id: str) -> bytes:
     )
 
 
-def _document(name: str, *content: Element) -> bytes:
+def _document(name: str, *content: _Element) -> bytes:
     return f"<?xml version='1.0' encoding='utf-8' ?>\n{_element((name, content))}".encode()
 
 
-def _element(element: Element) -> str:
+def _element(element: _Element) -> str:
     name, content = element
     inner = escape(content) if isinstance(content, str) else "".join(map(_element, content))
     return f"<{name}>{inner}</{name}>"
 
 
-def _key(key: str, query: Query) -> str:
+def _key(key: str, query: _Query) -> str:
     """A key as the listing shows it, percent-encoded where that was asked for."""
     return quote(key, safe="-_.~") if query.get("encoding-type") == "url" else key
 
 
-def _echo(query: Query, names: tuple[str, str]) -> list[Element]:
+def _echo(query: _Query, names: tuple[str, str]) -> list[_Element]:
     """A parameter that is shown again only if it was given."""
     return [(names[1], query[names[0]])] if query.get(names[0]) else []
 
 
-def _groups(page: Page[StoredObject] | Page[Upload], query: Query) -> list[Element]:
+def _groups(page: Page[StoredObject] | Page[Upload], query: _Query) -> list[_Element]:
     return [("CommonPrefixes", [("Prefix", _key(group, query))]) for group in page.groups]
 
 

@@ -45,7 +45,7 @@ def identify(request: Request, connection: int) -> Call:
         region=request.headers.get("x-tc-region"),
         image_ids=parameters.texts(given, "ImageIds"),
         prefixes=parameters.texts(given, "FileNamePrefixList"),
-        bucket=bucket if isinstance(bucket, str) else None,
+        bucket=bucket if parameters.is_text(bucket) else None,
         dry_run=given.get("DryRun") is True,
     )
     return Call(request, entry, given, problem)

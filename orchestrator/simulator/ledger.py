@@ -5,6 +5,8 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from io import TextIOBase
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 
 @dataclass(slots=True)
@@ -18,7 +20,7 @@ class Entry:
         key: object's key or listing's prefix, on COS.
         http_status: status sent; ``None`` where nothing was.
         code: the service's code; ``None`` for success or where the service was not reached.
-        fault: what happened on the way, as in ``reset-after``.
+        fault: what went wrong on the way, as in ``reset-after``; latency alone is not told.
         accepted: an export began, whether or not the answer arrived.
     """
 
@@ -44,7 +46,7 @@ class Entry:
 
 
 class Ledger:
-    """All entries since the start, in memory and, line by line, in a file.
+    """All entries since the start, in memory and, within its ``with`` block, in a file.
 
     Args:
         path: file to append to; ``None`` keeps the ledger in memory alone.
@@ -53,7 +55,22 @@ class Ledger:
     def __init__(self, path: Path | None) -> None:
         self.entries: list[Entry] = []
         self.codes: Counter[str] = Counter()
-        self._file: TextIOBase | None = path.open("a", encoding="utf-8") if path else None
+        self._path = path
+        self._file: TextIOBase | None = None
+
+    def __enter__(self) -> Self:
+        if self._path is not None:
+            self._file = self._path.open("a", encoding="utf-8")
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._file is not None:
+            self._file.close()
 
     def write(self, entry: Entry) -> None:
         """Adds an entry, at once and for good."""
@@ -63,11 +80,6 @@ class Ledger:
         if self._file is not None:
             self._file.write(line(entry))
             self._file.flush()
-
-    def close(self) -> None:
-        """Closes the file."""
-        if self._file is not None:
-            self._file.close()
 
 
 def line(entry: Entry) -> str:

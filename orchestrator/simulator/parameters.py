@@ -10,12 +10,16 @@ from orchestrator.simulator.messages import ApiError
 from orchestrator.simulator.protocol import Request
 
 Check = Callable[[object], bool]
+"""Whether a value has the type of its parameter."""
 Parameters = Mapping[str, Any]
+"""Input parameters by name."""
+
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def is_text(value: object) -> bool:
-    """A string."""
-    return isinstance(value, str)
+    """A string that UTF-8 can hold."""
+    return isinstance(value, str) and not _LONE_SURROGATE.search(value)
 
 
 def is_flag(value: object) -> bool:
@@ -59,7 +63,7 @@ def read(request: Request) -> Parameters:
         raise ApiError("UnsupportedProtocol", "The body must be sent as application/json.")
     try:
         body = json.loads(request.body or b"{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ApiError("InvalidParameter", "The body is no JSON document in UTF-8.") from None
     if not isinstance(body, dict):
         raise ApiError("InvalidParameter", "The body must be a JSON object.")

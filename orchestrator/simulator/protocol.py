@@ -25,7 +25,10 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """An answer; its length is told from the body where no header says otherwise."""
+    """An answer; its length is told from the body where no header says otherwise.
+
+    The answer to a HEAD is sent without its body.
+    """
 
     status: int
     body: bytes = b""
@@ -46,6 +49,7 @@ class Connection:
         self._reader = reader
         self._writer = writer
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=_CHUNK)
+        self._bodiless = False
         # draining then means that everything has left, so that closing can be abrupt
         writer.transport.set_write_buffer_limits(0)
 
@@ -56,6 +60,7 @@ class Connection:
         head = await self._next_event()
         if not isinstance(head, h11.Request):
             return None
+        self._bodiless = head.method == b"HEAD"
         body = bytearray()
         while isinstance(event := await self._next_event(), h11.Data):
             body += event.data
@@ -100,6 +105,6 @@ class Connection:
         if not any(name == "Content-Length" for name, _ in headers):
             headers.append(("Content-Length", str(len(response.body))))
         head = self._http.send(h11.Response(status_code=response.status, headers=headers))
-        body = self._http.send(h11.Data(data=response.body)) if response.body else b""
+        body = b"" if self._bodiless else self._http.send(h11.Data(data=response.body))
         end = self._http.send(h11.EndOfMessage())
         return (head or b"") + (body or b"") + (end or b"")

@@ -69,13 +69,13 @@ class Simulator:
         """Puts settings into force, by the names of `Settings`; other ones stay as they are."""
         self._cloud.change(**settings)
 
-    def set_faults(self, *found: Fault) -> None:
+    def set_faults(self, *given: Fault) -> None:
         """Replaces the faults; without any, all is well again."""
-        self.change(faults=found)
+        self.change(faults=given)
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
-            stack.callback(self._cloud.ledger.close)
+            stack.enter_context(self._cloud.ledger)
             self._tasks = await stack.enter_async_context(anyio.create_task_group())
             server = await asyncio.start_server(self._accept, _HOST, self.port, backlog=1024)
             stack.callback(self._tasks.cancel_scope.cancel)

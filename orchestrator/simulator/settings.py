@@ -135,7 +135,7 @@ class Settings:
     Args:
         cap: export tasks that run at once per account and region; ``None`` is without end.
         occupied: places of the cap that a neighbour holds.
-        limits: requests a second per account and action; 0 is without end.
+        limits: requests a second per account and action; 0, or none given, is without end.
         skew: seconds that the server's clock is ahead of the real one.
         duration: of exports accepted from now on.
         queue_delay: seconds from acceptance until the uploads begin.

@@ -3,15 +3,20 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
+from orchestrator.cloud.cos import CosClient
+from orchestrator.cloud.cvm import CvmClient
+from orchestrator.cloud.signing import ServerClock
 from orchestrator.cloud.transport import http_client
 
-from .scripted import ScriptedServer, scripted_server
+from .scripted import HeldClock, HeldKeys, ScriptedServer, scripted_server
 
 
 @pytest.fixture(autouse=True)
 def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     """The loopback is reached directly, whatever proxy this machine uses."""
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    for name in ("HTTP_PROXY", "ALL_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
 
 
 @pytest.fixture
@@ -26,3 +31,31 @@ async def client(anyio_backend: str) -> AsyncIterator[httpx.AsyncClient]:
     """The HTTP client that both clients stand on."""
     async with http_client(concurrency=4, user_agent="tests/1") as client:
         yield client
+
+
+@pytest.fixture
+def clock() -> ServerClock:
+    """The server's clock over one that stands still at noon."""
+    return ServerClock(HeldClock())
+
+
+@pytest.fixture
+def keys() -> HeldKeys:
+    """The source of both clients' keys."""
+    return HeldKeys()
+
+
+@pytest.fixture
+def cvm(
+    server: ScriptedServer, client: httpx.AsyncClient, clock: ServerClock, keys: HeldKeys
+) -> CvmClient:
+    """CVM at the scripted server."""
+    return CvmClient(client, endpoint=server.url, credentials=keys, clock=clock, timeout=5.0)
+
+
+@pytest.fixture
+def cos(
+    server: ScriptedServer, client: httpx.AsyncClient, clock: ServerClock, keys: HeldKeys
+) -> CosClient:
+    """COS at the scripted server."""
+    return CosClient(client, endpoint=server.url, credentials=keys, clock=clock, timeout=5.0)

@@ -28,6 +28,7 @@ class HeldClock:
     moment: datetime = NOON
 
     def now(self) -> datetime:
+        """Where it was put."""
         return self.moment
 
 
@@ -38,9 +39,11 @@ class HeldKeys:
     credential: Credential = KEYS
 
     async def current(self) -> Credential:
+        """What it was given."""
         return self.credential
 
     async def renew(self) -> Credential:
+        """What it was given, again."""
         return self.credential
 
 
@@ -63,10 +66,12 @@ class Recorded:
 
     @property
     def path(self) -> str:
+        """The target before the query, decoded."""
         return unquote(self.target.partition("?")[0])
 
     @property
     def query(self) -> dict[str, str]:
+        """The parameters of the target, decoded."""
         return dict(parse_qsl(self.target.partition("?")[2], keep_blank_values=True))
 
 
@@ -80,12 +85,15 @@ class ScriptedServer:
 
     @property
     def url(self) -> str:
+        """Where it listens."""
         return f"http://127.0.0.1:{self.port}"
 
     def will(self, *answers: Answer | bytes) -> None:
+        """Add answers to the script; bare bytes keep the connection."""
         self.script.extend(a if isinstance(a, Answer) else Answer(a) for a in answers)
 
     async def serve(self, stream: SocketStream) -> None:
+        """Hold one connection."""
         async with stream:
             while (request := await _request(stream)) is not None:
                 self.requests.append(request)
@@ -95,7 +103,7 @@ class ScriptedServer:
                     await anyio.sleep_forever()
                 if answer.then == "reset":
                     lingering = b"\x01\x00\x00\x00" + b"\x00" * 4
-                    raw: socket.socket = stream.extra(SocketAttribute.raw_socket)
+                    raw: socket.socket = stream.extra_attributes[SocketAttribute.raw_socket]()
                     raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, lingering)
                 if answer.then != "keep":
                     return
@@ -105,7 +113,7 @@ class ScriptedServer:
 async def scripted_server() -> AsyncIterator[ScriptedServer]:
     """A scripted server on a free port of the loopback."""
     async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
-        server = ScriptedServer(listener.extra(SocketAttribute.local_port))
+        server = ScriptedServer(listener.extra_attributes[SocketAttribute.local_port]())
         async with anyio.create_task_group() as group:
             group.start_soon(listener.serve, server.serve)
             yield server

@@ -6,43 +6,86 @@ from orchestrator.cloud.codes import CODES, COS_CODES, code_for, cos_code_for
 from orchestrator.errors import CloudRefusal
 from orchestrator.model import Code, Effect, Reaction, Scope
 
-COMMON = """
-    ActionOffline AuthFailure.InvalidAuthorization AuthFailure.InvalidSecretId
-    AuthFailure.MFAFailure AuthFailure.SecretIdNotFound AuthFailure.SignatureExpire
-    AuthFailure.SignatureFailure AuthFailure.TokenFailure AuthFailure.UnauthorizedOperation
-    DryRunOperation FailedOperation InternalError InvalidAction InvalidParameter
-    InvalidParameterValue InvalidRequest IpInBlacklist IpNotInWhitelist LimitExceeded
-    MissingParameter NoSuchProduct NoSuchVersion RequestLimitExceeded
-    RequestLimitExceeded.GlobalRegionUinLimitExceeded RequestLimitExceeded.IPLimitExceeded
-    RequestLimitExceeded.UinLimitExceeded RequestSizeLimitExceeded ResourceInUse
-    ResourceInsufficient ResourceNotFound ResourceUnavailable ResponseSizeLimitExceeded
-    ServiceUnavailable UnauthorizedOperation UnknownParameter UnsupportedOperation
-    UnsupportedProtocol UnsupportedRegion
-""".split()
-EXPORT_IMAGES = """
-    AuthFailure.CamRoleNameAuthenticateFailed InvalidImageId.Malformed InvalidImageId.NotFound
-    InvalidParameter.ImageIdsSnapshotIdsMustOne InvalidParameter.SnapshotNotFound
-    InvalidParameterValue.BucketNotFound InvalidParameterValue.InvalidAppIdFormat
-    InvalidParameterValue.InvalidBucketPermissionForExport
-    InvalidParameterValue.InvalidFileNamePrefixList InvalidParameterValue.InvalidImageId
-    InvalidParameterValue.InvalidImageOsName InvalidParameterValue.InvalidImageState
-    InvalidParameterValue.LimitExceeded InvalidParameterValue.TooLarge
-    LimitExceeded.ExportImageTaskLimitExceeded UnsupportedOperation.EncryptedImagesNotSupported
-    UnsupportedOperation.ImageTooLargeExportUnsupported
-    UnsupportedOperation.MarketImageExportUnsupported
-    UnsupportedOperation.PublicImageExportUnsupported
-    UnsupportedOperation.RedHatImageExportUnsupported
-    UnsupportedOperation.SharedImageExportUnsupported
-    UnsupportedOperation.WindowsImageExportUnsupported
-""".split()
-OTHERS = """
-    InternalServerError FailedOperation.InvalidImageState InvalidImageId.IncorrectState
-    MutexOperation.TaskRunning UnauthorizedOperation.PermissionDenied
-    UnauthorizedOperation.ImageNotBelongToAccount UnauthorizedOperation.InvalidToken
-    UnauthorizedOperation.MFAExpired UnauthorizedOperation.MFANotFound
-    AccountQualificationRestrictions InvalidParameterValue.InvalidRegion
-    UnsupportedOperation.Region InvalidFilter InvalidFilterValue.LimitExceeded
-""".split()
+COMMON = [
+    "ActionOffline",
+    "AuthFailure.InvalidAuthorization",
+    "AuthFailure.InvalidSecretId",
+    "AuthFailure.MFAFailure",
+    "AuthFailure.SecretIdNotFound",
+    "AuthFailure.SignatureExpire",
+    "AuthFailure.SignatureFailure",
+    "AuthFailure.TokenFailure",
+    "AuthFailure.UnauthorizedOperation",
+    "DryRunOperation",
+    "FailedOperation",
+    "InternalError",
+    "InvalidAction",
+    "InvalidParameter",
+    "InvalidParameterValue",
+    "InvalidRequest",
+    "IpInBlacklist",
+    "IpNotInWhitelist",
+    "LimitExceeded",
+    "MissingParameter",
+    "NoSuchProduct",
+    "NoSuchVersion",
+    "RequestLimitExceeded",
+    "RequestLimitExceeded.GlobalRegionUinLimitExceeded",
+    "RequestLimitExceeded.IPLimitExceeded",
+    "RequestLimitExceeded.UinLimitExceeded",
+    "RequestSizeLimitExceeded",
+    "ResourceInUse",
+    "ResourceInsufficient",
+    "ResourceNotFound",
+    "ResourceUnavailable",
+    "ResponseSizeLimitExceeded",
+    "ServiceUnavailable",
+    "UnauthorizedOperation",
+    "UnknownParameter",
+    "UnsupportedOperation",
+    "UnsupportedProtocol",
+    "UnsupportedRegion",
+]
+EXPORT_IMAGES = [
+    "AuthFailure.CamRoleNameAuthenticateFailed",
+    "InvalidImageId.Malformed",
+    "InvalidImageId.NotFound",
+    "InvalidParameter.ImageIdsSnapshotIdsMustOne",
+    "InvalidParameter.SnapshotNotFound",
+    "InvalidParameterValue.BucketNotFound",
+    "InvalidParameterValue.InvalidAppIdFormat",
+    "InvalidParameterValue.InvalidBucketPermissionForExport",
+    "InvalidParameterValue.InvalidFileNamePrefixList",
+    "InvalidParameterValue.InvalidImageId",
+    "InvalidParameterValue.InvalidImageOsName",
+    "InvalidParameterValue.InvalidImageState",
+    "InvalidParameterValue.LimitExceeded",
+    "InvalidParameterValue.TooLarge",
+    "LimitExceeded.ExportImageTaskLimitExceeded",
+    "UnsupportedOperation.EncryptedImagesNotSupported",
+    "UnsupportedOperation.ImageTooLargeExportUnsupported",
+    "UnsupportedOperation.MarketImageExportUnsupported",
+    "UnsupportedOperation.PublicImageExportUnsupported",
+    "UnsupportedOperation.RedHatImageExportUnsupported",
+    "UnsupportedOperation.SharedImageExportUnsupported",
+    "UnsupportedOperation.WindowsImageExportUnsupported",
+]
+OTHERS = [
+    "InternalServerError",
+    "FailedOperation.InvalidImageState",
+    "InvalidImageId.IncorrectState",
+    "MutexOperation.TaskRunning",
+    "UnauthorizedOperation.PermissionDenied",
+    "UnauthorizedOperation.ImageNotBelongToAccount",
+    "UnauthorizedOperation.InvalidToken",
+    "UnauthorizedOperation.MFAExpired",
+    "UnauthorizedOperation.MFANotFound",
+    "AccountQualificationRestrictions",
+    "InvalidParameterValue.InvalidRegion",
+    "UnsupportedOperation.Region",
+    "InvalidFilter",
+    "InvalidFilterValue.LimitExceeded",
+]
 
 every_row = pytest.mark.parametrize(
     "row", [*CODES.values(), *COS_CODES.values()], ids=lambda row: row.name
@@ -53,42 +96,42 @@ def refusal(code: str, status: int, message: str = "") -> CloudRefusal:
     return CloudRefusal(code, message, http_status=status)
 
 
-def test_the_documented_codes_are_38_and_22():
+def test_the_documented_codes_are_38_and_22() -> None:
     """The lists below hold every common code and every code of ExportImages, once."""
     assert (len(COMMON), len(set(COMMON))) == (38, 38)
     assert (len(EXPORT_IMAGES), len(set(EXPORT_IMAGES))) == (22, 22)
 
 
 @pytest.mark.parametrize("name", COMMON + EXPORT_IMAGES + OTHERS)
-def test_every_documented_code_has_a_row_of_its_own(name: str):
+def test_every_documented_code_has_a_row_of_its_own(name: str) -> None:
     """No documented code depends on the row of its family."""
     assert code_for(name) is not None
     assert CODES[name].name == name
 
 
 @every_row
-def test_a_remedy_is_one_sentence(row: Code):
+def test_a_remedy_is_one_sentence(row: Code) -> None:
     """A remedy begins with a capital, ends with a full stop, and has none before."""
     assert row.remedy[0].isupper()
     assert row.remedy.endswith(".")
     assert ". " not in row.remedy
 
 
-def test_remedies_are_each_code_s_own():
+def test_no_two_codes_share_a_remedy() -> None:
     """No two codes share a remedy: each says what to do about itself."""
     rows = [*CODES.values(), *COS_CODES.values()]
     assert len({row.remedy for row in rows}) == len(rows)
 
 
 @every_row
-def test_only_what_stops_or_may_stop_names_a_scope(row: Code):
+def test_only_what_stops_or_may_stop_names_a_scope(row: Code) -> None:
     """A scope stands with a stop, and with a second try that turns into one."""
     stops = row.reaction in {Reaction.STOP, Reaction.RESIGN, Reaction.REFRESH}
     assert (row.scope is not None) == stops
 
 
 @every_row
-def test_only_what_is_reconciled_may_have_begun(row: Code):
+def test_only_what_is_reconciled_may_have_begun(row: Code) -> None:
     """Every code but those looked into first is certain that no export began."""
     assert (row.effect is Effect.MAYBE) == (row.reaction is Reaction.RECONCILE)
 
@@ -106,7 +149,7 @@ def test_only_what_is_reconciled_may_have_begun(row: Code):
         ("InvalidFilterValue.LimitExceeded", Reaction.FAIL),
     ],
 )
-def test_limits_are_told_apart_by_the_whole_code(name: str, reaction: Reaction):
+def test_limits_are_told_apart_by_the_whole_code(name: str, reaction: Reaction) -> None:
     """The same words in another place mean for good, wait, or slow down."""
     assert code_for(name).reaction is reaction
 
@@ -131,7 +174,7 @@ def test_limits_are_told_apart_by_the_whole_code(name: str, reaction: Reaction):
         ("DryRunOperation", Reaction.PASS, None),
     ],
 )
-def test_codes_call_for_what_they_mean(name: str, reaction: Reaction, scope: Scope | None):
+def test_codes_call_for_what_they_mean(name: str, reaction: Reaction, scope: Scope | None) -> None:
     """A code of each kind has its reaction, and a stop holds up no more than it must."""
     assert (code_for(name).reaction, code_for(name).scope) == (reaction, scope)
 
@@ -149,7 +192,7 @@ def test_codes_call_for_what_they_mean(name: str, reaction: Reaction, scope: Sco
         ("InternalError.TradeUnknownError", "InternalError"),
     ],
 )
-def test_an_unknown_code_is_treated_like_its_family(name: str, family: str):
+def test_an_unknown_code_is_treated_like_its_family(name: str, family: str) -> None:
     """The first segment decides about a code that has no row, under the code's own name."""
     row, expected = code_for(name), code_for(family)
     assert row.name == name
@@ -161,7 +204,7 @@ def test_an_unknown_code_is_treated_like_its_family(name: str, family: str):
 
 
 @pytest.mark.parametrize("name", ["", "NewFamily", "NewFamily.LimitExceeded", "limitexceeded"])
-def test_an_unknown_family_is_looked_into(name: str):
+def test_an_unknown_family_is_looked_into(name: str) -> None:
     """What nobody knows may have taken effect, whatever words it holds."""
     row = code_for(name)
     assert (row.name, row.reaction, row.effect) == (name, Reaction.RECONCILE, Effect.MAYBE)
@@ -193,7 +236,9 @@ def test_an_unknown_family_is_looked_into(name: str):
     ],
     ids=lambda value: value.code if isinstance(value, CloudRefusal) else None,
 )
-def test_a_refused_look_has_a_row(error: CloudRefusal, reaction: Reaction, scope: Scope | None):
+def test_a_refused_look_has_a_row(
+    error: CloudRefusal, reaction: Reaction, scope: Scope | None
+) -> None:
     """Known codes have their own row, others that of their status; a look never has an effect."""
     row = cos_code_for(error)
     assert (row.name, row.reaction, row.scope) == (error.code, reaction, scope)

@@ -43,7 +43,7 @@ async def keys_of(source: CredentialSource) -> Credential:
 
 
 @pytest.mark.anyio
-async def test_the_environment_comes_first(tmp_path: Path):
+async def test_the_environment_comes_first(tmp_path: Path) -> None:
     """Keys of the environment are taken although a file holds some, with their token."""
     write_tccli(tmp_path, secretId="AKIDfile", secretKey="x")
     source = find_credentials("default", {**ENVIRONMENT, "TENCENTCLOUD_TOKEN": "t"}, tmp_path)
@@ -51,14 +51,14 @@ async def test_the_environment_comes_first(tmp_path: Path):
 
 
 @pytest.mark.anyio
-async def test_the_environment_serves_every_profile(tmp_path: Path):
+async def test_the_environment_serves_every_profile(tmp_path: Path) -> None:
     """Keys of the environment apply whatever the profile is called."""
     source = find_credentials("production", ENVIRONMENT, tmp_path)
     assert (await keys_of(source)).secret_id == "AKIDenv"
 
 
 @pytest.mark.anyio
-async def test_a_tccli_profile_comes_before_the_shared_file(tmp_path: Path):
+async def test_a_tccli_profile_comes_before_the_shared_file(tmp_path: Path) -> None:
     """The profile's own tccli file is taken although the shared file has the section."""
     write_tccli(tmp_path, "night", secretId="AKIDtccli", secretKey=SECRET, token="t")
     write_ini(tmp_path, "[night]\nsecret_id = AKIDini\nsecret_key = x\n")
@@ -68,20 +68,22 @@ async def test_a_tccli_profile_comes_before_the_shared_file(tmp_path: Path):
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("profile", ["default", "night"])
-async def test_the_shared_file_serves_the_section_of_the_profile(tmp_path: Path, profile: str):
+async def test_the_shared_file_serves_the_section_of_the_profile(
+    tmp_path: Path, profile: str
+) -> None:
     """A section named like the profile holds its keys; a percent sign in them is no riddle."""
     write_ini(tmp_path, f"[{profile}]\nsecret_id = AKIDini\nsecret_key = {SECRET}%x\n")
     source = find_credentials(profile, {}, tmp_path)
     assert await keys_of(source) == Credential("AKIDini", f"{SECRET}%x")
 
 
-def test_the_default_section_serves_no_other_profile(tmp_path: Path):
+def test_the_default_section_serves_no_other_profile(tmp_path: Path) -> None:
     """A profile without a section of its own has no keys in the shared file."""
     write_ini(tmp_path, f"[default]\nsecret_id = AKIDini\nsecret_key = {SECRET}\n")
     assert "No Tencent Cloud keys for profile 'night'" in refusal(tmp_path, profile="night")
 
 
-def test_nothing_found_lists_the_places_in_order(tmp_path: Path):
+def test_nothing_found_lists_the_places_in_order(tmp_path: Path) -> None:
     """The message names every place that was looked at, in the order of looking."""
     message = refusal(tmp_path)
     places = ["TENCENTCLOUD_SECRET_ID", "default.credential", ".tencentcloud/credentials [default]"]
@@ -89,7 +91,7 @@ def test_nothing_found_lists_the_places_in_order(tmp_path: Path):
 
 
 @pytest.mark.parametrize("fields", [{}, {"secretId": "", "secretKey": None}])
-def test_a_tccli_file_without_keys_is_passed_over(tmp_path: Path, fields: dict[str, Any]):
+def test_a_tccli_file_without_keys_is_passed_over(tmp_path: Path, fields: dict[str, Any]) -> None:
     """A file that tccli wrote before any key was entered counts as empty."""
     write_tccli(tmp_path, **fields)
     assert "No Tencent Cloud keys" in refusal(tmp_path)
@@ -122,7 +124,7 @@ def test_a_tccli_file_without_keys_is_passed_over(tmp_path: Path, fields: dict[s
 )
 def test_faults_of_the_environment_name_the_variable(
     tmp_path: Path, environ: dict[str, str], message: str
-):
+) -> None:
     """Half a pair, blanks and odd characters are refused by the variable's name."""
     assert refusal(tmp_path, environ) == message
 
@@ -138,13 +140,13 @@ def test_faults_of_the_environment_name_the_variable(
 )
 def test_faults_of_a_tccli_file_name_file_and_field(
     tmp_path: Path, fields: dict[str, Any], message: str
-):
+) -> None:
     """Half a pair, blanks and wrong types are refused by file and field."""
     path = write_tccli(tmp_path, **fields)
     assert refusal(tmp_path) == f"{path}: {message}"
 
 
-def test_faults_of_the_shared_file_name_file_and_section(tmp_path: Path):
+def test_faults_of_the_shared_file_name_file_and_section(tmp_path: Path) -> None:
     """Half a pair in the shared file is refused by file, section and key."""
     path = write_ini(tmp_path, f"[default]\nsecret_key = {SECRET}\n")
     expected = f"{path} [default]: secret_key is set but secret_id is not."
@@ -154,7 +156,7 @@ def test_faults_of_the_shared_file_name_file_and_section(tmp_path: Path):
 @pytest.mark.parametrize(
     "text", [SECRET, f'"{SECRET}"', f'{{"secretKey": "{SECRET}"', "", "[" * 9999]
 )
-def test_an_unreadable_tccli_file_is_named_not_quoted(tmp_path: Path, text: str):
+def test_an_unreadable_tccli_file_is_named_not_quoted(tmp_path: Path, text: str) -> None:
     """What is no JSON object is refused by the file's name, without a word of its content."""
     path = write_tccli(tmp_path)
     path.write_text(text)
@@ -162,20 +164,20 @@ def test_an_unreadable_tccli_file_is_named_not_quoted(tmp_path: Path, text: str)
 
 
 @pytest.mark.parametrize("text", [SECRET, f"[default]\n{SECRET}\n", f"[a]\n[a]\nx={SECRET}"])
-def test_an_unreadable_shared_file_is_named_not_quoted(tmp_path: Path, text: str):
+def test_an_unreadable_shared_file_is_named_not_quoted(tmp_path: Path, text: str) -> None:
     """What is no INI file is refused by the file's name, without the line at fault."""
     path = write_ini(tmp_path, text)
     assert refusal(tmp_path) == f"{path} is not a readable INI file."
 
 
-def test_a_file_that_cannot_be_opened_is_named(tmp_path: Path):
+def test_a_file_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
     """A place that exists but cannot be read is an error, not a missing place."""
     path = tmp_path / ".tccli" / "default.credential"
     path.mkdir(parents=True)
     assert refusal(tmp_path) == f"{path} cannot be read: Is a directory."
 
 
-def test_a_file_in_another_encoding_is_named(tmp_path: Path):
+def test_a_file_in_another_encoding_is_named(tmp_path: Path) -> None:
     """Bytes that are no UTF-8 are refused by the file's name."""
     path = write_tccli(tmp_path)
     path.write_bytes(b"\xff\xfe\x00" + SECRET.encode())
@@ -183,7 +185,7 @@ def test_a_file_in_another_encoding_is_named(tmp_path: Path):
 
 
 @pytest.mark.anyio
-async def test_a_byte_order_mark_does_not_matter(tmp_path: Path):
+async def test_a_byte_order_mark_does_not_matter(tmp_path: Path) -> None:
     """A file saved by an editor that writes a byte order mark is read."""
     path = write_tccli(tmp_path, secretId="AKIDfile", secretKey=SECRET)
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
@@ -198,7 +200,7 @@ async def test_a_byte_order_mark_does_not_matter(tmp_path: Path):
         {"secretId": "AKIDfile", "secretKey": SECRET, "role-arn": "qcs::cam::uin/1:roleName/r"},
     ],
 )
-def test_roles_are_refused_with_what_to_use_instead(tmp_path: Path, fields: dict[str, Any]):
+def test_roles_are_refused_with_what_to_use_instead(tmp_path: Path, fields: dict[str, Any]) -> None:
     """A profile that asks for a role says that this is not supported yet, and what is."""
     write_tccli(tmp_path, **fields)
     with pytest.raises(CredentialError, match="not supported yet") as caught:
@@ -207,7 +209,7 @@ def test_roles_are_refused_with_what_to_use_instead(tmp_path: Path, fields: dict
 
 
 @pytest.mark.parametrize("kind", ["oauth", "sso"])
-def test_an_expired_login_says_to_log_in_again(tmp_path: Path, kind: str):
+def test_an_expired_login_says_to_log_in_again(tmp_path: Path, kind: str) -> None:
     """A login of tccli whose time is up is refused with the command that renews it."""
     expired = int((NOON - timedelta(seconds=1)).timestamp())
     write_tccli(
@@ -219,14 +221,14 @@ def test_an_expired_login_says_to_log_in_again(tmp_path: Path, kind: str):
 
 
 @pytest.mark.parametrize("moment", ["soon", True, [1], 1e400])
-def test_an_unreadable_expiry_is_named(tmp_path: Path, moment: object):
+def test_an_unreadable_expiry_is_named(tmp_path: Path, moment: object) -> None:
     """An expiry that is no time in seconds is refused by the file's name."""
     path = write_tccli(tmp_path, secretId="AKIDtmp", secretKey=SECRET, expiresAt=moment)
     assert refusal(tmp_path) == f"{path}: expiresAt is not a time in seconds."
 
 
 @pytest.mark.anyio
-async def test_keys_that_expired_are_read_again(tmp_path: Path):
+async def test_keys_that_expired_are_read_again(tmp_path: Path) -> None:
     """Once a login has expired, the file is read again for the one that followed it."""
     clock = HeldClock()
     login = {"type": "oauth", "secretKey": SECRET, "token": "t"}
@@ -241,7 +243,7 @@ async def test_keys_that_expired_are_read_again(tmp_path: Path):
 
 
 @pytest.mark.anyio
-async def test_a_renewal_reads_the_place_again(tmp_path: Path):
+async def test_a_renewal_reads_the_place_again(tmp_path: Path) -> None:
     """Keys written after the start are found by a renewal, and kept."""
     environ = dict(ENVIRONMENT)
     source = find_credentials("default", environ, tmp_path)
@@ -252,7 +254,7 @@ async def test_a_renewal_reads_the_place_again(tmp_path: Path):
 
 
 @pytest.mark.anyio
-async def test_keys_that_are_gone_are_an_error(tmp_path: Path):
+async def test_keys_that_are_gone_are_an_error(tmp_path: Path) -> None:
     """A renewal that finds the place empty says which place it was."""
     path = write_tccli(tmp_path, secretId="AKIDfile", secretKey=SECRET)
     source = find_credentials("default", {}, tmp_path)
@@ -261,7 +263,7 @@ async def test_keys_that_are_gone_are_an_error(tmp_path: Path):
         await source.renew()
 
 
-def test_a_credential_shows_no_secret(tmp_path: Path):
+def test_a_credential_shows_no_secret(tmp_path: Path) -> None:
     """Neither a credential nor its source shows key or token."""
     credential = Credential("AKIDshown", SECRET, f"{SECRET}-token")
     source = find_credentials("default", ENVIRONMENT, tmp_path)

@@ -19,7 +19,6 @@ from .scripted import (
     NOON,
     TEMPORARY_KEYS,
     Answer,
-    HeldClock,
     HeldKeys,
     ScriptedServer,
     api,
@@ -41,21 +40,13 @@ ORDER = ExportOrder(
 ACCEPTED = {"TaskId": 105591590, "CosPaths": ["/a.raw", "/b.raw"], "RequestId": "r-1"}
 
 
-@pytest.fixture
-def clock() -> ServerClock:
-    return ServerClock(HeldClock())
-
-
-@pytest.fixture
-def cvm(server: ScriptedServer, client: httpx.AsyncClient, clock: ServerClock) -> CvmClient:
-    return CvmClient(client, endpoint=server.url, credentials=HeldKeys(), clock=clock, timeout=5.0)
-
-
 async def export(cvm: CvmClient, order: ExportOrder = ORDER, keys: Credential = KEYS) -> Reply:
     return await cvm.export_images(order, signed_at=NOON, credential=keys)
 
 
-async def test_an_order_is_sent_as_compact_utf8_json(server: ScriptedServer, cvm: CvmClient):
+async def test_an_order_is_sent_as_compact_utf8_json(
+    server: ScriptedServer, cvm: CvmClient
+) -> None:
     """The body holds every field of the order, one prefix per image, and no needless byte."""
     server.will(api(ACCEPTED))
     await export(cvm)
@@ -69,7 +60,7 @@ async def test_an_order_is_sent_as_compact_utf8_json(server: ScriptedServer, cvm
     )
 
 
-async def test_what_an_order_leaves_out_is_not_sent(server: ScriptedServer, cvm: CvmClient):
+async def test_what_an_order_leaves_out_is_not_sent(server: ScriptedServer, cvm: CvmClient) -> None:
     """Without prefix, role and root-disk wish the vendor's defaults apply unsaid."""
     server.will(api(ACCEPTED))
     await export(cvm, replace(ORDER, name_prefix="", only_root_disk=False, role_name=None))
@@ -79,7 +70,7 @@ async def test_what_an_order_leaves_out_is_not_sent(server: ScriptedServer, cvm:
 
 async def test_the_request_is_a_post_to_the_root_with_the_apis_headers(
     server: ScriptedServer, cvm: CvmClient
-):
+) -> None:
     """Action, version, region and language travel as headers; host and type are as signed."""
     server.will(api(ACCEPTED))
     await export(cvm)
@@ -98,7 +89,7 @@ async def test_the_request_is_a_post_to_the_root_with_the_apis_headers(
 
 async def test_the_signature_is_dated_by_the_claim(
     server: ScriptedServer, cvm: CvmClient, clock: ServerClock
-):
+) -> None:
     """An order is signed with the claim's time and the keys given, whatever the clock says now."""
     clock.offset = timedelta(hours=3)
     server.will(api(ACCEPTED))
@@ -122,7 +113,7 @@ async def test_the_signature_is_dated_by_the_claim(
 )
 async def test_answers_are_read_whatever_their_content_type(
     server: ScriptedServer, cvm: CvmClient, content_type: str
-):
+) -> None:
     """Success and error are told by the body alone."""
     headers = {"Content-Type": content_type}
     error = {"Error": {"Code": "InternalError", "Message": "Oops."}, "RequestId": "r-2"}
@@ -135,7 +126,7 @@ async def test_answers_are_read_whatever_their_content_type(
 @pytest.mark.parametrize("status", ["200 OK", "400 Bad Request", "500 Oops", "302 Found"])
 async def test_an_error_code_is_one_whatever_the_status(
     server: ScriptedServer, cvm: CvmClient, status: str
-):
+) -> None:
     """A body with an error gives its code, even with a status the vendor never sends."""
     server.will(api({"Error": {"Code": "AuthFailure.X", "Message": "m"}}, status=status))
     reply = await export(cvm)
@@ -161,7 +152,7 @@ async def test_an_error_code_is_one_whatever_the_status(
 )
 async def test_what_is_no_answer_of_the_api_is_kept_as_an_excerpt(
     server: ScriptedServer, cvm: CvmClient, status: str, body: str
-):
+) -> None:
     """Anything else that came is shown by its status and its first 200 characters."""
     server.will(http(body, status=status))
     reply = await export(cvm)
@@ -169,7 +160,7 @@ async def test_what_is_no_answer_of_the_api_is_kept_as_an_excerpt(
     assert (reply.task_id, reply.cos_paths, reply.error_code) == (None, (), None)
 
 
-async def test_an_excerpt_survives_any_bytes(server: ScriptedServer, cvm: CvmClient):
+async def test_an_excerpt_survives_any_bytes(server: ScriptedServer, cvm: CvmClient) -> None:
     """Bytes that are no text become replacement characters, 200 of them."""
     server.will(http(b"\xff" * 999))
     assert (await export(cvm)).excerpt == "\ufffd" * 200
@@ -194,7 +185,7 @@ async def test_an_excerpt_survives_any_bytes(server: ScriptedServer, cvm: CvmCli
 )
 async def test_a_task_id_is_an_unsigned_number(
     server: ScriptedServer, cvm: CvmClient, written: object, read: int | None
-):
+) -> None:
     """Only an unsigned 64-bit number, or its decimal digits, is taken for a TaskId."""
     server.will(api({**ACCEPTED, "TaskId": written}))
     assert (await export(cvm)).task_id == read
@@ -214,7 +205,7 @@ async def test_a_task_id_is_an_unsigned_number(
 )
 async def test_paths_are_a_list_of_strings(
     server: ScriptedServer, cvm: CvmClient, written: object, read: tuple[str, ...]
-):
+) -> None:
     """A list with anything but strings in it counts as no paths; the TaskId stays."""
     server.will(api({**ACCEPTED, "CosPaths": written}))
     reply = await export(cvm)
@@ -223,7 +214,7 @@ async def test_paths_are_a_list_of_strings(
 
 async def test_a_reply_tells_how_far_the_clocks_are_apart(
     server: ScriptedServer, cvm: CvmClient, clock: ServerClock
-):
+) -> None:
     """The Date header's distance is in the reply, and a large one sets the server clock."""
     ahead = timedelta(minutes=7)
     server.will(api(ACCEPTED, headers={"Date": http_date(NOON, ahead)}))
@@ -236,14 +227,18 @@ async def test_a_reply_tells_how_far_the_clocks_are_apart(
     [(Answer(then="reset"), httpx.ReadError), (Answer(then="hang"), httpx.ReadTimeout)],
 )
 async def test_an_order_without_an_answer_is_sent_once(
-    server: ScriptedServer, client: httpx.AsyncClient, answer: Answer, error: type[Exception]
-):
+    server: ScriptedServer,
+    client: httpx.AsyncClient,
+    clock: ServerClock,
+    answer: Answer,
+    error: type[Exception],
+) -> None:
     """A reset and a spent time limit surface as httpx's exceptions, after exactly one request."""
     cvm = CvmClient(
         client,
         endpoint=server.url,
         credentials=HeldKeys(),
-        clock=ServerClock(HeldClock()),
+        clock=clock,
         timeout=0.2,
     )
     server.will(answer)
@@ -262,13 +257,15 @@ async def test_an_order_without_an_answer_is_sent_once(
 )
 async def test_the_host_is_where_the_region_is_served(
     client: httpx.AsyncClient, clock: ServerClock, endpoint: str, host: str
-):
+) -> None:
     """The host of a rate key is the endpoint's, with the region filled in."""
     cvm = CvmClient(client, endpoint=endpoint, credentials=HeldKeys(), clock=clock, timeout=5.0)
     assert cvm.host("ap-tokyo") == host
 
 
-async def test_images_are_described_with_their_disks(server: ScriptedServer, cvm: CvmClient):
+async def test_images_are_described_with_their_disks(
+    server: ScriptedServer, cvm: CvmClient
+) -> None:
     """State, name and disks of each image are read; what is null is empty."""
     disk = {"SnapshotId": "snap-1", "DiskUsage": "SYSTEM_DISK", "DiskSize": 50, "Other": 1}
     full = {"ImageId": "img-aaaaaaaa", "ImageState": "NORMAL", "ImageName": "web"}
@@ -286,7 +283,7 @@ async def test_images_are_described_with_their_disks(server: ScriptedServer, cvm
 
 async def test_a_description_is_signed_by_the_servers_clock(
     server: ScriptedServer, cvm: CvmClient, clock: ServerClock
-):
+) -> None:
     """A read is dated with the server's time as far as it is known."""
     clock.offset = timedelta(hours=3)
     server.will(api({"ImageSet": []}))
@@ -295,7 +292,7 @@ async def test_a_description_is_signed_by_the_servers_clock(
     assert server.requests[0].headers["x-tc-timestamp"] == later
 
 
-async def test_a_refused_description_names_the_code(server: ScriptedServer, cvm: CvmClient):
+async def test_a_refused_description_names_the_code(server: ScriptedServer, cvm: CvmClient) -> None:
     """An API error is raised with its code, message and RequestId."""
     error = {"Code": "InvalidImageId.NotFound", "Message": "img-a is not there."}
     server.will(api({"Error": error, "RequestId": "r-4"}))
@@ -318,7 +315,7 @@ async def test_a_refused_description_names_the_code(server: ScriptedServer, cvm:
 )
 async def test_what_is_no_description_is_refused(
     server: ScriptedServer, cvm: CvmClient, raw: bytes, code: str
-):
+) -> None:
     """An answer that is none is refused under its HTTP status, never read as no images."""
     server.will(raw)
     with pytest.raises(CloudRefusal, match="not an answer of the API") as caught:
@@ -329,14 +326,14 @@ async def test_what_is_no_description_is_refused(
 @pytest.mark.parametrize("count", [0, 101])
 async def test_no_ids_and_too_many_are_refused_unsent(
     server: ScriptedServer, cvm: CvmClient, count: int
-):
+) -> None:
     """No ids would mean every image, and more than a page holds would be cut: neither is sent."""
     with pytest.raises(ValueError, match="1 to 100 images"):
         await cvm.describe_images("ap-tokyo", ["img-aaaaaaaa"] * count)
     assert server.requests == []
 
 
-async def test_nothing_shows_a_secret(server: ScriptedServer, cvm: CvmClient):
+async def test_nothing_shows_a_secret(server: ScriptedServer, cvm: CvmClient) -> None:
     """Neither client nor exception shows the key that signed the request."""
     server.will(Answer(then="close"))
     with pytest.raises(httpx.RemoteProtocolError) as caught:

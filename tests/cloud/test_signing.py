@@ -39,10 +39,23 @@ hosts = st.sampled_from(
     ["cvm.intl.tencentcloudapi.com", "cvm.ap-singapore.tencentcloudapi.com", "127.0.0.1:8080"]
 )
 bodies = st.dictionaries(st.text(max_size=8), st.none() | st.integers() | st.lists(st.text()))
-moments = st.datetimes(datetime(2001, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC))
+moments = st.integers(10**9, 4 * 10**9).map(lambda second: datetime.fromtimestamp(second, UTC))
 header_names = st.sampled_from(
-    ["Host", "Content-Type", "Content-MD5", "RANGE", "If-None-Match", "x-cos-acl", "X-Cos-Über"]
-    + ["x-cos-security-token", "x-ci-job", "User-Agent", "Accept", "Connection", "X-Other"]
+    [
+        "Host",
+        "Content-Type",
+        "Content-MD5",
+        "RANGE",
+        "If-None-Match",
+        "x-cos-acl",
+        "x-cos-security-token",
+        "X-Cos-Über",
+        "x-ci-job",
+        "User-Agent",
+        "Accept",
+        "Connection",
+        "X-Other",
+    ]
 )
 
 
@@ -55,7 +68,7 @@ def vendor_client(credential: Credential, host: str, region: str = "ap-tokyo") -
 @given(credential=credentials, host=hosts, body=bodies)
 def test_tc3_headers_equal_those_of_the_vendors_client(
     credential: Credential, host: str, body: dict[str, object]
-):
+) -> None:
     """Time, token and Authorization of a request are what the vendor's client sends for it."""
     theirs = RequestInternal(host, "POST", "/", header={})
     vendor_client(credential, host)._build_req_with_tc3_signature("ExportImages", body, theirs)
@@ -75,7 +88,7 @@ def test_tc3_headers_equal_those_of_the_vendors_client(
 @given(credential=credentials, host=hosts, body=st.text(), moment=moments)
 def test_tc3_signatures_equal_the_vendors_at_any_time(
     credential: Credential, host: str, body: str, moment: datetime
-):
+) -> None:
     """The signature of any body at any second is the vendor's signature of it."""
     content_type = "application/json; charset=utf-8"
     stamp, day = str(int(moment.timestamp())), moment.date().isoformat()
@@ -111,7 +124,7 @@ def test_cos_signatures_equal_the_vendors(
     key: str,
     params: dict[str, str],
     headers: dict[str, str],
-):
+) -> None:
     """The Authorization of any key, query and headers is what the vendor's client computes."""
     config = CosConfig(
         Region="ap-tokyo", SecretId=credential.secret_id, SecretKey=credential.secret_key
@@ -133,7 +146,7 @@ def test_cos_signatures_equal_the_vendors(
     assert ours == theirs.headers["Authorization"]
 
 
-def test_the_token_of_temporary_keys_is_sent_and_signed():
+def test_the_token_of_temporary_keys_is_sent_and_signed() -> None:
     """A COS request with temporary keys carries its token among the signed headers."""
     request = httpx.Request("HEAD", "https://b-1.cos.ap-tokyo.myqcloud.com/key")
     next(CosAuth(TEMPORARY_KEYS, NOON).auth_flow(request))
@@ -141,7 +154,7 @@ def test_the_token_of_temporary_keys_is_sent_and_signed():
     assert "q-header-list=host;x-cos-security-token&" in request.headers["Authorization"]
 
 
-def test_permanent_keys_send_no_token():
+def test_permanent_keys_send_no_token() -> None:
     """No header for a token is sent where the keys have none."""
     cos = httpx.Request("HEAD", "https://b-1.cos.ap-tokyo.myqcloud.com/key")
     next(CosAuth(KEYS, NOON).auth_flow(cos))
@@ -151,7 +164,7 @@ def test_permanent_keys_send_no_token():
     assert "x-tc-token" not in cvm.headers
 
 
-def test_a_cos_signature_begins_a_minute_ago():
+def test_a_cos_signature_begins_a_minute_ago() -> None:
     """A server whose clock is up to a minute behind accepts the signature."""
     request = httpx.Request("HEAD", "https://b-1.cos.ap-tokyo.myqcloud.com/key")
     next(CosAuth(KEYS, NOON).auth_flow(request))
@@ -159,14 +172,14 @@ def test_a_cos_signature_begins_a_minute_ago():
     assert f"q-sign-time={noon - 60};{noon + 600}&" in request.headers["Authorization"]
 
 
-def test_a_moment_of_another_zone_is_signed_with_the_day_in_utc():
+def test_a_moment_of_another_zone_is_signed_with_the_day_in_utc() -> None:
     """The credential's date is the UTC day, not the day of the zone that the moment is told in."""
     tokyo = NOON.astimezone(tz=datetime.strptime("+0900", "%z").tzinfo) + timedelta(hours=9)
     signature = sign_tc3(KEYS, service="cvm", host="h", content_type="t", body=b"", timestamp=tokyo)
     assert "/2026-03-01/cvm/tc3_request" in signature
 
 
-def test_auths_do_not_show_their_keys():
+def test_auths_do_not_show_their_keys() -> None:
     """Neither representation nor text of an auth holds a secret or a token."""
     auths = (Tc3Auth(TEMPORARY_KEYS, "cvm", NOON), CosAuth(TEMPORARY_KEYS, NOON))
     shown = "".join(repr(auth) + str(auth) for auth in auths)
@@ -175,7 +188,7 @@ def test_auths_do_not_show_their_keys():
 
 
 @pytest.mark.parametrize("seconds", [-400, -31, 31, 400, 86400])
-def test_a_clear_difference_sets_the_server_clock(seconds: int):
+def test_a_clear_difference_sets_the_server_clock(seconds: int) -> None:
     """More than half a minute between the clocks is taken over into the server's time."""
     clock = ServerClock(HeldClock())
     ahead = timedelta(seconds=seconds)
@@ -184,7 +197,7 @@ def test_a_clear_difference_sets_the_server_clock(seconds: int):
 
 
 @pytest.mark.parametrize("seconds", [-30, -1, 0, 1, 30])
-def test_a_small_difference_is_told_but_not_taken_over(seconds: int):
+def test_a_small_difference_is_told_but_not_taken_over(seconds: int) -> None:
     """Half a minute may be an answer's way home: it is returned and changes nothing."""
     clock = ServerClock(HeldClock())
     ahead = timedelta(seconds=seconds)
@@ -192,7 +205,7 @@ def test_a_small_difference_is_told_but_not_taken_over(seconds: int):
     assert clock.now() == NOON
 
 
-def test_a_clock_that_was_set_right_loses_its_offset():
+def test_a_clock_that_was_set_right_loses_its_offset() -> None:
     """Once the machine's clock agrees with the server again, its time is used as it is."""
     clock = ServerClock(HeldClock())
     clock.learn(as_http_date(NOON, timedelta(minutes=10)), NOON)
@@ -201,7 +214,7 @@ def test_a_clock_that_was_set_right_loses_its_offset():
 
 
 @pytest.mark.parametrize("header", [None, "", "yesterday", "Sun, 99 Mar 2026 12:00:00 GMT"])
-def test_a_date_that_tells_no_time_teaches_nothing(header: str | None):
+def test_a_date_that_tells_no_time_teaches_nothing(header: str | None) -> None:
     """A missing or garbled Date header leaves the clock alone."""
     clock = ServerClock(HeldClock())
     assert clock.learn(header, NOON) is None
@@ -209,12 +222,12 @@ def test_a_date_that_tells_no_time_teaches_nothing(header: str | None):
 
 
 @pytest.mark.parametrize("zone", ["GMT", "+0000", "-0000", ""])
-def test_every_way_to_write_utc_is_read(zone: str):
+def test_every_way_to_write_utc_is_read(zone: str) -> None:
     """A date is aware and in UTC however its zone is written."""
     assert http_date(f"Sun, 01 Mar 2026 12:00:00 {zone}".strip()) == NOON
 
 
-def test_bodies_are_signed_as_they_are_sent():
+def test_bodies_are_signed_as_they_are_sent() -> None:
     """Two bodies that mean the same but differ in bytes have different signatures."""
     signatures = set()
     for separators in ((",", ":"), (", ", ": ")):

@@ -23,7 +23,7 @@ async def get(client: httpx.AsyncClient, url: str, seconds: float = 5.0) -> http
 @pytest.mark.parametrize("status", ["302 Found", "429 Too Many", "500 Oops", "503 Busy"])
 async def test_no_status_leads_to_a_second_request(
     server: ScriptedServer, client: httpx.AsyncClient, status: str
-):
+) -> None:
     """Redirects and server errors are answers; nothing is sent again and nothing followed."""
     server.will(http(status=status, headers={"Location": f"{server.url}/elsewhere"}))
     answer = await get(client, server.url)
@@ -45,7 +45,7 @@ async def test_no_status_leads_to_a_second_request(
 )
 async def test_a_broken_answer_is_one_request_and_an_exception(
     server: ScriptedServer, client: httpx.AsyncClient, answer: Answer, error: type[Exception]
-):
+) -> None:
     """Where no whole answer comes, httpx's exception says so and nothing is sent again."""
     server.will(answer)
     with pytest.raises(error):
@@ -55,7 +55,7 @@ async def test_a_broken_answer_is_one_request_and_an_exception(
 
 async def test_a_stale_connection_is_not_worth_a_second_request(
     server: ScriptedServer, client: httpx.AsyncClient
-):
+) -> None:
     """A kept connection that breaks under the next request is an exception, not a repetition."""
     server.will(http("first"), Answer(then="reset"))
     await get(client, server.url)
@@ -67,7 +67,7 @@ async def test_a_stale_connection_is_not_worth_a_second_request(
 @pytest.mark.parametrize("raw", [b"", http("half", headers={"Content-Length": "9"})])
 async def test_the_time_limit_spans_the_whole_request(
     server: ScriptedServer, client: httpx.AsyncClient, raw: bytes
-):
+) -> None:
     """A server that hangs, before or within its answer, ends as a read time-out."""
     server.will(Answer(raw, "hang"))
     began = time.monotonic()
@@ -77,13 +77,13 @@ async def test_the_time_limit_spans_the_whole_request(
     assert len(server.requests) == 1
 
 
-async def test_an_unreachable_server_is_a_connect_error(client: httpx.AsyncClient):
+async def test_an_unreachable_server_is_a_connect_error(client: httpx.AsyncClient) -> None:
     """Where nothing listens, nothing was sent, and the exception tells it."""
     with pytest.raises(httpx.ConnectError):
         await get(client, "http://127.0.0.1:1")
 
 
-async def test_the_client_names_itself(server: ScriptedServer):
+async def test_the_client_names_itself(server: ScriptedServer) -> None:
     """Every request carries the User-Agent that the client was made with."""
     server.will(http())
     async with http_client(concurrency=1, user_agent="orchestrator/9") as client:
@@ -93,7 +93,7 @@ async def test_the_client_names_itself(server: ScriptedServer):
 
 async def test_proxies_of_the_environment_are_used(
     server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     """HTTP_PROXY leads a request to the proxy, with the whole URL as its target."""
     monkeypatch.setenv("HTTP_PROXY", server.url)
     server.will(http())

@@ -1,0 +1,163 @@
+"""Listings of objects and uploads: every page, every key, and nothing taken for an empty one."""
+
+from datetime import datetime
+
+import pytest
+
+from orchestrator.cloud.cos import CosClient
+from orchestrator.errors import CloudRefusal
+from orchestrator.model import ObjectFacts, UploadFacts
+
+from .looks import BUCKET, Look, every_listing, list_objects, list_uploads
+from .scripted import NOON, ScriptedServer, http
+
+pytestmark = pytest.mark.anyio
+
+LISTED = "2026-03-01T12:00:00.000Z"
+
+
+def objects(*entries: str, truncated: str = "false", marker: str = "") -> bytes:
+    body = f"<IsTruncated>{truncated}</IsTruncated><NextMarker>{marker}</NextMarker>"
+    return http(f"<ListBucketResult>{body}{''.join(entries)}</ListBucketResult>")
+
+
+def listed(key: str, extra: str = "") -> str:
+    return (
+        f"<Contents><Key>{key}</Key><LastModified>{LISTED}</LastModified>"
+        f'<ETag>"abc-3"</ETag><Size>7</Size>{extra}</Contents>'
+    )
+
+
+def uploads(*entries: str, truncated: str = "false", key: str = "", upload: str = "") -> bytes:
+    return http(
+        f"<ListMultipartUploadsResult><IsTruncated>{truncated}</IsTruncated>"
+        f"<NextKeyMarker>{key}</NextKeyMarker><NextUploadIdMarker>{upload}</NextUploadIdMarker>"
+        f"{''.join(entries)}</ListMultipartUploadsResult>"
+    )
+
+
+def uploading(key: str, upload_id: str) -> str:
+    return (
+        f"<Upload><Key>{key}</Key><UploadId>{upload_id}</UploadId>"
+        f"<Initiated>{LISTED}</Initiated></Upload>"
+    )
+
+
+@every_listing
+@pytest.mark.parametrize("namespace", ["", ' xmlns="http://www.qcloud.com/document/product/436"'])
+async def test_a_refused_listing_names_the_code(
+    server: ScriptedServer, cos: CosClient, look: Look, namespace: str
+) -> None:
+    """Code, message and RequestId of COS's XML are raised, with or without a namespace."""
+    xml = "<Code>AccessDenied</Code><Message>No.</Message><RequestId>r-2</RequestId>"
+    server.will(http(f"<Error{namespace}>{xml}</Error>", status="403 Forbidden"))
+    with pytest.raises(CloudRefusal, match=r"AccessDenied: No\.") as caught:
+        await look(cos)
+    assert caught.value.code == "AccessDenied"
+    assert (caught.value.http_status, caught.value.request_id) == (403, "r-2")
+
+
+@every_listing
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        ("200 OK", ""),
+        ("200 OK", "<html><body>log in</body></html>"),
+        ("200 OK", "<html><br></html>"),
+        ("200 OK", "<ListBucketResult><Contents>"),
+        ("200 OK", "<ListMultipartUploadsResult><Upload/></ListMultipartUploadsResult>"),
+        ("200 OK", "<ListBucketResult><Contents><Key>a</Key></Contents></ListBucketResult>"),
+        ("200 OK", '<!DOCTYPE x [<!ENTITY a "b">]><ListBucketResult>&a;</ListBucketResult>'),
+        ("200 OK", '<?xml version="1.0" encoding="nonsense"?><ListBucketResult/>'),
+        ("200 OK", "<Error><Code>InternalError</Code></Error>"),
+        ("503 Busy", "<html>busy</html>"),
+        ("500 Oops", "<Error><Message>no code</Message></Error>"),
+    ],
+)
+async def test_what_is_no_listing_is_never_an_empty_one(
+    server: ScriptedServer, cos: CosClient, look: Look, status: str, body: str
+) -> None:
+    """An answer that cannot be read is refused under its status: it is not a clean look."""
+    server.will(http(body, status=status))
+    with pytest.raises(CloudRefusal) as caught:
+        await look(cos)
+    assert caught.value.code == f"Http{status[:3]}"
+
+
+async def test_a_size_that_is_no_number_is_refused(server: ScriptedServer, cos: CosClient) -> None:
+    """An entry that cannot be read spoils the listing instead of vanishing from it."""
+    server.will(objects(listed("a").replace("<Size>7", "<Size>big")))
+    with pytest.raises(CloudRefusal) as caught:
+        await list_objects(cos)
+    assert caught.value.code == "Http200"
+
+
+async def test_objects_are_listed_page_by_page(server: ScriptedServer, cos: CosClient) -> None:
+    """Every page is fetched, its keys are decoded, and the next begins at its marker."""
+    server.will(
+        objects(listed("night-%E6%98%A0+1%2B"), truncated="true", marker="night-%E6%98%A0+1%2B"),
+        objects(listed("night-2", "<StorageClass>ARCHIVE</StorageClass>")),
+    )
+    assert await cos.list_objects("ap-tokyo", BUCKET, "night- +%/映") == (
+        ObjectFacts("night-映+1+", 7, "abc-3", NOON),
+        ObjectFacts("night-2", 7, "abc-3", NOON, storage_class="ARCHIVE"),
+    )
+    first, second = (request.query for request in server.requests)
+    assert first == {
+        "prefix": "night- +%/映",
+        "encoding-type": "url",
+        "max-keys": "1000",
+        "marker": "",
+    }
+    assert second == {**first, "marker": "night-映+1+"}
+
+
+async def test_uploads_are_listed_page_by_page(server: ScriptedServer, cos: CosClient) -> None:
+    """Every page is fetched, and the next begins at both of its markers."""
+    server.will(
+        uploads(uploading("night-%20a", "u-1"), truncated="true", key="night-%20a", upload="u-1"),
+        uploads(uploading("night-%20a", "u-2")),
+    )
+    assert await list_uploads(cos) == (
+        UploadFacts("night- a", "u-1", NOON),
+        UploadFacts("night- a", "u-2", NOON),
+    )
+    first, second = (request.query for request in server.requests)
+    assert first["uploads"] == ""
+    assert (first["max-uploads"], first["prefix"]) == ("1000", "night-")
+    assert (second["key-marker"], second["upload-id-marker"]) == ("night- a", "u-1")
+
+
+@pytest.mark.parametrize("answer", [objects(), uploads()])
+async def test_an_empty_listing_is_empty(
+    server: ScriptedServer, cos: CosClient, answer: bytes
+) -> None:
+    """No entries is an answer: nothing is there."""
+    look = list_uploads if b"Uploads" in answer else list_objects
+    server.will(answer)
+    assert await look(cos) == ()
+
+
+async def test_a_listing_that_does_not_go_on_is_refused(
+    server: ScriptedServer, cos: CosClient
+) -> None:
+    """A page that claims to be cut but names no new marker ends the look, not in a circle."""
+    server.will(objects(listed("a"), truncated="true", marker=""))
+    with pytest.raises(CloudRefusal, match="does not go on"):
+        await list_objects(cos)
+
+
+async def test_namespaces_are_tolerated(server: ScriptedServer, cos: CosClient) -> None:
+    """A listing in a namespace is read like one without."""
+    plain = objects(listed("night-1")).partition(b"\r\n\r\n")[2].decode()
+    server.will(http(plain.replace("<ListBucketResult>", '<ListBucketResult xmlns="urn:x">')))
+    assert await list_objects(cos) == (ObjectFacts("night-1", 7, "abc-3", NOON),)
+
+
+@pytest.mark.parametrize(("written", "read"), [("", None), ("soon", None), (LISTED[:-1], NOON)])
+async def test_a_time_that_is_unclear_is_no_reason_to_fail(
+    server: ScriptedServer, cos: CosClient, written: str, read: datetime | None
+) -> None:
+    """A missing time is none, and one without a zone is in UTC."""
+    server.will(objects(listed("a").replace(LISTED, written)))
+    assert await list_objects(cos) == (ObjectFacts("a", 7, "abc-3", read),)

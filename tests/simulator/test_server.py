@@ -1,0 +1,91 @@
+"""The server itself: connections, closing, and many callers at once."""
+
+import socket
+import time
+
+import anyio
+import httpx
+import pytest
+
+from orchestrator.simulator import Fault, Simulator, SimulatorOptions, serve
+
+from .callers import call, code, export, until
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_connection_takes_one_request_after_another(
+    simulator: Simulator, http: httpx.AsyncClient
+) -> None:
+    """Keep-alive holds, and the ledger tells the connections apart."""
+    for _ in range(3):
+        await call(http, simulator, "DescribeRegions", {})
+    async with httpx.AsyncClient(trust_env=False) as other:
+        await call(other, simulator, "DescribeRegions", {})
+    assert [entry.connection for entry in simulator.ledger] == [1, 1, 1, 2]
+
+
+async def test_closing_does_not_wait_for_anyone(http: httpx.AsyncClient) -> None:
+    """Idle, half-sent and hanging connections are cut, and the port is free."""
+    async with anyio.create_task_group() as tasks:
+        async with Simulator() as simulator:
+            await call(http, simulator, "DescribeRegions", {})
+            simulator.set_faults(Fault("hang"))
+            tasks.start_soon(_cut_off, simulator)
+            half = await anyio.connect_tcp("127.0.0.1", simulator.port)
+            await half.send(b"POST / HTTP/1.1\r\nContent-Le")
+            await until(lambda: len(simulator.ledger) == 2)
+            begin = time.monotonic()
+        assert time.monotonic() - begin < 1
+    await half.aclose()
+    with socket.socket() as probe, pytest.raises(ConnectionRefusedError):
+        probe.connect(("127.0.0.1", simulator.port))
+
+
+async def _cut_off(simulator: Simulator) -> None:
+    async with httpx.AsyncClient(trust_env=False) as client:
+        with pytest.raises(httpx.TransportError):
+            await call(client, simulator, "DescribeRegions", {})
+
+
+async def test_an_error_of_the_caller_passes_through_as_it_is() -> None:
+    """What is raised within the block is not wrapped into a group."""
+    with pytest.raises(ZeroDivisionError):
+        async with Simulator():
+            raise ZeroDivisionError
+
+
+async def test_what_is_no_http_is_cut(simulator: Simulator, http: httpx.AsyncClient) -> None:
+    """Noise ends its own connection and no other."""
+    async with await anyio.connect_tcp("127.0.0.1", simulator.port) as noise:
+        await noise.send(b"\x16\x03\x01 hello\r\n\r\n")
+        with pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
+            await noise.receive()
+    assert code(await call(http, simulator, "DescribeRegions", {})) is None
+
+
+async def test_serving_tells_when_it_is_ready(http: httpx.AsyncClient) -> None:
+    """The caller gets the running simulator, and ends it by cancelling."""
+    ready: list[Simulator] = []
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(serve, SimulatorOptions(), ready.append)
+        await until(lambda: bool(ready))
+        assert code(await export(http, ready[0], "img-00000001")) is None
+        tasks.cancel_scope.cancel()
+
+
+async def test_many_callers_get_their_own_answers(simulator: Simulator) -> None:
+    """Two hundred exports over sixteen connections: each answered for its own image."""
+    simulator.change(cap=None)
+    limits = httpx.Limits(max_connections=16)
+    answers: dict[str, str] = {}
+    async with httpx.AsyncClient(trust_env=False, limits=limits, timeout=30) as http:
+
+        async def one(image: str) -> None:
+            answers[image] = (await export(http, simulator, image))["CosPaths"][0]
+
+        async with anyio.create_task_group() as tasks:
+            for number in range(200):
+                tasks.start_soon(one, f"img-{number:08}")
+    assert all(path.startswith(f"/{image}_system_") for image, path in answers.items())
+    assert len({entry.request_id for entry in simulator.ledger}) == 200

@@ -1,0 +1,250 @@
+"""Settings: where a value comes from, and what is said about one that cannot be used."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from orchestrator.errors import UsageError
+from orchestrator.settings import Settings, load_settings, unknown_variables
+
+Write = Callable[[str | bytes], Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Writes a settings file and returns its path."""
+
+    def write(content: str | bytes) -> Path:
+        path = tmp_path / "settings.toml"
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    return write
+
+
+def _refusal(
+    flags: Mapping[str, object] | None = None, environ: Mapping[str, str] | None = None
+) -> str:
+    with pytest.raises(UsageError) as caught:
+        load_settings(flags or {}, environ or {})
+    assert caught.value.remedy
+    assert caught.value.__cause__ is None, "a message of our own, not of the library"
+    return str(caught.value)
+
+
+def test_nothing_given_means_the_defaults() -> None:
+    """The defaults are those that the documentation promises."""
+    settings = load_settings({}, {})
+    assert settings.site == "intl"
+    assert settings.cvm_endpoint == "https://cvm.intl.tencentcloudapi.com"
+    assert settings.cos_endpoint == "https://{bucket}.cos.{region}.myqcloud.com"
+    assert (settings.rate, settings.concurrency, settings.max_attempts) == (20, 16, 8)
+    assert (settings.verify, settings.verify_interval) == ("auto", None)
+    assert (settings.request_timeout, settings.resend_after) == (30, 120)
+    assert settings.export_deadline == 86_400
+    assert settings.profile == "default"
+    assert settings.database_url.endswith("orchestrator.db")
+
+
+def test_a_flag_beats_a_variable_beats_the_file_beats_the_default(write: Write) -> None:
+    """Each source is stronger than the next, setting by setting."""
+    path = write("rate = 1\nconcurrency = 1\nmax_attempts = 1\n")
+    environ = {"ORCHESTRATOR_RATE": "2", "ORCHESTRATOR_CONCURRENCY": "2"}
+    settings = load_settings({"config": path, "rate": 3, "site": None}, environ)
+    assert (settings.rate, settings.concurrency, settings.max_attempts) == (3, 2, 1)
+    assert settings.resend_after == 120
+
+
+@pytest.mark.parametrize("name", sorted(Settings.model_fields))
+def test_every_setting_has_its_variable(name: str, write: Write) -> None:
+    """A value that a file may give can be given by the variable of the same name."""
+    other = {
+        "site": "mainland",
+        "verify": "off",
+        "database_url": "other.db",
+        "profile": "other",
+        "cvm_endpoint": "http://127.0.0.1:1",
+        "cos_endpoint": "http://127.0.0.1:2",
+    }.get(name, "7")
+    by_variable = load_settings({}, {f"ORCHESTRATOR_{name.upper()}": f" {other} "})
+    by_file = load_settings({}, {"ORCHESTRATOR_CONFIG": str(write(f'{name} = "{other}"'))})
+    assert by_variable == by_file == load_settings({name: other}, {})
+    assert getattr(by_variable, name) != getattr(load_settings({}, {}), name)
+
+
+def test_the_process_environment_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the environment that is handed over counts."""
+    monkeypatch.setenv("ORCHESTRATOR_RATE", "3")
+    monkeypatch.setenv("RATE", "4")
+    monkeypatch.setenv("TCCLI_PROFILE", "other")
+    assert load_settings({}, {}) == load_settings({}, {"ORCHESTRATOR_RATE": ""})
+    assert load_settings({}, {}).rate == 20
+    assert load_settings({}, {}).profile == "default"
+
+
+def test_the_flag_names_the_file_before_the_variable_does(write: Write, tmp_path: Path) -> None:
+    """A missing file that only the weaker source names is not looked for."""
+    environ = {"ORCHESTRATOR_CONFIG": str(tmp_path / "missing.toml")}
+    assert load_settings({"config": write("rate = 1")}, environ).rate == 1
+    assert "missing.toml cannot be read: No such file" in _refusal(environ=environ)
+
+
+def test_the_profile_of_tccli_is_a_default(write: Write) -> None:
+    """TCCLI_PROFILE names the profile where no setting does."""
+    environ = {"TCCLI_PROFILE": "work"}
+    assert load_settings({}, environ).profile == "work"
+    assert load_settings({"config": write('profile = "home"')}, environ).profile == "home"
+
+
+def test_the_endpoint_follows_the_site_until_it_is_named() -> None:
+    """The mainland site has another public endpoint; a given one stands, without its last slash."""
+    mainland = load_settings({"site": "mainland"}, {})
+    assert mainland.cvm_endpoint == "https://cvm.tencentcloudapi.com"
+    named = load_settings({"site": "mainland", "cvm_endpoint": "http://127.0.0.1:8000/"}, {})
+    assert named.cvm_endpoint == "http://127.0.0.1:8000"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("site", "china"),
+        ("rate", "-1"),
+        ("rate", "nan"),
+        ("rate", "inf"),
+        ("rate", True),
+        ("concurrency", 0),
+        ("concurrency", 513),
+        ("concurrency", 1.5),
+        ("verify", "yes"),
+        ("verify_interval", 0.1),
+        ("verify_interval", "often"),
+        ("request_timeout", 0),
+        ("request_timeout", 1e300),
+        ("resend_after", -1),
+        ("export_deadline", 0),
+        ("max_attempts", 0),
+        ("profile", "../other"),
+        ("cvm_endpoint", "cvm.tencentcloudapi.com"),
+        ("cvm_endpoint", "https://{bucket}.example.com"),
+        ("cvm_endpoint", "https://example.com:port"),
+        ("cos_endpoint", "https://{zone}.example.com"),
+        ("cos_endpoint", "https://example.com/?a=b"),
+    ],
+)
+def test_a_value_out_of_bounds_is_refused_with_what_is_allowed(name: str, value: object) -> None:
+    """The message names the flag, the value and what it has to be."""
+    message = _refusal({name: value})
+    assert message.startswith(f"The flag --{name.replace('_', '-')} is {value!r}; it has to be ")
+    assert str(Settings.model_fields[name].description) in message
+
+
+def test_every_bad_value_is_named_with_its_origin(write: Write) -> None:
+    """All are told at once: the flag, the variable, and the file with its line."""
+    path = write("# first\nsite = 'moon'\n")
+    message = _refusal({"config": path, "rate": "x"}, {"ORCHESTRATOR_CONCURRENCY": "many"})
+    assert "The flag --rate is 'x';" in message
+    assert "The variable ORCHESTRATOR_CONCURRENCY is 'many';" in message
+    assert f"{path}, line 2: site is 'moon';" in message
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("rate = 1\n\nconcurency = 2\n", "line 3: concurency is no setting. Did you mean concurr"),
+        ("[orchestrator]\nrate = 1\n", "line 1: orchestrator is no setting."),
+        ("rate = 1\nsite = intl\n", "is not TOML: Invalid value (at line 2, column 8)."),
+        (b"rate = 1\n# \xff\n", "line 2: is not valid UTF-8."),
+        ("a = " + "[" * 100_000, "is not TOML"),
+        ("rate = " + "9" * 10_000, "is not TOML"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_refused_with_its_line(
+    write: Write, content: str | bytes, expected: str
+) -> None:
+    """Whatever the file holds, the message names it and the place."""
+    path = write(content)
+    message = _refusal({"config": path})
+    assert str(path) in message
+    assert expected in message
+
+
+def test_a_folder_is_no_settings_file(tmp_path: Path) -> None:
+    """What cannot be read is named with the system's reason."""
+    assert f"{tmp_path} cannot be read: Is a directory" in _refusal({"config": tmp_path})
+
+
+def test_a_mark_and_windows_line_ends_do_no_harm(write: Write) -> None:
+    """A file saved by a Windows editor is read like any other."""
+    assert (
+        load_settings({"config": write(b"\xef\xbb\xbfrate = 1\r\nsite = 'intl'\r\n")}, {}).rate == 1
+    )
+
+
+def test_an_adaptive_interval_can_be_asked_for_again(write: Write) -> None:
+    """A variable can undo the interval that a file fixes."""
+    path = write("verify_interval = 5")
+    assert load_settings({"config": path}, {}).verify_interval == 5
+    environ = {"ORCHESTRATOR_VERIFY_INTERVAL": "adaptive"}
+    assert load_settings({"config": path}, environ).verify_interval is None
+
+
+@pytest.mark.parametrize(
+    ("given", "made"),
+    [
+        ("/data/jobs.db", "sqlite+aiosqlite:////data/jobs.db"),
+        ("sqlite:////data/jobs.db", "sqlite+aiosqlite:////data/jobs.db"),
+        ("sqlite+aiosqlite:////data/jobs.db", "sqlite+aiosqlite:////data/jobs.db"),
+        ("postgresql://me@db/jobs", "postgresql+psycopg://me@db/jobs"),
+        ("postgres://me@db/jobs", "postgresql+psycopg://me@db/jobs"),
+        ("postgresql+asyncpg://me@db/jobs", "postgresql+asyncpg://me@db/jobs"),
+    ],
+)
+def test_a_store_is_named_by_path_or_url(given: str, made: str) -> None:
+    """A path is a SQLite file; a URL without a driver gets the one that can work here."""
+    assert load_settings({"database_url": given}, {}).sqlalchemy_url == made
+
+
+@pytest.mark.parametrize("name", ["jobs.db", "~/jobs.db", "odd ?#%.db"])
+def test_a_path_becomes_absolute_and_survives_the_url(name: str) -> None:
+    """A relative path starts in the working folder, ~ at home, and no character is lost."""
+    url = sa.make_url(load_settings({"database_url": name}, {}).sqlalchemy_url)
+    assert url.database == str(Path(name).expanduser().absolute())
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "mysql://me:hush@db/jobs",
+        "postgresql://me:hush@db:port/jobs",
+        "nonsense://hush",
+        "sqlite://",
+        "sqlite:///:memory:",
+        "sqlite+pysqlite:///hush.db",
+        "~nobody-by-that-name/hush.db",
+        "hush\n.db",
+        "",
+    ],
+)
+def test_a_store_that_cannot_be_is_refused_without_repeating_it(url: str) -> None:
+    """The URL may hold a password, so that the message only says what is allowed."""
+    message = _refusal({"database_url": url})
+    assert message.startswith("The flag --database-url cannot be used; it has to be a file's path")
+    assert "hush" not in message
+
+
+def test_a_password_is_never_shown() -> None:
+    """Neither text form of the settings holds the store's password, nor does an endpoint's."""
+    settings = load_settings({"database_url": "postgresql://me:hush@db/jobs"}, {})
+    assert "hush" not in repr(settings) + str(settings)
+    assert "hush" in settings.sqlalchemy_url
+    assert "hush" not in _refusal({"cvm_endpoint": "https://me:hush@example.com"})
+
+
+def test_a_variable_that_means_nothing_is_noted_with_the_nearest() -> None:
+    """A typing error in a variable's name does not pass in silence, yet stops nothing."""
+    environ = {"ORCHESTRATOR_CONCURENCY": "1", "ORCHESTRATOR_CONFIG": "", "HOME": "/"}
+    (note,) = unknown_variables(environ)
+    assert "ORCHESTRATOR_CONCURENCY" in note
+    assert "Did you mean ORCHESTRATOR_CONCURRENCY?" in note
