@@ -1,4 +1,4 @@
-"""The composition root: settings become engine, clients, pace and worker; opened and closed here."""
+"""The composition root: settings become engine, clients, pace and worker, opened and closed."""
 
 import logging
 import os
@@ -29,8 +29,8 @@ from orchestrator.pace.traffic import Traffic
 from orchestrator.settings import Settings, load_settings
 from orchestrator.settle.resolve import ResolvePolicy
 from orchestrator.settle.sight import VerifyMode
-from orchestrator.show.history import JobStory, history, story
 from orchestrator.show.account import Account
+from orchestrator.show.history import JobStory, history, story
 from orchestrator.show.status import Status, status
 from orchestrator.worker import Parts, Plan, Worker
 
@@ -67,6 +67,7 @@ class Orchestrator:
         flags = {} if database is None else {"database_url": database}
         self.settings = settings or load_settings(flags, environ)
         self._environ = environ
+        self._home = Path(environ.get("HOME", "~")).expanduser()
         self._clock = clock or SystemClock()
         self._tell = tell
         self._create = create
@@ -130,8 +131,7 @@ class Orchestrator:
         account = await Account.open(self._database, self.settings.profile, batch)
         if not account.has_work and not forever:
             return await account.close(owner=None, seconds=0.0, visible=sa.true())
-        home = Path(self._environ.get("HOME", "~")).expanduser()
-        credentials = find_credentials(self.settings.profile, self._environ, home)
+        credentials = find_credentials(self.settings.profile, self._environ, self._home)
         async with instance(self._database) as me, self._parts(credentials) as parts:
             worker = Worker(parts, self._plan(batch, time_limit, forever=forever), me, self._tell)
             async with anyio.create_task_group() as tasks:
@@ -186,11 +186,8 @@ class Orchestrator:
                     clock=clock,
                     timeout=settings.request_timeout,
                 ),
-                credentials=credentials,
                 clock=clock,
-                traffic=Traffic(
-                    settings.profile, Pacer(settings.rate), credentials, self._tell
-                ),
+                traffic=Traffic(settings.profile, Pacer(settings.rate), credentials, self._tell),
             )
 
     def _plan(self, batch: str | None, time_limit: float | None, *, forever: bool) -> Plan:
@@ -216,3 +213,19 @@ class Orchestrator:
 async def _finish_when(stop: anyio.Event, worker: Worker) -> None:
     await stop.wait()
     worker.finish()
+
+
+async def upgrade_store(settings: Settings) -> tuple[str | None, str | None]:
+    """Brings a store to this program's version; returns its versions before and after.
+
+    Raises:
+        StoreError: the store is of a newer version.
+    """
+    database = Database(settings.sqlalchemy_url, SystemClock())
+    try:
+        schema = Schema(database)
+        before = await schema.revision()
+        await schema.upgrade()
+        return before, await schema.revision()
+    finally:
+        await database.close()

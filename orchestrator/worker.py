@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from anyio.abc import TaskGroup
 
 from orchestrator.cloud.cos import CosClient
-from orchestrator.cloud.credentials import Credential, CredentialSource
+from orchestrator.cloud.credentials import Credential
 from orchestrator.cloud.cvm import CvmClient
 from orchestrator.cloud.signing import ServerClock
 from orchestrator.db import Database
@@ -71,7 +71,6 @@ class Parts:
     database: Database
     cvm: CvmClient
     cos: CosClient
-    credentials: CredentialSource
     clock: ServerClock
     traffic: Traffic
 
@@ -129,10 +128,10 @@ class Worker:
         """Rate permit, then the claim, then the request, which has a task of its own."""
         while True:
             await self._in_air.acquire()
-            credential = await self._parts.credentials.current()
+            credential = await self._parts.traffic.credential()
             slot = await self._parts.traffic.permit(EXPORT, host)
             lease = await self._claim(host)
-            if lease is not None:
+            if lease is not None and credential is not None:
                 requests.start_soon(self._run_one, host, lease, credential, slot)
             else:
                 self._in_air.release()
@@ -230,7 +229,6 @@ class Worker:
             self._parts.database,
             self._parts.cvm,
             self._parts.traffic,
-            self._parts.credentials,
             self._plan.profile,
             permitted=self._permitted,
             news=self._news,

@@ -45,10 +45,7 @@ class Schema:
                     "Back it up, then run `orchestrator db upgrade`.",
                 )
             case revision:
-                raise StoreError(
-                    f"The store {self._name} is of a newer version ({revision}, not {HEAD}).",
-                    "Use the version of orchestrator that wrote it, or a later one.",
-                )
+                raise self._too_new(revision)
 
     async def revision(self) -> str | None:
         """The revision of the tables that are there; ``None`` where there are none."""
@@ -60,10 +57,23 @@ class Schema:
             return revision
 
     async def upgrade(self) -> None:
-        """Brings the tables to the newest revision, all in one transaction."""
+        """Brings the tables to the newest revision, all in one transaction.
+
+        Raises:
+            StoreError: they are of a newer revision than this program knows.
+        """
+        revision = await self.revision()
+        if revision is not None and revision > HEAD:
+            raise self._too_new(revision)
         async with self._database.write() as connection:
             await _lock_out_others(connection)
             await connection.run_sync(_run_migrations)
+
+    def _too_new(self, revision: str) -> StoreError:
+        return StoreError(
+            f"The store {self._name} is of a newer version ({revision}, not {HEAD}).",
+            "Use the version of orchestrator that wrote it, or a later one.",
+        )
 
 
 def _has_table(connection: sa.Connection, name: str) -> bool:

@@ -1,6 +1,6 @@
 """Asks what the images are before they are sent: disks, sizes, and so the keys to expect."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.cloud.codes import code_for
-from orchestrator.cloud.credentials import Credential, CredentialSource
+from orchestrator.cloud.credentials import Credential
 from orchestrator.cloud.cvm import MAX_IMAGES, CvmClient
 from orchestrator.cloud.faults import code_for_exception
 from orchestrator.db import Database
@@ -42,7 +42,6 @@ class Describer:
         database: Database,
         cvm: CvmClient,
         traffic: Traffic,
-        credentials: CredentialSource,
         profile: str,
         *,
         permitted: Callable[[], sa.ColumnElement[bool]],
@@ -52,7 +51,6 @@ class Describer:
         self._database = database
         self._cvm = cvm
         self._traffic = traffic
-        self._credentials = credentials
         self._profile = profile
         self._permitted = permitted
         self._news = news
@@ -90,10 +88,12 @@ class Describer:
     async def _ask(self, region: str, images: Sequence[str]) -> dict[str, ImageFacts] | None:
         """What is known of these images; ``None`` when the question must be put again."""
         host = self._cvm.host(region)
+        credential = await self._traffic.credential()
+        if credential is None or self._traffic.stops.holds_all(host):
+            return None
         slot = await self._traffic.permit(DESCRIBE, host)
         await slot.reached()
         asked_at = self._database.clock.now()
-        credential = await self._credentials.current()
         try:
             found = await self._cvm.describe_images(region, images)
         except CloudRefusal as refusal:
@@ -179,23 +179,54 @@ async def _waiting(
 
 async def _keep(
     connection: AsyncConnection,
-    waiting: Iterable[Any],
+    waiting: Sequence[Any],
     facts: dict[str, ImageFacts],
     now: datetime,
 ) -> None:
+    """Keeps what is known, in a few statements: the sender waits for this transaction's end."""
+    fresh = await _still_waiting(connection, [row.id for row in waiting])
+    described: list[dict[str, Any]] = []
+    expected: list[dict[str, Any]] = []
+    states: list[dict[str, Any]] = []
     for row in waiting:
-        expected = list(_expected(row, facts))
-        size_gib = sum(found["disk_gib"] for found in expected)
-        first = jobs.update().where(jobs.c.id == row.id, jobs.c.described_at.is_(None))
-        kept = await connection.execute(first.values(described_at=now, size_gib=size_gib))
-        if kept.rowcount == 0:
+        if row.id not in fresh:
             continue  # another process was quicker
-        if expected:
-            await connection.execute(objects.insert(), expected)
+        disks = list(_expected(row, facts))
+        expected += disks
+        described.append({"this": row.id, "size": sum(disk["disk_gib"] for disk in disks)})
         for position, image_id in enumerate(row.image_ids):
             if (image := facts.get(image_id)) is not None:
-                this = (job_images.c.job_id == row.id) & (job_images.c.position == position)
-                await connection.execute(job_images.update().where(this).values(state=image.state))
+                states.append({"this": row.id, "place": position, "said": image.state})
+    await _execute_many(connection, _DESCRIBED.values(described_at=now), described)
+    await _execute_many(connection, objects.insert(), expected)
+    await _execute_many(connection, _IMAGE_STATE, states)
+
+
+_DESCRIBED = (
+    jobs.update().where(jobs.c.id == sa.bindparam("this")).values(size_gib=sa.bindparam("size"))
+)
+_IMAGE_STATE = (
+    job_images.update()
+    .where(job_images.c.job_id == sa.bindparam("this"))
+    .where(job_images.c.position == sa.bindparam("place"))
+    .values(state=sa.bindparam("said"))
+)
+
+
+async def _still_waiting(connection: AsyncConnection, job_ids: Sequence[int]) -> set[int]:
+    query = (
+        sa.select(jobs.c.id)
+        .where(jobs.c.id.in_(job_ids), jobs.c.described_at.is_(None))
+        .with_for_update()
+    )
+    return set((await connection.execute(query)).scalars())
+
+
+async def _execute_many(
+    connection: AsyncConnection, statement: sa.Executable, rows: list[dict[str, Any]]
+) -> None:
+    if rows:
+        await connection.execute(statement, rows)
 
 
 def _expected(row: Any, facts: dict[str, ImageFacts]) -> Iterator[dict[str, Any]]:

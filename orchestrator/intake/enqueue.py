@@ -132,7 +132,7 @@ async def _insert(
     if not rows:
         return
     inserted = await connection.execute(jobs.insert().returning(jobs.c.id, jobs.c.tag), rows)
-    ids = {tag: job_id for job_id, tag in inserted.tuples()}
+    ids = {tag: job_id for job_id, tag in inserted}
     await connection.execute(
         job_images.insert(),
         [

@@ -143,7 +143,7 @@ async def _running(connection: AsyncConnection, profile: str, now: datetime) -> 
         .where(jobs.c.state.in_(sorted(UNDER_WAY)), jobs.c.profile == profile, holds)
         .group_by(jobs.c.region)
     )
-    return dict((await connection.execute(query)).tuples().all())
+    return dict((await connection.execute(query)).all())
 
 
 async def _row(connection: AsyncConnection, lease: Lease) -> sa.Row[tuple[object, ...]]:

@@ -16,6 +16,10 @@ _MARGIN = 0.985
 _SAVED = 0.25
 """Part of a permit that idle time may save up."""
 
+_CLOSEST = 0.9925
+"""Part of the interval that two requests are apart at least: after a delay, time is caught up,
+but never so fast that a second could see one request more than the allowance."""
+
 _LONGEST_PAUSE = 8.0
 
 
@@ -26,17 +30,6 @@ class RateKey:
     action: str
     host: str
     account: str
-
-
-@dataclass(frozen=True, slots=True)
-class Slot:
-    """The moment at which one request may leave, on the event loop's clock."""
-
-    at: float
-
-    async def reached(self) -> None:
-        """Returns at the slot's time; at once when that has passed."""
-        await anyio.sleep(max(0.0, self.at - anyio.current_time()))
 
 
 class Pacer:
@@ -51,7 +44,7 @@ class Pacer:
         self._lanes: dict[RateKey, _Lane] = {}
         self._strikes: defaultdict[RateKey, int] = defaultdict(int)
 
-    async def permit(self, key: RateKey) -> Slot:
+    async def permit(self, key: RateKey) -> "Slot":
         """Waits for the next place in the stream of requests under this key."""
         lane = self._lanes.get(key)
         if lane is None:
@@ -87,13 +80,36 @@ class _Lane:
 
     def __init__(self, rate: float) -> None:
         self.resumes_at = 0.0
+        self.interval = 1 / (rate * _MARGIN) if rate else 0.0
+        self._free_at = 0.0
         held = 1 + _SAVED
-        self._limiter = AsyncLimiter(held, held / (rate * _MARGIN)) if rate else None
+        self._limiter = AsyncLimiter(held, held * self.interval) if rate else None
 
-    async def next(self) -> Slot:
+    async def next(self) -> "Slot":
         if self._limiter is not None:
             await self._limiter.acquire()
         while (pause := self.resumes_at - anyio.current_time()) > 0:
             await anyio.sleep(pause)
-        lead = LEAD if self._limiter is not None else 0.0
-        return Slot(anyio.current_time() + lead)
+        return Slot(self, anyio.current_time() + (LEAD if self._limiter is not None else 0.0))
+
+    def departure(self, at: float) -> float:
+        """When a request that is ready now may leave: not before `at`, nor close behind another.
+
+        A claim that took its time would otherwise bring its request next to the following one.
+        """
+        departure = max(at, self._free_at, anyio.current_time())
+        self._free_at = departure + self.interval * _CLOSEST
+        return departure
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """The right to one request, at a moment of the event loop's clock."""
+
+    _lane: _Lane
+    at: float
+
+    async def reached(self) -> None:
+        """Returns when the request may leave."""
+        wait = self._lane.departure(self.at) - anyio.current_time()
+        await anyio.sleep(max(0.0, wait))

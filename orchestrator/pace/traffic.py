@@ -8,7 +8,7 @@ import anyio
 
 from orchestrator.cloud.credentials import Credential, CredentialSource
 from orchestrator.errors import CredentialError
-from orchestrator.model import Code, Effect, Outcome, Reaction, Scope, Stop
+from orchestrator.model import Outcome, Reaction, Scope, Stop
 from orchestrator.pace.outage import Outage
 from orchestrator.pace.rate import Pacer, RateKey, Slot
 from orchestrator.pace.stops import Stops
@@ -16,9 +16,7 @@ from orchestrator.pace.stops import Stops
 EXPORT = "ExportImages"
 DESCRIBE = "DescribeImages"
 
-_NO_KEYS = Code(
-    "Client.NoCredentials", Reaction.STOP, Effect.NO, "Renew the credentials.", Scope.CREDENTIAL
-)
+NO_KEYS = "Client.NoCredentials"
 
 
 class Traffic:
@@ -48,6 +46,14 @@ class Traffic:
         await self._outages[host].passed()
         return await self._pacer.permit(RateKey(action, host, self._profile))
 
+    async def credential(self) -> Credential | None:
+        """The keys to sign with; ``None`` when they are gone, which stops the account."""
+        try:
+            return await self._credentials.current()
+        except CredentialError as error:
+            self._no_keys(error)
+            return None
+
     async def heard(
         self,
         action: str,
@@ -75,7 +81,7 @@ class Traffic:
                 self._pacer.slow_down(key)
             case Reaction.REFRESH:
                 self._stop(host, outcome, places, asked_at, now)
-                await self._renew(credential, host, places, now)
+                await self._renew(credential)
             case Reaction.STOP | Reaction.RESIGN:
                 self._stop(host, outcome, places, asked_at, now)
             case _:
@@ -107,16 +113,20 @@ class Traffic:
         if self.stops.hear(stop, outcome.code, claimed_at=asked_at, now=now):
             self._tell(f"Stopped: {describe_stop(stop)}")
 
-    async def _renew(
-        self, refused: Credential, host: str, places: Mapping[Scope, str], now: datetime
-    ) -> None:
+    async def _renew(self, refused: Credential) -> None:
         """Renews the credentials once for all whose requests were refused with the same."""
         async with self._renewing:
             try:
                 if await self._credentials.current() == refused:
                     await self._credentials.renew()
             except CredentialError as error:
-                self._stop(host, Outcome(_NO_KEYS, str(error)), places, now, now)
+                self._no_keys(error)
+
+    def _no_keys(self, error: CredentialError) -> None:
+        stop = Stop(Scope.CREDENTIAL, self._profile, NO_KEYS, error.message, error.remedy)
+        if stop not in self.stops.active:
+            self.stops.active.append(stop)
+            self._tell(f"Stopped: {describe_stop(stop)}")
 
 
 def describe_stop(stop: Stop) -> str:

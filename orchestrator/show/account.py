@@ -74,13 +74,13 @@ class Account:
         touched = jobs.c.state.in_(sorted(LIVING)) | (jobs.c.finished_at >= self.began)
         batches = self.batches | await _batches(connection, self.profile, self.batch, touched)
         if self.batch is not None:
-            batches = {self.batch}
+            batches = frozenset({self.batch})
         query = (
             sa.select(jobs.c.state, sa.func.count())
             .where(jobs.c.profile == self.profile, jobs.c.batch.in_(sorted(batches)))
             .group_by(jobs.c.state)
         )
-        found: dict[str, int] = dict((await connection.execute(query)).tuples().all())
+        found: dict[str, int] = dict((await connection.execute(query)).all())
         return {state: found.get(state, 0) for state in JobState}
 
     async def _count(

@@ -53,7 +53,7 @@ async def _cos_paths(
         .order_by(objects.c.job_id, objects.c.key)
     )
     found: dict[int, tuple[str, ...]] = {}
-    for job_id, path in (await connection.execute(query)).tuples():
+    for job_id, path in await connection.execute(query):
         found[job_id] = (*found.get(job_id, ()), str(path))
     return found
 

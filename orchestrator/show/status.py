@@ -73,7 +73,7 @@ async def _counts(
     connection: AsyncConnection, condition: sa.ColumnElement[bool]
 ) -> dict[JobState, int]:
     query = sa.select(jobs.c.state, sa.func.count()).where(condition).group_by(jobs.c.state)
-    found: dict[str, int] = dict((await connection.execute(query)).tuples().all())
+    found: dict[str, int] = dict((await connection.execute(query)).all())
     return {state: found.get(state, 0) for state in JobState}
 
 
@@ -86,7 +86,7 @@ async def _reasons(
         .where(condition, jobs.c.state == JobState.QUEUED)
         .group_by(jobs.c.reason)
     )
-    return dict((await connection.execute(query)).tuples().all())
+    return dict((await connection.execute(query)).all())
 
 
 async def _scopes(connection: AsyncConnection, now: datetime) -> tuple[ScopeStatus, ...]:
@@ -115,7 +115,7 @@ async def _usual_seconds(
         .order_by(jobs.c.id.desc())
         .limit(_RECENT)
     )
-    rows = (await connection.execute(query)).tuples()
+    rows = await connection.execute(query)
     lasted = sorted((ended - begun).total_seconds() for begun, ended in rows)
     return lasted[len(lasted) // 2] if lasted else None
 

@@ -1,0 +1,89 @@
+"""``orchestrator history``: the jobs, newest first."""
+
+import csv
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import anyio
+import typer
+
+from orchestrator.cli import options
+from orchestrator.cli.output import (
+    JOB_FIELDS,
+    JOB_HEADING,
+    csv_cells,
+    job_fields,
+    job_line,
+    to_json,
+)
+from orchestrator.errors import UsageError
+
+if TYPE_CHECKING:
+    from orchestrator.model import JobFilter
+    from orchestrator.settings import Settings
+
+_SCREENFUL = 50
+
+
+def command(
+    batch: options.Batches = None,
+    state: options.States = None,
+    region: options.Regions = None,
+    bucket: options.Buckets = None,
+    image: options.Images = None,
+    task_id: options.TaskIds = None,
+    code: options.Codes = None,
+    since: options.Since = None,
+    until: options.Until = None,
+    job: options.Jobs = None,
+    limit: Annotated[
+        int | None, typer.Option(min=0, help="At most so many; 0 is all (50 on a terminal).")
+    ] = None,
+    json: options.Json = False,
+    csv_: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+    database_url: options.DatabaseUrl = None,
+    config: options.Config = None,
+) -> None:
+    """List jobs, newest first. A value may hold *, and repeated values mean "or"."""
+    if json and csv_:
+        raise UsageError("--json and --csv exclude each other.", "Choose one.")
+    settings = options.settings_from(config=config, database_url=database_url)
+    wanted = options.filter_from(
+        batches=batch,
+        state=state,
+        regions=region,
+        buckets=bucket,
+        images=image,
+        task_ids=task_id,
+        codes=code,
+        jobs=job,
+        since=since,
+        until=until,
+    )
+    for_eyes = not json and not csv_ and sys.stdout.isatty()
+    most = _SCREENFUL if limit is None and for_eyes else (limit or None)
+    form = "json" if json else "csv" if csv_ else "lines"
+    shown = anyio.run(_print, settings, wanted, most, form)
+    if form == "lines" and shown == most:
+        print(f"The newest {shown}; --limit 0 shows all.", file=sys.stderr)
+
+
+async def _print(settings: "Settings", wanted: "JobFilter", limit: int | None, form: str) -> int:
+    from orchestrator.app import Orchestrator
+
+    shown = 0
+    table = csv.writer(sys.stdout, lineterminator="\n")
+    async with Orchestrator(settings=settings, create=False) as orchestrator:
+        if form == "csv":
+            table.writerow(JOB_FIELDS)
+        async for job in orchestrator.history(wanted, limit=limit):
+            if form == "json":
+                print(to_json(job_fields(job)))
+            elif form == "csv":
+                table.writerow(csv_cells(job))
+            else:
+                if shown == 0:
+                    print(JOB_HEADING)
+                print(job_line(job))
+            shown += 1
+    return shown

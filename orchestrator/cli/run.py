@@ -1,0 +1,191 @@
+"""``orchestrator run``: drains the queue."""
+
+import signal
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import anyio
+import typer
+
+from orchestrator.cli.options import Batch, Config, DatabaseUrl, Json, Profile, settings_from
+from orchestrator.cli.output import duration, printable, to_json
+
+if TYPE_CHECKING:
+    from orchestrator.cli.display import Display
+    from orchestrator.model import RunResult
+    from orchestrator.settings import Settings
+
+_SIGNALLED = {signal.SIGINT: 130, signal.SIGTERM: 143}
+
+
+def command(
+    batch: Batch = None,
+    time_limit: Annotated[
+        float | None, typer.Option(min=0, metavar="S", help="Send nothing more after S seconds.")
+    ] = None,
+    forever: Annotated[
+        bool, typer.Option("--forever", help="Wait for more jobs instead of ending.")
+    ] = False,
+    json: Json = False,
+    rate: Annotated[float | None, typer.Option(help="Requests a second; 0 is no limit.")] = None,
+    concurrency: Annotated[int | None, typer.Option(help="Requests in the air at once.")] = None,
+    verify: Annotated[str | None, typer.Option(help="auto, required or off.")] = None,
+    verify_interval: Annotated[
+        float | None, typer.Option(metavar="S", help="Seconds between looks at an export.")
+    ] = None,
+    request_timeout: Annotated[
+        float | None, typer.Option(metavar="S", help="Seconds for one request in all.")
+    ] = None,
+    resend_after: Annotated[
+        float | None,
+        typer.Option(metavar="S", help="Seconds of clean looks before an unknown is sent again."),
+    ] = None,
+    export_deadline: Annotated[
+        float | None, typer.Option(metavar="S", help="Seconds an accepted export may take.")
+    ] = None,
+    max_attempts: Annotated[int | None, typer.Option(help="Attempts before a job fails.")] = None,
+    site: Annotated[str | None, typer.Option(help="intl or mainland.")] = None,
+    cvm_endpoint: Annotated[str | None, typer.Option(metavar="URL", help="CVM's address.")] = None,
+    cos_endpoint: Annotated[str | None, typer.Option(metavar="URL", help="COS's address.")] = None,
+    profile: Profile = None,
+    database_url: DatabaseUrl = None,
+    config: Config = None,
+) -> None:
+    """Send, wait and verify until nothing can move; resumes what an earlier run left.
+
+    Exit codes: 0 all ended well, or nothing to do; 3 some failed; 4 some are unknown; 5 work is
+    left; 10 time limit; 6 a person must act; 2 unusable input; 1 internal fault; 130 or 143
+    interrupted: work is safe, run again.
+    """
+    settings = settings_from(
+        rate=rate,
+        concurrency=concurrency,
+        verify=verify,
+        verify_interval=verify_interval,
+        request_timeout=request_timeout,
+        resend_after=resend_after,
+        export_deadline=export_deadline,
+        max_attempts=max_attempts,
+        site=site,
+        cvm_endpoint=cvm_endpoint,
+        cos_endpoint=cos_endpoint,
+        profile=profile,
+        database_url=database_url,
+        config=config,
+    )
+    sys.exit(anyio.run(_run, settings, batch, time_limit, forever, json))
+
+
+async def _run(
+    settings: "Settings", batch: str | None, time_limit: float | None, forever: bool, json: bool
+) -> int:
+    from orchestrator.cli.display import Display
+    from orchestrator.db import describe_url
+
+    display = Display(batch)
+    display.tell(f"Store: {describe_url(settings.sqlalchemy_url)}")
+    result, signalled = await drain(
+        settings, display, batch=batch, time_limit=time_limit, forever=forever
+    )
+    if result is not None and json:
+        print(to_json(as_json(result)))
+    elif result is not None:
+        print("\n".join(summary(result)))
+    if signalled is not None:
+        return _SIGNALLED[signalled]
+    return exit_code(result) if result is not None else 1
+
+
+async def drain(
+    settings: "Settings", display: "Display", **how: Any
+) -> "tuple[RunResult | None, signal.Signals | None]":
+    """Runs under the display; returns the result, none when it was torn, and the signal if any.
+
+    The first signal lets the requests in the air finish; the second ends the run at once.
+    """
+    from orchestrator.app import Orchestrator
+
+    stop = anyio.Event()
+    result: RunResult | None = None
+    signalled: list[signal.Signals] = []
+    async with (
+        Orchestrator(settings=settings, tell=display.tell) as orchestrator,
+        anyio.create_task_group() as tasks,
+    ):
+
+        async def listen() -> None:
+            with anyio.open_signal_receiver(*_SIGNALLED) as received:
+                async for number in received:
+                    signalled.append(number)
+                    if stop.is_set():
+                        tasks.cancel_scope.cancel()
+                    display.tell(_STOPPING if not stop.is_set() else _TORN)
+                    stop.set()
+
+        tasks.start_soon(listen)
+        async with display.follow(orchestrator):
+            result = await orchestrator.run(stop=stop, **how)
+        tasks.cancel_scope.cancel()
+    return result, (signalled[0] if signalled else None)
+
+
+_STOPPING = (
+    "Stopping: nothing more is sent; requests in the air are waited for. Again to stop at once."
+)
+_TORN = "Stopped at once: what was in the air is looked up by the next run."
+
+
+def as_json(result: "RunResult") -> dict[str, Any]:
+    """The result as `--json` prints it."""
+    from orchestrator.model import JobState
+
+    shown = ("verified", "accepted", "failed", "unknown", "cancelled", "queued", "sending")
+    return {
+        **{name: result.counts[JobState(name)] for name in shown},
+        "requests": result.requests,
+        "refused": result.refused,
+        "seconds": round(result.seconds, 3),
+    }
+
+
+def summary(result: "RunResult") -> list[str]:
+    """The result in a few lines for eyes."""
+    from orchestrator.pace.traffic import describe_stop
+
+    total = sum(result.counts.values())
+    if not total:
+        return ["Nothing to do."]
+    counts = ", ".join(f"{count} {state}" for state, count in result.counts.items() if count)
+    took = f"in {duration(result.seconds)}; {result.requests} requests, {result.refused} refused"
+    lines = [f"{counts} of {total} {took}."]
+    lines += [f"To mend: {printable(describe_stop(stop))}" for stop in result.blocked]
+    lines += [advice for holds, advice in _advice(result) if holds]
+    return lines
+
+
+def _advice(result: "RunResult") -> list[tuple[bool, str]]:
+    from orchestrator.model import JobState
+
+    counts = result.counts
+    return [
+        (bool(counts[JobState.FAILED]), "What failed and why: orchestrator history --state failed"),
+        (
+            bool(counts[JobState.UNKNOWN]),
+            "What is unknown: orchestrator history --state unknown, and show JOB for one",
+        ),
+        (result.left > 0, f"{result.left} jobs are left: run again to go on."),
+    ]
+
+
+def exit_code(result: "RunResult") -> int:
+    """The exit code of a run that nobody interrupted: the first that applies."""
+    from orchestrator.model import JobState
+
+    codes = [
+        (bool(result.blocked) and result.left > 0, 6),
+        (result.timed_out and result.left > 0, 10),
+        (result.left > 0, 5),
+        (result.counts[JobState.UNKNOWN] > 0, 4),
+        (result.counts[JobState.FAILED] > 0, 3),
+    ]
+    return next((code for holds, code in codes if holds), 0)

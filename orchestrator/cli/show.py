@@ -1,0 +1,111 @@
+"""``orchestrator show``: one job and all that happened to it."""
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import anyio
+import typer
+
+from orchestrator.cli.options import Config, DatabaseUrl, Json, settings_from
+from orchestrator.cli.output import colour, job_fields, printable, to_json
+from orchestrator.clock import iso
+from orchestrator.errors import UsageError
+
+if TYPE_CHECKING:
+    from orchestrator.settings import Settings
+    from orchestrator.show.history import JobStory
+
+
+def command(
+    job: Annotated[str, typer.Argument(metavar="JOB", help="A job's number or tag.")],
+    json: Json = False,
+    database_url: DatabaseUrl = None,
+    config: Config = None,
+) -> None:
+    """Show one job with every attempt, event, TaskId, RequestId and CosPath."""
+    settings = settings_from(config=config, database_url=database_url)
+    found = anyio.run(_story, settings, job)
+    if found is None:
+        raise UsageError(
+            f"There is no job {job}.", "`orchestrator history` lists them with their numbers."
+        )
+    if json:
+        print(to_json(_as_json(found)))
+        return
+    for line in _lines(found):
+        print(line)
+
+
+async def _story(settings: "Settings", job: str) -> "JobStory | None":
+    from orchestrator.app import Orchestrator
+
+    async with Orchestrator(settings=settings, create=False) as orchestrator:
+        return await orchestrator.show(job)
+
+
+def _as_json(found: "JobStory") -> dict[str, Any]:
+    return {
+        **job_fields(found.job),
+        **found.settings,
+        "images": found.images,
+        "attempts_made": found.attempts,
+        "objects": found.objects,
+        "events": found.events,
+    }
+
+
+def _lines(found: "JobStory") -> Iterator[str]:
+    job = found.job
+    yield f"job {job.id}  {colour(job.state, job.state)} ({job.reason})  batch {job.batch}"
+    yield f"  images    {', '.join(job.image_ids)} in {job.region}, as {job.format}"
+    yield f"  bucket    {job.bucket}, names begin with {found.settings['object_prefix']!r}"
+    if job.task_id is not None or job.request_id:
+        yield f"  vendor    TaskId {job.task_id or '-'}, RequestId {job.request_id or '-'}"
+    if job.code:
+        yield printable(f"  why       {job.code}: {job.message or ''}")
+        yield printable(f"  remedy    {job.remedy or ''}")
+    yield from _section("objects", found.objects, _object_line)
+    yield from _section("attempts", found.attempts, _attempt_line)
+    yield from _section("events", found.events, _event_line)
+
+
+def _section(title: str, rows: tuple[Mapping[str, Any], ...], line: Any) -> Iterator[str]:
+    if rows:
+        yield title
+        for row in rows:
+            yield printable(f"  {line(row)}")
+
+
+def _object_line(row: Mapping[str, Any]) -> str:
+    path = row["cos_path"] or f"/{row['key']} (expected)"
+    if row["seen_at"] is None:
+        return f"{path}  not seen yet"
+    crc = f", CRC64 {row['crc64']}" if row["crc64"] else ""
+    return f"{path}  {row['size']:,} bytes, ETag {row['etag']}{crc}, seen {iso(row['seen_at'])}"
+
+
+def _attempt_line(row: Mapping[str, Any]) -> str:
+    answer = "no answer recorded"
+    if row["answered_at"] is not None:
+        answer = f"{iso(row['answered_at'])}  {row['code']}"
+    ids = [f"{name} {row[key]}" for name, key in _IDS if row[key]]
+    said = f": {row['message']}" if row["message"] else ""
+    return (
+        f"{row['number']:>2}  {iso(row['claimed_at'])} → {answer}{said}  {', '.join(ids)}".rstrip()
+    )
+
+
+_IDS = (("TaskId", "task_id"), ("RequestId", "request_id"))
+
+
+def _event_line(row: Mapping[str, Any]) -> str:
+    move = f"{row['from_state'] or ''} → {row['to_state']}" if row["to_state"] else ""
+    details = ", ".join(f"{name} {_short(value)}" for name, value in row["details"].items())
+    at: datetime = row["at"]
+    return f"{iso(at)}  {row['kind']:<10} {move:<22} {details}".rstrip()
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 100 else f"{text[:97]}..."

@@ -1,0 +1,138 @@
+"""What every test may stand on: told time, and a real store on each kind of database."""
+
+import getpass
+import os
+import secrets
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import anyio
+import psycopg
+import pytest
+import sqlalchemy as sa
+
+from orchestrator.clock import SystemClock
+from orchestrator.db import Database, Schema
+
+from .stores import FakeClock
+
+_USERS = ("postgres", "root", getpass.getuser())
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """The database drivers run on asyncio alone."""
+    return "asyncio"
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """A clock that stands at noon until it is put forward."""
+    return FakeClock()
+
+
+@pytest.fixture
+async def database(
+    database_url: str, clock: FakeClock, anyio_backend: str
+) -> AsyncIterator[Database]:
+    """An open store with all tables, once on each kind of database."""
+    opened = Database(database_url, clock)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def sqlite(sqlite_url: str, clock: FakeClock, anyio_backend: str) -> AsyncIterator[Database]:
+    """An open store in a file, for what files alone have."""
+    opened = Database(sqlite_url, clock)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """URL of a store with all tables, once on each kind of database."""
+    url: str = request.getfixturevalue(f"{request.param}_url")
+    return url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """URL of a store without tables, once on each kind of database."""
+    if request.param == "sqlite":
+        yield f"sqlite+aiosqlite:///{tmp_path / 'new.db'}"
+        return
+    with _fresh_database(request.getfixturevalue("postgresql_server"), "template1") as url:
+        yield _text(url)
+
+
+@pytest.fixture
+def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
+    """URL of a file with all tables."""
+    return f"sqlite+aiosqlite:///{shutil.copy(sqlite_template, tmp_path / 'store.db')}"
+
+
+@pytest.fixture
+def postgresql_url(postgresql_server: sa.URL, postgresql_template: str) -> Iterator[str]:
+    """URL of a PostgreSQL database with all tables, gone when the test ends."""
+    with _fresh_database(postgresql_server, postgresql_template) as url:
+        yield _text(url)
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with all tables, to be copied."""
+    path = tmp_path_factory.mktemp("template") / "store.db"
+    anyio.run(_make_tables, f"sqlite+aiosqlite:///{path}")
+    return path
+
+
+@pytest.fixture(scope="session")
+def postgresql_template(postgresql_server: sa.URL) -> Iterator[str]:
+    """The name of a PostgreSQL database with all tables, to be copied."""
+    with _fresh_database(postgresql_server, "template1") as url:
+        anyio.run(_make_tables, _text(url))
+        yield url.database or ""
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> sa.URL:
+    """A PostgreSQL server that can be reached; where there is none, its tests are skipped."""
+    named = os.environ.get("ORCHESTRATOR_TEST_POSTGRESQL")
+    usual = (f"postgresql://{user}@127.0.0.1:5432/postgres" for user in dict.fromkeys(_USERS))
+    for url in map(sa.make_url, [named] if named else usual):
+        try:
+            _administer(url, "SELECT 1")
+        except psycopg.OperationalError:
+            continue
+        return url
+    pytest.skip("no PostgreSQL server (ORCHESTRATOR_TEST_POSTGRESQL, or 127.0.0.1:5432)")
+
+
+@contextmanager
+def _fresh_database(server: sa.URL, template: str) -> Iterator[sa.URL]:
+    name = f"orchestrator_test_{secrets.token_hex(6)}"
+    _administer(server, f"CREATE DATABASE {name} TEMPLATE {template}")
+    try:
+        yield server.set(database=name)
+    finally:
+        _administer(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def _administer(server: sa.URL, statement: str) -> None:
+    url = server.set(drivername="postgresql").render_as_string(hide_password=False)
+    with psycopg.connect(url, autocommit=True, connect_timeout=3) as connection:
+        connection.execute(statement.encode())
+
+
+def _text(url: sa.URL) -> str:
+    return url.set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
+
+
+async def _make_tables(url: str) -> None:
+    opened = Database(url, SystemClock())
+    await Schema(opened).require(create=True)
+    await opened.checkpoint()
+    await opened.close()

@@ -1,0 +1,116 @@
+"""What the scenes of the flow are made of: orders, a store over a cloud, and its ledger's truth."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import anyio
+
+from orchestrator.app import Orchestrator
+from orchestrator.model import ExportRequest, Job, JobFilter, JobState, RunResult
+from orchestrator.settings import load_settings
+from orchestrator.simulator import DEFAULT_KEY, Entry, Key, Simulator
+
+REGION = "ap-singapore"
+BUCKET = "backup-1250000000"
+
+Store = Callable[..., Orchestrator]
+"""Opens one store, each time with settings of its own."""
+
+
+def images(count: int, first: int = 0) -> list[str]:
+    """So many image ids, each well formed."""
+    return [f"img-{number:08d}" for number in range(first, first + count)]
+
+
+def orders(image_ids: Iterable[str], **fields: Any) -> list[ExportRequest]:
+    """One request for each image."""
+    where = {"region": REGION, "bucket": BUCKET}
+    return [ExportRequest((image_id,), **{**where, **fields}) for image_id in image_ids]
+
+
+def together(image_ids: Iterable[str], **fields: Any) -> ExportRequest:
+    """One request for all the images."""
+    return replace(orders(["img-00000000"], **fields)[0], image_ids=tuple(image_ids))
+
+
+def keys_of(key: Key = DEFAULT_KEY) -> dict[str, str]:
+    """The environment that holds a key."""
+    named = {"TENCENTCLOUD_SECRET_ID": key.secret_id, "TENCENTCLOUD_SECRET_KEY": key.secret_key}
+    return named if key.token is None else {**named, "TENCENTCLOUD_TOKEN": key.token}
+
+
+def orchestrator_at(
+    url: str,
+    folder: Path,
+    *,
+    environ: Mapping[str, str] | None = None,
+    tell: Callable[[str], None] = lambda _sentence: None,
+    **settings: object,
+) -> Orchestrator:
+    """A store in a folder over the cloud at a URL, with everything that waits cut short."""
+    short = {
+        "database_url": str(folder / "orchestrator.db"),
+        "cvm_endpoint": url,
+        "cos_endpoint": url,
+        "rate": 0,
+        "verify_interval": 0.2,
+        "request_timeout": 5,
+        "resend_after": 1,
+    }
+    return Orchestrator(
+        settings=load_settings({**short, **settings}, {}),
+        environ={"HOME": str(folder), **(keys_of() if environ is None else environ)},
+        tell=tell,
+    )
+
+
+async def drained(
+    orchestrator: Orchestrator, requests: Iterable[ExportRequest], **run: Any
+) -> RunResult:
+    """What came of enqueueing and running, which must come to an end by itself."""
+    await orchestrator.enqueue(requests)
+    return await ran(orchestrator, **run)
+
+
+async def ran(orchestrator: Orchestrator, **run: Any) -> RunResult:
+    """What came of a run, which must come to an end by itself."""
+    with anyio.fail_after(30):
+        return await orchestrator.run(**run)
+
+
+async def jobs_of(orchestrator: Orchestrator, **wanted: Any) -> list[Job]:
+    """The jobs that a filter lets through, oldest first."""
+    found = [job async for job in orchestrator.history(JobFilter(**wanted))]
+    return sorted(found, key=lambda job: job.id)
+
+
+async def states_of(orchestrator: Orchestrator, **wanted: Any) -> Counter[JobState]:
+    """How many jobs are in which state."""
+    return Counter(job.state for job in await jobs_of(orchestrator, **wanted))
+
+
+def requests(cloud: Simulator, action: str = "ExportImages") -> list[Entry]:
+    """What arrived of one action, in order."""
+    return [entry for entry in cloud.ledger if entry.action == action]
+
+
+def accepted(cloud: Simulator) -> Counter[str]:
+    """How often an export of each image really began, whatever came back of it."""
+    return Counter(
+        image_id for entry in requests(cloud) if entry.accepted for image_id in entry.image_ids
+    )
+
+
+def once_each(image_ids: Iterable[str]) -> Counter[str]:
+    """What `accepted` is when all went well."""
+    return Counter(image_ids)
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Returns when a condition holds."""
+    with anyio.fail_after(15):
+        while not holds():
+            await anyio.sleep(0.005)

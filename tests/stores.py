@@ -1,0 +1,220 @@
+"""Jobs for tests, made by the program's own ways, and a way to let time pass over them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from orchestrator.cloud.codes import code_for
+from orchestrator.cloud.faults import code_for_reply
+from orchestrator.db import Database
+from orchestrator.intake.enqueue import enqueue
+from orchestrator.lease.claim import Wanted, claim
+from orchestrator.model import ExportRequest, JobState, Lease, Outcome, Reply
+from orchestrator.settle.decide import decide
+from orchestrator.settle.record import record
+from orchestrator.tables import Moment, attempts, events, jobs, metadata, objects, scopes
+
+NOON = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
+PROFILE, REGION, BUCKET, ME = "default", "ap-singapore", "backup-1250000000", "tester"
+LASTS = timedelta(seconds=45)
+DEADLINE = timedelta(hours=6)
+
+CAPACITY = "LimitExceeded.ExportImageTaskLimitExceeded"
+BUSY = "InvalidParameterValue.InvalidImageState"
+
+
+@dataclass
+class FakeClock:
+    """A clock that stands where it was put."""
+
+    moment: datetime = NOON
+
+    def now(self) -> datetime:
+        """Where it was put."""
+        return self.moment
+
+    def advance(self, span: timedelta) -> None:
+        """Puts it forward."""
+        self.moment += span
+
+
+def request(number: int = 1, **fields: Any) -> ExportRequest:
+    """One request; its number makes it differ from others."""
+    plain = ExportRequest(image_ids=(f"img-{number:08}",), region=REGION, bucket=BUCKET)
+    return replace(plain, **fields)
+
+
+def numbered(count: int, **fields: Any) -> list[ExportRequest]:
+    """So many requests that differ in their image."""
+    return [request(number, **fields) for number in range(1, count + 1)]
+
+
+async def make_jobs(
+    database: Database,
+    requests: Sequence[ExportRequest] | None = None,
+    *,
+    sizes: Sequence[int] = (),
+    described: bool = True,
+    again: bool = False,
+    batch: str = "night",
+) -> list[int]:
+    """Enqueues requests, by default one; the jobs' ids, in the requests' order.
+
+    Args:
+        sizes: GiB of each, as DescribeImages would have told them.
+        described: they may be claimed at once.
+    """
+    before = await _last_id(database)
+    given = [request()] if requests is None else requests
+    await enqueue(database, given, profile=PROFILE, batch=batch, again=again, actor=ME)
+    async with database.read() as connection:
+        query = sa.select(jobs.c.id).where(jobs.c.id > before).order_by(jobs.c.id)
+        ids = list((await connection.execute(query)).scalars())
+    for position, job_id in enumerate(ids if described else ()):
+        size = sizes[position] if sizes else 50
+        await change(database, job_id, described_at=await now(database), size_gib=size)
+    return ids
+
+
+async def make_job(database: Database, state: JobState = JobState.QUEUED, **columns: Any) -> int:
+    """One job, put into a state as if it had lived through all before it."""
+    number = await _last_id(database) + 1
+    (job_id,) = await make_jobs(database, [request(number)])
+    owner = {"owner": ME, "expires_at": await now(database) + LASTS}
+    held = owner if state is JobState.SENDING else {}
+    await change(database, job_id, state=state, sent_at=await now(database), **held, **columns)
+    return job_id
+
+
+async def _last_id(database: Database) -> int:
+    async with database.read() as connection:
+        query = sa.select(sa.func.coalesce(sa.func.max(jobs.c.id), 0))
+        return int((await connection.execute(query)).scalar_one())
+
+
+async def change(database: Database, job_id: int, **columns: Any) -> None:
+    """Sets columns of a job, past every guard."""
+    async with database.write() as connection:
+        await connection.execute(jobs.update().where(jobs.c.id == job_id).values(columns))
+
+
+async def job(database: Database, job_id: int) -> Any:
+    """The row of a job."""
+    async with database.read() as connection:
+        return (await connection.execute(sa.select(jobs).where(jobs.c.id == job_id))).one()
+
+
+async def rows(database: Database, table: sa.Table, job_id: int) -> list[Any]:
+    """The rows of a job in another table, in the order of their keys."""
+    query = sa.select(table).where(table.c.job_id == job_id).order_by(*table.primary_key.columns)
+    async with database.read() as connection:
+        return list((await connection.execute(query)).all())
+
+
+async def kinds(database: Database, job_id: int) -> list[str]:
+    """What has happened to a job, in order."""
+    return [event.kind for event in await rows(database, events, job_id)]
+
+
+async def last_attempt(database: Database, job_id: int) -> Any:
+    """The row of a job's latest attempt."""
+    return (await rows(database, attempts, job_id))[-1]
+
+
+async def scope(database: Database, region: str = REGION) -> Any:
+    """The row of a scope."""
+    async with database.read() as connection:
+        query = sa.select(scopes).where(scopes.c.profile == PROFILE, scopes.c.region == region)
+        return (await connection.execute(query)).one()
+
+
+async def set_scope(database: Database, **columns: Any) -> None:
+    """Sets columns of a scope, past every guard."""
+    async with database.write() as connection:
+        await connection.execute(scopes.update().values(columns))
+
+
+async def expect(database: Database, job_id: int, *keys: str, **columns: Any) -> None:
+    """Writes down keys of a job, by default as those that DescribeImages let us expect."""
+    async with database.write() as connection:
+        for key in keys:
+            row = {"job_id": job_id, "key": key, "expected": True, **columns}
+            await connection.execute(objects.insert().values(row))
+
+
+async def now(database: Database) -> datetime:
+    """The moment on the store's clock."""
+    async with database.read() as connection:
+        return await database.now(connection)
+
+
+async def let_pass(database: Database, **span: float) -> None:
+    """Lets time pass.
+
+    PostgreSQL's clock cannot be put forward, so there everything that was written moves back.
+    """
+    passed = timedelta(**span)
+    if database.is_sqlite:
+        assert isinstance(database.clock, FakeClock)
+        database.clock.advance(passed)
+        return
+    async with database.write() as connection:
+        for table in set(metadata.tables.values()) - {events}:
+            moments = [column for column in table.c if isinstance(column.type, Moment)]
+            if moments:
+                moved = {column: column - sa.literal(passed, sa.Interval) for column in moments}
+                await connection.execute(table.update().values(moved))
+
+
+def wanted(
+    *, regions: tuple[str, ...] | None = None, permitted: sa.ColumnElement[bool] | None = None
+) -> Wanted:
+    """What a claim may take; by default anything of the account."""
+    return Wanted(PROFILE, regions, sa.true() if permitted is None else permitted)
+
+
+async def try_claim(
+    database: Database, want: Wanted | None = None, *, owner: str = ME
+) -> Lease | None:
+    """Claims the next job, if there is one."""
+    moment = await now(database)
+    return await claim(database, owner, want or wanted(), signed_at=moment, lasts=LASTS)
+
+
+async def claimed(database: Database, *, owner: str = ME) -> Lease:
+    """Claims the next job, which must be there."""
+    lease = await try_claim(database, owner=owner)
+    assert lease is not None
+    return lease
+
+
+def refusal(code: str, message: str = "no") -> Outcome:
+    """An answer with a code."""
+    return Outcome(code_for(code), message, request_id="request-1", http_status=200)
+
+
+def acceptance(task_id: int = 2**63 + 1, *cos_paths: str) -> Outcome:
+    """An answer with a task whose number needs all of its 64 bits."""
+    paths = cos_paths or ("/one.raw",)
+    reply = Reply(200, request_id="request-1", task_id=task_id, cos_paths=paths)
+    return Outcome(
+        code_for_reply(reply),
+        request_id=reply.request_id,
+        http_status=200,
+        task_id=task_id,
+        cos_paths=paths,
+    )
+
+
+async def settle(database: Database, lease: Lease, outcome: Outcome) -> None:
+    """Decides and records an outcome, as the worker does."""
+    decision = decide(lease, outcome, max_attempts=5, chance=0.0)
+    await record(database, lease, outcome, decision, DEADLINE)
+
+
+def by_name(columns: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """Some of the columns."""
+    return {name: columns[name] for name in names}
