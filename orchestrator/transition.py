@@ -48,10 +48,9 @@ async def move(
     if not may_move(source, target):
         raise ValueError(f"no job goes from {source} to {target}")
     values: dict[str, Any] = {"state": target, "reason": reason, **(changes or {})}
+    values["finished_at"] = at if target in FINAL else None
     if source is JobState.SENDING:
         values |= {"owner": None, "expires_at": None}
-    if target in FINAL:
-        values["finished_at"] = at
     moved = await connection.execute(
         jobs.update()
         .where(jobs.c.id == job_id, jobs.c.state == source, jobs.c.attempt == attempt)

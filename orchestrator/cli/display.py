@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _REFRESH = 0.5
 _LINE_EVERY = 10.0
-_RATE_OVER = 10.0
+_RATE_OVER = 30.0
 _STYLES = {
     JobState.VERIFIED: "green",
     JobState.ACCEPTED: "cyan",

@@ -80,19 +80,22 @@ def _cell(value: object) -> str:
 
 def job_line(job: "Job") -> str:
     """A job on one line, for eyes."""
-    images = job.image_ids[0] + (f" +{len(job.image_ids) - 1}" if len(job.image_ids) > 1 else "")
-    what = ", ".join(job.cos_paths) if job.code is None else f"{job.code}: {job.remedy}"
-    ended = job.finished_at or job.accepted_at or job.sent_at or job.created_at
+    what = _and_more(job.cos_paths) if job.code is None else f"{job.code}: {job.remedy}"
+    when = iso(job.finished_at or job.accepted_at or job.sent_at or job.created_at)
     task = "-" if job.task_id is None else str(job.task_id)
     state = colour(f"{job.state:<9}", job.state)
-    when = iso(ended)
-    return (
-        f"{job.id:>6}  {state}  {images:<16} {job.region:<16} {task:>11}  {when}  {printable(what)}"
-    )
+    images = f"{_and_more(job.image_ids):<16}"
+    return f"{job.id:>6}  {state}  {images} {job.region:<14} {task:>10}  {when}  {printable(what)}"
+
+
+def _and_more(names: tuple[str, ...]) -> str:
+    """The first name, and how many follow."""
+    more = f" +{len(names) - 1}" if len(names) > 1 else ""
+    return f"{names[0]}{more}" if names else ""
 
 
 JOB_HEADING = (
-    f"{'job':>6}  {'state':<9}  {'image':<16} {'region':<16} {'task':>11}  {'since':<24}  "
+    f"{'job':>6}  {'state':<9}  {'image':<16} {'region':<14} {'task':>10}  {'last step':<24}  "
     "objects, or what to do"
 )
 

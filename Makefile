@@ -1,0 +1,42 @@
+# One word for each duty; the same words in CI.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help demo test check format clean
+
+help:  ## show these words
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/installed  ## the guided first run, against a cloud on loopback
+	@$(BIN)/orchestrator demo
+
+test: $(VENV)/developed  ## the whole test-suite
+	$(BIN)/python -m pytest
+
+check: $(VENV)/developed  ## style, types, and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+format: $(VENV)/developed  ## put the code into its form
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## remove what was installed and built
+	rm -rf $(VENV) build dist
+
+$(VENV)/installed: pyproject.toml
+	@echo "Installing into $(VENV) ..."
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or later is needed; name one: make demo PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --upgrade pip
+	@$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/developed: $(VENV)/installed
+	@echo "Installing the tools of development ..."
+	@$(BIN)/python -m pip install --quiet --group dev
+	@touch $@
