@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test check format clean
+.PHONY: help demo test scale check format clean
 
 help:  ## show these words
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -13,6 +13,9 @@ demo: $(VENV)/installed  ## the guided first run, against a cloud on loopback
 
 test: $(VENV)/developed  ## the whole test-suite
 	$(BIN)/python -m pytest
+
+scale: $(VENV)/developed  ## a night's work in full size, with its figures
+	$(BIN)/python -m pytest -m scale -s tests/scale
 
 check: $(VENV)/developed  ## style, types, and the direction of imports
 	$(BIN)/ruff check .

@@ -85,7 +85,7 @@ class Worker:
 
     def __init__(self, parts: Parts, plan: Plan, me: str, tell: Callable[[str], None]) -> None:
         self.timed_out = False
-        self.sight = Sight(plan.verify)
+        self.sight = Sight(plan.verify, parts.traffic.stops, tell)
         self._parts = parts
         self._plan = plan
         self._me = me
@@ -135,6 +135,7 @@ class Worker:
                 requests.start_soon(self._run_one, host, lease, credential, slot)
             else:
                 self._in_air.release()
+                self._parts.traffic.unused(host)
                 await self._news.wait(_POLL)
 
     async def _claim(self, host: str) -> Lease | None:
@@ -164,6 +165,8 @@ class Worker:
                 decision = decide(lease, outcome, max_attempts=policy.max_attempts, chance=chance)
                 await record(database, lease, outcome, decision, policy.export_deadline)
                 await self._learn(host, lease, outcome, credential)
+            else:
+                self._parts.traffic.unused(host)
         finally:
             self._in_air.release()
             self._news.spread()
@@ -240,11 +243,9 @@ class Worker:
             self._parts.database,
             self._parts.cos,
             self.sight,
-            self._parts.traffic.stops,
             self._plan.resolve,
             wanted=self._mine(),
             interval=self._plan.verify_interval,
             actor=self._me,
             news=self._news,
-            tell=self._tell,
         )

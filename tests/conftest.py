@@ -4,7 +4,7 @@ import getpass
 import os
 import secrets
 import shutil
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -41,6 +41,17 @@ async def database(
     opened = Database(database_url, clock)
     yield opened
     await opened.close()
+
+
+@pytest.fixture
+async def databases(
+    database_url: str, clock: FakeClock, anyio_backend: str
+) -> AsyncIterator[Sequence[Database]]:
+    """One store, opened four times, as four processes would."""
+    opened = [Database(database_url, clock) for _ in range(4)]
+    yield opened
+    for one in opened:
+        await one.close()
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ def command(
 
 async def _demo(images: int) -> int:
     from orchestrator.cli.display import Display
-    from orchestrator.cli.run import drain, exit_code, summary
+    from orchestrator.cli.run import drain, exit_code, print_result, summary
     from orchestrator.simulator import DEFAULT_KEY, Duration, Simulator, SimulatorOptions
     from orchestrator.simulator import Settings as CloudSettings
 
@@ -46,8 +46,7 @@ async def _demo(images: int) -> int:
         result, signalled = await drain(settings, display, batch=_BATCH)
     if result is None or signalled is not None:
         return 130
-    for line in summary(result):
-        print(line)
+    print_result("\n".join(summary(result)))
     await _show_history(settings)
     _show_next(folder)
     return exit_code(result)

@@ -1,7 +1,6 @@
 """What a person sees while a run goes on: a live view at a terminal, else a line now and then."""
 
 import os
-import sys
 import time
 from collections import deque
 from collections.abc import AsyncIterator
@@ -35,6 +34,13 @@ _STYLES = {
 }
 
 
+class _PatientConsole(Console):
+    """Falls silent when nobody reads any more: a run goes on, what matters is in the store."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+
+
 class Display:
     """The progress of one run, on stderr.
 
@@ -44,7 +50,7 @@ class Display:
 
     def __init__(self, batch: str | None) -> None:
         self._batch = batch
-        self._console = Console(stderr=True)
+        self._console = _PatientConsole(stderr=True)
         self._began = time.monotonic()
         self._sent: deque[tuple[float, int]] = deque()
 
@@ -116,8 +122,3 @@ class Display:
         if found.seconds_left:
             parts.append(f"about {duration(found.seconds_left)} left")
         return " · ".join(parts)
-
-
-def say(sentence: str) -> None:
-    """Says something on stderr."""
-    print(sentence, file=sys.stderr)

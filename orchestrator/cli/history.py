@@ -12,6 +12,7 @@ from orchestrator.cli.output import (
     JOB_FIELDS,
     JOB_HEADING,
     csv_cells,
+    end_with_the_pipe,
     job_fields,
     job_line,
     to_json,
@@ -45,6 +46,7 @@ def command(
     config: options.Config = None,
 ) -> None:
     """List jobs, newest first. A value may hold *, and repeated values mean "or"."""
+    end_with_the_pipe()
     if json and csv_:
         raise UsageError("--json and --csv exclude each other.", "Choose one.")
     settings = options.settings_from(config=config, database_url=database_url)

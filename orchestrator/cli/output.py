@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Mapping
 from datetime import datetime
@@ -111,6 +112,11 @@ def colour(text: str, state: str) -> str:
 def printable(text: str) -> str:
     """A text from elsewhere without control characters, which a terminal would obey."""
     return "".join(ch if ch.isprintable() else " " for ch in text)
+
+
+def end_with_the_pipe() -> None:
+    """Lets a reader that has seen enough, such as ``head``, end a listing without a word."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
 
 
 def duration(seconds: float) -> str:

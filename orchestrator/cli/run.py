@@ -2,6 +2,7 @@
 
 import signal
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
 import anyio
@@ -87,10 +88,8 @@ async def _run(
     result, signalled = await drain(
         settings, display, batch=batch, time_limit=time_limit, forever=forever
     )
-    if result is not None and json:
-        print(to_json(as_json(result)))
-    elif result is not None:
-        print("\n".join(summary(result)))
+    if result is not None:
+        print_result(to_json(as_json(result)) if json else "\n".join(summary(result)))
     if signalled is not None:
         return _SIGNALLED[signalled]
     return exit_code(result) if result is not None else 1
@@ -127,6 +126,12 @@ async def drain(
             result = await orchestrator.run(stop=stop, **how)
         tasks.cancel_scope.cancel()
     return result, (signalled[0] if signalled else None)
+
+
+def print_result(text: str) -> None:
+    """Prints the result, if anybody still listens: the exit code tells it too."""
+    with suppress(BrokenPipeError):
+        print(text, flush=True)
 
 
 _STOPPING = (

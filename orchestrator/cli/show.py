@@ -8,7 +8,7 @@ import anyio
 import typer
 
 from orchestrator.cli.options import Config, DatabaseUrl, Json, settings_from
-from orchestrator.cli.output import colour, job_fields, printable, to_json
+from orchestrator.cli.output import colour, end_with_the_pipe, job_fields, printable, to_json
 from orchestrator.clock import iso
 from orchestrator.errors import UsageError
 
@@ -24,6 +24,7 @@ def command(
     config: Config = None,
 ) -> None:
     """Show one job with every attempt, event, TaskId, RequestId and CosPath."""
+    end_with_the_pipe()
     settings = settings_from(config=config, database_url=database_url)
     found = anyio.run(_story, settings, job)
     if found is None:

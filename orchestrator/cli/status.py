@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from orchestrator.cli.options import Batch, Config, DatabaseUrl, Json, settings_from
-from orchestrator.cli.output import colour, duration, to_json
+from orchestrator.cli.output import colour, duration, end_with_the_pipe, to_json
 
 if TYPE_CHECKING:
     from orchestrator.settings import Settings
@@ -22,6 +22,7 @@ def command(
     """Count the jobs in each state, and show what each scope waits for."""
     from orchestrator.db import describe_url
 
+    end_with_the_pipe()
     settings = settings_from(config=config, database_url=database_url)
     found = anyio.run(_status, settings, batch)
     if json:

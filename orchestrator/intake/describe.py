@@ -102,6 +102,7 @@ class Describer:
             outcome = Outcome(code_for_exception(error), str(error))
             await self._learn(host, region, outcome, credential, asked_at)
             return None
+        self._traffic.answered(host)
         return {image.image_id: image for image in found}
 
     async def _refused(
@@ -112,6 +113,7 @@ class Describer:
         credential: Credential,
         asked_at: datetime,
     ) -> dict[str, ImageFacts] | None:
+        self._traffic.answered(self._cvm.host(region))
         code = code_for(refusal.code)
         if code.name in _NOT_ALLOWED:
             self._forbidden = True

@@ -75,7 +75,7 @@ def _next_job(wanted: Wanted, regions: tuple[str, ...], now: datetime) -> sa.Sel
             jobs.c.state == JobState.QUEUED,
             jobs.c.profile == wanted.profile,
             jobs.c.region.in_(regions),
-            jobs.c.due_at <= now,
+            _is_due(now),
             jobs.c.described_at.is_not(None),
             wanted.permitted,
             ~_image_is_under_way(),
@@ -84,6 +84,15 @@ def _next_job(wanted: Wanted, regions: tuple[str, ...], now: datetime) -> sa.Sel
         .limit(1)
         .with_for_update(of=jobs, skip_locked=True)
     )
+
+
+def _is_due(now: datetime) -> sa.ColumnElement[bool]:
+    """Whether a job's time has come.
+
+    Put as a case so that SQLite reads the next job off the index of the order; by the index of
+    times it would fetch and sort all that wait, for each claim.
+    """
+    return sa.case((jobs.c.due_at <= now, sa.true()), else_=sa.false())
 
 
 def _image_is_under_way() -> sa.ColumnElement[bool]:

@@ -17,7 +17,8 @@ async def instance(database: Database) -> AsyncIterator[str]:
     """Registers this start of the process; yields its id, never used by another.
 
     On SQLite a locked file beside the database says that the process lives: the system frees the
-    lock at the moment of death, however that came about.
+    lock at the moment of death, however that came about. An instance that ends by an exception
+    leaves the file too, unlocked: whatever it still holds can be rescued at once.
     """
     host = socket.gethostname()
     name = f"{host}-{os.getpid()}-{secrets.token_hex(4)}"
@@ -32,8 +33,10 @@ async def instance(database: Database) -> AsyncIterator[str]:
             ended = await database.now(connection)
             this = instances.update().where(instances.c.id == name)
             await connection.execute(this.values(ended_at=ended))
+        forget(database, name)
     finally:
-        _release(lock, lock_path(database, name))
+        if lock is not None:
+            os.close(lock)
 
 
 def is_proven_gone(database: Database, name: str) -> bool:
@@ -72,9 +75,3 @@ def _take(path: Path | None) -> int | None:
     handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
     fcntl.flock(handle, fcntl.LOCK_EX)
     return handle
-
-
-def _release(handle: int | None, path: Path | None) -> None:
-    if handle is not None and path is not None:
-        path.unlink(missing_ok=True)
-        os.close(handle)

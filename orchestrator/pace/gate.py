@@ -8,6 +8,7 @@ place at once; a single prober looks, now and then, whether others have freed mo
 import random
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -98,8 +99,9 @@ async def begin_probe(connection: AsyncConnection, lease: Lease) -> None:
 
 async def refused(connection: AsyncConnection, lease: Lease, now: datetime) -> None:
     """The vendor is full: what we know to be running is the ceiling, and a prober waits."""
+    # the row first: who waits for it then counts without the jobs that others have put back
+    scope = await _locked_row(connection, lease)
     running = (await _running(connection, lease.profile, now)).get(lease.order.region, 0)
-    scope = await _row(connection, lease)
     misses = scope.misses + 1 if lease.probe else 0
     wait = backoff(misses, random.random(), longest=_LONGEST_WAIT)  # noqa: S311 - spreads load
     await connection.execute(
@@ -108,7 +110,7 @@ async def refused(connection: AsyncConnection, lease: Lease, now: datetime) -> N
             misses=misses,
             full_since=scope.full_since or now,
             probe_at=now + wait,
-            **({"probe_job": None, "probe_until": None} if lease.probe else {}),
+            **_end_of_probe(scope, lease),
         )
     )
 
@@ -119,10 +121,10 @@ async def answered(
     """A prober came back without a refusal; accepted, it has found a place more."""
     if not lease.probe:
         return
-    values: dict[str, object] = {"probe_job": None, "probe_until": None}
+    scope = await _locked_row(connection, lease)
+    values = _end_of_probe(scope, lease)
     if accepted:
         running = (await _running(connection, lease.profile, now)).get(lease.order.region, 0)
-        scope = await _row(connection, lease)
         fewer = max(0, scope.misses - 2)
         values |= {
             "ceiling": max(running, scope.ceiling or 0),
@@ -130,7 +132,8 @@ async def answered(
             "full_since": None,
             "probe_at": now + (backoff(fewer, 0.0) if fewer else timedelta()),
         }
-    await connection.execute(_scope_of(lease).values(values))
+    if values:
+        await connection.execute(_scope_of(lease).values(values))
 
 
 async def _running(connection: AsyncConnection, profile: str, now: datetime) -> dict[str, int]:
@@ -146,11 +149,16 @@ async def _running(connection: AsyncConnection, profile: str, now: datetime) -> 
     return dict((await connection.execute(query)).all())
 
 
-async def _row(connection: AsyncConnection, lease: Lease) -> sa.Row[tuple[object, ...]]:
+async def _locked_row(connection: AsyncConnection, lease: Lease) -> Any:
     query = sa.select(scopes).where(
         scopes.c.profile == lease.profile, scopes.c.region == lease.order.region
     )
-    return (await connection.execute(query)).one()
+    return (await connection.execute(query.with_for_update())).one()
+
+
+def _end_of_probe(scope: Any, lease: Lease) -> dict[str, object]:
+    """The election of this lease's job is over; that of a successor is left alone."""
+    return {"probe_job": None, "probe_until": None} if scope.probe_job == lease.job_id else {}
 
 
 def _scope_of(lease: Lease) -> sa.Update:

@@ -15,6 +15,7 @@ class Outage:
 
     def __init__(self) -> None:
         self._misses = 0
+        self._probing = False
         self._next_probe = 0.0
 
     @property
@@ -27,14 +28,25 @@ class Outage:
         while self._misses and (wait := self._next_probe - anyio.current_time()) > 0:
             await anyio.sleep(min(wait, 0.5))
         if self._misses:
+            self._probing = True
             self._next_probe = anyio.current_time() + _PATIENCE
 
+    def unused(self) -> None:
+        """Whoever was let through had nothing to send: the next may find out instead."""
+        if self._probing:
+            self._probing = False
+            self._next_probe = anyio.current_time()
+
     def lost(self) -> None:
-        """A request did not get through."""
+        """A request did not get through; those in the air with the first count as one with it."""
+        if self._misses and not self._probing:
+            return
         wait = backoff(self._misses, random.random(), longest=30.0)  # noqa: S311 - spreads load
         self._misses += 1
+        self._probing = False
         self._next_probe = anyio.current_time() + wait.total_seconds()
 
     def answered(self) -> None:
         """A request got an answer, whatever it said."""
         self._misses = 0
+        self._probing = False

@@ -10,13 +10,13 @@ LEAD = 0.03
 """Seconds between a permit and the moment its request may leave: time for the claim's commit,
 so that a slow disk does not bunch the requests that the limiter has spaced."""
 
-_MARGIN = 0.985
+_MARGIN = 0.98
 """Part of the allowance that is used; the rest absorbs jitter on the way to the server."""
 
 _SAVED = 0.25
 """Part of a permit that idle time may save up."""
 
-_CLOSEST = 0.9925
+_CLOSEST = 0.995
 """Part of the interval that two requests are apart at least: after a delay, time is caught up,
 but never so fast that a second could see one request more than the allowance."""
 

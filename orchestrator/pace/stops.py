@@ -27,7 +27,7 @@ class Stops:
         own, stops its scope only when a request that was claimed after the first such refusal
         meets it again.
         """
-        if stop in self.active:
+        if any((held.scope, held.value) == (stop.scope, stop.value) for held in self.active):
             return False
         mendable = code.reaction is not Reaction.STOP or code.name in _SECOND_TIME
         if mendable and claimed_at <= self._suspected.setdefault(code.name, now):

@@ -46,6 +46,16 @@ class Traffic:
         await self._outages[host].passed()
         return await self._pacer.permit(RateKey(action, host, self._profile))
 
+    def answered(self, host: str) -> None:
+        """Takes note that the endpoint can be reached, whatever it said."""
+        if self._outages[host].present:
+            self._tell(f"{host} can be reached again.")
+        self._outages[host].answered()
+
+    def unused(self, host: str) -> None:
+        """Gives a permit back: there was nothing to send with it."""
+        self._outages[host].unused()
+
     async def credential(self) -> Credential | None:
         """The keys to sign with; ``None`` when they are gone, which stops the account."""
         try:
@@ -94,9 +104,9 @@ class Traffic:
                 self._tell(f"{host} cannot be reached ({outcome.message}); trying again and again.")
             outage.lost()
         elif outcome.http_status is not None:
-            if outage.present:
-                self._tell(f"{host} can be reached again.")
-            outage.answered()
+            self.answered(host)
+        elif outage.present:
+            outage.lost()
 
     def _stop(
         self,

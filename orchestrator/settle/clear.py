@@ -2,11 +2,12 @@
 
 from datetime import timedelta
 
+import anyio
 import httpx
 
 from orchestrator.cloud.cos import CosClient
 from orchestrator.db import Database
-from orchestrator.errors import OrchestratorError
+from orchestrator.errors import CloudRefusal, OrchestratorError
 from orchestrator.model import JobState, Lease
 from orchestrator.settle.look import look, note_baseline
 from orchestrator.settle.objects import watched
@@ -31,6 +32,7 @@ async def clear_to_send(
     seen = sight.sees(lease.order.region, lease.order.bucket)
     if not seen and not lease.doubted:
         return True
+    began = anyio.current_time()
     try:
         if not seen:
             raise OrchestratorError("The bucket may not be read, so no export can be ruled out.")
@@ -38,6 +40,8 @@ async def clear_to_send(
             return not await _adopted(database, cos, lease, policy)
         await note_baseline(database, cos, lease.job_id)
     except (OrchestratorError, httpx.HTTPError) as error:
+        if isinstance(error, CloudRefusal):
+            sight.refused(f"{lease.order.region}/{lease.order.bucket}", error, began)
         await _put_back(database, lease, str(error))
         return False
     return True

@@ -82,11 +82,25 @@ async def reserve_due(
         .with_for_update(skip_locked=True)
     )
     rows = (await connection.execute(due)).all()
-    for row in rows:
-        wait = next_look or _a_tenth_of(now - (row.accepted_at or row.sent_at))
-        await connection.execute(jobs.update().where(jobs.c.id == row.id).values(due_at=now + wait))
+    if not rows:
+        return []
+    next_looks = [
+        {"this": row.id, "then": now + (next_look or _a_tenth_of(now - _begun(row)))}
+        for row in rows
+    ]
+    await connection.execute(_POSTPONE, next_looks)
     keys = await _keys_of(connection, [row.id for row in rows])
     return [_watched(row, keys.get(row.id, ())) for row in rows]
+
+
+_POSTPONE = (
+    jobs.update().where(jobs.c.id == sa.bindparam("this")).values(due_at=sa.bindparam("then"))
+)
+
+
+def _begun(row: Any) -> datetime:
+    begun: datetime = row.accepted_at or row.sent_at
+    return begun
 
 
 def _a_tenth_of(age: timedelta) -> timedelta:

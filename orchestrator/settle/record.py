@@ -15,6 +15,7 @@ from orchestrator.settle.objects import keep_cos_paths
 from orchestrator.tables import attempts, jobs
 from orchestrator.transition import move
 
+
 async def record(
     database: Database,
     lease: Lease,

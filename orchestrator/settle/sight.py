@@ -1,11 +1,16 @@
 """Which buckets we may look into; without a look an accepted job rests and an unknown one stays."""
 
 from collections import Counter
+from collections.abc import Callable
 from enum import StrEnum
 
+import anyio
 import sqlalchemy as sa
 
-from orchestrator.pace.stops import bucket_place
+from orchestrator.cloud.codes import cos_code_for
+from orchestrator.errors import CloudRefusal
+from orchestrator.model import Reaction, Scope, Stop
+from orchestrator.pace.stops import Stops, bucket_place
 
 _REFUSALS = 3
 """Refused looks in a row that mean a lost right: a single 403 may be a passing fault."""
@@ -27,23 +32,45 @@ class Sight:
 
     Args:
         mode: whether to look at all.
+        stops: take a bucket that must be readable and is not.
+        tell: takes sentences for the user.
     """
 
-    def __init__(self, mode: VerifyMode) -> None:
+    def __init__(self, mode: VerifyMode, stops: Stops, tell: Callable[[str], None]) -> None:
         self.mode = mode
         self.blind: set[str] = set()
+        self._stops = stops
+        self._tell = tell
         self._refusals: Counter[str] = Counter()
+        self._refused_at: dict[str, float] = {}
 
     def saw(self, place: str) -> None:
         """A look into this bucket succeeded."""
         self._refusals.pop(place, None)
 
-    def refused(self, place: str) -> bool:
-        """A look into this bucket was refused; true when it counts as unreadable from now on."""
+    def refused(self, place: str, refusal: CloudRefusal, began: float) -> bool:
+        """A look into this bucket was refused; true when it counts as unreadable from now on.
+
+        Args:
+            began: when the look did, on the event loop's clock: looks that were in the air
+                together are refused together, and count as one.
+        """
+        code = cos_code_for(refusal)
+        if code.reaction is Reaction.RETRY or began <= self._refused_at.get(place, 0.0):
+            return False
+        self._refused_at[place] = anyio.current_time()
         self._refusals[place] += 1
         if place in self.blind or self._refusals[place] < _REFUSALS:
             return False
         self.blind.add(place)
+        if self.mode is VerifyMode.REQUIRED:
+            self._stops.active.append(
+                Stop(Scope.BUCKET, place, code.name, str(refusal), code.remedy)
+            )
+        self._tell(
+            f"The bucket {place} may not be read ({refusal}): its exports are not verified, and "
+            f"what is unknown there stays unknown. {code.remedy}"
+        )
         return True
 
     def sees(self, region: str, bucket: str) -> bool:

@@ -28,13 +28,15 @@ async def verify(database: Database, cos: CosClient, job: Watched, actor: str) -
             missing.append(key.key)
         else:
             found.append(facts)
+    is_whole = bool(found) and not missing
+    is_late = job.deadline_at is not None and job.deadline_at <= database.clock.now()
+    if not is_whole and not is_late:
+        return job.state
     async with database.write() as connection:
         now = await database.now(connection)
-        if found and not missing:
+        if is_whole:
             return await _verified(connection, job, found, now, actor)
-        if job.deadline_at is not None and job.deadline_at <= now:
-            return await _not_delivered(connection, job, found, missing, now, actor)
-    return job.state
+        return await _not_delivered(connection, job, found, missing, now, actor)
 
 
 async def _verified(

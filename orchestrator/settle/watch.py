@@ -1,26 +1,28 @@
 """Keeps looking at accepted and unknown jobs until each has come to its end."""
 
-from collections.abc import Callable
 from datetime import timedelta
 
 import anyio
 import httpx
 import sqlalchemy as sa
+from aiolimiter import AsyncLimiter
 from anyio.abc import TaskGroup
 
-from orchestrator.cloud.codes import cos_code_for
 from orchestrator.cloud.cos import CosClient
 from orchestrator.db import Database
 from orchestrator.errors import CloudRefusal, CredentialError
-from orchestrator.model import Code, JobState, Reaction, Scope, Stop
+from orchestrator.model import JobState
 from orchestrator.pace.news import News
-from orchestrator.pace.stops import Stops
 from orchestrator.settle.objects import Watched, reserve_due
 from orchestrator.settle.resolve import ResolvePolicy, resolve
 from orchestrator.settle.sight import Sight, VerifyMode
 from orchestrator.settle.verify import verify
 
 _AT_ONCE = 16
+_LOOKS_PER_SECOND = 40
+"""Jobs looked at in a second, however many are due: looks are billed, and the sender needs
+the processor too."""
+
 _LONGEST_IDLE = 1.0
 
 
@@ -31,7 +33,6 @@ class Watcher:
         wanted: which jobs, as a condition on the table of jobs.
         interval: time between looks at one job; ``None`` follows its age.
         actor: this process's instance.
-        tell: takes sentences for the user.
     """
 
     def __init__(
@@ -39,26 +40,23 @@ class Watcher:
         database: Database,
         cos: CosClient,
         sight: Sight,
-        stops: Stops,
         policy: ResolvePolicy,
         *,
         wanted: sa.ColumnElement[bool],
         interval: timedelta | None,
         actor: str,
         news: News,
-        tell: Callable[[str], None],
     ) -> None:
         self._database = database
         self._cos = cos
         self._sight = sight
-        self._stops = stops
         self._policy = policy
         self._wanted = wanted
         self._interval = interval
         self._actor = actor
         self._news = news
-        self._tell = tell
         self._looking: set[int] = set()
+        self._budget = AsyncLimiter(1, 1 / _LOOKS_PER_SECOND)
 
     async def run(self) -> None:
         """Looks until cancelled."""
@@ -87,12 +85,15 @@ class Watcher:
 
     async def _look_at(self, job: Watched) -> None:
         place = f"{job.region}/{job.bucket}"
+        await self._budget.acquire()
+        began = anyio.current_time()
         try:
             if await self._state_after_look(job) is not job.state:
                 self._news.spread()
             self._sight.saw(place)
         except CloudRefusal as refusal:
-            self._refused(place, cos_code_for(refusal), str(refusal))
+            if self._sight.refused(place, refusal, began):
+                self._news.spread()
         except (httpx.HTTPError, CredentialError):
             pass  # nothing was learned; the job is due again soon
         finally:
@@ -104,14 +105,3 @@ class Watcher:
         if job.state is JobState.UNKNOWN:
             return await resolve(self._database, self._cos, job, self._policy, self._actor)
         return await verify(self._database, self._cos, job, self._actor)
-
-    def _refused(self, place: str, code: Code, message: str) -> None:
-        if code.reaction is Reaction.RETRY or not self._sight.refused(place):
-            return
-        if self._sight.mode is VerifyMode.REQUIRED:
-            self._stops.active.append(Stop(Scope.BUCKET, place, code.name, message, code.remedy))
-        self._tell(
-            f"The bucket {place} may not be read ({message}): its exports are not verified, and "
-            f"what is unknown there stays unknown. {code.remedy}"
-        )
-        self._news.spread()

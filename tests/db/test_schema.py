@@ -103,12 +103,17 @@ async def test_a_store_of_another_version_is_left_alone(
 async def test_several_may_make_it_at_once(empty_url: str) -> None:
     """Processes that start together on a missing store all find it made."""
     opened = [Database(empty_url, SystemClock()) for _ in range(3)]
+
+    async def require(database: Database) -> None:
+        try:
+            await Schema(database).require(create=True)
+            assert await Schema(database).revision() == HEAD
+        finally:
+            await database.close()
+
     async with anyio.create_task_group() as tasks:
         for one in opened:
-            tasks.start_soon(lambda one=one: Schema(one).require(create=True))
-    for one in opened:
-        assert await Schema(one).revision() == HEAD
-        await one.close()
+            tasks.start_soon(require, one)
 
 
 async def test_a_password_is_not_told() -> None:

@@ -1,7 +1,7 @@
 """What the scenes of the flow are made of: orders, a store over a cloud, and its ledger's truth."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -107,6 +107,13 @@ def accepted(cloud: Simulator) -> Counter[str]:
 def once_each(image_ids: Iterable[str]) -> Counter[str]:
     """What `accepted` is when all went well."""
     return Counter(image_ids)
+
+
+async def until_kept(holds: Callable[[], Awaitable[bool]]) -> None:
+    """Returns when a condition on the store holds."""
+    with anyio.fail_after(20):
+        while not await holds():
+            await anyio.sleep(0.02)
 
 
 async def until(holds: Callable[[], bool]) -> None:

@@ -1,0 +1,90 @@
+"""Names without a tag: what lies there already is not ours, and nothing is sent twice."""
+
+import pytest
+
+from orchestrator.app import Orchestrator
+from orchestrator.model import JobState
+from orchestrator.simulator import BucketSettings, Delivery, Fault, Simulator
+
+from .scene import BUCKET, Store, accepted, drained, images, jobs_of, orders, ran, requests
+
+pytestmark = pytest.mark.anyio
+
+EXACT = orders(images(1), prefix="golden", exact_names=True)
+
+
+async def test_the_name_is_the_prefix_alone(orchestrator: Orchestrator, cloud: Simulator) -> None:
+    """Under exact names the prefix goes out as it was given, and the object is verified."""
+    result = await drained(orchestrator, EXACT)
+    assert result.counts[JobState.VERIFIED] == 1
+    assert requests(cloud)[0].prefixes == ("golden",)
+
+
+async def test_an_older_object_proves_nothing(store: Store, cloud: Simulator) -> None:
+    """An object that lay under the key before is not taken for the new export's."""
+    async with store(export_deadline=1) as orchestrator:
+        await drained(orchestrator, EXACT)
+        cloud.change(deliveries=(Delivery("never"),))
+        await orchestrator.enqueue(EXACT, again=True)
+        result = await ran(orchestrator)
+    assert (result.counts[JobState.VERIFIED], result.counts[JobState.FAILED]) == (0, 1)
+
+
+async def test_a_newer_object_over_an_older_one(
+    orchestrator: Orchestrator, cloud: Simulator
+) -> None:
+    """An export that replaces an older object is verified by what is new about it."""
+    await drained(orchestrator, EXACT)
+    await orchestrator.enqueue(EXACT, again=True)
+    result = await ran(orchestrator)
+    assert result.counts[JobState.VERIFIED] == 1
+    assert accepted(cloud) == {images(1)[0]: 2}
+    first, second = await jobs_of(orchestrator)
+    etags = [(await orchestrator.show(str(job.id))).objects[0]["etag"] for job in (first, second)]
+    assert etags[0] != etags[1]
+
+
+async def test_a_lost_answer_is_adopted(orchestrator: Orchestrator, cloud: Simulator) -> None:
+    """A lost export over an older object is found by its upload or its new ETag."""
+    await drained(orchestrator, EXACT)
+    cloud.set_faults(Fault("reset", action="ExportImages", after=True, times=1))
+    await orchestrator.enqueue(EXACT, again=True)
+    result = await ran(orchestrator)
+    assert result.counts[JobState.VERIFIED] == 1
+    assert len(requests(cloud)) == 2
+
+
+async def test_a_lost_request_is_never_sent_again(
+    orchestrator: Orchestrator, cloud: Simulator
+) -> None:
+    """Under an exact name no clean look proves enough: what was lost is left to a person."""
+    cloud.set_faults(Fault("reset", action="ExportImages", times=1))
+    result = await drained(orchestrator, EXACT)
+    assert result.counts[JobState.UNKNOWN] == 1
+    assert len(requests(cloud)) == 1
+    assert (await ran(orchestrator)).counts[JobState.UNKNOWN] == 1
+    assert len(requests(cloud)) == 1
+
+
+async def test_not_sent_before_the_bucket_was_looked_at(
+    orchestrator: Orchestrator, cloud: Simulator
+) -> None:
+    """While it cannot be seen what lies under the name, nothing is sent there."""
+    cloud.set_faults(Fault("gateway", action="HeadObject", times=1))
+    result = await drained(orchestrator, EXACT)
+    assert result.counts[JobState.VERIFIED] == 1
+    head, export = (
+        next(entry for entry in cloud.ledger if entry.action == action and not entry.fault)
+        for action in ("HeadObject", "ExportImages")
+    )
+    assert head.monotonic < export.monotonic
+
+
+async def test_exact_names_in_a_bucket_that_may_not_be_read(
+    orchestrator: Orchestrator, cloud: Simulator
+) -> None:
+    """Without the right to look an exact name comes to an end all the same: the run does not hang."""
+    cloud.change(buckets={BUCKET: BucketSettings(deny=("HeadObject",))})
+    result = await drained(orchestrator, EXACT)
+    assert result.counts[JobState.VERIFIED] == 0
+    assert len(requests(cloud)) <= 1

@@ -1,0 +1,105 @@
+"""An endpoint that cannot be reached, and is back after a while."""
+
+import socket
+from datetime import datetime
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+
+import anyio
+import pytest
+
+from orchestrator.app import Orchestrator
+from orchestrator.model import JobState
+from orchestrator.simulator import Duration, Refusal, Settings, Simulator, SimulatorOptions
+
+from .scene import (
+    accepted,
+    drained,
+    images,
+    jobs_of,
+    once_each,
+    orchestrator_at,
+    orders,
+    ran,
+    until,
+    until_kept,
+)
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def port() -> int:
+    """A port on which nobody listens."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        number: int = free.getsockname()[1]
+    return number
+
+
+def cloud_at(port: int, *codes: Refusal) -> Simulator:
+    """A cloud without limits on this port."""
+    settings = Settings(
+        cap=None, limits={}, duration=Duration(seconds=0.2), queue_delay=0.02, codes=codes
+    )
+    return Simulator(SimulatorOptions(port=port, settings=settings))
+
+
+async def test_an_endpoint_that_is_not_there_yet(port: int, tmp_path: Path) -> None:
+    """Begun while nothing answers, a run waits without spending an attempt, and then does all."""
+    said: list[str] = []
+    url = f"http://127.0.0.1:{port}"
+    async with orchestrator_at(url, tmp_path, tell=said.append) as orchestrator:
+        await orchestrator.enqueue(orders(images(12)))
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ran, orchestrator)
+            await until(lambda: len(said) > 0)
+            async with cloud_at(port) as cloud:
+                await until_kept(partial(all_verified, orchestrator, 12))
+        assert {job.attempts for job in await jobs_of(orchestrator)} == {1}
+    assert accepted(cloud) == once_each(images(12))
+    lost, found = (sentence for sentence in said if "reached" in sentence)
+    assert "cannot be reached" in lost
+    assert "again" in found
+
+
+async def test_one_request_at_a_time_finds_out(port: int, tmp_path: Path) -> None:
+    """In an outage one prober goes at a time; no attempt is spent, and each image is sent once."""
+    url = f"http://127.0.0.1:{port}"
+    async with orchestrator_at(url, tmp_path) as orchestrator:
+        async with cloud_at(port, Refusal("InvalidParameterValue.BucketNotFound")):
+            await drained(orchestrator, orders(images(12)))
+
+        async def probed_twice() -> bool:
+            return len(await probes(orchestrator)) >= 2
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ran, orchestrator)
+            await until_kept(probed_twice)
+            async with cloud_at(port) as cloud:
+                await until_kept(partial(all_verified, orchestrator, 12))
+        spans = await probes(orchestrator)
+        assert all(end <= begin for (_, end), (begin, _) in pairwise(spans))
+        assert {job.attempts for job in await jobs_of(orchestrator)} == {1}
+    assert accepted(cloud) == once_each(images(12))
+
+
+async def all_verified(orchestrator: Orchestrator, count: int) -> bool:
+    """Whether so many jobs are verified."""
+    return (await orchestrator.status()).counts[JobState.VERIFIED] == count
+
+
+async def probes(orchestrator: Orchestrator) -> list[tuple[datetime, datetime]]:
+    """When the requests left and failed that were sent after the outage was known."""
+    spans = []
+    for job in await jobs_of(orchestrator):
+        story = await orchestrator.show(str(job.id))
+        assert story is not None
+        spans += [
+            (attempt["claimed_at"], attempt["answered_at"])
+            for attempt in story.attempts
+            if attempt["code"] == "Client.ConnectError"
+        ]
+    known = min((end for _, end in spans), default=None)
+    return sorted(span for span in spans if known is not None and span[0] > known)

@@ -1,0 +1,23 @@
+"""A process of its own: it registers as an instance, says its name, and lives until it is told."""
+
+import sys
+
+import anyio
+
+from orchestrator.clock import SystemClock
+from orchestrator.db import Database
+from orchestrator.lease.owner import instance
+
+
+async def live(url: str) -> None:
+    """Holds an instance for as long as standard input stays open."""
+    database = Database(url, SystemClock())
+    async with instance(database) as name:
+        sys.stdout.write(f"{name}\n")
+        sys.stdout.flush()
+        await anyio.to_thread.run_sync(sys.stdin.read)
+    await database.close()
+
+
+if __name__ == "__main__":
+    anyio.run(live, sys.argv[1])

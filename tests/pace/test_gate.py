@@ -1,0 +1,259 @@
+"""The gate: the learned cap of a scope, and the one who looks whether it has grown."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+import anyio
+import pytest
+
+from orchestrator.db import Database
+from orchestrator.model import JobState, Lease
+from orchestrator.pace.gate import Gate, gates, known_regions, open_scope
+from tests.stores import (
+    BUSY,
+    CAPACITY,
+    DEADLINE,
+    LASTS,
+    PROFILE,
+    REGION,
+    acceptance,
+    change,
+    claimed,
+    job,
+    let_pass,
+    make_jobs,
+    now,
+    numbered,
+    refusal,
+    request,
+    scope,
+    set_scope,
+    settle,
+    try_claim,
+)
+
+pytestmark = pytest.mark.anyio
+
+LONGEST = 300.0
+
+
+async def gate(database: Database) -> Gate:
+    async with database.read() as connection:
+        (found,) = await gates(connection, PROFILE, await database.now(connection))
+        return found
+
+
+async def fill(database: Database, running: int, *, waiting: int) -> list[Lease]:
+    """So many exports run, and the vendor has refused one more."""
+    await make_jobs(database, numbered(running + waiting))
+    leases = [await claimed(database) for _ in range(running + 1)]
+    for task, lease in enumerate(leases[:-1], start=1):
+        await settle(database, lease, acceptance(task))
+    await settle(database, leases[-1], refusal(CAPACITY))
+    return leases[:-1]
+
+
+async def end(database: Database, lease: Lease) -> None:
+    """The export of this lease is seen in the bucket."""
+    await change(database, lease.job_id, state=JobState.VERIFIED)
+
+
+async def probe(database: Database) -> Lease:
+    """The next prober, when its time has come."""
+    await let_pass(database, seconds=LONGEST)
+    lease = await claimed(database)
+    assert lease.probe
+    return lease
+
+
+async def test_before_a_refusal_there_is_no_ceiling(database: Database) -> None:
+    """Everything may leave, until the vendor says that it is full."""
+    await make_jobs(database, numbered(5))
+    leases = [await claimed(database) for _ in range(5)]
+    found = await gate(database)
+    assert (found.ceiling, found.running, found.has_room) == (None, 5, True)
+    assert not any(lease.probe for lease in leases)
+
+
+async def test_a_refusal_sets_the_ceiling_to_what_runs(database: Database) -> None:
+    """What was refused waits without having spent an attempt, and so does the whole scope."""
+    await fill(database, 3, waiting=2)
+    found = await gate(database)
+    assert (found.ceiling, found.running, found.has_room) == (3, 3, False)
+    assert found.full_since is not None
+    assert await try_claim(database) is None
+
+
+async def test_refusals_at_once_leave_the_true_ceiling(database: Database) -> None:
+    """Of many in the air the last refusal counts right: those refused before it run no more."""
+    await make_jobs(database, numbered(8))
+    leases = [await claimed(database) for _ in range(8)]
+    await settle(database, leases[0], acceptance(1))
+    await settle(database, leases[1], refusal(CAPACITY))
+    assert (await gate(database)).ceiling == 7
+    for lease in leases[2:]:
+        await settle(database, lease, refusal(CAPACITY))
+    assert (await gate(database)).ceiling == 1
+
+
+async def test_refusals_of_several_processes_count_right(databases: Sequence[Database]) -> None:
+    """Transactions that record refusals at the same moment do not count one another as running."""
+    await make_jobs(databases[0], numbered(8))
+    leases = [await claimed(databases[0]) for _ in range(8)]
+    async with anyio.create_task_group() as tasks:
+        for position, lease in enumerate(leases):
+            tasks.start_soon(settle, databases[position % 4], lease, refusal(CAPACITY))
+    assert (await gate(databases[0])).ceiling == 0
+
+
+async def test_a_seen_end_frees_a_place_at_once(database: Database) -> None:
+    """One export less that runs is one more that may leave, without any probing."""
+    leases = await fill(database, 3, waiting=3)
+    await end(database, leases[0])
+    lease = await claimed(database)
+    assert not lease.probe
+    assert await try_claim(database) is None
+
+
+async def test_a_refused_request_spends_nothing(database: Database) -> None:
+    """Neither the first that meets the cap nor any prober has spent an attempt."""
+    await fill(database, 1, waiting=1)
+    prober = await probe(database)
+    await settle(database, prober, refusal(CAPACITY))
+    waiting = await job(database, prober.job_id)
+    assert (waiting.state, waiting.reason, waiting.spent) == (JobState.QUEUED, "capacity", 0)
+    assert (waiting.attempt, waiting.waits) == (2, 2)
+
+
+async def test_there_is_one_prober(database: Database) -> None:
+    """While one looks for a place, nobody else does."""
+    await fill(database, 2, waiting=3)
+    await probe(database)
+    assert (await gate(database)).probing
+    await let_pass(database, seconds=LASTS.total_seconds() - 1)
+    assert await try_claim(database) is None
+
+
+async def test_a_dead_prober_is_replaced(database: Database) -> None:
+    """The election ends with the prober's lease."""
+    await fill(database, 2, waiting=3)
+    first = await probe(database)
+    await let_pass(database, seconds=LASTS.total_seconds() + 1)
+    second = await claimed(database)
+    assert second.probe
+    assert second.job_id != first.job_id
+
+
+async def test_a_late_prober_does_not_end_anothers_election(database: Database) -> None:
+    """The answer of a prober that counted as dead leaves its successor the only one."""
+    await fill(database, 2, waiting=4)
+    first = await probe(database)
+    await let_pass(database, seconds=LASTS.total_seconds() + 1)
+    second = await claimed(database)
+    for outcome in (refusal(BUSY), refusal(CAPACITY)):
+        await settle(database, first, outcome)
+        assert (await scope(database)).probe_job == second.job_id
+        assert (await gate(database)).probing
+
+
+async def test_the_wait_between_probes_grows_to_its_longest(database: Database) -> None:
+    """Each refused probe doubles the wait, up to five minutes and no further."""
+    await fill(database, 1, waiting=1)
+    waits = []
+    for _ in range(12):
+        before = await now(database)
+        await settle(database, await probe(database), refusal(CAPACITY))
+        waits.append((await scope(database)).probe_at - before - _passed(database))
+    seconds = [wait.total_seconds() for wait in waits]
+    for misses, wait in enumerate(seconds, start=1):
+        whole = min(LONGEST, 2.0**misses)
+        assert whole / 2 - 1 <= wait <= whole + 1, misses
+
+
+def _passed(database: Database) -> timedelta:
+    """How far `probe` puts the store's clock forward; PostgreSQL's rows move instead."""
+    return timedelta(seconds=LONGEST) if database.is_sqlite else timedelta()
+
+
+async def test_an_accepted_probe_opens_the_gate_by_one(database: Database) -> None:
+    """The place that it found counts, and the next prober may leave at once."""
+    await fill(database, 2, waiting=3)
+    await settle(database, await probe(database), acceptance(3))
+    found = await gate(database)
+    assert (found.ceiling, found.running, found.full_since, found.probing) == (3, 3, None, False)
+    following = await claimed(database)
+    assert following.probe
+    await settle(database, following, acceptance(4))
+    assert (await gate(database)).ceiling == 4
+
+
+async def test_a_refusal_after_successes_closes_it_again(database: Database) -> None:
+    """The ceiling is what runs at the refusal, not what was once possible."""
+    leases = await fill(database, 3, waiting=3)
+    await end(database, leases[0])
+    await end(database, leases[1])
+    await settle(database, await claimed(database), refusal(CAPACITY))
+    assert (await gate(database)).ceiling == 1
+
+
+async def test_a_prober_that_found_nothing_out_changes_nothing(database: Database) -> None:
+    """An answer about the image says nothing about the cap: another probes at once."""
+    await fill(database, 2, waiting=3)
+    await settle(database, await probe(database), refusal(BUSY))
+    found = await gate(database)
+    assert (found.ceiling, found.probing) == (2, False)
+    assert (await claimed(database)).probe
+
+
+async def test_a_full_scope_holds_up_no_other(database: Database) -> None:
+    """The gate of one region is closed, that of another knows nothing of it."""
+    await fill(database, 2, waiting=2)
+    await make_jobs(database, [request(9, region="ap-tokyo")])
+    lease = await claimed(database)
+    assert (lease.order.region, lease.probe) == ("ap-tokyo", False)
+    assert await try_claim(database) is None
+
+
+async def test_what_was_learned_outlives_the_process(databases: Sequence[Database]) -> None:
+    """A new process finds the ceiling and the prober's time as they were."""
+    await fill(databases[0], 2, waiting=2)
+    known = await gate(databases[0])
+    await databases[0].close()
+    assert await gate(databases[1]) == known
+    assert known.ceiling == 2
+
+
+async def test_a_place_is_held_no_longer_than_its_deadline(database: Database) -> None:
+    """An export whose end was never seen does not keep its place for ever."""
+    await fill(database, 2, waiting=2)
+    await let_pass(database, seconds=DEADLINE.total_seconds() - 1)
+    assert (await gate(database)).running == 2
+    await let_pass(database, seconds=2)
+    assert (await gate(database)).running == 0
+    assert not (await claimed(database)).probe
+
+
+async def test_a_request_in_the_air_holds_a_place(database: Database) -> None:
+    """Sixteen workers together do not overshoot a known ceiling: the rows are counted in the claim."""
+    await make_jobs(database, numbered(20))
+    await set_scope(database, ceiling=7, probe_at=await now(database) + timedelta(hours=1))
+    taken: list[Lease] = []
+
+    async def take() -> None:
+        while (lease := await try_claim(database)) is not None:
+            taken.append(lease)
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(16):
+            tasks.start_soon(take)
+    assert len(taken) == 7
+
+
+async def test_the_regions_of_an_account_are_known(database: Database) -> None:
+    """Every region that ever had a job, once, and none of another account."""
+    for _ in range(2):
+        await make_jobs(database, [request(1), request(2, region="ap-tokyo")], again=True)
+    async with database.write() as connection:
+        await open_scope(connection, "somebody else", "ap-seoul")
+    async with database.read() as connection:
+        assert await known_regions(connection, PROFILE) == [REGION, "ap-tokyo"]

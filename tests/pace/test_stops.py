@@ -1,0 +1,95 @@
+"""When a refusal begins a stop, and what the stop holds up."""
+
+from datetime import timedelta
+
+import pytest
+
+from orchestrator.cloud.codes import code_for
+from orchestrator.model import Scope, Stop
+from orchestrator.pace.stops import Stops
+from tests.stores import NOON
+
+BUCKET_GONE = "InvalidParameterValue.BucketNotFound"
+CLOCK = "AuthFailure.SignatureExpire"
+TOKEN = "AuthFailure.TokenFailure"
+DENIED = "AuthFailure.UnauthorizedOperation"
+SECOND = timedelta(seconds=1)
+
+
+def stop(name: str, value: str = "x", message: str = "no") -> Stop:
+    code = code_for(name)
+    assert code.scope is not None
+    return Stop(code.scope, value, name, message, code.remedy)
+
+
+def hear(stops: Stops, name: str, *, claimed: float, heard: float, **fields: str) -> bool:
+    return stops.hear(
+        stop(name, **fields),
+        code_for(name),
+        claimed_at=NOON + claimed * SECOND,
+        now=NOON + heard * SECOND,
+    )
+
+
+def test_a_plain_refusal_stops_at_once() -> None:
+    """A missing bucket is missing for the next request too."""
+    stops = Stops()
+    assert hear(stops, BUCKET_GONE, claimed=0, heard=1)
+    assert stops.active == [stop(BUCKET_GONE)]
+
+
+@pytest.mark.parametrize("name", [CLOCK, TOKEN, DENIED])
+def test_what_may_be_mended_stops_the_second_time(name: str) -> None:
+    """Clock, token and a single image's policy get one more request, claimed after the first."""
+    stops = Stops()
+    assert not hear(stops, name, claimed=0, heard=1)
+    assert not hear(stops, name, claimed=0.5, heard=2)
+    assert stops.active == []
+    assert hear(stops, name, claimed=1.5, heard=3)
+    assert [held.code for held in stops.active] == [name]
+
+
+def test_an_acceptance_shows_that_it_was_mended() -> None:
+    """After something went through, the next refusal is a first one again."""
+    stops = Stops()
+    assert not hear(stops, CLOCK, claimed=0, heard=1)
+    stops.accepted()
+    assert not hear(stops, CLOCK, claimed=2, heard=3)
+    assert hear(stops, CLOCK, claimed=4, heard=5)
+
+
+def test_suspicions_are_apart() -> None:
+    """A wrong clock says nothing about the token."""
+    stops = Stops()
+    assert not hear(stops, CLOCK, claimed=0, heard=1)
+    assert not hear(stops, TOKEN, claimed=2, heard=3)
+
+
+def test_a_stop_begins_once() -> None:
+    """What is stopped already is not told again, in whatever words the vendor repeats it."""
+    stops = Stops()
+    assert hear(stops, BUCKET_GONE, claimed=0, heard=1, message="request 1: no such bucket")
+    assert not hear(stops, BUCKET_GONE, claimed=0, heard=2, message="request 2: no such bucket")
+    assert hear(stops, BUCKET_GONE, claimed=0, heard=3, value="another")
+    assert len(stops.active) == 2
+
+
+@pytest.mark.parametrize(
+    ("scope", "value", "holds"),
+    [
+        (Scope.CREDENTIAL, "default", True),
+        (Scope.ACCOUNT, "default", True),
+        (Scope.CLOCK, "default", True),
+        (Scope.ENDPOINT, "cvm.example", True),
+        (Scope.ENDPOINT, "other.example", False),
+        (Scope.REGION, "ap-tokyo", False),
+        (Scope.BUCKET, "ap-tokyo/b", False),
+        (Scope.ROLE, "Writer", False),
+    ],
+)
+def test_some_stops_hold_up_an_endpoint_whole(scope: Scope, value: str, holds: bool) -> None:
+    """Keys, account and clock concern everything; an endpoint itself; the rest only its own."""
+    stops = Stops()
+    assert not stops.holds_all("cvm.example")
+    stops.active.append(Stop(scope, value, "Code", "message", "remedy"))
+    assert stops.holds_all("cvm.example") is holds
