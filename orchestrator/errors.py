@@ -47,13 +47,19 @@ class RowFault:
 
 
 class ManifestError(UsageError):
-    """A manifest with faults; nothing of it was enqueued."""
+    """A manifest with faults; nothing of it was enqueued.
 
-    def __init__(self, source: str, faults: tuple[RowFault, ...]) -> None:
+    Args:
+        source: the manifest's name.
+        faults: all that were found.
+        in_rows: whether they concern single rows, which can be left out.
+    """
+
+    def __init__(self, source: str, faults: tuple[RowFault, ...], *, in_rows: bool = True) -> None:
         noun = "fault" if len(faults) == 1 else "faults"
+        skip = ", or take only the good ones with --skip-invalid" if in_rows else ""
         super().__init__(
-            f"{source}: {len(faults)} {noun}; nothing was enqueued.",
-            "Mend the lines, or take only the good ones with --skip-invalid.",
+            f"{source}: {len(faults)} {noun}; nothing was enqueued.", f"Mend the lines{skip}."
         )
         self.source = source
         self.faults = faults

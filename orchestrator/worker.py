@@ -27,7 +27,7 @@ from orchestrator.send.submit import submit
 from orchestrator.settle.clear import clear_to_send
 from orchestrator.settle.decide import decide
 from orchestrator.settle.record import record
-from orchestrator.settle.resolve import ResolvePolicy
+from orchestrator.settle.resolve import ResolvePolicy, left_to_a_person
 from orchestrator.settle.sight import Sight, VerifyMode
 from orchestrator.settle.watch import Watcher
 from orchestrator.show.status import anything_moves
@@ -193,11 +193,12 @@ class Worker:
         if self._plan.forever:
             return True
         everything = all(self._parts.traffic.stops.holds_all(host) for host in self._regions)
+        hopeless = left_to_a_person(self._plan.resolve, self._parts.database.clock.now())
         return await anything_moves(
             self._parts.database,
             self._mine(),
             sendable=sa.false() if everything and self._regions else self._permitted(),
-            visible=self.sight.visible(),
+            visible=self.sight.visible() & ~hopeless,
             within=self._plan.time_limit,
         )
 

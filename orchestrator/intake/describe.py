@@ -123,21 +123,23 @@ class Describer:
             )
             return {}
         if code.reaction is Reaction.FAIL:
-            return await self._ask_by_halves(refusal.code, region, images)
+            return await self._ask_without_unknown(refusal, region, images)
         outcome = Outcome(code, str(refusal), http_status=refusal.http_status)
         await self._learn(self._cvm.host(region), region, outcome, credential, asked_at)
         return None
 
-    async def _ask_by_halves(
-        self, code: str, region: str, images: Sequence[str]
+    async def _ask_without_unknown(
+        self, refusal: CloudRefusal, region: str, images: Sequence[str]
     ) -> dict[str, ImageFacts] | None:
-        """One unknown image fails the whole call: find it, and describe the others."""
-        if len(images) == 1 or "InvalidImageId" not in code:
+        """One unknown image fails the whole call: ask without those named, or else by halves."""
+        if len(images) == 1 or "InvalidImageId" not in refusal.code:
             return {}
+        rest = [image for image in images if image not in refusal.message]
         middle = len(images) // 2
+        parts = [images[:middle], images[middle:]] if len(rest) == len(images) else [rest]
         facts: dict[str, ImageFacts] = {}
-        for half in (images[:middle], images[middle:]):
-            found = await self._ask(region, half)
+        for part in filter(None, parts):
+            found = await self._ask(region, part)
             if found is None:
                 return None
             facts |= found

@@ -66,7 +66,7 @@ def read_manifest(
             intake.add(item)
         intake.refuse_emptiness()
     except UnreadableError as stop:
-        raise ManifestError(source, (*intake.faults, stop.fault)) from None
+        raise ManifestError(source, (*intake.faults, stop.fault), in_rows=False) from None
     return intake.result(source)
 
 
@@ -108,6 +108,7 @@ class _Intake:
         self._requests: list[ExportRequest] = []
         self._seen: dict[tuple[object, ...], str] = {}
         self._ignored: dict[str, None] = {}
+        self._missing: frozenset[str] = frozenset()
 
     def add(self, item: Header | Row | RowFault) -> None:
         """Takes what the manifest holds next."""
@@ -140,14 +141,18 @@ class _Intake:
         ]
         if not set(_IMAGE_COLUMNS) & set(header.columns):
             missing.insert(0, "image_id")
-        if missing:
-            *others, last = [fault_at(header.line, name, _missing(name)) for name in missing]
-            self.faults += others
+        if not missing:
+            return
+        *others, last = [fault_at(header.line, name, _missing(name)) for name in missing]
+        self.faults += others
+        if "image_id" in missing or self._skip_invalid:
             raise UnreadableError(last)
+        self.faults.append(last)
+        self._missing = frozenset(missing)
 
     def _take(self, row: Row) -> None:
         self._note_unknown(row.line, tuple(row.cells), row.within)
-        request = _request(self._template, row)
+        request = _request(self._template, row, self._missing)
         if isinstance(request, list):
             self.faults += request
         elif first := self._seen.get(identity := _identity(request)):
@@ -165,13 +170,18 @@ class _Intake:
             self.faults += [fault_at(line, name, unknown_column(name), within) for name in unknown]
 
 
-def _request(template: ExportRequest, row: Row) -> ExportRequest | list[RowFault]:
+def _request(
+    template: ExportRequest, row: Row, missing: frozenset[str]
+) -> ExportRequest | list[RowFault]:
+    """The row's request, or its faults; columns that the header lacks were told once, there."""
     values: dict[str, Any] = {}
     for column, rule in RULES.items():
         if not _left_out(raw := row.cells.get(column)):
             values[column] = rule(raw)
     images = [column for column in _IMAGE_COLUMNS if column in values]
-    required = [column for column in _REQUIRED if not getattr(template, column)]
+    required = [
+        column for column in _REQUIRED if column not in missing and not getattr(template, column)
+    ]
     problems = {
         **{column: _missing(column) for column in required if column not in values},
         **{column: value for column, value in values.items() if isinstance(value, Problem)},
@@ -181,7 +191,7 @@ def _request(template: ExportRequest, row: Row) -> ExportRequest | list[RowFault
     if not problems:
         values["image_ids"] = values.pop(images[0])
         request = dataclasses.replace(template, **values)
-        problem = domain(request.bucket, request.region)
+        problem = None if missing else domain(request.bucket, request.region)
         if problem is None:
             return request
         problems["bucket"] = problem

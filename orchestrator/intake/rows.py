@@ -114,6 +114,7 @@ def _csv_rows(lines: Iterator[str], line: int) -> Iterator[Header | Row | RowFau
         raise UnreadableError(first)
     header = _header(*first)
     yield header
+    _refuse_repeated_columns(header)
     for record in records:
         yield record if isinstance(record, RowFault) else _csv_row(header, *record)
 
@@ -150,10 +151,13 @@ def _header(line: int, names: list[str]) -> Header:
     if len(names) == 1 and re.search(r"[;\t|]", names[0]):
         remedy = "Save the manifest with commas."
         raise _stop(line, "the columns are not separated by commas.", remedy)
-    if twice := repeated(filter(None, names)):
-        problem = Problem("the column stands twice in the header.", "Remove one of the two.")
-        raise UnreadableError(fault_at(line, twice, problem))
     return Header(line, tuple(names))
+
+
+def _refuse_repeated_columns(header: Header) -> None:
+    if twice := repeated(filter(None, header.columns)):
+        problem = Problem("the column stands twice in the header.", "Remove one of the two.")
+        raise UnreadableError(fault_at(header.line, twice, problem))
 
 
 def _csv_row(header: Header, line: int, cells: list[str]) -> Row | RowFault:

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from orchestrator.db import Database
 from orchestrator.lease import owner
 from orchestrator.model import JobState
-from orchestrator.tables import attempts, jobs
+from orchestrator.tables import attempts, instances, jobs
 from orchestrator.transition import move
 
 SIGNATURE_LIFETIME = timedelta(seconds=330)
@@ -30,15 +30,22 @@ async def rescue(database: Database, me: str) -> int:
     async with database.write() as connection:
         now = await database.now(connection)
         held = await _held_by_others(connection, me)
-        gone = {
-            name for name in {row.owner for row in held} if owner.is_proven_gone(database, name)
-        }
+        others = {row.owner for row in held} | await _others_not_ended(connection, me)
+        gone = {name for name in others if owner.is_proven_gone(database, name)}
         for row in held:
             if row.owner in gone or row.expires_at <= now:
                 rescued += await _give_up(connection, row, me, now, gone=row.owner in gone)
+        this = instances.update().where(instances.c.id.in_(gone))
+        await connection.execute(this.values(ended_at=now))
     for name in gone:
         owner.forget(database, name)
     return rescued
+
+
+async def _others_not_ended(connection: AsyncConnection, me: str) -> set[str]:
+    """Instances that have not said goodbye, whether or not they hold a job."""
+    query = sa.select(instances.c.id).where(instances.c.ended_at.is_(None), instances.c.id != me)
+    return set((await connection.execute(query)).scalars())
 
 
 async def _held_by_others(connection: AsyncConnection, me: str) -> list[Any]:

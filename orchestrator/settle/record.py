@@ -36,7 +36,7 @@ async def record(
             await _keep_answer(connection, lease, outcome, now)
             changes = _changes(lease, outcome, decision, now, export_deadline)
             moved = await _settle(connection, lease, decision, changes, now)
-            if outcome.task_id is not None:
+            if outcome.code.reaction is Reaction.ACCEPT:
                 if not moved:
                     await _late_answer(connection, lease, outcome, changes, now)
                 await keep_cos_paths(connection, lease.job_id, outcome.cos_paths)

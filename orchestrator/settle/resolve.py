@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.cloud.cos import CosClient
@@ -107,3 +108,18 @@ async def _clean_look(
         details={"clean_since": job.clean_since.isoformat(), "attempts": job.spent},
     )
     return target if moved else job.state
+
+
+def left_to_a_person(policy: ResolvePolicy, now: datetime) -> sa.ColumnElement[bool]:
+    """Unknown jobs that only a late object can still settle, as a condition on the table of jobs.
+
+    Under an exact name they are never sent again by themselves; once the time of clean looks is
+    over they are looked at whenever they are due, and keep no run alive.
+    """
+    return sa.and_(
+        jobs.c.state == JobState.UNKNOWN,
+        jobs.c.exact_names,
+        jobs.c.clean_since.is_not(None),
+        jobs.c.clean_since <= now - policy.resend_after,
+        jobs.c.due_at > now,
+    )

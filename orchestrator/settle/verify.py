@@ -29,14 +29,20 @@ async def verify(database: Database, cos: CosClient, job: Watched, actor: str) -
         else:
             found.append(facts)
     is_whole = bool(found) and not missing
-    is_late = job.deadline_at is not None and job.deadline_at <= database.clock.now()
-    if not is_whole and not is_late:
+    if not is_whole and not await _is_late(database, job):
         return job.state
     async with database.write() as connection:
         now = await database.now(connection)
         if is_whole:
             return await _verified(connection, job, found, now, actor)
         return await _not_delivered(connection, job, found, missing, now, actor)
+
+
+async def _is_late(database: Database, job: Watched) -> bool:
+    if job.deadline_at is None:
+        return False
+    async with database.read() as connection:
+        return job.deadline_at <= await database.now(connection)
 
 
 async def _verified(

@@ -76,7 +76,7 @@ def test_the_readme_is_short() -> None:
 def test_the_files_that_contributing_names_exist() -> None:
     """The map leads to files that are there."""
     text = (ROOT / "CONTRIBUTING.md").read_text().split("## Decisions")[0]
-    named = [name for name in re.findall(r"`([\w/]+\.(?:py|toml))`", text)]
+    named: list[str] = re.findall(r"`([\w/]+\.(?:py|toml))`", text)
     missing = [
         name
         for name in named

@@ -66,9 +66,7 @@ async def test_a_stop(orchestrator: Orchestrator, cloud: Simulator) -> None:
     assert accepted(cloud) == once_each(images(40))
 
 
-async def test_a_stop_without_work_under_way(
-    orchestrator: Orchestrator, cloud: Simulator
-) -> None:
+async def test_a_stop_without_work_under_way(orchestrator: Orchestrator, cloud: Simulator) -> None:
     """A run that only waits, for ever if need be, ends as soon as it is told to."""
     stop = anyio.Event()
     async with anyio.create_task_group() as tasks:

@@ -184,7 +184,11 @@ async def test_a_request_is_never_repeated_by_the_transport(
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(ran, orchestrator)
         await until(lambda: len(requests(cloud)) >= 10)
-        assert max(
-            sum(entry.image_ids == (image,) for entry in requests(cloud)) for image in images(10)
-        ) == 1
+        assert (
+            max(
+                sum(entry.image_ids == (image,) for entry in requests(cloud))
+                for image in images(10)
+            )
+            == 1
+        )
     assert accepted(cloud) == once_each(images(10))

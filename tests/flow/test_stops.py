@@ -12,6 +12,7 @@ from orchestrator.simulator import (
     BucketSettings,
     Fault,
     ImageSettings,
+    Key,
     Refusal,
     Simulator,
 )
@@ -95,7 +96,7 @@ async def test_a_wrong_region_stops_only_itself(
     ],
 )
 async def test_a_wrong_key_stops_everything(
-    store: Store, cloud: Simulator, key: type[DEFAULT_KEY], code: str
+    store: Store, cloud: Simulator, key: Key, code: str
 ) -> None:
     """With keys that are refused nothing is accepted, few requests leave, and no job is spent."""
     async with store(environ=keys_of(key)) as orchestrator:
@@ -112,7 +113,9 @@ async def test_a_key_that_is_refused_in_the_middle(
     orchestrator: Orchestrator, cloud: Simulator
 ) -> None:
     """A key that dies under way stops the sending; what was accepted before is still verified."""
-    cloud.change(codes=(Refusal("AuthFailure.SecretIdNotFound", images=tuple(images(1, first=20))),))
+    cloud.change(
+        codes=(Refusal("AuthFailure.SecretIdNotFound", images=tuple(images(1, first=20))),)
+    )
     result = await drained(orchestrator, orders(images(60)))
     assert [stop.scope for stop in result.blocked] == [Scope.CREDENTIAL]
     assert result.counts[JobState.VERIFIED] == sum(accepted(cloud).values())
@@ -158,7 +161,7 @@ async def test_no_keys_at_all(store: Store, cloud: Simulator) -> None:
     """With work to do and no keys the run says so before anything is sent."""
     async with store(environ={}) as orchestrator:
         await orchestrator.enqueue(orders(images(1)))
-        with pytest.raises(CredentialError, match="TENCENTCLOUD_SECRET_ID|No Tencent Cloud keys"):
+        with pytest.raises(CredentialError, match="No Tencent Cloud keys"):
             await orchestrator.run()
         assert await states_of(orchestrator) == {JobState.QUEUED: 1}
     assert not cloud.ledger

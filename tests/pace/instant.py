@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 _Result = TypeVar("_Result")
 
+_MOMENT = 1e-9
+
 
 class _JumpingSelector(selectors.DefaultSelector):
     """Puts the clock forward where another selector would sleep."""
@@ -14,8 +16,8 @@ class _JumpingSelector(selectors.DefaultSelector):
     elapsed = 0.0
 
     def select(self, timeout: float | None = None) -> Any:
-        """What is ready now; the time until then has passed."""
-        self.elapsed += timeout or 0.0
+        """What is ready now; the time until then has passed, and a moment that looking takes."""
+        self.elapsed += (timeout or 0.0) + _MOMENT
         return super().select(0)
 
 

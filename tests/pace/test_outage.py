@@ -24,7 +24,9 @@ async def passes(outage: Outage, count: int, within: float) -> list[float]:
 
 def test_a_reachable_endpoint_holds_nobody_up() -> None:
     """Before anything is lost, everyone passes at once."""
-    assert in_no_time(lambda: passes(Outage(), 10, 1)) == [0.0] * 10
+    times = in_no_time(lambda: passes(Outage(), 10, 1))
+    assert len(times) == 10
+    assert max(times) < 0.001
 
 
 def test_one_request_at_a_time_finds_out() -> None:

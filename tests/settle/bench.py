@@ -1,0 +1,104 @@
+"""A store beside a cloud: what the tests of settling work at."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.cloud.cos import CosClient
+from orchestrator.cloud.credentials import Credential
+from orchestrator.cloud.cvm import CvmClient
+from orchestrator.cloud.signing import ServerClock
+from orchestrator.db import Database
+from orchestrator.model import ExportOrder, ImageFormat, Lease, Outcome
+from orchestrator.pace.stops import Stops
+from orchestrator.send.outcome import outcome_of_reply
+from orchestrator.settle.objects import Watched, watched
+from orchestrator.settle.sight import Sight, VerifyMode
+from orchestrator.simulator import DEFAULT_KEY, BucketSettings, Simulator
+from tests.stores import BUCKET, REGION, job
+
+KEYS = Credential(DEFAULT_KEY.secret_id, DEFAULT_KEY.secret_key)
+
+_ENDED = 201.0
+
+
+@dataclass
+class HeldKeys:
+    """A source that gives the keys it was given."""
+
+    credential: Credential
+
+    async def current(self) -> Credential:
+        """What it was given."""
+        return self.credential
+
+    async def renew(self) -> Credential:
+        """What it was given, again."""
+        return self.credential
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A store and a cloud."""
+
+    database: Database
+    simulator: Simulator
+    cvm: CvmClient
+    cos: CosClient
+    clock: ServerClock
+
+    async def send(self, lease: Lease) -> Outcome:
+        """Sends what a lease orders; nothing is recorded."""
+        return await self.export(lease.order)
+
+    async def export_unseen(self, job_id: int) -> None:
+        """Exports what a job would, as a request whose answer was lost has done."""
+        row = await job(self.database, job_id)
+        await self.export(
+            ExportOrder(
+                row.region,
+                tuple(row.image_ids),
+                row.bucket,
+                ImageFormat(row.format),
+                row.object_prefix,
+                row.only_root_disk,
+                None,
+            )
+        )
+
+    async def export(self, order: ExportOrder) -> Outcome:
+        """The outcome of one ExportImages."""
+        reply = await self.cvm.export_images(order, signed_at=self.clock.now(), credential=KEYS)
+        return outcome_of_reply(reply)
+
+    def end_exports(self) -> None:
+        """Lets every export come to its end: the objects are there."""
+        self.simulator.change(skew=self.simulator.settings.skew + _ENDED)
+
+    async def watched(self, job_id: int) -> Watched:
+        """The job as a look sees it."""
+        async with self.database.read() as connection:
+            return await watched(connection, job_id)
+
+    def looks(self) -> list[str]:
+        """The actions of all looks so far."""
+        return [entry.action for entry in self.simulator.ledger if entry.service == "cos"]
+
+    def deny(self, *actions: str) -> None:
+        """Closes the bucket to some kinds of look; without any it is open again."""
+        self.simulator.change(buckets={BUCKET: BucketSettings(deny=actions)})
+
+
+def sight(mode: VerifyMode = VerifyMode.AUTO, *, blind: bool = False) -> Sight:
+    """What may be looked at; blind, the bucket of the tests may not."""
+    made = Sight(mode, Stops(), _tell)
+    if blind:
+        made.blind.add(f"{REGION}/{BUCKET}")
+    return made
+
+
+def _tell(_sentence: str) -> None: ...
+
+
+def evidence(event: Any, name: str) -> list[str]:
+    """The keys that an event tells of."""
+    return [entry if isinstance(entry, str) else entry["key"] for entry in event.details[name]]

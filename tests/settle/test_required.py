@@ -1,0 +1,61 @@
+"""Which objects must be there before a job counts as verified."""
+
+import pytest
+
+from orchestrator.model import JobState
+from orchestrator.settle.objects import Watched, WatchedKey
+from tests.stores import BUCKET, PROFILE, REGION
+
+NAMED = WatchedKey("named", expected=False, cos_path="/named")
+BOTH = WatchedKey("both", expected=True, cos_path="/both")
+EXPECTED = WatchedKey("expected", expected=True)
+
+
+def job(keys: tuple[WatchedKey, ...], *, images: int, adopted: bool) -> Watched:
+    return Watched(
+        job_id=1,
+        attempt=1,
+        state=JobState.ACCEPTED,
+        profile=PROFILE,
+        region=REGION,
+        bucket=BUCKET,
+        object_prefix="tag",
+        exact_names=False,
+        images=images,
+        adopted=adopted,
+        spent=1,
+        clean_since=None,
+        fenced_until=None,
+        deadline_at=None,
+        keys=keys,
+    )
+
+
+@pytest.mark.parametrize(
+    ("images", "adopted", "keys", "required"),
+    [
+        (1, False, (NAMED, BOTH, EXPECTED), (NAMED, BOTH)),
+        (1, False, (NAMED,), (NAMED,)),
+        (2, False, (NAMED, BOTH, EXPECTED), (NAMED, BOTH, EXPECTED)),
+        (2, False, (NAMED,), (NAMED,)),
+        (1, True, (BOTH, EXPECTED), (BOTH, EXPECTED)),
+        (2, True, (BOTH, EXPECTED), (BOTH, EXPECTED)),
+        (1, True, (NAMED,), ()),
+        (2, True, (NAMED,), ()),
+    ],
+    ids=[
+        "one image: the vendor's list",
+        "one image, not described",
+        "several images: what was expected too",
+        "several images, not described",
+        "found in the bucket: what was expected too",
+        "several found in the bucket",
+        "found, and nothing was expected",
+        "several found, and nothing was expected",
+    ],
+)
+def test_the_vendors_list_counts_where_it_is_whole(
+    images: int, adopted: bool, keys: tuple[WatchedKey, ...], required: tuple[WatchedKey, ...]
+) -> None:
+    """A list from the vendor speaks for one image; what was found in a bucket may lack some."""
+    assert job(keys, images=images, adopted=adopted).required == required
