@@ -64,7 +64,7 @@ class Reaction(StrEnum):
 
     ACCEPT = "accept"
     """The export runs."""
-    PASS = "pass"
+    DRY_RUN = "dry run"
     """A dry run would have succeeded."""
     RETRY = "retry"
     """Send again after a back-off; spends an attempt."""

@@ -194,11 +194,12 @@ class Worker:
             return True
         everything = all(self._parts.traffic.stops.holds_all(host) for host in self._regions)
         hopeless = left_to_a_person(self._plan.resolve, self._parts.database.clock.now())
+        visible = self.sight.visible() & ~hopeless
         return await anything_moves(
             self._parts.database,
             self._mine(),
             sendable=sa.false() if everything and self._regions else self._permitted(),
-            visible=self.sight.visible() & ~hopeless,
+            visible=visible if self._parts.traffic.has_keys else sa.false(),
             within=self._plan.time_limit,
         )
 

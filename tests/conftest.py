@@ -15,7 +15,9 @@ import sqlalchemy as sa
 
 from orchestrator.clock import SystemClock
 from orchestrator.db import Database, Schema
+from orchestrator.tables import metadata
 
+from .bench import Bench, bench_at
 from .stores import FakeClock
 
 _USERS = ("postgres", "root", getpass.getuser())
@@ -62,6 +64,16 @@ async def sqlite(sqlite_url: str, clock: FakeClock, anyio_backend: str) -> Async
     await opened.close()
 
 
+@pytest.fixture
+async def bench(database: Database, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
+    """A store beside a cloud in which uploads begin at once and end after 200 s of its clock."""
+    for name in ("http_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    async with bench_at(database) as made:
+        yield made
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest) -> str:
     """URL of a store with all tables, once on each kind of database."""
@@ -75,7 +87,7 @@ def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     if request.param == "sqlite":
         yield f"sqlite+aiosqlite:///{tmp_path / 'new.db'}"
         return
-    with _fresh_database(request.getfixturevalue("postgresql_server"), "template1") as url:
+    with _fresh_database(request.getfixturevalue("postgresql_server")) as url:
         yield _text(url)
 
 
@@ -86,10 +98,17 @@ def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def postgresql_url(postgresql_server: sa.URL, postgresql_template: str) -> Iterator[str]:
-    """URL of a PostgreSQL database with all tables, gone when the test ends."""
-    with _fresh_database(postgresql_server, postgresql_template) as url:
-        yield _text(url)
+def postgresql_url(postgresql_store: sa.URL) -> str:
+    """URL of a PostgreSQL database with all tables, and nothing in them."""
+    _administer(
+        postgresql_store,
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid();"
+        " ALTER TABLE events DISABLE TRIGGER USER;"
+        f" TRUNCATE {', '.join(metadata.tables)} RESTART IDENTITY;"
+        " ALTER TABLE events ENABLE TRIGGER USER",
+    )
+    return _text(postgresql_store)
 
 
 @pytest.fixture(scope="session")
@@ -101,11 +120,11 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def postgresql_template(postgresql_server: sa.URL) -> Iterator[str]:
-    """The name of a PostgreSQL database with all tables, to be copied."""
-    with _fresh_database(postgresql_server, "template1") as url:
+def postgresql_store(postgresql_server: sa.URL) -> Iterator[sa.URL]:
+    """A PostgreSQL database with all tables, gone when the tests end."""
+    with _fresh_database(postgresql_server) as url:
         anyio.run(_make_tables, _text(url))
-        yield url.database or ""
+        yield url
 
 
 @pytest.fixture(scope="session")
@@ -123,9 +142,9 @@ def postgresql_server() -> sa.URL:
 
 
 @contextmanager
-def _fresh_database(server: sa.URL, template: str) -> Iterator[sa.URL]:
+def _fresh_database(server: sa.URL) -> Iterator[sa.URL]:
     name = f"orchestrator_test_{secrets.token_hex(6)}"
-    _administer(server, f"CREATE DATABASE {name} TEMPLATE {template}")
+    _administer(server, f"CREATE DATABASE {name}")
     try:
         yield server.set(database=name)
     finally:

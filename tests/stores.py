@@ -1,6 +1,6 @@
 """Jobs for tests, made by the program's own ways, and a way to let time pass over them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -70,12 +70,14 @@ async def make_jobs(
     before = await _last_id(database)
     given = [request()] if requests is None else requests
     await enqueue(database, given, profile=PROFILE, batch=batch, again=again, actor=ME)
-    async with database.read() as connection:
+    async with database.write() as connection:
+        moment = await database.now(connection)
         query = sa.select(jobs.c.id).where(jobs.c.id > before).order_by(jobs.c.id)
         ids = list((await connection.execute(query)).scalars())
-    for position, job_id in enumerate(ids if described else ()):
-        size = sizes[position] if sizes else 50
-        await change(database, job_id, described_at=await now(database), size_gib=size)
+        for position, job_id in enumerate(ids if described else ()):
+            size = sizes[position] if sizes else 50
+            this = jobs.update().where(jobs.c.id == job_id)
+            await connection.execute(this.values(described_at=moment, size_gib=size))
     return ids
 
 
@@ -213,8 +215,3 @@ async def settle(database: Database, lease: Lease, outcome: Outcome) -> None:
     """Decides and records an outcome, as the worker does."""
     decision = decide(lease, outcome, max_attempts=5, chance=0.0)
     await record(database, lease, outcome, decision, DEADLINE)
-
-
-def by_name(columns: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    """Some of the columns."""
-    return {name: columns[name] for name in names}

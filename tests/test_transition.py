@@ -1,6 +1,7 @@
 """The one writer of states keeps to the transition table, and to its fence."""
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -100,7 +101,8 @@ async def test_only_what_has_ended_has_an_end(database: Database) -> None:
 async def test_a_move_is_undone_with_its_transaction(database: Database) -> None:
     """State and event come together or not at all."""
     job_id = await make_job(database)
-    with pytest.raises(sa.exc.IntegrityError):
+
+    async def move_and_fail() -> None:
         async with database.write() as connection:
             await move(
                 connection,
@@ -115,13 +117,16 @@ async def test_a_move_is_undone_with_its_transaction(database: Database) -> None
             )
             assert await state_of(connection, job_id) is JobState.CANCELLED
             await connection.execute(jobs.insert().values(id=job_id))
+
+    with pytest.raises(sa.exc.IntegrityError):
+        await move_and_fail()
     assert (await job(database, job_id)).state == JobState.QUEUED
     assert await kinds(database, job_id) == ["enqueued"]
 
 
 async def test_the_database_itself_knows_the_states(database: Database) -> None:
     """Whoever writes past the guard meets the table's own rules."""
-    wrong = [
+    wrong: list[dict[str, Any]] = [
         {"state": "sent"},
         {"format": "TAR"},
         {"state": JobState.SENDING, "owner": None},
@@ -142,7 +147,11 @@ async def test_the_database_itself_knows_the_states(database: Database) -> None:
 async def test_what_has_happened_stays(database: Database, statement: sa.Executable) -> None:
     """No statement changes an event, takes it away, or takes its job away."""
     job_id = await make_job(database)
-    with pytest.raises(sa.exc.DBAPIError, match=r"append-only|(?i:foreign key)"):
+
+    async def execute() -> None:
         async with database.write() as connection:
             await connection.execute(statement)
+
+    with pytest.raises(sa.exc.DBAPIError, match=r"append-only|(?i:foreign key)"):
+        await execute()
     assert await kinds(database, job_id) == ["enqueued"]

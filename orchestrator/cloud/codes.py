@@ -194,7 +194,7 @@ _EXPORT: _Table = {
         ),
         "ServiceUnavailable": "Wait: the service is down; the bucket is searched when it is back.",
     },
-    (Reaction.PASS, _NO, None): {
+    (Reaction.DRY_RUN, _NO, None): {
         "DryRunOperation": "Nothing to do: the same request in earnest would be accepted.",
     },
     (Reaction.FAIL, _NO, None): {

@@ -103,6 +103,15 @@ async def _transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
             await connection.close()
 
 
+async def lock_out_others(connection: AsyncConnection) -> None:
+    """Until this transaction ends, whoever asks for the same waits, as SQLite's writers always do.
+
+    For what looks first and inserts afterwards: the tables themselves, or jobs that are new.
+    """
+    if connection.dialect.name == "postgresql":
+        await connection.execute(sa.text("SELECT pg_advisory_xact_lock(hashtext('orchestrator'))"))
+
+
 def describe_url(url: str) -> str:
     """The store's name for a person: the file's path, or the URL without its password."""
     parsed = sa.make_url(url)

@@ -4,9 +4,8 @@ from pathlib import Path
 from typing import Final
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchestrator.db.engine import Database, describe_url
+from orchestrator.db.engine import Database, describe_url, lock_out_others
 from orchestrator.errors import StoreError
 
 HEAD: Final = "0001"
@@ -66,7 +65,7 @@ class Schema:
         if revision is not None and revision > HEAD:
             raise self._too_new(revision)
         async with self._database.write() as connection:
-            await _lock_out_others(connection)
+            await lock_out_others(connection)
             await connection.run_sync(_run_migrations)
 
     def _too_new(self, revision: str) -> StoreError:
@@ -78,12 +77,6 @@ class Schema:
 
 def _has_table(connection: sa.Connection, name: str) -> bool:
     return sa.inspect(connection).has_table(name)
-
-
-async def _lock_out_others(connection: AsyncConnection) -> None:
-    """PostgreSQL lets two processes create the tables at once; SQLite's write lock does not."""
-    if connection.dialect.name == "postgresql":
-        await connection.execute(sa.text("SELECT pg_advisory_xact_lock(hashtext('orchestrator'))"))
 
 
 def _run_migrations(connection: sa.Connection) -> None:

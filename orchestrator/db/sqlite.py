@@ -88,6 +88,7 @@ def _pragmas() -> Iterator[str]:
     yield "journal_mode = WAL"
     yield "synchronous = FULL"  # a lost commit would be a lost TaskId
     yield "foreign_keys = ON"
+    yield "case_sensitive_like = ON"  # as in PostgreSQL, and as plain comparisons are
     if sys.platform == "darwin":
         yield "fullfsync = ON"
     if has_wal_reset_race():

@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchestrator.db import Database
+from orchestrator.db import Database, lock_out_others
 from orchestrator.model import LIVING, EnqueueResult, ExportRequest, JobState
 from orchestrator.pace.gate import open_scope
 from orchestrator.tables import events, job_images, jobs
@@ -42,6 +42,7 @@ async def enqueue(
     """
     added = duplicates = 0
     async with database.write() as connection:
+        await lock_out_others(connection)
         now = await database.now(connection)
         batch = batch or f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
         for chunk in _chunks(requests):

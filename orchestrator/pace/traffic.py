@@ -56,6 +56,11 @@ class Traffic:
         """Gives a permit back: there was nothing to send with it."""
         self._outages[host].unused()
 
+    @property
+    def has_keys(self) -> bool:
+        """Whether there are keys to sign with: without any, no bucket can be looked into either."""
+        return all(stop.code != NO_KEYS for stop in self.stops.active)
+
     async def credential(self) -> Credential | None:
         """The keys to sign with; ``None`` when they are gone, which stops the account."""
         try:

@@ -41,7 +41,7 @@ def decide(lease: Lease, outcome: Outcome, *, max_attempts: int, chance: float) 
             stop = outcome.code.scope
             wait = backoff(lease.waits, chance)
             return _queued(f"stopped: {stop}", doubted=doubted, delay=wait, stop=stop)
-        case Reaction.FAIL | Reaction.PASS:
+        case Reaction.FAIL | Reaction.DRY_RUN:
             return Decision(JobState.FAILED, "refused", spends=True, doubted=doubted)
 
 

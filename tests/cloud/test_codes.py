@@ -171,7 +171,7 @@ def test_limits_are_told_apart_by_the_whole_code(name: str, reaction: Reaction) 
         ("InvalidParameterValue.InvalidImageState", Reaction.BUSY, None),
         ("MutexOperation.TaskRunning", Reaction.BUSY, None),
         ("InternalError", Reaction.RECONCILE, None),
-        ("DryRunOperation", Reaction.PASS, None),
+        ("DryRunOperation", Reaction.DRY_RUN, None),
     ],
 )
 def test_codes_call_for_what_they_mean(name: str, reaction: Reaction, scope: Scope | None) -> None:

@@ -42,7 +42,9 @@ def differences(connection: sa.Connection) -> list[object]:
     options = {"compare_type": True, "include_object": is_comparable}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*ix_jobs_claim", sa.exc.SAWarning)
-        return list(compare_metadata(MigrationContext.configure(connection, opts=options), metadata))
+        return list(
+            compare_metadata(MigrationContext.configure(connection, opts=options), metadata)
+        )
 
 
 async def test_the_migrated_tables_are_the_declared_ones(database: Database) -> None:
@@ -90,14 +92,15 @@ async def test_a_missing_store_is_made(empty: Database) -> None:
     [("0000", "older", "orchestrator db upgrade"), ("9999", "newer", "or a later one")],
 )
 async def test_a_store_of_another_version_is_left_alone(
-    database: Database, revision: str, kind: str, remedy: str, create: bool
+    empty: Database, revision: str, kind: str, remedy: str, create: bool
 ) -> None:
     """An older or newer store is named as such, with what to do, and is not touched."""
-    await mark(database, revision)
+    await Schema(empty).require(create=True)
+    await mark(empty, revision)
     with pytest.raises(StoreError, match=f"is of an? {kind} version") as caught:
-        await Schema(database).require(create=create)
+        await Schema(empty).require(create=create)
     assert remedy in caught.value.remedy
-    assert await Schema(database).revision() == revision
+    assert await Schema(empty).revision() == revision
 
 
 async def test_several_may_make_it_at_once(empty_url: str) -> None:

@@ -63,16 +63,16 @@ async def test_a_learned_ceiling_outlives_the_run(store: Store, cloud: Simulator
 
 async def test_a_cap_that_moves_while_running(orchestrator: Orchestrator, cloud: Simulator) -> None:
     """A cap that falls is met with fewer exports at once, and one that rises with more."""
-    cloud.change(cap=6, duration=Duration(seconds=0.4))
-    await orchestrator.enqueue(orders(images(40)))
+    cloud.change(cap=6, duration=Duration(seconds=0.3))
+    await orchestrator.enqueue(orders(images(24)))
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(ran, orchestrator)
-        await until(lambda: len(cloud.exports) >= 10)
+        await until(lambda: len(cloud.exports) >= 8)
         cloud.change(cap=2)
-        await until(lambda: len(cloud.exports) >= 16)
+        await until(lambda: len(cloud.exports) >= 12)
         cloud.change(cap=30)
-    assert accepted(cloud) == once_each(images(40))
-    assert await states_of(orchestrator) == {JobState.VERIFIED: 40}
+    assert accepted(cloud) == once_each(images(24))
+    assert await states_of(orchestrator) == {JobState.VERIFIED: 24}
     assert {job.attempts for job in await jobs_of(orchestrator)} == {1}
     assert ((await orchestrator.status()).scopes[0].gate.ceiling or 0) > 2
 
@@ -101,26 +101,26 @@ async def test_places_that_a_neighbour_frees(store: Store, cloud: Simulator) -> 
     """Where others hold every place, one prober waits for them, and all goes on when they end."""
     cloud.change(cap=5, occupied=5)
     async with store(concurrency=1) as orchestrator, anyio.create_task_group() as tasks:
-        await orchestrator.enqueue(orders(images(20)))
+        await orchestrator.enqueue(orders(images(8)))
         tasks.start_soon(ran, orchestrator)
         await until(lambda: refusals(cloud) >= 2)
         cloud.change(occupied=0)
-        await until(lambda: accepted(cloud) == once_each(images(20)))
+        await until(lambda: accepted(cloud) == once_each(images(8)))
     async with store() as orchestrator:
         assert {job.attempts for job in await jobs_of(orchestrator)} == {1}
-        assert await states_of(orchestrator) == {JobState.VERIFIED: 20}
+        assert await states_of(orchestrator) == {JobState.VERIFIED: 8}
 
 
 async def test_places_are_found_without_a_look_into_the_bucket(
     store: Store, cloud: Simulator
 ) -> None:
     """With verification off no end is seen, and probes alone bring every image through."""
-    cloud.change(cap=4)
+    cloud.change(cap=3)
     async with store(verify="off") as orchestrator:
-        result = await drained(orchestrator, orders(images(12)))
-    assert result.counts[JobState.ACCEPTED] == 12
+        result = await drained(orchestrator, orders(images(8)))
+    assert result.counts[JobState.ACCEPTED] == 8
     assert result.left == 0
-    assert accepted(cloud) == once_each(images(12))
+    assert accepted(cloud) == once_each(images(8))
 
 
 async def test_a_busy_image_waits(orchestrator: Orchestrator, cloud: Simulator) -> None:
@@ -130,7 +130,7 @@ async def test_a_busy_image_waits(orchestrator: Orchestrator, cloud: Simulator) 
     await orchestrator.enqueue(orders([busy, free]))
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(ran, orchestrator)
-        await until(lambda: len(requests(cloud)) >= 3)
+        await until(lambda: len(requests(cloud)) >= 2)
         cloud.change(images={})
     (held, _) = await jobs_of(orchestrator)
     assert held.state is JobState.VERIFIED

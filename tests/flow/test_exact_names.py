@@ -84,24 +84,12 @@ async def test_a_lost_request_is_never_sent_again(
     assert len(requests(cloud)) == 1
 
 
-async def test_not_sent_before_the_bucket_was_looked_at(
-    orchestrator: Orchestrator, cloud: Simulator
-) -> None:
-    """While it cannot be seen what lies under the name, nothing is sent there."""
-    cloud.set_faults(Fault("gateway", action="HeadObject", times=1))
-    result = await drained(orchestrator, EXACT)
-    assert result.counts[JobState.VERIFIED] == 1
-    head, export = (
-        next(entry for entry in cloud.ledger if entry.action == action and not entry.fault)
-        for action in ("HeadObject", "ExportImages")
-    )
-    assert head.monotonic < export.monotonic
-
-
 async def test_a_bucket_that_may_not_be_read(store: Store, cloud: Simulator) -> None:
-    """Where no look is allowed exact names are sent without one, and rest on accepted."""
+    """Exact names are sent unlooked-at only once no look is allowed, and rest on accepted."""
     cloud.change(buckets={BUCKET: BucketSettings(deny=("HeadObject",))})
     async with store(concurrency=1) as orchestrator:
         result = await drained(orchestrator, orders(images(3), exact_names=True))
     assert (result.counts[JobState.ACCEPTED], result.left) == (3, 0)
     assert accepted(cloud) == once_each(images(3))
+    refused = requests(cloud, "HeadObject")[2]
+    assert refused.monotonic < requests(cloud)[0].monotonic

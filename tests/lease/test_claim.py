@@ -17,7 +17,6 @@ from tests.stores import (
     BUCKET,
     LASTS,
     ME,
-    PROFILE,
     REGION,
     change,
     claimed,
@@ -57,7 +56,9 @@ async def test_the_order_is_priority_then_size_then_age(database: Database) -> N
 async def test_the_claim_is_the_intent_made_durable(database: Database) -> None:
     """Owner, attempt, expiry and signing time are kept before anything is sent."""
     moment = await now(database)
-    asked = request(7, prefix="web", only_root_disk=True, role_name="Writer", format=ImageFormat.VHD)
+    asked = request(
+        7, prefix="web", only_root_disk=True, role_name="Writer", format=ImageFormat.VHD
+    )
     (job_id,) = await make_jobs(database, [asked])
     signed_at = moment + timedelta(minutes=3)
     lease = await claim(database, ME, wanted(), signed_at=signed_at, lasts=LASTS)

@@ -87,7 +87,7 @@ async def test_an_instance_that_ends_by_an_exception_is_gone(sqlite: Database) -
 
 
 async def test_what_a_dead_process_held_is_rescued_at_once(sqlite: Database) -> None:
-    """A free lock proves that nothing of it can still leave: no lease and no fence is waited for."""
+    """A free lock proves that nothing of it can still leave: there is nothing to wait for."""
     async with another_process(sqlite) as (name, process):
         held, other = await make_jobs(sqlite, numbered(2))
         await claimed(sqlite, owner=name)
@@ -136,7 +136,7 @@ async def test_an_expired_lease_is_rescued_behind_a_fence(database: Database) ->
 
 
 async def test_a_living_owner_loses_what_it_holds_too_long(sqlite: Database) -> None:
-    """A process that sleeps behind its lock loses the job at the lease's end, and keeps its lock."""
+    """A process that sleeps behind its lock loses the job at the lease's end, not its lock."""
     async with another_process(sqlite) as (name, _):
         (job_id,) = await make_jobs(sqlite)
         await claimed(sqlite, owner=name)

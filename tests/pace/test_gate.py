@@ -234,7 +234,7 @@ async def test_a_place_is_held_no_longer_than_its_deadline(database: Database) -
 
 
 async def test_a_request_in_the_air_holds_a_place(database: Database) -> None:
-    """Sixteen workers together do not overshoot a known ceiling: the rows are counted in the claim."""
+    """Sixteen workers together do not overshoot a ceiling: the rows are counted in the claim."""
     await make_jobs(database, numbered(20))
     await set_scope(database, ceiling=7, probe_at=await now(database) + timedelta(hours=1))
     taken: list[Lease] = []

@@ -44,7 +44,7 @@ def decided(lease: Lease, reaction: Reaction, *, scope: Scope | None = None) -> 
     ("reaction", "state", "reason", "spends"),
     [
         (Reaction.ACCEPT, S.ACCEPTED, "exporting", True),
-        (Reaction.PASS, S.FAILED, "refused", True),
+        (Reaction.DRY_RUN, S.FAILED, "refused", True),
         (Reaction.RETRY, S.QUEUED, "retry", True),
         (Reaction.RECONCILE, S.UNKNOWN, "answer lost", True),
         (Reaction.SLOW, S.QUEUED, "rate", False),
@@ -114,7 +114,8 @@ def test_what_concerns_one_job_waits_longer_each_time(reaction: Reaction, counte
     """The wait doubles with what has happened in a row, and ends at a minute."""
     waits = []
     for times in (0, 1, 2, 100):
-        lease = replace(LEASE, **{counter: times})
+        waited = replace(LEASE, waits=times)
+        lease = replace(LEASE, spent=times) if counter == "spent" else waited
         outcome = Outcome(Code("Code", reaction, Effect.NO, "remedy"))
         waits.append(decide(lease, outcome, max_attempts=1000, chance=1.0).delay.total_seconds())
     assert waits == [1, 2, 4, 60]

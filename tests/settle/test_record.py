@@ -55,7 +55,7 @@ async def test_an_acceptance_is_kept_to_the_last_bit(database: Database) -> None
 
 
 async def test_every_cos_path_is_a_row(database: Database) -> None:
-    """Each is kept as the vendor wrote it, under the key that COS knows, beside what was expected."""
+    """Each is kept as the vendor wrote it, under the key that COS knows, beside the expected."""
     (job_id,) = await make_jobs(database)
     async with database.write() as connection:
         row = {"job_id": job_id, "key": "a_system.raw", "expected": True, "disk_gib": 50}

@@ -1,20 +1,32 @@
-"""A store beside a cloud: what the tests of settling work at."""
+"""A store beside a cloud: what the tests of describing and settling work at."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator.clock import SystemClock
 from orchestrator.cloud.cos import CosClient
 from orchestrator.cloud.credentials import Credential
 from orchestrator.cloud.cvm import CvmClient
 from orchestrator.cloud.signing import ServerClock
+from orchestrator.cloud.transport import http_client
 from orchestrator.db import Database
 from orchestrator.model import ExportOrder, ImageFormat, Lease, Outcome
 from orchestrator.pace.stops import Stops
 from orchestrator.send.outcome import outcome_of_reply
 from orchestrator.settle.objects import Watched, watched
 from orchestrator.settle.sight import Sight, VerifyMode
-from orchestrator.simulator import DEFAULT_KEY, BucketSettings, Simulator
-from tests.stores import BUCKET, REGION, job
+from orchestrator.simulator import (
+    DEFAULT_KEY,
+    BucketSettings,
+    Duration,
+    Settings,
+    Simulator,
+    SimulatorOptions,
+)
+
+from .stores import BUCKET, REGION, job
 
 KEYS = Credential(DEFAULT_KEY.secret_id, DEFAULT_KEY.secret_key)
 
@@ -86,6 +98,21 @@ class Bench:
     def deny(self, *actions: str) -> None:
         """Closes the bucket to some kinds of look; without any it is open again."""
         self.simulator.change(buckets={BUCKET: BucketSettings(deny=actions)})
+
+
+@asynccontextmanager
+async def bench_at(database: Database) -> AsyncIterator[Bench]:
+    """A cloud beside this store, in which uploads begin at once and end after 200 s."""
+    settings = Settings(duration=Duration(seconds=200), queue_delay=0, limits={}, cap=None)
+    clock, keys = ServerClock(SystemClock()), HeldKeys(KEYS)
+    async with (
+        Simulator(SimulatorOptions(settings=settings)) as simulator,
+        http_client(concurrency=4, user_agent="tests/1") as http,
+    ):
+        url = simulator.url
+        cvm = CvmClient(http, endpoint=url, credentials=keys, clock=clock, timeout=5.0)
+        cos = CosClient(http, endpoint=url, credentials=keys, clock=clock, timeout=5.0)
+        yield Bench(database, simulator, cvm, cos, clock)
 
 
 def sight(mode: VerifyMode = VerifyMode.AUTO, *, blind: bool = False) -> Sight:

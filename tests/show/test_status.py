@@ -1,0 +1,167 @@
+"""How things stand: counts, gates, and whether anything can still move."""
+
+from datetime import timedelta
+
+import pytest
+import sqlalchemy as sa
+
+from orchestrator.db import Database
+from orchestrator.model import JobState
+from orchestrator.show.status import anything_moves, status
+from orchestrator.tables import jobs
+from tests.stores import (
+    BUSY,
+    CAPACITY,
+    PROFILE,
+    REGION,
+    acceptance,
+    change,
+    claimed,
+    make_job,
+    make_jobs,
+    now,
+    numbered,
+    refusal,
+    request,
+    set_scope,
+    settle,
+)
+
+pytestmark = pytest.mark.anyio
+
+
+async def verified_after(database: Database, seconds: float) -> None:
+    """A job that took so long from acceptance to its end."""
+    end = await now(database)
+    columns = {"accepted_at": end - timedelta(seconds=seconds), "finished_at": end}
+    await make_job(database, JobState.VERIFIED, **columns)
+
+
+async def test_an_empty_store_has_nothing_to_say(database: Database) -> None:
+    """Every state is counted, with nothing in it, and there is no time to tell."""
+    found = await status(database)
+    assert found.counts == dict.fromkeys(JobState, 0)
+    assert (found.total, found.scopes, found.reasons, found.seconds_left) == (0, (), {}, None)
+
+
+async def test_each_state_is_counted(database: Database) -> None:
+    """So many jobs of each state, in all or of one batch."""
+    for times, state in enumerate(JobState, start=1):
+        for _ in range(times):
+            await make_job(database, state)
+    await make_jobs(database, [request(99)], batch="morning")
+    found = await status(database)
+    expected = {state: times for times, state in enumerate(JobState, start=1)}
+    assert found.counts == expected | {JobState.QUEUED: 2}
+    assert found.total == sum(expected.values()) + 1
+    morning = await status(database, batch="morning")
+    assert (morning.total, morning.counts[JobState.QUEUED]) == (1, 1)
+
+
+async def test_the_waiting_say_why(database: Database) -> None:
+    """The reasons of what waits are counted, and those of nothing else."""
+    await make_jobs(database, numbered(4))
+    await settle(database, await claimed(database), refusal(BUSY))
+    await settle(database, await claimed(database), acceptance())
+    await settle(database, await claimed(database), refusal(CAPACITY))
+    assert (await status(database)).reasons == {"new": 1, "image busy": 1, "capacity": 1}
+
+
+async def test_each_scope_shows_its_gate(database: Database) -> None:
+    """Ceiling, what runs and what waits stand apart for each region, in order."""
+    await make_jobs(database, [*numbered(3), request(4, region="ap-tokyo")])
+    await settle(database, await claimed(database), acceptance())
+    await settle(database, await claimed(database), refusal(CAPACITY))
+    here, there = (await status(database)).scopes
+    assert (here.profile, here.gate.region, here.waiting) == (PROFILE, REGION, 2)
+    assert (here.gate.ceiling, here.gate.running) == (1, 1)
+    assert (there.gate.region, there.gate.ceiling, there.waiting) == ("ap-tokyo", None, 1)
+
+
+@pytest.mark.parametrize(
+    ("ceiling", "waiting", "seconds"),
+    [(2, 5, 300.0), (2, 4, 200.0), (None, 5, 100.0), (0, 2, 200.0), (2, 0, 0.0)],
+    ids=["three rounds", "two rounds", "no ceiling learned", "a full vendor", "nothing to do"],
+)
+async def test_the_rest_takes_rounds_of_a_full_gate(
+    database: Database, ceiling: int | None, waiting: int, seconds: float
+) -> None:
+    """The usual duration, the median of the latest, times the rounds that are left."""
+    for lasted in (100, 1, 9999):
+        await verified_after(database, lasted)
+    for _ in range(waiting):
+        await make_job(database)
+    await set_scope(database, ceiling=ceiling)
+    found = await status(database)
+    assert found.scopes[0].usual_seconds == pytest.approx(100, abs=0.1)
+    assert found.seconds_left == pytest.approx(seconds, abs=0.5)
+
+
+async def test_before_any_end_no_time_is_told(database: Database) -> None:
+    """A guess would be worse than no answer."""
+    await make_jobs(database, numbered(2))
+    assert (await status(database)).seconds_left is None
+
+
+async def test_the_slowest_scope_decides(database: Database) -> None:
+    """The whole is done when its last scope is, and unknown while one of them is."""
+    await verified_after(database, 100)
+    await make_jobs(database, [request(50, region="ap-tokyo")])
+    assert (await status(database)).seconds_left is None
+    async with database.write() as connection:
+        in_tokyo = jobs.c.region == "ap-tokyo"
+        await connection.execute(jobs.update().where(in_tokyo).values(state=JobState.CANCELLED))
+    assert (await status(database)).seconds_left == 0.0
+
+
+async def moves(
+    database: Database,
+    *,
+    sendable: bool = True,
+    visible: bool = True,
+    within: float | None = None,
+) -> bool:
+    return await anything_moves(
+        database,
+        jobs.c.batch == "night",
+        sendable=sa.true() if sendable else sa.false(),
+        visible=sa.true() if visible else sa.false(),
+        within=within,
+    )
+
+
+@pytest.mark.parametrize(
+    ("state", "plain", "stopped", "blind"),
+    [
+        (JobState.QUEUED, True, False, True),
+        (JobState.SENDING, True, True, True),
+        (JobState.UNKNOWN, True, True, False),
+        (JobState.ACCEPTED, True, True, False),
+        (JobState.VERIFIED, False, False, False),
+        (JobState.FAILED, False, False, False),
+        (JobState.CANCELLED, False, False, False),
+    ],
+)
+async def test_what_can_still_move(
+    database: Database, state: JobState, plain: bool, stopped: bool, blind: bool
+) -> None:
+    """What waits needs an open way, what runs needs an open eye, and what has ended is done."""
+    await make_job(database, state)
+    assert await moves(database) is plain
+    assert await moves(database, sendable=False) is stopped
+    assert await moves(database, visible=False) is blind
+
+
+async def test_another_batch_moves_nobody(database: Database) -> None:
+    """Jobs that a run is not about do not keep it alive."""
+    await make_jobs(database, batch="morning")
+    assert not await moves(database)
+
+
+async def test_what_is_due_beyond_the_limit_is_out_of_reach(database: Database) -> None:
+    """A run with a time limit does not wait for what comes later; one without waits for all."""
+    job_id = await make_job(database)
+    await change(database, job_id, due_at=await now(database) + timedelta(hours=1))
+    assert await moves(database)
+    assert await moves(database, within=3700)
+    assert not await moves(database, within=3500)
