@@ -15,27 +15,27 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from orchestrator.app import Orchestrator as Orchestrator
     from orchestrator.errors import OrchestratorError as OrchestratorError
-    from orchestrator.model import EnqueueResult as EnqueueResult
+    from orchestrator.intake.enqueue import EnqueueResult as EnqueueResult
     from orchestrator.model import ExportRequest as ExportRequest
     from orchestrator.model import ImageFormat as ImageFormat
-    from orchestrator.model import Job as Job
     from orchestrator.model import JobFilter as JobFilter
     from orchestrator.model import JobState as JobState
-    from orchestrator.model import RunResult as RunResult
     from orchestrator.settings import Settings as Settings
+    from orchestrator.show.account import RunResult as RunResult
+    from orchestrator.show.history import Job as Job
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Orchestrator": "app",
     "OrchestratorError": "errors",
-    "EnqueueResult": "model",
+    "EnqueueResult": "intake.enqueue",
     "ExportRequest": "model",
     "ImageFormat": "model",
-    "Job": "model",
+    "Job": "show.history",
     "JobFilter": "model",
     "JobState": "model",
-    "RunResult": "model",
+    "RunResult": "show.account",
     "Settings": "settings",
 }
 

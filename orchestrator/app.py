@@ -21,16 +21,16 @@ from orchestrator.cloud.cvm import CvmClient
 from orchestrator.cloud.signing import ServerClock
 from orchestrator.cloud.transport import http_client
 from orchestrator.db import Database, Schema
-from orchestrator.intake.enqueue import enqueue
+from orchestrator.intake.enqueue import EnqueueResult, enqueue
 from orchestrator.lease.owner import instance
-from orchestrator.model import EnqueueResult, ExportRequest, Job, JobFilter, RunResult
+from orchestrator.model import ExportRequest, JobFilter
 from orchestrator.pace.rate import Pacer
 from orchestrator.pace.traffic import Traffic
 from orchestrator.settings import Settings, load_settings
 from orchestrator.settle.resolve import ResolvePolicy
 from orchestrator.settle.sight import VerifyMode
-from orchestrator.show.account import Account
-from orchestrator.show.history import JobStory, history, story
+from orchestrator.show.account import Account, RunResult
+from orchestrator.show.history import Job, JobStory, history, story
 from orchestrator.show.status import Status, status
 from orchestrator.worker import Parts, Plan, Worker
 
@@ -130,7 +130,9 @@ class Orchestrator:
         began = time.monotonic()
         account = await Account.open(self._database, self.settings.profile, batch)
         if not account.has_work and not forever:
-            return await account.close(owner=None, seconds=0.0, visible=sa.true())
+            for profile, count in (await account.others()).items():
+                self._tell(f"{count} living jobs belong to profile {profile!r}, not to this one.")
+            return await account.close(owner=None, seconds=0.0, left=sa.false())
         credentials = find_credentials(self.settings.profile, self._environ, self._home)
         async with instance(self._database) as me, self._parts(credentials) as parts:
             worker = Worker(parts, self._plan(batch, time_limit, forever=forever), me, self._tell)
@@ -142,14 +144,14 @@ class Orchestrator:
             return await account.close(
                 owner=me,
                 seconds=time.monotonic() - began,
-                visible=worker.sight.visible(),
+                left=worker.unfinished(),
                 timed_out=worker.timed_out,
                 blocked=tuple(parts.traffic.stops.active),
             )
 
     async def status(self, *, batch: str | None = None) -> Status:
         """How things stand now."""
-        return await status(self._database, batch=batch)
+        return await status(self._database, batch=batch, rate=self.settings.rate)
 
     def history(
         self, wanted: JobFilter | None = None, *, limit: int | None = None
@@ -175,7 +177,6 @@ class Orchestrator:
                 cvm=CvmClient(
                     cvm_http,
                     endpoint=settings.cvm_endpoint,
-                    credentials=credentials,
                     clock=clock,
                     timeout=settings.request_timeout,
                 ),

@@ -78,6 +78,7 @@ class CloudRefusal(OrchestratorError):
 
     Args:
         code: the vendor's code, or ``Http<status>`` where the body gave none.
+        message: what the service said; kept as ``said``.
         http_status: the HTTP status of the answer.
         request_id: the vendor's number for the request, where it sent one.
     """
@@ -86,6 +87,7 @@ class CloudRefusal(OrchestratorError):
         self, code: str, message: str, *, http_status: int, request_id: str | None = None
     ) -> None:
         super().__init__(f"{code}: {message}")
+        self.said = message
         self.code = code
         self.http_status = http_status
         self.request_id = request_id

@@ -162,6 +162,7 @@ class Lease:
         probe: sent to find out whether the closed gate has room again.
         spent: attempts that counted, before this one.
         waits: consecutive postponements that counted for nothing, before this one.
+        last_code: what the attempt before this one was answered with.
     """
 
     job_id: int
@@ -179,6 +180,7 @@ class Lease:
     spent: int = 0
     waits: int = 0
     image_broken: bool = False
+    last_code: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +193,6 @@ class Reply:
         cos_paths: as the vendor wrote them, with their leading slash.
         error_code: whole vendor code, where the body holds an error.
         excerpt: first 200 characters of a body that is not an API answer.
-        clock_offset: the server's clock minus ours when the answer came, from its Date header.
     """
 
     http_status: int
@@ -201,7 +202,6 @@ class Reply:
     error_code: str | None = None
     error_message: str | None = None
     excerpt: str | None = None
-    clock_offset: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +231,6 @@ class Outcome:
     http_status: int | None = None
     task_id: int | None = None
     cos_paths: tuple[str, ...] = ()
-    clock_offset: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +242,6 @@ class Decision:
         delay: how long the job rests before it is looked at again.
         spends: whether the attempt counts.
         doubted: an export may run that we hold no answer for.
-        stop: what a person has to mend before anything in it can be sent.
     """
 
     state: JobState
@@ -251,7 +249,6 @@ class Decision:
     delay: timedelta = timedelta()
     spends: bool = False
     doubted: bool = False
-    stop: Scope | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,37 +320,6 @@ class JobFilter:
 
 
 @dataclass(frozen=True, slots=True)
-class EnqueueResult:
-    """What an enqueue did."""
-
-    batch: str
-    added: int = 0
-    duplicates: int = 0
-    invalid: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class RunResult:
-    """Where the jobs of a run stand at its end.
-
-    Args:
-        requests: ExportImages requests that this run sent.
-        refused: those of them refused for rate or capacity.
-        seconds: how long the run took.
-        left: living jobs that running again may bring further.
-        blocked: stops that a person has to mend, each with its code and remedy.
-    """
-
-    counts: Mapping[JobState, int]
-    requests: int
-    refused: int
-    seconds: float
-    left: int = 0
-    timed_out: bool = False
-    blocked: tuple["Stop", ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class Stop:
     """Something that a person has to mend before more can be sent."""
 
@@ -362,30 +328,3 @@ class Stop:
     code: str
     message: str
     remedy: str
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One job as history shows it; times are aware, in UTC."""
-
-    id: int
-    batch: str
-    state: JobState
-    reason: str
-    region: str
-    image_ids: tuple[str, ...]
-    bucket: str
-    format: ImageFormat
-    prefix: str
-    tag: str
-    attempts: int
-    task_id: int | None
-    request_id: str | None
-    cos_paths: tuple[str, ...]
-    code: str | None
-    message: str | None
-    remedy: str | None
-    created_at: datetime
-    sent_at: datetime | None
-    accepted_at: datetime | None
-    finished_at: datetime | None

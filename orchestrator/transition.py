@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator import audit
@@ -69,9 +68,3 @@ async def move(
         details=details,
     )
     return True
-
-
-async def state_of(connection: AsyncConnection, job_id: int) -> JobState:
-    """Where a job is, within the caller's transaction."""
-    query = sa.select(jobs.c.state).where(jobs.c.id == job_id)
-    return JobState((await connection.execute(query)).scalar_one())

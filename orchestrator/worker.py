@@ -17,8 +17,9 @@ from orchestrator.cloud.signing import ServerClock
 from orchestrator.db import Database
 from orchestrator.intake.describe import Describer
 from orchestrator.lease.claim import Wanted, claim
+from orchestrator.lease.remaining import anything_moves
 from orchestrator.lease.rescue import rescue
-from orchestrator.model import Lease, Outcome, Scope
+from orchestrator.model import JobState, Lease, Outcome, Scope
 from orchestrator.pace.gate import known_regions
 from orchestrator.pace.news import News
 from orchestrator.pace.rate import Slot
@@ -30,13 +31,13 @@ from orchestrator.settle.record import record
 from orchestrator.settle.resolve import ResolvePolicy, left_to_a_person
 from orchestrator.settle.sight import Sight, VerifyMode
 from orchestrator.settle.watch import Watcher
-from orchestrator.show.status import anything_moves
 from orchestrator.tables import jobs
 
 _POLL = 0.5
 """Seconds between looks at the store for what other processes have done."""
 
 _HOUSEKEEPING = 5.0
+_HOPE = 300.0
 _LEASE_SPARE = timedelta(seconds=15)
 
 
@@ -94,14 +95,16 @@ class Worker:
         self._claiming = anyio.CancelScope()
         self._regions: defaultdict[str, set[str]] = defaultdict(set)
         self._in_air = anyio.Semaphore(plan.concurrency)
+        self._ends_at = 0.0
 
     async def run(self) -> None:
         """Drains the queue until nothing can move, or `finish` is called."""
+        self._ends_at = anyio.current_time() + (self._plan.time_limit or 0.0)
         await rescue(self._parts.database, self._me)
         async with anyio.create_task_group() as background:
-            background.start_soon(self._describer().run)
             background.start_soon(self._watcher().run)
             background.start_soon(self._keep_house)
+            background.start_soon(self._keep_hoping)
             background.start_soon(self._keep_time)
             async with anyio.create_task_group() as requests:
                 with self._claiming:
@@ -119,6 +122,7 @@ class Worker:
                 for region in await self._known_regions():
                     host = self._parts.cvm.host(region)
                     if host not in self._regions:
+                        streams.start_soon(self._describer(host).run)
                         streams.start_soon(self._drain, host, requests)
                     self._regions[host].add(region)
                 await self._news.wait(_POLL)
@@ -142,7 +146,8 @@ class Worker:
         """Makes the intent durable; shielded, so that no lease is taken and then dropped."""
         if self._parts.traffic.stops.holds_all(host):
             return None
-        wanted = Wanted(self._plan.profile, tuple(self._regions[host]), self._permitted())
+        regions = tuple(self._regions[host])
+        wanted = Wanted(self._plan.profile, regions, self._permitted(), self._watched)
         lease = None
         with anyio.CancelScope(shield=True):
             lease = await claim(
@@ -161,8 +166,13 @@ class Worker:
         try:
             if await clear_to_send(database, cos, self.sight, lease, policy):
                 outcome = await submit(self._parts.cvm, lease, credential, slot)
-                chance = random.random()  # noqa: S311 - spreads load
-                decision = decide(lease, outcome, max_attempts=policy.max_attempts, chance=chance)
+                decision = decide(
+                    lease,
+                    outcome,
+                    max_attempts=policy.max_attempts,
+                    chance=random.random(),  # noqa: S311 - spreads load
+                    endpoint_fails=self._parts.traffic.is_failing(host),
+                )
                 await record(database, lease, outcome, decision, policy.export_deadline)
                 await self._learn(host, lease, outcome, credential)
             else:
@@ -187,20 +197,21 @@ class Worker:
             asked_at=lease.claimed_at,
             now=self._parts.clock.local.now(),
             credential=credential,
+            job_id=lease.job_id,
         )
 
     async def _work_remains(self) -> bool:
         if self._plan.forever:
             return True
-        everything = all(self._parts.traffic.stops.holds_all(host) for host in self._regions)
-        hopeless = left_to_a_person(self._plan.resolve, self._parts.database.clock.now())
-        visible = self.sight.visible() & ~hopeless
+        within = None
+        if self._plan.time_limit is not None:
+            within = max(0.0, self._ends_at - anyio.current_time())
         return await anything_moves(
             self._parts.database,
             self._mine(),
-            sendable=sa.false() if everything and self._regions else self._permitted(),
-            visible=visible if self._parts.traffic.has_keys else sa.false(),
-            within=self._plan.time_limit,
+            sendable=self._permitted(),
+            watched=self._watched(),
+            within=within,
         )
 
     async def _known_regions(self) -> list[str]:
@@ -215,27 +226,55 @@ class Worker:
                 self._news.spread()
             await self._parts.database.checkpoint()
 
+    async def _keep_hoping(self) -> None:
+        """A run without end finds out, now and then, what a person has mended."""
+        while self._plan.forever:
+            await anyio.sleep(_HOPE)
+            self._parts.traffic.lift_stops()
+            self.sight.open_eyes()
+            self._news.spread()
+
     async def _keep_time(self) -> None:
         if self._plan.time_limit is not None:
-            await anyio.sleep(self._plan.time_limit)
+            await anyio.sleep_until(self._ends_at)
             self.timed_out = True
             self.finish()
+
+    def unfinished(self) -> sa.ColumnElement[bool]:
+        """The jobs of this run that running again may bring further."""
+        waiting = jobs.c.state.in_([JobState.QUEUED, JobState.SENDING])
+        exporting = (jobs.c.state == JobState.ACCEPTED) & ~self.sight.resting()
+        in_doubt = (jobs.c.state == JobState.UNKNOWN) & self.sight.visible() & ~self._given_up()
+        return self._mine() & (waiting | exporting | in_doubt)
 
     def _mine(self) -> sa.ColumnElement[bool]:
         """The jobs of this run, as a condition on the table of jobs."""
         of_batch = sa.true() if self._plan.batch is None else jobs.c.batch == self._plan.batch
-        return sa.and_(jobs.c.profile == self._plan.profile, of_batch)
+        return (jobs.c.profile == self._plan.profile) & of_batch
 
     def _permitted(self) -> sa.ColumnElement[bool]:
-        return sa.and_(self._mine(), self._parts.traffic.stops.permitted())
+        """Those that no stop holds up."""
+        stops = self._parts.traffic.stops
+        held = [regions for host, regions in self._regions.items() if stops.holds_all(host)]
+        reachable = jobs.c.region.not_in(sorted(set().union(*held)))
+        return self._mine() & stops.permitted() & reachable
 
-    def _describer(self) -> Describer:
+    def _watched(self, table: sa.FromClause = jobs) -> sa.ColumnElement[bool]:
+        """Accepted and unknown jobs whose end this run will see."""
+        if not self._parts.traffic.can_look:
+            return sa.false()
+        return self.sight.visible(table) & ~self._given_up(table)
+
+    def _given_up(self, table: sa.FromClause = jobs) -> sa.ColumnElement[bool]:
+        return left_to_a_person(self._plan.resolve, self._parts.database.clock.now(), table)
+
+    def _describer(self, host: str) -> Describer:
         return Describer(
             self._parts.database,
             self._parts.cvm,
             self._parts.traffic,
             self._plan.profile,
-            permitted=self._permitted,
+            permitted=lambda: self._permitted() & jobs.c.region.in_(self._regions[host]),
             news=self._news,
             tell=self._tell,
         )
@@ -245,9 +284,12 @@ class Worker:
             self._parts.database,
             self._parts.cos,
             self.sight,
+            self._parts.traffic,
             self._plan.resolve,
-            wanted=self._mine(),
+            # of every batch: an end that is seen frees a place for all
+            wanted=jobs.c.profile == self._plan.profile,
             interval=self._plan.verify_interval,
             actor=self._me,
             news=self._news,
+            tell=self._tell,
         )

@@ -110,7 +110,7 @@ async def bench_at(database: Database) -> AsyncIterator[Bench]:
         http_client(concurrency=4, user_agent="tests/1") as http,
     ):
         url = simulator.url
-        cvm = CvmClient(http, endpoint=url, credentials=keys, clock=clock, timeout=5.0)
+        cvm = CvmClient(http, endpoint=url, clock=clock, timeout=5.0)
         cos = CosClient(http, endpoint=url, credentials=keys, clock=clock, timeout=5.0)
         yield Bench(database, simulator, cvm, cos, clock)
 

@@ -100,12 +100,13 @@ def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
 @pytest.fixture
 def postgresql_url(postgresql_store: sa.URL) -> str:
     """URL of a PostgreSQL database with all tables, and nothing in them."""
+    names = ", ".join(metadata.tables)
     _administer(
         postgresql_store,
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"  # noqa: S608 - our tables' names
         " WHERE datname = current_database() AND pid <> pg_backend_pid();"
         " ALTER TABLE events DISABLE TRIGGER USER;"
-        f" TRUNCATE {', '.join(metadata.tables)} RESTART IDENTITY;"
+        f" TRUNCATE {names} RESTART IDENTITY;"
         " ALTER TABLE events ENABLE TRIGGER USER",
     )
     return _text(postgresql_store)

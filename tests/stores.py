@@ -175,7 +175,8 @@ def wanted(
     *, regions: tuple[str, ...] | None = None, permitted: sa.ColumnElement[bool] | None = None
 ) -> Wanted:
     """What a claim may take; by default anything of the account."""
-    return Wanted(PROFILE, regions, sa.true() if permitted is None else permitted)
+    anything = sa.true() if permitted is None else permitted
+    return Wanted(PROFILE, regions, anything, lambda _table: sa.true())
 
 
 async def try_claim(

@@ -93,7 +93,8 @@ def upgrade() -> None:
             "format IN ('RAW', 'QCOW2', 'VHD', 'VMDK')", name=op.f("ck_jobs_format")
         ),
         sa.CheckConstraint(
-            "state IN ('queued', 'sending', 'unknown', 'accepted', 'verified', 'failed', 'cancelled')",
+            "state IN ('queued', 'sending', 'unknown', 'accepted', 'verified', "
+            "'failed', 'cancelled')",
             name=op.f("ck_jobs_state"),
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_jobs")),

@@ -1,6 +1,7 @@
 """``orchestrator demo``: the guided first run, against the cloud on loopback."""
 
 import os
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -44,12 +45,11 @@ async def _demo(images: int) -> int:
         settings = _settings(simulator.url, folder)
         await _enqueue(settings, [image.image_id for image in simulator.images], display)
         result, signalled = await drain(settings, display, batch=_BATCH)
-    if result is None or signalled is not None:
-        return 130
-    print_result("\n".join(summary(result)))
-    await _show_history(settings)
-    _show_next(folder)
-    return exit_code(result)
+    if result is not None:
+        print_result("\n".join(summary(result)))
+        await _show_history(settings)
+        _show_next(folder)
+    return exit_code(result) if result is not None and signalled is None else 130
 
 
 def _settings(url: str, folder: Path) -> "Settings":
@@ -84,11 +84,12 @@ async def _show_history(settings: "Settings") -> None:
 
 def _show_next(folder: Path) -> None:
     store = f"--database-url {folder / 'demo.db'}"
+    command = "orchestrator" if shutil.which("orchestrator") else sys.argv[0]
     print(
         f"""
 Look further:
-  orchestrator status {store}
-  orchestrator history --state verified --csv {store}
-  orchestrator show 1 {store}
+  {command} status {store}
+  {command} history --state verified --csv {store}
+  {command} show 1 {store}
 What the cloud saw, request by request: {folder / "ledger.jsonl"}"""
     )

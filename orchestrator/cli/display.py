@@ -1,11 +1,12 @@
 """What a person sees while a run goes on: a live view at a terminal, else a line now and then."""
 
 import os
+import sys
 import time
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from contextlib import asynccontextmanager, suppress
+from typing import IO, TYPE_CHECKING, Any, TextIO, cast
 
 import anyio
 from rich.console import Console, Group, RenderableType
@@ -16,6 +17,7 @@ from rich.text import Text
 
 from orchestrator.cli.output import duration
 from orchestrator.cli.status import scope_line
+from orchestrator.clock import iso
 from orchestrator.model import FINAL, JobState
 
 if TYPE_CHECKING:
@@ -34,13 +36,6 @@ _STYLES = {
 }
 
 
-class _PatientConsole(Console):
-    """Falls silent when nobody reads any more: a run goes on, what matters is in the store."""
-
-    def on_broken_pipe(self) -> None:
-        self.quiet = True
-
-
 class Display:
     """The progress of one run, on stderr.
 
@@ -50,7 +45,7 @@ class Display:
 
     def __init__(self, batch: str | None) -> None:
         self._batch = batch
-        self._console = _PatientConsole(stderr=True)
+        self._console = Console(file=cast("IO[str]", PatientStream(sys.stderr)))
         self._began = time.monotonic()
         self._sent: deque[tuple[float, int]] = deque()
 
@@ -118,7 +113,35 @@ class Display:
             self._sent.popleft()
         (since, before), (until, after) = self._sent[0], self._sent[-1]
         rate = max(0, after - before) / (until - since) if until > since else 0.0
-        parts = [duration(now - self._began), f"{rate:.1f}/s"]
-        if found.seconds_left:
+        parts = [duration(now - self._began)]
+        if rate:
+            parts.append(f"{rate:.1f} accepted/s")
+        if found.rests_until is not None:
+            parts.append(f"nothing is due before {iso(found.rests_until)}")
+        elif found.seconds_left:
             parts.append(f"about {duration(found.seconds_left)} left")
         return " · ".join(parts)
+
+
+class PatientStream:
+    """A stream that falls silent when it cannot be written: a run goes on without its audience.
+
+    A pipe that was closed, a full disk behind a log file, a terminal that is gone.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Writes, if it can be written."""
+        with suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flushes, if it can be written."""
+        with suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)

@@ -12,8 +12,8 @@ from orchestrator.cli.output import to_json
 from orchestrator.errors import UsageError
 
 if TYPE_CHECKING:
+    from orchestrator.intake.enqueue import EnqueueResult
     from orchestrator.intake.manifest import Defaults, Manifest
-    from orchestrator.model import EnqueueResult
     from orchestrator.settings import Settings
 
 
@@ -88,7 +88,9 @@ def _read(
 ) -> "Manifest":
     from orchestrator.intake.manifest import read_manifest, requests_from_images
 
-    if (file is None) == (not images):
+    if file is not None and images:
+        raise UsageError("A manifest and --image exclude each other.", "Leave one of them out.")
+    if file is None and not images:
         raise UsageError(
             "Name what to export: either a manifest or images.",
             "For example: orchestrator enqueue images.csv, or --image img-xxxxxxxx.",
@@ -124,11 +126,13 @@ def _report(
         print(f"Left out: {fault}", file=sys.stderr)
     if manifest.ignored_columns:
         print(f"Ignored columns: {', '.join(manifest.ignored_columns)}", file=sys.stderr)
-    lines = len({fault.line for fault in manifest.faults})
-    counts = {"added": result.added, "duplicates": result.duplicates, "invalid": lines}
+    found = {"added": result.added, "duplicates": result.duplicates}
+    counts = {**found, "invalid": manifest.invalid}
     if json:
         print(to_json({"batch": result.batch, **counts}))
         return
     said = ", ".join(f"{number} {name}" for name, number in counts.items())
     print(f"Batch {result.batch}: {said}.")
+    if result.duplicates:
+        print("Duplicates stay as they were, in their batch; --again adds them.", file=sys.stderr)
     print(f"Store: {describe_url(settings.sqlalchemy_url)}", file=sys.stderr)

@@ -14,7 +14,7 @@ def exit_code_for(error: BaseException) -> int:
 
     from orchestrator.errors import ManifestError, OrchestratorError
 
-    error = _innermost(error)
+    error = innermost(error)
     match error:
         case BrokenPipeError():
             # whoever read our output has seen enough; keep Python from flushing into the void
@@ -36,7 +36,7 @@ def exit_code_for(error: BaseException) -> int:
             return INTERNAL
 
 
-def _innermost(error: BaseException) -> BaseException:
+def innermost(error: BaseException) -> BaseException:
     """The first error of a group of tasks that ended together."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]

@@ -66,7 +66,9 @@ def command(
     most = _SCREENFUL if limit is None and for_eyes else (limit or None)
     form = "json" if json else "csv" if csv_ else "lines"
     shown = anyio.run(_print, settings, wanted, most, form)
-    if form == "lines" and shown == most:
+    if form == "lines" and shown == 0:
+        print("No job matches.", file=sys.stderr)
+    elif form == "lines" and shown == most:
         print(f"The newest {shown}; --limit 0 shows all.", file=sys.stderr)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.clock import iso
 
 if TYPE_CHECKING:
-    from orchestrator.model import Job
+    from orchestrator.show.history import Job
 
 JOB_FIELDS = (
     "id",
@@ -86,7 +87,16 @@ def job_line(job: "Job") -> str:
     task = "-" if job.task_id is None else str(job.task_id)
     state = colour(f"{job.state:<9}", job.state)
     images = f"{_and_more(job.image_ids):<16}"
-    return f"{job.id:>6}  {state}  {images} {job.region:<14} {task:>10}  {when}  {printable(what)}"
+    line = f"{images} {job.region:<14} {task:>10}  {when}  {printable(what)}"
+    return f"{job.id:>6}  {state}  {_fitting(line, used=19)}"
+
+
+def _fitting(line: str, *, used: int) -> str:
+    """The line cut to the terminal's width, where stdout is one."""
+    if not sys.stdout.isatty():
+        return line
+    room = shutil.get_terminal_size().columns - used
+    return line if len(line) <= room else f"{line[: room - 1]}…"
 
 
 def _and_more(names: tuple[str, ...]) -> str:
@@ -97,7 +107,7 @@ def _and_more(names: tuple[str, ...]) -> str:
 
 JOB_HEADING = (
     f"{'job':>6}  {'state':<9}  {'image':<16} {'region':<14} {'task':>10}  {'last step':<24}  "
-    "objects, or what to do"
+    "result"
 )
 
 
@@ -117,6 +127,11 @@ def printable(text: str) -> str:
 def end_with_the_pipe() -> None:
     """Lets a reader that has seen enough, such as ``head``, end a listing without a word."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+
+
+def plural(count: int, noun: str) -> str:
+    """A number of things."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def duration(seconds: float) -> str:

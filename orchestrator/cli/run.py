@@ -9,20 +9,22 @@ import anyio
 import typer
 
 from orchestrator.cli.options import Batch, Config, DatabaseUrl, Json, Profile, settings_from
-from orchestrator.cli.output import duration, printable, to_json
+from orchestrator.cli.output import duration, plural, printable, to_json
 
 if TYPE_CHECKING:
     from orchestrator.cli.display import Display
-    from orchestrator.model import RunResult
     from orchestrator.settings import Settings
+    from orchestrator.show.account import RunResult
 
+_A_YEAR = 365 * 86_400.0
 _SIGNALLED = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
 def command(
     batch: Batch = None,
     time_limit: Annotated[
-        float | None, typer.Option(min=0, metavar="S", help="Send nothing more after S seconds.")
+        float | None,
+        typer.Option(min=0, max=_A_YEAR, metavar="S", help="Send nothing more after S seconds."),
     ] = None,
     forever: Annotated[
         bool, typer.Option("--forever", help="Wait for more jobs instead of ending.")
@@ -32,7 +34,8 @@ def command(
     concurrency: Annotated[int | None, typer.Option(help="Requests in the air at once.")] = None,
     verify: Annotated[str | None, typer.Option(help="auto, required or off.")] = None,
     verify_interval: Annotated[
-        float | None, typer.Option(metavar="S", help="Seconds between looks at an export.")
+        str | None,
+        typer.Option(metavar="S", help="Seconds between looks at an export, or adaptive."),
     ] = None,
     request_timeout: Annotated[
         float | None, typer.Option(metavar="S", help="Seconds for one request in all.")
@@ -130,7 +133,7 @@ async def drain(
 
 def print_result(text: str) -> None:
     """Prints the result, if anybody still listens: the exit code tells it too."""
-    with suppress(BrokenPipeError):
+    with suppress(OSError):
         print(text, flush=True)
 
 
@@ -161,8 +164,8 @@ def summary(result: "RunResult") -> list[str]:
     if not total:
         return ["Nothing to do."]
     counts = ", ".join(f"{count} {state}" for state, count in result.counts.items() if count)
-    took = f"in {duration(result.seconds)}; {result.requests} requests, {result.refused} refused"
-    lines = [f"{counts} of {total} {took}."]
+    sent = f"{plural(result.requests, 'request')}, {result.refused} refused for rate or capacity"
+    lines = [f"{counts} of {total} in {duration(result.seconds)}; {sent}."]
     lines += [f"To mend: {printable(describe_stop(stop))}" for stop in result.blocked]
     lines += [advice for holds, advice in _advice(result) if holds]
     return lines
@@ -178,7 +181,7 @@ def _advice(result: "RunResult") -> list[tuple[bool, str]]:
             bool(counts[JobState.UNKNOWN]),
             "What is unknown: orchestrator history --state unknown, and show JOB for one",
         ),
-        (result.left > 0, f"{result.left} jobs are left: run again to go on."),
+        (result.left > 0, f"{plural(result.left, 'job')} left: run again to go on."),
     ]
 
 

@@ -11,6 +11,7 @@ from orchestrator.cli.options import Config, DatabaseUrl, Json, settings_from
 from orchestrator.cli.output import colour, end_with_the_pipe, job_fields, printable, to_json
 from orchestrator.clock import iso
 from orchestrator.errors import UsageError
+from orchestrator.model import Reaction
 
 if TYPE_CHECKING:
     from orchestrator.settings import Settings
@@ -89,7 +90,8 @@ def _object_line(row: Mapping[str, Any]) -> str:
 def _attempt_line(row: Mapping[str, Any]) -> str:
     answer = "no answer recorded"
     if row["answered_at"] is not None:
-        answer = f"{iso(row['answered_at'])}  {row['code']}"
+        code = "accepted" if row["reaction"] == Reaction.ACCEPT else row["code"]
+        answer = f"{iso(row['answered_at'])}  {code}"
     ids = [f"{name} {row[key]}" for name, key in _IDS if row[key]]
     said = f": {row['message']}" if row["message"] else ""
     return (
@@ -108,5 +110,9 @@ def _event_line(row: Mapping[str, Any]) -> str:
 
 
 def _short(value: object) -> str:
+    """A detail on part of a line: of objects their keys, of a long text its beginning."""
+    if isinstance(value, list):
+        names = [str(item["key"]) if isinstance(item, dict) else str(item) for item in value]
+        return ", ".join(names) or "none"
     text = str(value)
     return text if len(text) <= 100 else f"{text[:97]}..."

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import anyio
 import typer
 
+from orchestrator.cli.faults import innermost
 from orchestrator.errors import UsageError
 
 if TYPE_CHECKING:
@@ -46,10 +47,12 @@ def command(
         anyio.run(serve, options, _ready(options))
     except KeyboardInterrupt:
         print("Simulator stopped.", file=sys.stderr)
-    except OSError as error:
-        raise UsageError(
-            f"Port {port} cannot be used: {error.strerror}.", "Choose another, or 0."
-        ) from error
+    except (OSError, ExceptionGroup) as raised:
+        error = innermost(raised)
+        if not isinstance(error, OSError):
+            raise
+        place = f"The ledger {error.filename}" if error.filename else f"Port {port}"
+        raise UsageError(f"{place} cannot be used: {error.strerror}.", "Choose another.") from error
 
 
 def _with_scenario(settings: "Settings", path: Path) -> "Settings":

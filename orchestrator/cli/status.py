@@ -7,6 +7,7 @@ import anyio
 
 from orchestrator.cli.options import Batch, Config, DatabaseUrl, Json, settings_from
 from orchestrator.cli.output import colour, duration, end_with_the_pipe, to_json
+from orchestrator.clock import iso
 
 if TYPE_CHECKING:
     from orchestrator.settings import Settings
@@ -67,12 +68,16 @@ def lines(found: "Status") -> list[str]:
     counts = "  ".join(
         colour(f"{state} {count}", state) for state, count in found.counts.items() if count
     )
-    shown = [counts or "No jobs yet."]
+    if not found.total:
+        return ["No jobs."]
+    shown = [counts]
     if found.reasons:
         waits = ", ".join(f"{count} {reason}" for reason, count in found.reasons.items())
         shown.append(f"waiting: {waits}")
     shown += [scope_line(scope) for scope in found.scopes if scope.waiting or scope.gate.running]
-    if found.seconds_left:
+    if found.rests_until is not None:
+        shown.append(f"nothing is due before {iso(found.rests_until)}")
+    elif found.seconds_left:
         shown.append(f"time to expect: about {duration(found.seconds_left)}")
     return shown
 
@@ -81,9 +86,9 @@ def scope_line(scope: "ScopeStatus") -> str:
     """One scope: its gate, and what it waits for."""
     gate = scope.gate
     places = f"{gate.running}/{gate.ceiling}" if gate.ceiling is not None else f"{gate.running}"
-    line = f"{scope.profile} {gate.region}: gate {places} running, {scope.waiting} waiting"
+    line = f"{scope.profile} {gate.region}: gate {places} under way, {scope.waiting} waiting"
     if gate.full_since is not None and not gate.has_room:
-        line += f", full since {gate.full_since:%H:%M:%S}"
+        line += f", full since {gate.full_since:%H:%M:%SZ}"
         if gate.probe_at is not None:
-            line += f", next probe {gate.probe_at:%H:%M:%S}"
+            line += f", next probe {gate.probe_at:%H:%M:%SZ}"
     return line

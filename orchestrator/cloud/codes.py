@@ -17,6 +17,10 @@ _Class = tuple[Reaction, Effect, Scope | None]
 _Table = Mapping[_Class, Mapping[str, str]]
 
 
+MAY_CONCERN_ONE_IMAGE = frozenset({"AuthFailure.UnauthorizedOperation", "UnauthorizedOperation"})
+"""Denials that a policy on single images may give: one image's says little of the rest."""
+
+
 def code_for(name: str) -> Code:
     """The row of an API code; an unknown code gets the row of its family, its first segment."""
     row = CODES.get(name) or CODES.get(name.partition(".")[0]) or _UNKNOWN
@@ -87,7 +91,7 @@ _EXPORT: _Table = {
         "AuthFailure.UnauthorizedOperation": (
             "Grant cvm:ExportImages and cvm:DescribeImages to this key's user in CAM."
         ),
-        "UnauthorizedOperation": "Grant the permission that the message names in CAM.",
+        "UnauthorizedOperation": "Grant this key cvm:ExportImages and cvm:DescribeImages in CAM.",
         "UnauthorizedOperation.MFAExpired": (
             "Verify with multi-factor authentication again, or use a key that does not ask for it."
         ),

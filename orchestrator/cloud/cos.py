@@ -54,16 +54,6 @@ class CosClient:
         self._clock = clock
         self._timeout = timeout
 
-    async def head_bucket(self, region: str, bucket: str) -> None:
-        """See that the bucket is there and open to us.
-
-        Raises:
-            CloudRefusal: it is not; a HEAD carries no code but its HTTP status.
-        """
-        response = await self._send("HEAD", region, bucket)
-        if response.status_code != 200:
-            raise _refusal(response)
-
     async def head_object(self, region: str, bucket: str, key: str) -> ObjectFacts | None:
         """One object, or ``None`` where there is none (or no such bucket: a HEAD cannot tell).
 

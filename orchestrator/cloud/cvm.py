@@ -4,12 +4,12 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import httpx
 
-from orchestrator.cloud.credentials import Credential, CredentialSource
+from orchestrator.cloud.credentials import Credential
 from orchestrator.cloud.signing import ServerClock, Tc3Auth
 from orchestrator.cloud.transport import send
 from orchestrator.errors import CloudRefusal
@@ -38,13 +38,11 @@ class CvmClient:
         http: httpx.AsyncClient,
         *,
         endpoint: str,
-        credentials: CredentialSource,
         clock: ServerClock,
         timeout: float,
     ) -> None:
         self._http = http
         self._endpoint = endpoint
-        self._credentials = credentials
         self._clock = clock
         self._timeout = timeout
 
@@ -60,13 +58,14 @@ class CvmClient:
         ``signed_at``, the claim's time by the server's clock, dates the signature and is never
         renewed; ``credential`` was fetched before the claim, so that nothing waits after it.
         """
-        response, clock_offset = await self._post(
-            "ExportImages", order.region, _export_body(order), signed_at, credential
+        return _reply(
+            await self._post(
+                "ExportImages", order.region, _export_body(order), signed_at, credential
+            )
         )
-        return replace(_reply(response), clock_offset=clock_offset)
 
     async def describe_images(
-        self, region: str, image_ids: Sequence[str]
+        self, region: str, image_ids: Sequence[str], *, credential: Credential
     ) -> tuple[ImageFacts, ...]:
         """State and disks of 1 to 100 images; one unknown id refuses them all.
 
@@ -76,11 +75,8 @@ class CvmClient:
         if not 1 <= len(image_ids) <= MAX_IMAGES:
             raise ValueError(f"1 to {MAX_IMAGES} images, not {len(image_ids)}")
         body = {"ImageIds": list(image_ids), "Limit": MAX_IMAGES}
-        credential = await self._credentials.current()
-        response, _ = await self._post(
-            "DescribeImages", region, body, self._clock.now(), credential
-        )
-        return _image_set(response)
+        signed_at = self._clock.now()
+        return _image_set(await self._post("DescribeImages", region, body, signed_at, credential))
 
     async def _post(
         self,
@@ -89,7 +85,7 @@ class CvmClient:
         body: Mapping[str, object],
         signed_at: datetime,
         credential: Credential,
-    ) -> tuple[httpx.Response, timedelta | None]:
+    ) -> httpx.Response:
         response = await send(
             self._http,
             "POST",
@@ -105,7 +101,8 @@ class CvmClient:
             auth=Tc3Auth(credential, _SERVICE, signed_at),
             seconds=self._timeout,
         )
-        return response, self._clock.learn(response.headers.get("Date"), self._clock.local.now())
+        self._clock.learn(response.headers.get("Date"), self._clock.local.now())
+        return response
 
     def _base(self, region: str) -> str:
         return self._endpoint.replace("{region}", region).rstrip("/")
@@ -153,7 +150,10 @@ def _api_answer(content: bytes) -> dict[str, Any] | None:
 
 
 def _text(value: object) -> str | None:
-    return value if isinstance(value, str) and value else None
+    """A text that every store can hold: JSON may escape lone surrogates and NUL."""
+    if not isinstance(value, str) or not value:
+        return None
+    return value.encode(errors="replace").decode().replace("\0", "?")
 
 
 def _excerpt(content: bytes) -> str:
@@ -167,9 +167,10 @@ def _task_id(value: object) -> int | None:
 
 
 def _cos_paths(value: object) -> tuple[str, ...]:
-    if isinstance(value, list) and all(isinstance(path, str) and path for path in value):
-        return tuple(value)
-    return ()
+    if not isinstance(value, list):
+        return ()
+    paths = [_text(path) for path in value]
+    return tuple(path for path in paths if path) if all(paths) else ()
 
 
 def _image_set(response: httpx.Response) -> tuple[ImageFacts, ...]:

@@ -10,6 +10,8 @@ _WRITE_SECONDS = 10.0
 _POOL_SECONDS = 5.0
 # servers close idle connections without notice; a request sent into that moment is in doubt
 _KEEPALIVE_SECONDS = 5.0
+# whatever proxy the environment names, it does not lead to this machine
+_LOOPBACK = ("all://127.0.0.1", "all://localhost", "all://[::1]")
 
 
 def http_client(*, concurrency: int, user_agent: str) -> httpx.AsyncClient:
@@ -26,6 +28,7 @@ def http_client(*, concurrency: int, user_agent: str) -> httpx.AsyncClient:
             keepalive_expiry=_KEEPALIVE_SECONDS,
         ),
         follow_redirects=False,
+        mounts=dict.fromkeys(_LOOPBACK),
     )
 
 

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from orchestrator.clock import Clock
 from orchestrator.db import sqlite
+from orchestrator.errors import StoreError
 
 _READERS = 4
 
@@ -33,7 +34,7 @@ class Database:
             self._writer = self._sqlite_engine(size=1, writes=True)
             self._reader = self._sqlite_engine(size=_READERS, writes=False)
         else:
-            self._writer = self._reader = create_async_engine(self.url, pool_pre_ping=True)
+            self._writer = self._reader = _server_engine(self.url)
 
     @property
     def is_sqlite(self) -> bool:
@@ -74,7 +75,7 @@ class Database:
             return
         with sqlite.sole_checkpointer(self.path) as alone:
             if alone:
-                async with self._turn, self._reader.connect() as connection:
+                async with self._turn, _connection(self._reader) as connection:
                     await connection.run_sync(sqlite.checkpoint)
 
     async def close(self) -> None:
@@ -89,18 +90,40 @@ class Database:
         return engine
 
 
+def _server_engine(url: sa.URL) -> AsyncEngine:
+    try:
+        return create_async_engine(url, pool_pre_ping=True)
+    except ModuleNotFoundError as error:
+        raise StoreError(
+            f"PostgreSQL needs the package {error.name}, which is not installed.",
+            "Install it with: pip install 'orchestrator[postgresql]'",
+        ) from error
+
+
 @asynccontextmanager
 async def _transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     """A transaction whose end is not torn by a cancellation."""
-    connection = await engine.connect()
-    try:
+    async with _connection(engine) as connection:
         await connection.begin()
         yield connection
         with anyio.CancelScope(shield=True):
             await connection.commit()
-    finally:
-        with anyio.CancelScope(shield=True):
-            await connection.close()
+
+
+@asynccontextmanager
+async def _connection(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """A connection that is given back whatever happens.
+
+    What has begun on SQLite runs to its end, which is never far: a statement of aiosqlite that is
+    cancelled may leave a task behind that nothing ends, and that holds up the event loop's end.
+    """
+    with anyio.CancelScope(shield=engine.dialect.name == "sqlite"):
+        connection = await engine.connect()
+        try:
+            yield connection
+        finally:
+            with anyio.CancelScope(shield=True):
+                await connection.close()
 
 
 async def lock_out_others(connection: AsyncConnection) -> None:

@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Final
 
 import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.db.engine import Database, describe_url, lock_out_others
 from orchestrator.errors import StoreError
@@ -28,7 +30,14 @@ class Schema:
         Raises:
             StoreError: the schema is missing, older or newer; the message says what to do.
         """
-        match await self.revision():
+        try:
+            revision = await self.revision()
+        except DBAPIError as error:
+            raise StoreError(
+                f"The store {self._name} cannot be used: {error.orig}.",
+                "Check the path or URL; a damaged file comes back from a backup.",
+            ) from error
+        match revision:
             case revision if revision == HEAD:
                 return
             case None if create:
@@ -50,6 +59,7 @@ class Schema:
         """The revision of the tables that are there; ``None`` where there are none."""
         async with self._database.read() as connection:
             if not await connection.run_sync(_has_table, "alembic_version"):
+                await self._refuse_foreign_tables(connection)
                 return None
             query = sa.text("SELECT version_num FROM alembic_version")
             revision: str | None = (await connection.execute(query)).scalar_one_or_none()
@@ -67,6 +77,13 @@ class Schema:
         async with self._database.write() as connection:
             await lock_out_others(connection)
             await connection.run_sync(_run_migrations)
+
+    async def _refuse_foreign_tables(self, connection: AsyncConnection) -> None:
+        if await connection.run_sync(_has_table, "jobs"):
+            raise StoreError(
+                f"The database {self._name} holds tables of another program.",
+                "Name another place with --database-url.",
+            )
 
     def _too_new(self, revision: str) -> StoreError:
         return StoreError(

@@ -1,11 +1,12 @@
 """What SQLite needs to keep its word: pragmas, file modes, one checkpointer."""
 
+import errno
 import fcntl
 import os
 import sqlite3
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +37,33 @@ def prepare_file(path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         refuse_shared_file_system(path)
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        if path.exists() and path.stat().st_size:
+            _see_that_it_can_be_written(path)
+        else:
+            _make_file(path)
     except OSError as error:
         raise StoreError(
             f"The database {path} cannot be opened: {error.strerror}.",
             "Name another place with --database-url or ORCHESTRATOR_DATABASE_URL.",
         ) from error
+
+
+def _see_that_it_can_be_written(path: Path) -> None:
+    # not by opening it: closing it again would drop the locks that this process holds on it
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not os.access(path, os.R_OK | os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+def _make_file(path: Path) -> None:
+    """Makes the file, in the mode of its log: of several who switch at once all but one fail."""
+    with _lock_file(path).open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        if not path.exists():
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("PRAGMA journal_mode = WAL")
 
 
 def refuse_shared_file_system(path: Path, mounts: Path = Path("/proc/self/mounts")) -> None:
@@ -98,13 +120,19 @@ def _pragmas() -> Iterator[str]:
 @contextmanager
 def sole_checkpointer(path: Path) -> Iterator[bool]:
     """Holds the right to checkpoint this file among all processes; false where another does."""
-    with Path(f"{path}.checkpoint").open("w") as handle:
+    with _lock_file(path).open("w") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             yield False
         else:
             yield True
+
+
+def _lock_file(path: Path) -> Path:
+    lock = Path(f"{path}.lock")
+    lock.touch(0o600)
+    return lock
 
 
 def checkpoint(connection: sa.Connection) -> None:

@@ -95,7 +95,7 @@ class Describer:
         await slot.reached()
         asked_at = self._database.clock.now()
         try:
-            found = await self._cvm.describe_images(region, images)
+            found = await self._cvm.describe_images(region, images, credential=credential)
         except CloudRefusal as refusal:
             return await self._refused(refusal, region, images, credential, asked_at)
         except httpx.HTTPError as error:
@@ -124,7 +124,7 @@ class Describer:
             return {}
         if code.reaction is Reaction.FAIL:
             return await self._ask_without_unknown(refusal, region, images)
-        outcome = Outcome(code, str(refusal), http_status=refusal.http_status)
+        outcome = Outcome(code, refusal.said, http_status=refusal.http_status)
         await self._learn(self._cvm.host(region), region, outcome, credential, asked_at)
         return None
 

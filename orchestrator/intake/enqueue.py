@@ -4,6 +4,7 @@ import hashlib
 import json
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
 from typing import Any
@@ -12,13 +13,23 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.db import Database, lock_out_others
-from orchestrator.model import LIVING, EnqueueResult, ExportRequest, JobState
+from orchestrator.model import LIVING, ExportRequest, JobState
 from orchestrator.pace.gate import open_scope
 from orchestrator.tables import events, job_images, jobs
 
 _CHUNK = 500
 _TAG_LETTERS = "abcdefghijklmnopqrstuvwxyz234567"
 _TAG_LENGTH = 12
+
+
+@dataclass(frozen=True, slots=True)
+class EnqueueResult:
+    """What an enqueue did."""
+
+    batch: str
+    added: int = 0
+    duplicates: int = 0
+    invalid: int = 0
 
 
 async def enqueue(

@@ -20,12 +20,14 @@ class Manifest:
 
     Args:
         requests: the good rows, in their order.
-        faults: why each of the others was left out.
+        faults: why each of the others was left out; a row may have several.
+        invalid: how many rows were left out.
         ignored_columns: names that mean nothing here, fit to be shown.
     """
 
     requests: tuple[ExportRequest, ...]
     faults: tuple[RowFault, ...] = ()
+    invalid: int = 0
     ignored_columns: tuple[str, ...] = ()
 
 
@@ -103,6 +105,7 @@ class _Intake:
 
     def __init__(self, template: ExportRequest, *, skip_invalid: bool) -> None:
         self.faults: list[RowFault] = []
+        self._invalid = 0
         self._template = template
         self._skip_invalid = skip_invalid
         self._requests: list[ExportRequest] = []
@@ -115,6 +118,7 @@ class _Intake:
         match item:
             case RowFault():
                 self.faults.append(item)
+                self._invalid += 1
             case Header():
                 self._check(item)
             case Row():
@@ -130,7 +134,8 @@ class _Intake:
         """What came of it all."""
         if self.faults and not self._skip_invalid:
             raise ManifestError(source, tuple(self.faults))
-        return Manifest(tuple(self._requests), tuple(self.faults), tuple(self._ignored))
+        faults, ignored = tuple(self.faults), tuple(self._ignored)
+        return Manifest(tuple(self._requests), faults, self._invalid, ignored)
 
     def _check(self, header: Header) -> None:
         self._note_unknown(header.line, header.columns)
@@ -155,19 +160,24 @@ class _Intake:
         request = _request(self._template, row, self._missing)
         if isinstance(request, list):
             self.faults += request
+            self._invalid += 1
         elif first := self._seen.get(identity := _identity(request)):
             problem = Problem(f"repeats {first}.", "Remove one of the two.")
             self.faults.append(fault_at(row.line, "", problem, row.within))
+            self._invalid += 1
         else:
             self._seen[identity] = ", ".join(filter(None, (f"line {row.line}", row.within)))
             self._requests.append(request)
 
     def _note_unknown(self, line: int, names: tuple[str, ...], within: str = "") -> None:
-        unknown = [name for name in names if name not in RULES]
-        if self._skip_invalid:
-            self._ignored |= dict.fromkeys(map(escaped, unknown))
-        else:
-            self.faults += [fault_at(line, name, unknown_column(name), within) for name in unknown]
+        for name in (name for name in names if name not in RULES):
+            fault = fault_at(line, name, unknown_column(name), within)
+            if not self._skip_invalid:
+                self.faults.append(fault)
+            elif name.strip().lower() in RULES:
+                raise UnreadableError(fault)  # ignoring it would change what is exported
+            else:
+                self._ignored[escaped(name)] = None
 
 
 def _request(

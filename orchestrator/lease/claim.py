@@ -1,5 +1,6 @@
 """Takes one job out of the queue: the claim is the durable intent to send it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -24,11 +25,13 @@ class Wanted:
     Args:
         regions: only these, where an endpoint serves not all; ``None`` is any.
         permitted: further condition on the table of jobs, as for stops.
+        watched: the jobs whose end this run will see, as a condition on the given table.
     """
 
     profile: str
     regions: tuple[str, ...] | None
     permitted: sa.ColumnElement[bool]
+    watched: Callable[[sa.FromClause], sa.ColumnElement[bool]]
 
 
 async def claim(
@@ -78,7 +81,7 @@ def _next_job(wanted: Wanted, regions: tuple[str, ...], now: datetime) -> sa.Sel
             _is_due(now),
             jobs.c.described_at.is_not(None),
             wanted.permitted,
-            ~_image_is_under_way(),
+            ~_image_is_under_way(wanted),
         )
         .order_by(jobs.c.priority.desc(), jobs.c.size_gib.desc(), jobs.c.id)
         .limit(1)
@@ -95,8 +98,11 @@ def _is_due(now: datetime) -> sa.ColumnElement[bool]:
     return sa.case((jobs.c.due_at <= now, sa.true()), else_=sa.false())
 
 
-def _image_is_under_way() -> sa.ColumnElement[bool]:
-    """Another job of ours exports one of this job's images: the vendor takes one at a time."""
+def _image_is_under_way(wanted: Wanted) -> sa.ColumnElement[bool]:
+    """Another job of ours exports one of this job's images: the vendor takes one at a time.
+
+    One whose end nobody will see is not waited for; the vendor says whether the image is busy.
+    """
     mine, other, theirs = job_images.alias("mine"), jobs.alias("other"), job_images.alias("theirs")
     return (
         sa.select(other.c.id)
@@ -109,6 +115,7 @@ def _image_is_under_way() -> sa.ColumnElement[bool]:
             other.c.profile == jobs.c.profile,
             other.c.region == jobs.c.region,
             other.c.state.in_(sorted(UNDER_WAY)),
+            (other.c.state == JobState.SENDING) | wanted.watched(other),
         )
         .exists()
     )
@@ -147,6 +154,7 @@ def _lease(
         spent=row.spent,
         waits=row.waits,
         image_broken=row.image_broken,
+        last_code=row.code,
     )
 
 

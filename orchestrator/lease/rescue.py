@@ -29,9 +29,9 @@ async def rescue(database: Database, me: str) -> int:
     rescued = 0
     async with database.write() as connection:
         now = await database.now(connection)
-        held = await _held_by_others(connection, me)
+        held = await _held_by_others(connection, me, now)
         others = {row.owner for row in held} | await _others_not_ended(connection, me)
-        gone = {name for name in others if owner.is_proven_gone(database, name)}
+        gone = {name for name in others - {me} if owner.is_proven_gone(database, name)}
         for row in held:
             if row.owner in gone or row.expires_at <= now:
                 rescued += await _give_up(connection, row, me, now, gone=row.owner in gone)
@@ -48,13 +48,14 @@ async def _others_not_ended(connection: AsyncConnection, me: str) -> set[str]:
     return set((await connection.execute(query)).scalars())
 
 
-async def _held_by_others(connection: AsyncConnection, me: str) -> list[Any]:
+async def _held_by_others(connection: AsyncConnection, me: str, now: datetime) -> list[Any]:
+    """Jobs under another's lease, or under one of ours that has run out unrecorded."""
     query = (
-        sa.select(jobs, attempts.c.signed_at)
+        sa.select(jobs, attempts.c.claimed_at)
         .join(
             attempts, sa.and_(attempts.c.job_id == jobs.c.id, attempts.c.number == jobs.c.attempt)
         )
-        .where(jobs.c.state == JobState.SENDING, jobs.c.owner != me)
+        .where(jobs.c.state == JobState.SENDING, (jobs.c.owner != me) | (jobs.c.expires_at <= now))
     )
     return list((await connection.execute(query)).all())
 
@@ -77,7 +78,7 @@ async def _give_up(
             "spent": row.spent + 1,
             "due_at": now,
             "clean_since": None,
-            "fenced_until": None if gone else row.signed_at + SIGNATURE_LIFETIME,
+            "fenced_until": None if gone else row.claimed_at + SIGNATURE_LIFETIME,
             "code": LOST,
             "message": _MESSAGE,
             "remedy": "Nothing to do: the bucket is looked at before anything is sent again.",

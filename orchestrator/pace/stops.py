@@ -4,13 +4,12 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
+from orchestrator.cloud.codes import MAY_CONCERN_ONE_IMAGE
 from orchestrator.model import Code, Reaction, Scope, Stop
 from orchestrator.tables import jobs
 
-_WHOLE_ACCOUNT = frozenset({Scope.CREDENTIAL, Scope.ACCOUNT, Scope.CLOCK})
-
-_SECOND_TIME = frozenset({"AuthFailure.UnauthorizedOperation", "UnauthorizedOperation"})
-"""Codes that a policy on single images may give: one image's refusal says little of the rest."""
+WHOLE_ACCOUNT = frozenset({Scope.CREDENTIAL, Scope.ACCOUNT, Scope.CLOCK})
+"""Scopes in which a stop holds up everything."""
 
 
 class Stops:
@@ -18,22 +17,35 @@ class Stops:
 
     def __init__(self) -> None:
         self.active: list[Stop] = []
-        self._suspected: dict[str, datetime] = {}
+        self._suspected: dict[str, tuple[datetime, int | None]] = {}
 
-    def hear(self, stop: Stop, code: Code, *, claimed_at: datetime, now: datetime) -> bool:
-        """Takes note of a refusal that calls for a stop; true when it begins one.
-
-        What a correction may mend (clock, token), or what one image may owe to a policy of its
-        own, stops its scope only when a request that was claimed after the first such refusal
-        meets it again.
-        """
+    def begin(self, stop: Stop) -> bool:
+        """Stops a scope; false when it is stopped already."""
         if any((held.scope, held.value) == (stop.scope, stop.value) for held in self.active):
-            return False
-        mendable = code.reaction is not Reaction.STOP or code.name in _SECOND_TIME
-        if mendable and claimed_at <= self._suspected.setdefault(code.name, now):
             return False
         self.active.append(stop)
         return True
+
+    def hear(
+        self, stop: Stop, code: Code, *, job_id: int | None, claimed_at: datetime, now: datetime
+    ) -> bool:
+        """Takes note of a refusal that calls for a stop; true when it begins one.
+
+        What a correction may mend (clock, token) stops its scope only when a request that was
+        claimed after the first such refusal meets it again; what one image may owe to a policy
+        of its own, only when another job's request does.
+        """
+        denied = code.name in MAY_CONCERN_ONE_IMAGE
+        if denied or code.reaction is not Reaction.STOP:
+            first, suspect = self._suspected.setdefault(code.name, (now, job_id))
+            if claimed_at <= first or (denied and suspect == job_id):
+                return False
+        return self.begin(stop)
+
+    def lift(self) -> None:
+        """Forgets every stop: the next requests find out whether a person has mended it."""
+        self.active.clear()
+        self._suspected.clear()
 
     def accepted(self) -> None:
         """Something went through: what was suspected is mended."""
@@ -42,7 +54,7 @@ class Stops:
     def holds_all(self, host: str) -> bool:
         """Whether nothing can be sent to this endpoint."""
         return any(
-            stop.scope in _WHOLE_ACCOUNT or (stop.scope is Scope.ENDPOINT and stop.value == host)
+            stop.scope in WHOLE_ACCOUNT or (stop.scope is Scope.ENDPOINT and stop.value == host)
             for stop in self.active
         )
 
@@ -59,6 +71,7 @@ class Stops:
         )
 
 
-def bucket_place() -> sa.ColumnElement[str]:
+def bucket_place(table: sa.FromClause = jobs) -> sa.ColumnElement[str]:
     """A bucket as it is stopped: with its region, since a wrong region is the usual fault."""
-    return jobs.c.region + "/" + jobs.c.bucket
+    place: sa.ColumnElement[str] = table.c.region + "/" + table.c.bucket
+    return place

@@ -14,7 +14,6 @@ def outcome_of_reply(reply: Reply) -> Outcome:
         http_status=reply.http_status,
         task_id=reply.task_id,
         cos_paths=reply.cos_paths,
-        clock_offset=reply.clock_offset,
     )
 
 

@@ -2,7 +2,6 @@
 
 from orchestrator.cloud.credentials import Credential
 from orchestrator.cloud.cvm import CvmClient
-from orchestrator.errors import OrchestratorError
 from orchestrator.model import Lease, Outcome
 from orchestrator.pace.rate import Slot
 from orchestrator.send.outcome import outcome_of_exception, outcome_of_reply
@@ -19,8 +18,6 @@ async def submit(cvm: CvmClient, lease: Lease, credential: Credential, slot: Slo
         reply = await cvm.export_images(
             lease.order, signed_at=lease.signed_at, credential=credential
         )
-    except OrchestratorError:
-        raise
     except Exception as error:  # noqa: BLE001 - the table has a row for anything
         return outcome_of_exception(error)
     return outcome_of_reply(reply)

@@ -2,26 +2,39 @@
 
 from datetime import timedelta
 
-from orchestrator.model import Decision, JobState, Lease, Outcome, Reaction, Scope
+from orchestrator.cloud.codes import MAY_CONCERN_ONE_IMAGE
+from orchestrator.model import Decision, JobState, Lease, Outcome, Reaction
 from orchestrator.pace.backoff import backoff
 
 LONGEST_BUSY_WAIT = timedelta(hours=24)
 """An image that is busy for longer than this is not waited for."""
 
+_DENIALS = 4
+"""Waits in a row after which a job that is denied once more, alone, is not sent again."""
 
-def decide(lease: Lease, outcome: Outcome, *, max_attempts: int, chance: float) -> Decision:
+
+def decide(
+    lease: Lease,
+    outcome: Outcome,
+    *,
+    max_attempts: int,
+    chance: float,
+    endpoint_fails: bool = False,
+) -> Decision:
     """The next state of the job, and what everyone else should know.
 
     Args:
         max_attempts: attempts that count before the job fails.
         chance: a number from 0 to 1 that spreads the waits.
+        endpoint_fails: the trouble is not this request's own, so that it costs no attempt.
     """
     doubted = lease.doubted
     match outcome.code.reaction:
         case Reaction.ACCEPT:
             return Decision(JobState.ACCEPTED, "exporting", spends=True)
         case Reaction.RECONCILE:
-            return Decision(JobState.UNKNOWN, "answer lost", spends=True, doubted=True)
+            spends = not endpoint_fails
+            return Decision(JobState.UNKNOWN, "answer lost", spends=spends, doubted=True)
         case Reaction.RETRY if lease.spent + 1 >= max_attempts:
             return Decision(JobState.FAILED, "attempts used up", spends=True, doubted=doubted)
         case Reaction.RETRY:
@@ -37,24 +50,26 @@ def decide(lease: Lease, outcome: Outcome, *, max_attempts: int, chance: float) 
             return Decision(JobState.FAILED, "image not exportable", doubted=doubted)
         case Reaction.BUSY:
             return _queued("image busy", doubted=doubted, delay=backoff(lease.waits, chance))
+        case Reaction.STOP if _is_denied_alone(lease, outcome):
+            return Decision(JobState.FAILED, "refused", doubted=doubted)
         case Reaction.STOP | Reaction.RESIGN | Reaction.REFRESH:
-            stop = outcome.code.scope
             wait = backoff(lease.waits, chance)
-            return _queued(f"stopped: {stop}", doubted=doubted, delay=wait, stop=stop)
+            return _queued(f"stopped: {outcome.code.scope}", doubted=doubted, delay=wait)
         case Reaction.FAIL | Reaction.DRY_RUN:
             return Decision(JobState.FAILED, "refused", spends=True, doubted=doubted)
 
 
 def _queued(
-    reason: str,
-    *,
-    doubted: bool,
-    delay: timedelta = timedelta(),
-    spends: bool = False,
-    stop: Scope | None = None,
+    reason: str, *, doubted: bool, delay: timedelta = timedelta(), spends: bool = False
 ) -> Decision:
-    return Decision(JobState.QUEUED, reason, delay=delay, spends=spends, doubted=doubted, stop=stop)
+    return Decision(JobState.QUEUED, reason, delay=delay, spends=spends, doubted=doubted)
 
 
 def _has_waited_long(lease: Lease) -> bool:
     return lease.claimed_at - lease.created_at > LONGEST_BUSY_WAIT
+
+
+def _is_denied_alone(lease: Lease, outcome: Outcome) -> bool:
+    """Denied again and again, while no other job's denial has stopped the account."""
+    denied = outcome.code.name in MAY_CONCERN_ONE_IMAGE
+    return denied and lease.last_code == outcome.code.name and lease.waits >= _DENIALS

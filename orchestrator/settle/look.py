@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from orchestrator.cloud.cos import CosClient
 from orchestrator.db import Database
+from orchestrator.errors import CloudRefusal
 from orchestrator.model import ObjectFacts
 from orchestrator.settle.objects import Watched, WatchedKey, keep_baseline, watched
 
@@ -82,3 +83,18 @@ async def note_baseline(database: Database, cos: CosClient, job_id: int) -> None
     async with database.write() as connection:
         for name, etag in etags.items():
             await keep_baseline(connection, job.job_id, name, etag)
+
+
+async def reason(cos: CosClient, job: Watched, refusal: CloudRefusal) -> CloudRefusal:
+    """Why a look was refused: the answer to a HEAD has no body, a listing's names its code.
+
+    Raises:
+        httpx.HTTPError: the question did not get through.
+    """
+    if not refusal.code.startswith("Http"):
+        return refusal
+    try:
+        await cos.list_objects(job.region, job.bucket, job.object_prefix)
+    except CloudRefusal as told:
+        return told
+    return refusal

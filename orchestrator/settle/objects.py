@@ -19,7 +19,6 @@ class WatchedKey:
     key: str
     expected: bool
     cos_path: str | None = None
-    disk_gib: int | None = None
     baseline_etag: str | None = None
 
 
@@ -30,7 +29,6 @@ class Watched:
     job_id: int
     attempt: int
     state: JobState
-    profile: str
     region: str
     bucket: str
     object_prefix: str
@@ -98,6 +96,11 @@ _POSTPONE = (
 )
 
 
+async def postpone(connection: AsyncConnection, job_id: int, then: datetime) -> None:
+    """Puts off the next look at one job."""
+    await connection.execute(_POSTPONE, [{"this": job_id, "then": then}])
+
+
 def _begun(row: Any) -> datetime:
     begun: datetime = row.accepted_at or row.sent_at
     return begun
@@ -120,7 +123,7 @@ async def _keys_of(
     query = sa.select(objects).where(objects.c.job_id.in_(job_ids)).order_by(objects.c.key)
     found: dict[int, tuple[WatchedKey, ...]] = {}
     for row in await connection.execute(query):
-        key = WatchedKey(row.key, row.expected, row.cos_path, row.disk_gib, row.baseline_etag)
+        key = WatchedKey(row.key, row.expected, row.cos_path, row.baseline_etag)
         found[row.job_id] = (*found.get(row.job_id, ()), key)
     return found
 
@@ -130,7 +133,6 @@ def _watched(row: Any, keys: tuple[WatchedKey, ...]) -> Watched:
         job_id=row.id,
         attempt=row.attempt,
         state=JobState(row.state),
-        profile=row.profile,
         region=row.region,
         bucket=row.bucket,
         object_prefix=row.object_prefix,

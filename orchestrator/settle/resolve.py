@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from orchestrator.clock import iso
 from orchestrator.cloud.cos import CosClient
 from orchestrator.db import Database
 from orchestrator.model import JobState
@@ -105,21 +106,23 @@ async def _clean_look(
         actor=actor,
         attempt=job.attempt,
         changes={"due_at": now},
-        details={"clean_since": job.clean_since.isoformat(), "attempts": job.spent},
+        details={"clean_since": iso(job.clean_since), "attempts": job.spent},
     )
     return target if moved else job.state
 
 
-def left_to_a_person(policy: ResolvePolicy, now: datetime) -> sa.ColumnElement[bool]:
+def left_to_a_person(
+    policy: ResolvePolicy, now: datetime, table: sa.FromClause = jobs
+) -> sa.ColumnElement[bool]:
     """Unknown jobs that only a late object can still settle, as a condition on the table of jobs.
 
     Under an exact name they are never sent again by themselves; once the time of clean looks is
     over they are looked at whenever they are due, and keep no run alive.
     """
     return sa.and_(
-        jobs.c.state == JobState.UNKNOWN,
-        jobs.c.exact_names,
-        jobs.c.clean_since.is_not(None),
-        jobs.c.clean_since <= now - policy.resend_after,
-        jobs.c.due_at > now,
+        table.c.state == JobState.UNKNOWN,
+        table.c.exact_names,
+        table.c.clean_since.is_not(None),
+        table.c.clean_since <= now - policy.resend_after,
+        table.c.due_at > now,
     )

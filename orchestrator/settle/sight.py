@@ -10,7 +10,8 @@ import sqlalchemy as sa
 from orchestrator.cloud.codes import cos_code_for
 from orchestrator.errors import CloudRefusal
 from orchestrator.model import Reaction, Scope, Stop
-from orchestrator.pace.stops import Stops, bucket_place
+from orchestrator.pace.stops import WHOLE_ACCOUNT, Stops, bucket_place
+from orchestrator.tables import jobs
 
 _REFUSALS = 3
 """Refused looks in a row that mean a lost right: a single 403 may be a passing fault."""
@@ -51,12 +52,15 @@ class Sight:
     def refused(self, place: str, refusal: CloudRefusal, began: float) -> bool:
         """A look into this bucket was refused; true when it counts as unreadable from now on.
 
+        What the account as a whole is refused for is not held against a bucket.
+
         Args:
             began: when the look did, on the event loop's clock: looks that were in the air
                 together are refused together, and count as one.
         """
         code = cos_code_for(refusal)
-        if code.reaction is Reaction.RETRY or began <= self._refused_at.get(place, 0.0):
+        passing = code.reaction is Reaction.RETRY or code.scope in WHOLE_ACCOUNT
+        if passing or began <= self._refused_at.get(place, 0.0):
             return False
         self._refused_at[place] = anyio.current_time()
         self._refusals[place] += 1
@@ -64,9 +68,7 @@ class Sight:
             return False
         self.blind.add(place)
         if self.mode is VerifyMode.REQUIRED:
-            self._stops.active.append(
-                Stop(Scope.BUCKET, place, code.name, str(refusal), code.remedy)
-            )
+            self._stops.begin(Stop(Scope.BUCKET, place, code.name, refusal.said, code.remedy))
         self._tell(
             f"The bucket {place} may not be read ({refusal}): its exports are not verified, and "
             f"what is unknown there stays unknown. {code.remedy}"
@@ -77,8 +79,19 @@ class Sight:
         """Whether looks into this bucket may succeed."""
         return self.mode is not VerifyMode.OFF and f"{region}/{bucket}" not in self.blind
 
-    def visible(self) -> sa.ColumnElement[bool]:
+    def visible(self, table: sa.FromClause = jobs) -> sa.ColumnElement[bool]:
         """Jobs whose objects can be looked for, as a condition on the table of jobs."""
         if self.mode is VerifyMode.OFF:
             return sa.false()
-        return bucket_place().not_in(sorted(self.blind))
+        return bucket_place(table).not_in(sorted(self.blind))
+
+    def resting(self) -> sa.ColumnElement[bool]:
+        """Jobs for which accepted is the end: nobody wants, or is allowed, to see more."""
+        if self.mode is VerifyMode.REQUIRED:
+            return sa.false()
+        return ~self.visible()
+
+    def open_eyes(self) -> None:
+        """Forgets what proved unreadable: the next looks find out again."""
+        self.blind.clear()
+        self._refusals.clear()

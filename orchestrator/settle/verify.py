@@ -92,8 +92,8 @@ async def _not_delivered(
             "doubted": True,
             "code": NOT_DELIVERED,
             "message": f"The export was accepted, but by its deadline {there}.",
-            "remedy": "Look at the image's state in the console; then retry, or ask the vendor "
-            "with the TaskId and RequestId.",
+            "remedy": "Look at the image's state in the console; then enqueue it with --again, "
+            "or ask the vendor about the task.",
         },
         details={"missing": missing, "found": [_evidence(facts) for facts in found]},
     )

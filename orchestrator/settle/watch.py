@@ -1,5 +1,6 @@
 """Keeps looking at accepted and unknown jobs until each has come to its end."""
 
+from collections.abc import Callable
 from datetime import timedelta
 
 import anyio
@@ -8,12 +9,17 @@ import sqlalchemy as sa
 from aiolimiter import AsyncLimiter
 from anyio.abc import TaskGroup
 
+from orchestrator.cloud.codes import cos_code_for
 from orchestrator.cloud.cos import CosClient
+from orchestrator.cloud.credentials import Credential
 from orchestrator.db import Database
 from orchestrator.errors import CloudRefusal, CredentialError
-from orchestrator.model import JobState
+from orchestrator.model import JobState, Outcome
 from orchestrator.pace.news import News
-from orchestrator.settle.objects import Watched, reserve_due
+from orchestrator.pace.stops import WHOLE_ACCOUNT
+from orchestrator.pace.traffic import LOOK, Traffic
+from orchestrator.settle.look import reason
+from orchestrator.settle.objects import Watched, postpone, reserve_due
 from orchestrator.settle.resolve import ResolvePolicy, resolve
 from orchestrator.settle.sight import Sight, VerifyMode
 from orchestrator.settle.verify import verify
@@ -24,6 +30,7 @@ _LOOKS_PER_SECOND = 40
 the processor too."""
 
 _LONGEST_IDLE = 1.0
+_AFTER_FAILURE = timedelta(seconds=2)
 
 
 class Watcher:
@@ -33,6 +40,7 @@ class Watcher:
         wanted: which jobs, as a condition on the table of jobs.
         interval: time between looks at one job; ``None`` follows its age.
         actor: this process's instance.
+        tell: takes sentences for the user.
     """
 
     def __init__(
@@ -40,23 +48,28 @@ class Watcher:
         database: Database,
         cos: CosClient,
         sight: Sight,
+        traffic: Traffic,
         policy: ResolvePolicy,
         *,
         wanted: sa.ColumnElement[bool],
         interval: timedelta | None,
         actor: str,
         news: News,
+        tell: Callable[[str], None],
     ) -> None:
         self._database = database
         self._cos = cos
         self._sight = sight
+        self._traffic = traffic
         self._policy = policy
         self._wanted = wanted
         self._interval = interval
         self._actor = actor
         self._news = news
+        self._tell = tell
         self._looking: set[int] = set()
         self._budget = AsyncLimiter(1, 1 / _LOOKS_PER_SECOND)
+        self._unreachable: set[str] = set()
 
     async def run(self) -> None:
         """Looks until cancelled."""
@@ -85,21 +98,51 @@ class Watcher:
 
     async def _look_at(self, job: Watched) -> None:
         place = f"{job.region}/{job.bucket}"
-        await self._budget.acquire()
-        began = anyio.current_time()
         try:
-            if await self._state_after_look(job) is not job.state:
-                self._news.spread()
-            self._sight.saw(place)
-        except CloudRefusal as refusal:
-            if self._sight.refused(place, refusal, began):
-                self._news.spread()
-        except (httpx.HTTPError, CredentialError):
-            pass  # nothing was learned; the job is due again soon
+            await self._budget.acquire()
+            credential = await self._traffic.credential()
+            if credential is not None:
+                await self._look_and_learn(job, place, credential)
+        except (httpx.HTTPError, CredentialError) as error:
+            await self._look_again_soon(job)
+            if place not in self._unreachable:
+                self._unreachable.add(place)
+                self._tell(f"The bucket {place} cannot be reached ({error}); looking again.")
         finally:
             self._looking.discard(job.job_id)
             if len(self._looking) == _AT_ONCE - 1:
                 self._news.spread()
+
+    async def _look_and_learn(self, job: Watched, place: str, credential: Credential) -> None:
+        began, asked_at = anyio.current_time(), self._database.clock.now()
+        try:
+            if await self._state_after_look(job) is not job.state:
+                self._news.spread()
+        except CloudRefusal as refusal:
+            told = await reason(self._cos, job, refusal)
+            await self._look_again_soon(job)
+            if self._sight.refused(place, told, began):
+                self._news.spread()
+            outcome = Outcome(cos_code_for(told), told.said, http_status=told.http_status)
+            if outcome.code.scope in WHOLE_ACCOUNT:
+                await self._traffic.heard(
+                    LOOK,
+                    place,
+                    outcome,
+                    places={},
+                    asked_at=asked_at,
+                    now=self._database.clock.now(),
+                    credential=credential,
+                )
+        else:
+            self._sight.saw(place)
+            self._unreachable.discard(place)
+
+    async def _look_again_soon(self, job: Watched) -> None:
+        """A look that failed is none: an old export's next one would be minutes away."""
+        async with self._database.write() as connection:
+            now = await self._database.now(connection)
+            await postpone(connection, job.job_id, now + _AFTER_FAILURE)
 
     async def _state_after_look(self, job: Watched) -> JobState:
         if job.state is JobState.UNKNOWN:

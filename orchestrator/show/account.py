@@ -1,5 +1,6 @@
 """The account of one run: which jobs it was about, and where they stand at its end."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Self
@@ -8,8 +9,29 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.db import Database
-from orchestrator.model import LIVING, NOT_SENT, JobState, Reaction, RunResult, Stop
+from orchestrator.model import LIVING, NOT_SENT, JobState, Reaction, Stop
 from orchestrator.tables import attempts, jobs
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """Where the jobs of a run stand at its end.
+
+    Args:
+        requests: ExportImages requests that this run sent.
+        refused: those of them refused for rate or capacity.
+        seconds: how long the run took.
+        left: living jobs that running again may bring further.
+        blocked: stops that a person has to mend, each with its code and remedy.
+    """
+
+    counts: Mapping[JobState, int]
+    requests: int
+    refused: int
+    seconds: float
+    left: int = 0
+    timed_out: bool = False
+    blocked: tuple[Stop, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +61,22 @@ class Account:
         """Whether any job lives."""
         return bool(self.batches)
 
+    async def others(self) -> dict[str, int]:
+        """Living jobs of other accounts, which this run leaves alone, by profile."""
+        query = (
+            sa.select(jobs.c.profile, sa.func.count())
+            .where(jobs.c.state.in_(sorted(LIVING)), jobs.c.profile != self.profile)
+            .group_by(jobs.c.profile)
+        )
+        async with self.database.read() as connection:
+            return dict((await connection.execute(query)).all())
+
     async def close(
         self,
         *,
         owner: str | None,
         seconds: float,
-        visible: sa.ColumnElement[bool],
+        left: sa.ColumnElement[bool],
         timed_out: bool = False,
         blocked: tuple[Stop, ...] = (),
     ) -> RunResult:
@@ -52,20 +84,18 @@ class Account:
 
         Args:
             owner: the instance that sent; ``None`` when nothing was.
-            visible: jobs whose objects can be looked for; others rest where they are.
+            left: jobs that running again may bring further, as a condition on the table of jobs.
         """
         async with self.database.read() as connection:
             counts = await self._counts(connection)
             requests, refused = await _requests(connection, owner)
-            accepted_to_come = await self._count(
-                connection, visible & (jobs.c.state == JobState.ACCEPTED)
-            )
+            unfinished = await self._count(connection, left)
         return RunResult(
             counts=counts,
             requests=requests,
             refused=refused,
             seconds=seconds,
-            left=counts[JobState.QUEUED] + counts[JobState.SENDING] + accepted_to_come,
+            left=unfinished,
             timed_out=timed_out,
             blocked=blocked,
         )
@@ -83,9 +113,7 @@ class Account:
         found: dict[str, int] = dict((await connection.execute(query)).all())
         return {state: found.get(state, 0) for state in JobState}
 
-    async def _count(
-        self, connection: AsyncConnection, condition: sa.ColumnElement[bool]
-    ) -> int:
+    async def _count(self, connection: AsyncConnection, condition: sa.ColumnElement[bool]) -> int:
         of_batch = sa.true() if self.batch is None else jobs.c.batch == self.batch
         query = sa.select(sa.func.count()).where(
             jobs.c.profile == self.profile, of_batch, condition

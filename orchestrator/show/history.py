@@ -2,17 +2,45 @@
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.db import Database
-from orchestrator.model import ImageFormat, Job, JobFilter, JobState
+from orchestrator.model import ImageFormat, JobFilter, JobState
 from orchestrator.show.filters import is_named, matches
 from orchestrator.tables import attempts, events, job_images, jobs, objects
 
 _PAGE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One job as history shows it; times are aware, in UTC."""
+
+    id: int
+    batch: str
+    state: JobState
+    reason: str
+    region: str
+    image_ids: tuple[str, ...]
+    bucket: str
+    format: ImageFormat
+    prefix: str
+    tag: str
+    attempts: int
+    task_id: int | None
+    request_id: str | None
+    cos_paths: tuple[str, ...]
+    code: str | None
+    message: str | None
+    remedy: str | None
+    created_at: datetime
+    sent_at: datetime | None
+    accepted_at: datetime | None
+    finished_at: datetime | None
 
 
 async def history(

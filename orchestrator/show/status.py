@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.db import Database
-from orchestrator.model import JobState
+from orchestrator.model import UNDER_WAY, JobState
 from orchestrator.pace.gate import Gate, gates
 from orchestrator.tables import jobs, scopes
 
@@ -35,12 +35,18 @@ class ScopeStatus:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The whole store, or one batch, at a moment."""
+    """The whole store, or one batch, at a moment.
+
+    Args:
+        reasons: why jobs wait, and how many for each.
+        rests_until: when the next job falls due; ``None`` while something can move before.
+    """
 
     at: datetime
     counts: Mapping[JobState, int]
     scopes: tuple[ScopeStatus, ...]
     reasons: Mapping[str, int]
+    rests_until: datetime | None
 
     @property
     def total(self) -> int:
@@ -50,22 +56,29 @@ class Status:
     @property
     def seconds_left(self) -> float | None:
         """What the slowest scope may still take; ``None`` while any of them cannot be told."""
+        if self.rests_until is not None:
+            return (self.rests_until - self.at).total_seconds()
         left = [scope.seconds_left for scope in self.scopes]
         return (
             None if not left or None in left else max(value for value in left if value is not None)
         )
 
 
-async def status(database: Database, *, batch: str | None = None) -> Status:
-    """Counts and gates; the counts of one batch, where one is named."""
+async def status(database: Database, *, batch: str | None = None, rate: float = 0.0) -> Status:
+    """Counts and gates; the counts of one batch, where one is named.
+
+    Args:
+        rate: requests a second that may be sent, for the time to expect; 0 is no limit.
+    """
     of_batch = sa.true() if batch is None else jobs.c.batch == batch
     async with database.read() as connection:
         now = await database.now(connection)
         return Status(
             at=now,
             counts=await _counts(connection, of_batch),
-            scopes=await _scopes(connection, now),
+            scopes=await _scopes(connection, now, rate),
             reasons=await _reasons(connection, of_batch),
+            rests_until=await _rests_until(connection, of_batch, now),
         )
 
 
@@ -89,21 +102,34 @@ async def _reasons(
     return dict((await connection.execute(query)).all())
 
 
-async def _scopes(connection: AsyncConnection, now: datetime) -> tuple[ScopeStatus, ...]:
+async def _rests_until(
+    connection: AsyncConnection, condition: sa.ColumnElement[bool], now: datetime
+) -> datetime | None:
+    open_ends = sa.select(sa.literal(1)).where(condition, jobs.c.state.in_(sorted(UNDER_WAY)))
+    if (await connection.execute(open_ends.limit(1))).first() is not None:
+        return None
+    query = sa.select(sa.func.min(jobs.c.due_at)).where(condition, jobs.c.state == JobState.QUEUED)
+    first = (await connection.execute(query)).scalar_one()
+    return first if first is not None and first > now else None
+
+
+async def _scopes(
+    connection: AsyncConnection, now: datetime, rate: float
+) -> tuple[ScopeStatus, ...]:
     query = sa.select(scopes.c.profile).distinct().order_by(scopes.c.profile)
     found: list[ScopeStatus] = []
     for profile in (await connection.execute(query)).scalars().all():
         for gate in await gates(connection, profile, now):
-            found.append(await _scope(connection, profile, gate))  # noqa: PERF401 - awaits
+            found.append(await _scope(connection, profile, gate, rate))  # noqa: PERF401 - awaits
     return tuple(found)
 
 
-async def _scope(connection: AsyncConnection, profile: str, gate: Gate) -> ScopeStatus:
+async def _scope(connection: AsyncConnection, profile: str, gate: Gate, rate: float) -> ScopeStatus:
     here = sa.and_(jobs.c.profile == profile, jobs.c.region == gate.region)
     queued = sa.select(sa.func.count()).where(here, jobs.c.state == JobState.QUEUED)
     waiting = int((await connection.execute(queued)).scalar_one())
     usual = await _usual_seconds(connection, here)
-    return ScopeStatus(profile, gate, waiting, usual, _seconds_left(gate, waiting, usual))
+    return ScopeStatus(profile, gate, waiting, usual, _seconds_left(gate, waiting, usual, rate))
 
 
 async def _usual_seconds(
@@ -120,42 +146,13 @@ async def _usual_seconds(
     return lasted[len(lasted) // 2] if lasted else None
 
 
-def _seconds_left(gate: Gate, waiting: int, usual: float | None) -> float | None:
-    """Rounds of a full gate; where no ceiling was learned, one round."""
+def _seconds_left(gate: Gate, waiting: int, usual: float | None, rate: float) -> float | None:
+    """What bounds the rest: rounds of a full gate, or the rate and the last export."""
     if waiting + gate.running == 0:
         return 0.0
     if usual is None:
         return None
     places = gate.ceiling if gate.ceiling is not None else waiting + gate.running
-    return usual * -(-(waiting + gate.running) // max(places, 1))
-
-
-async def anything_moves(
-    database: Database,
-    mine: sa.ColumnElement[bool],
-    *,
-    sendable: sa.ColumnElement[bool],
-    visible: sa.ColumnElement[bool],
-    within: float | None,
-) -> bool:
-    """Whether any job of a run can still come further.
-
-    Args:
-        mine: the jobs of the run.
-        sendable: those that no stop holds up.
-        visible: those whose objects can be looked for.
-        within: seconds; what is due later is out of the run's reach. ``None`` reaches anything.
-    """
-    async with database.read() as connection:
-        queued = sa.and_(mine, sendable, jobs.c.state == JobState.QUEUED)
-        if within is not None:
-            horizon = await database.now(connection) + timedelta(seconds=within)
-            queued = sa.and_(queued, jobs.c.due_at <= horizon)
-        in_the_air = sa.and_(mine, jobs.c.state == JobState.SENDING)
-        open_ends = [JobState.UNKNOWN, JobState.ACCEPTED]
-        watched = sa.and_(mine, visible, jobs.c.state.in_(open_ends))
-        for condition in (in_the_air, queued, watched):
-            query = sa.select(sa.literal(1)).select_from(jobs).where(condition).limit(1)
-            if (await connection.execute(query)).first() is not None:
-                return True
-    return False
+    rounds = -(-(waiting + gate.running) // max(places, 1))
+    sending = waiting / rate if rate else 0.0
+    return max(usual * rounds, sending + usual)

@@ -46,11 +46,9 @@ def keys() -> HeldKeys:
 
 
 @pytest.fixture
-def cvm(
-    server: ScriptedServer, client: httpx.AsyncClient, clock: ServerClock, keys: HeldKeys
-) -> CvmClient:
+def cvm(server: ScriptedServer, client: httpx.AsyncClient, clock: ServerClock) -> CvmClient:
     """CVM at the scripted server."""
-    return CvmClient(client, endpoint=server.url, credentials=keys, clock=clock, timeout=5.0)
+    return CvmClient(client, endpoint=server.url, clock=clock, timeout=5.0)
 
 
 @pytest.fixture

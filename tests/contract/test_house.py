@@ -15,7 +15,7 @@ LONGEST_FILE = 350
 LONGEST_BODY = 60
 
 # the words of the domain stand together; so do the ways in which a manifest can be wrong
-LONGER_FILES = {"orchestrator/model.py": 400, "tests/intake/test_manifest.py": 380}
+LONGER_FILES = {"tests/intake/test_manifest.py": 380}
 # a migration says the whole schema, as it was on that day
 LONGER_BODIES = {"migrations/versions/0001_the_store.py:upgrade": 200}
 

@@ -1,8 +1,10 @@
 """Connections that can be trusted: private files, one clock, whole transactions."""
 
+import asyncio
 import stat
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -36,7 +38,8 @@ async def test_a_new_file_is_its_owners_alone(tmp_path: Path) -> None:
     await Schema(opened).require(create=True)
     await add_scope(opened, "r")
     found = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
-    assert found == dict.fromkeys(("store.db", "store.db-wal", "store.db-shm"), 0o600)
+    names = ("store.db", "store.db-wal", "store.db-shm", "store.db.lock")
+    assert found == dict.fromkeys(names, 0o600)
     await opened.close()
 
 
@@ -112,16 +115,52 @@ async def test_a_transaction_is_whole_or_not_at_all(database: Database) -> None:
     assert await count(database, scopes) == 1
 
 
-async def test_a_cancelled_transaction_gives_its_connection_back(database: Database) -> None:
-    """Cancelled over and over, the store still writes and has kept nothing half done."""
-    for _ in range(20):
-        with anyio.CancelScope() as cut:
+async def test_a_cancelled_transaction_is_whole_or_not_at_all(database: Database) -> None:
+    """Cancelled over and over, at any moment, the store keeps nothing half done and goes on."""
+    for moment in range(40):
+        with anyio.move_on_after(moment / 4000):
             async with database.write() as connection:
-                await connection.execute(scopes.insert().values(profile="p", region="r", misses=0))
-                cut.cancel()
-                await anyio.lowlevel.checkpoint()
+                for region in (f"a{moment}", f"b{moment}"):
+                    row = {"profile": "p", "region": region, "misses": 0}
+                    await connection.execute(scopes.insert().values(row))
+                    await anyio.lowlevel.checkpoint()
+    kept = await count(database, scopes)
+    assert kept % 2 == 0
     await add_scope(database, "r")
-    assert await count(database, scopes) == 1
+    assert await count(database, scopes) == kept + 1
+
+
+async def test_whoever_is_cut_off_leaves_nothing_behind(database_url: str) -> None:
+    """A reader may be cancelled at any moment: no task of it stays to hold up the loop's end."""
+    before = asyncio.all_tasks()
+    stuck: set[asyncio.Task[Any]] = set()
+    for moment in range(40):
+        opened = Database(database_url, SystemClock())
+        with anyio.move_on_after(moment / 4000):
+            async with opened.read() as connection:
+                await connection.execute(sa.select(1))
+        await opened.close()
+        stuck |= asyncio.all_tasks() - before
+    with anyio.fail_after(5):
+        while not all(task.done() for task in stuck):
+            await anyio.lowlevel.checkpoint()
+
+
+def locks_on(path: Path) -> list[str]:
+    """The kernel's list of the locks on a file, without their numbers."""
+    lines = Path("/proc/locks").read_text().splitlines()
+    return [line.split(maxsplit=1)[1] for line in lines if f":{path.stat().st_ino} " in line]
+
+
+@pytest.mark.skipif(not Path("/proc/locks").exists(), reason="this system does not list its locks")
+async def test_opening_a_file_twice_keeps_its_locks(sqlite: Database) -> None:
+    """A second store of this process on the same file takes no lock from the first."""
+    assert sqlite.path is not None
+    async with sqlite.read() as connection:
+        await connection.execute(sa.select(scopes))
+        before = locks_on(sqlite.path)
+        await Database(str(sqlite.url), SystemClock()).close()
+        assert locks_on(sqlite.path) == before != []
 
 
 async def test_many_writers_take_turns(database: Database) -> None:

@@ -105,7 +105,7 @@ async def test_a_store_of_another_version_is_left_alone(
 
 async def test_several_may_make_it_at_once(empty_url: str) -> None:
     """Processes that start together on a missing store all find it made."""
-    opened = [Database(empty_url, SystemClock()) for _ in range(3)]
+    opened = [Database(empty_url, SystemClock()) for _ in range(6)]
 
     async def require(database: Database) -> None:
         try:

@@ -9,8 +9,10 @@ from typing import Any
 import anyio
 
 from orchestrator.app import Orchestrator
-from orchestrator.model import ExportRequest, Job, JobFilter, JobState, RunResult
+from orchestrator.model import ExportRequest, JobFilter, JobState
 from orchestrator.settings import load_settings
+from orchestrator.show.account import RunResult
+from orchestrator.show.history import Job
 from orchestrator.simulator import DEFAULT_KEY, Entry, Key, Simulator
 
 REGION = "ap-singapore"

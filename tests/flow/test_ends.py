@@ -6,7 +6,8 @@ import anyio
 import pytest
 
 from orchestrator.app import Orchestrator
-from orchestrator.model import JobState, RunResult
+from orchestrator.model import JobState
+from orchestrator.show.account import RunResult
 from orchestrator.simulator import Duration, Fault, Simulator
 
 from .scene import (

@@ -3,7 +3,8 @@
 import pytest
 
 from orchestrator.app import Orchestrator
-from orchestrator.model import Job, JobState
+from orchestrator.model import JobState
+from orchestrator.show.history import Job
 from orchestrator.simulator import BucketSettings, Delivery, Fault, Simulator
 
 from .scene import (

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.db import Database
-from orchestrator.intake.enqueue import enqueue, tagged
-from orchestrator.model import EnqueueResult, ExportRequest, ImageFormat, JobState
+from orchestrator.intake.enqueue import EnqueueResult, enqueue, tagged
+from orchestrator.model import ExportRequest, ImageFormat, JobState
 from orchestrator.tables import events, job_images, jobs, scopes
 from tests.stores import ME, PROFILE, REGION, change, job, make_jobs, now, numbered, request, rows
 

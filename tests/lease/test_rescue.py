@@ -129,7 +129,7 @@ async def test_an_expired_lease_is_rescued_behind_a_fence(database: Database) ->
     kept = await job(database, job_id)
     (attempt,) = await rows(database, attempts, job_id)
     assert kept.state == JobState.UNKNOWN
-    assert kept.fenced_until == attempt.signed_at + SIGNATURE_LIFETIME
+    assert kept.fenced_until == attempt.claimed_at + SIGNATURE_LIFETIME
     assert kept.clean_since is None
     event = (await rows(database, events, job_id))[-1]
     assert event.details == {"owner": lease.owner, "proof": "lease expired"}
@@ -148,12 +148,15 @@ async def test_a_living_owner_loses_what_it_holds_too_long(sqlite: Database) -> 
         assert path.exists()
 
 
-async def test_nobody_rescues_from_himself(database: Database) -> None:
-    """One's own requests in the air are not given up, however long they take."""
-    await make_jobs(database)
+async def test_what_one_sends_oneself_is_given_up_last(database: Database) -> None:
+    """A request of one's own is left alone while its lease runs; unrecorded then, it is lost."""
+    (job_id,) = await make_jobs(database)
     await claimed(database)
-    await let_pass(database, hours=1)
+    await let_pass(database, seconds=44)
     assert await rescue(database, ME) == 0
+    await let_pass(database, seconds=2)
+    assert await rescue(database, ME) == 1
+    assert (await job(database, job_id)).fenced_until is not None
 
 
 @pytest.mark.parametrize("state", sorted(set(JobState) - {JobState.SENDING}))

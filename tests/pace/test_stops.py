@@ -22,10 +22,13 @@ def stop(name: str, value: str = "x", message: str = "no") -> Stop:
     return Stop(code.scope, value, name, message, code.remedy)
 
 
-def hear(stops: Stops, name: str, *, claimed: float, heard: float, **fields: str) -> bool:
+def hear(
+    stops: Stops, name: str, *, claimed: float, heard: float, job: int = 1, **fields: str
+) -> bool:
     return stops.hear(
         stop(name, **fields),
         code_for(name),
+        job_id=job,
         claimed_at=NOON + claimed * SECOND,
         now=NOON + heard * SECOND,
     )
@@ -45,8 +48,25 @@ def test_what_may_be_mended_stops_the_second_time(name: str) -> None:
     assert not hear(stops, name, claimed=0, heard=1)
     assert not hear(stops, name, claimed=0.5, heard=2)
     assert stops.active == []
-    assert hear(stops, name, claimed=1.5, heard=3)
+    assert hear(stops, name, claimed=1.5, heard=3, job=2)
     assert [held.code for held in stops.active] == [name]
+
+
+def test_one_image_denied_again_and_again_stops_nobody_else() -> None:
+    """A policy against a single image is no reason to stop the account."""
+    stops = Stops()
+    for second in range(5):
+        assert not hear(stops, DENIED, claimed=2 * second, heard=2 * second + 1, job=7)
+    assert hear(stops, DENIED, claimed=20, heard=21, job=8)
+
+
+def test_a_lifted_stop_may_begin_again() -> None:
+    """After a while everything is tried afresh, and what is not mended stops again."""
+    stops = Stops()
+    assert hear(stops, BUCKET_GONE, claimed=0, heard=1)
+    stops.lift()
+    assert stops.active == []
+    assert hear(stops, BUCKET_GONE, claimed=2, heard=3)
 
 
 def test_an_acceptance_shows_that_it_was_mended() -> None:

@@ -86,8 +86,8 @@ def _agrees(row: dict[str, Any], entry: Entry) -> bool:
     if entry.accepted:
         held = (row["state"], row["task_id"], sorted(row["cos_paths"]), row["request_id"])
         return held == ("verified", entry.task_id, sorted(entry.cos_paths), entry.request_id)
-    held = (row["state"], row["code"], row["task_id"], row["request_id"], bool(row["remedy"]))
-    return held == ("failed", entry.code, None, entry.request_id, True)
+    failed = (row["state"], row["code"], row["task_id"], row["request_id"])
+    return failed == ("failed", entry.code, None, entry.request_id) and bool(row["remedy"])
 
 
 async def test_killed_twice_in_the_middle_of_300_images_nothing_is_lost_or_doubled(

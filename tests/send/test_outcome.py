@@ -1,7 +1,5 @@
 """A reply, or the lack of one, becomes an outcome: total, and losing nothing that was said."""
 
-from datetime import timedelta
-
 import httpx
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,16 +23,13 @@ replies = st.builds(
 
 
 def test_an_acceptance_carries_all_that_was_said() -> None:
-    """TaskId, CosPaths, RequestId, status and the server's clock cross over as they came."""
-    reply = Reply(
-        200, "r-1", task_id=2**64 - 1, cos_paths=PATHS, clock_offset=timedelta(seconds=40)
-    )
+    """TaskId, CosPaths, RequestId and status cross over as they came."""
+    reply = Reply(200, "r-1", task_id=2**64 - 1, cos_paths=PATHS)
     outcome = outcome_of_reply(reply)
     assert outcome.code.reaction is Reaction.ACCEPT
     assert outcome.task_id == 2**64 - 1
     assert outcome.cos_paths == PATHS
     assert (outcome.request_id, outcome.http_status) == ("r-1", 200)
-    assert outcome.clock_offset == timedelta(seconds=40)
 
 
 def test_a_refusal_keeps_the_vendors_words() -> None:

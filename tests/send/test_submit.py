@@ -48,7 +48,6 @@ async def submitted(url: str, seconds: float = 5) -> Outcome:
         cvm = CvmClient(
             http,
             endpoint=url,
-            credentials=keys,
             clock=ServerClock(SystemClock()),
             timeout=seconds,
         )

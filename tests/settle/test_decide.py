@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import pytest
 
+from orchestrator.cloud.codes import code_for
 from orchestrator.model import (
     Code,
     Decision,
@@ -146,4 +147,29 @@ def test_a_busy_image_is_not_waited_for_longer_than_a_day() -> None:
 def test_a_stop_says_what_is_stopped(scope: Scope) -> None:
     """The job waits, and everyone learns what a person has to mend."""
     decision = decided(LEASE, Reaction.STOP, scope=scope)
-    assert (decision.stop, decision.reason) == (scope, f"stopped: {scope}")
+    assert (decision.state, decision.reason) == (S.QUEUED, f"stopped: {scope}")
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "waits", "state"),
+    [
+        ("AuthFailure.UnauthorizedOperation", None, 0, S.QUEUED),
+        ("AuthFailure.UnauthorizedOperation", "AuthFailure.UnauthorizedOperation", 3, S.QUEUED),
+        ("AuthFailure.UnauthorizedOperation", "LimitExceeded", 5, S.QUEUED),
+        ("AuthFailure.UnauthorizedOperation", "AuthFailure.UnauthorizedOperation", 4, S.FAILED),
+        ("AuthFailure.SignatureFailure", "AuthFailure.SignatureFailure", 9, S.QUEUED),
+    ],
+)
+def test_an_image_that_is_denied_alone_fails_in_the_end(
+    name: str, before: str | None, waits: int, state: JobState
+) -> None:
+    """A policy against one image is that image's own affair, after five denials in a row."""
+    lease = replace(LEASE, last_code=before, waits=waits)
+    assert decide(lease, Outcome(code_for(name)), max_attempts=5, chance=0.5).state is state
+
+
+def test_an_endpoint_in_trouble_costs_no_attempt() -> None:
+    """Where everyone's answers are lost, a lost answer says nothing about the job."""
+    outcome = Outcome(Code("Code", Reaction.RECONCILE, Effect.MAYBE, "remedy"))
+    decision = decide(LEASE, outcome, max_attempts=5, chance=0.5, endpoint_fails=True)
+    assert (decision.state, decision.spends, decision.doubted) == (S.UNKNOWN, False, True)

@@ -4,7 +4,7 @@ import pytest
 
 from orchestrator.model import JobState
 from orchestrator.settle.objects import Watched, WatchedKey
-from tests.stores import BUCKET, PROFILE, REGION
+from tests.stores import BUCKET, REGION
 
 NAMED = WatchedKey("named", expected=False, cos_path="/named")
 BOTH = WatchedKey("both", expected=True, cos_path="/both")
@@ -16,7 +16,6 @@ def job(keys: tuple[WatchedKey, ...], *, images: int, adopted: bool) -> Watched:
         job_id=1,
         attempt=1,
         state=JobState.ACCEPTED,
-        profile=PROFILE,
         region=REGION,
         bucket=BUCKET,
         object_prefix="tag",

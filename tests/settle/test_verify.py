@@ -118,7 +118,7 @@ async def test_what_is_missing_at_the_deadline_is_named(bench: Bench) -> None:
     kept = await job(bench.database, job_id)
     assert (kept.code, kept.reason, kept.doubted) == (NOT_DELIVERED, "not delivered", True)
     assert "2 of 3 objects are there" in kept.message
-    assert "TaskId" in kept.remedy
+    assert "--again" in kept.remedy
     event = (await rows(bench.database, events, job_id))[-1]
     assert len(evidence(event, "found")) == 2
     assert len(evidence(event, "missing")) == 1
