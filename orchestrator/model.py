@@ -173,7 +173,6 @@ class Lease:
     claimed_at: datetime
     signed_at: datetime
     expires_at: datetime
-    created_at: datetime
     doubted: bool = False
     exact_names: bool = False
     probe: bool = False

@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 
 import anyio
 import sqlalchemy as sa
@@ -14,7 +15,7 @@ from orchestrator.cloud.cos import CosClient
 from orchestrator.cloud.credentials import Credential
 from orchestrator.cloud.cvm import CvmClient
 from orchestrator.cloud.signing import ServerClock
-from orchestrator.db import Database
+from orchestrator.db import Database, Patience
 from orchestrator.intake.describe import Describer
 from orchestrator.lease.claim import Wanted, claim
 from orchestrator.lease.remaining import anything_moves
@@ -91,6 +92,7 @@ class Worker:
         self._plan = plan
         self._me = me
         self._tell = tell
+        self._patience = Patience(tell)
         self._news = News()
         self._claiming = anyio.CancelScope()
         self._regions: defaultdict[str, set[str]] = defaultdict(set)
@@ -100,7 +102,7 @@ class Worker:
     async def run(self) -> None:
         """Drains the queue until nothing can move, or `finish` is called."""
         self._ends_at = anyio.current_time() + (self._plan.time_limit or 0.0)
-        await rescue(self._parts.database, self._me)
+        await self._patience.until_done(self._rescue)
         async with anyio.create_task_group() as background:
             background.start_soon(self._watcher().run)
             background.start_soon(self._keep_house)
@@ -118,8 +120,8 @@ class Worker:
     async def _drain_all(self, requests: TaskGroup) -> None:
         """One stream of requests to each endpoint, until nothing can move."""
         async with anyio.create_task_group() as streams:
-            while await self._work_remains():
-                for region in await self._known_regions():
+            while await self._patience.until_done(self._work_remains):
+                for region in await self._patience.until_done(self._known_regions):
                     host = self._parts.cvm.host(region)
                     if host not in self._regions:
                         streams.start_soon(self._describer(host).run)
@@ -134,7 +136,7 @@ class Worker:
             await self._in_air.acquire()
             credential = await self._parts.traffic.credential()
             slot = await self._parts.traffic.permit(EXPORT, host)
-            lease = await self._claim(host)
+            lease = await self._patience.until_done(partial(self._claim, host))
             if lease is not None and credential is not None:
                 requests.start_soon(self._run_one, host, lease, credential, slot)
             else:
@@ -164,7 +166,8 @@ class Worker:
         policy = self._plan.resolve
         database, cos = self._parts.database, self._parts.cos
         try:
-            if await clear_to_send(database, cos, self.sight, lease, policy):
+            clear = partial(clear_to_send, database, cos, self.sight, lease, policy)
+            if await self._patience.until_done(clear):
                 outcome = await submit(self._parts.cvm, lease, credential, slot)
                 decision = decide(
                     lease,
@@ -173,7 +176,8 @@ class Worker:
                     chance=random.random(),  # noqa: S311 - spreads load
                     endpoint_fails=self._parts.traffic.is_failing(host),
                 )
-                await record(database, lease, outcome, decision, policy.export_deadline)
+                kept = partial(record, database, lease, outcome, decision, policy.export_deadline)
+                await self._patience.until_done(kept)
                 await self._learn(host, lease, outcome, credential)
             else:
                 self._parts.traffic.unused(host)
@@ -222,9 +226,12 @@ class Worker:
         """Takes over what dies beside us, and keeps the database's log short."""
         while True:
             await anyio.sleep(_HOUSEKEEPING)
-            if await rescue(self._parts.database, self._me):
+            if await self._patience.until_done(self._rescue):
                 self._news.spread()
-            await self._parts.database.checkpoint()
+            await self._patience.until_done(self._parts.database.checkpoint)
+
+    async def _rescue(self) -> int:
+        return await rescue(self._parts.database, self._me)
 
     async def _keep_hoping(self) -> None:
         """A run without end finds out, now and then, what a person has mended."""
@@ -275,6 +282,7 @@ class Worker:
             self._parts.traffic,
             self._plan.profile,
             permitted=lambda: self._permitted() & jobs.c.region.in_(self._regions[host]),
+            patience=self._patience,
             news=self._news,
             tell=self._tell,
         )
@@ -290,6 +298,7 @@ class Worker:
             wanted=jobs.c.profile == self._plan.profile,
             interval=self._plan.verify_interval,
             actor=self._me,
+            patience=self._patience,
             news=self._news,
             tell=self._tell,
         )

@@ -14,6 +14,7 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
+from sqlalchemy.exc import DBAPIError
 
 from orchestrator.cli.output import duration
 from orchestrator.cli.status import scope_line
@@ -69,14 +70,17 @@ class Display:
         with Live(console=self._console, auto_refresh=False, transient=True) as live:
             while True:
                 asked = time.monotonic()
-                live.update(self._view(await orchestrator.status(batch=self._batch)), refresh=True)
+                with suppress(DBAPIError):  # the run says what is wrong with the store
+                    found = await orchestrator.status(batch=self._batch)
+                    live.update(self._view(found), refresh=True)
                 # a view of a very large store must not become the store's main work
                 await anyio.sleep(max(_REFRESH, 10 * (time.monotonic() - asked)))
 
     async def _lines(self, orchestrator: "Orchestrator") -> None:
         while True:
             await anyio.sleep(_LINE_EVERY)
-            self.tell(self._line(await orchestrator.status(batch=self._batch)))
+            with suppress(DBAPIError):
+                self.tell(self._line(await orchestrator.status(batch=self._batch)))
 
     def _view(self, found: "Status") -> RenderableType:
         ended = sum(found.counts[state] for state in FINAL)

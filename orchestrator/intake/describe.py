@@ -12,7 +12,7 @@ from orchestrator.cloud.codes import code_for
 from orchestrator.cloud.credentials import Credential
 from orchestrator.cloud.cvm import MAX_IMAGES, CvmClient
 from orchestrator.cloud.faults import code_for_exception
-from orchestrator.db import Database
+from orchestrator.db import Database, Patience
 from orchestrator.errors import CloudRefusal
 from orchestrator.model import Disk, ImageFacts, ImageFormat, JobState, Outcome, Reaction, Scope
 from orchestrator.pace.backoff import backoff
@@ -45,6 +45,7 @@ class Describer:
         profile: str,
         *,
         permitted: Callable[[], sa.ColumnElement[bool]],
+        patience: Patience,
         news: News,
         tell: Callable[[str], None],
     ) -> None:
@@ -53,6 +54,7 @@ class Describer:
         self._traffic = traffic
         self._profile = profile
         self._permitted = permitted
+        self._patience = patience
         self._news = news
         self._tell = tell
         self._forbidden = False
@@ -61,16 +63,18 @@ class Describer:
     async def run(self) -> None:
         """Describes until cancelled."""
         while True:
-            waiting = await _waiting(self._database, self._profile, self._permitted())
-            if waiting and await self._describe(waiting):
+            if await self._patience.until_done(self._describe_next):
                 self._misses = 0
                 self._news.spread()
             else:
                 pause = backoff(self._misses, 1.0, first=_IDLE, longest=30.0)
                 await self._news.wait(pause.total_seconds())
 
-    async def _describe(self, waiting: Sequence[Any]) -> bool:
-        """Describes these jobs, or lets them go without where it is hopeless; true when done."""
+    async def _describe_next(self) -> bool:
+        """Describes the next jobs, or lets them go without where it is hopeless; true when done."""
+        waiting = await _waiting(self._database, self._profile, self._permitted())
+        if not waiting:
+            return False
         region = waiting[0].region
         images = list(dict.fromkeys(image for row in waiting for image in row.image_ids))
         facts: dict[str, ImageFacts] = {}

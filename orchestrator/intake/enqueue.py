@@ -29,7 +29,6 @@ class EnqueueResult:
     batch: str
     added: int = 0
     duplicates: int = 0
-    invalid: int = 0
 
 
 async def enqueue(
@@ -57,13 +56,13 @@ async def enqueue(
         now = await database.now(connection)
         batch = batch or f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
         for chunk in _chunks(requests):
-            prints = {_fingerprint(profile, request): request for request in chunk}
-            known = set() if again else await _known(connection, prints)
-            fresh = [
-                _row(print_, prints[print_], profile, batch, now)
-                for print_ in prints
-                if print_ not in known
-            ]
+            prints = [_fingerprint(profile, request) for request in chunk]
+            known = await _known(connection, prints)
+            fresh = []
+            for fingerprint, request in zip(prints, chunk, strict=True):
+                if again or fingerprint not in known:
+                    fresh.append(_row(fingerprint, request, profile, batch, now))
+                    known.add(fingerprint)
             await _insert(connection, fresh, now, actor)
             added += len(fresh)
             duplicates += len(chunk) - len(fresh)

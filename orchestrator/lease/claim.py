@@ -147,7 +147,6 @@ def _lease(
         claimed_at=now,
         signed_at=signed_at,
         expires_at=now + lasts,
-        created_at=row.created_at,
         doubted=row.doubted,
         exact_names=row.exact_names,
         probe=probe,

@@ -6,8 +6,8 @@ from orchestrator.cloud.codes import MAY_CONCERN_ONE_IMAGE
 from orchestrator.model import Decision, JobState, Lease, Outcome, Reaction
 from orchestrator.pace.backoff import backoff
 
-LONGEST_BUSY_WAIT = timedelta(hours=24)
-"""An image that is busy for longer than this is not waited for."""
+MOST_WAITS = 1500
+"""Waits in a row, about a day at one a minute, after which a busy image is waited for no more."""
 
 _DENIALS = 4
 """Waits in a row after which a job that is denied once more, alone, is not sent again."""
@@ -46,7 +46,7 @@ def decide(
             return _queued("network", doubted=doubted)
         case Reaction.CAPACITY:
             return _queued("capacity", doubted=doubted)
-        case Reaction.BUSY if lease.image_broken or _has_waited_long(lease):
+        case Reaction.BUSY if lease.image_broken or lease.waits >= MOST_WAITS:
             return Decision(JobState.FAILED, "image not exportable", doubted=doubted)
         case Reaction.BUSY:
             return _queued("image busy", doubted=doubted, delay=backoff(lease.waits, chance))
@@ -63,10 +63,6 @@ def _queued(
     reason: str, *, doubted: bool, delay: timedelta = timedelta(), spends: bool = False
 ) -> Decision:
     return Decision(JobState.QUEUED, reason, delay=delay, spends=spends, doubted=doubted)
-
-
-def _has_waited_long(lease: Lease) -> bool:
-    return lease.claimed_at - lease.created_at > LONGEST_BUSY_WAIT
 
 
 def _is_denied_alone(lease: Lease, outcome: Outcome) -> bool:

@@ -62,9 +62,19 @@ async def head(cos: CosClient, job: Watched, key: WatchedKey) -> ObjectFacts | N
     facts = await cos.head_object(job.region, job.bucket, key.key)
     if facts is None or facts.size == 0:
         return None
-    if job.exact_names and key.baseline_etag in {None, facts.etag}:
-        return None
-    return facts
+    return facts if not job.exact_names or _is_new(job, key, facts) else None
+
+
+def _is_new(job: Watched, key: WatchedKey, facts: ObjectFacts) -> bool:
+    """Whether an object under an exact name is this job's, and not what lay there before.
+
+    Where nothing was noted before the request, an accepted one may be judged by the time.
+    """
+    if key.baseline_etag is not None:
+        return facts.etag != key.baseline_etag
+    if job.adopted or job.sent_at is None or facts.last_modified is None:
+        return False
+    return facts.last_modified >= job.sent_at.replace(microsecond=0)
 
 
 async def note_baseline(database: Database, cos: CosClient, job_id: int) -> None:

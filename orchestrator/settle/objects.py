@@ -36,6 +36,7 @@ class Watched:
     images: int
     adopted: bool
     spent: int
+    sent_at: datetime | None
     clean_since: datetime | None
     fenced_until: datetime | None
     deadline_at: datetime | None
@@ -140,6 +141,7 @@ def _watched(row: Any, keys: tuple[WatchedKey, ...]) -> Watched:
         images=len(row.image_ids),
         adopted=row.task_id is None,
         spent=row.spent,
+        sent_at=row.sent_at,
         clean_since=row.clean_since,
         fenced_until=row.fenced_until,
         deadline_at=row.deadline_at,

@@ -91,7 +91,10 @@ async def _not_delivered(
         changes={
             "doubted": True,
             "code": NOT_DELIVERED,
-            "message": f"The export was accepted, but by its deadline {there}.",
+            "message": f"The export was accepted, but by its deadline {there}."
+            if job.required
+            else "Found in the bucket, but how many objects belong to it is not known: "
+            "DescribeImages told nothing of the image.",
             "remedy": "Look at the image's state in the console; then enqueue it with --again, "
             "or ask the vendor about the task.",
         },

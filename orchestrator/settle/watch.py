@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 
 import anyio
 import httpx
@@ -12,7 +13,7 @@ from anyio.abc import TaskGroup
 from orchestrator.cloud.codes import cos_code_for
 from orchestrator.cloud.cos import CosClient
 from orchestrator.cloud.credentials import Credential
-from orchestrator.db import Database
+from orchestrator.db import Database, Patience
 from orchestrator.errors import CloudRefusal, CredentialError
 from orchestrator.model import JobState, Outcome
 from orchestrator.pace.news import News
@@ -54,6 +55,7 @@ class Watcher:
         wanted: sa.ColumnElement[bool],
         interval: timedelta | None,
         actor: str,
+        patience: Patience,
         news: News,
         tell: Callable[[str], None],
     ) -> None:
@@ -65,6 +67,7 @@ class Watcher:
         self._wanted = wanted
         self._interval = interval
         self._actor = actor
+        self._patience = patience
         self._news = news
         self._tell = tell
         self._looking: set[int] = set()
@@ -77,7 +80,7 @@ class Watcher:
             return
         async with anyio.create_task_group() as looks:
             while True:
-                await self._look_at_due(looks)
+                await self._patience.until_done(partial(self._look_at_due, looks))
                 idle = self._interval.total_seconds() if self._interval else _LONGEST_IDLE
                 await self._news.wait(min(idle, _LONGEST_IDLE))
 
@@ -102,7 +105,8 @@ class Watcher:
             await self._budget.acquire()
             credential = await self._traffic.credential()
             if credential is not None:
-                await self._look_and_learn(job, place, credential)
+                looking = partial(self._look_and_learn, job, place, credential)
+                await self._patience.until_done(looking)
         except (httpx.HTTPError, CredentialError) as error:
             await self._look_again_soon(job)
             if place not in self._unreachable:

@@ -8,7 +8,7 @@ import anyio
 import pytest
 import sqlalchemy as sa
 
-from orchestrator.db import Database
+from orchestrator.db import Database, Patience
 from orchestrator.intake.describe import Describer, exported_disks, object_key
 from orchestrator.model import Disk, ExportRequest, ImageFacts, ImageFormat
 from orchestrator.pace.news import News
@@ -35,6 +35,7 @@ async def describing(bench: Bench) -> AsyncIterator[list[str]]:
         Traffic(PROFILE, Pacer(0), HeldKeys(KEYS), said.append),
         PROFILE,
         permitted=sa.true,
+        patience=Patience(said.append),
         news=News(),
         tell=said.append,
     )

@@ -84,7 +84,6 @@ async def test_what_an_attempt_must_know_comes_with_its_lease(database: Database
     assert (lease.job_id, lease.attempt, lease.spent, lease.waits) == (job_id, 5, 2, 3)
     assert lease.doubted
     assert lease.exact_names
-    assert lease.created_at == (await job(database, job_id)).created_at
 
 
 @pytest.mark.parametrize(("state", "broken"), [("CREATEFAILED", True), ("NORMAL", False)])

@@ -73,7 +73,6 @@ def lease(signed_at: datetime) -> Lease:
         claimed_at=signed_at,
         signed_at=signed_at,
         expires_at=signed_at + timedelta(seconds=45),
-        created_at=signed_at,
     )
 
 

@@ -18,7 +18,7 @@ from orchestrator.model import (
     Reaction,
     Scope,
 )
-from orchestrator.settle.decide import LONGEST_BUSY_WAIT, decide
+from orchestrator.settle.decide import MOST_WAITS, decide
 from tests.stores import BUCKET, LASTS, ME, NOON, PROFILE, REGION
 
 LEASE = Lease(
@@ -30,7 +30,6 @@ LEASE = Lease(
     claimed_at=NOON,
     signed_at=NOON,
     expires_at=NOON + LASTS,
-    created_at=NOON - timedelta(hours=1),
 )
 ATTEMPTS = 5
 S = JobState
@@ -138,9 +137,8 @@ def test_an_image_that_is_broken_is_not_waited_for() -> None:
 
 def test_a_busy_image_is_not_waited_for_longer_than_a_day() -> None:
     """Whatever occupies it for so long will not end by itself."""
-    for more, state in [(timedelta(), S.QUEUED), (timedelta(seconds=1), S.FAILED)]:
-        created_at = NOON - LONGEST_BUSY_WAIT - more
-        assert decided(replace(LEASE, created_at=created_at), Reaction.BUSY).state is state
+    for waits, state in [(MOST_WAITS - 1, S.QUEUED), (MOST_WAITS, S.FAILED)]:
+        assert decided(replace(LEASE, waits=waits), Reaction.BUSY).state is state
 
 
 @pytest.mark.parametrize("scope", Scope)

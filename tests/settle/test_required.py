@@ -23,6 +23,7 @@ def job(keys: tuple[WatchedKey, ...], *, images: int, adopted: bool) -> Watched:
         images=images,
         adopted=adopted,
         spent=1,
+        sent_at=None,
         clean_since=None,
         fenced_until=None,
         deadline_at=None,

@@ -1,0 +1,51 @@
+"""A store that cannot be written for a while costs time, and nothing that is known."""
+
+import sqlite3
+from pathlib import Path
+
+import anyio
+import pytest
+
+from orchestrator.db import sqlite
+from orchestrator.errors import StoreError
+from orchestrator.simulator import Fault, Simulator
+
+from .scene import Store, accepted, drained, images, jobs_of, once_each, orders, until
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_locked_store_is_waited_for(
+    cloud: Simulator, tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another program holds the store while answers arrive: none of them is lost."""
+    monkeypatch.setattr(sqlite, "BUSY_TIMEOUT_MS", 20)
+    cloud.set_faults(Fault("latency", action="ExportImages", seconds=0.3))
+    said: list[str] = []
+    async with store(tell=said.append) as orchestrator, anyio.create_task_group() as tasks:
+        tasks.start_soon(drained, orchestrator, orders(images(8)))
+        await until(lambda: len(accepted(cloud)) > 0)
+        other = sqlite3.connect(tmp_path / "orchestrator.db", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        await until(lambda: any("cannot be used just now" in sentence for sentence in said))
+        await until(lambda: len(accepted(cloud)) == 8 or len(said) > 1)
+        other.execute("ROLLBACK")
+        other.close()
+    await assert_every_answer_is_kept(store, cloud)
+    assert "can be used again" in said[-1]
+
+
+async def assert_every_answer_is_kept(store: Store, cloud: Simulator) -> None:
+    """Each image was exported once, and its job holds the TaskId that the cloud gave."""
+    assert accepted(cloud) == once_each(images(8))
+    tasks = {entry.image_ids: entry.task_id for entry in cloud.ledger if entry.accepted}
+    async with store() as orchestrator:
+        assert {job.image_ids: job.task_id for job in await jobs_of(orchestrator)} == tasks
+
+
+async def test_a_file_that_is_no_database_is_refused(store: Store, tmp_path: Path) -> None:
+    """What waiting does not mend is said at once, with the file's name."""
+    (tmp_path / "orchestrator.db").write_bytes(b"no database, and never was" * 100)
+    with pytest.raises(StoreError, match=r"orchestrator\.db cannot be used"):
+        async with store():
+            pass
