@@ -282,6 +282,7 @@ class Worker:
             self._parts.traffic,
             self._plan.profile,
             permitted=lambda: self._permitted() & jobs.c.region.in_(self._regions[host]),
+            in_air=self._in_air,
             patience=self._patience,
             news=self._news,
             tell=self._tell,

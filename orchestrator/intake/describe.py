@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
+import anyio
 import httpx
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -34,6 +35,7 @@ class Describer:
     Args:
         profile: the account.
         permitted: tells which jobs may be sent at all, as a condition on the table of jobs.
+        in_air: bounds what is in the air at once, exports included.
         tell: takes sentences for the user.
     """
 
@@ -45,6 +47,7 @@ class Describer:
         profile: str,
         *,
         permitted: Callable[[], sa.ColumnElement[bool]],
+        in_air: anyio.Semaphore,
         patience: Patience,
         news: News,
         tell: Callable[[str], None],
@@ -54,6 +57,7 @@ class Describer:
         self._traffic = traffic
         self._profile = profile
         self._permitted = permitted
+        self._in_air = in_air
         self._patience = patience
         self._news = news
         self._tell = tell
@@ -99,7 +103,8 @@ class Describer:
         await slot.reached()
         asked_at = self._database.clock.now()
         try:
-            found = await self._cvm.describe_images(region, images, credential=credential)
+            async with self._in_air:
+                found = await self._cvm.describe_images(region, images, credential=credential)
         except CloudRefusal as refusal:
             return await self._refused(refusal, region, images, credential, asked_at)
         except httpx.HTTPError as error:

@@ -1,4 +1,4 @@
-"""ExportImages and DescribeImages as they are sent, and as every kind of answer is read."""
+"""ExportImages as it is sent, and as every kind of answer is read."""
 
 import json
 from dataclasses import replace
@@ -11,8 +11,7 @@ import pytest
 from orchestrator.cloud.credentials import Credential
 from orchestrator.cloud.cvm import CvmClient
 from orchestrator.cloud.signing import ServerClock, sign_tc3
-from orchestrator.errors import CloudRefusal
-from orchestrator.model import Disk, ExportOrder, ImageFacts, ImageFormat, Reply
+from orchestrator.model import ExportOrder, ImageFormat, Reply
 
 from .scripted import (
     KEYS,
@@ -37,10 +36,6 @@ ORDER = ExportOrder(
     role_name="Exporter",
 )
 ACCEPTED = {"TaskId": 105591590, "CosPaths": ["/a.raw", "/b.raw"], "RequestId": "r-1"}
-
-
-async def describe(cvm: CvmClient, *image_ids: str) -> tuple[ImageFacts, ...]:
-    return await cvm.describe_images("ap-tokyo", image_ids, credential=KEYS)
 
 
 async def export(cvm: CvmClient, order: ExportOrder = ORDER, keys: Credential = KEYS) -> Reply:
@@ -265,76 +260,6 @@ async def test_the_host_is_where_the_region_is_served(
     assert cvm.host("ap-tokyo") == host
 
 
-async def test_images_are_described_with_their_disks(
-    server: ScriptedServer, cvm: CvmClient
-) -> None:
-    """State, name and disks of each image are read; what is null is empty."""
-    disk = {"SnapshotId": "snap-1", "DiskUsage": "SYSTEM_DISK", "DiskSize": 50, "Other": 1}
-    full = {"ImageId": "img-aaaaaaaa", "ImageState": "NORMAL", "ImageName": "web"}
-    bare = {"ImageId": "img-bbbbbbbb", "ImageState": "EXPORTING", "ImageName": None}
-    images = [{**full, "SnapshotSet": [disk]}, {**bare, "SnapshotSet": None}]
-    server.will(api({"TotalCount": 2, "ImageSet": images, "RequestId": "r-3"}))
-    assert await describe(cvm, "img-aaaaaaaa", "img-bbbbbbbb") == (
-        ImageFacts("img-aaaaaaaa", "NORMAL", "web", (Disk("snap-1", "SYSTEM_DISK", 50),)),
-        ImageFacts("img-bbbbbbbb", "EXPORTING"),
-    )
-    (request,) = server.requests
-    assert request.body == b'{"ImageIds":["img-aaaaaaaa","img-bbbbbbbb"],"Limit":100}'
-    assert request.headers["x-tc-action"] == "DescribeImages"
-
-
-async def test_a_description_is_signed_by_the_servers_clock(
-    server: ScriptedServer, cvm: CvmClient, clock: ServerClock
-) -> None:
-    """A read is dated with the server's time as far as it is known."""
-    clock.offset = timedelta(hours=3)
-    server.will(api({"ImageSet": []}))
-    assert await describe(cvm, "img-aaaaaaaa") == ()
-    later = str(int((NOON + timedelta(hours=3)).timestamp()))
-    assert server.requests[0].headers["x-tc-timestamp"] == later
-
-
-async def test_a_refused_description_names_the_code(server: ScriptedServer, cvm: CvmClient) -> None:
-    """An API error is raised with its code, message and RequestId."""
-    error = {"Code": "InvalidImageId.NotFound", "Message": "img-a is not there."}
-    server.will(api({"Error": error, "RequestId": "r-4"}))
-    with pytest.raises(CloudRefusal, match=r"NotFound: img-a is not there\.") as caught:
-        await describe(cvm, "img-aaaaaaaa")
-    assert caught.value.code == "InvalidImageId.NotFound"
-    assert (caught.value.http_status, caught.value.request_id) == (200, "r-4")
-
-
-@pytest.mark.parametrize(
-    ("raw", "code"),
-    [
-        (http("<html>log in</html>"), "Http200"),
-        (http("<html>down</html>", status="503 Down"), "Http503"),
-        (api({"RequestId": "r"}), "Http200"),
-        (api({"ImageSet": [{"ImageId": "img-aaaaaaaa"}]}), "Http200"),
-        (api({"ImageSet": ["img-aaaaaaaa"]}), "Http200"),
-        (api({"ImageSet": 7}), "Http200"),
-    ],
-)
-async def test_what_is_no_description_is_refused(
-    server: ScriptedServer, cvm: CvmClient, raw: bytes, code: str
-) -> None:
-    """An answer that is none is refused under its HTTP status, never read as no images."""
-    server.will(raw)
-    with pytest.raises(CloudRefusal, match="not an answer of the API") as caught:
-        await describe(cvm, "img-aaaaaaaa")
-    assert caught.value.code == code
-
-
-@pytest.mark.parametrize("count", [0, 101])
-async def test_no_ids_and_too_many_are_refused_unsent(
-    server: ScriptedServer, cvm: CvmClient, count: int
-) -> None:
-    """No ids would mean every image, and more than a page holds would be cut: neither is sent."""
-    with pytest.raises(ValueError, match="1 to 100 images"):
-        await describe(cvm, *["img-aaaaaaaa"] * count)
-    assert server.requests == []
-
-
 async def test_nothing_shows_a_secret(server: ScriptedServer, cvm: CvmClient) -> None:
     """Neither client nor exception shows the key that signed the request."""
     server.will(Answer(then="close"))
@@ -343,3 +268,12 @@ async def test_nothing_shows_a_secret(server: ScriptedServer, cvm: CvmClient) ->
     shown: Any = [repr(cvm), repr(caught.value), str(caught.value), repr(caught.value.request)]
     assert TEMPORARY_KEYS.secret_key not in "".join(shown)
     assert str(TEMPORARY_KEYS.token) not in "".join(shown)
+
+
+async def test_texts_that_no_store_can_hold_are_made_harmless(
+    server: ScriptedServer, cvm: CvmClient
+) -> None:
+    """JSON may escape lone surrogates and NUL, which neither UTF-8 nor PostgreSQL takes."""
+    server.will(api({"Error": {"Code": "Odd\ud800", "Message": "a\x00b"}, "RequestId": "r"}))
+    reply = await export(cvm)
+    assert (reply.error_code, reply.error_message) == ("Odd?", "a?b")

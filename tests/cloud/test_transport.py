@@ -100,3 +100,13 @@ async def test_proxies_of_the_environment_are_used(
     async with http_client(concurrency=1, user_agent="tests/1") as client:
         await get(client, "http://cvm.example/")
     assert server.requests[0].target == "http://cvm.example/"
+
+
+async def test_no_proxy_leads_to_this_machine(
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An endpoint on loopback is reached directly, whatever proxy the environment names."""
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    server.will(http())
+    async with http_client(concurrency=1, user_agent="tests/1") as client:
+        assert (await get(client, server.url)).status_code == 200

@@ -164,3 +164,15 @@ async def test_an_outage_of_cos(store: Store, cloud: Simulator) -> None:
         result = await drained(orchestrator, orders(images(8)))
     assert result.counts[JobState.VERIFIED] == 8
     assert accepted(cloud) == once_each(images(8))
+
+
+async def test_a_token_that_runs_out_while_only_looks_are_left(
+    store: Store, cloud: Simulator
+) -> None:
+    """What is refused to the account is not held against the bucket: a person must act."""
+    cloud.change(codes=(Refusal("ExpiredToken", action="cos"),))
+    async with store() as orchestrator:
+        result = await drained(orchestrator, orders(images(2)))
+    (stop,) = result.blocked
+    assert (stop.scope, stop.code) == (Scope.CREDENTIAL, "ExpiredToken")
+    assert (result.counts[JobState.ACCEPTED], result.left) == (2, 2)

@@ -171,3 +171,14 @@ async def test_a_rate_refusal_slows_everyone_down(
     assert {job.attempts for job in await jobs_of(orchestrator)} == {1}
     arrivals = [entry.monotonic for entry in requests(cloud)]
     assert max(b - a for a, b in pairwise(arrivals)) > 0.4
+
+
+async def test_two_formats_of_one_image_where_no_end_is_seen(
+    store: Store, cloud: Simulator
+) -> None:
+    """An export whose end nobody looks for does not hold up the next of its image for ever."""
+    async with store(verify="off") as orchestrator:
+        await orchestrator.enqueue(orders(images(1), format="QCOW2"))
+        result = await drained(orchestrator, orders(images(1), format="VMDK"))
+    assert result.counts[JobState.ACCEPTED] == 2
+    assert accepted(cloud).total() == 2

@@ -11,9 +11,10 @@ import pytest
 
 from orchestrator.app import Orchestrator
 from orchestrator.model import JobState
-from orchestrator.simulator import Duration, Refusal, Settings, Simulator, SimulatorOptions
+from orchestrator.simulator import Duration, Fault, Refusal, Settings, Simulator, SimulatorOptions
 
 from .scene import (
+    Store,
     accepted,
     drained,
     images,
@@ -103,3 +104,12 @@ async def probes(orchestrator: Orchestrator) -> list[tuple[datetime, datetime]]:
         ]
     known = min((end for _, end in spans), default=None)
     return sorted(span for span in spans if known is not None and span[0] > known)
+
+
+async def test_a_gateway_that_fails_for_a_while(store: Store, cloud: Simulator) -> None:
+    """Where every answer is a gateway's error, one request at a time goes out and none counts."""
+    cloud.set_faults(Fault("gateway", action="ExportImages", times=7))
+    async with store(resend_after=0, max_attempts=3, concurrency=4) as orchestrator:
+        result = await drained(orchestrator, orders(images(30)))
+    assert result.counts[JobState.VERIFIED] == 30
+    assert accepted(cloud) == once_each(images(30))

@@ -35,6 +35,7 @@ async def describing(bench: Bench) -> AsyncIterator[list[str]]:
         Traffic(PROFILE, Pacer(0), HeldKeys(KEYS), said.append),
         PROFILE,
         permitted=sa.true,
+        in_air=anyio.Semaphore(1),
         patience=Patience(said.append),
         news=News(),
         tell=said.append,

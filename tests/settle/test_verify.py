@@ -1,5 +1,7 @@
 """Accepted is not done: what is seen in the bucket, and what is not."""
 
+from datetime import timedelta
+
 import pytest
 
 from orchestrator.errors import CloudRefusal
@@ -180,8 +182,12 @@ async def test_an_exact_name_that_was_free_counts_at_once(bench: Bench) -> None:
     assert await verified(bench, job_id) is JobState.VERIFIED
 
 
-async def test_without_a_baseline_an_exact_name_proves_nothing(bench: Bench) -> None:
-    """Where it was never seen what lay there before, no object is taken for ours."""
+async def test_without_a_baseline_an_exact_name_is_judged_by_its_time(bench: Bench) -> None:
+    """Where it was never seen what lay there before, only what was written since then is ours."""
     job_id = await exact(bench)
     bench.end_exports()
+    sent_at = (await job(bench.database, job_id)).sent_at
+    await change(bench.database, job_id, sent_at=sent_at + timedelta(days=1000))
     assert await verified(bench, job_id) is JobState.ACCEPTED
+    await change(bench.database, job_id, sent_at=sent_at)
+    assert await verified(bench, job_id) is JobState.VERIFIED
