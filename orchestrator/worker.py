@@ -133,9 +133,10 @@ class Worker:
     async def _drain(self, host: str, requests: TaskGroup) -> None:
         """Rate permit, then the claim, then the request, which has a task of its own."""
         while True:
-            await self._in_air.acquire()
             credential = await self._parts.traffic.credential()
             slot = await self._parts.traffic.permit(EXPORT, host)
+            # last, or the streams of endpoints out of reach would hold every place
+            await self._in_air.acquire()
             lease = await self._patience.until_done(partial(self._claim, host))
             if lease is not None and credential is not None:
                 requests.start_soon(self._run_one, host, lease, credential, slot)

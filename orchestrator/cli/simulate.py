@@ -28,13 +28,17 @@ def command(
     ] = 10,
     seconds: Annotated[float, typer.Option(min=0, help="How long an export takes.")] = 1.0,
     scenario: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="JSON with settings and misfortunes.")
+        Path | None, typer.Option(metavar="FILE", help="JSON as in config/scenario.json.")
     ] = None,
     ledger: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A JSON line for each request.")
     ] = None,
 ) -> None:
-    """Run CVM and COS on loopback, as strict as the vendor, until Ctrl-C."""
+    """Run CVM and COS on loopback, as strict as the vendor, until Ctrl-C.
+
+    GET /_simulator/settings shows everything that can be set, and POST sets it while it runs;
+    /_simulator/ledger, /exports and /state tell what happened.
+    """
     from orchestrator.simulator import Duration, Settings, SimulatorOptions, serve
 
     settings = Settings(cap=cap or None, duration=Duration(seconds=seconds))

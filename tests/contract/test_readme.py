@@ -1,5 +1,6 @@
 """What the README and CONTRIBUTING say is true."""
 
+import json
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,7 +11,14 @@ import typer
 
 from orchestrator.cli.main import app
 from orchestrator.model import TRANSITIONS, JobState
-from orchestrator.simulator import DEFAULT_KEY, Duration, Settings, Simulator, SimulatorOptions
+from orchestrator.simulator import (
+    DEFAULT_KEY,
+    Duration,
+    Settings,
+    Simulator,
+    SimulatorOptions,
+    read_changes,
+)
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -84,3 +92,10 @@ def test_the_files_that_contributing_names_exist() -> None:
     ]
     assert named
     assert not missing
+
+
+def test_the_example_scenario_is_one() -> None:
+    """The simulator takes the example as it stands, and each kind of misfortune is in it."""
+    document = json.loads((ROOT / "config" / "scenario.json").read_text())
+    changes = read_changes(document, Settings())
+    assert {"codes", "faults", "deliveries", "buckets"} <= changes.keys()
