@@ -24,6 +24,7 @@ from orchestrator.model import JobState, Lease, Outcome, Scope
 from orchestrator.pace.gate import known_regions
 from orchestrator.pace.news import News
 from orchestrator.pace.rate import Slot
+from orchestrator.pace.stops import place_of
 from orchestrator.pace.traffic import EXPORT, Traffic
 from orchestrator.send.submit import submit
 from orchestrator.settle.clear import clear_to_send
@@ -196,7 +197,7 @@ class Worker:
             outcome,
             places={
                 Scope.REGION: order.region,
-                Scope.BUCKET: f"{order.region}/{order.bucket}",
+                Scope.BUCKET: place_of(order.region, order.bucket),
                 Scope.ROLE: order.role_name or "",
             },
             asked_at=lease.claimed_at,

@@ -97,9 +97,8 @@ def _has_table(connection: sa.Connection, name: str) -> bool:
 
 
 def _run_migrations(connection: sa.Connection) -> None:
-    # imported when needed: most commands find their tables in order
-    from alembic import command  # noqa: PLC0415
-    from alembic.config import Config  # noqa: PLC0415
+    from alembic import command  # noqa: PLC0415 - slow to import, and seldom needed
+    from alembic.config import Config  # noqa: PLC0415 - likewise
 
     config = Config()
     config.set_main_option("script_location", str(migrations_folder()))

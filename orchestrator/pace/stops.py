@@ -71,7 +71,12 @@ class Stops:
         )
 
 
-def bucket_place(table: sa.FromClause = jobs) -> sa.ColumnElement[str]:
+def place_of(region: str, bucket: str) -> str:
     """A bucket as it is stopped: with its region, since a wrong region is the usual fault."""
+    return f"{region}/{bucket}"
+
+
+def bucket_place(table: sa.FromClause = jobs) -> sa.ColumnElement[str]:
+    """The same of each job, as an expression on the table of jobs."""
     place: sa.ColumnElement[str] = table.c.region + "/" + table.c.bucket
     return place

@@ -9,6 +9,7 @@ from orchestrator.cloud.cos import CosClient
 from orchestrator.db import Database
 from orchestrator.errors import CloudRefusal, OrchestratorError
 from orchestrator.model import JobState, Lease
+from orchestrator.pace.stops import place_of
 from orchestrator.settle.look import look, note_baseline
 from orchestrator.settle.objects import watched
 from orchestrator.settle.record import keep_not_sent
@@ -41,7 +42,7 @@ async def clear_to_send(
         await note_baseline(database, cos, lease.job_id)
     except (OrchestratorError, httpx.HTTPError) as error:
         if isinstance(error, CloudRefusal):
-            sight.refused(f"{lease.order.region}/{lease.order.bucket}", error, began)
+            sight.refused(place_of(lease.order.region, lease.order.bucket), error, began)
         await _put_back(database, lease, str(error))
         return False
     return True

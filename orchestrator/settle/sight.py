@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from orchestrator.cloud.codes import cos_code_for
 from orchestrator.errors import CloudRefusal
 from orchestrator.model import Reaction, Scope, Stop
-from orchestrator.pace.stops import WHOLE_ACCOUNT, Stops, bucket_place
+from orchestrator.pace.stops import WHOLE_ACCOUNT, Stops, bucket_place, place_of
 from orchestrator.tables import jobs
 
 _REFUSALS = 3
@@ -77,7 +77,7 @@ class Sight:
 
     def sees(self, region: str, bucket: str) -> bool:
         """Whether looks into this bucket may succeed."""
-        return self.mode is not VerifyMode.OFF and f"{region}/{bucket}" not in self.blind
+        return self.mode is not VerifyMode.OFF and place_of(region, bucket) not in self.blind
 
     def visible(self, table: sa.FromClause = jobs) -> sa.ColumnElement[bool]:
         """Jobs whose objects can be looked for, as a condition on the table of jobs."""

@@ -17,7 +17,7 @@ from orchestrator.db import Database, Patience
 from orchestrator.errors import CloudRefusal, CredentialError
 from orchestrator.model import JobState, Outcome
 from orchestrator.pace.news import News
-from orchestrator.pace.stops import WHOLE_ACCOUNT
+from orchestrator.pace.stops import WHOLE_ACCOUNT, place_of
 from orchestrator.pace.traffic import LOOK, Traffic
 from orchestrator.settle.look import reason
 from orchestrator.settle.objects import Watched, postpone, reserve_due
@@ -100,7 +100,7 @@ class Watcher:
                 looks.start_soon(self._look_at, job)
 
     async def _look_at(self, job: Watched) -> None:
-        place = f"{job.region}/{job.bucket}"
+        place = place_of(job.region, job.bucket)
         try:
             await self._budget.acquire()
             credential = await self._traffic.credential()

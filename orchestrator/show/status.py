@@ -119,8 +119,8 @@ async def _scopes(
     query = sa.select(scopes.c.profile).distinct().order_by(scopes.c.profile)
     found: list[ScopeStatus] = []
     for profile in (await connection.execute(query)).scalars().all():
-        for gate in await gates(connection, profile, now):
-            found.append(await _scope(connection, profile, gate, rate))  # noqa: PERF401 - awaits
+        here = await gates(connection, profile, now)
+        found += [await _scope(connection, profile, gate, rate) for gate in here]
     return tuple(found)
 
 
