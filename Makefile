@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test scale check format clean
+.PHONY: help demo test scale crash faults properties check format clean
 
 help:  ## show these words
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,6 +16,15 @@ test: $(VENV)/developed  ## the whole test-suite
 
 scale: $(VENV)/developed  ## a night's work in full size, with its figures
 	$(BIN)/python -m pytest -m scale -s tests/scale
+
+crash: $(VENV)/developed  ## a thousand kills; counts what was lost or doubled
+	$(BIN)/python -m tests.crash
+
+faults: $(VENV)/developed  ## what may go wrong in the machine and out in the world
+	$(BIN)/python -m pytest -m faults
+
+properties: $(VENV)/developed  ## thousands of histories of workers, rescuers and persons
+	$(BIN)/python -m tests.properties
 
 check: $(VENV)/developed  ## style, types, and the direction of imports
 	$(BIN)/ruff check .

@@ -1,11 +1,14 @@
 """The composition root: settings become engine, clients, pace and worker, opened and closed."""
 
+import getpass
 import logging
 import os
+import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -16,20 +19,24 @@ import sqlalchemy as sa
 from orchestrator import __version__
 from orchestrator.clock import Clock, SystemClock
 from orchestrator.cloud.cos import CosClient
-from orchestrator.cloud.credentials import CredentialSource, find_credentials
+from orchestrator.cloud.credentials import CredentialSource
 from orchestrator.cloud.cvm import CvmClient
+from orchestrator.cloud.keychain import Lenders, find_credentials
 from orchestrator.cloud.signing import ServerClock
 from orchestrator.cloud.transport import http_client
 from orchestrator.db import Database, Schema
 from orchestrator.intake.enqueue import EnqueueResult, enqueue
 from orchestrator.lease.owner import instance
+from orchestrator.lease.waits import begin_waits_anew
 from orchestrator.model import ExportRequest, JobFilter
 from orchestrator.pace.rate import Pacer
 from orchestrator.pace.traffic import Traffic
 from orchestrator.settings import Settings, load_settings
+from orchestrator.settle.operate import Retry, Verdict, retry, settle
 from orchestrator.settle.resolve import ResolvePolicy
 from orchestrator.settle.sight import VerifyMode
 from orchestrator.show.account import Account, RunResult
+from orchestrator.show.filters import is_named, matches
 from orchestrator.show.history import Job, JobStory, history, story
 from orchestrator.show.status import Status, status
 from orchestrator.worker import Parts, Plan, Worker
@@ -127,22 +134,30 @@ class Orchestrator:
         Raises:
             CredentialError: there is work, and there are no keys to do it with.
         """
+        async with self._database.worked_on(partial(begin_waits_anew, self._database, self._tell)):
+            return await self._run(batch, time_limit, stop, forever)
+
+    async def _run(
+        self, batch: str | None, time_limit: float | None, stop: anyio.Event | None, forever: bool
+    ) -> RunResult:
         began = time.monotonic()
         account = await Account.open(self._database, self.settings.profile, batch)
         if not account.has_work and not forever:
             for profile, count in (await account.others()).items():
                 self._tell(f"{count} living jobs belong to profile {profile!r}, not to this one.")
             return await account.close(owner=None, seconds=0.0, left=sa.false())
-        credentials = find_credentials(self.settings.profile, self._environ, self._home)
-        async with instance(self._database) as me, self._parts(credentials) as parts:
+        clock = ServerClock(self._database.clock)
+        credentials = await self._credentials(clock)
+        async with instance(self._database) as me, self._parts(credentials, clock) as parts:
             worker = Worker(parts, self._plan(batch, time_limit, forever=forever), me, self._tell)
             async with anyio.create_task_group() as tasks:
                 if stop is not None:
                     tasks.start_soon(_finish_when, stop, worker)
+                tasks.start_soon(credentials.keep_fresh)
                 await worker.run()
                 tasks.cancel_scope.cancel()
             return await account.close(
-                owner=me,
+                owner=me.name,
                 seconds=time.monotonic() - began,
                 left=worker.unfinished(),
                 timed_out=worker.timed_out,
@@ -163,10 +178,48 @@ class Orchestrator:
         """One job, by number or tag, with all that happened to it."""
         return await story(self._database, job)
 
-    @asynccontextmanager
-    async def _parts(self, credentials: CredentialSource) -> AsyncIterator[Parts]:
+    async def settle(
+        self, job: str, verdict: Verdict, *, why: str, actor: str | None = None
+    ) -> int:
+        """Takes a person's word for what became of an unknown job; returns its number.
+
+        Args:
+            job: number or tag.
+            why: what the person has seen; kept in the job's events.
+            actor: who says so; by default the user of this process.
+
+        Raises:
+            UsageError: it is not one job, or not unknown.
+        """
+        return await settle(
+            self._database,
+            is_named((job,)),
+            verdict,
+            why=why,
+            export_deadline=timedelta(seconds=self.settings.export_deadline),
+            actor=actor or _operator(),
+        )
+
+    async def retry(
+        self, wanted: JobFilter, *, dry_run: bool = False, actor: str | None = None
+    ) -> Retry:
+        """Gives failed and cancelled jobs another try; what may run already is looked for first.
+
+        Of several images of which some arrived, the missing ones become a job of their own.
+        """
+        actor = actor or _operator()
+        return await retry(self._database, matches(wanted), actor=actor, dry_run=dry_run)
+
+    async def _credentials(self, clock: ServerClock) -> CredentialSource:
         settings = self.settings
-        clock = ServerClock(self._clock)
+        lenders = Lenders(settings.sts_endpoint, settings.metadata_endpoint, clock, self._tell)
+        return await find_credentials(settings.profile, self._environ, self._home, lenders)
+
+    @asynccontextmanager
+    async def _parts(
+        self, credentials: CredentialSource, clock: ServerClock
+    ) -> AsyncIterator[Parts]:
+        settings = self.settings
         agent = f"orchestrator/{__version__}"
         async with (
             http_client(concurrency=settings.concurrency, user_agent=agent) as cvm_http,
@@ -209,6 +262,15 @@ class Orchestrator:
             forever=forever,
             time_limit=time_limit,
         )
+
+
+def _operator() -> str:
+    """Who works at this machine, for the record of what a person decided."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a user id without a name, as in some containers
+        user = f"user-{os.getuid()}"
+    return f"{user}@{socket.gethostname()}"
 
 
 async def _finish_when(stop: anyio.Event, worker: Worker) -> None:

@@ -4,6 +4,7 @@
   + UsageError              the caller's input cannot be used: exit code 2
     - ManifestError         rows of a manifest, each with its line
   + StoreError              the database cannot be used as it is
+    - StoreGoneError        its file was taken away from under the running process
   + CredentialError         no keys, or keys that cannot be read
   + CloudRefusal            a vendor's service answered with an error
 """
@@ -67,6 +68,10 @@ class ManifestError(UsageError):
 
 class StoreError(OrchestratorError):
     """The database cannot be used as it is."""
+
+
+class StoreGoneError(StoreError):
+    """The database's file was taken away from under the running process."""
 
 
 class CredentialError(OrchestratorError):

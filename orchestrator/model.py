@@ -35,7 +35,8 @@ TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
     _S.ACCEPTED: frozenset({_S.VERIFIED, _S.FAILED}),
     _S.VERIFIED: frozenset(),
     # a person's retry; to `unknown` where any attempt may have taken effect
-    _S.FAILED: frozenset({_S.QUEUED, _S.UNKNOWN}),
+    # or a late answer to the last of several requests that seemed lost
+    _S.FAILED: frozenset({_S.QUEUED, _S.UNKNOWN, _S.ACCEPTED}),
     _S.CANCELLED: frozenset({_S.QUEUED, _S.UNKNOWN}),
 }
 """The one transition table: the guard, the CHECK constraint and the README's diagram follow it."""

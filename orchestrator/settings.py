@@ -23,6 +23,11 @@ CVM_ENDPOINTS = {
 }
 """The public endpoint of either site (source: the vendor's API page, request domains)."""
 
+STS_ENDPOINTS = {
+    "intl": "https://sts.intl.tencentcloudapi.com",
+    "mainland": "https://sts.tencentcloudapi.com",
+}
+
 _PREFIX = "ORCHESTRATOR_"
 _CONFIG = f"{_PREFIX}CONFIG"
 _DRIVERS = {
@@ -72,6 +77,12 @@ class Settings(BaseSettings):
         "https://{bucket}.cos.{region}.myqcloud.com",
         description="a base URL with http:// or https://, which may hold {bucket} and {region}",
     )
+    sts_endpoint: str = Field(
+        "", validate_default=True, description="a base URL with http:// or https://"
+    )
+    metadata_endpoint: str = Field(
+        "http://metadata.tencentyun.com", description="a base URL with http:// or https://"
+    )
     rate: _Number = Field(20, ge=0, description="a number of requests per second, 0 for no limit")
     concurrency: _Count = Field(16, ge=1, le=512, description="a whole number from 1 to 512")
     verify: Literal["auto", "required", "off"] = Field("auto", description="auto, required or off")
@@ -111,6 +122,16 @@ class Settings(BaseSettings):
     @classmethod
     def _by_site(cls, value: str, info: ValidationInfo) -> str:
         return _base_url(value or CVM_ENDPOINTS[info.data.get("site", "intl")], "region")
+
+    @field_validator("sts_endpoint")
+    @classmethod
+    def _sts_by_site(cls, value: str, info: ValidationInfo) -> str:
+        return _base_url(value or STS_ENDPOINTS[info.data.get("site", "intl")])
+
+    @field_validator("metadata_endpoint")
+    @classmethod
+    def _of_this_machine(cls, value: str) -> str:
+        return _base_url(value)
 
     @field_validator("cos_endpoint")
     @classmethod

@@ -18,6 +18,7 @@ from orchestrator.cloud.signing import ServerClock
 from orchestrator.db import Database, Patience
 from orchestrator.intake.describe import Describer
 from orchestrator.lease.claim import Wanted, claim
+from orchestrator.lease.owner import Instance
 from orchestrator.lease.remaining import anything_moves
 from orchestrator.lease.rescue import rescue
 from orchestrator.model import JobState, Lease, Outcome, Scope
@@ -78,6 +79,22 @@ class Parts:
     traffic: Traffic
 
 
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """What one request leaves with.
+
+    Args:
+        host: of the endpoint.
+        asked_at: the moment of the claim, on the event loop's clock.
+    """
+
+    host: str
+    lease: Lease
+    credential: Credential
+    slot: Slot
+    asked_at: float
+
+
 class Worker:
     """One run of one process.
 
@@ -86,14 +103,15 @@ class Worker:
         tell: takes sentences for the user.
     """
 
-    def __init__(self, parts: Parts, plan: Plan, me: str, tell: Callable[[str], None]) -> None:
+    def __init__(self, parts: Parts, plan: Plan, me: Instance, tell: Callable[[str], None]) -> None:
         self.timed_out = False
-        self.sight = Sight(plan.verify, parts.traffic.stops, tell)
+        self.sight = Sight(plan.verify, parts.traffic.stops, tell, plan.verify_interval)
         self._parts = parts
         self._plan = plan
-        self._me = me
+        self._me = me.name
+        self._instance = me
         self._tell = tell
-        self._patience = Patience(tell)
+        self._patience = Patience(tell, give_up=self.finish)
         self._news = News()
         self._claiming = anyio.CancelScope()
         self._regions: defaultdict[str, set[str]] = defaultdict(set)
@@ -103,20 +121,23 @@ class Worker:
     async def run(self) -> None:
         """Drains the queue until nothing can move, or `finish` is called."""
         self._ends_at = anyio.current_time() + (self._plan.time_limit or 0.0)
-        await self._patience.until_done(self._rescue)
         async with anyio.create_task_group() as background:
-            background.start_soon(self._watcher().run)
-            background.start_soon(self._keep_house)
+            background.start_soon(self._patience.guarded, self._watcher().run)
+            background.start_soon(self._patience.guarded, self._keep_house)
+            background.start_soon(self._patience.guarded, self._keep_log_short)
             background.start_soon(self._keep_hoping)
             background.start_soon(self._keep_time)
             async with anyio.create_task_group() as requests:
-                with self._claiming:
+                with self._claiming, self._patience.fault_noted():
+                    await self._patience.until_done(self._rescue)
                     await self._drain_all(requests)
             background.cancel_scope.cancel()
+        self._patience.raise_fault()
 
     def finish(self) -> None:
         """Claims nothing more; `run` returns when the requests in the air are recorded."""
         self._claiming.cancel()
+        self._patience.hurry()
 
     async def _drain_all(self, requests: TaskGroup) -> None:
         """One stream of requests to each endpoint, until nothing can move."""
@@ -134,13 +155,16 @@ class Worker:
     async def _drain(self, host: str, requests: TaskGroup) -> None:
         """Rate permit, then the claim, then the request, which has a task of its own."""
         while True:
-            credential = await self._parts.traffic.credential()
             slot = await self._parts.traffic.permit(EXPORT, host)
             # last, or the streams of endpoints out of reach would hold every place
             await self._in_air.acquire()
-            lease = await self._patience.until_done(partial(self._claim, host))
+            credential, asked_at = await self._parts.traffic.credential(), anyio.current_time()
+            lease = None
+            if credential is not None:
+                lease = await self._patience.until_done(partial(self._claim, host))
             if lease is not None and credential is not None:
-                requests.start_soon(self._run_one, host, lease, credential, slot)
+                attempt = _Attempt(host, lease, credential, slot, asked_at)
+                requests.start_soon(self._patience.guarded, partial(self._run_one, attempt))
             else:
                 self._in_air.release()
                 self._parts.traffic.unused(host)
@@ -163,47 +187,44 @@ class Worker:
             )
         return lease
 
-    async def _run_one(self, host: str, lease: Lease, credential: Credential, slot: Slot) -> None:
+    async def _run_one(self, attempt: _Attempt) -> None:
         """The life of one attempt: cleared, sent, decided, recorded, learned from."""
-        policy = self._plan.resolve
+        policy, lease = self._plan.resolve, attempt.lease
         database, cos = self._parts.database, self._parts.cos
         try:
             clear = partial(clear_to_send, database, cos, self.sight, lease, policy)
             if await self._patience.until_done(clear):
-                outcome = await submit(self._parts.cvm, lease, credential, slot)
+                outcome = await submit(self._parts.cvm, lease, attempt.credential, attempt.slot)
                 decision = decide(
                     lease,
                     outcome,
                     max_attempts=policy.max_attempts,
                     chance=random.random(),  # noqa: S311 - spreads load
-                    endpoint_fails=self._parts.traffic.is_failing(host),
+                    endpoint_fails=self._parts.traffic.excuses(attempt.host, lease.waits),
                 )
                 kept = partial(record, database, lease, outcome, decision, policy.export_deadline)
-                await self._patience.until_done(kept)
-                await self._learn(host, lease, outcome, credential)
+                await self._patience.keep(kept, or_say=_not_recorded(lease, outcome))
+                await self._learn(attempt, outcome)
             else:
-                self._parts.traffic.unused(host)
+                self._parts.traffic.unused(attempt.host)
         finally:
             self._in_air.release()
             self._news.spread()
 
-    async def _learn(
-        self, host: str, lease: Lease, outcome: Outcome, credential: Credential
-    ) -> None:
-        order = lease.order
+    async def _learn(self, attempt: _Attempt, outcome: Outcome) -> None:
+        order = attempt.lease.order
         await self._parts.traffic.heard(
             EXPORT,
-            host,
+            attempt.host,
             outcome,
             places={
                 Scope.REGION: order.region,
                 Scope.BUCKET: place_of(order.region, order.bucket),
                 Scope.ROLE: order.role_name or "",
             },
-            asked_at=lease.claimed_at,
-            now=self._parts.clock.local.now(),
-            credential=credential,
-            job_id=lease.job_id,
+            asked_at=attempt.asked_at,
+            credential=attempt.credential,
+            job_id=attempt.lease.job_id,
         )
 
     async def _work_remains(self) -> bool:
@@ -225,11 +246,17 @@ class Worker:
             return await known_regions(connection, self._plan.profile)
 
     async def _keep_house(self) -> None:
-        """Takes over what dies beside us, and keeps the database's log short."""
+        """Takes over what dies beside us."""
         while True:
             await anyio.sleep(_HOUSEKEEPING)
+            await self._patience.until_done(self._instance.keep_present)
             if await self._patience.until_done(self._rescue):
                 self._news.spread()
+
+    async def _keep_log_short(self) -> None:
+        """Apart from what writes: on a full disk it is what makes room."""
+        while True:
+            await anyio.sleep(_HOUSEKEEPING)
             await self._patience.until_done(self._parts.database.checkpoint)
 
     async def _rescue(self) -> int:
@@ -239,7 +266,7 @@ class Worker:
         """A run without end finds out, now and then, what a person has mended."""
         while self._plan.forever:
             await anyio.sleep(_HOPE)
-            self._parts.traffic.lift_stops()
+            await self._parts.traffic.lift_stops()
             self.sight.open_eyes()
             self._news.spread()
 
@@ -305,3 +332,12 @@ class Worker:
             news=self._news,
             tell=self._tell,
         )
+
+
+def _not_recorded(lease: Lease, outcome: Outcome) -> str:
+    """What a user must know when the store could not take an answer."""
+    what = f"accepted as task {outcome.task_id}" if outcome.task_id else outcome.code.name
+    return (
+        f"Not recorded: job {lease.job_id} ({', '.join(lease.order.image_ids)}): {what}. On this "
+        "store the next run looks for it in the bucket before anything is sent again."
+    )

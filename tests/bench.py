@@ -1,5 +1,6 @@
 """A store beside a cloud: what the tests of describing and settling work at."""
 
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -12,11 +13,13 @@ from orchestrator.cloud.cvm import CvmClient
 from orchestrator.cloud.signing import ServerClock
 from orchestrator.cloud.transport import http_client
 from orchestrator.db import Database
-from orchestrator.model import ExportOrder, ImageFormat, Lease, Outcome
+from orchestrator.model import ExportOrder, ImageFormat, JobState, Lease, Outcome
 from orchestrator.pace.stops import Stops
 from orchestrator.send.outcome import outcome_of_reply
+from orchestrator.settle.deadline import Deadlines
 from orchestrator.settle.objects import Watched, watched
 from orchestrator.settle.sight import Sight, VerifyMode
+from orchestrator.settle.verify import verify
 from orchestrator.simulator import (
     DEFAULT_KEY,
     BucketSettings,
@@ -26,26 +29,12 @@ from orchestrator.simulator import (
     SimulatorOptions,
 )
 
-from .stores import BUCKET, REGION, job
+from .cloud.scripted import HeldKeys
+from .stores import BUCKET, DEADLINE, ME, REGION, job
 
 KEYS = Credential(DEFAULT_KEY.secret_id, DEFAULT_KEY.secret_key)
 
 _ENDED = 201.0
-
-
-@dataclass
-class HeldKeys:
-    """A source that gives the keys it was given."""
-
-    credential: Credential
-
-    async def current(self) -> Credential:
-        """What it was given."""
-        return self.credential
-
-    async def renew(self) -> Credential:
-        """What it was given, again."""
-        return self.credential
 
 
 @dataclass(frozen=True)
@@ -91,6 +80,11 @@ class Bench:
         async with self.database.read() as connection:
             return await watched(connection, job_id)
 
+    async def verify(self, seen: Watched) -> JobState:
+        """The state after a look at the objects of a job that was read before."""
+        deadlines = Deadlines(self.database, DEADLINE)
+        return await verify(self.database, self.cos, seen, deadlines, ME)
+
     def looks(self) -> list[str]:
         """The actions of all looks so far."""
         return [entry.action for entry in self.simulator.ledger if entry.service == "cos"]
@@ -119,7 +113,7 @@ def sight(mode: VerifyMode = VerifyMode.AUTO, *, blind: bool = False) -> Sight:
     """What may be looked at; blind, the bucket of the tests may not."""
     made = Sight(mode, Stops(), _tell)
     if blind:
-        made.blind.add(f"{REGION}/{BUCKET}")
+        made.blind[f"{REGION}/{BUCKET}"] = math.inf
     return made
 
 

@@ -53,6 +53,8 @@ class Shell:
             {
                 "ORCHESTRATOR_CVM_ENDPOINT": cloud.url,
                 "ORCHESTRATOR_COS_ENDPOINT": cloud.url,
+                "ORCHESTRATOR_STS_ENDPOINT": cloud.url,
+                "ORCHESTRATOR_METADATA_ENDPOINT": cloud.url,
                 "ORCHESTRATOR_DATABASE_URL": str(folder / "exports.db"),
                 "ORCHESTRATOR_VERIFY_INTERVAL": "0.2",
                 "TENCENTCLOUD_SECRET_ID": key.secret_id,
@@ -94,6 +96,15 @@ class Shell:
     def _environ(self) -> dict[str, str]:
         kept = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
         return {**kept, "HOME": str(self.folder), "PYTHONWARNINGS": "error", **self.variables}
+
+
+async def said(process: Process, words: str) -> None:
+    """Waits until a process has said these words on stderr."""
+    assert process.stderr is not None
+    heard = ""
+    with anyio.fail_after(30):
+        while words not in heard:
+            heard += (await process.stderr.receive()).decode()
 
 
 async def until(condition: Any, seconds: float = 30.0) -> None:

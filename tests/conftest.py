@@ -1,15 +1,10 @@
 """What every test may stand on: told time, and a real store on each kind of database."""
 
-import getpass
-import os
-import secrets
 import shutil
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 import anyio
-import psycopg
 import pytest
 import sqlalchemy as sa
 
@@ -18,9 +13,8 @@ from orchestrator.db import Database, Schema
 from orchestrator.tables import metadata
 
 from .bench import Bench, bench_at
+from .servers import administer, find_server, fresh_database, text_of
 from .stores import FakeClock
-
-_USERS = ("postgres", "root", getpass.getuser())
 
 
 @pytest.fixture
@@ -65,6 +59,16 @@ async def sqlite(sqlite_url: str, clock: FakeClock, anyio_backend: str) -> Async
 
 
 @pytest.fixture
+async def postgresql(
+    postgresql_url: str, clock: FakeClock, anyio_backend: str
+) -> AsyncIterator[Database]:
+    """An open store on a server, for what servers alone have."""
+    opened = Database(postgresql_url, clock)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
 async def bench(database: Database, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
     """A store beside a cloud in which uploads begin at once and end after 200 s of its clock."""
     for name in ("http_proxy", "all_proxy"):
@@ -87,8 +91,8 @@ def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     if request.param == "sqlite":
         yield f"sqlite+aiosqlite:///{tmp_path / 'new.db'}"
         return
-    with _fresh_database(request.getfixturevalue("postgresql_server")) as url:
-        yield _text(url)
+    with fresh_database(request.getfixturevalue("postgresql_server")) as url:
+        yield text_of(url)
 
 
 @pytest.fixture
@@ -101,7 +105,7 @@ def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
 def postgresql_url(postgresql_store: sa.URL) -> str:
     """URL of a PostgreSQL database with all tables, and nothing in them."""
     names = ", ".join(metadata.tables)
-    _administer(
+    administer(
         postgresql_store,
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"  # noqa: S608 - our tables' names
         " WHERE datname = current_database() AND pid <> pg_backend_pid();"
@@ -109,7 +113,7 @@ def postgresql_url(postgresql_store: sa.URL) -> str:
         f" TRUNCATE {names} RESTART IDENTITY;"
         " ALTER TABLE events ENABLE TRIGGER USER",
     )
-    return _text(postgresql_store)
+    return text_of(postgresql_store)
 
 
 @pytest.fixture(scope="session")
@@ -123,43 +127,17 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def postgresql_store(postgresql_server: sa.URL) -> Iterator[sa.URL]:
     """A PostgreSQL database with all tables, gone when the tests end."""
-    with _fresh_database(postgresql_server) as url:
-        anyio.run(_make_tables, _text(url))
+    with fresh_database(postgresql_server) as url:
+        anyio.run(_make_tables, text_of(url))
         yield url
 
 
 @pytest.fixture(scope="session")
 def postgresql_server() -> sa.URL:
     """A PostgreSQL server that can be reached; where there is none, its tests are skipped."""
-    named = os.environ.get("ORCHESTRATOR_TEST_POSTGRESQL")
-    usual = (f"postgresql://{user}@127.0.0.1:5432/postgres" for user in dict.fromkeys(_USERS))
-    for url in map(sa.make_url, [named] if named else usual):
-        try:
-            _administer(url, "SELECT 1")
-        except psycopg.OperationalError:
-            continue
+    if (url := find_server()) is not None:
         return url
     pytest.skip("no PostgreSQL server (ORCHESTRATOR_TEST_POSTGRESQL, or 127.0.0.1:5432)")
-
-
-@contextmanager
-def _fresh_database(server: sa.URL) -> Iterator[sa.URL]:
-    name = f"orchestrator_test_{secrets.token_hex(6)}"
-    _administer(server, f"CREATE DATABASE {name}")
-    try:
-        yield server.set(database=name)
-    finally:
-        _administer(server, f"DROP DATABASE {name} WITH (FORCE)")
-
-
-def _administer(server: sa.URL, statement: str) -> None:
-    url = server.set(drivername="postgresql").render_as_string(hide_password=False)
-    with psycopg.connect(url, autocommit=True, connect_timeout=3) as connection:
-        connection.execute(statement.encode())
-
-
-def _text(url: sa.URL) -> str:
-    return url.set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
 
 
 async def _make_tables(url: str) -> None:

@@ -40,6 +40,8 @@ def test_nothing_given_means_the_defaults() -> None:
     assert settings.site == "intl"
     assert settings.cvm_endpoint == "https://cvm.intl.tencentcloudapi.com"
     assert settings.cos_endpoint == "https://{bucket}.cos.{region}.myqcloud.com"
+    assert settings.sts_endpoint == "https://sts.intl.tencentcloudapi.com"
+    assert settings.metadata_endpoint == "http://metadata.tencentyun.com"
     assert (settings.rate, settings.concurrency, settings.max_attempts) == (20, 16, 8)
     assert (settings.verify, settings.verify_interval) == ("auto", None)
     assert (settings.request_timeout, settings.resend_after) == (30, 120)
@@ -67,6 +69,8 @@ def test_every_setting_has_its_variable(name: str, write: Write) -> None:
         "profile": "other",
         "cvm_endpoint": "http://127.0.0.1:1",
         "cos_endpoint": "http://127.0.0.1:2",
+        "sts_endpoint": "http://127.0.0.1:3",
+        "metadata_endpoint": "http://127.0.0.1:4",
     }.get(name, "7")
     by_variable = load_settings({}, {f"ORCHESTRATOR_{name.upper()}": f" {other} "})
     by_file = load_settings({}, {"ORCHESTRATOR_CONFIG": str(write(f'{name} = "{other}"'))})

@@ -1,12 +1,11 @@
 """What a person sees while a run goes on: a live view at a terminal, else a line now and then."""
 
 import os
-import sys
 import time
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import IO, TYPE_CHECKING, Any, TextIO, cast
+from typing import TYPE_CHECKING
 
 import anyio
 from rich.console import Console, Group, RenderableType
@@ -19,6 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from orchestrator.cli.output import duration
 from orchestrator.cli.status import scope_line
 from orchestrator.clock import iso
+from orchestrator.errors import StoreGoneError
 from orchestrator.model import FINAL, JobState
 
 if TYPE_CHECKING:
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 _REFRESH = 0.5
 _LINE_EVERY = 10.0
 _RATE_OVER = 30.0
+_IN_TROUBLE = (DBAPIError, StoreGoneError)
+"""A store that cannot be read: what is wrong with it the run says."""
+
 _STYLES = {
     JobState.VERIFIED: "green",
     JobState.ACCEPTED: "cyan",
@@ -46,7 +49,7 @@ class Display:
 
     def __init__(self, batch: str | None) -> None:
         self._batch = batch
-        self._console = Console(file=cast("IO[str]", PatientStream(sys.stderr)))
+        self._console = Console(stderr=True)
         self._began = time.monotonic()
         self._sent: deque[tuple[float, int]] = deque()
 
@@ -70,7 +73,7 @@ class Display:
         with Live(console=self._console, auto_refresh=False, transient=True) as live:
             while True:
                 asked = time.monotonic()
-                with suppress(DBAPIError):  # the run says what is wrong with the store
+                with suppress(*_IN_TROUBLE):
                     found = await orchestrator.status(batch=self._batch)
                     live.update(self._view(found), refresh=True)
                 # a view of a very large store must not become the store's main work
@@ -79,7 +82,7 @@ class Display:
     async def _lines(self, orchestrator: "Orchestrator") -> None:
         while True:
             await anyio.sleep(_LINE_EVERY)
-            with suppress(DBAPIError):
+            with suppress(*_IN_TROUBLE):
                 self.tell(self._line(await orchestrator.status(batch=self._batch)))
 
     def _view(self, found: "Status") -> RenderableType:
@@ -125,27 +128,3 @@ class Display:
         elif found.seconds_left:
             parts.append(f"about {duration(found.seconds_left)} left")
         return " · ".join(parts)
-
-
-class PatientStream:
-    """A stream that falls silent when it cannot be written: a run goes on without its audience.
-
-    A pipe that was closed, a full disk behind a log file, a terminal that is gone.
-    """
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def write(self, text: str) -> int:
-        """Writes, if it can be written."""
-        with suppress(OSError):
-            self._stream.write(text)
-        return len(text)
-
-    def flush(self) -> None:
-        """Flushes, if it can be written."""
-        with suppress(OSError):
-            self._stream.flush()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)

@@ -1,8 +1,9 @@
 """How a command ends when something went wrong: a message for a person, and an exit code."""
 
-import os
 import sys
 import traceback
+
+from orchestrator.cli.streams import silence
 
 INTERNAL = 1
 USAGE = 2
@@ -12,13 +13,14 @@ def exit_code_for(error: BaseException) -> int:
     """Says what happened and what to do, on stderr; returns the exit code."""
     from sqlalchemy.exc import DBAPIError
 
-    from orchestrator.errors import ManifestError, OrchestratorError
+    from orchestrator.db.trouble import said_by, trouble_of
+    from orchestrator.errors import ManifestError, OrchestratorError, StoreGoneError
 
     error = innermost(error)
     match error:
         case BrokenPipeError():
-            # whoever read our output has seen enough; keep Python from flushing into the void
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            # whoever read our output has seen enough
+            silence(sys.stdout)
             return 0
         case ManifestError():
             _say(f"{error.message}\n" + "\n".join(f"  {fault}" for fault in error.faults))
@@ -26,9 +28,15 @@ def exit_code_for(error: BaseException) -> int:
             return USAGE
         case OrchestratorError():
             _say(str(error))
-            return USAGE
+            return INTERNAL if isinstance(error, StoreGoneError) else USAGE
         case DBAPIError():
-            _say(f"The database cannot be used: {error.orig}.\n  {_database_remedy(error)}")
+            _say(f"The database cannot be used: {said_by(error)}.\n  {trouble_of(error).remedy}")
+            return INTERNAL
+        case OSError() if trouble_of(error).passes:
+            silence(sys.stdout)
+            _say(
+                f"{error.filename or 'The output'}: {said_by(error)}.\n  {trouble_of(error).remedy}"
+            )
             return INTERNAL
         case _:
             traceback.print_exception(error)
@@ -41,19 +49,6 @@ def innermost(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
-
-
-def _database_remedy(error: Exception) -> str:
-    said = str(error).lower()
-    if "locked" in said:
-        return "Another program holds it locked; run again when that has ended."
-    if "full" in said:
-        return "Make room on the disk, then run again: what is recorded is safe."
-    if "readonly" in said or "read-only" in said:
-        return "Make the file and its folder writable, then run again."
-    if "malformed" in said or "not a database" in said:
-        return "The file is damaged or no database of ours: take it from a backup."
-    return "Check the URL, and that the server answers; then run again."
 
 
 def _say(text: str) -> None:

@@ -26,17 +26,9 @@ if TYPE_CHECKING:
 _SCREENFUL = 50
 
 
+@options.takes_filter
 def command(
-    batch: options.Batches = None,
-    state: options.States = None,
-    region: options.Regions = None,
-    bucket: options.Buckets = None,
-    image: options.Images = None,
-    task_id: options.TaskIds = None,
-    code: options.Codes = None,
-    since: options.Since = None,
-    until: options.Until = None,
-    job: options.Jobs = None,
+    wanted: "JobFilter",
     limit: Annotated[
         int | None, typer.Option(min=0, help="At most so many; 0 is all (50 on a terminal).")
     ] = None,
@@ -50,18 +42,6 @@ def command(
     if json and csv_:
         raise UsageError("--json and --csv exclude each other.", "Choose one.")
     settings = options.settings_from(config=config, database_url=database_url)
-    wanted = options.filter_from(
-        batches=batch,
-        state=state,
-        regions=region,
-        buckets=bucket,
-        images=image,
-        task_ids=task_id,
-        codes=code,
-        jobs=job,
-        since=since,
-        until=until,
-    )
     for_eyes = not json and not csv_ and sys.stdout.isatty()
     most = _SCREENFUL if limit is None and for_eyes else (limit or None)
     form = "json" if json else "csv" if csv_ else "lines"

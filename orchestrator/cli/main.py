@@ -4,8 +4,20 @@ import sys
 
 import typer
 
-from orchestrator.cli import db, demo, enqueue, history, run, show, simulate, status
+from orchestrator.cli import (
+    db,
+    demo,
+    enqueue,
+    history,
+    retry,
+    run,
+    settle,
+    show,
+    simulate,
+    status,
+)
 from orchestrator.cli.faults import exit_code_for
+from orchestrator.cli.streams import prepare_streams
 
 app = typer.Typer(
     name="orchestrator",
@@ -21,6 +33,8 @@ app.command("run")(run.command)
 app.command("status")(status.command)
 app.command("history")(history.command)
 app.command("show")(show.command)
+app.command("retry")(retry.command)
+app.command("settle")(settle.command)
 app.add_typer(db.app, name="db")
 app.command("simulate")(simulate.command)
 app.command("demo")(demo.command)
@@ -45,8 +59,12 @@ def _root(
 
 def main() -> None:
     """Runs one command; what a person can mend ends in a message, never in a traceback."""
+    prepare_streams()
     try:
-        app(standalone_mode=True)
+        try:
+            app(standalone_mode=True)
+        finally:
+            sys.stdout.flush()
     except Exception as error:  # noqa: BLE001 - the last one who can say what happened
         sys.exit(exit_code_for(error))
     except KeyboardInterrupt:

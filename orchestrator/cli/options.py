@@ -1,7 +1,10 @@
 """Options that several commands share, and how they become settings."""
 
+import functools
+import inspect
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,32 +34,65 @@ Batch = Annotated[
     typer.Option("--batch", metavar="NAME", help="Only this batch.", show_default=False),
 ]
 
-Batches = Annotated[
-    list[str] | None, typer.Option("--batch", metavar="NAME", help="Of this batch.")
-]
-States = Annotated[
-    list[str] | None, typer.Option("--state", metavar="STATE", help="In this state.")
-]
-Regions = Annotated[
-    list[str] | None, typer.Option("--region", metavar="REGION", help="In this region.")
-]
-Buckets = Annotated[
-    list[str] | None, typer.Option("--bucket", metavar="BUCKET", help="To this bucket.")
-]
-Images = Annotated[list[str] | None, typer.Option("--image", metavar="ID", help="Of this image.")]
-TaskIds = Annotated[
-    list[str] | None, typer.Option("--task-id", metavar="ID", help="With the vendor's TaskId.")
-]
-Codes = Annotated[list[str] | None, typer.Option("--code", metavar="CODE", help="With this code.")]
-Jobs = Annotated[
-    list[str] | None, typer.Option("--job", metavar="JOB", help="With this number or tag.")
-]
-Since = Annotated[
-    str | None, typer.Option("--since", metavar="TIME", help="Enqueued then or later (ISO 8601).")
-]
-Until = Annotated[
-    str | None, typer.Option("--until", metavar="TIME", help="Enqueued before then (ISO 8601).")
-]
+_Values = list[str] | None
+
+
+def _filter(
+    batch: Annotated[_Values, typer.Option(metavar="NAME", help="Of this batch.")] = None,
+    state: Annotated[_Values, typer.Option(metavar="STATE", help="In this state.")] = None,
+    region: Annotated[_Values, typer.Option(metavar="REGION", help="In this region.")] = None,
+    bucket: Annotated[_Values, typer.Option(metavar="BUCKET", help="To this bucket.")] = None,
+    image: Annotated[_Values, typer.Option(metavar="ID", help="Of this image.")] = None,
+    task_id: Annotated[
+        _Values, typer.Option(metavar="ID", help="With the vendor's TaskId.")
+    ] = None,
+    code: Annotated[_Values, typer.Option(metavar="CODE", help="With this code.")] = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Enqueued then or later (ISO 8601).")
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Enqueued before then (ISO 8601).")
+    ] = None,
+    job: Annotated[_Values, typer.Option(metavar="JOB", help="With this number or tag.")] = None,
+) -> "JobFilter":
+    """The filter that the options describe.
+
+    Raises:
+        UsageError: a state or a time that is none.
+    """
+    from orchestrator.model import JobFilter
+
+    for name in state or []:
+        _check_state(name)
+    return JobFilter(
+        batches=tuple(batch or ()),
+        states=tuple(state or ()),
+        regions=tuple(region or ()),
+        buckets=tuple(bucket or ()),
+        images=tuple(image or ()),
+        task_ids=tuple(task_id or ()),
+        codes=tuple(code or ()),
+        jobs=tuple(job or ()),
+        since=_moment("--since", since),
+        until=_moment("--until", until),
+    )
+
+
+def takes_filter(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command the options that describe a filter of jobs; it gets them as `wanted`."""
+    describing = inspect.signature(_filter, eval_str=False).parameters
+    own = inspect.signature(command).parameters
+
+    @functools.wraps(command)
+    def with_filter(**values: Any) -> None:
+        wanted = _filter(**{name: values.pop(name) for name in describing})
+        command(wanted, **values)
+
+    rest = [parameter for name, parameter in own.items() if name != "wanted"]
+    parameters = [*describing.values(), *rest]
+    with_filter.__annotations__ = {p.name: p.annotation for p in parameters}
+    vars(with_filter)["__signature__"] = inspect.Signature(parameters)
+    return with_filter
 
 
 def settings_from(**flags: Any) -> "Settings":
@@ -70,31 +106,6 @@ def settings_from(**flags: Any) -> "Settings":
     for note in unknown_variables(os.environ):
         print(f"Note: {note}", file=sys.stderr)
     return load_settings(flags, os.environ)
-
-
-def filter_from(
-    *,
-    since: str | None,
-    until: str | None,
-    state: list[str] | None,
-    **values: list[str] | None,
-) -> "JobFilter":
-    """The filter that the options describe.
-
-    Raises:
-        UsageError: a state or a time that is none.
-    """
-    from orchestrator.model import JobFilter
-
-    for name in state or []:
-        _check_state(name)
-    given = {name: tuple(found or ()) for name, found in values.items()}
-    return JobFilter(
-        **given,
-        states=tuple(state or ()),
-        since=_moment("--since", since),
-        until=_moment("--until", until),
-    )
 
 
 def _check_state(name: str) -> None:

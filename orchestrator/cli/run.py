@@ -1,15 +1,18 @@
 """``orchestrator run``: drains the queue."""
 
+import resource
 import signal
 import sys
-from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
 import anyio
 import typer
 
+from orchestrator.cli.faults import exit_code_for
 from orchestrator.cli.options import Batch, Config, DatabaseUrl, Json, Profile, settings_from
 from orchestrator.cli.output import duration, plural, printable, to_json
+from orchestrator.cli.streams import silence
+from orchestrator.errors import UsageError
 
 if TYPE_CHECKING:
     from orchestrator.cli.display import Display
@@ -17,6 +20,12 @@ if TYPE_CHECKING:
     from orchestrator.show.account import RunResult
 
 _A_YEAR = 365 * 86_400.0
+_OTHER_FILES = 64
+"""Files that a run may have open beside its connections to CVM: buckets, store, libraries."""
+
+_FEWEST_FILES = 40
+"""With fewer it might wait for files that it holds itself."""
+
 _SIGNALLED = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
@@ -51,6 +60,12 @@ def command(
     site: Annotated[str | None, typer.Option(help="intl or mainland.")] = None,
     cvm_endpoint: Annotated[str | None, typer.Option(metavar="URL", help="CVM's address.")] = None,
     cos_endpoint: Annotated[str | None, typer.Option(metavar="URL", help="COS's address.")] = None,
+    sts_endpoint: Annotated[
+        str | None, typer.Option(metavar="URL", help="STS's address, for a role to assume.")
+    ] = None,
+    metadata_endpoint: Annotated[
+        str | None, typer.Option(metavar="URL", help="Where an instance asks for its role's keys.")
+    ] = None,
     profile: Profile = None,
     database_url: DatabaseUrl = None,
     config: Config = None,
@@ -73,6 +88,8 @@ def command(
         site=site,
         cvm_endpoint=cvm_endpoint,
         cos_endpoint=cos_endpoint,
+        sts_endpoint=sts_endpoint,
+        metadata_endpoint=metadata_endpoint,
         profile=profile,
         database_url=database_url,
         config=config,
@@ -88,6 +105,7 @@ async def _run(
 
     display = Display(batch)
     display.tell(f"Store: {describe_url(settings.sqlalchemy_url)}")
+    _ask_for_files(2 * settings.concurrency + _OTHER_FILES, display)
     result, signalled = await drain(
         settings, display, batch=batch, time_limit=time_limit, forever=forever
     )
@@ -98,18 +116,58 @@ async def _run(
     return exit_code(result) if result is not None else 1
 
 
+def _ask_for_files(needed: int, display: "Display") -> None:
+    """Lets this process have so many files open; where the system does not, says so.
+
+    Raises:
+        UsageError: too few for any run.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    may_have = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    if resource.RLIM_INFINITY != soft < may_have:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (may_have, hard))
+    if may_have < _FEWEST_FILES:
+        raise UsageError(
+            f"This process may have {may_have} files open; a run needs {_FEWEST_FILES} at least.",
+            f"Raise the limit: ulimit -n {needed}.",
+        )
+    if may_have < needed:
+        display.tell(
+            f"This process may have {may_have} files open and may need {needed}: raise the limit "
+            f"(ulimit -n {needed}) or lower --concurrency if it gets into trouble."
+        )
+
+
 async def drain(
     settings: "Settings", display: "Display", **how: Any
 ) -> "tuple[RunResult | None, signal.Signals | None]":
     """Runs under the display; returns the result, none when it was torn, and the signal if any.
 
-    The first signal lets the requests in the air finish; the second ends the run at once.
+    The first signal lets the requests in the air finish; the second ends the run at once. What
+    goes wrong after a signal is said, and leaves the signal's exit code.
     """
+    stop = anyio.Event()
+    signalled: list[signal.Signals] = []
+    try:
+        result = await _drain(settings, display, stop, signalled, **how)
+    except Exception as error:
+        if not signalled:
+            raise
+        exit_code_for(error)
+        result = None
+    return result, (signalled[0] if signalled else None)
+
+
+async def _drain(
+    settings: "Settings",
+    display: "Display",
+    stop: anyio.Event,
+    signalled: list[signal.Signals],
+    **how: Any,
+) -> "RunResult | None":
     from orchestrator.app import Orchestrator
 
-    stop = anyio.Event()
     result: RunResult | None = None
-    signalled: list[signal.Signals] = []
     async with (
         Orchestrator(settings=settings, tell=display.tell) as orchestrator,
         anyio.create_task_group() as tasks,
@@ -128,13 +186,15 @@ async def drain(
         async with display.follow(orchestrator):
             result = await orchestrator.run(stop=stop, **how)
         tasks.cancel_scope.cancel()
-    return result, (signalled[0] if signalled else None)
+    return result
 
 
 def print_result(text: str) -> None:
     """Prints the result, if anybody still listens: the exit code tells it too."""
-    with suppress(OSError):
+    try:
         print(text, flush=True)
+    except OSError:
+        silence(sys.stdout)
 
 
 _STOPPING = (

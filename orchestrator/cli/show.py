@@ -11,7 +11,7 @@ from orchestrator.cli.options import Config, DatabaseUrl, Json, settings_from
 from orchestrator.cli.output import colour, end_with_the_pipe, job_fields, printable, to_json
 from orchestrator.clock import iso
 from orchestrator.errors import UsageError
-from orchestrator.model import Reaction
+from orchestrator.model import JobState, Reaction
 
 if TYPE_CHECKING:
     from orchestrator.settings import Settings
@@ -67,9 +67,25 @@ def _lines(found: "JobStory") -> Iterator[str]:
     if job.code:
         yield printable(f"  why       {job.code}: {job.message or ''}")
         yield printable(f"  remedy    {job.remedy or ''}")
+    elif job.message:
+        yield printable(f"  note      {job.message} {job.remedy or ''}")
+    if job.state is JobState.UNKNOWN:
+        yield from _what_to_check(found)
     yield from _section("objects", found.objects, _object_line)
     yield from _section("attempts", found.attempts, _attempt_line)
     yield from _section("events", found.events, _event_line)
+
+
+def _what_to_check(found: "JobStory") -> Iterator[str]:
+    """What only a person can find out where the bucket may not be read."""
+    job = found.job
+    under = found.settings["object_prefix"]
+    yield f"  check     in the bucket, objects or uploads whose names begin with {under!r}: this"
+    yield "            job's export, and nobody else's" + (
+        "" if not found.settings["exact_names"] else ", if they are younger than its first attempt"
+    )
+    yield "            in the console, whether the image is being exported"
+    yield f"            then: orchestrator settle {job.id} --as accepted|absent --why '...'"
 
 
 def _section(title: str, rows: tuple[Mapping[str, Any], ...], line: Any) -> Iterator[str]:
@@ -106,7 +122,9 @@ def _event_line(row: Mapping[str, Any]) -> str:
     move = f"{row['from_state'] or ''} → {row['to_state']}" if row["to_state"] else ""
     details = ", ".join(f"{name} {_short(value)}" for name, value in row["details"].items())
     at: datetime = row["at"]
-    return f"{iso(at)}  {row['kind']:<10} {move:<22} {details}".rstrip()
+    # a person is named; which of our processes it was stands in the JSON
+    who = f"  by {row['actor']}" if "@" in row["actor"] else ""
+    return f"{iso(at)}  {row['kind']:<10} {move:<22} {details}{who}".rstrip()
 
 
 def _short(value: object) -> str:

@@ -1,6 +1,6 @@
 """Connections and transactions over SQLite or PostgreSQL, from one place."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
 from pathlib import Path
@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from orchestrator.clock import Clock
-from orchestrator.db import sqlite
+from orchestrator.db import shared_time, sqlite
 from orchestrator.errors import StoreError
 
 _READERS = 4
@@ -26,14 +26,18 @@ class Database:
 
     def __init__(self, url: str, clock: Clock) -> None:
         self.url = sa.make_url(url)
-        self.clock = clock
-        self.path = Path(self.url.database or "") if self.is_sqlite else None
+        # by its real name: what lies beside it must be the same for whoever comes by a link
+        self.path = Path(self.url.database or "").resolve() if self.is_sqlite else None
         self._turn = anyio.Lock()
+        self._lock_wait = sqlite.LockWait()
         if self.path is not None:
             sqlite.prepare_file(self.path)
-            self._writer = self._sqlite_engine(size=1, writes=True)
-            self._reader = self._sqlite_engine(size=_READERS, writes=False)
+            self._file = sqlite.OpenFile(self.path)
+            self.clock = shared_time.in_force(self.path, clock)
+            self._writer = self._sqlite_engine(1, self._lock_wait.begin)
+            self._reader = self._sqlite_engine(_READERS, sqlite.begin_reading)
         else:
+            self.clock = clock
             self._writer = self._reader = _server_engine(self.url)
 
     @property
@@ -51,14 +55,46 @@ class Database:
             async with _transaction(self._writer) as connection:
                 yield connection
             return
-        async with self._turn, _transaction(self._writer) as connection:
-            yield connection
+        async with self._turn:
+            self._file.see_that_it_is_there()
+            async with _transaction(self._writer) as connection:
+                self._file.see_that_its_log_is_there()
+                yield connection
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
         """A transaction that only reads, on one snapshot, beside the writer."""
+        if self.path is not None:
+            # a new connection would make an empty file in the place of one that is gone
+            self._file.see_that_it_is_there()
         async with _transaction(self._reader) as connection:
             yield connection
+
+    @asynccontextmanager
+    async def worked_on(self, begin_anew: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+        """For one who works on for long, with a `Patience`: one time in force, and short waits.
+
+        Args:
+            begin_anew: what to do, before others come, when the times in the store tell nothing
+                by this machine's clock: it was set, or the machine booted, since the last run.
+        """
+        if self.path is None:
+            yield
+            return
+        async with shared_time.held(self.path, self.clock, begin_anew) as self.clock:
+            self._lock_wait.is_short = True
+            try:
+                yield
+            finally:
+                self._lock_wait.is_short = False
+
+    async def session(self) -> AsyncConnection:
+        """A session with the server, outside any transaction: its locks last as long as it does.
+
+        To end it, invalidate the connection: given back to the pool it would keep its locks.
+        """
+        connection = await self._writer.connect()
+        return await connection.execution_options(isolation_level="AUTOCOMMIT")
 
     async def now(self, connection: AsyncConnection) -> datetime:
         """The moment that leases are reckoned by: one clock for all who share the store."""
@@ -73,6 +109,7 @@ class Database:
         """Moves what SQLite's log holds into the file; one process at a time, others pass by."""
         if self.path is None:
             return
+        self._file.see_that_it_is_there()
         with sqlite.sole_checkpointer(self.path) as alone:
             if alone:
                 async with self._turn, _connection(self._reader) as connection:
@@ -84,15 +121,26 @@ class Database:
             await self._writer.dispose()
             await self._reader.dispose()
 
-    def _sqlite_engine(self, *, size: int, writes: bool) -> AsyncEngine:
+    def _sqlite_engine(self, size: int, begin: Callable[[sa.Connection], object]) -> AsyncEngine:
         engine = create_async_engine(self.url, pool_size=size, max_overflow=0, pool_timeout=600)
-        sqlite.listen(engine.sync_engine, writes=writes)
+        sqlite.listen(engine.sync_engine, begin)
         return engine
+
+
+_IMPATIENT = {
+    "connect_timeout": 10,
+    "keepalives_idle": 15,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+    "options": "-c lock_timeout=60s",
+}
+"""A server, a network or another's lock that is silent for long is trouble, and may be told."""
 
 
 def _server_engine(url: sa.URL) -> AsyncEngine:
     try:
-        return create_async_engine(url, pool_pre_ping=True)
+        return create_async_engine(url, pool_pre_ping=True, connect_args=_IMPATIENT)
     except ModuleNotFoundError as error:
         raise StoreError(
             f"PostgreSQL needs the package {error.name}, which is not installed.",
@@ -140,4 +188,5 @@ def describe_url(url: str) -> str:
     parsed = sa.make_url(url)
     if parsed.get_backend_name() == "sqlite":
         return parsed.database or ""
-    return parsed.render_as_string(hide_password=True)
+    # a query may hold a password, too
+    return parsed.set(query={}).render_as_string(hide_password=True)

@@ -1,9 +1,11 @@
 """The schema's version: created, checked, upgraded by Alembic on our own connection."""
 
+import threading
 from pathlib import Path
 from typing import Final
 
 import sqlalchemy as sa
+from anyio import to_thread
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -12,6 +14,9 @@ from orchestrator.errors import StoreError
 
 HEAD: Final = "0001"
 """Newest revision; written here so that no command waits for Alembic's import to check it."""
+
+_MIGRATING = threading.Lock()
+"""Alembic keeps the migration that it runs in a global of the process: one store at a time."""
 
 
 class Schema:
@@ -74,9 +79,13 @@ class Schema:
         revision = await self.revision()
         if revision is not None and revision > HEAD:
             raise self._too_new(revision)
-        async with self._database.write() as connection:
-            await lock_out_others(connection)
-            await connection.run_sync(_run_migrations)
+        await to_thread.run_sync(_MIGRATING.acquire)
+        try:
+            async with self._database.write() as connection:
+                await lock_out_others(connection)
+                await connection.run_sync(_run_migrations)
+        finally:
+            _MIGRATING.release()
 
     async def _refuse_foreign_tables(self, connection: AsyncConnection) -> None:
         if await connection.run_sync(_has_table, "jobs"):

@@ -5,17 +5,22 @@ import fcntl
 import os
 import sqlite3
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
-from orchestrator.errors import StoreError
+from orchestrator.errors import StoreError, StoreGoneError
 
 BUSY_TIMEOUT_MS = 60_000
 """How long a statement waits for another process's write."""
+
+SHORT_TIMEOUT_MS = 3_000
+"""The same for one who says what is going on and tries again."""
+
+_QUEUED_TIMEOUT_MS = 50
 
 _SHARED_FILE_SYSTEMS = frozenset(
     {"9p", "afs", "ceph", "cifs", "fuse.sshfs", "glusterfs", "lustre", "ncpfs", "nfs", "nfs4"}
@@ -44,7 +49,8 @@ def prepare_file(path: Path) -> None:
     except OSError as error:
         raise StoreError(
             f"The database {path} cannot be opened: {error.strerror}.",
-            "Name another place with --database-url or ORCHESTRATOR_DATABASE_URL.",
+            "Make file and folder writable, or name another place with --database-url or "
+            "ORCHESTRATOR_DATABASE_URL.",
         ) from error
 
 
@@ -52,7 +58,10 @@ def _see_that_it_can_be_written(path: Path) -> None:
     # not by opening it: closing it again would drop the locks that this process holds on it
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-    if not os.access(path, os.R_OK | os.W_OK):
+    if os.statvfs(path).f_flag & os.ST_RDONLY:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+    # the folder too: the log is made beside the file
+    if not all(os.access(place, os.R_OK | os.W_OK) for place in (path, path.parent)):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
@@ -84,13 +93,39 @@ def refuse_shared_file_system(path: Path, mounts: Path = Path("/proc/self/mounts
         )
 
 
-def listen(engine: sa.Engine, *, writes: bool) -> None:
-    """Sets up every connection of an engine; a writing one takes the lock when it begins.
+class LockWait:
+    """How long the writer waits for the lock when it begins.
 
-    ``BEGIN IMMEDIATE`` because a transaction that reads first and writes later is refused at
-    once, whatever the busy timeout, when another has written in between.
+    After it was refused once, those who wait for their turn behind it are not kept as long again.
     """
-    begin = "BEGIN IMMEDIATE" if writes else "BEGIN"
+
+    def __init__(self) -> None:
+        self.is_short = False
+        self._refused = False
+
+    def begin(self, connection: sa.Connection) -> None:
+        """Begins a transaction that may write, with the lock in hand.
+
+        ``BEGIN IMMEDIATE`` because a transaction that reads first and writes later is refused at
+        once, whatever the busy timeout, when another has written in between.
+        """
+        connection.exec_driver_sql(f"PRAGMA busy_timeout = {self._milliseconds}")
+        try:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        except sa.exc.OperationalError:
+            self._refused = True
+            raise
+        self._refused = False
+
+    @property
+    def _milliseconds(self) -> int:
+        if not self.is_short:
+            return BUSY_TIMEOUT_MS
+        return _QUEUED_TIMEOUT_MS if self._refused else min(SHORT_TIMEOUT_MS, BUSY_TIMEOUT_MS)
+
+
+def listen(engine: sa.Engine, begin: Callable[[sa.Connection], object]) -> None:
+    """Sets up every connection of an engine, and how its transactions begin."""
 
     @sa.event.listens_for(engine, "connect")
     def _connected(connection: Any, _record: object) -> None:
@@ -100,9 +135,12 @@ def listen(engine: sa.Engine, *, writes: bool) -> None:
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
 
-    @sa.event.listens_for(engine, "begin")
-    def _began(connection: sa.Connection) -> None:
-        connection.exec_driver_sql(begin)
+    sa.event.listen(engine, "begin", begin)
+
+
+def begin_reading(connection: sa.Connection) -> None:
+    """Begins a transaction that only reads."""
+    connection.exec_driver_sql("BEGIN")
 
 
 def _pragmas() -> Iterator[str]:
@@ -136,7 +174,65 @@ def _lock_file(path: Path) -> Path:
 
 
 def checkpoint(connection: sa.Connection) -> None:
-    """Moves the log's pages into the file, as far as readers let it; outside a transaction."""
+    """Moves the log's pages into the file, as far as readers let it; outside a transaction.
+
+    Raises:
+        OperationalError: the file cannot be written; the log keeps what it has.
+    """
     cursor = connection.connection.cursor()
-    cursor.execute("PRAGMA wal_checkpoint(PASSIVE)")
-    cursor.close()
+    statement = "PRAGMA wal_checkpoint(PASSIVE)"
+    try:
+        cursor.execute(statement)
+    except sqlite3.OperationalError as error:
+        raise sa.exc.OperationalError(statement, None, error) from error
+    finally:
+        cursor.close()
+
+
+class OpenFile:
+    """The database's file as it was when it was opened, to notice when it is no longer there.
+
+    The system lets a file be written that has been deleted or replaced: all goes well, and is lost.
+
+    Args:
+        path: of the database.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._identity = _identity(path)
+
+    def see_that_it_is_there(self) -> None:
+        """Looks at the file.
+
+        Raises:
+            StoreGoneError: it was taken away.
+        """
+        if (found := _identity(self._path)) != self._identity:
+            raise self._gone("replaced by another file" if found else "deleted or moved away")
+
+    def see_that_its_log_is_there(self) -> None:
+        """Looks at the log, which is there as long as a transaction is open.
+
+        Raises:
+            StoreGoneError: it was taken away.
+        """
+        if not Path(f"{self._path}-wal").exists():
+            self.see_that_it_is_there()
+            raise self._gone("robbed of its log, the file beside it that ends in -wal,")
+
+    def _gone(self, what: str) -> StoreGoneError:
+        return StoreGoneError(
+            f"The database {self._path} was {what} while this process worked with it.",
+            "Nothing more is sent. Put back the file itself, with its -wal, if it still is "
+            "somewhere. An older copy does not know what was sent since, and would send that "
+            "again: compare it with the buckets first.",
+        )
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino

@@ -22,7 +22,11 @@ from orchestrator.pace.traffic import DESCRIBE, Traffic
 from orchestrator.tables import job_images, jobs, objects
 
 _IDLE = 0.5
+_LONGEST_IDLE = 5.0
 _TRIES = 3
+_LAST_TRY = 20
+"""Tries, minutes in all, after which jobs go without: it may be their images that upset it."""
+
 _NOT_ALLOWED = frozenset({"AuthFailure.UnauthorizedOperation", "UnauthorizedOperation"})
 
 
@@ -63,6 +67,8 @@ class Describer:
         self._tell = tell
         self._forbidden = False
         self._misses = 0
+        self._answered = False
+        """Whether it was the API, and nothing before it, that answered the last question."""
 
     async def run(self) -> None:
         """Describes until cancelled."""
@@ -71,7 +77,7 @@ class Describer:
                 self._misses = 0
                 self._news.spread()
             else:
-                pause = backoff(self._misses, 1.0, first=_IDLE, longest=30.0)
+                pause = backoff(self._misses, 1.0, first=_IDLE, longest=_LONGEST_IDLE)
                 await self._news.wait(pause.total_seconds())
 
     async def _describe_next(self) -> bool:
@@ -81,36 +87,54 @@ class Describer:
             return False
         region = waiting[0].region
         images = list(dict.fromkeys(image for row in waiting for image in row.image_ids))
-        facts: dict[str, ImageFacts] = {}
-        for start in range(0, len(images), MAX_IMAGES):
-            if self._forbidden or self._misses >= _TRIES:
-                break
-            found = await self._ask(region, images[start : start + MAX_IMAGES])
-            if found is None:
-                return False
-            facts |= found
+        facts = await self._facts(region, images)
+        if facts is None:
+            return False
         async with self._database.write() as connection:
             await _keep(connection, waiting, facts, await self._database.now(connection))
         return True
 
+    async def _facts(self, region: str, images: Sequence[str]) -> dict[str, ImageFacts] | None:
+        """What is known of all these images; ``None`` when they must be asked for again.
+
+        What fails again and again is asked for image by image, once any single one is answered.
+        """
+        at_once = MAX_IMAGES
+        if self._misses >= _TRIES and not self._forbidden:
+            single = images[self._misses % len(images)]  # each time another: it may be this one
+            if await self._ask(region, [single]) is None:
+                return {} if self._answered or self._misses >= _LAST_TRY else None
+            at_once = 1
+        facts: dict[str, ImageFacts] = {}
+        for start in range(0, len(images), at_once):
+            if self._forbidden:
+                break
+            found = await self._ask(region, images[start : start + at_once])
+            if found is None and at_once > 1:
+                return None
+            facts |= found or {}
+        return facts
+
     async def _ask(self, region: str, images: Sequence[str]) -> dict[str, ImageFacts] | None:
         """What is known of these images; ``None`` when the question must be put again."""
+        self._answered = False
         host = self._cvm.host(region)
         credential = await self._traffic.credential()
         if credential is None or self._traffic.stops.holds_all(host):
             return None
         slot = await self._traffic.permit(DESCRIBE, host)
         await slot.reached()
-        asked_at = self._database.clock.now()
+        asked_at = anyio.current_time()
         try:
             async with self._in_air:
                 found = await self._cvm.describe_images(region, images, credential=credential)
         except CloudRefusal as refusal:
             return await self._refused(refusal, region, images, credential, asked_at)
         except httpx.HTTPError as error:
-            outcome = Outcome(code_for_exception(error), str(error))
+            outcome = Outcome(code_for_exception(error), str(error) or type(error).__name__)
             await self._learn(host, region, outcome, credential, asked_at)
             return None
+        self._answered = True
         self._traffic.answered(host)
         return {image.image_id: image for image in found}
 
@@ -120,9 +144,11 @@ class Describer:
         region: str,
         images: Sequence[str],
         credential: Credential,
-        asked_at: datetime,
+        asked_at: float,
     ) -> dict[str, ImageFacts] | None:
-        self._traffic.answered(self._cvm.host(region))
+        self._answered = not refusal.code.startswith("Http")
+        if self._answered:
+            self._traffic.answered(self._cvm.host(region))
         code = code_for(refusal.code)
         if code.name in _NOT_ALLOWED:
             self._forbidden = True
@@ -155,7 +181,7 @@ class Describer:
         return facts
 
     async def _learn(
-        self, host: str, region: str, outcome: Outcome, credential: Credential, asked_at: datetime
+        self, host: str, region: str, outcome: Outcome, credential: Credential, asked_at: float
     ) -> None:
         if outcome.code.reaction in {Reaction.RETRY, Reaction.RECONCILE}:
             self._misses += 1
@@ -165,7 +191,6 @@ class Describer:
             outcome,
             places={Scope.REGION: region},
             asked_at=asked_at,
-            now=self._database.clock.now(),
             credential=credential,
         )
 

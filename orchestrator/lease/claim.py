@@ -173,6 +173,8 @@ async def _take(connection: AsyncConnection, lease: Lease) -> None:
             "owner": lease.owner,
             "expires_at": lease.expires_at,
             "sent_at": lease.claimed_at,
+            # an earlier attempt's stays with that attempt
+            "task_id": None,
         },
     )
     assert taken, "the row was read under the lock of this transaction"

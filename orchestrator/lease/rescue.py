@@ -1,5 +1,6 @@
 """What a dead owner held becomes unknown: its requests may have left, no answer is held."""
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -22,30 +23,34 @@ _MESSAGE = "The process that sent this request ended before it recorded an answe
 async def rescue(database: Database, me: str) -> int:
     """Takes over the jobs of owners that are gone; returns how many.
 
-    Gone means that the owner's lock could be taken, or that its lease has run out. In the second
-    case a request may still be waiting to leave in a process that sleeps, so the job is not sent
-    again before that request's signature has expired.
+    Gone means that the owner's lock could be taken, or that its lease has run out. Unless it is
+    dead for certain, a request may still be waiting to leave in a process that sleeps, so the job
+    is not sent again before that request's signature has expired.
     """
     rescued = 0
     async with database.write() as connection:
         now = await database.now(connection)
         held = await _held_by_others(connection, me, now)
-        others = {row.owner for row in held} | await _others_not_ended(connection, me)
-        gone = {name for name in others - {me} if owner.is_proven_gone(database, name)}
+        others = await _other_instances(connection, me, {row.owner for row in held})
+        proofs = {row.id: await owner.proof_of_absence(database, connection, row) for row in others}
         for row in held:
-            if row.owner in gone or row.expires_at <= now:
-                rescued += await _give_up(connection, row, me, now, gone=row.owner in gone)
+            proof = proofs.get(row.owner)
+            if proof is not None or row.expires_at <= now:
+                rescued += await _give_up(connection, row, me, now, proof)
+        gone = {name for name, proof in proofs.items() if proof is not None}
         this = instances.update().where(instances.c.id.in_(gone))
         await connection.execute(this.values(ended_at=now))
     for name in gone:
         owner.forget(database, name)
+    owner.forget_unregistered(database, {me, *proofs})
     return rescued
 
 
-async def _others_not_ended(connection: AsyncConnection, me: str) -> set[str]:
-    """Instances that have not said goodbye, whether or not they hold a job."""
-    query = sa.select(instances.c.id).where(instances.c.ended_at.is_(None), instances.c.id != me)
-    return set((await connection.execute(query)).scalars())
+async def _other_instances(connection: AsyncConnection, me: str, owners: set[str]) -> Sequence[Any]:
+    """Instances that have not said goodbye, and those that hold a job all the same."""
+    at_work = instances.c.ended_at.is_(None) | instances.c.id.in_(owners)
+    query = sa.select(instances).where(at_work, instances.c.id != me)
+    return (await connection.execute(query)).all()
 
 
 async def _held_by_others(connection: AsyncConnection, me: str, now: datetime) -> list[Any]:
@@ -61,8 +66,9 @@ async def _held_by_others(connection: AsyncConnection, me: str, now: datetime) -
 
 
 async def _give_up(
-    connection: AsyncConnection, row: Any, me: str, now: datetime, *, gone: bool
+    connection: AsyncConnection, row: Any, me: str, now: datetime, proof: owner.Proof | None
 ) -> bool:
+    is_dead = proof is owner.Proof.DEAD
     return await move(
         connection,
         row.id,
@@ -78,10 +84,10 @@ async def _give_up(
             "spent": row.spent + 1,
             "due_at": now,
             "clean_since": None,
-            "fenced_until": None if gone else row.claimed_at + SIGNATURE_LIFETIME,
+            "fenced_until": None if is_dead else row.claimed_at + SIGNATURE_LIFETIME,
             "code": LOST,
             "message": _MESSAGE,
             "remedy": "Nothing to do: the bucket is looked at before anything is sent again.",
         },
-        details={"owner": row.owner, "proof": "its lock was free" if gone else "lease expired"},
+        details={"owner": row.owner, "proof": proof or "lease expired"},
     )

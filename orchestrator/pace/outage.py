@@ -25,11 +25,18 @@ class Outage:
 
     async def passed(self) -> None:
         """Waits while the endpoint is out of reach, unless the caller is the next prober."""
-        while self._misses and (wait := self._next_probe - anyio.current_time()) > 0:
-            await anyio.sleep(min(wait, 0.5))
+        while not self.admits():
+            await anyio.sleep(min(self._next_probe - anyio.current_time(), 0.5))
+
+    def admits(self) -> bool:
+        """Whether the caller may pass; in an outage that makes it the next prober."""
+        now = anyio.current_time()
+        if self._misses and now < self._next_probe:
+            return False
         if self._misses:
             self._probing = True
-            self._next_probe = anyio.current_time() + _PATIENCE
+            self._next_probe = now + _PATIENCE
+        return True
 
     def unused(self) -> None:
         """Whoever was let through had nothing to send: the next may find out instead."""

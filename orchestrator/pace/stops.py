@@ -1,7 +1,6 @@
 """What a person has to mend before more can be sent; kept for the length of one run."""
 
-from datetime import datetime
-
+import anyio
 import sqlalchemy as sa
 
 from orchestrator.cloud.codes import MAY_CONCERN_ONE_IMAGE
@@ -17,7 +16,7 @@ class Stops:
 
     def __init__(self) -> None:
         self.active: list[Stop] = []
-        self._suspected: dict[str, tuple[datetime, int | None]] = {}
+        self._suspected: dict[str, tuple[float, int | None]] = {}
 
     def begin(self, stop: Stop) -> bool:
         """Stops a scope; false when it is stopped already."""
@@ -26,19 +25,21 @@ class Stops:
         self.active.append(stop)
         return True
 
-    def hear(
-        self, stop: Stop, code: Code, *, job_id: int | None, claimed_at: datetime, now: datetime
-    ) -> bool:
+    def hear(self, stop: Stop, code: Code, *, job_id: int | None, asked_at: float) -> bool:
         """Takes note of a refusal that calls for a stop; true when it begins one.
 
         What a correction may mend (clock, token) stops its scope only when a request that was
         claimed after the first such refusal meets it again; what one image may owe to a policy
         of its own, only when another job's request does.
+
+        Args:
+            asked_at: when the request was claimed, on the event loop's clock.
         """
         denied = code.name in MAY_CONCERN_ONE_IMAGE
         if denied or code.reaction is not Reaction.STOP:
+            now = anyio.current_time()
             first, suspect = self._suspected.setdefault(code.name, (now, job_id))
-            if claimed_at <= first or (denied and suspect == job_id):
+            if asked_at <= first or (denied and suspect == job_id):
                 return False
         return self.begin(stop)
 

@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from contextlib import suppress
 
 import anyio
 
@@ -22,6 +22,9 @@ NO_KEYS = "Client.NoCredentials"
 
 _DOUBTS = 5
 """Answers in a row that leave a request in doubt: then the endpoint itself is in trouble."""
+
+_EXCUSED = 10
+"""Lost answers in a row that cost a job nothing: it may be what is in trouble itself."""
 
 
 class Traffic:
@@ -48,6 +51,8 @@ class Traffic:
         self._outages: defaultdict[str, Outage] = defaultdict(Outage)
         self._doubts: Counter[str] = Counter()
         self._renewing = anyio.Lock()
+        self._forced: Credential | None = None
+        """What the last renewal gave, until something is accepted with it."""
 
     async def permit(self, action: str, host: str) -> Slot:
         """Waits until the endpoint can be reached and the rate allows one more request."""
@@ -61,18 +66,29 @@ class Traffic:
         self._outages[host].answered()
         self._doubts.pop(host, None)
 
-    def is_failing(self, host: str) -> bool:
-        """Whether the endpoint is in trouble: then a lost answer is not the job's fault."""
-        return self._outages[host].present
+    def excuses(self, host: str, waits: int) -> bool:
+        """Whether a lost answer is the fault of the endpoint, which is in trouble, not the job's.
+
+        Where nothing is left but what no endpoint can answer, it looks the same; so that such a
+        job comes to its end, it is not excused for ever.
+
+        Args:
+            waits: how often in a row the job was sent and nothing was counted.
+        """
+        return self._outages[host].present and waits < _EXCUSED
 
     def unused(self, host: str) -> None:
         """Gives a permit back: there was nothing to send with it."""
         self._outages[host].unused()
 
-    def lift_stops(self) -> None:
+    async def lift_stops(self) -> None:
         """Lets the next requests find out whether a person has mended what stopped them."""
         self.stops.lift()
         self.can_look = True
+        self._forced = None
+        # what is wrong with the keys still, the next request tells
+        with suppress(CredentialError):
+            await self._credentials.renew()
 
     async def credential(self) -> Credential | None:
         """The keys to sign with; ``None`` when they are gone, which stops the account."""
@@ -89,8 +105,7 @@ class Traffic:
         outcome: Outcome,
         *,
         places: Mapping[Scope, str],
-        asked_at: datetime,
-        now: datetime,
+        asked_at: float,
         credential: Credential,
         job_id: int | None = None,
     ) -> None:
@@ -99,7 +114,8 @@ class Traffic:
         Args:
             action: what it asked for; a stop that a look meets ends the looking too.
             places: what a stop of region, bucket or role would hold up.
-            asked_at: when the request was claimed; an answer to an older one teaches less.
+            asked_at: when the request was claimed, on the event loop's clock; an answer to an
+                older one teaches less.
         """
         key = RateKey(action, host, self._profile)
         self._reached(host, outcome)
@@ -107,15 +123,15 @@ class Traffic:
             case Reaction.ACCEPT:
                 self._pacer.accepted(key)
                 self.stops.accepted()
+                self._forced = None
             case Reaction.SLOW:
                 self._pacer.slow_down(key)
+            case Reaction.REFRESH if await self._renewed(credential):
+                pass
             case Reaction.STOP | Reaction.RESIGN | Reaction.REFRESH:
                 stop = self._stop_for(host, outcome, places)
-                code = outcome.code
-                if self.stops.hear(stop, code, job_id=job_id, claimed_at=asked_at, now=now):
+                if self.stops.hear(stop, outcome.code, job_id=job_id, asked_at=asked_at):
                     self._stopped(stop, looking=action == LOOK)
-                elif outcome.code.reaction is Reaction.REFRESH:
-                    await self._renew(credential)
             case _:
                 pass
 
@@ -129,8 +145,10 @@ class Traffic:
             in_trouble = outcome.code.reaction is Reaction.PAUSE
         if in_trouble:
             if not outage.present:
-                what = "cannot be reached" if outcome.http_status is None else "is in trouble"
-                self._tell(f"{host} {what} ({outcome.message}); one request at a time.")
+                what = f"is in trouble ({outcome.code.name}, HTTP {outcome.http_status})"
+                if outcome.http_status is None:
+                    what = f"cannot be reached ({outcome.message})"
+                self._tell(f"{host} {what}; one request at a time.")
             outage.lost()
         elif outcome.http_status is not None and outcome.code.reaction is not Reaction.RECONCILE:
             self.answered(host)
@@ -145,14 +163,17 @@ class Traffic:
         self.can_look = self.can_look and not looking
         self._tell(f"Stopped: {describe_stop(stop)}")
 
-    async def _renew(self, refused: Credential) -> None:
-        """Renews the credentials once for all whose requests were refused with the same."""
+    async def _renewed(self, refused: Credential) -> bool:
+        """Whether others are in force by now than those refused: renewed once, for all at once."""
         async with self._renewing:
             try:
-                if await self._credentials.current() == refused:
-                    await self._credentials.renew()
+                in_force = await self._credentials.current()
+                if in_force == refused != self._forced:
+                    in_force = self._forced = await self._credentials.renew()
             except CredentialError as error:
                 self._no_keys(error)
+                return True
+            return in_force != refused
 
     def _no_keys(self, error: CredentialError) -> None:
         stop = Stop(Scope.CREDENTIAL, self._profile, NO_KEYS, error.message, error.remedy)
@@ -162,6 +183,6 @@ class Traffic:
 
 def describe_stop(stop: Stop) -> str:
     """A stop as a sentence: what, why, and what to do."""
-    what = f"{stop.scope} {stop.value}".strip()
+    what = f"{stop.scope} {stop.value or '(the default one)'}"
     said = f" ({stop.message})" if stop.message else ""
     return f"{what}: {stop.code}{said}. {stop.remedy}"

@@ -2,7 +2,6 @@
 
 from datetime import timedelta
 
-import anyio
 import httpx
 
 from orchestrator.cloud.cos import CosClient
@@ -10,7 +9,7 @@ from orchestrator.db import Database
 from orchestrator.errors import CloudRefusal, OrchestratorError
 from orchestrator.model import JobState, Lease
 from orchestrator.pace.stops import place_of
-from orchestrator.settle.look import look, note_baseline
+from orchestrator.settle.look import Traces, look, note_baseline
 from orchestrator.settle.objects import watched
 from orchestrator.settle.record import keep_not_sent
 from orchestrator.settle.resolve import ResolvePolicy, adopt
@@ -33,7 +32,6 @@ async def clear_to_send(
     seen = sight.sees(lease.order.region, lease.order.bucket)
     if not seen and not lease.doubted:
         return True
-    began = anyio.current_time()
     try:
         if not seen:
             raise OrchestratorError("The bucket may not be read, so no export can be ruled out.")
@@ -42,22 +40,25 @@ async def clear_to_send(
         await note_baseline(database, cos, lease.job_id)
     except (OrchestratorError, httpx.HTTPError) as error:
         if isinstance(error, CloudRefusal):
-            sight.refused(place_of(lease.order.region, lease.order.bucket), error, began)
+            sight.refused(place_of(lease.order.region, lease.order.bucket), error)
         await _put_back(database, lease, str(error))
         return False
     return True
 
 
 async def _adopted(database: Database, cos: CosClient, lease: Lease, policy: ResolvePolicy) -> bool:
+    """Whether the job has its answer, or is no longer this lease's."""
     async with database.read() as connection:
         job = await watched(connection, lease.job_id)
-    traces = await look(cos, job)
-    if not traces:
+    ours = job.state is JobState.SENDING and job.attempt == lease.attempt
+    traces = await look(cos, job) if ours else Traces()
+    if ours and not traces:
         return False
     async with database.write() as connection:
         now = await database.now(connection)
         await keep_not_sent(connection, lease, now)
-        await adopt(connection, job, traces, policy, now, lease.owner)
+        if traces:
+            await adopt(connection, job, traces, policy, now, lease.owner)
     return True
 
 

@@ -6,6 +6,7 @@ from orchestrator.cloud.cos import CosClient
 from orchestrator.db import Database
 from orchestrator.errors import CloudRefusal
 from orchestrator.model import ObjectFacts
+from orchestrator.settle.delivery import is_of
 from orchestrator.settle.objects import Watched, WatchedKey, keep_baseline, watched
 
 
@@ -39,30 +40,41 @@ async def look(cos: CosClient, job: Watched) -> Traces:
     Raises:
         CloudRefusal, httpx.HTTPError: a listing failed; then this was no look at all.
     """
-    if job.exact_names:
-        return await _look_at_exact_names(cos, job)
-    uploads = await cos.list_uploads(job.region, job.bucket, job.object_prefix)
-    found = await cos.list_objects(job.region, job.bucket, job.object_prefix)
-    return Traces(tuple(upload.key for upload in uploads), found)
+    uploads = await open_uploads(cos, job)
+    if not job.exact_names:
+        found = await cos.list_objects(job.region, job.bucket, job.object_prefix)
+        return Traces(uploads, tuple(facts for facts in found if _is_own(job, facts.key)))
+    heads = [await head(cos, job, key) for key in job.keys]
+    return Traces(uploads, tuple(facts for facts in heads if facts is not None))
 
 
-async def _look_at_exact_names(cos: CosClient, job: Watched) -> Traces:
-    uploads: list[str] = []
-    found: list[ObjectFacts] = []
+async def open_uploads(cos: CosClient, job: Watched) -> tuple[str, ...]:
+    """The keys of this job that are being written now.
+
+    Raises:
+        CloudRefusal, httpx.HTTPError: the listing failed.
+    """
+    if not job.exact_names:
+        uploads = await cos.list_uploads(job.region, job.bucket, job.object_prefix)
+        return tuple(upload.key for upload in uploads if _is_own(job, upload.key))
+    found: list[str] = []
     for key in job.keys:
         under = await cos.list_uploads(job.region, job.bucket, key.key)
-        uploads += (upload.key for upload in under if upload.key == key.key)
-        if (facts := await head(cos, job, key)) is not None:
-            found.append(facts)
-    return Traces(tuple(uploads), tuple(found))
+        found += (upload.key for upload in under if upload.key == key.key)
+    return tuple(found)
+
+
+def _is_own(job: Watched, key: str) -> bool:
+    """Under a job's own tag anything is its own; a part shares the tag with the whole."""
+    return not job.is_part or any(is_of(image, key, job.object_prefix) for image in job.image_ids)
 
 
 async def head(cos: CosClient, job: Watched, key: WatchedKey) -> ObjectFacts | None:
-    """The whole object under a key, if it is there, not empty, and this job's own."""
+    """The object under a key, if it is there and this job's own; it may be empty."""
     facts = await cos.head_object(job.region, job.bucket, key.key)
-    if facts is None or facts.size == 0:
-        return None
-    return facts if not job.exact_names or _is_new(job, key, facts) else None
+    if facts is None or not job.exact_names or _is_new(job, key, facts):
+        return facts
+    return None
 
 
 def _is_new(job: Watched, key: WatchedKey, facts: ObjectFacts) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchestrator.model import JobState, ObjectFacts
+from orchestrator.model import ImageFormat, JobState, ObjectFacts
 from orchestrator.tables import jobs, objects
 
 
@@ -20,26 +20,35 @@ class WatchedKey:
     expected: bool
     cos_path: str | None = None
     baseline_etag: str | None = None
+    disk_gib: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """A job whose objects are looked for."""
+    """A job whose objects are looked for.
+
+    Args:
+        is_part: it has taken over some images of another, whose names its own objects bear.
+    """
 
     job_id: int
     attempt: int
     state: JobState
+    profile: str
     region: str
     bucket: str
     object_prefix: str
     exact_names: bool
-    images: int
+    is_part: bool
+    format: ImageFormat
+    image_ids: tuple[str, ...]
+    size_gib: int
     adopted: bool
     spent: int
     sent_at: datetime | None
     clean_since: datetime | None
     fenced_until: datetime | None
-    deadline_at: datetime | None
+    accepted_at: datetime | None
     keys: tuple[WatchedKey, ...]
 
     @property
@@ -51,7 +60,7 @@ class Watched:
         """
         if self.adopted and not any(key.expected for key in self.keys):
             return ()
-        if self.adopted or self.images > 1:
+        if self.adopted or len(self.image_ids) > 1:
             return self.keys
         return tuple(key for key in self.keys if key.cos_path is not None)
 
@@ -124,7 +133,7 @@ async def _keys_of(
     query = sa.select(objects).where(objects.c.job_id.in_(job_ids)).order_by(objects.c.key)
     found: dict[int, tuple[WatchedKey, ...]] = {}
     for row in await connection.execute(query):
-        key = WatchedKey(row.key, row.expected, row.cos_path, row.baseline_etag)
+        key = WatchedKey(row.key, row.expected, row.cos_path, row.baseline_etag, row.disk_gib)
         found[row.job_id] = (*found.get(row.job_id, ()), key)
     return found
 
@@ -134,17 +143,21 @@ def _watched(row: Any, keys: tuple[WatchedKey, ...]) -> Watched:
         job_id=row.id,
         attempt=row.attempt,
         state=JobState(row.state),
+        profile=row.profile,
         region=row.region,
         bucket=row.bucket,
         object_prefix=row.object_prefix,
         exact_names=row.exact_names,
-        images=len(row.image_ids),
+        is_part=not row.exact_names and row.tag not in row.object_prefix,
+        format=ImageFormat(row.format),
+        image_ids=tuple(row.image_ids),
+        size_gib=row.size_gib,
         adopted=row.task_id is None,
         spent=row.spent,
         sent_at=row.sent_at,
         clean_since=row.clean_since,
         fenced_until=row.fenced_until,
-        deadline_at=row.deadline_at,
+        accepted_at=row.accepted_at,
         keys=keys,
     )
 

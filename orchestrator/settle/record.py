@@ -13,7 +13,7 @@ from orchestrator.model import NOT_SENT, Decision, Effect, JobState, Lease, Outc
 from orchestrator.pace import gate
 from orchestrator.settle.objects import keep_cos_paths
 from orchestrator.tables import attempts, jobs
-from orchestrator.transition import move
+from orchestrator.transition import may_move, move
 
 
 async def record(
@@ -129,13 +129,15 @@ async def _late_answer(
 ) -> None:
     """A TaskId for a job that was taken over: it settles the job, or it is kept as a warning.
 
-    Of the latest attempt it settles what nobody else has settled, or names the task of what was
-    found in the bucket. Of an older one it says that the image may have been exported twice.
+    Of the latest attempt that had an effect it settles what nobody else has settled, or names the
+    task of what was found in the bucket. Of an older one it says that the image may have been
+    exported twice.
     """
-    query = sa.select(jobs.c.state, jobs.c.attempt, jobs.c.task_id).where(jobs.c.id == lease.job_id)
-    job = (await connection.execute(query)).one()
+    job = (await connection.execute(sa.select(jobs).where(jobs.c.id == lease.job_id))).one()
     state = JobState(job.state)
-    if job.attempt == lease.attempt and state in {JobState.UNKNOWN, JobState.QUEUED}:
+    is_latest = not await _may_have_begun_later(connection, lease)
+    # one that was accepted before, by what lay in the bucket, stays where that has led it
+    if is_latest and job.accepted_at is None and may_move(state, JobState.ACCEPTED):
         await move(
             connection,
             lease.job_id,
@@ -145,23 +147,30 @@ async def _late_answer(
             reason="exporting",
             at=now,
             actor=lease.owner,
-            attempt=lease.attempt,
+            attempt=job.attempt,
             changes=changes,
             details=_evidence(changes),
         )
         return
-    if job.attempt == lease.attempt and job.task_id is None:
+    if is_latest and job.task_id is None:
         task_id = {"task_id": _text(outcome.task_id), "request_id": outcome.request_id}
         await connection.execute(jobs.update().where(jobs.c.id == lease.job_id).values(task_id))
     await audit.append(
         connection,
-        "late answer" if job.attempt == lease.attempt else "possible duplicate",
+        "late answer" if is_latest else "possible duplicate",
         at=now,
         actor=lease.owner,
         job_id=lease.job_id,
         attempt=lease.attempt,
         details={"task_id": _text(outcome.task_id), "request_id": outcome.request_id},
     )
+
+
+async def _may_have_begun_later(connection: AsyncConnection, lease: Lease) -> bool:
+    """Whether a later attempt is in the air, or may have left an export of its own."""
+    later = (attempts.c.job_id == lease.job_id) & (attempts.c.number > lease.attempt)
+    query = sa.select(attempts.c.number).where(later, attempts.c.effect.is_distinct_from(Effect.NO))
+    return (await connection.execute(query.limit(1))).first() is not None
 
 
 async def _tell_gate(

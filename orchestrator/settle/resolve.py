@@ -56,9 +56,7 @@ async def adopt(
     actor: str,
 ) -> JobState:
     """Takes what was found in the bucket for the answer that is not held: no TaskId, but keys."""
-    await keep_cos_paths(connection, job.job_id, (f"/{key}" for key in traces.keys))
-    await keep_seen(connection, job.job_id, traces.objects, now)
-    await move(
+    moved = await move(
         connection,
         job.job_id,
         job.state,
@@ -81,6 +79,10 @@ async def adopt(
             "objects": [facts.key for facts in traces.objects],
         },
     )
+    if not moved:
+        return job.state
+    await keep_cos_paths(connection, job.job_id, (f"/{key}" for key in traces.keys))
+    await keep_seen(connection, job.job_id, traces.objects, now)
     return JobState.ACCEPTED
 
 
@@ -91,10 +93,12 @@ async def _clean_look(
         this = jobs.update().where(jobs.c.id == job.job_id, jobs.c.attempt == job.attempt)
         await connection.execute(this.values(clean_since=now))
         return job.state
-    fenced = job.fenced_until is not None and now < job.fenced_until
-    if fenced or job.exact_names or now - job.clean_since < policy.resend_after:
+    # what a sleeper sends at the last moment leaves its trace only after a time of grace of its own
+    begun = max(job.clean_since, job.fenced_until or job.clean_since)
+    if job.exact_names or now - begun < policy.resend_after:
         return job.state
-    target = JobState.FAILED if job.spent >= policy.max_attempts else JobState.QUEUED
+    gives_up = job.spent >= policy.max_attempts
+    target = JobState.FAILED if gives_up else JobState.QUEUED
     moved = await move(
         connection,
         job.job_id,
@@ -105,10 +109,19 @@ async def _clean_look(
         at=now,
         actor=actor,
         attempt=job.attempt,
-        changes={"due_at": now},
+        changes={"due_at": now} | (_given_up(job) if gives_up else {}),
         details={"clean_since": iso(job.clean_since), "attempts": job.spent},
     )
     return target if moved else job.state
+
+
+def _given_up(job: Watched) -> dict[str, str]:
+    return {
+        "message": f"{job.spent} requests were left without an answer, and the bucket holds "
+        "nothing of them.",
+        "remedy": "Look at the image's state in the console; then `orchestrator retry "
+        f"--job {job.job_id}`, which looks for a late object first.",
+    }
 
 
 def left_to_a_person(

@@ -1,7 +1,7 @@
 """Which buckets we may look into; without a look an accepted job rests and an unknown one stays."""
 
-from collections import Counter
 from collections.abc import Callable
+from datetime import timedelta
 from enum import StrEnum
 
 import anyio
@@ -13,8 +13,18 @@ from orchestrator.model import Reaction, Scope, Stop
 from orchestrator.pace.stops import WHOLE_ACCOUNT, Stops, bucket_place, place_of
 from orchestrator.tables import jobs
 
-_REFUSALS = 3
-"""Refused looks in a row that mean a lost right: a single 403 may be a passing fault."""
+_SHORTEST = 5.0
+_USUAL = 20.0
+"""Seconds for which every look must be refused: a 403 may be a passing fault."""
+
+_LOOKS = 10
+"""As many looks, where the user has set how often to look."""
+
+_TRUST = 6
+"""So many times as long for a bucket that was readable before in the same run."""
+
+_HOPE = 3
+"""After so many times the usual time an unreadable bucket is looked into again."""
 
 
 class VerifyMode(StrEnum):
@@ -35,38 +45,52 @@ class Sight:
         mode: whether to look at all.
         stops: take a bucket that must be readable and is not.
         tell: takes sentences for the user.
+        interval: time between looks at one job, where the user has set it.
+
+    Attributes:
+        blind: unreadable buckets, each with the moment on the event loop's clock from which
+            somebody may find out again.
     """
 
-    def __init__(self, mode: VerifyMode, stops: Stops, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        mode: VerifyMode,
+        stops: Stops,
+        tell: Callable[[str], None],
+        interval: timedelta | None = None,
+    ) -> None:
         self.mode = mode
-        self.blind: set[str] = set()
+        self.blind: dict[str, float] = {}
         self._stops = stops
         self._tell = tell
-        self._refusals: Counter[str] = Counter()
-        self._refused_at: dict[str, float] = {}
+        looks = _USUAL if interval is None else _LOOKS * interval.total_seconds()
+        self._patience = max(_SHORTEST, looks)
+        self._refused_since: dict[str, float] = {}
+        self._seen: set[str] = set()
 
     def saw(self, place: str) -> None:
         """A look into this bucket succeeded."""
-        self._refusals.pop(place, None)
+        self._seen.add(place)
+        self._refused_since.pop(place, None)
+        if self.blind.pop(place, None) is not None:
+            self._tell(f"The bucket {place} may be read again: its exports are verified.")
 
-    def refused(self, place: str, refusal: CloudRefusal, began: float) -> bool:
+    def refused(self, place: str, refusal: CloudRefusal) -> bool:
         """A look into this bucket was refused; true when it counts as unreadable from now on.
 
         What the account as a whole is refused for is not held against a bucket.
-
-        Args:
-            began: when the look did, on the event loop's clock: looks that were in the air
-                together are refused together, and count as one.
         """
         code = cos_code_for(refusal)
-        passing = code.reaction is Reaction.RETRY or code.scope in WHOLE_ACCOUNT
-        if passing or began <= self._refused_at.get(place, 0.0):
+        if code.reaction is Reaction.RETRY or code.scope in WHOLE_ACCOUNT:
             return False
-        self._refused_at[place] = anyio.current_time()
-        self._refusals[place] += 1
-        if place in self.blind or self._refusals[place] < _REFUSALS:
+        now = anyio.current_time()
+        is_new = place not in self.blind
+        patience = self._patience * (_TRUST if place in self._seen else 1)
+        if is_new and now - self._refused_since.setdefault(place, now) < patience:
             return False
-        self.blind.add(place)
+        self.blind[place] = now + _HOPE * self._patience
+        if not is_new:
+            return False
         if self.mode is VerifyMode.REQUIRED:
             self._stops.begin(Stop(Scope.BUCKET, place, code.name, refusal.said, code.remedy))
         self._tell(
@@ -77,13 +101,18 @@ class Sight:
 
     def sees(self, region: str, bucket: str) -> bool:
         """Whether looks into this bucket may succeed."""
-        return self.mode is not VerifyMode.OFF and place_of(region, bucket) not in self.blind
+        return self.mode is not VerifyMode.OFF and place_of(region, bucket) not in self._closed()
 
     def visible(self, table: sa.FromClause = jobs) -> sa.ColumnElement[bool]:
         """Jobs whose objects can be looked for, as a condition on the table of jobs."""
         if self.mode is VerifyMode.OFF:
             return sa.false()
-        return bucket_place(table).not_in(sorted(self.blind))
+        return bucket_place(table).not_in(self._closed())
+
+    def _closed(self) -> list[str]:
+        """Unreadable buckets into which it is too early to look again."""
+        now = anyio.current_time()
+        return sorted(place for place, again_at in self.blind.items() if again_at > now)
 
     def resting(self) -> sa.ColumnElement[bool]:
         """Jobs for which accepted is the end: nobody wants, or is allowed, to see more."""
@@ -94,4 +123,4 @@ class Sight:
     def open_eyes(self) -> None:
         """Forgets what proved unreadable: the next looks find out again."""
         self.blind.clear()
-        self._refusals.clear()
+        self._refused_since.clear()

@@ -2,6 +2,7 @@
 
 import sqlalchemy as sa
 
+from orchestrator.errors import UsageError
 from orchestrator.model import JobFilter
 from orchestrator.tables import job_images, jobs
 
@@ -40,6 +41,9 @@ def _any_of(column: sa.ColumnElement[str], values: tuple[str, ...]) -> sa.Column
     """Whether the column is one of the values, in which ``*`` stands for anything."""
     if not values:
         return sa.true()
+    for value in values:
+        if not value.isprintable():
+            raise UsageError(f"{value!r} names nothing that is kept.", "Write it in plain text.")
     plain = [value for value in values if "*" not in value]
     patterns = [_like(value) for value in values if "*" in value]
     return sa.or_(column.in_(plain), *(column.like(text, escape="\\") for text in patterns))

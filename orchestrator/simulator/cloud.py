@@ -3,6 +3,7 @@
 import random
 import time
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +14,7 @@ from orchestrator.simulator.images import Catalogue
 from orchestrator.simulator.ledger import Entry, Ledger
 from orchestrator.simulator.limits import Limits
 from orchestrator.simulator.messages import ApiError
-from orchestrator.simulator.options import SimulatorOptions
+from orchestrator.simulator.options import Key, SimulatorOptions
 from orchestrator.simulator.parameters import Parameters
 from orchestrator.simulator.protocol import Request
 from orchestrator.simulator.settings import BucketSettings, Delivery, Fault, Refusal
@@ -38,7 +39,8 @@ class Cloud:
 
     def __init__(self, options: SimulatorOptions) -> None:
         self.settings = options.settings
-        self.keys = {key.secret_id: key for key in options.keys}
+        self._keys = {key.secret_id: key for key in options.keys}
+        self.lent: list[Key] = []
         self.images = Catalogue(options.seed, options.images, options.regions)
         self.buckets = Buckets()
         self.exports = Exports(options.seed, self.buckets)
@@ -46,6 +48,26 @@ class Cloud:
         self.ledger = Ledger(options.ledger)
         self.chance = random.Random(options.seed)
         self._set_rules(("codes", "faults", "deliveries"))
+
+    @property
+    def keys(self) -> Mapping[str, Key]:
+        """The keys that are accepted now, by secret id."""
+        gone, expired = self.settings.revoked, self.settings.withdrawn
+        return {
+            name: replace(key, expires_at=0.0) if name in expired else key
+            for name, key in self._keys.items()
+            if name not in gone
+        }
+
+    def lend(self, account: str, seconds: float) -> Key:
+        """Makes temporary keys, good for so long, or as long as the settings say."""
+        lifetime = self.settings.lent_for or seconds
+        words = (f"{self.chance.getrandbits(160):040x}" for _ in range(3))
+        until = self.now() + lifetime
+        lent = Key(f"AKIDlent{next(words)}", next(words), account, next(words), until)
+        self._keys[lent.secret_id] = lent
+        self.lent.append(lent)
+        return lent
 
     def now(self) -> float:
         """The server's clock, in seconds since the epoch."""

@@ -1,4 +1,4 @@
-"""The simulator: one port of the loopback interface, behind it the vendor's two services."""
+"""The simulator: one port of the loopback interface, behind it the vendor's services."""
 
 import asyncio
 import itertools
@@ -12,12 +12,12 @@ from typing import Any, Protocol, Self
 import anyio
 import h11
 
-from orchestrator.simulator import admin, cos, cvm, faults
+from orchestrator.simulator import admin, cos, cvm, faults, lent_keys
 from orchestrator.simulator.cloud import Call, Cloud
 from orchestrator.simulator.exports import Export
 from orchestrator.simulator.images import Image
 from orchestrator.simulator.ledger import Entry
-from orchestrator.simulator.options import SimulatorOptions
+from orchestrator.simulator.options import Key, SimulatorOptions
 from orchestrator.simulator.protocol import Connection, Request, Response
 from orchestrator.simulator.settings import Fault, Settings
 
@@ -65,6 +65,11 @@ class Simulator:
         """Every export so far."""
         return self._cloud.exports.all
 
+    @property
+    def lent(self) -> Sequence[Key]:
+        """Every temporary key that was lent so far."""
+        return self._cloud.lent
+
     def change(self, **settings: Any) -> None:
         """Puts settings into force, by the names of `Settings`; other ones stay as they are."""
         self._cloud.change(**settings)
@@ -111,13 +116,18 @@ class Simulator:
         """Answers one request, well or badly; whether the connection lives on."""
         if request.path.startswith(admin.ROOT):
             return await connection.send(admin.answer(self._cloud, request))
-        service: _Service = cos if cos.is_meant(request) else cvm
+        service = self._service(request)
         call = service.identify(request, connection.number)
         fault, delay = self._cloud.fault(call.entry), self._cloud.latency(call.entry)
         await anyio.sleep(delay / 2)
         response = self._process(service, call, fault)
         await anyio.sleep(delay / 2)
         return await faults.deliver(connection, fault, response)
+
+    def _service(self, request: Request) -> _Service:
+        if cos.is_meant(request):
+            return cos
+        return lent_keys if lent_keys.is_meant(request) else cvm
 
     def _process(self, service: _Service, call: Call, fault: Fault | None) -> Response | None:
         """Lets the service work, unless a fault keeps the request from it; what is to be sent."""

@@ -142,6 +142,10 @@ class Settings:
         dry_run_code: answer to a passed dry run, such as ``DryRunOperation``; ``None`` is success.
         any_image: every well-formed image id exists; ``None`` is yes without a catalogue.
         absent_roles: names of CVM roles that do not exist.
+        instance_role: the role of the instance that the metadata service tells of; empty is none.
+        lent_for: seconds that temporary keys are good for; 0 is as long as they are asked for.
+        revoked: secret ids that are good no longer.
+        withdrawn: secret ids of temporary keys whose token counts as expired.
         images: by image id, over the catalogue.
         buckets: by name.
         codes: refusals by rule, the first that fits.
@@ -160,6 +164,10 @@ class Settings:
     dry_run_code: str | None = None
     any_image: bool | None = None
     absent_roles: tuple[str, ...] = ()
+    instance_role: str = ""
+    lent_for: float = 0.0
+    revoked: tuple[str, ...] = ()
+    withdrawn: tuple[str, ...] = ()
     images: Mapping[str, ImageSettings] = field(default_factory=dict)
     buckets: Mapping[str, BucketSettings] = field(default_factory=dict)
     codes: tuple[Refusal, ...] = ()

@@ -1,4 +1,4 @@
-"""Verification of the TC3-HMAC-SHA256 signature that CVM asks for."""
+"""Verification of the TC3-HMAC-SHA256 signature that CVM and STS ask for."""
 
 import hashlib
 import hmac
@@ -19,7 +19,7 @@ _AUTHORIZATION = re.compile(
 )
 
 
-def verify(request: Request, keys: Mapping[str, Key], now: float) -> Key:
+def verify(request: Request, keys: Mapping[str, Key], now: float, service: str = "cvm") -> Key:
     """The key that has signed a request.
 
     Args:
@@ -37,7 +37,7 @@ def verify(request: Request, keys: Mapping[str, Key], now: float) -> Key:
         raise ApiError(
             "AuthFailure.SignatureFailure", "The credential is not of the request's day."
         )
-    if claim["service"] != "cvm":
+    if claim["service"] != service:
         raise ApiError("AuthFailure.SignatureFailure", "The credential is of another service.")
     if abs(now - stamp) > _TOLERANCE:
         raise ApiError("AuthFailure.SignatureExpire")
@@ -78,8 +78,8 @@ def _signature(request: Request, key: Key, claim: re.Match[str], stamp: int) -> 
         )
     )
     digest = hashlib.sha256(canonical.encode("latin-1")).hexdigest()
-    text = f"{_ALGORITHM}\n{stamp}\n{claim['date']}/cvm/tc3_request\n{digest}"
-    return _hmac(_signing_key(key.secret_key, claim["date"]), text).hex()
+    text = f"{_ALGORITHM}\n{stamp}\n{claim['date']}/{claim['service']}/tc3_request\n{digest}"
+    return _hmac(_signing_key(key.secret_key, claim["date"], claim["service"]), text).hex()
 
 
 def _signed_value(request: Request, name: str) -> str:
@@ -89,8 +89,8 @@ def _signed_value(request: Request, name: str) -> str:
 
 
 @lru_cache(maxsize=256)
-def _signing_key(secret: str, date: str) -> bytes:
-    return _hmac(_hmac(_hmac(f"TC3{secret}".encode(), date), "cvm"), "tc3_request")
+def _signing_key(secret: str, date: str, service: str) -> bytes:
+    return _hmac(_hmac(_hmac(f"TC3{secret}".encode(), date), service), "tc3_request")
 
 
 def _hmac(key: bytes, text: str) -> bytes:

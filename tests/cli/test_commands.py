@@ -2,39 +2,20 @@ import csv
 import io
 import signal
 import sqlite3
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
 from orchestrator.simulator import (
     BucketSettings,
-    Duration,
     Fault,
     ImageSettings,
-    Settings,
     Simulator,
-    SimulatorOptions,
 )
-from tests.command import Shell, until
+from tests.command import Shell, said, until
 
 pytestmark = pytest.mark.anyio
 
 WHERE = ("--region", "ap-singapore", "--bucket", "backup-1250000000")
-
-
-@pytest.fixture
-async def cloud(anyio_backend: str) -> AsyncIterator[Simulator]:
-    """A cloud in which an export takes a moment."""
-    settings = Settings(cap=None, duration=Duration(seconds=0.2), queue_delay=0.01)
-    async with Simulator(SimulatorOptions(settings=settings)) as running:
-        yield running
-
-
-@pytest.fixture
-def shell(cloud: Simulator, tmp_path: Path) -> Shell:
-    """A shell set up for that cloud."""
-    return Shell.towards(cloud, tmp_path)
 
 
 def manifest(count: int) -> bytes:
@@ -190,15 +171,18 @@ async def test_a_signal_lets_what_is_in_the_air_finish(
 
 
 async def test_a_second_signal_ends_the_run_at_once(shell: Shell, cloud: Simulator) -> None:
-    """What was in the air is in doubt afterwards, and the next run settles it."""
-    cloud.set_faults(Fault("latency", action="ExportImages", seconds=20.0))
+    """It waits for no answer: what is in the air stays marked so, for the next run to look up."""
+    cloud.set_faults(Fault("latency", action="ExportImages", seconds=600.0))
     await shell.run("enqueue", "-", stdin=manifest(2))
     async with shell.started("run") as process:
         await until(lambda: any(entry.action == "DescribeImages" for entry in cloud.ledger))
         await until(lambda: _states(shell)["sending"] == 2)
         process.send_signal(signal.SIGINT)
+        # two that are pending at once would be one
+        await said(process, "Again to stop at once")
         process.send_signal(signal.SIGINT)
         assert await process.wait() == 130
+    assert _states(shell)["sending"] == 2
 
 
 def _states(shell: Shell) -> dict[str, int]:

@@ -46,6 +46,9 @@ class HeldKeys:
         """What it was given, again."""
         return self.credential
 
+    async def keep_fresh(self) -> None:
+        """They never run out."""
+
 
 @dataclass(frozen=True)
 class Answer:

@@ -1,13 +1,19 @@
 """Where keys are looked for, in which order, and what is said when they cannot be used."""
 
 import json
+from collections.abc import Mapping
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
-from orchestrator.cloud.credentials import Credential, CredentialSource, find_credentials
+from orchestrator.clock import Clock, SystemClock
+from orchestrator.cloud.credentials import Credential, CredentialSource
+from orchestrator.cloud.keychain import Lenders, find_credentials
+from orchestrator.cloud.signing import ServerClock
 from orchestrator.errors import CredentialError
 
 from .scripted import NOON, HeldClock
@@ -30,9 +36,27 @@ def write_ini(home: Path, text: str) -> Path:
     return path
 
 
+NOWHERE = "http://127.0.0.1:9"
+"""Nobody listens there, as nobody does for an instance's role on a machine that is none."""
+
+
+async def find(
+    profile: str, environ: Mapping[str, str], home: Path, *, clock: Clock | None = None
+) -> CredentialSource:
+    lenders = Lenders(NOWHERE, NOWHERE, ServerClock(clock or SystemClock()), _tell)
+    return await find_credentials(profile, environ, home, lenders)
+
+
+def _tell(_sentence: str) -> None: ...
+
+
+def found(profile: str, environ: Mapping[str, str], home: Path, **more: Any) -> CredentialSource:
+    return anyio.run(partial(find, profile, environ, home, **more))
+
+
 def refusal(home: Path, environ: dict[str, str] | None = None, profile: str = "default") -> str:
     with pytest.raises(CredentialError) as caught:
-        find_credentials(profile, environ or {}, home, clock=HeldClock())
+        found(profile, environ or {}, home, clock=HeldClock())
     assert SECRET not in str(caught.value)
     assert caught.value.remedy
     return caught.value.message
@@ -46,14 +70,14 @@ async def keys_of(source: CredentialSource) -> Credential:
 async def test_the_environment_comes_first(tmp_path: Path) -> None:
     """Keys of the environment are taken although a file holds some, with their token."""
     write_tccli(tmp_path, secretId="AKIDfile", secretKey="x")
-    source = find_credentials("default", {**ENVIRONMENT, "TENCENTCLOUD_TOKEN": "t"}, tmp_path)
+    source = await find("default", {**ENVIRONMENT, "TENCENTCLOUD_TOKEN": "t"}, tmp_path)
     assert await keys_of(source) == Credential("AKIDenv", SECRET, "t")
 
 
 @pytest.mark.anyio
 async def test_the_environment_serves_every_profile(tmp_path: Path) -> None:
     """Keys of the environment apply whatever the profile is called."""
-    source = find_credentials("production", ENVIRONMENT, tmp_path)
+    source = await find("production", ENVIRONMENT, tmp_path)
     assert (await keys_of(source)).secret_id == "AKIDenv"
 
 
@@ -62,7 +86,7 @@ async def test_a_tccli_profile_comes_before_the_shared_file(tmp_path: Path) -> N
     """The profile's own tccli file is taken although the shared file has the section."""
     write_tccli(tmp_path, "night", secretId="AKIDtccli", secretKey=SECRET, token="t")
     write_ini(tmp_path, "[night]\nsecret_id = AKIDini\nsecret_key = x\n")
-    source = find_credentials("night", {}, tmp_path)
+    source = await find("night", {}, tmp_path)
     assert await keys_of(source) == Credential("AKIDtccli", SECRET, "t")
 
 
@@ -73,7 +97,7 @@ async def test_the_shared_file_serves_the_section_of_the_profile(
 ) -> None:
     """A section named like the profile holds its keys; a percent sign in them is no riddle."""
     write_ini(tmp_path, f"[{profile}]\nsecret_id = AKIDini\nsecret_key = {SECRET}%x\n")
-    source = find_credentials(profile, {}, tmp_path)
+    source = await find(profile, {}, tmp_path)
     assert await keys_of(source) == Credential("AKIDini", f"{SECRET}%x")
 
 
@@ -189,23 +213,7 @@ async def test_a_byte_order_mark_does_not_matter(tmp_path: Path) -> None:
     """A file saved by an editor that writes a byte order mark is read."""
     path = write_tccli(tmp_path, secretId="AKIDfile", secretKey=SECRET)
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
-    assert (await keys_of(find_credentials("default", {}, tmp_path))).secret_id == "AKIDfile"
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"type": "cvm-role"},
-        {"use-cvm-role": True},
-        {"secretId": "AKIDfile", "secretKey": SECRET, "role-arn": "qcs::cam::uin/1:roleName/r"},
-    ],
-)
-def test_roles_are_refused_with_what_to_use_instead(tmp_path: Path, fields: dict[str, Any]) -> None:
-    """A profile that asks for a role says that this is not supported yet, and what is."""
-    write_tccli(tmp_path, **fields)
-    with pytest.raises(CredentialError, match="not supported yet") as caught:
-        find_credentials("default", {}, tmp_path)
-    assert "TENCENTCLOUD_TOKEN" in caught.value.remedy
+    assert (await keys_of(await find("default", {}, tmp_path))).secret_id == "AKIDfile"
 
 
 @pytest.mark.parametrize("kind", ["oauth", "sso"])
@@ -216,7 +224,7 @@ def test_an_expired_login_says_to_log_in_again(tmp_path: Path, kind: str) -> Non
         tmp_path, type=kind, secretId="AKIDtmp", secretKey=SECRET, token="t", expiresAt=expired
     )
     with pytest.raises(CredentialError, match="expired at 2026-03-01") as caught:
-        find_credentials("default", {}, tmp_path, clock=HeldClock())
+        found("default", {}, tmp_path, clock=HeldClock())
     assert "Log in again with: tccli" in caught.value.remedy
 
 
@@ -234,7 +242,7 @@ async def test_keys_that_expired_are_read_again(tmp_path: Path) -> None:
     login = {"type": "oauth", "secretKey": SECRET, "token": "t"}
     noon = int(NOON.timestamp())
     write_tccli(tmp_path, **login, secretId="AKIDfirst", expiresAt=noon + 60)
-    source = find_credentials("default", {}, tmp_path, clock=clock)
+    source = await find("default", {}, tmp_path, clock=clock)
     write_tccli(tmp_path, **login, secretId="AKIDsecond", expiresAt=noon + 7200)
     assert (await source.current()).secret_id == "AKIDfirst"
     clock.moment += timedelta(seconds=60)
@@ -246,7 +254,7 @@ async def test_keys_that_expired_are_read_again(tmp_path: Path) -> None:
 async def test_a_renewal_reads_the_place_again(tmp_path: Path) -> None:
     """Keys written after the start are found by a renewal, and kept."""
     environ = dict(ENVIRONMENT)
-    source = find_credentials("default", environ, tmp_path)
+    source = await find("default", environ, tmp_path)
     environ["TENCENTCLOUD_SECRET_ID"] = "AKIDrotated"
     assert (await source.current()).secret_id == "AKIDenv"
     assert (await source.renew()).secret_id == "AKIDrotated"
@@ -257,7 +265,7 @@ async def test_a_renewal_reads_the_place_again(tmp_path: Path) -> None:
 async def test_keys_that_are_gone_are_an_error(tmp_path: Path) -> None:
     """A renewal that finds the place empty says which place it was."""
     path = write_tccli(tmp_path, secretId="AKIDfile", secretKey=SECRET)
-    source = find_credentials("default", {}, tmp_path)
+    source = await find("default", {}, tmp_path)
     path.unlink()
     with pytest.raises(CredentialError, match=r"gone from .*default\.credential"):
         await source.renew()
@@ -266,7 +274,7 @@ async def test_keys_that_are_gone_are_an_error(tmp_path: Path) -> None:
 def test_a_credential_shows_no_secret(tmp_path: Path) -> None:
     """Neither a credential nor its source shows key or token."""
     credential = Credential("AKIDshown", SECRET, f"{SECRET}-token")
-    source = find_credentials("default", ENVIRONMENT, tmp_path)
+    source = found("default", ENVIRONMENT, tmp_path)
     shown = repr(credential) + str(credential) + repr(source) + str(source)
     assert SECRET not in shown
     assert "AKIDshown" in shown

@@ -1,132 +1,102 @@
-"""Processes that die at the worst moments: no image is lost, and none is exported twice."""
+"""Processes that die at the worst moments: no image is lost, and none is exported twice.
 
-import os
-import signal
-import sys
+A short form of what `make crash` does a thousand times.
+"""
+
+import random
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
 import pytest
-from anyio.abc import Process
 
-from orchestrator.model import JobState
-from orchestrator.simulator import Duration, Fault, Settings, Simulator, SimulatorOptions
-from tests.flow.scene import (
-    accepted,
-    images,
-    jobs_of,
-    once_each,
-    orchestrator_at,
-    orders,
-    requests,
-    until,
-)
+from orchestrator.simulator import DEFAULT_KEY, Duration, Settings, Simulator, SimulatorOptions
+from tests.crash.life import Death, Life
+from tests.crash.night import KINDS, Kill, Night, kills_of, spend
+from tests.crash.processes import Zygote, zygote
+from tests.crash.tally import Tally, count, secrets_in
+from tests.flow.scene import images, jobs_of, orchestrator_at, orders, requests, until
 
 pytestmark = pytest.mark.anyio
 
-ROOT = Path(__file__).parents[2]
-BATCH = images(16)
-
-CLAIM = "INSERT INTO attempts"
-RECORD = "UPDATE attempts"
-FINDING = "UPDATE objects"
-
 
 @pytest.fixture
-async def cloud(anyio_backend: str) -> AsyncIterator[Simulator]:
-    """A cloud that outlives the processes which use it."""
-    settings = Settings(cap=6, limits={}, duration=Duration(seconds=0.3), queue_delay=0.02)
-    async with Simulator(SimulatorOptions(settings=settings)) as running:
+async def mother(anyio_backend: str) -> AsyncIterator[Zygote]:
+    """A process that gives birth to others."""
+    async with zygote() as running:
         yield running
 
 
-@pytest.fixture
-async def folder(cloud: Simulator, tmp_path: Path) -> Path:
-    """The folder of a store in which the whole batch waits."""
-    async with orchestrator_at(cloud.url, tmp_path) as orchestrator:
-        await orchestrator.enqueue(orders(BATCH))
-    return tmp_path
+@pytest.mark.parametrize("kind", sorted(set(KINDS)))
+async def test_killed_and_started_again(mother: Zygote, kind: str) -> None:
+    """Under a cloud that is full and loses answers two die, and the third ends all well."""
+    chance = random.Random(kind)
+    kills = [kills_of(kind, chance) for _ in range(2)]
+    tally = await spend(Night(kills, exports=24, capped=True, losing=True), mother)
+    assert tally.holds, tally.figures()
+    assert tally.kills[kind] == 2
 
 
-@asynccontextmanager
-async def child(cloud: Simulator, folder: Path, *options: str) -> AsyncIterator[Process]:
-    """A process that drains the store; killed where it still lives in the end."""
-    command = [sys.executable, "-m", "tests.crash.child", cloud.url, str(folder), *options]
-    environ = {name: text for name, text in os.environ.items() if "proxy" not in name.lower()}
-    async with await anyio.open_process(
-        command, cwd=ROOT, env=environ, stdout=None, stderr=None
-    ) as process:
-        try:
-            yield process
-        finally:
-            if process.returncode is None:
-                process.kill()
+@pytest.mark.parametrize("number", [1, 2, 3, 5, 13, 34])
+async def test_killed_in_place_of_a_commit(mother: Zygote, number: int) -> None:
+    """Whichever commit a process dies at, the next one goes on from what was committed."""
+    night = Night([Kill("commit", Death(number))], exports=12)
+    tally = await spend(night, mother)
+    assert tally.holds, tally.figures()
+    assert tally.kills["commit"] == 1
 
 
-async def ended(process: Process) -> int:
-    """How a process ended by itself."""
-    with anyio.fail_after(30):
-        return await process.wait()
+@pytest.mark.parametrize("kind", ["answer in hand", "in flight"])
+async def test_killed_over_a_server(mother: Zygote, postgresql_url: str, kind: str) -> None:
+    """On PostgreSQL, too, a dead process is known to be dead at once, and nothing is lost."""
+    kills = [kills_of(kind, random.Random(kind)) for _ in range(2)]
+    settings = {"database_url": postgresql_url}
+    tally = await spend(Night(kills, exports=24, losing=True, settings=settings), mother)
+    assert tally.holds, tally.figures()
+    assert tally.kills[kind] == 2
 
 
-async def drains(cloud: Simulator, folder: Path) -> None:
-    """A fresh process brings the store to its end."""
-    async with child(cloud, folder) as process:
-        assert await ended(process) == 0
+async def test_two_processes_share_one_store(mother: Zygote, tmp_path: Path) -> None:
+    """Two at once on one file send each image once between them; a dead one's lock is cleared."""
+    batch = images(30)
+    settings = Settings(cap=6, limits={}, duration=Duration(seconds=0.3), queue_delay=0.02)
+    async with Simulator(SimulatorOptions(settings=settings)) as cloud, zygote() as other_mother:
+        async with orchestrator_at(cloud.url, tmp_path) as orchestrator:
+            await orchestrator.enqueue(orders(batch))
+        life = Life(cloud.url, tmp_path)
+        async with mother.child(life) as one, other_mother.child(life) as other:
+            await until(lambda: len(requests(cloud, "HeadObject")) >= 5)
+            one.kill()
+            with anyio.fail_after(60):
+                assert await other.ended() == 0
+        async with orchestrator_at(cloud.url, tmp_path) as orchestrator:
+            tally = count(batch, cloud.ledger, await jobs_of(orchestrator))
+    assert tally.holds, tally.figures()
+    assert not [left async for left in anyio.Path(tmp_path).glob("*.alive-*")]
 
 
-async def assert_whole(cloud: Simulator, folder: Path) -> None:
-    """Every image was accepted exactly once, and every job is verified."""
-    async with orchestrator_at(cloud.url, folder) as orchestrator:
-        found = await jobs_of(orchestrator)
-    states = {job.image_ids[0]: job.state for job in found}
-    assert accepted(cloud) == once_each(BATCH)
-    assert states == dict.fromkeys(BATCH, JobState.VERIFIED)
+async def test_the_count_sees_what_is_wrong(tmp_path: Path) -> None:
+    """A lost image, a doubled one, an unsettled job and a wrong one are each counted."""
+    async with Simulator(SimulatorOptions(settings=Settings(limits={}))) as cloud:
+        async with orchestrator_at(cloud.url, tmp_path) as orchestrator:
+            await orchestrator.enqueue(orders(images(3)))
+            await orchestrator.run()
+            found = await jobs_of(orchestrator)
+            await orchestrator.enqueue(orders(images(1, first=3)))
+            queued = (await jobs_of(orchestrator))[-1]
+        entries = list(cloud.ledger)
+    export = next(entry for entry in entries if entry.accepted)
+    assert count(images(3), entries, found).holds
+    assert count(images(3), [*entries, export], found).twice == 1
+    assert count(images(4), entries, found).lost == 1
+    assert count(images(4), entries, [*found, queued]).unsettled == 1
+    without = [entry for entry in entries if entry is not export]
+    assert count(images(3), without, found).disagreeing == 1
 
 
-@pytest.mark.parametrize(
-    ("statement", "numbers"), [(CLAIM, (1, 4)), (RECORD, (1, 2, 1)), ("", (4, 20, 40))]
-)
-async def test_killed_at_a_commit(
-    cloud: Simulator, folder: Path, statement: str, numbers: tuple[int, ...]
-) -> None:
-    """Killed at one commit after another, the last process exports what is left, each once."""
-    for number in numbers:
-        options = ("--kill-at", str(number), "--of", statement)
-        async with child(cloud, folder, *options) as process:
-            assert await ended(process) == -signal.SIGKILL
-    await drains(cloud, folder)
-    await assert_whole(cloud, folder)
-
-
-async def test_killed_while_requests_are_in_the_air(cloud: Simulator, folder: Path) -> None:
-    """Killed after the vendor accepted and before the answer came, no request is repeated."""
-    cloud.set_faults(Fault("latency", action="ExportImages", seconds=1))
-    async with child(cloud, folder) as process:
-        await until(lambda: len(requests(cloud)) >= 3)
-        process.kill()
-    cloud.set_faults()
-    await drains(cloud, folder)
-    await assert_whole(cloud, folder)
-
-
-async def test_killed_while_looking(cloud: Simulator, folder: Path) -> None:
-    """Killed between two looks, the next process looks on, and clears the dead one's lock away."""
-    cloud.change(duration=Duration(seconds=1.5), cap=None)
-    async with child(cloud, folder) as process:
-        await until(lambda: len(requests(cloud, "HeadObject")) >= 5)
-        process.kill()
-    await drains(cloud, folder)
-    await assert_whole(cloud, folder)
-    assert len(requests(cloud)) == len(BATCH)
-    assert not [left async for left in anyio.Path(folder).glob("*.alive-*")]
-
-
-async def test_two_processes_share_one_store(cloud: Simulator, folder: Path) -> None:
-    """Two processes at once on one file send each image once between them, under one cap."""
-    async with child(cloud, folder) as one, child(cloud, folder) as other:
-        assert await ended(one) == 0
-        assert await ended(other) == 0
-    await assert_whole(cloud, folder)
+def test_the_search_finds_a_secret(tmp_path: Path) -> None:
+    """A key in a file makes the figures bad, wherever in the folder it lies."""
+    (tmp_path / "log").mkdir()
+    (tmp_path / "log" / "out.txt").write_text(f"key={DEFAULT_KEY.secret_key}!")
+    assert secrets_in(tmp_path) == 1
+    assert not Tally(secrets=1).holds

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.app import Orchestrator
+from orchestrator.settle import sight
 from orchestrator.simulator import Duration, Settings, Simulator, SimulatorOptions
 
 from .scene import Store, orchestrator_at
@@ -16,6 +17,14 @@ def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HTTP_PROXY", "ALL_PROXY", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _soon_convinced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bucket that refuses every look counts as unreadable after a moment, not after seconds."""
+    monkeypatch.setattr(sight, "_SHORTEST", 0.3)
+    monkeypatch.setattr(sight, "_LOOKS", 1.5)
+    monkeypatch.setattr(sight, "_HOPE", 30)
 
 
 @pytest.fixture

@@ -57,6 +57,8 @@ def orchestrator_at(
         "database_url": str(folder / "orchestrator.db"),
         "cvm_endpoint": url,
         "cos_endpoint": url,
+        "sts_endpoint": url,
+        "metadata_endpoint": url,
         "rate": 0,
         "verify_interval": 0.2,
         "request_timeout": 5,
@@ -123,3 +125,15 @@ async def until(holds: Callable[[], bool]) -> None:
     with anyio.fail_after(15):
         while not holds():
             await anyio.sleep(0.005)
+
+
+def print_row(
+    name: str, said: Iterable[str], exits: int, result: RunResult, cloud: Simulator
+) -> None:
+    """One row of what goes wrong: the fault, what the user sees, what the ledger says."""
+    began = accepted(cloud)
+    states = ", ".join(f"{count} {state}" for state, count in result.counts.items() if count)
+    heard = " / ".join(said) or "nothing"
+    twice = sum(times > 1 for times in began.values())
+    ledger = f"{len(began)} began, {twice} twice, {len(requests(cloud))} requests"
+    print(f"\n| {name} | {heard} | {states}; exit {exits} | {ledger} |")  # noqa: T201 - the matrix

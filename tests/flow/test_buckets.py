@@ -1,5 +1,8 @@
 """Trouble with COS: what cannot be seen is not claimed, and what passes is waited for."""
 
+from itertools import pairwise
+
+import anyio
 import pytest
 
 from orchestrator.app import Orchestrator
@@ -18,6 +21,7 @@ from .scene import (
     ran,
     requests,
     states_of,
+    until,
 )
 
 pytestmark = pytest.mark.anyio
@@ -28,10 +32,10 @@ OTHER = "archive-1250000000"
 async def test_faults_that_pass(orchestrator: Orchestrator, cloud: Simulator) -> None:
     """COS may fail, break off and answer nonsense in between: it is looked again until it holds."""
     cloud.set_faults(
-        Fault("gateway", action="cos", times=6, status=503),
-        Fault("reset", action="cos", times=4),
-        Fault("half", action="cos", times=4),
-        Fault("html", action="cos", times=4),
+        Fault("gateway", action="cos", times=3, status=503),
+        Fault("reset", action="cos", times=3),
+        Fault("half", action="cos", times=3),
+        Fault("html", action="cos", times=3),
     )
     result = await drained(orchestrator, orders(images(12)))
     assert result.counts[JobState.VERIFIED] == 12
@@ -159,11 +163,31 @@ async def test_a_clock_that_is_wrong_when_only_looks_are_left(
 
 async def test_an_outage_of_cos(store: Store, cloud: Simulator) -> None:
     """While COS cannot be reached nothing is taken for absent, and all is verified afterwards."""
-    cloud.set_faults(Fault("reset", action="cos", times=60))
+    cloud.set_faults(Fault("reset", action="cos", times=12))
     async with store() as orchestrator:
         result = await drained(orchestrator, orders(images(8)))
     assert result.counts[JobState.VERIFIED] == 8
     assert accepted(cloud) == once_each(images(8))
+
+
+async def test_one_look_at_a_time_finds_out(store: Store, cloud: Simulator) -> None:
+    """While COS gives no answer few looks are taken; that is told once, and so is its end."""
+    cloud.set_faults(Fault("gateway", action="cos", status=503))
+    said: list[str] = []
+
+    def far_apart() -> bool:
+        times = [entry.monotonic for entry in requests(cloud, "HeadObject")][-3:]
+        return len(times) == 3 and all(later - sooner > 0.4 for sooner, later in pairwise(times))
+
+    async with store(tell=said.append) as orchestrator, anyio.create_task_group() as tasks:
+        await orchestrator.enqueue(orders(images(24)))
+        tasks.start_soon(ran, orchestrator)
+        await until(far_apart)
+        cloud.set_faults()
+        await until(lambda: len(said) == 2)
+    lost, found = said
+    assert "gives no answer (Http503" in lost
+    assert "answers again" in found
 
 
 async def test_a_token_that_runs_out_while_only_looks_are_left(

@@ -1,16 +1,22 @@
 """An endpoint that cannot be reached, and is back after a while."""
 
+import asyncio
+import shutil
 import socket
+import ssl
+import subprocess
 from datetime import datetime
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
 
 from orchestrator.app import Orchestrator
-from orchestrator.model import JobState
+from orchestrator.cli.run import exit_code
+from orchestrator.model import JobState, Scope
 from orchestrator.simulator import Duration, Fault, Refusal, Settings, Simulator, SimulatorOptions
 
 from .scene import (
@@ -22,6 +28,7 @@ from .scene import (
     once_each,
     orchestrator_at,
     orders,
+    print_row,
     ran,
     until,
     until_kept,
@@ -84,6 +91,74 @@ async def test_one_request_at_a_time_finds_out(port: int, tmp_path: Path) -> Non
         assert all(end <= begin for (_, end), (begin, _) in pairwise(spans))
         assert {job.attempts for job in await jobs_of(orchestrator)} == {1}
     assert accepted(cloud) == once_each(images(12))
+
+
+async def test_a_name_that_is_not_resolved_for_a_while(
+    store: Store, cloud: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without name resolution nothing leaves; it is told once, and nothing is spent by waiting."""
+    resolve, failures, said = socket.getaddrinfo, iter(range(3)), list[str]()
+
+    def resolver(host: bytes | str, port: int, *args: Any, **kwargs: Any) -> Any:
+        if host != b"cvm.example":  # as anyio hands it over
+            return resolve(host, port, *args, **kwargs)
+        if next(failures, None) is not None:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return resolve("127.0.0.1", port, *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolver)
+    async with store(cvm_endpoint=f"http://cvm.example:{cloud.port}", tell=said.append) as opened:
+        result = await drained(opened, orders(images(8)))
+        assert {job.attempts for job in await jobs_of(opened)} == {1}
+    print_row("a name that is not resolved for a while", said, exit_code(result), result, cloud)
+    assert (result.counts[JobState.VERIFIED], exit_code(result)) == (8, 0)
+    assert accepted(cloud) == once_each(images(8))
+    lost, found = said
+    assert "Name or service not known" in lost
+    assert "answers again" in found
+
+
+async def test_a_certificate_that_is_not_trusted(
+    store: Store, cloud: Simulator, tmp_path: Path
+) -> None:
+    """Keys are not shown to just anybody: the endpoint stops, with what to do; nothing is spent."""
+    said: list[str] = []
+    async with (
+        await asyncio.start_server(hang_up, "127.0.0.1", ssl=self_signed(tmp_path)) as server,
+        store(cvm_endpoint=f"https://{address_of(server)}", tell=said.append) as opened,
+    ):
+        result = await drained(opened, orders(images(8)))
+        assert {job.attempts for job in await jobs_of(opened)} == {0}
+    print_row("a certificate that is not trusted", said, exit_code(result), result, cloud)
+    (stop,) = result.blocked
+    assert (stop.scope, exit_code(result)) == (Scope.ENDPOINT, 6)
+    assert "trust the endpoint's certificate" in stop.remedy
+    assert result.counts[JobState.QUEUED] == result.left == 8
+
+
+async def hang_up(_: asyncio.StreamReader, answer: asyncio.StreamWriter) -> None:
+    """Says nothing to anybody."""
+    answer.close()
+
+
+def address_of(server: asyncio.Server) -> str:
+    """Where it listens."""
+    host, port = server.sockets[0].getsockname()
+    return f"{host}:{port}"
+
+
+def self_signed(folder: Path) -> ssl.SSLContext:
+    """A server's certificate that nobody vouches for."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("without openssl there is no certificate")
+    key, certificate = folder / "key.pem", folder / "certificate.pem"
+    made_by = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=127.0.0.1"]
+    made_to = ["-keyout", str(key), "-out", str(certificate)]
+    subprocess.run([*made_by, *made_to], check=True, capture_output=True, timeout=30)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    return context
 
 
 async def all_verified(orchestrator: Orchestrator, count: int) -> bool:

@@ -9,6 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from orchestrator.db import Database, Patience
+from orchestrator.intake import describe as describe_module
 from orchestrator.intake.describe import Describer, exported_disks, object_key
 from orchestrator.model import Disk, ExportRequest, ImageFacts, ImageFormat
 from orchestrator.pace.news import News
@@ -16,7 +17,8 @@ from orchestrator.pace.rate import Pacer
 from orchestrator.pace.traffic import Traffic
 from orchestrator.simulator import Fault, ImageSettings, Refusal
 from orchestrator.tables import job_images, jobs, objects
-from tests.bench import KEYS, Bench, HeldKeys
+from tests.bench import KEYS, Bench
+from tests.cloud.scripted import HeldKeys
 from tests.stores import PROFILE, change, job, make_jobs, now, numbered, request, rows
 
 pytestmark = pytest.mark.anyio
@@ -140,6 +142,42 @@ async def test_trouble_passes(bench: Bench) -> None:
     (job_id,) = await describe(bench, [request()])
     assert (await job(bench.database, job_id)).size_gib > 0
     assert len(bench.simulator.ledger) == 2
+
+
+async def test_a_gateway_out_of_order_is_waited_for(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While nothing is answered at all no job goes without its description."""
+    monkeypatch.setattr(describe_module, "_IDLE", 0.02)
+    bench.simulator.set_faults(Fault("gateway", action="DescribeImages", times=4))
+    ids = await describe(bench, numbered(5))
+    assert all([(await job(bench.database, job_id)).size_gib for job_id in ids])
+
+
+async def test_an_image_that_nobody_can_ask_about(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A question that dies whenever it names one image costs the other images nothing."""
+    monkeypatch.setattr(describe_module, "_IDLE", 0.02)
+    bench.simulator.set_faults(
+        Fault("reset", action="DescribeImages", images=("img-00000004",)),
+    )
+    ids = await describe(bench, numbered(6))
+    sizes = [(await job(bench.database, job_id)).size_gib for job_id in ids]
+    assert [bool(size) for size in sizes] == [number != 4 for number in range(1, 7)]
+    assert len(bench.simulator.ledger) <= 3 + 2 + 6
+
+
+async def test_the_only_image_cannot_be_asked_about(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With nothing to tell it from an outage, it goes without at last; it is not held for ever."""
+    monkeypatch.setattr(describe_module, "_IDLE", 0.02)
+    monkeypatch.setattr(describe_module, "_LAST_TRY", 4)
+    bench.simulator.set_faults(Fault("gateway", action="DescribeImages"))
+    (job_id,) = await describe(bench, [request()])
+    assert (await job(bench.database, job_id)).size_gib == 0
+    assert len(bench.simulator.ledger) == 4
 
 
 async def test_what_is_described_is_not_described_again(bench: Bench) -> None:

@@ -12,8 +12,8 @@ from orchestrator.lease.owner import instance
 async def live(url: str) -> None:
     """Holds an instance for as long as standard input stays open."""
     database = Database(url, SystemClock())
-    async with instance(database) as name:
-        sys.stdout.write(f"{name}\n")
+    async with instance(database) as me:
+        sys.stdout.write(f"{me.name}\n")
         sys.stdout.flush()
         await anyio.to_thread.run_sync(sys.stdin.read)
     await database.close()

@@ -202,6 +202,14 @@ async def test_the_default_role_is_a_role_too(database: Database) -> None:
     assert await try_claim(database, wanted(permitted=stops.permitted())) is None
 
 
+async def test_an_earlier_attempts_task_stays_with_it(database: Database) -> None:
+    """A new attempt begins without a TaskId, so that its own late answer can name the job's."""
+    job_id = await make_job(database, task_id="7")
+    lease = await claimed(database)
+    assert lease.job_id == job_id
+    assert (await job(database, job_id)).task_id is None
+
+
 async def test_claims_at_once_take_different_jobs(databases: Sequence[Database]) -> None:
     """Four processes' worth of connections share out forty jobs, each to one of them."""
     ids = await make_jobs(databases[0], numbered(40))

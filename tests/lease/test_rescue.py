@@ -5,15 +5,17 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
 import sqlalchemy as sa
 from anyio.abc import Process
 from anyio.streams.text import TextReceiveStream
+from sqlalchemy.exc import DBAPIError
 
 from orchestrator.db import Database
-from orchestrator.lease.owner import forget, instance, is_proven_gone, lock_path
+from orchestrator.lease.owner import Proof, instance, lock_path, proof_of_absence
 from orchestrator.lease.rescue import LOST, SIGNATURE_LIFETIME, rescue
 from orchestrator.model import JobState
 from orchestrator.tables import attempts, events, instances
@@ -51,72 +53,141 @@ async def another_process(database: Database) -> AsyncIterator[tuple[str, Proces
                 process.kill()
 
 
-async def test_an_instance_lives_as_long_as_its_process(sqlite: Database) -> None:
-    """While it lives its lock is held; killed, it is proven gone, and can be forgotten."""
-    async with another_process(sqlite) as (name, process):
-        path = lock_path(sqlite, name)
+async def row_of(database: Database, name: str) -> Any:
+    """An instance as the store knows it."""
+    async with database.read() as connection:
+        query = sa.select(instances).where(instances.c.id == name)
+        return (await connection.execute(query)).one()
+
+
+async def proof(database: Database, name: str) -> Proof | None:
+    """Why an instance counts as gone, if it does."""
+    async with database.write() as connection:
+        return await proof_of_absence(database, connection, await row_of(database, name))
+
+
+async def killed(database: Database, name: str, process: Process) -> None:
+    """Kills a process; returns when a server, too, has seen that it is gone."""
+    process.kill()
+    await process.wait()
+    with anyio.fail_after(10):
+        while await proof(database, name) is None:
+            await anyio.sleep(0.01)
+
+
+async def test_an_instance_lives_as_long_as_its_process(database: Database) -> None:
+    """While it lives its lock is held; killed on this machine, it is dead for certain."""
+    async with another_process(database) as (name, process):
+        assert await proof(database, name) is None
+        await killed(database, name, process)
+    assert await proof(database, name) is Proof.DEAD
+
+
+async def test_the_file_of_an_instance_is_its_users_alone(sqlite: Database) -> None:
+    """Nobody else may open it, and so hold its lock."""
+    async with instance(sqlite) as me:
+        path = lock_path(sqlite, me.name)
         assert path is not None
         assert path.stat().st_mode & 0o777 == 0o600
-        assert not is_proven_gone(sqlite, name)
-        process.kill()
-        await process.wait()
-    assert is_proven_gone(sqlite, name)
-    assert path.exists()
-    forget(sqlite, name)
-    assert not path.exists()
 
 
 async def test_an_instance_that_ends_well_leaves_no_lock(database: Database) -> None:
     """It writes down its end, and nothing of it remains beside the database."""
-    async with instance(database) as name:
-        assert not is_proven_gone(database, name)
-    async with database.read() as connection:
-        (row,) = (await connection.execute(sa.select(instances))).all()
-    assert row.id == name
+    async with instance(database) as me:
+        assert await proof(database, me.name) is None
+    row = await row_of(database, me.name)
     assert row.ended_at >= row.started_at
+    path = lock_path(database, me.name)
+    assert path is None or not path.exists()
+
+
+async def test_an_instance_that_ends_by_an_exception_is_gone(database: Database) -> None:
+    """What it may still hold need not wait for the end of its lease."""
+    with pytest.raises(RuntimeError, match="broken"):
+        async with instance(database) as me:
+            raise RuntimeError("the disk is broken")
+    with anyio.fail_after(10):
+        while await proof(database, me.name) is None:
+            await anyio.sleep(0.01)
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+async def test_a_lost_session_proves_no_death(postgresql: Database, *, elsewhere: bool) -> None:
+    """The server ends it while the process lives: others rescue at once, but behind the fence."""
+    async with instance(postgresql) as me:
+        (job_id,) = await make_jobs(postgresql)
+        lease = await claimed(postgresql, owner=me.name)
+        async with postgresql.write() as connection:
+            if elsewhere:
+                await connection.execute(instances.update().values(host="another", pid=2**22 + 1))
+            await connection.execute(_END_LOCKING_SESSIONS)
+        with anyio.fail_after(10):
+            while not await rescue(postgresql, ME):
+                await anyio.sleep(0.01)
+        kept = await job(postgresql, job_id)
+        assert kept.fenced_until == lease.claimed_at + SIGNATURE_LIFETIME
+        event = (await rows(postgresql, events, job_id))[-1]
+        assert event.details["proof"] == Proof.OUT_OF_TOUCH
+
+
+_END_LOCKING_SESSIONS = sa.text(
+    "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' "
+    "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+)
+
+
+async def test_a_lost_session_is_opened_anew(postgresql: Database) -> None:
+    """A process whose session has ended takes its lock again, and is known to live."""
+    async with instance(postgresql) as me:
+        async with postgresql.write() as connection:
+            await connection.execute(_END_LOCKING_SESSIONS)
+        with pytest.raises(DBAPIError):
+            await me.keep_present()
+        await me.keep_present()
+        assert await proof(postgresql, me.name) is None
+
+
+async def test_a_lock_that_was_never_registered_is_cleared_away(sqlite: Database) -> None:
+    """A process that died before it could register leaves a file that nobody would ask for."""
+    orphan = lock_path(sqlite, "killed-before-it-was-known")
+    assert orphan is not None
+    orphan.touch()
+    async with instance(sqlite) as me:
+        mine = lock_path(sqlite, me.name)
+        assert mine is not None
+        await rescue(sqlite, ME)
+        assert (orphan.exists(), mine.exists()) == (False, True)
+
+
+async def test_what_a_dead_process_held_is_rescued_at_once(database: Database) -> None:
+    """A free lock proves that nothing of it can still leave: there is nothing to wait for."""
+    async with another_process(database) as (name, process):
+        held, other = await make_jobs(database, numbered(2))
+        await claimed(database, owner=name)
+        await claimed(database, owner=name)
+        await killed(database, name, process)
+    assert await rescue(database, ME) == 2
+    for job_id in (held, other):
+        kept = await job(database, job_id)
+        assert (kept.state, kept.reason, kept.fenced_until) == ("unknown", "answer lost", None)
+        assert (kept.owner, kept.code, kept.doubted, kept.spent) == (None, LOST, True, 1)
+        event = (await rows(database, events, job_id))[-1]
+        assert (event.kind, event.actor) == ("rescued", ME)
+        assert event.details == {"owner": name, "proof": "its lock was free"}
+    assert (await row_of(database, name)).ended_at is not None
     path = lock_path(database, name)
     assert path is None or not path.exists()
 
 
-async def test_an_instance_that_ends_by_an_exception_is_gone(sqlite: Database) -> None:
-    """What it may still hold need not wait for the end of its lease."""
-    with pytest.raises(RuntimeError, match="broken"):
-        async with instance(sqlite) as name:
-            raise RuntimeError("the disk is broken")
-    assert is_proven_gone(sqlite, name)
-
-
-async def test_what_a_dead_process_held_is_rescued_at_once(sqlite: Database) -> None:
-    """A free lock proves that nothing of it can still leave: there is nothing to wait for."""
-    async with another_process(sqlite) as (name, process):
-        held, other = await make_jobs(sqlite, numbered(2))
-        await claimed(sqlite, owner=name)
-        await claimed(sqlite, owner=name)
-        process.kill()
-        await process.wait()
-    assert await rescue(sqlite, ME) == 2
-    for job_id in (held, other):
-        kept = await job(sqlite, job_id)
-        assert (kept.state, kept.reason, kept.fenced_until) == ("unknown", "answer lost", None)
-        assert (kept.owner, kept.code, kept.doubted, kept.spent) == (None, LOST, True, 1)
-        event = (await rows(sqlite, events, job_id))[-1]
-        assert (event.kind, event.actor) == ("rescued", ME)
-        assert event.details == {"owner": name, "proof": "its lock was free"}
-    path = lock_path(sqlite, name)
-    assert path is not None
-    assert not path.exists()
-
-
-async def test_a_living_owner_is_left_alone(sqlite: Database) -> None:
+async def test_a_living_owner_is_left_alone(database: Database) -> None:
     """Before its lease has run out, a process that lives keeps its jobs."""
-    async with another_process(sqlite) as (name, _):
-        (job_id,) = await make_jobs(sqlite)
-        await claimed(sqlite, owner=name)
-        assert await rescue(sqlite, ME) == 0
-        assert (await job(sqlite, job_id)).owner == name
-        path = lock_path(sqlite, name)
-        assert path is not None
-        assert path.exists()
+    async with another_process(database) as (name, _):
+        (job_id,) = await make_jobs(database)
+        await claimed(database, owner=name)
+        assert await rescue(database, ME) == 0
+        assert (await job(database, job_id)).owner == name
+        path = lock_path(database, name)
+        assert path is None or path.exists()
 
 
 async def test_an_expired_lease_is_rescued_behind_a_fence(database: Database) -> None:

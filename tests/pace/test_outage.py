@@ -86,3 +86,22 @@ def test_any_answer_lets_everyone_go_on() -> None:
         return await passes(outage, 5, 1)
 
     assert max(in_no_time(work)) < 1.0
+
+
+def test_who_does_not_wait_is_told_who_may_go() -> None:
+    """In an outage one of those who ask is the prober, and the next not before it has reported."""
+
+    async def work() -> None:
+        outage = Outage()
+        assert all(outage.admits() for _ in range(5))
+        outage.lost()
+        assert not outage.admits()
+        await anyio.sleep(1)
+        assert [outage.admits() for _ in range(5)] == [True, False, False, False, False]
+        outage.lost()
+        await anyio.sleep(0.5)
+        assert not outage.admits()
+        outage.answered()
+        assert outage.admits()
+
+    in_no_time(work)

@@ -1,19 +1,18 @@
 """When a refusal begins a stop, and what the stop holds up."""
 
-from datetime import timedelta
-
+import anyio
 import pytest
 
 from orchestrator.cloud.codes import code_for
 from orchestrator.model import Scope, Stop
 from orchestrator.pace.stops import Stops
-from tests.stores import NOON
+
+from .instant import in_no_time
 
 BUCKET_GONE = "InvalidParameterValue.BucketNotFound"
 CLOCK = "AuthFailure.SignatureExpire"
 TOKEN = "AuthFailure.TokenFailure"
 DENIED = "AuthFailure.UnauthorizedOperation"
-SECOND = timedelta(seconds=1)
 
 
 def stop(name: str, value: str = "x", message: str = "no") -> Stop:
@@ -25,13 +24,13 @@ def stop(name: str, value: str = "x", message: str = "no") -> Stop:
 def hear(
     stops: Stops, name: str, *, claimed: float, heard: float, job: int = 1, **fields: str
 ) -> bool:
-    return stops.hear(
-        stop(name, **fields),
-        code_for(name),
-        job_id=job,
-        claimed_at=NOON + claimed * SECOND,
-        now=NOON + heard * SECOND,
-    )
+    """Whether a refusal begins a stop, claimed and heard so many seconds after some moment."""
+
+    async def then() -> bool:
+        await anyio.sleep_until(heard)
+        return stops.hear(stop(name, **fields), code_for(name), job_id=job, asked_at=claimed)
+
+    return in_no_time(then)
 
 
 def test_a_plain_refusal_stops_at_once() -> None:

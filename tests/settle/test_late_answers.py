@@ -19,6 +19,7 @@ from tests.stores import (
     last_attempt,
     let_pass,
     make_jobs,
+    now,
     refusal,
     rows,
     settle,
@@ -75,13 +76,24 @@ async def test_a_late_acceptance_stops_the_next_sending(database: Database) -> N
     assert (kept.state, kept.task_id) == (JobState.ACCEPTED, str(TASK))
 
 
+async def test_a_late_acceptance_revives_a_job_that_was_given_up(database: Database) -> None:
+    """Failed because its requests seemed lost, it is accepted when a TaskId comes after all."""
+    lease = await taken_over(database)
+    await change(database, lease.job_id, state=JobState.FAILED, code="Client.AnswerLost")
+    await settle(database, lease, acceptance(TASK))
+    kept = await job(database, lease.job_id)
+    assert (kept.state, kept.task_id, kept.code) == ("accepted", str(TASK), None)
+    assert kept.finished_at is None
+
+
 @pytest.mark.parametrize("state", [JobState.ACCEPTED, JobState.VERIFIED, JobState.FAILED])
 async def test_a_late_acceptance_names_the_task_of_what_was_found(
     database: Database, state: JobState
 ) -> None:
-    """A job that evidence, or its lack, has brought further gets its TaskId and stays there."""
+    """A job that what lay in the bucket has brought further gets its TaskId and stays there."""
     lease = await taken_over(database)
-    await change(database, lease.job_id, state=state)
+    found_at = await now(database)
+    await change(database, lease.job_id, state=state, accepted_at=found_at)
     await settle(database, lease, acceptance(TASK))
     kept = await job(database, lease.job_id)
     assert (kept.state, kept.task_id, kept.request_id) == (state, str(TASK), "request-1")

@@ -2,9 +2,9 @@
 
 import pytest
 
-from orchestrator.model import JobState
+from orchestrator.model import ImageFormat, JobState
 from orchestrator.settle.objects import Watched, WatchedKey
-from tests.stores import BUCKET, REGION
+from tests.stores import BUCKET, PROFILE, REGION
 
 NAMED = WatchedKey("named", expected=False, cos_path="/named")
 BOTH = WatchedKey("both", expected=True, cos_path="/both")
@@ -16,17 +16,21 @@ def job(keys: tuple[WatchedKey, ...], *, images: int, adopted: bool) -> Watched:
         job_id=1,
         attempt=1,
         state=JobState.ACCEPTED,
+        profile=PROFILE,
         region=REGION,
         bucket=BUCKET,
         object_prefix="tag",
         exact_names=False,
-        images=images,
+        is_part=False,
+        format=ImageFormat.RAW,
+        image_ids=tuple(f"img-{number}" for number in range(images)),
+        size_gib=0,
         adopted=adopted,
         spent=1,
         sent_at=None,
         clean_since=None,
         fenced_until=None,
-        deadline_at=None,
+        accepted_at=None,
         keys=keys,
     )
 

@@ -7,7 +7,6 @@ import pytest
 from orchestrator.errors import CloudRefusal
 from orchestrator.model import JobState
 from orchestrator.settle.resolve import ResolvePolicy, resolve
-from orchestrator.settle.verify import verify
 from orchestrator.tables import events, objects
 from tests.bench import Bench, evidence
 from tests.stores import (
@@ -77,6 +76,17 @@ async def test_uploads_are_looked_for_before_objects(bench: Bench) -> None:
     assert bench.looks() == LOOKS
 
 
+async def test_a_part_is_adopted_by_its_own_images_alone(bench: Bench) -> None:
+    """Under the names of the whole lie the images that came; they say nothing of the missing."""
+    whole, part = await unknown(bench), await unknown(bench)
+    prefix = (await job(bench.database, whole)).object_prefix
+    await bench.export_unseen(whole)
+    await change(bench.database, part, object_prefix=prefix)
+    assert await looked(bench, part) is JobState.UNKNOWN
+    await bench.export_unseen(part)
+    assert await looked(bench, part) is JobState.ACCEPTED
+
+
 async def test_another_jobs_objects_adopt_nobody(bench: Bench) -> None:
     """Only what lies under the job's own tag is its own, be it the same image."""
     other = await unknown(bench)
@@ -98,8 +108,7 @@ async def test_an_adopted_job_is_verified_by_what_was_expected_alone(
     await bench.export_unseen(job_id)
     bench.end_exports()
     await looked(bench, job_id)
-    watched = await bench.watched(job_id)
-    assert await verify(bench.database, bench.cos, watched, ME) is JobState.ACCEPTED
+    assert await bench.verify(await bench.watched(job_id)) is JobState.ACCEPTED
 
 
 async def test_an_adopted_job_is_verified_when_all_expected_is_there(bench: Bench) -> None:
@@ -110,8 +119,7 @@ async def test_an_adopted_job_is_verified_when_all_expected_is_there(bench: Benc
     await expect(bench.database, job_id, *keys)
     bench.end_exports()
     await looked(bench, job_id)
-    watched = await bench.watched(job_id)
-    assert await verify(bench.database, bench.cos, watched, ME) is JobState.VERIFIED
+    assert await bench.verify(await bench.watched(job_id)) is JobState.VERIFIED
 
 
 async def test_clean_looks_over_the_grace_time_send_it_again(bench: Bench) -> None:
@@ -145,11 +153,11 @@ async def test_a_listing_that_failed_is_no_look(bench: Bench, action: str) -> No
 
 
 async def test_a_request_that_may_still_leave_fences_the_next(bench: Bench) -> None:
-    """However many clean looks: not before the sleeper's signature has expired."""
+    """However many clean looks: the time of grace begins when its signature has expired."""
     fence = await now(bench.database) + timedelta(seconds=330)
     job_id = await unknown(bench, fenced_until=fence)
     await looked(bench, job_id)
-    await let_pass(bench.database, seconds=320)
+    await let_pass(bench.database, seconds=330 + 110)
     assert await looked(bench, job_id) is JobState.UNKNOWN
     await let_pass(bench.database, seconds=11)
     assert await looked(bench, job_id) is JobState.QUEUED

@@ -1,0 +1,137 @@
+"""Temporary keys: those that STS lends to who assumes a role, and those of the instance's role."""
+
+import json
+import re
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from orchestrator.simulator import parameters, tc3
+from orchestrator.simulator.cloud import Call, Cloud
+from orchestrator.simulator.ledger import Entry
+from orchestrator.simulator.messages import ApiError
+from orchestrator.simulator.options import Key
+from orchestrator.simulator.protocol import Request, Response
+
+METADATA = "/latest/meta-data/"
+_INSTANCE_ROLE = f"{METADATA}cam/security-credentials/"
+_VERSION = "2018-08-13"
+_ARN = re.compile(
+    r"qcs::cam::uin/\d+:"
+    r"role(/(tencentcloudServiceRole/)?\d+|(/tencentcloudServiceRole)?Name/[\w+=,.@-]+)"
+)
+"""By number or by name (source: the vendor's page of AssumeRole)."""
+_SESSION_NAME = re.compile(r"[\w+=,.@-]{2,128}")
+_LONGEST = 43_200
+_PARAMETERS: Mapping[str, parameters.Check] = {
+    "RoleArn": parameters.is_text,
+    "RoleSessionName": parameters.is_text,
+    "DurationSeconds": parameters.is_number,
+    "Policy": parameters.is_text,
+}
+"""Some of what AssumeRole takes (source: the vendor's own client)."""
+
+
+def is_meant(request: Request) -> bool:
+    """Whether a request is for STS, or for the service that tells an instance of itself."""
+    return (
+        request.headers.get("x-tc-action") == "AssumeRole"
+        or request.headers.get("x-tc-version") == _VERSION
+        or request.path.startswith(METADATA)
+    )
+
+
+def identify(request: Request, connection: int) -> Call:
+    """What a request wants, as far as it can be read without judging it."""
+    if request.path.startswith(METADATA):
+        return Call(request, Entry("metadata", "GetRoleCredentials", connection), {})
+    entry = Entry("sts", request.headers.get("x-tc-action", ""), connection)
+    try:
+        return Call(request, entry, parameters.read(request))
+    except ApiError as error:
+        return Call(request, entry, {}, error)
+
+
+def answer(cloud: Cloud, call: Call) -> Response:
+    """Answers one request."""
+    if call.entry.service == "metadata":
+        return _metadata(cloud, call)
+    call.entry.request_id = cloud.request_id()
+    try:
+        result = _assume_role(cloud, call)
+    except ApiError as error:
+        call.entry.code = error.code
+        result = {"Error": {"Code": error.code, "Message": error.message}}
+    return _json({"Response": {**result, "RequestId": call.entry.request_id}})
+
+
+def _assume_role(cloud: Cloud, call: Call) -> Mapping[str, Any]:
+    key = tc3.verify(call.request, cloud.keys, cloud.now(), service="sts")
+    call.entry.account = key.account
+    if call.entry.action != "AssumeRole":
+        raise ApiError("InvalidAction")
+    if call.request.headers.get("x-tc-version") != _VERSION:
+        raise ApiError("NoSuchVersion")
+    if call.problem is not None:
+        raise call.problem
+    parameters.check(call.parameters, _PARAMETERS)
+    seconds = _checked(call.parameters, cloud.settings.absent_roles)
+    if (refusal := cloud.refusal(call.entry)) is not None:
+        raise ApiError(refusal.code)
+    lent = cloud.lend(key.account, seconds)
+    return {
+        "Credentials": {
+            "Token": lent.token,
+            "TmpSecretId": lent.secret_id,
+            "TmpSecretKey": lent.secret_key,
+        },
+        **_expiry(lent),
+    }
+
+
+def _checked(given: parameters.Parameters, absent: Collection[str]) -> float:
+    """For how long keys are asked for, in seconds."""
+    for name in ("RoleArn", "RoleSessionName"):
+        if name not in given:
+            raise ApiError("MissingParameter", f"The request lacks the parameter `{name}`.")
+    if not _ARN.fullmatch(given["RoleArn"]):
+        raise ApiError("InvalidParameter.ParamError", "The role's description is malformed.")
+    if given["RoleArn"].rpartition("/")[2] in absent:
+        raise ApiError("ResourceNotFound.RoleNotFound", "The role does not exist.")
+    if not _SESSION_NAME.fullmatch(given["RoleSessionName"]):
+        raise ApiError("InvalidParameter.ParamError", "The session's name is malformed.")
+    seconds: int = given.get("DurationSeconds", 7200)
+    if seconds > _LONGEST:
+        raise ApiError("InvalidParameter.OverTimeError", "Keys are lent for 12 hours at most.")
+    return seconds
+
+
+def _metadata(cloud: Cloud, call: Call) -> Response:
+    """The name of the instance's role, or its keys; 404 where it has none."""
+    role = cloud.settings.instance_role
+    name = call.request.path.removeprefix(_INSTANCE_ROLE)
+    if not role or name not in {"", role}:
+        return Response(404, b"Not Found", (("Content-Type", "text/html"),))
+    if not name:
+        return Response(200, role.encode(), (("Content-Type", "text/plain"),))
+    lent = cloud.lend("100000000001", 7200)
+    call.entry.account = lent.account
+    return _json(
+        {
+            "TmpSecretId": lent.secret_id,
+            "TmpSecretKey": lent.secret_key,
+            "Token": lent.token,
+            "Code": "Success",
+            **_expiry(lent),
+        }
+    )
+
+
+def _expiry(lent: Key) -> Mapping[str, Any]:
+    until = int(lent.expires_at or 0)
+    moment = datetime.fromtimestamp(until, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {"ExpiredTime": until, "Expiration": moment}
+
+
+def _json(value: object) -> Response:
+    return Response(200, json.dumps(value).encode(), (("Content-Type", "application/json"),))

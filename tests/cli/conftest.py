@@ -1,0 +1,21 @@
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator.simulator import Duration, Settings, Simulator, SimulatorOptions
+from tests.command import Shell
+
+
+@pytest.fixture
+async def cloud(anyio_backend: str) -> AsyncIterator[Simulator]:
+    """A cloud in which an export takes a moment."""
+    settings = Settings(cap=None, duration=Duration(seconds=0.2), queue_delay=0.01)
+    async with Simulator(SimulatorOptions(settings=settings)) as running:
+        yield running
+
+
+@pytest.fixture
+def shell(cloud: Simulator, tmp_path: Path) -> Shell:
+    """A shell set up for that cloud."""
+    return Shell.towards(cloud, tmp_path)

@@ -1,0 +1,127 @@
+"""The crash harness: a thousand kills and more; its figures come from the cloud's ledger."""
+
+import argparse
+import itertools
+import json
+import random
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+
+import anyio
+
+from orchestrator.clock import iso
+from orchestrator.model import JobState
+from tests.crash.life import Death
+from tests.crash.night import KINDS, Kill, Night, kills_of, spend
+from tests.crash.processes import zygote
+from tests.crash.shift import restarts, side_by_side
+from tests.crash.sleeper import nap
+from tests.crash.tally import Tally
+from tests.servers import find_server, fresh_database, text_of
+
+_AT_ONCE = 2
+_MOST_COMMITS = 150
+"""Commits of one night that nobody disturbs, about: three for each of its forty exports."""
+
+
+def main() -> None:
+    """Reads the command line, kills, reports; ends with 1 where the promise was broken."""
+    parser = argparse.ArgumentParser(prog="python -m tests.crash", description=__doc__)
+    parser.add_argument("--nights", type=int, default=400, help="of 40 images and 3 kills each")
+    parser.add_argument("--restarts", type=int, default=40, help="of the command line")
+    parser.add_argument("--side-by-side", type=float, default=120.0, metavar="SECONDS")
+    parser.add_argument("--postgresql", type=int, default=20, metavar="NIGHTS")
+    parser.add_argument("--nap", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
+    options = parser.parse_args()
+    total = anyio.run(campaign, options)
+    sys.exit(0 if total.holds else 1)
+
+
+async def campaign(options: argparse.Namespace) -> Tally:
+    """All parts, each with its figures, and all of them together."""
+    _say(f"seed {options.seed}: {options.nights} nights, then restarts, then four processes.")
+    chance = random.Random(options.seed)
+    total = Tally()
+    async with anyio.create_task_group() as tasks:
+        # it waits for minutes, and takes nothing from the others
+        if options.nap:
+            tasks.start_soon(_sleep_for_real, total)
+        _take_in(total, "nights", await _nights(options.nights, chance))
+        _take_in(total, "nights on PostgreSQL", await _on_a_server(options.postgresql, chance))
+        _take_in(total, "restarts", await restarts(options.restarts))
+        four = await side_by_side(options.side_by_side, chance)
+        _take_in(total, "four processes on one file", four)
+    _say("all together:", total)
+    _say(json.dumps(total.figures()))
+    return total
+
+
+def _take_in(total: Tally, name: str, tally: Tally) -> None:
+    _say(f"{name}:", tally)
+    total.add(tally)
+
+
+async def _sleep_for_real(total: Tally) -> None:
+    """A process stopped beyond its lease and its signature, while another drains the store."""
+    night = await nap(lease_spare=None, fence=None, woken_by=JobState.VERIFIED)
+    _take_in(total, "a sleeper", night.tally)
+    _say(f"  the vendor refused its late request: {night.codes}")
+    for event in night.story.events:
+        _say(f"  {iso(event['at'])} {event['kind']} {event['attempt'] or ''} {event['details']}")
+
+
+async def _nights(number: int, chance: random.Random) -> Tally:
+    """So many nights, some at a time; a kill at each commit in turn, and two of other kinds."""
+    nights = _plans(number, chance)
+    total, done = Tally(), itertools.count(1)
+
+    async def watchman() -> None:
+        async with zygote() as mother:
+            for night in nights:
+                tally = await spend(night, mother)
+                total.add(tally)
+                if not tally.holds:
+                    _say(f"broken by {night}:", tally)
+                if (count := next(done)) % 50 == 0:
+                    _say(f"{count} nights, {total.kills.total()} kills")
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(_AT_ONCE):
+            tasks.start_soon(watchman)
+    return total
+
+
+async def _on_a_server(number: int, chance: random.Random) -> Tally:
+    """Nights on PostgreSQL, where a server can be reached."""
+    total, server = Tally(), find_server()
+    if server is None:
+        _say("no PostgreSQL server: those nights are left out")
+        return total
+    async with zygote() as mother:
+        for night in _plans(number, chance):
+            with fresh_database(server) as url:
+                tally = await spend(replace(night, settings={"database_url": text_of(url)}), mother)
+            total.add(tally)
+            if not tally.holds:
+                _say(f"broken by {night}:", tally)
+    return total
+
+
+def _plans(number: int, chance: random.Random) -> Iterator[Night]:
+    kinds = itertools.cycle(KINDS)
+    for index in range(number):
+        commit = Kill("every commit in turn", Death(1 + index % _MOST_COMMITS))
+        others = [kills_of(next(kinds), chance) for _ in range(2)]
+        yield Night([commit, *others], capped=bool(index & 1), losing=bool(index & 2))
+
+
+def _say(text: str, tally: Tally | None = None) -> None:
+    print(text, flush=True)  # noqa: T201 - the figures are what this is run for
+    for name, figure in (tally.figures() if tally else {}).items():
+        print(f"  {name:<30} {figure}", flush=True)  # noqa: T201 - as above
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""One night: a batch of images, and processes that drain it and are killed, one after another."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import anyio
+
+from orchestrator.simulator import Duration, Fault, Settings, Simulator, SimulatorOptions
+from tests.crash.life import CLAIM, FINDING, RECORD, Death, Life
+from tests.crash.processes import Child, Zygote
+from tests.crash.tally import Tally, count, secrets_in
+from tests.flow.scene import images, jobs_of, orchestrator_at, orders
+
+_LOST = (
+    Fault("reset", action="ExportImages", after=True, chance=0.1),
+    Fault("reset", action="ExportImages", chance=0.05),
+)
+_SLOW = Fault("latency", action="ExportImages", seconds=0.02, jitter=0.02)
+_QUICK = Settings(limits={}, cap=None, duration=Duration(seconds=0.1), queue_delay=0.01)
+"""Uploads begin long before the second of clean looks after which a lost request is sent again."""
+
+
+@dataclass(frozen=True)
+class Kill:
+    """When a process is killed: by itself at a moment of its store, or from outside.
+
+    Args:
+        kind: as the report names it.
+        after: ExportImages requests that arrive before it is killed from outside, each kill with
+            requests in the air; 0 where it dies by itself.
+    """
+
+    kind: str
+    death: Death | None = None
+    after: int = 0
+
+
+@dataclass(frozen=True)
+class Night:
+    """What a night is made of.
+
+    Args:
+        kills: one for each life but the last.
+        capped: the cloud runs so few exports at once that most requests are refused.
+        losing: the cloud loses answers, and requests.
+    """
+
+    kills: Sequence[Kill]
+    exports: int = 40
+    capped: bool = False
+    losing: bool = False
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def cloud(self) -> Settings:
+        """The cloud of this night."""
+        faults = (*_LOST, _SLOW) if self.losing else (_SLOW,)
+        return replace(_QUICK, cap=8 if self.capped else None, faults=faults)
+
+
+def kills_of(kind: str, chance: random.Random) -> Kill:
+    """A kill of this kind, at a moment drawn by chance."""
+    number = chance.randint(1, 8)
+    match kind:
+        case "claim":
+            return Kill(kind, Death(number, "commit", CLAIM))
+        case "record":
+            return Kill(kind, Death(number, "commit", RECORD))
+        case "finding":
+            return Kill(kind, Death(number, "commit", FINDING))
+        case "answer in hand":
+            return Kill(kind, Death(number, "statement", RECORD))
+        case _:
+            return Kill("in flight", after=number)
+
+
+KINDS = ("in flight", "answer in hand", "claim", "record", "in flight", "finding")
+
+
+async def spend(night: Night, zygote: Zygote) -> Tally:
+    """Lives through one night; its figures, from the ledger."""
+    batch = images(night.exports)
+    with TemporaryDirectory(prefix="night-") as name:
+        folder = Path(name)
+        async with Simulator(SimulatorOptions(settings=night.cloud)) as cloud:
+            async with orchestrator_at(cloud.url, folder, **night.settings) as orchestrator:
+                await orchestrator.enqueue(orders(batch))
+            life = Life(cloud.url, folder, night.settings)
+            died = [await _killed(kill, life, cloud, zygote) for kill in night.kills]
+            async with zygote.child(life) as last:
+                with anyio.fail_after(120):
+                    assert await last.ended() == 0, (folder / "children.log").read_text()
+            async with orchestrator_at(cloud.url, folder, **night.settings) as orchestrator:
+                found = await jobs_of(orchestrator)
+            tally = count(batch, cloud.ledger, found)
+        tally.kills.update(kill.kind for kill, dead in zip(night.kills, died, strict=True) if dead)
+        tally.secrets = secrets_in(folder)
+    return tally
+
+
+async def _killed(kill: Kill, life: Life, cloud: Simulator, zygote: Zygote) -> bool:
+    """Whether the process lived long enough to be killed."""
+    async with zygote.child(replace(life, death=kill.death)) as child:
+        if kill.after:
+            await until_asked(cloud, child, kill.after)
+            child.kill()
+        with anyio.fail_after(120):
+            return await child.ended() < 0
+
+
+async def until_asked(cloud: Simulator, child: Child, requests: int) -> None:
+    """Returns when so many ExportImages more have arrived, or the child has ended by itself."""
+    goal = asked(cloud) + requests
+    async with anyio.create_task_group() as tasks:
+
+        async def see_the_end() -> None:
+            await child.ended()
+            tasks.cancel_scope.cancel()
+
+        tasks.start_soon(see_the_end)
+        with anyio.fail_after(120):
+            while asked(cloud) < goal:
+                await anyio.sleep(0.002)
+        tasks.cancel_scope.cancel()
+
+
+def asked(cloud: Simulator) -> int:
+    """How many ExportImages have arrived."""
+    return sum(entry.action == "ExportImages" for entry in cloud.ledger)

@@ -1,0 +1,53 @@
+"""Whose fault a lost answer is: the job's own, or that of an endpoint in trouble."""
+
+import httpx
+
+from orchestrator.cloud.faults import code_for_exception
+from orchestrator.model import Outcome
+from orchestrator.pace.rate import Pacer
+from orchestrator.pace.traffic import EXPORT, Traffic
+from tests.bench import KEYS
+from tests.cloud.scripted import HeldKeys
+from tests.stores import PROFILE
+
+from .instant import in_no_time
+
+HOST = "cvm.example"
+LOST = Outcome(code_for_exception(httpx.ReadError("cut")), "cut")
+
+
+def after(doubts: int) -> tuple[Traffic, list[str]]:
+    """What so many lost answers in a row have taught, and what the user has heard."""
+    said: list[str] = []
+    traffic = Traffic(PROFILE, Pacer(0), HeldKeys(KEYS), said.append)
+
+    async def learn() -> None:
+        for _ in range(doubts):
+            await traffic.heard(EXPORT, HOST, LOST, places={}, asked_at=0.0, credential=KEYS)
+
+    in_no_time(learn)
+    return traffic, said
+
+
+def test_a_few_lost_answers_are_the_jobs_own() -> None:
+    """Four in a row are counted, each against its job, and nobody is troubled."""
+    traffic, said = after(4)
+    assert not traffic.excuses(HOST, 0)
+    assert said == []
+
+
+def test_an_endpoint_in_trouble_excuses_the_jobs() -> None:
+    """From the fifth in a row until the next answer a lost one costs its job nothing."""
+    traffic, said = after(5)
+    assert traffic.excuses(HOST, 0)
+    assert not traffic.excuses("other.example", 0)
+    traffic.answered(HOST)
+    assert not traffic.excuses(HOST, 0)
+    assert [HOST in sentence for sentence in said] == [True, True]
+
+
+def test_no_job_is_excused_for_ever() -> None:
+    """It may be what is in trouble itself: after ten in a row the next one counts."""
+    traffic, _ = after(5)
+    assert traffic.excuses(HOST, 9)
+    assert not traffic.excuses(HOST, 10)

@@ -1,0 +1,44 @@
+"""The long form of the properties: other histories each time, and longer ones."""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import anyio
+from hypothesis import settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from orchestrator.clock import SystemClock
+from orchestrator.db import Database, Schema
+
+from .test_machine import SHORT, on_files
+
+
+def main() -> None:
+    """Reads the command line and runs; a history that breaks the promise is printed, reduced."""
+    parser = argparse.ArgumentParser(prog="python -m tests.properties", description=__doc__)
+    parser.add_argument("--histories", type=int, default=3000)
+    parser.add_argument("--steps", type=int, default=60, help="at most, of each")
+    options = parser.parse_args()
+    long = settings(
+        SHORT,
+        max_examples=options.histories,
+        stateful_step_count=options.steps,
+        derandomize=False,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        template = Path(folder) / "template.db"
+        anyio.run(_make_tables, f"sqlite+aiosqlite:///{template}")
+        run_state_machine_as_test(on_files(template, Path(folder)), settings=long)
+    print(f"{options.histories} histories: none broke the promise.")  # noqa: T201 - its result
+
+
+async def _make_tables(url: str) -> None:
+    database = Database(url, SystemClock())
+    await Schema(database).require(create=True)
+    await database.checkpoint()
+    await database.close()
+
+
+if __name__ == "__main__":
+    main()

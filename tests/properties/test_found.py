@@ -1,0 +1,70 @@
+"""Histories that once broke the promise, each as short as it can be told."""
+
+from datetime import timedelta
+
+import pytest
+
+from orchestrator.lease.rescue import rescue
+from orchestrator.model import NOT_SENT, JobState
+from orchestrator.settle.clear import clear_to_send
+from orchestrator.settle.resolve import ResolvePolicy, resolve
+from tests.bench import Bench, sight
+from tests.stores import (
+    DEADLINE,
+    LASTS,
+    change,
+    claimed,
+    job,
+    last_attempt,
+    let_pass,
+    make_jobs,
+)
+
+pytestmark = pytest.mark.anyio
+
+POLICY = ResolvePolicy(timedelta(seconds=120), 5, DEADLINE)
+
+
+async def test_what_a_sleeper_sends_last_has_its_time_to_be_seen(bench: Bench) -> None:
+    """Sent as its signature expires, an export that shows two minutes later is not doubled."""
+    (job_id,) = await make_jobs(bench.database)
+    await claimed(bench.database, owner="sleeper")
+    await let_pass(bench.database, seconds=LASTS.total_seconds() + 1)
+    assert await rescue(bench.database, "rescuer") == 1
+    for seconds in (0, 290, 100):
+        await let_pass(bench.database, seconds=seconds)
+        seen = await bench.watched(job_id)
+        state = await resolve(bench.database, bench.cos, seen, POLICY, "rescuer")
+        assert state is JobState.UNKNOWN
+    # it left 299 s after it was signed
+    await bench.export_unseen(job_id)
+    seen = await bench.watched(job_id)
+    state = await resolve(bench.database, bench.cos, seen, POLICY, "rescuer")
+    assert state is JobState.ACCEPTED
+
+
+@pytest.mark.parametrize("become", [JobState.ACCEPTED, JobState.VERIFIED])
+async def test_a_lease_that_was_lost_adopts_nothing(bench: Bench, become: JobState) -> None:
+    """A sleeper wakes before its look, when others have found its job's export long ago."""
+    (job_id,) = await make_jobs(bench.database)
+    await change(bench.database, job_id, doubted=True)
+    lease = await claimed(bench.database, owner="sleeper")
+    await let_pass(bench.database, seconds=LASTS.total_seconds() + 1)
+    await rescue(bench.database, "rescuer")
+    await bench.export_unseen(job_id)
+    await change(bench.database, job_id, state=become)
+    before = await job(bench.database, job_id)
+    assert not await clear_to_send(bench.database, bench.cos, sight(), lease, POLICY)
+    assert await job(bench.database, job_id) == before
+    assert (await last_attempt(bench.database, job_id)).code == NOT_SENT
+
+
+async def test_a_lease_that_was_lost_sends_nothing(bench: Bench) -> None:
+    """Where its job is unknown by now, a look that finds nothing clears nothing."""
+    (job_id,) = await make_jobs(bench.database)
+    await change(bench.database, job_id, doubted=True)
+    lease = await claimed(bench.database, owner="sleeper")
+    await let_pass(bench.database, seconds=LASTS.total_seconds() + 1)
+    await rescue(bench.database, "rescuer")
+    assert not await clear_to_send(bench.database, bench.cos, sight(), lease, POLICY)
+    assert (await job(bench.database, job_id)).state == JobState.UNKNOWN

@@ -1,0 +1,105 @@
+"""How long an accepted export may take, after what the others took."""
+
+from datetime import timedelta
+
+import pytest
+
+from orchestrator.db import Database
+from orchestrator.model import JobState
+from orchestrator.settle.deadline import Deadlines, Ended, time_allowed
+from orchestrator.settle.objects import Watched, watched
+from tests.stores import let_pass, make_ended, make_job, now
+
+pytestmark = pytest.mark.anyio
+
+DAY = timedelta(days=1)
+
+
+def ended(*seconds: float, size_gib: int = 0) -> list[Ended]:
+    return [Ended(timedelta(seconds=one), size_gib) for one in seconds]
+
+
+async def exporting(database: Database, *, size_gib: int = 50) -> Watched:
+    """A job accepted just now."""
+    moment = await now(database)
+    job_id = await make_job(
+        database, JobState.ACCEPTED, accepted_at=moment, size_gib=size_gib, task_id="1"
+    )
+    async with database.read() as connection:
+        return await watched(connection, job_id)
+
+
+def test_without_an_example_nothing_is_too_long() -> None:
+    """Where no export has ended, or none whose size compares, nobody knows."""
+    assert time_allowed([], 50) is None
+    assert time_allowed(ended(100, size_gib=0), 50) is None
+    assert time_allowed(ended(100, size_gib=50), 0) is None
+
+
+def test_the_slowest_counts_and_many_examples_allow_less() -> None:
+    """Ten times the slowest and a little; with a single example far more than that."""
+    alone, many = time_allowed(ended(100), 0), time_allowed(ended(*[10] * 99, 100), 0)
+    assert (alone, many) == (timedelta(seconds=11_000), timedelta(seconds=1_100))
+
+
+def test_a_larger_image_may_take_longer_and_a_smaller_one_no_less() -> None:
+    """Size scales the time up alone: the vendor's queue is as long for a small image."""
+    seen = ended(*[100] * 10, size_gib=50)
+    small, same, large = (time_allowed(seen, size) for size in (5, 50, 500))
+    assert small == same == timedelta(seconds=2_000)
+    assert large == timedelta(seconds=20_000)
+
+
+def test_quick_exports_do_not_make_it_hasty() -> None:
+    """However fast the others were, a minute is always allowed."""
+    assert time_allowed(ended(*[0.01] * 200), 0) == timedelta(minutes=1)
+
+
+@pytest.mark.parametrize("seconds", [0, 3_599])
+async def test_before_anything_is_known_the_setting_holds(
+    database: Database, seconds: float
+) -> None:
+    """Until the first export has ended, an export may take as long as the setting says."""
+    job = await exporting(database)
+    deadlines = Deadlines(database, timedelta(hours=1))
+    await let_pass(database, seconds=seconds)
+    assert not await deadlines.have_passed(job)
+
+
+async def test_what_others_took_is_learned_from_the_store(database: Database) -> None:
+    """Verified exports of the same region set the time, from the next look on."""
+    for _ in range(10):
+        await make_ended(database, took=100)
+    job = await exporting(database)
+    await let_pass(database, seconds=1_990)
+    assert not await Deadlines(database, DAY).have_passed(await again(database, job))
+    await let_pass(database, seconds=20)
+    assert await Deadlines(database, DAY).have_passed(await again(database, job))
+
+
+async def test_an_open_upload_doubles_the_time_but_not_the_setting(database: Database) -> None:
+    """What is being written gets twice as long as learned, and never more than the setting."""
+    for _ in range(10):
+        await make_ended(database, took=100)
+    job = await exporting(database)
+    await let_pass(database, seconds=2_010)
+    job = await again(database, job)
+    assert not await Deadlines(database, DAY).have_passed(job, being_written=True)
+    assert await Deadlines(database, timedelta(seconds=1_500)).have_passed(job, being_written=True)
+
+
+@pytest.mark.parametrize("columns", [{"task_id": None}, {"region": "ap-jakarta"}, {"profile": "b"}])
+async def test_examples_that_tell_nothing_are_left_out(
+    database: Database, columns: dict[str, object]
+) -> None:
+    """An adopted export began nobody knows when; another region or account has its own pace."""
+    await make_ended(database, took=1, **columns)
+    job = await exporting(database)
+    await let_pass(database, hours=20)
+    assert not await Deadlines(database, DAY).have_passed(await again(database, job))
+
+
+async def again(database: Database, job: Watched) -> Watched:
+    """The job as the store has it by now."""
+    async with database.read() as connection:
+        return await watched(connection, job.job_id)

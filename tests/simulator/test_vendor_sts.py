@@ -1,0 +1,161 @@
+"""Temporary keys as the vendor's own clients fetch and use them."""
+
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Any
+
+import httpx
+import pytest
+from qcloud_cos import CosServiceError
+from tencentcloud.common import credential
+from tencentcloud.common.exception import TencentCloudSDKException
+from tencentcloud.common.profile.http_profile import HttpProfile
+from tencentcloud.cvm.v20170312 import models
+
+from orchestrator.simulator import DEFAULT_KEY, Key, Settings, Simulator, SimulatorOptions
+
+from .callers import BUCKET, call, code, cos, in_thread, sync_cvm
+
+pytestmark = pytest.mark.anyio
+
+ARN = "qcs::cam::uin/100000000001:roleName/exporter"
+ROLES = "/latest/meta-data/cam/security-credentials/"
+
+
+@pytest.fixture(autouse=True)
+def _plain_http(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The vendor's client of STS knows no setting for a scheme, and its reader none for a proxy."""
+    monkeypatch.setattr(credential, "HttpProfile", partial(HttpProfile, protocol="http"))
+    for name in ("http_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.fixture
+async def simulator() -> AsyncIterator[Simulator]:
+    """A cloud in which this machine is an instance with a role."""
+    settings = Settings(instance_role="exporter", limits={})
+    async with Simulator(SimulatorOptions(settings=settings)) as running:
+        yield running
+
+
+def sts(simulator: Simulator, key: Key = DEFAULT_KEY, arn: str = ARN, **more: Any) -> Any:
+    """The vendor's client that assumes a role."""
+    endpoint = f"127.0.0.1:{simulator.port}"
+    return credential.STSAssumeRoleCredential(
+        key.secret_id, key.secret_key, arn, "night", endpoint=endpoint, **more
+    )
+
+
+async def taken(source: Any) -> Key:
+    """The keys that one of the vendor's sources gives, as the simulator's callers take them."""
+    secret_id, secret_key, token = await in_thread(source.get_credential_info)
+    return Key(secret_id, secret_key, token=token)
+
+
+async def test_an_assumed_role_opens_both_services(simulator: Simulator) -> None:
+    """What the vendor's client of STS was lent signs for CVM and for COS, token and all."""
+    key = await taken(sts(simulator))
+    described = await in_thread(sync_cvm(simulator, key).DescribeImages, _one_image())
+    assert described.ImageSet[0].ImageId == "img-00000001"
+    assert await in_thread(cos(simulator, key).list_objects, Bucket=BUCKET)
+    assert simulator.lent[-1] == Key(
+        key.secret_id,
+        key.secret_key,
+        DEFAULT_KEY.account,
+        key.token,
+        simulator.lent[-1].expires_at,
+    )
+
+
+async def test_the_role_of_the_instance_opens_both_services(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the vendor's reader of the metadata service got signs for CVM and for COS."""
+    reader = credential.CVMRoleCredential
+    monkeypatch.setattr(reader, "_role_endpoint", simulator.url + ROLES)
+    key = await taken(reader())
+    assert key.token
+    await in_thread(sync_cvm(simulator, key).DescribeImages, _one_image())
+    await in_thread(cos(simulator, key).list_objects, Bucket=BUCKET)
+
+
+async def test_an_instance_without_a_role(simulator: Simulator, http: httpx.AsyncClient) -> None:
+    """Where none is bound, or another is asked for, there is nothing."""
+    assert (await http.get(f"{simulator.url}{ROLES}other")).status_code == 404
+    simulator.change(instance_role="")
+    assert (await http.get(f"{simulator.url}{ROLES}")).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("how", "refusal"),
+    [
+        ({"arn": "qcs::cam::uin/1:role/tencentcloudServiceRoleName/CVM_QCSRole"}, None),
+        ({"arn": "qcs::cam::uin/1:role/4611686018427397919"}, None),
+        ({"arn": "exporter"}, "InvalidParameter.ParamError"),
+        ({"arn": "qcs::cam::uin/1:roleName/gone"}, "ResourceNotFound.RoleNotFound"),
+        ({"duration_seconds": 43_201}, "InvalidParameter.OverTimeError"),
+        ({"key": Key("AKIDnobody", "x")}, "AuthFailure.SecretIdNotFound"),
+        ({"key": Key(DEFAULT_KEY.secret_id, "x")}, "AuthFailure.SignatureFailure"),
+    ],
+)
+async def test_whom_sts_lends_to(
+    simulator: Simulator, how: dict[str, Any], refusal: str | None
+) -> None:
+    """Roles by number or name, of users or services; not to a stranger, and not for a day."""
+    simulator.change(absent_roles=("gone",))
+    if refusal is None:
+        assert (await taken(sts(simulator, **how))).token
+        return
+    with pytest.raises(TencentCloudSDKException) as caught:
+        await taken(sts(simulator, **how))
+    assert caught.value.code == refusal
+    assert caught.value.requestId
+
+
+@pytest.mark.parametrize(
+    ("setting", "cvm_says", "cos_says"),
+    [
+        ("revoked", "AuthFailure.SecretIdNotFound", (403, "InvalidAccessKeyId")),
+        ("withdrawn", "AuthFailure.TokenFailure", (400, "ExpiredToken")),
+    ],
+)
+async def test_keys_may_be_taken_away(
+    simulator: Simulator, setting: str, cvm_says: str, cos_says: tuple[int, str]
+) -> None:
+    """Keys that are revoked are unknown from then on; those whose token is withdrawn, expired."""
+    key = await taken(sts(simulator))
+    simulator.change(**{setting: (key.secret_id,)})
+    with pytest.raises(TencentCloudSDKException) as by_cvm:
+        await in_thread(sync_cvm(simulator, key).DescribeImages, _one_image())
+    assert by_cvm.value.code == cvm_says
+    with pytest.raises(CosServiceError) as by_cos:
+        await in_thread(cos(simulator, key).list_objects, Bucket=BUCKET)
+    assert (by_cos.value.get_status_code(), by_cos.value.get_error_code()) == cos_says
+    assert (await taken(sts(simulator))).secret_id != key.secret_id
+
+
+async def test_temporary_keys_run_out(simulator: Simulator, http: httpx.AsyncClient) -> None:
+    """They are good until the second that STS has told, by the server's clock."""
+    key = await taken(sts(simulator, duration_seconds=250))
+    asked = {"ImageIds": ["img-00000001"]}
+    simulator.change(skew=240)
+    assert code(await call(http, simulator, "DescribeImages", asked, key=key)) is None
+    simulator.change(skew=260)
+    refused = await call(http, simulator, "DescribeImages", asked, key=key)
+    assert code(refused) == "AuthFailure.TokenFailure"
+
+
+@pytest.mark.parametrize("token", [None, "another"])
+async def test_temporary_keys_need_their_token(simulator: Simulator, token: str | None) -> None:
+    """Without it, or with another, the keys are refused."""
+    lent = await taken(sts(simulator))
+    key = Key(lent.secret_id, lent.secret_key, token=token)
+    with pytest.raises(TencentCloudSDKException, match=r"AuthFailure\.TokenFailure"):
+        await in_thread(sync_cvm(simulator, key).DescribeImages, _one_image())
+
+
+def _one_image() -> Any:
+    request = models.DescribeImagesRequest()
+    request.ImageIds = ["img-00000001"]
+    return request
