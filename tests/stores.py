@@ -91,12 +91,12 @@ async def make_job(database: Database, state: JobState = JobState.QUEUED, **colu
     return job_id
 
 
-async def make_ended(database: Database, *, took: float, **columns: Any) -> None:
+async def make_ended(database: Database, *, took: float, **columns: Any) -> int:
     """A job whose export took so many seconds until it was seen to have ended."""
     moment = await now(database)
     times = {"accepted_at": moment - timedelta(seconds=took), "finished_at": moment}
     given = {"task_id": "1", "size_gib": 50, **times, **columns}
-    await make_job(database, JobState.VERIFIED, **given)
+    return await make_job(database, JobState.VERIFIED, **given)
 
 
 async def _last_id(database: Database) -> int:

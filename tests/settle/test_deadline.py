@@ -8,7 +8,8 @@ from orchestrator.db import Database
 from orchestrator.model import JobState
 from orchestrator.settle.deadline import Deadlines, Ended, time_allowed
 from orchestrator.settle.objects import Watched, watched
-from tests.stores import let_pass, make_ended, make_job, now
+from orchestrator.tables import events
+from tests.stores import ME, let_pass, make_ended, make_job, now
 
 pytestmark = pytest.mark.anyio
 
@@ -88,12 +89,26 @@ async def test_an_open_upload_doubles_the_time_but_not_the_setting(database: Dat
     assert await Deadlines(database, timedelta(seconds=1_500)).have_passed(job, being_written=True)
 
 
-@pytest.mark.parametrize("columns", [{"task_id": None}, {"region": "ap-jakarta"}, {"profile": "b"}])
-async def test_examples_that_tell_nothing_are_left_out(
-    database: Database, columns: dict[str, object]
+@pytest.mark.parametrize("columns", [{"region": "ap-jakarta"}, {"profile": "b"}])
+async def test_examples_of_another_place_are_left_out(
+    database: Database, columns: dict[str, str]
 ) -> None:
-    """An adopted export began nobody knows when; another region or account has its own pace."""
+    """Another region or account has its own pace."""
     await make_ended(database, took=1, **columns)
+    job = await exporting(database)
+    await let_pass(database, hours=20)
+    assert not await Deadlines(database, DAY).have_passed(await again(database, job))
+
+
+async def test_an_adopted_example_is_left_out_though_its_task_came_to_be_known(
+    database: Database,
+) -> None:
+    """It was accepted nobody knows when; a late answer tells the task, not the time."""
+    job_id = await make_ended(database, took=1)
+    async with database.write() as connection:
+        at = await database.now(connection)
+        adopted = {"job_id": job_id, "at": at, "kind": "adopted", "actor": ME, "details": {}}
+        await connection.execute(events.insert().values(adopted))
     job = await exporting(database)
     await let_pass(database, hours=20)
     assert not await Deadlines(database, DAY).have_passed(await again(database, job))
