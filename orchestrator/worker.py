@@ -121,6 +121,11 @@ class Worker:
     async def run(self) -> None:
         """Drains the queue until nothing can move, or `finish` is called."""
         self._ends_at = anyio.current_time() + (self._plan.time_limit or 0.0)
+        with self._parts.database.waiting_briefly():
+            await self._work()
+        self._patience.raise_fault()
+
+    async def _work(self) -> None:
         async with anyio.create_task_group() as background:
             background.start_soon(self._patience.guarded, self._watcher().run)
             background.start_soon(self._patience.guarded, self._keep_house)
@@ -132,7 +137,6 @@ class Worker:
                     await self._patience.until_done(self._rescue)
                     await self._drain_all(requests)
             background.cancel_scope.cancel()
-        self._patience.raise_fault()
 
     def finish(self) -> None:
         """Claims nothing more; `run` returns when the requests in the air are recorded."""

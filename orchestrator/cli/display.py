@@ -13,11 +13,11 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
-from sqlalchemy.exc import DBAPIError
 
 from orchestrator.cli.output import duration
 from orchestrator.cli.status import scope_line
 from orchestrator.clock import iso
+from orchestrator.db.trouble import FAULTS
 from orchestrator.errors import StoreGoneError
 from orchestrator.model import FINAL, JobState
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _REFRESH = 0.5
 _LINE_EVERY = 10.0
 _RATE_OVER = 30.0
-_IN_TROUBLE = (DBAPIError, StoreGoneError)
+_IN_TROUBLE = (*FAULTS, StoreGoneError)
 """A store that cannot be read: what is wrong with it the run says."""
 
 _STYLES = {
@@ -73,8 +73,7 @@ class Display:
         with Live(console=self._console, auto_refresh=False, transient=True) as live:
             while True:
                 asked = time.monotonic()
-                with suppress(*_IN_TROUBLE):
-                    found = await orchestrator.status(batch=self._batch)
+                if found := await self._found(orchestrator):
                     live.update(self._view(found), refresh=True)
                 # a view of a very large store must not become the store's main work
                 await anyio.sleep(max(_REFRESH, 10 * (time.monotonic() - asked)))
@@ -82,8 +81,13 @@ class Display:
     async def _lines(self, orchestrator: "Orchestrator") -> None:
         while True:
             await anyio.sleep(_LINE_EVERY)
-            with suppress(*_IN_TROUBLE):
-                self.tell(self._line(await orchestrator.status(batch=self._batch)))
+            if found := await self._found(orchestrator):
+                self.tell(self._line(found))
+
+    async def _found(self, orchestrator: "Orchestrator") -> "Status | None":
+        with suppress(*_IN_TROUBLE):
+            return await orchestrator.status(batch=self._batch)
+        return None
 
     def _view(self, found: "Status") -> RenderableType:
         ended = sum(found.counts[state] for state in FINAL)

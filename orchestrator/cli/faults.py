@@ -7,6 +7,7 @@ from orchestrator.cli.streams import silence
 
 INTERNAL = 1
 USAGE = 2
+A_PERSON_MUST_ACT = 6
 
 
 def exit_code_for(error: BaseException) -> int:
@@ -14,7 +15,12 @@ def exit_code_for(error: BaseException) -> int:
     from sqlalchemy.exc import DBAPIError
 
     from orchestrator.db.trouble import said_by, trouble_of
-    from orchestrator.errors import ManifestError, OrchestratorError, StoreGoneError
+    from orchestrator.errors import (
+        CredentialError,
+        ManifestError,
+        OrchestratorError,
+        StoreGoneError,
+    )
 
     error = innermost(error)
     match error:
@@ -28,7 +34,8 @@ def exit_code_for(error: BaseException) -> int:
             return USAGE
         case OrchestratorError():
             _say(str(error))
-            return INTERNAL if isinstance(error, StoreGoneError) else USAGE
+            special = {StoreGoneError: INTERNAL, CredentialError: A_PERSON_MUST_ACT}
+            return special.get(type(error), USAGE)
         case DBAPIError():
             _say(f"The database cannot be used: {said_by(error)}.\n  {trouble_of(error).remedy}")
             return INTERNAL

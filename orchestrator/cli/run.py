@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import anyio
 import typer
 
-from orchestrator.cli.faults import exit_code_for
+from orchestrator.cli.faults import A_PERSON_MUST_ACT, exit_code_for
 from orchestrator.cli.options import Batch, Config, DatabaseUrl, Json, Profile, settings_from
 from orchestrator.cli.output import duration, plural, printable, to_json
 from orchestrator.cli.streams import silence
@@ -250,7 +250,7 @@ def exit_code(result: "RunResult") -> int:
     from orchestrator.model import JobState
 
     codes = [
-        (bool(result.blocked) and result.left > 0, 6),
+        (bool(result.blocked) and result.left > 0, A_PERSON_MUST_ACT),
         (result.timed_out and result.left > 0, 10),
         (result.left > 0, 5),
         (result.counts[JobState.UNKNOWN] > 0, 4),

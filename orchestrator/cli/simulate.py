@@ -73,8 +73,8 @@ def _with_scenario(settings: "Settings", path: Path) -> "Settings":
 def _ready(options: "SimulatorOptions") -> "Callable[[Simulator], None]":
     def say(simulator: "Simulator") -> None:
         key = options.keys[0]
-        print(f"export ORCHESTRATOR_CVM_ENDPOINT={simulator.url}")
-        print(f"export ORCHESTRATOR_COS_ENDPOINT={simulator.url}")
+        for service in ("CVM", "COS", "STS", "METADATA"):
+            print(f"export ORCHESTRATOR_{service}_ENDPOINT={simulator.url}")
         print(f"export TENCENTCLOUD_SECRET_ID={key.secret_id}")
         print(f"export TENCENTCLOUD_SECRET_KEY={key.secret_key}", flush=True)
         print(f"The cloud listens on {simulator.url}; Ctrl-C ends it.", file=sys.stderr)

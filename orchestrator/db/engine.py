@@ -1,7 +1,7 @@
 """Connections and transactions over SQLite or PostgreSQL, from one place."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -72,7 +72,7 @@ class Database:
 
     @asynccontextmanager
     async def worked_on(self, begin_anew: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
-        """For one who works on for long, with a `Patience`: one time in force, and short waits.
+        """For one who works on for long: one time in force for all who do.
 
         Args:
             begin_anew: what to do, before others come, when the times in the store tell nothing
@@ -82,11 +82,16 @@ class Database:
             yield
             return
         async with shared_time.held(self.path, self.clock, begin_anew) as self.clock:
-            self._lock_wait.is_short = True
-            try:
-                yield
-            finally:
-                self._lock_wait.is_short = False
+            yield
+
+    @contextmanager
+    def waiting_briefly(self) -> Iterator[None]:
+        """For one with a `Patience`, which says that the store is locked, and tries again."""
+        self._lock_wait.is_short = True
+        try:
+            yield
+        finally:
+            self._lock_wait.is_short = False
 
     async def session(self) -> AsyncConnection:
         """A session with the server, outside any transaction: its locks last as long as it does.

@@ -5,10 +5,8 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 import anyio
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from orchestrator.db.trouble import said_by, trouble_of
+from orchestrator.db.trouble import FAULTS, said_by, trouble_of
 from orchestrator.errors import StoreGoneError
 
 _Result = TypeVar("_Result")
@@ -17,8 +15,7 @@ _PAUSE = 1.0
 _LAST = 5.0
 """Seconds that are still waited for a store in trouble when the run is to end."""
 
-_TROUBLE = (DBAPIError, PoolTimeoutError, OSError)
-_FAULTS = (*_TROUBLE, StoreGoneError)
+_FAULTS = (*FAULTS, StoreGoneError)
 
 
 class Patience:
@@ -118,7 +115,7 @@ class Patience:
 
     def _see_that_it_may_pass(self, error: Exception, since: float) -> None:
         """Raises the error where it is final; the first that is ends the run."""
-        passes = isinstance(error, _TROUBLE) and trouble_of(error).passes
+        passes = isinstance(error, FAULTS) and trouble_of(error).passes
         if passes and not self._is_out_of_time(since):
             return
         if self._fault is None:
@@ -133,7 +130,7 @@ class Patience:
 
     def _begin(self, error: Exception) -> None:
         self._waiting += 1
-        if self._waiting == 1 and isinstance(error, _TROUBLE):
+        if self._waiting == 1 and isinstance(error, FAULTS):
             self._tell(
                 f"The store cannot be used just now ({said_by(error)}); nothing is sent until it "
                 f"can. {trouble_of(error).remedy}"

@@ -58,6 +58,9 @@ _TROUBLES = (
         remedy="The file is damaged or no database of ours: take it from a backup.",
     ),
 )
+FAULTS = (DBAPIError, PoolTimeoutError, OSError)
+"""What a store in trouble raises."""
+
 _PASSING_STATES = ("08", "53", "57P", "40")
 """Of PostgreSQL: connection, resources, shutdown and start, deadlock (source: its error codes)."""
 

@@ -121,7 +121,9 @@ class Watcher:
                 looking = partial(self._look_and_learn, job, place, credential)
                 await self._patience.until_done(looking)
         except (httpx.HTTPError, CredentialError) as error:
-            self._failed(place, str(error) or type(error).__name__)
+            # keys that went away are no fault of the bucket's; the traffic asks for them, and tells
+            if not isinstance(error, CredentialError):
+                self._failed(place, str(error) or type(error).__name__)
             await self._patience.until_done(partial(self._look_again_soon, job))
         finally:
             self._looking.discard(job.job_id)

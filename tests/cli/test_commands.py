@@ -112,11 +112,11 @@ async def test_unusable_input_ends_with_2_and_a_sentence(
 
 
 async def test_a_run_without_keys_says_where_it_looked(shell: Shell) -> None:
-    """No credentials is an input that is missing: exit code 2, nothing sent."""
+    """A person must act before anything can be sent."""
     await shell.run("enqueue", "-", stdin=manifest(1))
     bare = {k: v for k, v in shell.variables.items() if not k.startswith("TENCENTCLOUD")}
     refused = await Shell(shell.folder, bare).run("run")
-    assert refused.code == 2
+    assert refused.code == 6
     assert "TENCENTCLOUD_SECRET_ID" in refused.err
     assert ".tccli" in refused.err
 

@@ -43,6 +43,16 @@ async def test_a_new_file_is_its_owners_alone(tmp_path: Path) -> None:
     await opened.close()
 
 
+async def test_a_link_leads_to_what_lies_beside_the_file_itself(
+    sqlite: Database, tmp_path: Path
+) -> None:
+    """Locks are found by whoever comes, under whatever name."""
+    (link := tmp_path / "link.db").symlink_to(sqlite.path or "")
+    by_link = Database(f"sqlite+aiosqlite:///{link}", SystemClock())
+    assert by_link.path == sqlite.path
+    await by_link.close()
+
+
 async def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     """A folder in the file's place, or a file in the folder's, is a message and no traceback."""
     (tmp_path / "file").touch()

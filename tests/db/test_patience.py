@@ -27,9 +27,16 @@ class Store:
 
     def __init__(self, error: Exception | None = None) -> None:
         self.error = error
+        self._asked = 0
+
+    async def asked(self, times: int) -> None:
+        """Returns when it was tried so often."""
+        while self._asked < times:
+            await anyio.sleep(0.001)
 
     async def act(self) -> None:
         """Does what can be done."""
+        self._asked += 1
         if self.error is not None:
             raise self.error
 
@@ -50,7 +57,7 @@ async def test_trouble_is_told_once(error: Exception, words: str) -> None:
         async with anyio.create_task_group() as tasks:
             for _ in range(3):
                 tasks.start_soon(patient.until_done, store.act)
-            await anyio.sleep(0.05)
+            await store.asked(3 + 3)
             await patient.until_done(Store().act)
             assert len(said) == 1
             store.error = None
@@ -80,7 +87,7 @@ async def test_a_run_that_is_to_end_waits_no_longer(monkeypatch: pytest.MonkeyPa
     with anyio.fail_after(5):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(lambda: patient.keep(store.act, or_say="task 7"))
-            await anyio.sleep(0.1)
+            await store.asked(5)
             assert "task 7" not in said
             patient.hurry()
     assert said[-1] == "task 7"

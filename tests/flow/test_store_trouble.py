@@ -1,14 +1,17 @@
 """A store that cannot be written for a while costs time, and nothing that is known."""
 
 import sqlite3
+from functools import partial
 from pathlib import Path
 
 import anyio
 import pytest
+import sqlalchemy as sa
 
 from orchestrator.db import sqlite
 from orchestrator.errors import StoreError
 from orchestrator.simulator import Fault, Simulator
+from tests.relay import relay_to
 
 from .scene import Store, accepted, drained, images, jobs_of, once_each, orders, until
 
@@ -31,6 +34,28 @@ async def test_a_locked_store_is_waited_for(
         other.execute("ROLLBACK")
         other.close()
     await assert_every_answer_is_kept(store, cloud)
+    assert "can be used again" in said[-1]
+
+
+async def test_a_server_that_restarts_is_waited_for(
+    cloud: Simulator, postgresql_url: str, store: Store
+) -> None:
+    """Every connection breaks while answers arrive, and none can be made for a while."""
+    cloud.set_faults(Fault("latency", action="ExportImages", seconds=0.3))
+    said: list[str] = []
+    url = sa.make_url(postgresql_url)
+    async with relay_to(url.port or 5432) as relay:
+        behind = url.set(port=relay.port).render_as_string(hide_password=False)
+        async with (
+            store(tell=said.append, database_url=behind) as orchestrator,
+            anyio.create_task_group() as tasks,
+        ):
+            tasks.start_soon(drained, orchestrator, orders(images(8)))
+            await until(lambda: len(accepted(cloud)) > 0)
+            relay.cut()
+            await until(lambda: any("cannot be used just now" in sentence for sentence in said))
+            relay.mend()
+    await assert_every_answer_is_kept(partial(store, database_url=postgresql_url), cloud)
     assert "can be used again" in said[-1]
 
 

@@ -1,7 +1,11 @@
 """Whose fault a lost answer is: the job's own, or that of an endpoint in trouble."""
 
+from dataclasses import replace
+
 import httpx
 
+from orchestrator.clock import SystemClock
+from orchestrator.cloud.credentials import Credential, StandingKeys
 from orchestrator.cloud.faults import code_for_exception
 from orchestrator.model import Outcome
 from orchestrator.pace.rate import Pacer
@@ -51,3 +55,19 @@ def test_no_job_is_excused_for_ever() -> None:
     traffic, _ = after(5)
     assert traffic.excuses(HOST, 9)
     assert not traffic.excuses(HOST, 10)
+
+
+def test_mended_keys_are_read_when_stops_are_lifted() -> None:
+    """Whoever has put other keys where the refused ones stood need not start anew."""
+    standing = [KEYS]
+    source = StandingKeys("a file", lambda: standing[0], SystemClock())
+    traffic = Traffic(PROFILE, Pacer(0), source, lambda _sentence: None)
+    standing[0] = replace(KEYS, secret_id="AKIDmended")
+    found: list[Credential | None] = []
+
+    async def mend() -> None:
+        await traffic.lift_stops()
+        found.append(await traffic.credential())
+
+    in_no_time(mend)
+    assert found == standing

@@ -129,6 +129,18 @@ async def test_an_older_attempts_task_is_a_possible_duplicate(
     assert event.details["task_id"] == str(TASK)
 
 
+async def test_an_older_attempts_task_settles_where_the_later_one_had_no_effect(
+    database: Database,
+) -> None:
+    """The later attempt was refused, so the one export that began is the older one's."""
+    lease = await taken_over(database)
+    await put_back(database, lease)
+    await settle(database, await claimed(database, owner="rescuer"), refusal(CAPACITY))
+    await settle(database, lease, acceptance(TASK))
+    kept = await job(database, lease.job_id)
+    assert (kept.state, kept.task_id) == (JobState.ACCEPTED, str(TASK))
+
+
 LATE_FAULTS = {
     "a lost connection": Outcome(code_for_exception(ConnectionResetError()), "reset"),
     "a full vendor": refusal(CAPACITY),
