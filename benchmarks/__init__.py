@@ -1,0 +1,1 @@
+"""How close a run comes to what bounds it, and how it stands beside other tools."""

@@ -1,0 +1,24 @@
+"""``python -m benchmarks [CASE …]``: runs them, and tells each as soon as it is measured."""
+
+import sys
+
+from benchmarks import gate, rate
+from benchmarks.figures import Case, as_json, told
+
+CASES: dict[str, Case] = {case.name: case for room in (rate, gate) for case in room.CASES}
+
+
+def main(wanted: list[str]) -> int:
+    """Runs the cases whose names begin with one of those wanted; without any, all."""
+    chosen = [case for name, case in CASES.items() if name.startswith(tuple(wanted or [""]))]
+    if not chosen:
+        print(f"There is no such case; there are: {', '.join(CASES)}", file=sys.stderr)
+        return 2
+    for case in chosen:
+        measured = case.measure()
+        print(told(case, measured), file=sys.stderr, flush=True)
+        print(as_json(case, measured), flush=True)
+    return 0
+
+
+sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,59 @@
+"""Figures of a cloud's ledger: how fast requests arrived, and how many exports ran."""
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from typing import Any
+
+_WIDTH = 72
+_HEIGHT = 8
+
+
+def accepted_per_second(requests: Sequence[dict[str, Any]]) -> float:
+    """Accepted requests a second, from the first to the last."""
+    times = sorted(one["monotonic"] for one in requests if one["accepted"])
+    return float((len(times) - 1) / (times[-1] - times[0]))
+
+
+def worst_second(requests: Sequence[dict[str, Any]]) -> int:
+    """The most requests that arrived in any second, wherever it begins."""
+    times = sorted(one["monotonic"] for one in requests)
+    return max(bisect_left(times, start + 1) - n for n, start in enumerate(times))
+
+
+def refused(requests: Sequence[dict[str, Any]]) -> float:
+    """The part of the requests that was refused, for rate or capacity."""
+    return refused_for(requests, "LimitExceeded") / len(requests)
+
+
+def refused_for(requests: Sequence[dict[str, Any]], what: str) -> int:
+    """Requests refused with a code that has this in its name."""
+    return sum(what in (one["code"] or "") for one in requests)
+
+
+def makespan(exports: Sequence[dict[str, Any]]) -> float:
+    """Seconds from the first acceptance to the last end."""
+    return float(max(_ends(exports)) - min(one["accepted_at"] for one in exports))
+
+
+def running(
+    exports: Sequence[dict[str, Any]], cap: int, *, seconds: float | None = None
+) -> list[str]:
+    """A chart of the exports that ran at once, over time, against the cap."""
+    begin = min(one["accepted_at"] for one in exports)
+    step = (seconds or makespan(exports)) / _WIDTH
+    counts = [_at_once(exports, begin + (column + 0.5) * step) for column in range(_WIDTH)]
+    top = max(cap, *counts)
+    lines = []
+    for row in range(_HEIGHT, 0, -1):
+        level = top * (row - 0.5) / _HEIGHT
+        bars = "".join("█" if count >= level else " " for count in counts)
+        lines.append(f"{top * row / _HEIGHT:5.0f} │{bars}")
+    return [*lines, f"      └{'─' * _WIDTH} {step * _WIDTH:.0f} s; cap {cap}"]
+
+
+def _at_once(exports: Sequence[dict[str, Any]], moment: float) -> int:
+    return sum(one["accepted_at"] <= moment < one["ends_at"] for one in exports)
+
+
+def _ends(exports: Sequence[dict[str, Any]]) -> list[float]:
+    return [one["ends_at"] for one in exports]

@@ -1,0 +1,89 @@
+"""What a case must reach, and how it is told: a table for eyes, a line of JSON for scripts."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Figures = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What one figure should come to.
+
+    Args:
+        figure: its name.
+        reach: the bound that it must keep.
+        stretch: a better one.
+        least: the bounds are from below.
+    """
+
+    figure: str
+    reach: float
+    stretch: float | None = None
+    least: bool = False
+
+    def kept(self, value: float, bound: float) -> bool:
+        """Whether a value keeps a bound."""
+        return value >= bound if self.least else value <= bound
+
+
+@dataclass(frozen=True)
+class Case:
+    """One benchmark.
+
+    Args:
+        name: how it is asked for.
+        about: one line.
+        measure: does it; returns its figures, in the order in which they are told.
+        chart: lines that show how it went, where that says more than figures.
+    """
+
+    name: str
+    about: str
+    measure: Callable[[], "Measured"]
+    goals: Sequence[Goal] = ()
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What came of a case."""
+
+    figures: Figures
+    chart: Sequence[str] = ()
+
+
+def told(case: Case, measured: Measured) -> str:
+    """A case with its figures, each beside its goal."""
+    goals = {goal.figure: goal for goal in case.goals}
+    lines = [f"{case.name}: {case.about}"]
+    for name, value in measured.figures.items():
+        lines.append(
+            f"  {name:32} {_number(value):>10}  {_judged(goals.get(name), value)}".rstrip()
+        )
+    return "\n".join([*lines, *(f"  {line}" for line in measured.chart)])
+
+
+def as_json(case: Case, measured: Measured) -> str:
+    """The same as one line of JSON."""
+    reached = all(goal.kept(measured.figures[goal.figure], goal.reach) for goal in case.goals)
+    whole: dict[str, Any] = {"case": case.name, "reached": reached, **measured.figures}
+    return json.dumps(whole)
+
+
+def _judged(goal: Goal | None, value: float) -> str:
+    if goal is None:
+        return ""
+    sign = "≥" if goal.least else "≤"
+    words = f"{sign} {_number(goal.reach)}"
+    if goal.stretch is not None:
+        words += f" ({_number(goal.stretch)})"
+    if not goal.kept(value, goal.reach):
+        return f"{words}  MISSED"
+    stretched = goal.stretch is not None and goal.kept(value, goal.stretch)
+    return f"{words}  reached, and the stretch" if stretched else f"{words}  reached"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value == int(value) else f"{value:,.4g}"

@@ -1,0 +1,234 @@
+"""Exports at once: the unpublished cap found, every place of it kept busy, few calls refused."""
+
+import random
+import sqlite3
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks.arrivals import accepted_per_second, makespan, refused_for, running
+from benchmarks.cloud import Cloud, cloud
+from benchmarks.figures import Case, Goal, Measured
+from benchmarks.store import BUCKET, Store, images
+
+_CAP = 20
+_ALMOST = 0.8
+_WATCHED = 5
+"""Durations after a change that are watched."""
+
+
+@contextmanager
+def _scene(**settings: Any) -> Iterator[tuple[Cloud, Store]]:
+    """A cloud with a cap, and a store."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with cloud(folder, **{"cap": _CAP, **settings}) as here:
+            yield here, Store(folder, here.variables)
+
+
+def _measured(here: Cloud, count: int, **more: float) -> Measured:
+    """How the exports filled the cap: the bound is the sum of their times over its places."""
+    exports = here.exports()
+    lasted = [one["ends_at"] - one["accepted_at"] for one in exports]
+    bound = max(sum(lasted) / _CAP, *lasted)
+    figures = {
+        "makespan, of the bound": makespan(exports) / bound,
+        "refused per image": refused_for(here.requests(), "ExportImageTask") / count,
+        "accepted twice": sum(one["duplicate"] for one in exports),
+        **more,
+    }
+    return Measured(figures, running(exports, _CAP))
+
+
+def _fixed() -> Measured:
+    with _scene(duration={"seconds": 2.0}, queue_delay=0.0) as (here, store):
+        store.enqueue(images(400))
+        store.drain()
+        return _measured(here, 400)
+
+
+def _lognormal(*, by_size: bool) -> Measured:
+    """Some exports last many times as long as others; their size tells, or it does not."""
+    chance = random.Random(7)
+    count = 200
+    names = images(count)
+    settings: dict[str, Any] = {
+        "duration": {"kind": "lognormal", "seconds": 10.0, "spread": 0.5},
+        "any_image": True,
+    }
+    if by_size:
+        sizes = {name: round(100 * chance.lognormvariate(0, 0.5)) for name in names}
+        settings["duration"] = {"seconds": 0.0, "per_gib": 0.1}
+        settings["images"] = {name: {"sizes": [max(1, size)]} for name, size in sizes.items()}
+    else:
+        settings["images"] = {name: {"sizes": [50]} for name in names}
+    with _scene(**settings) as (here, store):
+        store.enqueue(names)
+        store.drain()
+        return _measured(here, count)
+
+
+def _moving() -> Measured:
+    """The cap falls from 20 to 8, and rises to 30; each time it is found again."""
+    lasts, count = 2.0, 400
+    with _scene(duration={"seconds": lasts}, queue_delay=0.0) as (here, store):
+        store.enqueue(images(count))
+        run = store.start("run")
+        _wait(lambda: len(here.exports()) > 100)
+        here.set(cap=8)
+        fell = _settled(here, 8, lasts)
+        _wait(lambda: len(here.exports()) > 200)
+        here.set(cap=30)
+        rose = _settled(here, 30, lasts)
+        run.wait()
+        spent = _most_spent(store)
+        return Measured(
+            {
+                "falls, in durations": fell,
+                "rises, in durations": rose,
+                "refused per image": refused_for(here.requests(), "ExportImageTask") / count,
+                "attempts spent at most": spent,
+            },
+            running(here.exports(), 30),
+        )
+
+
+def _freed() -> Measured:
+    """A neighbour held ten of the places, and lets them go."""
+    lasts, count = 2.0, 300
+    with _scene(duration={"seconds": lasts}, queue_delay=0.0, occupied=10) as (here, store):
+        store.enqueue(images(count))
+        run = store.start("run")
+        _wait(lambda: len(here.exports()) > 100)
+        here.set(occupied=0)
+        rose = _settled(here, _CAP, lasts)
+        run.wait()
+        return Measured(
+            {
+                "rises, in durations": rose,
+                "refused per image": refused_for(here.requests(), "ExportImageTask") / count,
+                "attempts spent at most": _most_spent(store),
+            },
+            running(here.exports(), _CAP),
+        )
+
+
+def _blind() -> Measured:
+    """The bucket may not be read: no end is ever seen."""
+    deny = ["HeadObject", "GetBucket", "ListMultipartUploads", "HeadBucket"]
+    settings = {"duration": {"seconds": 5.0}, "buckets": {BUCKET: {"deny": deny}}}
+    with _scene(**settings) as (here, store):
+        store.enqueue(images(200))
+        store.drain()
+        return _measured(here, 200)
+
+
+def _closed_region() -> Measured:
+    """Of two regions one takes nothing for half a minute; its images are first in the order."""
+    shut, other, count = "ap-singapore", "ap-tokyo", 700
+    full = {"code": "LimitExceeded.ExportImageTaskLimitExceeded", "images": images(100)}
+    with _scene(cap=None, duration={"seconds": 0.5}, queue_delay=0.0, codes=[full]) as (
+        here,
+        store,
+    ):
+        store.enqueue(images(100), shut)
+        store.enqueue(images(count, 1000), other)
+        run = store.start("run")
+        _wait(lambda: bool(here.requests()))
+        time.sleep(30)
+        probes = sum(one["region"] == shut for one in here.requests())
+        here.set(codes=[])
+        opened = time.time()
+        run.wait()
+        late = max(one["ends_at"] for one in here.exports() if one["region"] == shut) - opened
+        there = [one for one in here.requests() if one["region"] == other]
+    return Measured(
+        {
+            "the other, of the limit": accepted_per_second(there) / 20,
+            "probes": probes,
+            "seconds once open": late,
+        }
+    )
+
+
+def _wait(holds: Callable[[], bool]) -> None:
+    while not holds():
+        time.sleep(0.05)
+
+
+def _settled(here: Cloud, cap: int, lasts: float) -> float:
+    """Durations after a change until the exports that run stay about as many as may."""
+    changed = outside = time.monotonic()
+    while (now := time.monotonic()) - changed < _WATCHED * lasts:
+        if not _ALMOST * cap <= here.running() <= cap:
+            outside = now
+        time.sleep(0.05)
+    return (outside - changed) / lasts
+
+
+def _most_spent(store: Store) -> int:
+    """The most attempts that any job has spent."""
+    with closing(sqlite3.connect(store.path)) as connection:
+        return int(connection.execute("SELECT max(spent) FROM jobs").fetchone()[0])
+
+
+CASES = (
+    Case(
+        "gate-fixed",
+        "400 images, cap 20, 2 s each",
+        _fixed,
+        (
+            Goal("makespan, of the bound", 1.06, 1.04),
+            Goal("refused per image", 0.02, 0.01),
+            Goal("accepted twice", 0),
+        ),
+    ),
+    Case(
+        "gate-sizes",
+        "200 images, cap 20, about 10 s each as their sizes tell",
+        partial(_lognormal, by_size=True),
+        (Goal("makespan, of the bound", 1.06), Goal("refused per image", 0.02)),
+    ),
+    Case(
+        "gate-unknown",
+        "200 images, cap 20, about 10 s each, and nothing tells",
+        partial(_lognormal, by_size=False),
+        (Goal("makespan, of the bound", 1.12), Goal("refused per image", 0.02)),
+    ),
+    Case(
+        "gate-moves",
+        "the cap falls from 20 to 8 and rises to 30",
+        _moving,
+        (
+            Goal("falls, in durations", 3),
+            Goal("rises, in durations", 3),
+            Goal("attempts spent at most", 1),
+        ),
+    ),
+    Case(
+        "gate-freed",
+        "a neighbour lets half of the cap go",
+        _freed,
+        (Goal("rises, in durations", 3), Goal("attempts spent at most", 1)),
+    ),
+    Case(
+        "gate-blind",
+        "no right to the bucket",
+        _blind,
+        (Goal("makespan, of the bound", 1.25), Goal("refused per image", 1, 0.5)),
+    ),
+    Case(
+        "gate-closed",
+        "one of two regions takes nothing for half a minute",
+        _closed_region,
+        (
+            Goal("the other, of the limit", 0.93, least=True),
+            Goal("probes", 12),
+            Goal("seconds once open", 25, 15),
+        ),
+    ),
+)

@@ -1,0 +1,140 @@
+"""Requests a second: the whole allowance used, and none of it overdrawn."""
+
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks.arrivals import accepted_per_second, refused, worst_second
+from benchmarks.cloud import Cloud, cloud
+from benchmarks.figures import Case, Goal, Measured
+from benchmarks.neighbour import neighbour
+from benchmarks.store import Store, images
+
+_LIMIT = 20
+_COUNT = 400
+
+
+@contextmanager
+def _scene(**settings: Any) -> Iterator[tuple[Cloud, Store]]:
+    """A cloud without a cap, and a store with 400 images."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        free = {"cap": None, "duration": {"seconds": 1.0}, **settings}
+        with cloud(folder, **free) as here:
+            store = Store(folder, here.variables)
+            store.enqueue(images(_COUNT))
+            yield here, store
+
+
+def _figures(here: Cloud, **more: float) -> Measured:
+    requests = here.requests()
+    return Measured(
+        {
+            "accepted, of the limit": accepted_per_second(requests) / _LIMIT,
+            "refused": refused(requests),
+            "worst sliding second": worst_second(requests),
+            "accepted twice": sum(one["duplicate"] for one in here.exports()),
+            **more,
+        }
+    )
+
+
+def _alone() -> Measured:
+    with _scene() as (here, store):
+        used = store.drain()
+        return _figures(here, **{"of one core": used["processor_seconds"] / used["seconds"]})
+
+
+def _jitter(seconds: float) -> Measured:
+    latency = {"kind": "latency", "seconds": 0.0, "jitter": 2 * seconds, "action": "ExportImages"}
+    with _scene(faults=[latency]) as (here, store):
+        store.drain()
+        return _figures(here)
+
+
+def _processes(count: int) -> Measured:
+    with _scene() as (here, store):
+        runs = [store.start("run") for _ in range(count)]
+        for run in runs:
+            run.wait()
+        return _figures(here)
+
+
+def _restarts(times: int) -> Measured:
+    """Each run is killed in the middle of its requests."""
+    with _scene() as (here, store):
+        for part in range(1, times + 1):
+            run = store.start("run")
+            while len(here.requests()) < part * _COUNT // (times + 1):
+                time.sleep(0.05)
+            run.kill()
+            run.wait()
+        store.drain()
+        return _figures(here)
+
+
+def _neighbour(rate: float) -> Measured:
+    """Another program of the same account takes its part first."""
+    with _scene() as (here, store), neighbour(here, rate):
+        store.drain()
+        ours = [one for one in here.requests() if not one["dry_run"]]
+    return Measured({"accepted a second": accepted_per_second(ours), "refused": refused(ours)})
+
+
+CASES = (
+    Case(
+        "rate-alone",
+        "400 images, no cap",
+        _alone,
+        (
+            Goal("accepted, of the limit", 0.97, 0.98, least=True),
+            Goal("refused", 0, 0),
+            Goal("worst sliding second", 22, 21),
+            Goal("of one core", 0.30, 0.15),
+        ),
+    ),
+    Case(
+        "rate-jitter-100",
+        "0-100 ms on the way",
+        partial(_jitter, 0.1),
+        (
+            Goal("accepted, of the limit", 0.95, least=True),
+            Goal("refused", 0.01, 0.005),
+        ),
+    ),
+    Case(
+        "rate-jitter-300",
+        "0-300 ms on the way",
+        partial(_jitter, 0.3),
+        (
+            Goal("accepted, of the limit", 0.92, least=True),
+            Goal("refused", 0.025, 0.0125),
+        ),
+    ),
+    Case(
+        "rate-processes",
+        "4 processes on one file",
+        partial(_processes, 4),
+        (
+            Goal("accepted, of the limit", 0.97, least=True),
+            Goal("refused", 0.01, 0),
+            Goal("worst sliding second", 23),
+        ),
+    ),
+    Case(
+        "rate-restarts",
+        "killed six times in the middle",
+        partial(_restarts, 6),
+        (Goal("refused", 0, 0), Goal("worst sliding second", 22), Goal("accepted twice", 0)),
+    ),
+    Case(
+        "rate-neighbour",
+        "another program takes 10 a second of the same account",
+        partial(_neighbour, 10),
+        (Goal("accepted a second", 8, least=True), Goal("refused", 0.05)),
+    ),
+)

@@ -1,0 +1,80 @@
+"""The command line over a store of its own, as a user's shell runs it."""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+BUCKET = "backup-1250000000"
+REGION = "ap-singapore"
+
+
+@dataclass(frozen=True)
+class Store:
+    """A folder with a store in it, and the variables that are set there."""
+
+    folder: Path
+    variables: Mapping[str, str]
+
+    @property
+    def path(self) -> Path:
+        """The database's file."""
+        return self.folder / "exports.db"
+
+    def run(self, *words: str, given: str = "") -> str:
+        """What one command prints; its exit code must be 0."""
+        ended = subprocess.run(
+            self._command(words),
+            input=given,
+            capture_output=True,
+            text=True,
+            check=False,
+            env=self._environ(),
+        )
+        if ended.returncode:
+            raise RuntimeError(f"{words} ended with {ended.returncode}: {ended.stderr}")
+        return ended.stdout
+
+    def start(self, *words: str) -> subprocess.Popen[bytes]:
+        """Starts a command whose words are not wanted."""
+        return subprocess.Popen(
+            self._command(words),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=self._environ(),
+        )
+
+    def enqueue(self, image_ids: Iterable[str], region: str = REGION) -> None:
+        """Adds a job for each image."""
+        rows = "".join(f"{image_id},{region},{BUCKET}\n" for image_id in image_ids)
+        self.run("enqueue", "-", given=f"image_id,region,bucket\n{rows}")
+
+    def drain(self, *words: str) -> dict[str, Any]:
+        """What a run to the end counts, and the processor's seconds that it took."""
+        before = _processor_seconds()
+        result: dict[str, Any] = json.loads(self.run("run", "--json", *words))
+        return {**result, "processor_seconds": _processor_seconds() - before}
+
+    def _command(self, words: Iterable[str]) -> list[str]:
+        return [sys.executable, "-m", "orchestrator", *words]
+
+    def _environ(self) -> dict[str, str]:
+        kept = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
+        own = {"HOME": str(self.folder), "ORCHESTRATOR_DATABASE_URL": str(self.path)}
+        return {**kept, **own, **self.variables}
+
+
+def images(count: int, first: int = 0) -> list[str]:
+    """So many image ids."""
+    return [f"img-{number:08d}" for number in range(first, first + count)]
+
+
+def _processor_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
