@@ -1,6 +1,7 @@
 """The tables. A migrated database equals what is declared here; a test compares the two."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Dialect
@@ -41,6 +42,13 @@ metadata = sa.MetaData(
         "pk": "pk_%(table_name)s",
     }
 )
+
+
+def _index_where(name: str, condition: str, *columns: str | sa.ColumnElement[Any]) -> sa.Index:
+    """An index of some rows only; a query uses it that has the same condition, word for word."""
+    where = sa.text(condition)
+    return sa.Index(name, *columns, sqlite_where=where, postgresql_where=where)
+
 
 _Id = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
@@ -89,9 +97,18 @@ jobs = sa.Table(
     sa.CheckConstraint(_one_of("state", JobState), name="state"),
     sa.CheckConstraint(_one_of("format", ImageFormat), name="format"),
     sa.CheckConstraint("(state = 'sending') = (owner IS NOT NULL)", name="owner"),
-    sa.Index("ix_jobs_claim", "state", "profile", sa.desc("priority"), sa.desc("size_gib"), "id"),
-    sa.Index("ix_jobs_due", "state", "due_at"),
-    sa.Index("ix_jobs_scope", "state", "profile", "region"),
+    sa.Index("ix_jobs_scope", "state", "profile", "region", "reason"),
+    _index_where(
+        "ix_jobs_claim",
+        "state = 'queued' AND described_at IS NOT NULL",
+        *("profile", "region", sa.desc("priority"), sa.desc("size_gib"), "id", "due_at"),
+    ),
+    _index_where(
+        "ix_jobs_describe",
+        "state = 'queued' AND described_at IS NULL",
+        *("profile", "region", sa.desc("priority"), "id"),
+    ),
+    _index_where("ix_jobs_look", "state IN ('accepted', 'unknown')", "due_at"),
     sa.Index("ix_jobs_batch", "batch", "state"),
     sa.Index("ix_jobs_fingerprint", "fingerprint"),
 )
@@ -165,11 +182,29 @@ scopes = sa.Table(
     sa.Column("profile", sa.Text, primary_key=True),
     sa.Column("region", sa.Text, primary_key=True),
     sa.Column("ceiling", sa.Integer, comment="exports that may run; none was learned if null"),
-    sa.Column("misses", sa.Integer, nullable=False, comment="refused probes in a row"),
+    sa.Column(
+        "misses",
+        sa.Integer,
+        nullable=False,
+        comment="twice the refused probes, less those accepted",
+    ),
+    sa.Column("streak", sa.Integer, comment="accepted probes in a row"),
     sa.Column("full_since", Moment),
     sa.Column("probe_at", Moment, comment="when the next probe may leave"),
     sa.Column("probe_job", _Id, comment="the job that probes now"),
     sa.Column("probe_until", Moment, comment="after this the prober counts as dead"),
+)
+
+rates = sa.Table(
+    "rates",
+    metadata,
+    sa.Column("profile", sa.Text, primary_key=True),
+    sa.Column("host", sa.Text, primary_key=True, comment="of the endpoint"),
+    sa.Column("action", sa.Text, primary_key=True),
+    sa.Column("next_at", Moment, nullable=False, comment="the next request leaves no sooner"),
+    sa.Column("pace", sa.Float, comment="requests a second after the last slow-down"),
+    sa.Column("slowed_at", Moment),
+    sa.Column("strikes", sa.Integer, nullable=False, comment="slow-downs close upon one another"),
 )
 
 instances = sa.Table(
