@@ -159,7 +159,7 @@ class Orchestrator:
             return await account.close(
                 owner=me.name,
                 seconds=time.monotonic() - began,
-                left=worker.unfinished(),
+                left=worker.reach.unfinished(),
                 timed_out=worker.timed_out,
                 blocked=tuple(parts.traffic.stops.active),
             )
@@ -241,7 +241,9 @@ class Orchestrator:
                     timeout=settings.request_timeout,
                 ),
                 clock=clock,
-                traffic=Traffic(settings.profile, Pacer(settings.rate), credentials, self._tell),
+                traffic=Traffic(
+                    settings.profile, Pacer(self._database, settings.rate), credentials, self._tell
+                ),
             )
 
     def _plan(self, batch: str | None, time_limit: float | None, *, forever: bool) -> Plan:

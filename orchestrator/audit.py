@@ -1,6 +1,7 @@
 """What happened, for good: the one writer of events, in the caller's transaction."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -9,35 +10,44 @@ from orchestrator.model import JobState
 from orchestrator.tables import events
 
 
-async def append(
-    connection: AsyncConnection,
-    kind: str,
-    *,
-    at: datetime,
-    actor: str,
-    job_id: int | None = None,
-    states: tuple[JobState | None, JobState | None] = (None, None),
-    attempt: int | None = None,
-    details: Mapping[str, object] | None = None,
-) -> None:
-    """Writes one event.
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened.
 
     Args:
         kind: one word or two for what happened, as in ``accepted``.
-        at: when, on the store's clock.
-        actor: the process that did it.
+        actor: the process that did it, or the person.
         states: from and to, where a job changed its state.
         details: evidence, as JSON.
     """
-    await connection.execute(
-        events.insert().values(
-            kind=kind,
-            at=at,
-            actor=actor,
-            job_id=job_id,
-            from_state=states[0],
-            to_state=states[1],
-            attempt=attempt,
-            details=dict(details or {}),
-        )
-    )
+
+    kind: str
+    actor: str
+    job_id: int | None = None
+    states: tuple[JobState | None, JobState | None] = (None, None)
+    attempt: int | None = None
+    details: Mapping[str, object] = field(default_factory=dict)
+
+
+async def append(connection: AsyncConnection, *happened: Event, at: datetime) -> None:
+    """Writes events.
+
+    Args:
+        at: when, on the store's clock.
+    """
+    if not happened:
+        return
+    rows = [
+        {
+            "kind": event.kind,
+            "at": at,
+            "actor": event.actor,
+            "job_id": event.job_id,
+            "from_state": event.states[0],
+            "to_state": event.states[1],
+            "attempt": event.attempt,
+            "details": dict(event.details),
+        }
+        for event in happened
+    ]
+    await connection.execute(events.insert(), rows)

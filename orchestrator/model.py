@@ -163,6 +163,7 @@ class Lease:
         probe: sent to find out whether the closed gate has room again.
         spent: attempts that counted, before this one.
         waits: consecutive postponements that counted for nothing, before this one.
+        size_gib: of all its disks; 0 is unknown.
         last_code: what the attempt before this one was answered with.
     """
 
@@ -180,6 +181,7 @@ class Lease:
     spent: int = 0
     waits: int = 0
     image_broken: bool = False
+    size_gib: int = 0
     last_code: str | None = None
 
 

@@ -43,10 +43,16 @@ metadata = sa.MetaData(
     }
 )
 
+CLAIMABLE = "jobs.state = 'queued' AND jobs.described_at IS NOT NULL"
+UNDESCRIBED = "jobs.state = 'queued' AND jobs.described_at IS NULL"
+WATCHED = "jobs.state IN ('accepted', 'unknown')"
+ENDED = "jobs.state = 'verified' AND jobs.accepted_at IS NOT NULL"
+"""Conditions of partial indexes: a query that has one, word for word, goes through its index."""
+
 
 def _index_where(name: str, condition: str, *columns: str | sa.ColumnElement[Any]) -> sa.Index:
-    """An index of some rows only; a query uses it that has the same condition, word for word."""
-    where = sa.text(condition)
+    """An index of some of the jobs only."""
+    where = sa.text(condition.replace("jobs.", ""))
     return sa.Index(name, *columns, sqlite_where=where, postgresql_where=where)
 
 
@@ -100,15 +106,16 @@ jobs = sa.Table(
     sa.Index("ix_jobs_scope", "state", "profile", "region", "reason"),
     _index_where(
         "ix_jobs_claim",
-        "state = 'queued' AND described_at IS NOT NULL",
+        CLAIMABLE,
         *("profile", "region", sa.desc("priority"), sa.desc("size_gib"), "id", "due_at"),
     ),
     _index_where(
         "ix_jobs_describe",
-        "state = 'queued' AND described_at IS NULL",
+        UNDESCRIBED,
         *("profile", "region", sa.desc("priority"), "id"),
     ),
-    _index_where("ix_jobs_look", "state IN ('accepted', 'unknown')", "due_at"),
+    _index_where("ix_jobs_look", WATCHED, "due_at"),
+    _index_where("ix_jobs_ended", ENDED, "profile", "region", "finished_at"),
     sa.Index("ix_jobs_batch", "batch", "state"),
     sa.Index("ix_jobs_fingerprint", "fingerprint"),
 )

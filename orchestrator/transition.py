@@ -1,9 +1,14 @@
 """The only writer of a job's state; each move leaves its event in the same transaction."""
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cache
+from itertools import compress
 from typing import Any
 
+import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator import audit
@@ -11,60 +16,100 @@ from orchestrator.model import FINAL, TRANSITIONS, JobState
 from orchestrator.tables import jobs
 
 
-def may_move(source: JobState, target: JobState) -> bool:
-    """Whether the transition table has this move."""
-    return target in TRANSITIONS[source]
-
-
-async def move(
-    connection: AsyncConnection,
-    job_id: int,
-    source: JobState,
-    target: JobState,
-    *,
-    kind: str,
-    reason: str,
-    at: datetime,
-    actor: str,
-    attempt: int,
-    changes: Mapping[str, Any] | None = None,
-    details: Mapping[str, object] | None = None,
-) -> bool:
-    """Moves one job, if it still is where, and at the attempt that, the caller believes.
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One job's way from a state to another.
 
     Args:
         attempt: the job's last attempt as the caller knows it: the fence against a worker that
             has slept while another took its job over.
         changes: further columns of the job to set with the state.
         details: evidence for the event.
+    """
+
+    job_id: int
+    source: JobState
+    target: JobState
+    kind: str
+    reason: str
+    actor: str
+    attempt: int
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    details: Mapping[str, object] = field(default_factory=dict)
+
+    def columns(self, at: datetime) -> dict[str, Any]:
+        """What it sets."""
+        values = {"state": self.target, "reason": self.reason, **self.changes}
+        values["finished_at"] = at if self.target in FINAL else None
+        if self.source is JobState.SENDING:
+            values |= {"owner": None, "expires_at": None}
+        return values
+
+    def event(self) -> audit.Event:
+        """What it leaves behind."""
+        attempt = self.changes.get("attempt", self.attempt)
+        states = (self.source, self.target)
+        return audit.Event(
+            self.kind, self.actor, self.job_id, states, attempt or None, self.details
+        )
+
+
+def may_move(source: JobState, target: JobState) -> bool:
+    """Whether the transition table has this move."""
+    return target in TRANSITIONS[source]
+
+
+async def move(connection: AsyncConnection, one: Move, *, at: datetime) -> bool:
+    """Moves one job; false when it has moved on, and then nothing was written."""
+    (moved,) = await move_all(connection, [one], at=at)
+    return moved
+
+
+async def move_all(
+    connection: AsyncConnection, moves: Sequence[Move], *, at: datetime
+) -> list[bool]:
+    """Moves each job that still is where, and at the attempt that, the caller believes.
 
     Returns:
-        False when the job has moved on; then nothing was written.
+        For each whether it was moved; where not, nothing was written.
 
     Raises:
         ValueError: the transition table has no such move: a bug in the caller.
     """
-    if not may_move(source, target):
-        raise ValueError(f"no job goes from {source} to {target}")
-    values: dict[str, Any] = {"state": target, "reason": reason, **(changes or {})}
-    values["finished_at"] = at if target in FINAL else None
-    if source is JobState.SENDING:
-        values |= {"owner": None, "expires_at": None}
-    moved = await connection.execute(
-        jobs.update()
-        .where(jobs.c.id == job_id, jobs.c.state == source, jobs.c.attempt == attempt)
-        .values(values)
+    for one in moves:
+        if not may_move(one.source, one.target):
+            raise ValueError(f"no job goes from {one.source} to {one.target}")
+    found = await _standing(connection, [one.job_id for one in moves])
+    valid = [found.get(one.job_id) == (one.source, one.attempt) for one in moves]
+    made = list(compress(moves, valid))
+    alike: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
+    for one in made:
+        columns = one.columns(at)
+        alike[tuple(columns)].append({"this": one.job_id, **_bound(columns)})
+    for names, rows in alike.items():
+        await connection.execute(_setting(names), rows)
+    await audit.append(connection, *(one.event() for one in made), at=at)
+    return valid
+
+
+async def _standing(
+    connection: AsyncConnection, job_ids: Sequence[int]
+) -> dict[int, tuple[str, int]]:
+    """Where these jobs are, and until the transaction ends they stay there."""
+    query = (
+        sa.select(jobs.c.id, jobs.c.state, jobs.c.attempt)
+        .where(jobs.c.id.in_(job_ids))
+        .order_by(jobs.c.id)
+        .with_for_update()
     )
-    if moved.rowcount == 0:
-        return False
-    await audit.append(
-        connection,
-        kind,
-        at=at,
-        actor=actor,
-        job_id=job_id,
-        states=(source, target),
-        attempt=values.get("attempt", attempt) or None,
-        details=details,
-    )
-    return True
+    return {row.id: (row.state, row.attempt) for row in await connection.execute(query)}
+
+
+@cache  # made anew, it would cost more than its execution
+def _setting(names: tuple[str, ...]) -> sa.Update:
+    new = {name: sa.bindparam(f"new_{name}", type_=jobs.c[name].type) for name in names}
+    return jobs.update().where(jobs.c.id == sa.bindparam("this")).values(new)
+
+
+def _bound(columns: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"new_{name}": value for name, value in columns.items()}

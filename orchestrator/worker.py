@@ -3,41 +3,48 @@
 import random
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 
 import anyio
-import sqlalchemy as sa
 from anyio.abc import TaskGroup
 
 from orchestrator.cloud.cos import CosClient
 from orchestrator.cloud.credentials import Credential
 from orchestrator.cloud.cvm import CvmClient
 from orchestrator.cloud.signing import ServerClock
-from orchestrator.db import Database, Patience
+from orchestrator.db import Database, Grouped, Patience
 from orchestrator.intake.describe import Describer
-from orchestrator.lease.claim import Wanted, claim
+from orchestrator.lease.claim import Claimer, Wanted, claim
 from orchestrator.lease.owner import Instance
 from orchestrator.lease.remaining import anything_moves
 from orchestrator.lease.rescue import rescue
 from orchestrator.model import JobState, Lease, Outcome, Scope
 from orchestrator.pace.gate import known_regions
 from orchestrator.pace.news import News
-from orchestrator.pace.rate import Slot
+from orchestrator.pace.rate import Lane, Slot
 from orchestrator.pace.stops import place_of
 from orchestrator.pace.traffic import EXPORT, Traffic
+from orchestrator.reach import Reach
 from orchestrator.send.submit import submit
 from orchestrator.settle.clear import clear_to_send
 from orchestrator.settle.decide import decide
-from orchestrator.settle.record import record
-from orchestrator.settle.resolve import ResolvePolicy, left_to_a_person
+from orchestrator.settle.record import Answer, record
+from orchestrator.settle.resolve import ResolvePolicy
 from orchestrator.settle.sight import Sight, VerifyMode
 from orchestrator.settle.watch import Watcher
 from orchestrator.tables import jobs
 
 _POLL = 0.5
 """Seconds between looks at the store for what other processes have done."""
+
+_BREATH = 0.2
+"""Seconds between two looks at whether anything is left to do, whatever the news."""
+
+_AT_ONCE = 16
+"""Jobs that one claim takes at most."""
 
 _HOUSEKEEPING = 5.0
 _HOPE = 300.0
@@ -114,7 +121,18 @@ class Worker:
         self._patience = Patience(tell, give_up=self.finish)
         self._news = News()
         self._claiming = anyio.CancelScope()
-        self._regions: defaultdict[str, set[str]] = defaultdict(set)
+        self._regions: defaultdict[str, list[str]] = defaultdict(list)
+        self.reach = Reach(
+            profile=plan.profile,
+            batch=plan.batch,
+            traffic=parts.traffic,
+            sight=self.sight,
+            policy=plan.resolve,
+            regions=self._regions,
+            clock=parts.database.clock,
+        )
+        keep = partial(record, parts.database, export_deadline=plan.resolve.export_deadline)
+        self._answers = Grouped[Answer, bool](keep)
         self._in_air = anyio.Semaphore(plan.concurrency)
         self._ends_at = 0.0
 
@@ -152,49 +170,66 @@ class Worker:
                     if host not in self._regions:
                         streams.start_soon(self._describer(host).run)
                         streams.start_soon(self._drain, host, requests)
-                    self._regions[host].add(region)
+                    if region not in self._regions[host]:
+                        self._regions[host].append(region)
+                await anyio.sleep(_BREATH)
                 await self._news.wait(_POLL)
             streams.cancel_scope.cancel()
 
     async def _drain(self, host: str, requests: TaskGroup) -> None:
-        """Rate permit, then the claim, then the request, which has a task of its own."""
+        """The turn in the rate, then the claim, then the requests, each in a task of its own."""
         while True:
-            slot = await self._parts.traffic.permit(EXPORT, host)
+            lane = await self._parts.traffic.turn(EXPORT, host)
             # last, or the streams of endpoints out of reach would hold every place
-            await self._in_air.acquire()
+            places = await self._places(host)
             credential, asked_at = await self._parts.traffic.credential(), anyio.current_time()
-            lease = None
+            claimed: list[tuple[Lease, Slot]] = []
             if credential is not None:
-                lease = await self._patience.until_done(partial(self._claim, host))
-            if lease is not None and credential is not None:
-                attempt = _Attempt(host, lease, credential, slot, asked_at)
-                requests.start_soon(self._patience.guarded, partial(self._run_one, attempt))
-            else:
+                claiming = partial(self._claim, host, lane, places)
+                claimed = await self._patience.until_done(claiming)
+                for lease, slot in claimed:
+                    attempt = _Attempt(host, lease, credential, slot, asked_at)
+                    requests.start_soon(self._patience.guarded, partial(self._run_one, attempt))
+            for _ in range(places - len(claimed)):
                 self._in_air.release()
+            if not claimed:
                 self._parts.traffic.unused(host)
-                await self._news.wait(_POLL)
+                if not lane.is_ahead:
+                    await self._news.wait(_POLL)
 
-    async def _claim(self, host: str) -> Lease | None:
+    async def _places(self, host: str) -> int:
+        """Takes the places that are free in the air: a single one while the host is in trouble."""
+        await self._in_air.acquire()
+        places = 1
+        with suppress(anyio.WouldBlock):
+            while places < _AT_ONCE and not self._parts.traffic.is_in_trouble(host):
+                self._in_air.acquire_nowait()
+                places += 1
+        return places
+
+    async def _claim(self, host: str, lane: Lane, most: int) -> list[tuple[Lease, Slot]]:
         """Makes the intent durable; shielded, so that no lease is taken and then dropped."""
         if self._parts.traffic.stops.holds_all(host):
-            return None
-        regions = tuple(self._regions[host])
-        wanted = Wanted(self._plan.profile, regions, self._permitted(), self._watched)
-        lease = None
+            return []
+        regions = self._regions[host]
+        wanted = Wanted(
+            self._plan.profile, tuple(regions), self.reach.permitted(), self.reach.watched
+        )
+        who = Claimer(self._me, self._plan.request_timeout + _LEASE_SPARE, lane)
+        claimed: list[tuple[Lease, Slot]] = []
         with anyio.CancelScope(shield=True):
-            lease = await claim(
-                self._parts.database,
-                self._me,
-                wanted,
-                signed_at=self._parts.clock.now(),
-                lasts=self._plan.request_timeout + _LEASE_SPARE,
+            claimed = await claim(
+                self._parts.database, who, wanted, signed_at=self._parts.clock.now(), most=most
             )
-        return lease
+        served = {lease.order.region for lease, _ in claimed}
+        regions.sort(key=served.__contains__)  # the others' turn comes first now
+        return claimed
 
     async def _run_one(self, attempt: _Attempt) -> None:
         """The life of one attempt: cleared, sent, decided, recorded, learned from."""
         policy, lease = self._plan.resolve, attempt.lease
         database, cos = self._parts.database, self._parts.cos
+        has_freed = True
         try:
             clear = partial(clear_to_send, database, cos, self.sight, lease, policy)
             if await self._patience.until_done(clear):
@@ -206,14 +241,17 @@ class Worker:
                     chance=random.random(),  # noqa: S311 - spreads load
                     endpoint_fails=self._parts.traffic.excuses(attempt.host, lease.waits),
                 )
-                kept = partial(record, database, lease, outcome, decision, policy.export_deadline)
+                sighted = self.sight.proves(lease.order.region, lease.order.bucket)
+                kept = partial(self._answers.add, Answer(lease, outcome, decision, sighted))
                 await self._patience.keep(kept, or_say=_not_recorded(lease, outcome))
                 await self._learn(attempt, outcome)
+                has_freed = decision.state is not JobState.ACCEPTED or lease.probe
             else:
                 self._parts.traffic.unused(attempt.host)
         finally:
             self._in_air.release()
-            self._news.spread()
+            if has_freed:
+                self._news.spread()
 
     async def _learn(self, attempt: _Attempt, outcome: Outcome) -> None:
         order = attempt.lease.order
@@ -239,9 +277,9 @@ class Worker:
             within = max(0.0, self._ends_at - anyio.current_time())
         return await anything_moves(
             self._parts.database,
-            self._mine(),
-            sendable=self._permitted(),
-            watched=self._watched(),
+            self.reach.mine(),
+            sendable=self.reach.permitted(),
+            watched=self.reach.watched(),
             within=within,
         )
 
@@ -280,41 +318,14 @@ class Worker:
             self.timed_out = True
             self.finish()
 
-    def unfinished(self) -> sa.ColumnElement[bool]:
-        """The jobs of this run that running again may bring further."""
-        waiting = jobs.c.state.in_([JobState.QUEUED, JobState.SENDING])
-        exporting = (jobs.c.state == JobState.ACCEPTED) & ~self.sight.resting()
-        in_doubt = (jobs.c.state == JobState.UNKNOWN) & self.sight.visible() & ~self._given_up()
-        return self._mine() & (waiting | exporting | in_doubt)
-
-    def _mine(self) -> sa.ColumnElement[bool]:
-        """The jobs of this run, as a condition on the table of jobs."""
-        of_batch = sa.true() if self._plan.batch is None else jobs.c.batch == self._plan.batch
-        return (jobs.c.profile == self._plan.profile) & of_batch
-
-    def _permitted(self) -> sa.ColumnElement[bool]:
-        """Those that no stop holds up."""
-        stops = self._parts.traffic.stops
-        held = [regions for host, regions in self._regions.items() if stops.holds_all(host)]
-        reachable = jobs.c.region.not_in(sorted(set().union(*held)))
-        return self._mine() & stops.permitted() & reachable
-
-    def _watched(self, table: sa.FromClause = jobs) -> sa.ColumnElement[bool]:
-        """Accepted and unknown jobs whose end this run will see."""
-        if not self._parts.traffic.can_look:
-            return sa.false()
-        return self.sight.visible(table) & ~self._given_up(table)
-
-    def _given_up(self, table: sa.FromClause = jobs) -> sa.ColumnElement[bool]:
-        return left_to_a_person(self._plan.resolve, self._parts.database.clock.now(), table)
-
     def _describer(self, host: str) -> Describer:
         return Describer(
             self._parts.database,
             self._parts.cvm,
             self._parts.traffic,
             self._plan.profile,
-            permitted=lambda: self._permitted() & jobs.c.region.in_(self._regions[host]),
+            regions=self._regions[host],
+            permitted=self.reach.permitted,
             in_air=self._in_air,
             patience=self._patience,
             news=self._news,

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from orchestrator.db import Database
 from orchestrator.model import FINAL, TRANSITIONS, JobState
 from orchestrator.tables import events, jobs
-from orchestrator.transition import move
+from orchestrator.transition import Move, move
 
 from .stores import LASTS, ME, change, job, kinds, make_job, now, rows
 
@@ -26,19 +26,18 @@ async def try_move(
     async with database.write() as connection:
         moment = await database.now(connection)
         held = {"owner": ME, "expires_at": moment + LASTS} if target is JobState.SENDING else {}
-        return await move(
-            connection,
+        tried = Move(
             job_id,
             source,
             target,
             kind="tried",
             reason="a test",
-            at=moment,
             actor=ME,
             attempt=attempt,
             changes=held,
             details={"answer": 42},
         )
+        return await move(connection, tried, at=moment)
 
 
 async def test_every_move_of_the_table_writes_the_state_and_its_event(database: Database) -> None:
@@ -104,17 +103,16 @@ async def test_a_move_is_undone_with_its_transaction(database: Database) -> None
 
     async def move_and_fail() -> None:
         async with database.write() as connection:
-            await move(
-                connection,
+            tried = Move(
                 job_id,
                 JobState.QUEUED,
                 JobState.CANCELLED,
                 kind="tried",
                 reason="a test",
-                at=await database.now(connection),
                 actor=ME,
                 attempt=0,
             )
+            await move(connection, tried, at=await database.now(connection))
             await connection.execute(jobs.insert().values(id=job_id))
 
     with pytest.raises(sa.exc.IntegrityError):

@@ -60,6 +60,13 @@ def upgrade() -> None:
         "id",
     )
     _create_index_where("ix_jobs_look", "state IN ('accepted', 'unknown')", "due_at")
+    _create_index_where(
+        "ix_jobs_ended",
+        "state = 'verified' AND accepted_at IS NOT NULL",
+        "profile",
+        "region",
+        "finished_at",
+    )
 
 
 def _create_index_where(name: str, condition: str, *columns: str | sa.TextClause) -> None:

@@ -9,6 +9,7 @@ from xml.etree import ElementTree as ET
 from xml.etree.ElementTree import Element
 
 import httpx
+from aiolimiter import AsyncLimiter
 
 from orchestrator.cloud.credentials import CredentialSource
 from orchestrator.cloud.signing import CosAuth, ServerClock, http_date
@@ -28,6 +29,11 @@ class _Listing(Generic[_Entry]):
     entry: str
     read: Callable[[Element], _Entry]
     markers: Mapping[str, str]
+
+
+_PER_SECOND, _AT_A_TIME = 50, 10
+"""Looks in a second, however many are wanted, and of them at a time: they are billed, and the
+sender needs the processor too."""
 
 
 class CosClient:
@@ -53,6 +59,7 @@ class CosClient:
         self._credentials = credentials
         self._clock = clock
         self._timeout = timeout
+        self._budget = AsyncLimiter(_AT_A_TIME, _AT_A_TIME / _PER_SECOND)
 
     async def head_object(self, region: str, bucket: str, key: str) -> ObjectFacts | None:
         """One object, or ``None`` where there is none (or no such bucket: a HEAD cannot tell).
@@ -112,6 +119,7 @@ class CosClient:
         query: Mapping[str, str] | None = None,
     ) -> httpx.Response:
         base = self._endpoint.replace("{bucket}", bucket).replace("{region}", region)
+        await self._budget.acquire()
         credential = await self._credentials.current()
         response = await send(
             self._http,

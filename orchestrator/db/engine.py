@@ -3,14 +3,17 @@
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 
 import anyio
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects import sqlite as sqlite_dialect
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from orchestrator.clock import Clock
-from orchestrator.db import shared_time, sqlite
+from orchestrator.db import one_trip, shared_time, sqlite
 from orchestrator.errors import StoreError
 
 _READERS = 4
@@ -127,7 +130,15 @@ class Database:
             await self._reader.dispose()
 
     def _sqlite_engine(self, size: int, begin: Callable[[sa.Connection], object]) -> AsyncEngine:
-        engine = create_async_engine(self.url, pool_size=size, max_overflow=0, pool_timeout=600)
+        engine = create_async_engine(
+            self.url,
+            pool_size=size,
+            max_overflow=0,
+            pool_timeout=600,
+            # every transaction here is ended by whoever began it
+            pool_reset_on_return=None,
+            connect_args={"async_creator_fn": one_trip.connect},
+        )
         sqlite.listen(engine.sync_engine, begin)
         return engine
 
@@ -186,6 +197,29 @@ async def lock_out_others(connection: AsyncConnection) -> None:
     """
     if connection.dialect.name == "postgresql":
         await connection.execute(sa.text("SELECT pg_advisory_xact_lock(hashtext('orchestrator'))"))
+
+
+def insert_or_leave(connection: AsyncConnection, table: sa.Table) -> sa.Insert:
+    """An INSERT that does nothing where the row is there already."""
+    return _insert(connection.dialect.name, table).on_conflict_do_nothing()
+
+
+def insert_or_change(connection: AsyncConnection, table: sa.Table, *changed: str) -> sa.Insert:
+    """An INSERT that, where the row is there already, sets these columns of it instead."""
+    return _upsert(connection.dialect.name, table, changed)
+
+
+@cache  # made anew, it would cost more than its execution
+def _upsert(dialect: str, table: sa.Table, changed: tuple[str, ...]) -> sa.Insert:
+    statement = _insert(dialect, table)
+    return statement.on_conflict_do_update(
+        index_elements=list(table.primary_key.columns),
+        set_={name: statement.excluded[name] for name in changed},
+    )
+
+
+def _insert(dialect: str, table: sa.Table) -> sqlite_dialect.Insert | postgresql.Insert:
+    return postgresql.insert(table) if dialect == "postgresql" else sqlite_dialect.insert(table)
 
 
 def describe_url(url: str) -> str:

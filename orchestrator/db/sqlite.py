@@ -102,6 +102,7 @@ class LockWait:
     def __init__(self) -> None:
         self.is_short = False
         self._refused = False
+        self._in_force = BUSY_TIMEOUT_MS
 
     def begin(self, connection: sa.Connection) -> None:
         """Begins a transaction that may write, with the lock in hand.
@@ -109,7 +110,9 @@ class LockWait:
         ``BEGIN IMMEDIATE`` because a transaction that reads first and writes later is refused at
         once, whatever the busy timeout, when another has written in between.
         """
-        connection.exec_driver_sql(f"PRAGMA busy_timeout = {self._milliseconds}")
+        if self._milliseconds != self._in_force:
+            self._in_force = self._milliseconds
+            connection.exec_driver_sql(f"PRAGMA busy_timeout = {self._in_force}")
         try:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
         except sa.exc.OperationalError:

@@ -15,11 +15,11 @@ from orchestrator.cloud.cvm import MAX_IMAGES, CvmClient
 from orchestrator.cloud.faults import code_for_exception
 from orchestrator.db import Database, Patience
 from orchestrator.errors import CloudRefusal
-from orchestrator.model import Disk, ImageFacts, ImageFormat, JobState, Outcome, Reaction, Scope
+from orchestrator.model import Disk, ImageFacts, ImageFormat, Outcome, Reaction, Scope
 from orchestrator.pace.backoff import backoff
 from orchestrator.pace.news import News
 from orchestrator.pace.traffic import DESCRIBE, Traffic
-from orchestrator.tables import job_images, jobs, objects
+from orchestrator.tables import UNDESCRIBED, job_images, jobs, objects
 
 _IDLE = 0.5
 _LONGEST_IDLE = 5.0
@@ -38,6 +38,7 @@ class Describer:
 
     Args:
         profile: the account.
+        regions: those of one endpoint, each in its turn.
         permitted: tells which jobs may be sent at all, as a condition on the table of jobs.
         in_air: bounds what is in the air at once, exports included.
         tell: takes sentences for the user.
@@ -50,6 +51,7 @@ class Describer:
         traffic: Traffic,
         profile: str,
         *,
+        regions: list[str],
         permitted: Callable[[], sa.ColumnElement[bool]],
         in_air: anyio.Semaphore,
         patience: Patience,
@@ -60,6 +62,8 @@ class Describer:
         self._cvm = cvm
         self._traffic = traffic
         self._profile = profile
+        self._regions = regions
+        self._turn = 0
         self._permitted = permitted
         self._in_air = in_air
         self._patience = patience
@@ -78,11 +82,11 @@ class Describer:
                 self._news.spread()
             else:
                 pause = backoff(self._misses, 1.0, first=_IDLE, longest=_LONGEST_IDLE)
-                await self._news.wait(pause.total_seconds())
+                await anyio.sleep(pause.total_seconds())
 
     async def _describe_next(self) -> bool:
         """Describes the next jobs, or lets them go without where it is hopeless; true when done."""
-        waiting = await _waiting(self._database, self._profile, self._permitted())
+        waiting = await self._next_waiting()
         if not waiting:
             return False
         region = waiting[0].region
@@ -93,6 +97,15 @@ class Describer:
         async with self._database.write() as connection:
             await _keep(connection, waiting, facts, await self._database.now(connection))
         return True
+
+    async def _next_waiting(self) -> list[Any]:
+        """The next jobs of the region whose turn it is, or of the first after it that has any."""
+        for _ in range(len(self._regions)):
+            region = sorted(self._regions)[self._turn % len(self._regions)]
+            self._turn += 1
+            if waiting := await _waiting(self._database, self._profile, region, self._permitted()):
+                return waiting
+        return []
 
     async def _facts(self, region: str, images: Sequence[str]) -> dict[str, ImageFacts] | None:
         """What is known of all these images; ``None`` when they must be asked for again.
@@ -196,23 +209,21 @@ class Describer:
 
 
 async def _waiting(
-    database: Database, profile: str, permitted: sa.ColumnElement[bool]
+    database: Database, profile: str, region: str, permitted: sa.ColumnElement[bool]
 ) -> list[Any]:
     """Up to a call's worth of jobs of one region, in the order in which they will be sent."""
+    columns = (jobs.c[name] for name in _NEEDED)
     query = (
-        sa.select(jobs)
-        .where(
-            jobs.c.state == JobState.QUEUED,
-            jobs.c.profile == profile,
-            jobs.c.described_at.is_(None),
-            permitted,
-        )
-        .order_by(jobs.c.priority.desc(), jobs.c.size_gib.desc(), jobs.c.id)
+        sa.select(*columns)
+        .where(sa.text(UNDESCRIBED), jobs.c.profile == profile, jobs.c.region == region, permitted)
+        .order_by(jobs.c.priority.desc(), jobs.c.id)
         .limit(MAX_IMAGES)
     )
     async with database.read() as connection:
-        rows = (await connection.execute(query)).all()
-    return [row for row in rows if row.region == rows[0].region]
+        return list((await connection.execute(query)).all())
+
+
+_NEEDED = ("id", "region", "image_ids", "object_prefix", "format", "only_root_disk")
 
 
 async def _keep(

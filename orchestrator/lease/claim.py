@@ -1,4 +1,4 @@
-"""Takes one job out of the queue: the claim is the durable intent to send it."""
+"""Takes jobs out of the queue: the claim is the durable intent to send them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,8 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from orchestrator.db import Database
 from orchestrator.model import UNDER_WAY, ExportOrder, ImageFormat, JobState, Lease
 from orchestrator.pace import gate
-from orchestrator.tables import attempts, job_images, jobs
-from orchestrator.transition import move
+from orchestrator.pace.rate import Lane, Slot
+from orchestrator.tables import CLAIMABLE, attempts, job_images, jobs, scopes
+from orchestrator.transition import Move, move_all
 
 BROKEN_IMAGE_STATES = ("CREATEFAILED", "IMPORTFAILED")
 """States in which an image is not busy but will never be exportable."""
@@ -23,117 +24,162 @@ class Wanted:
     """Which jobs a claim may take.
 
     Args:
-        regions: only these, where an endpoint serves not all; ``None`` is any.
+        regions: only these, in the order in which it is their turn.
         permitted: further condition on the table of jobs, as for stops.
         watched: the jobs whose end this run will see, as a condition on the given table.
     """
 
     profile: str
-    regions: tuple[str, ...] | None
+    regions: tuple[str, ...]
     permitted: sa.ColumnElement[bool]
     watched: Callable[[sa.FromClause], sa.ColumnElement[bool]]
 
 
-async def claim(
-    database: Database, owner: str, wanted: Wanted, *, signed_at: datetime, lasts: timedelta
-) -> Lease | None:
-    """Claims the next job that may be sent now; ``None`` when there is none.
-
-    One transaction counts what runs in each scope, from the jobs themselves, takes the job only
-    where the gate has room or wants a prober, and stamps owner, attempt and expiry.
+@dataclass(frozen=True, slots=True)
+class Claimer:
+    """Who claims.
 
     Args:
         owner: the instance that will send.
-        signed_at: goes into the attempt's signature, in the server's time.
-        lasts: length of the lease: the longest request and a little.
+        lasts: length of a lease: the longest request and a little.
+        lane: the stream of requests in which they are sent.
+    """
+
+    owner: str
+    lasts: timedelta
+    lane: Lane
+
+
+async def claim(
+    database: Database, who: Claimer, wanted: Wanted, *, signed_at: datetime, most: int = 1
+) -> list[tuple[Lease, Slot]]:
+    """Claims the next jobs that may be sent now, each with its slot in the stream of requests.
+
+    One transaction takes slots of the shared rate, counts what runs in each scope, from the jobs
+    themselves, takes jobs only where the gate has room or wants a prober, and stamps owner,
+    attempt and expiry. The scope whose turn it is comes first; another only gets what it leaves.
+
+    Args:
+        signed_at: goes into the attempts' signatures, in the server's time.
+        most: so many at most.
     """
     async with database.write() as connection:
         now = await database.now(connection)
-        open_gates = {
-            found.region: found
-            for found in await gate.gates(connection, wanted.profile, now, lock=True)
-            if found.admits(now) and (wanted.regions is None or found.region in wanted.regions)
-        }
-        if not open_gates:
-            return None
-        row = (await connection.execute(_next_job(wanted, tuple(open_gates), now))).first()
-        if row is None:
-            return None
-        probe = not open_gates[row.region].has_room
-        lease = _lease(row, owner, now=now, signed_at=signed_at, lasts=lasts, probe=probe)
-        await _take(connection, lease)
-        return lease
+        free = await who.lane.free_slots(connection, now, most)
+        leases: list[Lease] = []
+        if free.slots:
+            for found in await _open_gates(connection, wanted, now):
+                room = found.room(now, len(free.slots) - len(leases))
+                rows = await _next_jobs(connection, wanted, found.region, now, room)
+                leases += [_lease(row, who, found, now, signed_at) for row in rows]
+        await _take(connection, leases, now)
+        return list(
+            zip(leases, await who.lane.take(connection, now, free, len(leases)), strict=True)
+        )
 
 
-def _next_job(wanted: Wanted, regions: tuple[str, ...], now: datetime) -> sa.Select[Any]:
-    """The job to send next: priority, then the largest, then the oldest."""
+async def _open_gates(
+    connection: AsyncConnection, wanted: Wanted, now: datetime
+) -> list[gate.Gate]:
+    """The scopes with a job that might be sent, in the order of their turn."""
+    waits = (
+        sa.select(jobs.c.id)
+        .where(
+            sa.text(CLAIMABLE),
+            jobs.c.profile == scopes.c.profile,
+            jobs.c.region == scopes.c.region,
+            jobs.c.due_at <= now,
+        )
+        .exists()
+    )
+    only = scopes.c.region.in_(wanted.regions) & waits
+    found = await gate.gates(connection, wanted.profile, now, only=only, lock=True)
+    return sorted(found, key=lambda one: wanted.regions.index(one.region))
+
+
+async def _next_jobs(
+    connection: AsyncConnection, wanted: Wanted, region: str, now: datetime, most: int
+) -> list[Any]:
+    """The jobs of a scope to send next; of several that share an image only the first."""
+    if most < 1:
+        return []
+    found: list[Any] = []
+    images: set[str] = set()
+    for row in (await connection.execute(next_jobs(wanted, region, now, most))).all():
+        if images.isdisjoint(row.image_ids):
+            found.append(row)
+            images.update(row.image_ids)
+    return found
+
+
+def next_jobs(wanted: Wanted, region: str, now: datetime, most: int) -> sa.Select[Any]:
+    """The query for the jobs to send next: priority, then the largest, then the oldest.
+
+    A job waits while another of ours exports one of its images: the vendor takes one at a time.
+    One whose end nobody will see is not waited for; the vendor says whether the image is busy.
+    """
+    is_seen = (_OTHER.c.state == JobState.SENDING) | wanted.watched(_OTHER)
+    return (
+        _NEXT.where(
+            jobs.c.profile == wanted.profile,
+            jobs.c.region == region,
+            jobs.c.due_at <= now,
+            wanted.permitted,
+            ~_SHARES_AN_IMAGE.where(is_seen).exists(),
+        )
+        .limit(most)
+        .with_for_update(of=jobs, skip_locked=True)
+    )
+
+
+_OTHER = jobs.alias("other")
+
+
+def _others_under_way() -> sa.Select[Any]:
+    mine, theirs = job_images.alias("mine"), job_images.alias("theirs")
+    return (
+        sa.select(_OTHER.c.id)
+        .select_from(mine)
+        .join(theirs, theirs.c.image_id == mine.c.image_id)
+        .join(_OTHER, _OTHER.c.id == theirs.c.job_id)
+        .where(
+            mine.c.job_id == jobs.c.id,
+            _OTHER.c.id != jobs.c.id,
+            _OTHER.c.profile == jobs.c.profile,
+            _OTHER.c.region == jobs.c.region,
+            _OTHER.c.state.in_(sorted(UNDER_WAY)),
+        )
+        .correlate(jobs)
+    )
+
+
+def _in_order() -> sa.Select[Any]:
+    needed = (
+        *("id", "attempt", "profile", "region", "image_ids", "bucket", "format"),
+        *("object_prefix", "only_root_disk", "role_name", "doubted", "exact_names"),
+        *("spent", "waits", "size_gib", "code"),
+    )
     broken = (
         sa.select(job_images.c.job_id)
         .where(job_images.c.job_id == jobs.c.id, job_images.c.state.in_(BROKEN_IMAGE_STATES))
         .exists()
     )
     return (
-        sa.select(jobs, broken.label("image_broken"))
-        .where(
-            jobs.c.state == JobState.QUEUED,
-            jobs.c.profile == wanted.profile,
-            jobs.c.region.in_(regions),
-            _is_due(now),
-            jobs.c.described_at.is_not(None),
-            wanted.permitted,
-            ~_image_is_under_way(wanted),
-        )
+        sa.select(*(jobs.c[name] for name in needed), broken.label("image_broken"))
+        .where(sa.text(CLAIMABLE))
         .order_by(jobs.c.priority.desc(), jobs.c.size_gib.desc(), jobs.c.id)
-        .limit(1)
-        .with_for_update(of=jobs, skip_locked=True)
     )
 
 
-def _is_due(now: datetime) -> sa.ColumnElement[bool]:
-    """Whether a job's time has come.
-
-    Put as a case so that SQLite reads the next job off the index of the order; by the index of
-    times it would fetch and sort all that wait, for each claim.
-    """
-    return sa.case((jobs.c.due_at <= now, sa.true()), else_=sa.false())
+# what does not change from claim to claim: made anew it would cost more than its execution
+_SHARES_AN_IMAGE, _NEXT = _others_under_way(), _in_order()
 
 
-def _image_is_under_way(wanted: Wanted) -> sa.ColumnElement[bool]:
-    """Another job of ours exports one of this job's images: the vendor takes one at a time.
-
-    One whose end nobody will see is not waited for; the vendor says whether the image is busy.
-    """
-    mine, other, theirs = job_images.alias("mine"), jobs.alias("other"), job_images.alias("theirs")
-    return (
-        sa.select(other.c.id)
-        .select_from(mine)
-        .join(theirs, theirs.c.image_id == mine.c.image_id)
-        .join(other, other.c.id == theirs.c.job_id)
-        .where(
-            mine.c.job_id == jobs.c.id,
-            other.c.id != jobs.c.id,
-            other.c.profile == jobs.c.profile,
-            other.c.region == jobs.c.region,
-            other.c.state.in_(sorted(UNDER_WAY)),
-            (other.c.state == JobState.SENDING) | wanted.watched(other),
-        )
-        .exists()
-    )
-
-
-def _lease(
-    row: sa.Row[Any],
-    owner: str,
-    *,
-    now: datetime,
-    signed_at: datetime,
-    lasts: timedelta,
-    probe: bool,
-) -> Lease:
+def _lease(row: Any, who: Claimer, found: gate.Gate, now: datetime, signed_at: datetime) -> Lease:
     return Lease(
         job_id=row.id,
         attempt=row.attempt + 1,
-        owner=owner,
+        owner=who.owner,
         profile=row.profile,
         order=ExportOrder(
             region=row.region,
@@ -146,26 +192,48 @@ def _lease(
         ),
         claimed_at=now,
         signed_at=signed_at,
-        expires_at=now + lasts,
+        expires_at=now + who.lasts,
         doubted=row.doubted,
         exact_names=row.exact_names,
-        probe=probe,
+        probe=not found.has_room,
         spent=row.spent,
         waits=row.waits,
         image_broken=row.image_broken,
+        size_gib=row.size_gib,
         last_code=row.code,
     )
 
 
-async def _take(connection: AsyncConnection, lease: Lease) -> None:
-    taken = await move(
-        connection,
+async def _take(connection: AsyncConnection, leases: list[Lease], now: datetime) -> None:
+    if not leases:
+        return
+    taken = await move_all(connection, [_taking(lease) for lease in leases], at=now)
+    assert all(taken), "the rows were read under the lock of this transaction"
+    begun = [
+        {
+            "job_id": lease.job_id,
+            "number": lease.attempt,
+            "owner": lease.owner,
+            "probe": lease.probe,
+            "claimed_at": lease.claimed_at,
+            "signed_at": lease.signed_at,
+            "expires_at": lease.expires_at,
+        }
+        for lease in leases
+    ]
+    await connection.execute(attempts.insert(), begun)
+    for lease in leases:
+        if lease.probe:
+            await gate.begin_probe(connection, lease)
+
+
+def _taking(lease: Lease) -> Move:
+    return Move(
         lease.job_id,
         JobState.QUEUED,
         JobState.SENDING,
         kind="claimed",
         reason="probe" if lease.probe else "sending",
-        at=lease.claimed_at,
         actor=lease.owner,
         attempt=lease.attempt - 1,
         changes={
@@ -177,17 +245,3 @@ async def _take(connection: AsyncConnection, lease: Lease) -> None:
             "task_id": None,
         },
     )
-    assert taken, "the row was read under the lock of this transaction"
-    await connection.execute(
-        attempts.insert().values(
-            job_id=lease.job_id,
-            number=lease.attempt,
-            owner=lease.owner,
-            probe=lease.probe,
-            claimed_at=lease.claimed_at,
-            signed_at=lease.signed_at,
-            expires_at=lease.expires_at,
-        )
-    )
-    if lease.probe:
-        await gate.begin_probe(connection, lease)

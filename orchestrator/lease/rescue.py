@@ -11,7 +11,7 @@ from orchestrator.db import Database
 from orchestrator.lease import owner
 from orchestrator.model import JobState
 from orchestrator.tables import attempts, instances, jobs
-from orchestrator.transition import move
+from orchestrator.transition import Move, move
 
 SIGNATURE_LIFETIME = timedelta(seconds=330)
 """After this the vendor refuses a signature (300 s, and a little for the clocks)."""
@@ -69,14 +69,12 @@ async def _give_up(
     connection: AsyncConnection, row: Any, me: str, now: datetime, proof: owner.Proof | None
 ) -> bool:
     is_dead = proof is owner.Proof.DEAD
-    return await move(
-        connection,
+    rescued = Move(
         row.id,
         JobState.SENDING,
         JobState.UNKNOWN,
         kind="rescued",
         reason="answer lost",
-        at=now,
         actor=me,
         attempt=row.attempt,
         changes={
@@ -91,3 +89,4 @@ async def _give_up(
         },
         details={"owner": row.owner, "proof": proof or "lease expired"},
     )
+    return await move(connection, rescued, at=now)

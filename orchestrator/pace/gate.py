@@ -5,6 +5,7 @@ own exports ran when one was refused: that number is the ceiling. An end that wa
 place at once; a single prober looks, now and then, whether others have freed more.
 """
 
+import math
 import random
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -14,10 +15,30 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.model import UNDER_WAY, JobState, Lease
-from orchestrator.pace.backoff import backoff
+from orchestrator.pace.durations import newest_ended, usual
 from orchestrator.tables import jobs, scopes
 
-_LONGEST_WAIT = 300.0
+_SEEN = 20
+"""Ended exports from which the usual duration is taken."""
+
+_SHARE = 0.75
+"""Of the usual duration, times the root of the ceiling: the wait between probes. A refused probe
+costs a request, a place not found the same part of the work the smaller the ceiling is; between
+the two costs the root is the mean."""
+
+_CONFIRMED_AFTER = 1 / 20
+"""Of the usual duration: the wait after a place was found. If it was only that of an export whose
+end had not been seen yet, that end is seen by then, and nothing more is built on it."""
+
+_GROWTH = 1.118
+"""Where no end is seen, what twice a refused probe adds to the wait (1.25 in all), and an accepted
+one takes away: then one of three probes or so is refused, however long exports take."""
+
+_SHORTEST_BLIND, _LONGEST_BLIND = 1.0, 300.0
+_LONGEST = timedelta(minutes=30)
+
+_UNTIL_FIRST_END = timedelta(minutes=5)
+"""The wait between probes where ends will be seen and none has been yet: the first tells more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +59,18 @@ class Gate:
     probe_at: datetime | None
     probing: bool
 
-    def admits(self, now: datetime) -> bool:
-        """Whether one more request may leave."""
-        return self.has_room or self.admits_prober(now)
-
     @property
     def has_room(self) -> bool:
         """Whether a place is known to be free."""
         return self.ceiling is None or self.running < self.ceiling
+
+    def room(self, now: datetime, most: int) -> int:
+        """How many more requests may leave now; a single one where it is time for a prober."""
+        if self.ceiling is None:
+            return most
+        if self.has_room:
+            return min(most, self.ceiling - self.running)
+        return min(most, 1) if self.admits_prober(now) else 0
 
     def admits_prober(self, now: datetime) -> bool:
         """Whether it is time to look for a place that nobody told us of."""
@@ -66,17 +91,27 @@ async def known_regions(connection: AsyncConnection, profile: str) -> list[str]:
 
 
 async def gates(
-    connection: AsyncConnection, profile: str, now: datetime, *, lock: bool = False
+    connection: AsyncConnection,
+    profile: str,
+    now: datetime,
+    *,
+    only: sa.ColumnElement[bool] | None = None,
+    lock: bool = False,
 ) -> list[Gate]:
     """The gates of an account, by region.
 
     Args:
+        only: those of the scopes for which this holds; of them, what runs is counted where there
+            is a ceiling to hold it against.
         lock: hold the rows until the end of the transaction, so that of several processes on
             PostgreSQL only one counts and claims at a time.
     """
     query = sa.select(scopes).where(scopes.c.profile == profile).order_by(scopes.c.region)
+    if only is not None:
+        query = query.where(only)
     rows = (await connection.execute(query.with_for_update() if lock else query)).all()
-    running = await _running(connection, profile, now)
+    counted = [row.region for row in rows if only is None or row.ceiling is not None]
+    running = await _running(connection, profile, counted, now) if counted else {}
     return [
         Gate(
             region=row.region,
@@ -90,6 +125,14 @@ async def gates(
     ]
 
 
+async def pressed_regions(connection: AsyncConnection, profile: str) -> frozenset[str]:
+    """The regions whose cap has been met: there an end that is seen late costs a place."""
+    query = sa.select(scopes.c.region).where(
+        scopes.c.profile == profile, scopes.c.ceiling.is_not(None)
+    )
+    return frozenset((await connection.execute(query)).scalars())
+
+
 async def begin_probe(connection: AsyncConnection, lease: Lease) -> None:
     """Elects the job of this lease as the one that probes; the election ends with the lease."""
     await connection.execute(
@@ -97,56 +140,117 @@ async def begin_probe(connection: AsyncConnection, lease: Lease) -> None:
     )
 
 
-async def refused(connection: AsyncConnection, lease: Lease, now: datetime) -> None:
-    """The vendor is full: what we know to be running is the ceiling, and a prober waits."""
+async def refused(
+    connection: AsyncConnection, lease: Lease, now: datetime, *, sighted: bool
+) -> None:
+    """The vendor is full: what we know to be running is the ceiling, and a prober waits.
+
+    Args:
+        sighted: the ends of exports are seen; otherwise probes alone find out about them.
+    """
     # the row first: who waits for it then counts without the jobs that others have put back
     scope = await _locked_row(connection, lease)
-    running = (await _running(connection, lease.profile, now)).get(lease.order.region, 0)
-    misses = scope.misses + 1 if lease.probe else 0
-    wait = backoff(misses, random.random(), longest=_LONGEST_WAIT)  # noqa: S311 - spreads load
+    running = await _running_beside(connection, lease, now)
+    misses = scope.misses + 2 if lease.probe else 0
+    wait = _blind_wait(misses)
+    if sighted and running:
+        wait = await _sighted_wait(connection, lease.profile, lease.order.region, running)
     await connection.execute(
         _scope_of(lease).values(
             ceiling=running,
             misses=misses,
+            streak=0,
             full_since=scope.full_since or now,
-            probe_at=now + wait,
+            probe_at=now + wait * random.uniform(0.9, 1.1),  # noqa: S311 - spreads load
             **_end_of_probe(scope, lease),
         )
     )
 
 
 async def answered(
-    connection: AsyncConnection, lease: Lease, now: datetime, *, accepted: bool
+    connection: AsyncConnection,
+    lease: Lease,
+    now: datetime,
+    *,
+    accepted: bool,
+    sighted: bool = False,
 ) -> None:
-    """A prober came back without a refusal; accepted, it has found a place more."""
+    """A prober came back without a refusal; accepted, it has found a place more.
+
+    The n-th success in a row opens n - 1 places beyond the one that it found.
+    """
     if not lease.probe:
         return
     scope = await _locked_row(connection, lease)
     values = _end_of_probe(scope, lease)
     if accepted:
-        running = (await _running(connection, lease.profile, now)).get(lease.order.region, 0)
-        fewer = max(0, scope.misses - 2)
+        running = await _running_beside(connection, lease, now)
+        usually = await _usual(connection, lease.profile, lease.order.region) if sighted else None
+        streak = (scope.streak or 0) + 1
         values |= {
-            "ceiling": max(running, scope.ceiling or 0),
-            "misses": fewer,
+            "ceiling": max(running + streak - 1, scope.ceiling or 0),
+            "misses": max(0, scope.misses - 1),
+            "streak": streak,
             "full_since": None,
-            "probe_at": now + (backoff(fewer, 0.0) if fewer else timedelta()),
+            "probe_at": now + (usually or timedelta()) * _CONFIRMED_AFTER,
         }
     if values:
         await connection.execute(_scope_of(lease).values(values))
 
 
-async def _running(connection: AsyncConnection, profile: str, now: datetime) -> dict[str, int]:
+async def ended(connection: AsyncConnection, profile: str, region: str, now: datetime) -> None:
+    """An end was seen: no prober waits longer than the time that exports take calls for."""
+    here = (scopes.c.profile == profile) & (scopes.c.region == region)
+    query = sa.select(scopes.c.region).where(here, scopes.c.probe_at > now)
+    if (await connection.execute(query)).first() is None:
+        return
+    running = await _running(connection, profile, [region], now)
+    probe_at = now + await _sighted_wait(connection, profile, region, running.get(region, 0))
+    this = scopes.update().where(here, scopes.c.probe_at > probe_at)
+    await connection.execute(this.values(probe_at=probe_at))
+
+
+def _blind_wait(misses: int) -> timedelta:
+    # the exponent is capped: a float overflows
+    return timedelta(seconds=min(_LONGEST_BLIND, _SHORTEST_BLIND * _GROWTH ** min(misses, 100)))
+
+
+async def _sighted_wait(
+    connection: AsyncConnection, profile: str, region: str, running: int
+) -> timedelta:
+    usually = await _usual(connection, profile, region)
+    if usually is None:
+        return _UNTIL_FIRST_END
+    return min(_LONGEST, usually * _SHARE * math.sqrt(max(1, running)))
+
+
+async def _usual(connection: AsyncConnection, profile: str, region: str) -> timedelta | None:
+    return usual(await newest_ended(connection, profile, region, most=_SEEN))
+
+
+async def _running(
+    connection: AsyncConnection, profile: str, regions: list[str], now: datetime
+) -> dict[str, int]:
     """Our exports that may occupy a place: an accepted one no longer than its deadline."""
     holds = sa.or_(
         jobs.c.state != JobState.ACCEPTED, jobs.c.deadline_at.is_(None), jobs.c.deadline_at > now
     )
     query = (
         sa.select(jobs.c.region, sa.func.count())
-        .where(jobs.c.state.in_(sorted(UNDER_WAY)), jobs.c.profile == profile, holds)
+        .where(
+            jobs.c.state.in_(sorted(UNDER_WAY)),
+            jobs.c.profile == profile,
+            jobs.c.region.in_(regions),
+            holds,
+        )
         .group_by(jobs.c.region)
     )
     return dict((await connection.execute(query)).all())
+
+
+async def _running_beside(connection: AsyncConnection, lease: Lease, now: datetime) -> int:
+    region = lease.order.region
+    return (await _running(connection, lease.profile, [region], now)).get(region, 0)
 
 
 async def _locked_row(connection: AsyncConnection, lease: Lease) -> Any:

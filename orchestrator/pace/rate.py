@@ -1,26 +1,30 @@
-"""Requests a second, evenly spaced: the limit that the vendor counts on arrival."""
+"""Requests a second, shared by all processes on a store: each takes its slots from one row."""
 
-from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from datetime import datetime
 
 import anyio
+import sqlalchemy as sa
 from aiolimiter import AsyncLimiter
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-LEAD = 0.03
-"""Seconds between a permit and the moment its request may leave: time for the claim's commit,
-so that a slow disk does not bunch the requests that the limiter has spaced."""
+from orchestrator.db import Database, insert_or_leave
+from orchestrator.pace.stream import Stream
+from orchestrator.tables import rates
 
-_MARGIN = 0.98
-"""Part of the allowance that is used; the rest absorbs jitter on the way to the server."""
+_LEAD = 0.05
+"""Seconds before its slot at which a request is claimed: time for the claim's commit, so that a
+slow disk does not bunch the requests that the slots have spaced."""
 
-_SAVED = 0.25
-"""Part of a permit that idle time may save up."""
+_CLOSEST = 0.985
+"""Part of the interval that two requests of a process are apart at least: after a delay, time is
+caught up, but no faster than at the whole allowance."""
 
-_CLOSEST = 0.995
-"""Part of the interval that two requests are apart at least: after a delay, time is caught up,
-but never so fast that a second could see one request more than the allowance."""
+_KEPT = [field.name for field in fields(Stream)]
 
-_LONGEST_PAUSE = 8.0
+_ALWAYS = 1000.0
+"""How often in a second a stream without a limit may ask for slots."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,64 +37,85 @@ class RateKey:
 
 
 class Pacer:
-    """Permits for requests, one limiter for each key.
+    """The streams of requests, one for each key.
 
     Args:
         rate: requests a second allowed under each key; 0 is no limit.
     """
 
-    def __init__(self, rate: float) -> None:
+    def __init__(self, database: Database, rate: float) -> None:
+        self._database = database
         self._rate = rate
-        self._lanes: dict[RateKey, _Lane] = {}
-        self._strikes: defaultdict[RateKey, int] = defaultdict(int)
+        self._lanes: dict[RateKey, Lane] = {}
 
-    async def permit(self, key: RateKey) -> "Slot":
-        """Waits for the next place in the stream of requests under this key."""
-        lane = self._lanes.get(key)
-        if lane is None:
-            lane = self._lanes[key] = _Lane(self._rate)
-        return await lane.next()
-
-    def slow_down(self, key: RateKey) -> float:
-        """Pauses the stream after the vendor counted too many; returns the pause in seconds.
-
-        Requests that were in the air together are refused together: they count as one refusal.
-        """
-        lane = self._lanes[key]
-        now = anyio.current_time()
-        if now < lane.resumes_at:
-            return lane.resumes_at - now
-        pause = min(_LONGEST_PAUSE, 0.5 * 2.0 ** self._strikes[key])
-        self._strikes[key] += 1
-        lane.resumes_at = now + pause
-        return pause
-
-    def accepted(self, key: RateKey) -> None:
-        """Forgets earlier refusals: the stream flows."""
-        self._strikes.pop(key, None)
+    def lane(self, key: RateKey) -> "Lane":
+        """The stream of requests under this key."""
+        if key not in self._lanes:
+            self._lanes[key] = Lane(self._database, key, self._rate)
+        return self._lanes[key]
 
 
-class _Lane:
-    """One stream of evenly spaced permits.
+class Lane:
+    """This process's part in one stream.
 
-    A limiter of one permit per interval, because a limiter of twenty per second lets all
-    twenty go at once and as many again while it leaks. A quarter of a permit may be saved up,
-    so that a loop which wakes a little late does not lose that time for good.
+    Slots are taken in the transaction that claims what is to be sent in them, so that none is
+    given away for nothing.
     """
 
-    def __init__(self, rate: float) -> None:
-        self.resumes_at = 0.0
-        self.interval = 1 / (rate * _MARGIN) if rate else 0.0
+    def __init__(self, database: Database, key: RateKey, rate: float) -> None:
+        self._database = database
+        self._key = key
+        self._rate = rate
+        self._asking = AsyncLimiter(1, 1 / (rate or _ALWAYS))
+        self._begins_at = 0.0
         self._free_at = 0.0
-        held = 1 + _SAVED
-        self._limiter = AsyncLimiter(held, held * self.interval) if rate else None
+        self._interval = 0.0
 
-    async def next(self) -> "Slot":
-        if self._limiter is not None:
-            await self._limiter.acquire()
-        while (pause := self.resumes_at - anyio.current_time()) > 0:
-            await anyio.sleep(pause)
-        return Slot(self, anyio.current_time() + (LEAD if self._limiter is not None else 0.0))
+    @property
+    def is_ahead(self) -> bool:
+        """Whether the next slot is too far off to be asked for."""
+        return self._begins_at - _LEAD > anyio.current_time()
+
+    async def turn(self) -> None:
+        """Waits until it is worth asking the store for slots."""
+        await self._asking.acquire()
+        while self.is_ahead:
+            await anyio.sleep_until(self._begins_at - _LEAD)
+
+    async def free_slots(self, connection: AsyncConnection, now: datetime, most: int) -> "Free":
+        """The slots that can be taken in this transaction."""
+        stream = await self._read(connection, now)
+        self._learn(stream, now)
+        return Free(stream, stream.slots(self._rate, now, most))
+
+    async def take(
+        self, connection: AsyncConnection, now: datetime, free: "Free", count: int
+    ) -> list["Slot"]:
+        """Takes the earliest of the slots that are free."""
+        taken = free.slots[:count]
+        if taken and free.stream.allowed(self._rate, now) is not None:
+            stream = free.stream.without(taken[-1], self._rate, now)
+            await self._write(connection, stream)
+            self._learn(stream, now)
+        return [Slot(self, self._moment(at, now)) for at in taken]
+
+    async def slot(self) -> "Slot":
+        """Waits for one slot, for a request that needs no claim."""
+        while True:
+            await self.turn()
+            async with self._database.write() as connection:
+                now = await self._database.now(connection)
+                free = await self.free_slots(connection, now, 1)
+                for taken in await self.take(connection, now, free, 1):
+                    return taken
+
+    async def slow_down(self) -> None:
+        """The vendor has counted too many: all processes slow down a little, for a while."""
+        async with self._database.write() as connection:
+            now = await self._database.now(connection)
+            stream = (await self._read(connection, now)).slowed(self._rate, now)
+            await self._write(connection, stream)
+            self._learn(stream, now)
 
     def departure(self, at: float) -> float:
         """When a request that is ready now may leave: not before `at`, nor close behind another.
@@ -98,15 +123,52 @@ class _Lane:
         A claim that took its time would otherwise bring its request next to the following one.
         """
         departure = max(at, self._free_at, anyio.current_time())
-        self._free_at = departure + self.interval * _CLOSEST
+        self._free_at = departure + self._interval * _CLOSEST
         return departure
+
+    def _learn(self, stream: Stream, now: datetime) -> None:
+        self._begins_at = self._moment(stream.begins(now), now)
+        self._interval = stream.interval(self._rate, now).total_seconds()
+
+    def _moment(self, at: datetime, now: datetime) -> float:
+        """A moment of the store's clock on the event loop's."""
+        return anyio.current_time() + (at - now).total_seconds()
+
+    async def _read(self, connection: AsyncConnection, now: datetime) -> Stream:
+        query = sa.select(*(rates.c[name] for name in _KEPT)).where(self._this).with_for_update()
+        row = (await connection.execute(query)).first()
+        if row is None:
+            begun = {**self._names, **asdict(Stream(next_at=now))}
+            await connection.execute(insert_or_leave(connection, rates).values(begun))
+            row = (await connection.execute(query)).one()
+        return Stream(*row)
+
+    async def _write(self, connection: AsyncConnection, stream: Stream) -> None:
+        await connection.execute(rates.update().where(self._this).values(asdict(stream)))
+
+    @property
+    def _names(self) -> dict[str, str]:
+        key = self._key
+        return {"action": key.action, "host": key.host, "profile": key.account}
+
+    @property
+    def _this(self) -> sa.ColumnElement[bool]:
+        return sa.and_(*(rates.c[name] == value for name, value in self._names.items()))
+
+
+@dataclass(frozen=True, slots=True)
+class Free:
+    """What a transaction has found free: as long as it lasts, nobody else takes it."""
+
+    stream: Stream
+    slots: Sequence[datetime]
 
 
 @dataclass(frozen=True, slots=True)
 class Slot:
     """The right to one request, at a moment of the event loop's clock."""
 
-    _lane: _Lane
+    _lane: Lane
     at: float
 
     async def reached(self) -> None:

@@ -10,7 +10,7 @@ from orchestrator.cloud.credentials import Credential, CredentialSource
 from orchestrator.errors import CredentialError
 from orchestrator.model import Outcome, Reaction, Scope, Stop
 from orchestrator.pace.outage import Outage
-from orchestrator.pace.rate import Pacer, RateKey, Slot
+from orchestrator.pace.rate import Lane, Pacer, RateKey, Slot
 from orchestrator.pace.stops import Stops
 
 EXPORT = "ExportImages"
@@ -54,10 +54,24 @@ class Traffic:
         self._forced: Credential | None = None
         """What the last renewal gave, until something is accepted with it."""
 
+    async def turn(self, action: str, host: str) -> Lane:
+        """Waits until the endpoint can be reached and slots may be free; whose they are."""
+        await self._outages[host].passed()
+        lane = self._lane(action, host)
+        await lane.turn()
+        return lane
+
     async def permit(self, action: str, host: str) -> Slot:
         """Waits until the endpoint can be reached and the rate allows one more request."""
         await self._outages[host].passed()
-        return await self._pacer.permit(RateKey(action, host, self._profile))
+        return await self._lane(action, host).slot()
+
+    def is_in_trouble(self, host: str) -> bool:
+        """Whether one request at a time finds out if the endpoint works again."""
+        return self._outages[host].present
+
+    def _lane(self, action: str, host: str) -> Lane:
+        return self._pacer.lane(RateKey(action, host, self._profile))
 
     def answered(self, host: str) -> None:
         """Takes note that the endpoint works, whatever it said."""
@@ -75,7 +89,7 @@ class Traffic:
         Args:
             waits: how often in a row the job was sent and nothing was counted.
         """
-        return self._outages[host].present and waits < _EXCUSED
+        return self.is_in_trouble(host) and waits < _EXCUSED
 
     def unused(self, host: str) -> None:
         """Gives a permit back: there was nothing to send with it."""
@@ -117,15 +131,13 @@ class Traffic:
             asked_at: when the request was claimed, on the event loop's clock; an answer to an
                 older one teaches less.
         """
-        key = RateKey(action, host, self._profile)
         self._reached(host, outcome)
         match outcome.code.reaction:
             case Reaction.ACCEPT:
-                self._pacer.accepted(key)
                 self.stops.accepted()
                 self._forced = None
             case Reaction.SLOW:
-                self._pacer.slow_down(key)
+                await self._lane(action, host).slow_down()
             case Reaction.REFRESH if await self._renewed(credential):
                 pass
             case Reaction.STOP | Reaction.RESIGN | Reaction.REFRESH:

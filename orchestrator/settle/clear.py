@@ -14,7 +14,7 @@ from orchestrator.settle.objects import watched
 from orchestrator.settle.record import keep_not_sent
 from orchestrator.settle.resolve import ResolvePolicy, adopt
 from orchestrator.settle.sight import Sight
-from orchestrator.transition import move
+from orchestrator.transition import Move, move
 
 _RETRY = timedelta(seconds=5)
 
@@ -66,16 +66,15 @@ async def _put_back(database: Database, lease: Lease, why: str) -> None:
     async with database.write() as connection:
         now = await database.now(connection)
         await keep_not_sent(connection, lease, now)
-        await move(
-            connection,
+        put_back = Move(
             lease.job_id,
             JobState.SENDING,
             JobState.UNKNOWN if lease.doubted else JobState.QUEUED,
             kind="not sent",
             reason="bucket not readable",
-            at=now,
             actor=lease.owner,
             attempt=lease.attempt,
             changes={"clean_since": None, "due_at": now + _RETRY},
             details={"message": why},
         )
+        await move(connection, put_back, at=now)

@@ -1,76 +1,45 @@
 """How long an accepted export may take before it counts as lost: learned from those that ended."""
 
-from dataclasses import dataclass
-from datetime import datetime, timedelta
-
-import anyio
-import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection
+from datetime import timedelta
 
 from orchestrator.db import Database
-from orchestrator.model import JobState
+from orchestrator.pace.durations import Ended
+from orchestrator.settle.experience import Experience
 from orchestrator.settle.objects import Watched
-from orchestrator.tables import events, jobs
 
 _SHORTEST = timedelta(minutes=1)
 _GENEROSITY = 10
 """How many times slower than anything seen an export may be; more while few have been seen."""
 
-_SAMPLES = 200
-_RELEARN = 10.0
-"""Seconds for which what was learned of a region is not asked for again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """One export that came to its end.
-
-    Args:
-        took: from its acceptance until its objects were seen.
-        size_gib: of all its disks; 0 is unknown.
-    """
-
-    took: timedelta
-    size_gib: int
-
 
 class Deadlines:
-    """What is known of an account's exports, by region.
+    """When exports of an account count as lost.
 
     Args:
         longest: how long an export may take while nothing is known, and at most.
     """
 
-    def __init__(self, database: Database, longest: timedelta) -> None:
+    def __init__(self, database: Database, experience: Experience, longest: timedelta) -> None:
         self._database = database
+        self._experience = experience
         self._longest = longest
-        self._known: dict[tuple[str, str], tuple[float, list[Ended]]] = {}
 
-    async def have_passed(self, job: Watched, *, being_written: bool = False) -> bool:
-        """Whether the export counts as lost by now.
+    async def have_passed(
+        self, job: Watched, age: timedelta, *, being_written: bool = False
+    ) -> bool:
+        """Whether an export of this age counts as lost by now.
 
         Args:
             being_written: an upload of its is open, or nobody may know: it gets twice the time.
         """
-        if job.accepted_at is None:
+        if age < min(_SHORTEST, self._longest):
             return False
         async with self._database.read() as connection:
-            age = await self._database.now(connection) - job.accepted_at
-            if age < min(_SHORTEST, self._longest):
-                return False
-            ended = await self._ended(connection, job.profile, job.region)
+            ended = await self._experience.ended(connection, job.profile, job.region)
         allowed = time_allowed(ended, job.size_gib)
         if allowed is None:
             return age >= self._longest
         return age >= min(allowed * (2 if being_written else 1), self._longest)
-
-    async def _ended(self, connection: AsyncConnection, profile: str, region: str) -> list[Ended]:
-        moment = anyio.current_time()
-        asked_at, ended = self._known.get((profile, region), (-_RELEARN, []))
-        if moment - asked_at >= _RELEARN:
-            ended = await _newest_ended(connection, profile, region)
-            self._known[profile, region] = moment, ended
-        return ended
 
 
 def time_allowed(ended: list[Ended], size_gib: int) -> timedelta | None:
@@ -88,24 +57,3 @@ def time_allowed(ended: list[Ended], size_gib: int) -> timedelta | None:
         return None
     generosity = _GENEROSITY * (1 + _GENEROSITY / len(examples))
     return max(_SHORTEST, generosity * max(examples))
-
-
-async def _newest_ended(connection: AsyncConnection, profile: str, region: str) -> list[Ended]:
-    query = (
-        sa.select(jobs.c.accepted_at, jobs.c.finished_at, jobs.c.size_gib)
-        .where(
-            jobs.c.state == JobState.VERIFIED,
-            jobs.c.profile == profile,
-            jobs.c.region == region,
-            # an adopted one was accepted nobody knows when
-            ~sa.exists().where(events.c.job_id == jobs.c.id, events.c.kind == "adopted"),
-        )
-        .order_by(jobs.c.id.desc())
-        .limit(_SAMPLES)
-    )
-    rows = (await connection.execute(query)).all()
-    return [Ended(_span(row.accepted_at, row.finished_at), row.size_gib) for row in rows]
-
-
-def _span(start: datetime, end: datetime) -> timedelta:
-    return max(timedelta(), end - start)

@@ -7,7 +7,7 @@ from orchestrator.db import Database
 from orchestrator.errors import CloudRefusal
 from orchestrator.model import ObjectFacts
 from orchestrator.settle.delivery import is_of
-from orchestrator.settle.objects import Watched, WatchedKey, keep_baseline, watched
+from orchestrator.settle.objects import Watched, WatchedKey, keep_baselines, watched
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +103,7 @@ async def note_baseline(database: Database, cos: CosClient, job_id: int) -> None
             facts = await cos.head_object(job.region, job.bucket, key.key)
             etags[key.key] = facts.etag if facts else ""
     async with database.write() as connection:
-        for name, etag in etags.items():
-            await keep_baseline(connection, job.job_id, name, etag)
+        await keep_baselines(connection, job.job_id, etags)
 
 
 async def reason(cos: CosClient, job: Watched, refusal: CloudRefusal) -> CloudRefusal:

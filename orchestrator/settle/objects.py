@@ -1,15 +1,16 @@
 """The objects of a job: which are expected, which the vendor named, what was seen of them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from orchestrator.db import insert_or_change
 from orchestrator.model import ImageFormat, JobState, ObjectFacts
-from orchestrator.tables import jobs, objects
+from orchestrator.tables import WATCHED, jobs, objects
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,11 @@ class Watched:
     keys: tuple[WatchedKey, ...]
 
     @property
+    def begun(self) -> datetime | None:
+        """When its export began, as far as that is known."""
+        return self.accepted_at or self.sent_at
+
+    @property
     def required(self) -> tuple[WatchedKey, ...]:
         """The keys that must be there before the job counts as verified.
 
@@ -65,60 +71,32 @@ class Watched:
         return tuple(key for key in self.keys if key.cos_path is not None)
 
 
-async def reserve_due(
-    connection: AsyncConnection,
-    conditions: sa.ColumnElement[bool],
-    now: datetime,
-    *,
-    next_look: timedelta | None,
-    limit: int,
+async def due(
+    connection: AsyncConnection, conditions: sa.ColumnElement[bool], now: datetime, *, limit: int
 ) -> list[Watched]:
-    """Jobs whose objects are to be looked for now; others leave them alone until the next look.
-
-    Args:
-        next_look: time until they are due again; ``None`` is a tenth of their age.
-    """
-    due = (
+    """Jobs whose objects are to be looked for now, until the transaction ends nobody else's."""
+    query = (
         sa.select(jobs)
-        .where(
-            jobs.c.state.in_([JobState.ACCEPTED, JobState.UNKNOWN]),
-            jobs.c.due_at <= now,
-            conditions,
-        )
+        .where(sa.text(WATCHED), jobs.c.due_at <= now, conditions)
         .order_by(jobs.c.due_at)
         .limit(limit)
         .with_for_update(skip_locked=True)
     )
-    rows = (await connection.execute(due)).all()
-    if not rows:
-        return []
-    next_looks = [
-        {"this": row.id, "then": now + (next_look or _a_tenth_of(now - _begun(row)))}
-        for row in rows
-    ]
-    await connection.execute(_POSTPONE, next_looks)
-    keys = await _keys_of(connection, [row.id for row in rows])
+    rows = (await connection.execute(query)).all()
+    keys = await _keys_of(connection, [row.id for row in rows]) if rows else {}
     return [_watched(row, keys.get(row.id, ())) for row in rows]
+
+
+async def postpone(connection: AsyncConnection, then: Mapping[int, datetime]) -> None:
+    """Puts off the next look at some jobs: until then others leave them alone."""
+    if then:
+        rows = [{"this": job_id, "then": moment} for job_id, moment in then.items()]
+        await connection.execute(_POSTPONE, rows)
 
 
 _POSTPONE = (
     jobs.update().where(jobs.c.id == sa.bindparam("this")).values(due_at=sa.bindparam("then"))
 )
-
-
-async def postpone(connection: AsyncConnection, job_id: int, then: datetime) -> None:
-    """Puts off the next look at one job."""
-    await connection.execute(_POSTPONE, [{"this": job_id, "then": then}])
-
-
-def _begun(row: Any) -> datetime:
-    begun: datetime = row.accepted_at or row.sent_at
-    return begun
-
-
-def _a_tenth_of(age: timedelta) -> timedelta:
-    """Often while young, seldom when old: an end is seen at most a tenth too late."""
-    return min(max(age / 10, timedelta(seconds=1)), timedelta(minutes=5))
 
 
 async def watched(connection: AsyncConnection, job_id: int) -> Watched:
@@ -162,25 +140,31 @@ def _watched(row: Any, keys: tuple[WatchedKey, ...]) -> Watched:
     )
 
 
-async def keep_cos_paths(
-    connection: AsyncConnection, job_id: int, cos_paths: Iterable[str]
+async def keep_cos_paths(connection: AsyncConnection, paths: Iterable[tuple[int, str]]) -> None:
+    """Keeps CosPaths of jobs as the vendor wrote them; a key has no leading slash."""
+    rows = [
+        {"job_id": job_id, "key": path.removeprefix("/"), "cos_path": path}
+        for job_id, path in paths
+    ]
+    await _put(connection, rows)
+
+
+async def keep_baselines(
+    connection: AsyncConnection, job_id: int, etags: Mapping[str, str]
 ) -> None:
-    """Keeps each CosPath as the vendor wrote it; its key has no leading slash."""
-    for path in cos_paths:
-        await _put(connection, job_id, path.removeprefix("/"), {"cos_path": path})
-
-
-async def keep_baseline(connection: AsyncConnection, job_id: int, key: str, etag: str) -> None:
-    """Keeps what lay under an exact name before the request; empty when nothing did."""
-    await _put(connection, job_id, key, {"baseline_etag": etag})
+    """Keeps what lay under each exact name before the request; empty when nothing did."""
+    rows = [{"job_id": job_id, "key": key, "baseline_etag": tag} for key, tag in etags.items()]
+    await _put(connection, rows)
 
 
 async def keep_seen(
-    connection: AsyncConnection, job_id: int, found: Iterable[ObjectFacts], at: datetime
+    connection: AsyncConnection, seen: Iterable[tuple[int, ObjectFacts]], at: datetime
 ) -> None:
-    """Keeps what was seen of the job's objects."""
-    for facts in found:
-        seen = {
+    """Keeps what was seen of the objects of jobs."""
+    rows = [
+        {
+            "job_id": job_id,
+            "key": facts.key,
             "size": facts.size,
             "etag": facts.etag,
             "crc64": facts.crc64,
@@ -188,11 +172,14 @@ async def keep_seen(
             "last_modified": facts.last_modified,
             "seen_at": at,
         }
-        await _put(connection, job_id, facts.key, seen)
+        for job_id, facts in seen
+    ]
+    await _put(connection, rows)
 
 
-async def _put(connection: AsyncConnection, job_id: int, key: str, values: dict[str, Any]) -> None:
-    this = (objects.c.job_id == job_id) & (objects.c.key == key)
-    if (await connection.execute(objects.update().where(this).values(values))).rowcount == 0:
-        row = {"job_id": job_id, "key": key, "expected": False, **values}
-        await connection.execute(objects.insert().values(row))
+async def _put(connection: AsyncConnection, rows: list[dict[str, Any]]) -> None:
+    """Sets columns of these objects; those that nobody has expected are new."""
+    if rows:
+        changed = [name for name in rows[0] if name not in {"job_id", "key"}]
+        statement = insert_or_change(connection, objects, *changed)
+        await connection.execute(statement, [{**row, "expected": False} for row in rows])

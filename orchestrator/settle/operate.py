@@ -16,7 +16,7 @@ from orchestrator.model import JobState
 from orchestrator.settle.delivery import is_of, undelivered
 from orchestrator.settle.verify import NOT_DELIVERED
 from orchestrator.tables import job_images, jobs, objects
-from orchestrator.transition import move
+from orchestrator.transition import Move, move
 
 _ENDED = frozenset({JobState.FAILED, JobState.CANCELLED})
 _ASKED_ANEW = "its missing images have a job of their own"
@@ -79,19 +79,18 @@ async def settle(
         target, changes = JobState.QUEUED, _absent(now)
         if verdict is Verdict.ACCEPTED:
             target, changes = JobState.ACCEPTED, _accepted(now, export_deadline)
-        await move(
-            connection,
+        settled = Move(
             row.id,
             JobState.UNKNOWN,
             target,
             kind="settled",
             reason="a person's word",
-            at=now,
             actor=actor,
             attempt=row.attempt,
             changes=changes,
             details={"as": verdict, "why": why},
         )
+        await move(connection, settled, at=now)
         return int(row.id)
 
 
@@ -211,11 +210,13 @@ async def _split(
     await _hand_over(connection, row, number, missing)
     this = jobs.update().where(jobs.c.id == row.id)
     await connection.execute(this.values(reason=_ASKED_ANEW))
-    for job_id, kind, details in (
-        (number, "split off", {"of": row.id}),
-        (row.id, "retried", {"missing": missing, "job": number}),
-    ):
-        await audit.append(connection, kind, at=now, actor=actor, job_id=job_id, details=details)
+    part_of, asked = {"of": row.id}, {"missing": missing, "job": number}
+    await audit.append(
+        connection,
+        audit.Event("split off", actor, number, details=part_of),
+        audit.Event("retried", actor, row.id, details=asked),
+        at=now,
+    )
 
 
 async def _hand_over(
@@ -239,19 +240,18 @@ async def _hand_over(
 
 
 async def _try_again(connection: AsyncConnection, row: Any, now: datetime, actor: str) -> None:
-    await move(
-        connection,
+    retried = Move(
         row.id,
         JobState(row.state),
         JobState.UNKNOWN if row.doubted else JobState.QUEUED,
         kind="retried",
         reason="retried, to be looked for" if row.doubted else "retried",
-        at=now,
         actor=actor,
         attempt=row.attempt,
         changes={**_ANEW, "due_at": now, "task_id": None},
         details={"after": row.code},
     )
+    await move(connection, retried, at=now)
 
 
 _ANEW = {

@@ -1,5 +1,7 @@
 """Writes down what came of an attempt: fenced by the attempt, and not torn by a cancellation."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -13,65 +15,113 @@ from orchestrator.model import NOT_SENT, Decision, Effect, JobState, Lease, Outc
 from orchestrator.pace import gate
 from orchestrator.settle.objects import keep_cos_paths
 from orchestrator.tables import attempts, jobs
-from orchestrator.transition import may_move, move
+from orchestrator.transition import Move, may_move, move, move_all
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came of one attempt, and what is to be done about it.
+
+    Args:
+        sighted: the end of its export will be seen, as far as is known.
+    """
+
+    lease: Lease
+    outcome: Outcome
+    decision: Decision
+    sighted: bool = False
 
 
 async def record(
-    database: Database,
-    lease: Lease,
-    outcome: Outcome,
-    decision: Decision,
-    export_deadline: timedelta,
-) -> None:
-    """Keeps the answer with its attempt, moves the job, and tells the gate.
+    database: Database, answers: Sequence[Answer], export_deadline: timedelta
+) -> list[bool]:
+    """Keeps each answer with its attempt, moves its job, and tells the gate; in one transaction.
 
     A job that has meanwhile been taken over is left where it is; its late TaskId is kept.
 
     Args:
         export_deadline: how long an accepted export may take before it counts as lost.
+
+    Returns:
+        For each answer whether its job was still where the sender had left it.
     """
     with anyio.CancelScope(shield=True):
         async with database.write() as connection:
             now = await database.now(connection)
-            await _keep_answer(connection, lease, outcome, now)
-            changes = _changes(lease, outcome, decision, now, export_deadline)
-            moved = await _settle(connection, lease, decision, changes, now)
-            if outcome.code.reaction is Reaction.ACCEPT:
-                if not moved:
-                    await _late_answer(connection, lease, outcome, changes, now)
-                await keep_cos_paths(connection, lease.job_id, outcome.cos_paths)
-            await _tell_gate(connection, lease, outcome, now)
+            await _keep_answers(connection, answers, now)
+            moves = [_move(one, now, export_deadline) for one in answers]
+            moved = await move_all(connection, moves, at=now)
+            for one, intended, is_moved in zip(answers, moves, moved, strict=True):
+                if not is_moved and _is_accepted(one):
+                    await _late_answer(connection, one, intended.changes, now)
+            paths = [(one.lease.job_id, path) for one in answers for path in one.outcome.cos_paths]
+            await keep_cos_paths(connection, paths)
+            for one in answers:
+                await _tell_gate(connection, one, now)
+    return moved
 
 
 async def keep_not_sent(connection: AsyncConnection, lease: Lease, now: datetime) -> None:
     """Keeps with the attempt that its request never left."""
-    await connection.execute(
-        _this_attempt(lease).values(answered_at=now, code=NOT_SENT, effect=Effect.NO)
+    this = attempts.update().where(
+        attempts.c.job_id == lease.job_id, attempts.c.number == lease.attempt
     )
+    await connection.execute(this.values(answered_at=now, code=NOT_SENT, effect=Effect.NO))
     await gate.answered(connection, lease, now, accepted=False)
 
 
-async def _keep_answer(
-    connection: AsyncConnection, lease: Lease, outcome: Outcome, now: datetime
+async def _keep_answers(
+    connection: AsyncConnection, answers: Sequence[Answer], now: datetime
 ) -> None:
-    await connection.execute(
-        _this_attempt(lease).values(
-            answered_at=now,
-            code=outcome.code.name,
-            reaction=outcome.code.reaction,
-            effect=outcome.code.effect,
-            message=outcome.message,
-            http_status=outcome.http_status,
-            request_id=outcome.request_id,
-            task_id=_text(outcome.task_id),
-        )
+    rows = [
+        {
+            "this_job": one.lease.job_id,
+            "this_number": one.lease.attempt,
+            "new_code": one.outcome.code.name,
+            "new_reaction": one.outcome.code.reaction,
+            "new_effect": one.outcome.code.effect,
+            "new_message": one.outcome.message,
+            "new_http_status": one.outcome.http_status,
+            "new_request_id": one.outcome.request_id,
+            "new_task_id": _text(one.outcome.task_id),
+        }
+        for one in answers
+    ]
+    await connection.execute(_KEEP_ANSWER.values(answered_at=now), rows)
+
+
+_ANSWER = ("code", "reaction", "effect", "message", "http_status", "request_id", "task_id")
+_KEEP_ANSWER = (
+    attempts.update()
+    .where(attempts.c.job_id == sa.bindparam("this_job"))
+    .where(attempts.c.number == sa.bindparam("this_number"))
+    .values({name: sa.bindparam(f"new_{name}") for name in _ANSWER})
+)
+
+
+def _is_accepted(answer: Answer) -> bool:
+    return answer.outcome.code.reaction is Reaction.ACCEPT
+
+
+def _move(answer: Answer, now: datetime, deadline: timedelta) -> Move:
+    decision = answer.decision
+    changes = _changes(answer, now, deadline)
+    return Move(
+        answer.lease.job_id,
+        JobState.SENDING,
+        decision.state,
+        kind=decision.state if decision.state is not JobState.QUEUED else "postponed",
+        reason=decision.reason,
+        actor=answer.lease.owner,
+        attempt=answer.lease.attempt,
+        changes=changes,
+        details=_evidence(changes),
     )
 
 
-def _changes(
-    lease: Lease, outcome: Outcome, decision: Decision, now: datetime, deadline: timedelta
-) -> dict[str, Any]:
+def _changes(answer: Answer, now: datetime, deadline: timedelta) -> dict[str, Any]:
     """The job's columns after this outcome."""
+    lease, outcome, decision = answer.lease, answer.outcome, answer.decision
     changes: dict[str, Any] = {
         "due_at": now + decision.delay,
         "spent": lease.spent + decision.spends,
@@ -97,35 +147,8 @@ def _changes(
     }
 
 
-async def _settle(
-    connection: AsyncConnection,
-    lease: Lease,
-    decision: Decision,
-    changes: dict[str, Any],
-    now: datetime,
-) -> bool:
-    kind = decision.state if decision.state is not JobState.QUEUED else "postponed"
-    return await move(
-        connection,
-        lease.job_id,
-        JobState.SENDING,
-        decision.state,
-        kind=kind,
-        reason=decision.reason,
-        at=now,
-        actor=lease.owner,
-        attempt=lease.attempt,
-        changes=changes,
-        details=_evidence(changes),
-    )
-
-
 async def _late_answer(
-    connection: AsyncConnection,
-    lease: Lease,
-    outcome: Outcome,
-    changes: dict[str, Any],
-    now: datetime,
+    connection: AsyncConnection, answer: Answer, changes: Mapping[str, Any], now: datetime
 ) -> None:
     """A TaskId for a job that was taken over: it settles the job, or it is kept as a warning.
 
@@ -133,37 +156,36 @@ async def _late_answer(
     task of what was found in the bucket. Of an older one it says that the image may have been
     exported twice.
     """
+    lease, outcome = answer.lease, answer.outcome
     job = (await connection.execute(sa.select(jobs).where(jobs.c.id == lease.job_id))).one()
     state = JobState(job.state)
     is_latest = not await _may_have_begun_later(connection, lease)
     # one that was accepted before, by what lay in the bucket, stays where that has led it
     if is_latest and job.accepted_at is None and may_move(state, JobState.ACCEPTED):
-        await move(
-            connection,
+        late = Move(
             lease.job_id,
             state,
             JobState.ACCEPTED,
             kind="late answer",
             reason="exporting",
-            at=now,
             actor=lease.owner,
             attempt=job.attempt,
             changes=changes,
             details=_evidence(changes),
         )
+        await move(connection, late, at=now)
         return
     if is_latest and job.task_id is None:
         task_id = {"task_id": _text(outcome.task_id), "request_id": outcome.request_id}
         await connection.execute(jobs.update().where(jobs.c.id == lease.job_id).values(task_id))
-    await audit.append(
-        connection,
+    kept = audit.Event(
         "late answer" if is_latest else "possible duplicate",
-        at=now,
-        actor=lease.owner,
-        job_id=lease.job_id,
+        lease.owner,
+        lease.job_id,
         attempt=lease.attempt,
         details={"task_id": _text(outcome.task_id), "request_id": outcome.request_id},
     )
+    await audit.append(connection, kept, at=now)
 
 
 async def _may_have_begun_later(connection: AsyncConnection, lease: Lease) -> bool:
@@ -173,23 +195,16 @@ async def _may_have_begun_later(connection: AsyncConnection, lease: Lease) -> bo
     return (await connection.execute(query.limit(1))).first() is not None
 
 
-async def _tell_gate(
-    connection: AsyncConnection, lease: Lease, outcome: Outcome, now: datetime
-) -> None:
-    if outcome.code.reaction is Reaction.CAPACITY:
-        await gate.refused(connection, lease, now)
+async def _tell_gate(connection: AsyncConnection, answer: Answer, now: datetime) -> None:
+    lease, sighted = answer.lease, answer.sighted
+    if answer.outcome.code.reaction is Reaction.CAPACITY:
+        await gate.refused(connection, lease, now, sighted=sighted)
     else:
-        accepted = outcome.code.reaction is Reaction.ACCEPT
-        await gate.answered(connection, lease, now, accepted=accepted)
+        accepted = _is_accepted(answer)
+        await gate.answered(connection, lease, now, accepted=accepted, sighted=sighted)
 
 
-def _this_attempt(lease: Lease) -> sa.Update:
-    return attempts.update().where(
-        attempts.c.job_id == lease.job_id, attempts.c.number == lease.attempt
-    )
-
-
-def _evidence(changes: dict[str, Any]) -> dict[str, object]:
+def _evidence(changes: Mapping[str, Any]) -> dict[str, object]:
     kept = ("task_id", "request_id", "code", "message")
     return {name: changes[name] for name in kept if changes.get(name)}
 

@@ -13,7 +13,7 @@ from orchestrator.model import JobState
 from orchestrator.settle.look import Traces, look
 from orchestrator.settle.objects import Watched, keep_cos_paths, keep_seen
 from orchestrator.tables import jobs
-from orchestrator.transition import move
+from orchestrator.transition import Move, move
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +56,12 @@ async def adopt(
     actor: str,
 ) -> JobState:
     """Takes what was found in the bucket for the answer that is not held: no TaskId, but keys."""
-    moved = await move(
-        connection,
+    adopted = Move(
         job.job_id,
         job.state,
         JobState.ACCEPTED,
         kind="adopted",
         reason="found in the bucket",
-        at=now,
         actor=actor,
         attempt=job.attempt,
         changes={
@@ -79,10 +77,10 @@ async def adopt(
             "objects": [facts.key for facts in traces.objects],
         },
     )
-    if not moved:
+    if not await move(connection, adopted, at=now):
         return job.state
-    await keep_cos_paths(connection, job.job_id, (f"/{key}" for key in traces.keys))
-    await keep_seen(connection, job.job_id, traces.objects, now)
+    await keep_cos_paths(connection, [(job.job_id, f"/{key}") for key in traces.keys])
+    await keep_seen(connection, [(job.job_id, facts) for facts in traces.objects], now)
     return JobState.ACCEPTED
 
 
@@ -99,20 +97,18 @@ async def _clean_look(
         return job.state
     gives_up = job.spent >= policy.max_attempts
     target = JobState.FAILED if gives_up else JobState.QUEUED
-    moved = await move(
-        connection,
+    absent = Move(
         job.job_id,
         JobState.UNKNOWN,
         target,
         kind="absent",
         reason="not in the bucket",
-        at=now,
         actor=actor,
         attempt=job.attempt,
         changes={"due_at": now} | (_given_up(job) if gives_up else {}),
         details={"clean_since": iso(job.clean_since), "attempts": job.spent},
     )
-    return target if moved else job.state
+    return target if await move(connection, absent, at=now) else job.state
 
 
 def _given_up(job: Watched) -> dict[str, str]:

@@ -99,6 +99,11 @@ class Sight:
         )
         return True
 
+    def proves(self, region: str, bucket: str) -> bool:
+        """Whether looks into this bucket do succeed: then the ends of exports are seen."""
+        place = place_of(region, bucket)
+        return place in self._seen and place not in self._refused_since
+
     def sees(self, region: str, bucket: str) -> bool:
         """Whether looks into this bucket may succeed."""
         return self.mode is not VerifyMode.OFF and place_of(region, bucket) not in self._closed()

@@ -1,49 +1,85 @@
 """Accepted is not done: a job is verified when its objects are seen in the bucket."""
 
-from datetime import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from itertools import compress
 
-from sqlalchemy.ext.asyncio import AsyncConnection
+import anyio
 
 from orchestrator.cloud.cos import CosClient
 from orchestrator.db import Database
 from orchestrator.errors import CloudRefusal
 from orchestrator.model import JobState, ObjectFacts
+from orchestrator.pace import gate
 from orchestrator.settle.deadline import Deadlines
 from orchestrator.settle.delivery import Delivery, suspects, undelivered
 from orchestrator.settle.look import head, open_uploads
 from orchestrator.settle.objects import Watched, keep_seen
-from orchestrator.transition import move
+from orchestrator.transition import Move, move_all
 
 NOT_DELIVERED = "Orchestrator.NotDelivered"
 
 
-async def verify(
-    database: Database, cos: CosClient, job: Watched, deadlines: Deadlines, actor: str
-) -> JobState:
-    """Looks once at every object that the job must have; returns the state it is in after it.
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a look has shown for good: the export is whole, or counts as lost.
+
+    Args:
+        uploads: what is still being written; ``None`` where it may not be listed.
+    """
+
+    job: Watched
+    delivery: Delivery
+    uploads: tuple[str, ...] | None = ()
+
+
+async def examine(
+    cos: CosClient, job: Watched, age: timedelta, deadlines: Deadlines
+) -> Finding | None:
+    """Looks once at the objects that a job must have; ``None`` while they are still to come.
+
+    Args:
+        age: of the export.
 
     Raises:
-        CloudRefusal, httpx.HTTPError: a look failed; the job is left as it is.
+        CloudRefusal, httpx.HTTPError: a look failed, which says nothing.
     """
-    delivery = await _look(cos, job)
-    uploads: tuple[str, ...] | None = ()
-    if not delivery.is_whole:
-        if not await deadlines.have_passed(job):
-            return job.state
-        # uploads first, objects second: one that ends in between is seen as an object
-        uploads = await _uploads(cos, job)
-        delivery = await _look(cos, job)
-        written = uploads is None or bool(uploads)
-        if not delivery.is_whole and not await deadlines.have_passed(job, being_written=written):
-            return job.state
-    async with database.write() as connection:
-        now = await database.now(connection)
-        if delivery.is_whole:
-            return await _verified(connection, job, delivery, now, actor)
-        return await _not_delivered(connection, job, delivery, uploads, now, actor)
+    if (delivery := await _look(cos, job, to_the_end=False)).is_whole:
+        return Finding(job, delivery)
+    if not await deadlines.have_passed(job, age):
+        return None
+    # uploads first, objects second: one that ends in between is seen as an object
+    uploads = await _uploads(cos, job)
+    delivery = await _look(cos, job, to_the_end=True)
+    written = uploads is None or bool(uploads)
+    if delivery.is_whole or await deadlines.have_passed(job, age, being_written=written):
+        return Finding(job, delivery, uploads)
+    return None
 
 
-async def _look(cos: CosClient, job: Watched) -> Delivery:
+async def keep_findings(
+    database: Database, actor: str, findings: Sequence[Finding]
+) -> list[JobState]:
+    """Moves the jobs to where the findings lead, in one transaction; their states after it."""
+    with anyio.CancelScope(shield=True):
+        async with database.write() as connection:
+            now = await database.now(connection)
+            moves = [_move(one, actor) for one in findings]
+            moved = await move_all(connection, moves, at=now)
+            kept = list(compress(findings, moved))
+            seen = [(one.job.job_id, facts) for one in kept for facts in one.delivery.found]
+            await keep_seen(connection, seen, now)
+            for profile, region in {(one.job.profile, one.job.region) for one in kept}:
+                await gate.ended(connection, profile, region, now)
+    return [
+        one.target if is_moved else finding.job.state
+        for finding, one, is_moved in zip(findings, moves, moved, strict=True)
+    ]
+
+
+async def _look(cos: CosClient, job: Watched, *, to_the_end: bool) -> Delivery:
+    """Looks at one key after another; if not to the end, then until one is not there."""
     found: list[ObjectFacts] = []
     empty: list[str] = []
     missing: list[str] = []
@@ -55,6 +91,8 @@ async def _look(cos: CosClient, job: Watched) -> Delivery:
             empty.append(key.key)
         else:
             found.append(facts)
+        if not to_the_end and facts is None:
+            break
     return Delivery(tuple(found), tuple(empty), tuple(missing))
 
 
@@ -66,18 +104,19 @@ async def _uploads(cos: CosClient, job: Watched) -> tuple[str, ...] | None:
         return None
 
 
-async def _verified(
-    connection: AsyncConnection, job: Watched, delivery: Delivery, now: datetime, actor: str
-) -> JobState:
+def _move(finding: Finding, actor: str) -> Move:
+    return _verified(finding, actor) if finding.delivery.is_whole else _lost(finding, actor)
+
+
+def _verified(finding: Finding, actor: str) -> Move:
+    job, delivery = finding.job, finding.delivery
     doubts = suspects(job, delivery.found)
-    moved = await move(
-        connection,
+    return Move(
         job.job_id,
         JobState.ACCEPTED,
         JobState.VERIFIED,
         kind="verified",
         reason="seen in the bucket, with a size to be checked" if doubts else "seen in the bucket",
-        at=now,
         actor=actor,
         attempt=job.attempt,
         changes={
@@ -86,31 +125,19 @@ async def _verified(
         },
         details={"objects": [_evidence(facts) for facts in delivery.found], "suspect": doubts},
     )
-    if not moved:
-        return job.state
-    await keep_seen(connection, job.job_id, delivery.found, now)
-    return JobState.VERIFIED
 
 
 _CHECK_SIZES = "Check the file before you rely on it: a RAW file should be as long as its disk."
 
 
-async def _not_delivered(
-    connection: AsyncConnection,
-    job: Watched,
-    delivery: Delivery,
-    uploads: tuple[str, ...] | None,
-    now: datetime,
-    actor: str,
-) -> JobState:
-    moved = await move(
-        connection,
+def _lost(finding: Finding, actor: str) -> Move:
+    job, delivery, uploads = finding.job, finding.delivery, finding.uploads
+    return Move(
         job.job_id,
         JobState.ACCEPTED,
         JobState.FAILED,
         kind="failed",
         reason="not delivered",
-        at=now,
         actor=actor,
         attempt=job.attempt,
         changes={
@@ -126,10 +153,6 @@ async def _not_delivered(
             "uploads": "not to be listed" if uploads is None else list(uploads),
         },
     )
-    if not moved:
-        return job.state
-    await keep_seen(connection, job.job_id, delivery.found, now)
-    return JobState.FAILED
 
 
 def _what_came(job: Watched, delivery: Delivery) -> str:

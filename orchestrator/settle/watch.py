@@ -1,51 +1,92 @@
 """Keeps looking at accepted and unknown jobs until each has come to its end."""
 
+import math
 from collections import Counter, defaultdict
-from collections.abc import Callable
-from datetime import timedelta
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from functools import partial
 
 import anyio
 import httpx
 import sqlalchemy as sa
-from aiolimiter import AsyncLimiter
-from anyio.abc import TaskGroup
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.cloud.codes import cos_code_for
 from orchestrator.cloud.cos import CosClient
 from orchestrator.cloud.credentials import Credential
-from orchestrator.db import Database, Patience
+from orchestrator.db import Database, Grouped, Patience
 from orchestrator.errors import CloudRefusal, CredentialError
 from orchestrator.model import JobState, Outcome, Reaction
+from orchestrator.pace.gate import pressed_regions
 from orchestrator.pace.news import News
 from orchestrator.pace.outage import Outage
 from orchestrator.pace.stops import WHOLE_ACCOUNT, bucket_place, place_of
 from orchestrator.pace.traffic import LOOK, Traffic
 from orchestrator.settle.deadline import Deadlines
+from orchestrator.settle.experience import Experience
 from orchestrator.settle.look import reason
-from orchestrator.settle.objects import Watched, postpone, reserve_due
+from orchestrator.settle.objects import Watched, due, postpone
 from orchestrator.settle.resolve import ResolvePolicy, resolve
+from orchestrator.settle.schedule import Schedule, schedule
 from orchestrator.settle.sight import Sight, VerifyMode
-from orchestrator.settle.verify import verify
+from orchestrator.settle.verify import Finding, examine, keep_findings
+from orchestrator.tables import WATCHED, jobs
+
+_TICK = 0.2
+"""Seconds between looks at the store for jobs that are due."""
 
 _AT_ONCE = 16
-_LOOKS_PER_SECOND = 40
-"""Jobs looked at in a second, however many are due: looks are billed, and the sender needs
-the processor too."""
+_FOLLOWED = 512
+"""Jobs that are followed at once; the store keeps the others until some of these have ended."""
 
-_LONGEST_IDLE = 1.0
+_LINGER = 0.5
+"""Seconds that a job is followed beyond what the store was told, so that no end falls between."""
+
 _AFTER_FAILURE = timedelta(seconds=2)
 
 _FAILURES = 10
 """Looks in a row that fail: then one at a time finds out when the bucket answers again."""
 
 
+@dataclass(slots=True)
+class _Followed:
+    """A job that this process looks for, with moments of the event loop's clock.
+
+    Args:
+        begun: when its export began.
+        until: no longer, unless the store gives it to us again.
+    """
+
+    job: Watched
+    schedule: Schedule
+    begun: float
+    until: float
+
+    def renew(self, other: "_Followed") -> None:
+        """Goes on with what the store says of the job now."""
+        self.job, self.schedule = other.job, other.schedule
+        self.begun, self.until = other.begun, other.until
+
+    def first_look(self) -> float:
+        """The moment of the first look, which may be past."""
+        return self.begun + self.schedule.first.total_seconds()
+
+    def look_after(self, moment: float) -> float:
+        """The moment of the look that follows one at this moment."""
+        age = self.schedule.after(timedelta(seconds=moment - self.begun))
+        return math.inf if age is None else self.begun + age.total_seconds()
+
+
 class Watcher:
     """Looks into the buckets, so many jobs at once, each when it is due.
 
+    The store leaves a job for a while to the process that asks first; within that time it looks
+    as often as the schedule says, and what finds nothing writes nothing.
+
     Args:
         wanted: which jobs, as a condition on the table of jobs.
-        interval: time between looks at one job; ``None`` follows its age.
+        interval: time between looks at one job; ``None`` follows its age, and what others took.
         actor: this process's instance.
         tell: takes sentences for the user.
     """
@@ -76,9 +117,11 @@ class Watcher:
         self._patience = patience
         self._news = news
         self._tell = tell
-        self._deadlines = Deadlines(database, policy.export_deadline)
-        self._looking: set[int] = set()
-        self._budget = AsyncLimiter(1, 1 / _LOOKS_PER_SECOND)
+        self._experience = Experience()
+        self._deadlines = Deadlines(database, self._experience, policy.export_deadline)
+        self._findings = Grouped[Finding, JobState](partial(keep_findings, database, actor))
+        self._followed: dict[int, _Followed] = {}
+        self._looking = anyio.Semaphore(_AT_ONCE)
         self._outages: defaultdict[str, Outage] = defaultdict(Outage)
         self._failures: Counter[str] = Counter()
 
@@ -88,75 +131,133 @@ class Watcher:
             return
         async with anyio.create_task_group() as looks:
             while True:
-                await self._patience.until_done(partial(self._look_at_due, looks))
-                idle = self._interval.total_seconds() if self._interval else _LONGEST_IDLE
-                await self._news.wait(min(idle, _LONGEST_IDLE))
+                if await self._patience.until_done(self._anything_due):
+                    for one in await self._patience.until_done(self._reserve):
+                        looks.start_soon(self._follow, one)
+                await anyio.sleep(_TICK)
 
-    async def _look_at_due(self, looks: TaskGroup) -> None:
-        free = _AT_ONCE - len(self._looking)
-        if free <= 0:
-            return
+    async def _anything_due(self) -> bool:
+        async with self._database.read() as connection:
+            now = await self._database.now(connection)
+            query = sa.select(jobs.c.id).where(sa.text(WATCHED), jobs.c.due_at <= now, self._wanted)
+            return (await connection.execute(query.limit(1))).first() is not None
+
+    async def _reserve(self) -> list[_Followed]:
+        """Takes what is due off the others, and returns what is not followed yet."""
         async with self._database.write() as connection:
             now = await self._database.now(connection)
-            reserve = partial(reserve_due, connection, now=now, next_look=self._interval)
-            wanted = self._wanted & self._sight.visible()
-            failing = sorted(place for place in self._outages if self._outages[place].present)
-            due = await reserve(wanted & bucket_place().not_in(failing), limit=free)
-            for place in filter(lambda place: self._outages[place].admits(), failing):
-                prober = await reserve(wanted & (bucket_place() == place), limit=1)
-                if not prober:
-                    self._outages[place].unused()
-                due += prober
-        for job in due:
-            if job.job_id not in self._looking:
-                self._looking.add(job.job_id)
-                looks.start_soon(self._look_at, job)
+            found = await self._due(connection, now)
+            planned = await self._planned(connection, found)
+            spans = [self._span(one, plan, now) for one, plan in zip(found, planned, strict=True)]
+            then = {one.job_id: now + span for one, span in zip(found, spans, strict=True)}
+            await postpone(connection, then)
+        moment = anyio.current_time()
+        fresh: list[_Followed] = []
+        for job, plan, span in zip(found, planned, spans, strict=True):
+            begun = moment - _age(job, now).total_seconds()
+            one = _Followed(job, plan, begun, moment + span.total_seconds() + _LINGER)
+            if (known := self._followed.get(job.job_id)) is not None:
+                known.renew(one)
+            elif one.first_look() <= one.until:
+                self._followed[job.job_id] = one
+                fresh.append(one)
+        return fresh
 
-    async def _look_at(self, job: Watched) -> None:
+    async def _due(self, connection: AsyncConnection, now: datetime) -> list[Watched]:
+        reserve = partial(due, connection, now=now)
+        wanted = self._wanted & self._sight.visible()
+        failing = sorted(place for place in self._outages if self._outages[place].present)
+        free = _FOLLOWED - len(self._followed)
+        found = await reserve(wanted & bucket_place().not_in(failing), limit=max(0, free))
+        for place in filter(lambda place: self._outages[place].admits(), failing):
+            prober = await reserve(wanted & (bucket_place() == place), limit=1)
+            if not prober:
+                self._outages[place].unused()
+            found += prober
+        return found
+
+    async def _planned(
+        self, connection: AsyncConnection, found: Sequence[Watched]
+    ) -> list[Schedule]:
+        plans: list[Schedule] = []
+        pressed = {
+            profile: await pressed_regions(connection, profile)
+            for profile in {job.profile for job in found}
+        }
+        for job in found:
+            plan = Schedule()
+            if self._interval is None and job.state is JobState.ACCEPTED:
+                ended = await self._experience.ended(connection, job.profile, job.region)
+                is_pressed = job.region in pressed[job.profile]
+                plan = schedule(ended, job.size_gib, pressed=is_pressed)
+            plans.append(plan)
+        return plans
+
+    def _span(self, job: Watched, plan: Schedule, now: datetime) -> timedelta:
+        return self._interval or plan.due_again(_age(job, now))
+
+    async def _follow(self, one: _Followed) -> None:
+        """Looks at one job for as long as the store leaves it to us."""
+        try:
+            moment = max(one.first_look(), anyio.current_time())
+            while moment <= one.until:
+                await anyio.sleep_until(moment)
+                async with self._looking:
+                    if await self._look_at(one):
+                        break
+                moment = one.look_after(anyio.current_time())
+        finally:
+            self._followed.pop(one.job.job_id, None)
+
+    async def _look_at(self, one: _Followed) -> bool:
+        """Looks once; true when there is nothing to follow any more."""
+        job = one.job
         place = place_of(job.region, job.bucket)
         try:
-            await self._budget.acquire()
-            credential = await self._traffic.credential()
-            if credential is not None:
-                looking = partial(self._look_and_learn, job, place, credential)
-                await self._patience.until_done(looking)
+            if (credential := await self._traffic.credential()) is not None:
+                looking = partial(self._look_and_learn, one, place, credential)
+                return await self._patience.until_done(looking)
         except (httpx.HTTPError, CredentialError) as error:
             # keys that went away are no fault of the bucket's; the traffic asks for them, and tells
             if not isinstance(error, CredentialError):
                 self._failed(place, str(error) or type(error).__name__)
             await self._patience.until_done(partial(self._look_again_soon, job))
-        finally:
-            self._looking.discard(job.job_id)
-            if len(self._looking) == _AT_ONCE - 1:
-                self._news.spread()
+        return True
 
-    async def _look_and_learn(self, job: Watched, place: str, credential: Credential) -> None:
+    async def _look_and_learn(self, one: _Followed, place: str, credential: Credential) -> bool:
         asked_at = anyio.current_time()
         try:
-            if await self._state_after_look(job) is not job.state:
-                self._news.spread()
+            has_changed = await self._state_after_look(one) is not one.job.state
         except CloudRefusal as refusal:
-            told = await reason(self._cos, job, refusal)
-            await self._look_again_soon(job)
-            if self._sight.refused(place, told):
-                self._news.spread()
-            outcome = Outcome(cos_code_for(told), told.said, http_status=told.http_status)
-            if outcome.code.reaction is Reaction.RETRY:
-                self._failed(place, str(told))
-            else:
-                self._answered(place)
-            if outcome.code.scope in WHOLE_ACCOUNT:
-                await self._traffic.heard(
-                    LOOK,
-                    place,
-                    outcome,
-                    places={},
-                    asked_at=asked_at,
-                    credential=credential,
-                )
+            await self._refused(one.job, place, refusal, credential, asked_at)
+            return True
+        self._sight.saw(place)
+        self._answered(place)
+        if has_changed:
+            self._news.spread()
+        return has_changed
+
+    async def _refused(
+        self,
+        job: Watched,
+        place: str,
+        refusal: CloudRefusal,
+        credential: Credential,
+        asked_at: float,
+    ) -> None:
+        told = await reason(self._cos, job, refusal)
+        await self._look_again_soon(job)
+        if self._sight.refused(place, told):
+            self._news.spread()
+        outcome = Outcome(cos_code_for(told), told.said, http_status=told.http_status)
+        if outcome.code.reaction is Reaction.RETRY:
+            self._failed(place, str(told))
         else:
-            self._sight.saw(place)
             self._answered(place)
+        if outcome.code.scope in WHOLE_ACCOUNT:
+            await self._traffic.heard(
+                LOOK, place, outcome, places={}, asked_at=asked_at, credential=credential
+            )
 
     def _failed(self, place: str, why: str) -> None:
         self._failures[place] += 1
@@ -176,9 +277,16 @@ class Watcher:
         """A look that failed is none: an old export's next one would be minutes away."""
         async with self._database.write() as connection:
             now = await self._database.now(connection)
-            await postpone(connection, job.job_id, now + _AFTER_FAILURE)
+            await postpone(connection, {job.job_id: now + _AFTER_FAILURE})
 
-    async def _state_after_look(self, job: Watched) -> JobState:
+    async def _state_after_look(self, one: _Followed) -> JobState:
+        job = one.job
         if job.state is JobState.UNKNOWN:
             return await resolve(self._database, self._cos, job, self._policy, self._actor)
-        return await verify(self._database, self._cos, job, self._deadlines, self._actor)
+        age = timedelta(seconds=anyio.current_time() - one.begun)
+        finding = await examine(self._cos, job, age, self._deadlines)
+        return job.state if finding is None else await self._findings.add(finding)
+
+
+def _age(job: Watched, now: datetime) -> timedelta:
+    return now - (job.begun or now)

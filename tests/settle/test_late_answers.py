@@ -7,7 +7,7 @@ from orchestrator.db import Database
 from orchestrator.lease.rescue import rescue
 from orchestrator.model import JobState, Lease, Outcome, Reply
 from orchestrator.tables import events, objects
-from orchestrator.transition import move
+from orchestrator.transition import Move, move
 from tests.stores import (
     CAPACITY,
     LASTS,
@@ -42,17 +42,16 @@ async def taken_over(database: Database) -> Lease:
 async def put_back(database: Database, lease: Lease) -> None:
     """The job was not found in the bucket, and waits to be sent again."""
     async with database.write() as connection:
-        assert await move(
-            connection,
+        absent = Move(
             lease.job_id,
             JobState.UNKNOWN,
             JobState.QUEUED,
             kind="absent",
             reason="not in the bucket",
-            at=await database.now(connection),
             actor="rescuer",
             attempt=lease.attempt,
         )
+        assert await move(connection, absent, at=await database.now(connection))
 
 
 async def test_a_late_acceptance_settles_an_unknown_job(database: Database) -> None:

@@ -1,0 +1,70 @@
+"""Which jobs a run is about: those it may send, those whose end it will see, those it leaves."""
+
+from collections.abc import Mapping
+
+import sqlalchemy as sa
+
+from orchestrator.clock import Clock
+from orchestrator.model import JobState
+from orchestrator.pace.traffic import Traffic
+from orchestrator.settle.resolve import ResolvePolicy, left_to_a_person
+from orchestrator.settle.sight import Sight
+from orchestrator.tables import jobs
+
+
+class Reach:
+    """Conditions on the table of jobs, as they are at the moment.
+
+    Args:
+        batch: only this one; ``None`` is all.
+        regions: of each endpoint that is known so far.
+        clock: the store's.
+    """
+
+    def __init__(
+        self,
+        *,
+        profile: str,
+        batch: str | None,
+        traffic: Traffic,
+        sight: Sight,
+        policy: ResolvePolicy,
+        regions: Mapping[str, list[str]],
+        clock: Clock,
+    ) -> None:
+        self._profile = profile
+        self._batch = batch
+        self._traffic = traffic
+        self._sight = sight
+        self._policy = policy
+        self._regions = regions
+        self._clock = clock
+
+    def mine(self) -> sa.ColumnElement[bool]:
+        """The jobs of this run."""
+        of_batch = sa.true() if self._batch is None else jobs.c.batch == self._batch
+        return (jobs.c.profile == self._profile) & of_batch
+
+    def permitted(self) -> sa.ColumnElement[bool]:
+        """Those that no stop holds up."""
+        stops = self._traffic.stops
+        held = [regions for host, regions in self._regions.items() if stops.holds_all(host)]
+        reachable = jobs.c.region.not_in(sorted(set().union(*held)))
+        return self.mine() & stops.permitted() & reachable
+
+    def watched(self, table: sa.FromClause = jobs) -> sa.ColumnElement[bool]:
+        """Accepted and unknown jobs whose end this run will see."""
+        if not self._traffic.can_look:
+            return sa.false()
+        return self._sight.visible(table) & ~self._given_up(table)
+
+    def unfinished(self) -> sa.ColumnElement[bool]:
+        """Those that running again may bring further."""
+        waiting = jobs.c.state.in_([JobState.QUEUED, JobState.SENDING])
+        exporting = (jobs.c.state == JobState.ACCEPTED) & ~self._sight.resting()
+        unknown = jobs.c.state == JobState.UNKNOWN
+        in_doubt = unknown & self._sight.visible() & ~self._given_up(jobs)
+        return self.mine() & (waiting | exporting | in_doubt)
+
+    def _given_up(self, table: sa.FromClause) -> sa.ColumnElement[bool]:
+        return left_to_a_person(self._policy, self._clock.now(), table)
