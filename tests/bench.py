@@ -4,6 +4,7 @@ import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from orchestrator.clock import SystemClock
@@ -17,9 +18,10 @@ from orchestrator.model import ExportOrder, ImageFormat, JobState, Lease, Outcom
 from orchestrator.pace.stops import Stops
 from orchestrator.send.outcome import outcome_of_reply
 from orchestrator.settle.deadline import Deadlines
+from orchestrator.settle.experience import Experience
 from orchestrator.settle.objects import Watched, watched
 from orchestrator.settle.sight import Sight, VerifyMode
-from orchestrator.settle.verify import verify
+from orchestrator.settle.verify import examine, keep_findings
 from orchestrator.simulator import (
     DEFAULT_KEY,
     BucketSettings,
@@ -30,7 +32,7 @@ from orchestrator.simulator import (
 )
 
 from .cloud.scripted import HeldKeys
-from .stores import BUCKET, DEADLINE, ME, REGION, job
+from .stores import BUCKET, DEADLINE, ME, REGION, job, now
 
 KEYS = Credential(DEFAULT_KEY.secret_id, DEFAULT_KEY.secret_key)
 
@@ -82,8 +84,7 @@ class Bench:
 
     async def verify(self, seen: Watched) -> JobState:
         """The state after a look at the objects of a job that was read before."""
-        deadlines = Deadlines(self.database, DEADLINE)
-        return await verify(self.database, self.cos, seen, deadlines, ME)
+        return await verified(self.database, self.cos, seen)
 
     def looks(self) -> list[str]:
         """The actions of all looks so far."""
@@ -118,6 +119,22 @@ def sight(mode: VerifyMode = VerifyMode.AUTO, *, blind: bool = False) -> Sight:
 
 
 def _tell(_sentence: str) -> None: ...
+
+
+async def verified(database: Database, cos: CosClient, job: Watched) -> JobState:
+    """The state of a job after a look at its objects."""
+    deadlines = Deadlines(database, Experience(), DEADLINE)
+    finding = await examine(cos, job, await age_of(database, job), deadlines)
+    if finding is None:
+        return job.state
+    (state,) = await keep_findings(database, ME, [finding])
+    return state
+
+
+async def age_of(database: Database, job: Watched) -> timedelta:
+    """How long ago its export began."""
+    assert job.begun is not None
+    return await now(database) - job.begun
 
 
 def evidence(event: Any, name: str) -> list[str]:

@@ -11,14 +11,17 @@ from orchestrator.cloud.codes import code_for
 from orchestrator.cloud.faults import code_for_reply
 from orchestrator.db import Database
 from orchestrator.intake.enqueue import enqueue
-from orchestrator.lease.claim import Wanted, claim
+from orchestrator.lease.claim import Claimer, Wanted, claim
 from orchestrator.model import ExportRequest, JobState, Lease, Outcome, Reply
+from orchestrator.pace.rate import Pacer, RateKey
 from orchestrator.settle.decide import decide
-from orchestrator.settle.record import record
+from orchestrator.settle.record import Answer, record
 from orchestrator.tables import Moment, attempts, events, jobs, metadata, objects, scopes
 
 NOON = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 PROFILE, REGION, BUCKET, ME = "default", "ap-singapore", "backup-1250000000", "tester"
+REGIONS = (REGION, "ap-tokyo", "ap-seoul")
+EXPORTS = RateKey("ExportImages", "cvm.example", PROFILE)
 LASTS = timedelta(seconds=45)
 DEADLINE = timedelta(hours=6)
 
@@ -47,9 +50,9 @@ def request(number: int = 1, **fields: Any) -> ExportRequest:
     return replace(plain, **fields)
 
 
-def numbered(count: int, **fields: Any) -> list[ExportRequest]:
+def numbered(count: int, *, first: int = 1, **fields: Any) -> list[ExportRequest]:
     """So many requests that differ in their image."""
-    return [request(number, **fields) for number in range(1, count + 1)]
+    return [request(number, **fields) for number in range(first, first + count)]
 
 
 async def make_jobs(
@@ -180,19 +183,33 @@ async def let_pass(database: Database, **span: float) -> None:
 
 
 def wanted(
-    *, regions: tuple[str, ...] | None = None, permitted: sa.ColumnElement[bool] | None = None
+    *, regions: tuple[str, ...] = REGIONS, permitted: sa.ColumnElement[bool] | None = None
 ) -> Wanted:
     """What a claim may take; by default anything of the account."""
     anything = sa.true() if permitted is None else permitted
     return Wanted(PROFILE, regions, anything, lambda _table: sa.true())
 
 
+def claimer(database: Database, owner: str = ME) -> Claimer:
+    """Who claims in a stream of requests without a limit."""
+    return Claimer(owner, LASTS, Pacer(database, 0).lane(EXPORTS))
+
+
+async def claim_all(
+    database: Database, want: Wanted | None = None, *, owner: str = ME, most: int = 100
+) -> list[Lease]:
+    """Claims all that one claim takes."""
+    moment, who = await now(database), claimer(database, owner)
+    claimed = await claim(database, who, want or wanted(), signed_at=moment, most=most)
+    return [lease for lease, _ in claimed]
+
+
 async def try_claim(
     database: Database, want: Wanted | None = None, *, owner: str = ME
 ) -> Lease | None:
     """Claims the next job, if there is one."""
-    moment = await now(database)
-    return await claim(database, owner, want or wanted(), signed_at=moment, lasts=LASTS)
+    leases = await claim_all(database, want, owner=owner, most=1)
+    return leases[0] if leases else None
 
 
 async def claimed(database: Database, *, owner: str = ME) -> Lease:
@@ -220,7 +237,9 @@ def acceptance(task_id: int = 2**63 + 1, *cos_paths: str) -> Outcome:
     )
 
 
-async def settle(database: Database, lease: Lease, outcome: Outcome) -> None:
+async def settle(
+    database: Database, lease: Lease, outcome: Outcome, *, sighted: bool = False
+) -> None:
     """Decides and records an outcome, as the worker does."""
     decision = decide(lease, outcome, max_attempts=5, chance=0.0)
-    await record(database, lease, outcome, decision, DEADLINE)
+    await record(database, [Answer(lease, outcome, decision, sighted)], DEADLINE)

@@ -68,8 +68,7 @@ class Lane:
         self._rate = rate
         self._asking = AsyncLimiter(1, 1 / (rate or _ALWAYS))
         self._begins_at = 0.0
-        self._free_at = 0.0
-        self._interval = 0.0
+        self._spacing = Spacing()
 
     @property
     def is_ahead(self) -> bool:
@@ -97,7 +96,7 @@ class Lane:
             stream = free.stream.without(taken[-1], self._rate, now)
             await self._write(connection, stream)
             self._learn(stream, now)
-        return [Slot(self, self._moment(at, now)) for at in taken]
+        return [Slot(self._spacing, self._moment(at, now)) for at in taken]
 
     async def slot(self) -> "Slot":
         """Waits for one slot, for a request that needs no claim."""
@@ -117,18 +116,9 @@ class Lane:
             await self._write(connection, stream)
             self._learn(stream, now)
 
-    def departure(self, at: float) -> float:
-        """When a request that is ready now may leave: not before `at`, nor close behind another.
-
-        A claim that took its time would otherwise bring its request next to the following one.
-        """
-        departure = max(at, self._free_at, anyio.current_time())
-        self._free_at = departure + self._interval * _CLOSEST
-        return departure
-
     def _learn(self, stream: Stream, now: datetime) -> None:
         self._begins_at = self._moment(stream.begins(now), now)
-        self._interval = stream.interval(self._rate, now).total_seconds()
+        self._spacing.interval = stream.interval(self._rate, now).total_seconds()
 
     def _moment(self, at: datetime, now: datetime) -> float:
         """A moment of the store's clock on the event loop's."""
@@ -164,14 +154,35 @@ class Free:
     slots: Sequence[datetime]
 
 
+class Spacing:
+    """Keeps the requests of one process apart.
+
+    Attributes:
+        interval: seconds between two slots.
+    """
+
+    def __init__(self) -> None:
+        self.interval = 0.0
+        self._free_at = 0.0
+
+    def departure(self, at: float) -> float:
+        """When a request that is ready now may leave: not before `at`, nor close behind another.
+
+        A claim that took its time would otherwise bring its request next to the following one.
+        """
+        departure = max(at, self._free_at, anyio.current_time())
+        self._free_at = departure + self.interval * _CLOSEST
+        return departure
+
+
 @dataclass(frozen=True, slots=True)
 class Slot:
     """The right to one request, at a moment of the event loop's clock."""
 
-    _lane: Lane
+    spacing: Spacing
     at: float
 
     async def reached(self) -> None:
         """Returns when the request may leave."""
-        wait = self._lane.departure(self.at) - anyio.current_time()
+        wait = self.spacing.departure(self.at) - anyio.current_time()
         await anyio.sleep(max(0.0, wait))

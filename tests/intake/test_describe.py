@@ -19,7 +19,7 @@ from orchestrator.simulator import Fault, ImageSettings, Refusal
 from orchestrator.tables import job_images, jobs, objects
 from tests.bench import KEYS, Bench
 from tests.cloud.scripted import HeldKeys
-from tests.stores import PROFILE, change, job, make_jobs, now, numbered, request, rows
+from tests.stores import PROFILE, REGION, change, job, make_jobs, now, numbered, request, rows
 
 pytestmark = pytest.mark.anyio
 
@@ -34,8 +34,9 @@ async def describing(bench: Bench) -> AsyncIterator[list[str]]:
     describer = Describer(
         bench.database,
         bench.cvm,
-        Traffic(PROFILE, Pacer(0), HeldKeys(KEYS), said.append),
+        Traffic(PROFILE, Pacer(bench.database, 0), HeldKeys(KEYS), said.append),
         PROFILE,
+        regions=["ap-tokyo", REGION],
         permitted=sa.true,
         in_air=anyio.Semaphore(1),
         patience=Patience(said.append),
@@ -107,10 +108,9 @@ async def test_a_hundred_are_asked_for_at_a_time(bench: Bench) -> None:
 
 
 async def test_each_region_is_asked_for_its_own(bench: Bench) -> None:
-    """The most urgent job's region comes first, and no call mixes two."""
-    urgent = [request(9, region="ap-tokyo", priority=5)]
-    await describe(bench, [*numbered(3), *urgent])
-    assert asked(bench) == [("ap-tokyo", 1), ("ap-singapore", 3)]
+    """The regions take turns, and no call mixes two."""
+    await describe(bench, [*numbered(150), request(200, region="ap-tokyo")])
+    assert asked(bench) == [("ap-singapore", 100), ("ap-tokyo", 1), ("ap-singapore", 50)]
 
 
 async def test_an_unknown_image_keeps_no_other_from_being_described(bench: Bench) -> None:

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
 
 from orchestrator.db import Database
-from orchestrator.lease.claim import _next_job, claim
+from orchestrator.lease.claim import claim, next_jobs
 from orchestrator.model import ExportOrder, ImageFormat, JobState, Lease, Scope, Stop
 from orchestrator.pace.stops import Stops
 from orchestrator.tables import attempts, events, job_images
@@ -19,7 +19,9 @@ from tests.stores import (
     ME,
     REGION,
     change,
+    claim_all,
     claimed,
+    claimer,
     job,
     let_pass,
     make_job,
@@ -28,6 +30,7 @@ from tests.stores import (
     numbered,
     request,
     rows,
+    set_scope,
     try_claim,
     wanted,
 )
@@ -61,8 +64,7 @@ async def test_the_claim_is_the_intent_made_durable(database: Database) -> None:
     )
     (job_id,) = await make_jobs(database, [asked])
     signed_at = moment + timedelta(minutes=3)
-    lease = await claim(database, ME, wanted(), signed_at=signed_at, lasts=LASTS)
-    assert lease is not None
+    ((lease, _),) = await claim(database, claimer(database), wanted(), signed_at=signed_at)
     kept = await job(database, job_id)
     assert lease.order == ExportOrder(
         REGION, asked.image_ids, BUCKET, ImageFormat.VHD, f"web-{kept.tag}", True, "Writer"
@@ -210,6 +212,44 @@ async def test_an_earlier_attempts_task_stays_with_it(database: Database) -> Non
     assert (await job(database, job_id)).task_id is None
 
 
+async def test_one_claim_takes_several(database: Database) -> None:
+    """As many as are wanted, in the order in which they are to be sent, each once."""
+    ids = await make_jobs(database, numbered(5), sizes=[10, 20, 50, 40, 30])
+    leases = await claim_all(database, most=3)
+    assert [lease.job_id for lease in leases] == [ids[2], ids[3], ids[4]]
+    assert len({(lease.claimed_at, lease.expires_at) for lease in leases}) == 1
+    for lease in leases:
+        assert (await job(database, lease.job_id)).state == JobState.SENDING
+        assert [row.number for row in await rows(database, attempts, lease.job_id)] == [1]
+    assert await claimed_ids(database) == [ids[1], ids[0]]
+
+
+async def test_one_claim_takes_an_image_once(database: Database) -> None:
+    """Two formats of an image do not leave together, though neither is under way yet."""
+    raw, _ = await make_jobs(database, [request(1), request(1, format=ImageFormat.QCOW2)])
+    (other,) = await make_jobs(database, [request(2)])
+    assert [lease.job_id for lease in await claim_all(database)] == [raw, other]
+
+
+async def test_one_claim_fills_a_gate_and_no_more(database: Database) -> None:
+    """Where three may run, three are taken; what is left of the claim goes to another scope."""
+    await make_jobs(database, numbered(5))
+    await make_jobs(database, [request(9, region="ap-tokyo")])
+    await set_scope(database, ceiling=3, probe_at=await now(database) + timedelta(hours=1))
+    leases = await claim_all(database)
+    assert [lease.order.region for lease in leases] == 3 * [REGION] + ["ap-tokyo"]
+    assert not any(lease.probe for lease in leases)
+
+
+async def test_the_scope_whose_turn_it_is_comes_first(database: Database) -> None:
+    """Neither priority nor size brings a scope before another whose turn it is."""
+    await make_jobs(database, [request(1, priority=9)], sizes=[400])
+    (tokyo,) = await make_jobs(database, [request(2, region="ap-tokyo")])
+    lease = await try_claim(database, wanted(regions=("ap-tokyo", REGION)))
+    assert lease is not None
+    assert lease.job_id == tokyo
+
+
 async def test_claims_at_once_take_different_jobs(databases: Sequence[Database]) -> None:
     """Four processes' worth of connections share out forty jobs, each to one of them."""
     ids = await make_jobs(databases[0], numbered(40))
@@ -232,9 +272,9 @@ async def test_the_claim_goes_through_its_index(sqlite: Database) -> None:
     await make_jobs(sqlite, numbered(3))
     async with sqlite.read() as connection:
         moment = await sqlite.now(connection)
-        query = _next_job(wanted(permitted=Stops().permitted()), (REGION, "ap-tokyo"), moment)
+        query = next_jobs(wanted(permitted=Stops().permitted()), REGION, moment, 16)
         text = str(query.compile(dialect=sqlite_dialect(), compile_kwargs={"literal_binds": True}))
         plan = (await connection.execute(sa.text(f"EXPLAIN QUERY PLAN {text}"))).all()
     steps = [step.detail for step in plan]
-    assert "SEARCH jobs USING INDEX ix_jobs_claim (state=? AND profile=?)" in steps
+    assert "SEARCH jobs USING INDEX ix_jobs_claim (profile=? AND region=?)" in steps
     assert not [step for step in steps if "SCAN" in step or "ORDER BY" in step]

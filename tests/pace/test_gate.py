@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.db import Database
 from orchestrator.model import JobState, Lease
-from orchestrator.pace.gate import Gate, gates, known_regions, open_scope
+from orchestrator.pace.gate import Gate, ended, gates, known_regions, open_scope
 from tests.stores import (
     BUSY,
     CAPACITY,
@@ -21,6 +21,7 @@ from tests.stores import (
     claimed,
     job,
     let_pass,
+    make_ended,
     make_jobs,
     now,
     numbered,
@@ -35,6 +36,7 @@ from tests.stores import (
 pytestmark = pytest.mark.anyio
 
 LONGEST = 300.0
+LONG_ENOUGH = 1.1 * LONGEST
 
 
 async def gate(database: Database) -> Gate:
@@ -43,13 +45,15 @@ async def gate(database: Database) -> Gate:
         return found
 
 
-async def fill(database: Database, running: int, *, waiting: int) -> list[Lease]:
+async def fill(
+    database: Database, running: int, *, waiting: int, sighted: bool = False
+) -> list[Lease]:
     """So many exports run, and the vendor has refused one more."""
-    await make_jobs(database, numbered(running + waiting))
+    await make_jobs(database, numbered(running + waiting, first=100))
     leases = [await claimed(database) for _ in range(running + 1)]
     for task, lease in enumerate(leases[:-1], start=1):
-        await settle(database, lease, acceptance(task))
-    await settle(database, leases[-1], refusal(CAPACITY))
+        await settle(database, lease, acceptance(task), sighted=sighted)
+    await settle(database, leases[-1], refusal(CAPACITY), sighted=sighted)
     return leases[:-1]
 
 
@@ -60,7 +64,7 @@ async def end(database: Database, lease: Lease) -> None:
 
 async def probe(database: Database) -> Lease:
     """The next prober, when its time has come."""
-    await let_pass(database, seconds=LONGEST)
+    await let_pass(database, seconds=LONG_ENOUGH)
     lease = await claimed(database)
     assert lease.probe
     return lease
@@ -156,23 +160,70 @@ async def test_a_late_prober_does_not_end_anothers_election(database: Database) 
         assert (await gate(database)).probing
 
 
-async def test_the_wait_between_probes_grows_to_its_longest(database: Database) -> None:
-    """Each refused probe doubles the wait, up to five minutes and no further."""
+async def test_where_no_end_is_seen_the_wait_between_probes_grows(database: Database) -> None:
+    """Each refused probe adds a quarter to the wait, up to five minutes and no further."""
     await fill(database, 1, waiting=1)
-    waits = []
-    for _ in range(12):
+    for misses in range(1, 30):
         before = await now(database)
         await settle(database, await probe(database), refusal(CAPACITY))
-        waits.append((await scope(database)).probe_at - before - _passed(database))
-    seconds = [wait.total_seconds() for wait in waits]
-    for misses, wait in enumerate(seconds, start=1):
-        whole = min(LONGEST, 2.0**misses)
-        assert whole / 2 - 1 <= wait <= whole + 1, misses
+        wait = (await scope(database)).probe_at - before - _passed(database)
+        whole = min(LONGEST, 1.25**misses)
+        assert 0.88 * whole - 1 <= wait.total_seconds() <= 1.12 * whole + 1, misses
+
+
+async def test_where_no_end_is_seen_an_accepted_probe_shortens_the_wait(
+    database: Database,
+) -> None:
+    """Probes and ends keep step, however long exports take: half a refused probe is forgiven."""
+    await fill(database, 1, waiting=5)
+    for _ in range(4):
+        await settle(database, await probe(database), refusal(CAPACITY))
+    assert (await scope(database)).misses == 8
+    await settle(database, await probe(database), acceptance(2))
+    found = await scope(database)
+    assert (found.misses, found.probe_at <= await now(database)) == (7, True)
+
+
+async def test_where_ends_are_seen_the_next_probe_waits_for_what_exports_take(
+    database: Database,
+) -> None:
+    """Three quarters of the usual time, times the root of what runs."""
+    for _ in range(4):
+        await make_ended(database, took=600)
+    await make_jobs(database, numbered(9, first=20))
+    leases = [await claimed(database) for _ in range(5)]
+    for task, lease in enumerate(leases[:-1], start=1):
+        await settle(database, lease, acceptance(task), sighted=True)
+    before = await now(database)
+    await settle(database, leases[-1], refusal(CAPACITY), sighted=True)
+    wait = (await scope(database)).probe_at - before
+    assert 0.89 * 900 <= wait.total_seconds() <= 1.12 * 900
+
+
+async def test_the_first_end_that_is_seen_brings_the_prober(database: Database) -> None:
+    """Before it nobody knows how long exports take, and probing would tell nothing."""
+    await fill(database, 4, waiting=2, sighted=True)
+    assert (await scope(database)).probe_at - await now(database) > timedelta(minutes=4)
+    await make_ended(database, took=10)
+    async with database.write() as connection:
+        await ended(connection, PROFILE, REGION, await database.now(connection))
+    wait = (await scope(database)).probe_at - await now(database)
+    assert wait.total_seconds() == pytest.approx(15, abs=1)
+
+
+async def test_an_end_puts_no_prober_off(database: Database) -> None:
+    """One that is due sooner than exports take stays due."""
+    await fill(database, 4, waiting=2)
+    due = (await scope(database)).probe_at
+    await make_ended(database, took=600)
+    async with database.write() as connection:
+        await ended(connection, PROFILE, REGION, await database.now(connection))
+    assert (await scope(database)).probe_at == due
 
 
 def _passed(database: Database) -> timedelta:
     """How far `probe` puts the store's clock forward; PostgreSQL's rows move instead."""
-    return timedelta(seconds=LONGEST) if database.is_sqlite else timedelta()
+    return timedelta(seconds=LONG_ENOUGH) if database.is_sqlite else timedelta()
 
 
 async def test_an_accepted_probe_opens_the_gate_by_one(database: Database) -> None:
@@ -181,10 +232,35 @@ async def test_an_accepted_probe_opens_the_gate_by_one(database: Database) -> No
     await settle(database, await probe(database), acceptance(3))
     found = await gate(database)
     assert (found.ceiling, found.running, found.full_since, found.probing) == (3, 3, None, False)
-    following = await claimed(database)
-    assert following.probe
-    await settle(database, following, acceptance(4))
-    assert (await gate(database)).ceiling == 4
+    assert (await claimed(database)).probe
+
+
+async def test_successes_in_a_row_open_it_faster_and_faster(database: Database) -> None:
+    """The n-th opens n - 1 places beyond the one that it found; a refusal ends the row."""
+    await fill(database, 2, waiting=20)
+    ceilings = []
+    await let_pass(database, seconds=LONGEST)
+    for task in range(10, 13):
+        while not (lease := await claimed(database)).probe:
+            await settle(database, lease, acceptance(task))
+        await settle(database, lease, acceptance(task))
+        ceilings.append((await gate(database)).ceiling)
+    assert ceilings == [3, 5, 8]
+    await settle(database, await claimed(database), refusal(CAPACITY))
+    assert ((await scope(database)).streak, (await gate(database)).ceiling) == (0, 6)
+
+
+async def test_a_place_found_is_confirmed_before_more_are_sought(database: Database) -> None:
+    """Where ends are seen, the next prober waits a twentieth of the time that exports take."""
+    await make_ended(database, took=600)
+    await fill(database, 4, waiting=3, sighted=True)
+    await let_pass(database, hours=1)
+    lease = await claimed(database)
+    assert lease.probe
+    await settle(database, lease, acceptance(9), sighted=True)
+    assert await try_claim(database) is None
+    await let_pass(database, seconds=31)
+    assert (await claimed(database)).probe
 
 
 async def test_a_refusal_after_successes_closes_it_again(database: Database) -> None:

@@ -1,126 +1,137 @@
-"""Requests a second: evenly spaced, never more than allowed, in time that costs none."""
+"""Requests a second, shared: slots that several processes take from one row, and their spacing."""
 
 import random
-from collections.abc import Iterable
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 
 import anyio
 import pytest
+import sqlalchemy as sa
 
-from orchestrator.pace.rate import LEAD, Pacer, RateKey
+from orchestrator.db import Database
+from orchestrator.pace.rate import Lane, Pacer, RateKey, Slot, Spacing
+from orchestrator.pace.stream import Stream
+from orchestrator.tables import rates
+from tests.stores import EXPORTS, NOON, let_pass, now
 
 from .instant import in_no_time
 
-KEY = RateKey("ExportImages", "cvm.example", "default")
+pytestmark = pytest.mark.anyio
+
+RATE = 20.0
+INTERVAL = Stream(NOON).interval(RATE, NOON)
+
+
+def lane(database: Database, key: RateKey = EXPORTS, rate: float = RATE) -> Lane:
+    return Pacer(database, rate).lane(key)
+
+
+async def take(database: Database, stream: Lane, most: int = 100) -> Sequence[datetime]:
+    """The slots that can be had now."""
+    async with database.write() as connection:
+        moment = await database.now(connection)
+        free = await stream.free_slots(connection, moment, most)
+        await stream.take(connection, moment, free, most)
+        return free.slots
+
+
+async def next_slot(database: Database) -> datetime:
+    """The moment of the next slot, as the store has it."""
+    async with database.read() as connection:
+        moment: datetime = (await connection.execute(sa.select(rates.c.next_at))).scalar_one()
+        return moment
+
+
+async def test_processes_take_different_slots(databases: Sequence[Database]) -> None:
+    """What one has taken is no longer there for the others, and the spacing goes on."""
+    first, second = lane(databases[0]), lane(databases[1])
+    mine = await take(databases[0], first, most=1)
+    theirs = await take(databases[1], second, most=1)
+    assert theirs[0] - mine[0] >= INTERVAL
+
+
+async def test_a_restart_begins_with_no_burst(databases: Sequence[Database]) -> None:
+    """Whoever comes after a process that took all it could goes on where that one ended."""
+    before = await take(databases[0], lane(databases[0]))
+    await databases[0].close()
+    assert await next_slot(databases[1]) - before[-1] == INTERVAL
+    after = await take(databases[1], lane(databases[1]))
+    assert all(slot - before[-1] >= INTERVAL for slot in after)
+
+
+async def test_a_free_slot_that_nobody_takes_stays_free(database: Database) -> None:
+    """Where nothing was there to be sent, the stream is as it was."""
+    stream = lane(database)
+    async with database.write() as connection:
+        moment = await database.now(connection)
+        free = await stream.free_slots(connection, moment, 1)
+        assert await stream.take(connection, moment, free, 0) == []
+    assert await next_slot(database) == moment
+
+
 OTHER = RateKey("DescribeImages", "cvm.example", "default")
 
 
-async def departures(pacer: Pacer, count: int, *, delays: Iterable[float] = ()) -> list[float]:
-    """When so many requests leave, each after its claim has taken some time."""
-    left: list[float] = []
-
-    async def one(delay: float) -> None:
-        slot = await pacer.permit(KEY)
-        await anyio.sleep(delay)
-        await slot.reached()
-        left.append(anyio.current_time())
-
-    given = list(delays) or [0.0] * count
-    async with anyio.create_task_group() as tasks:
-        for number in range(count):
-            tasks.start_soon(one, given[number % len(given)])
-    return sorted(left)
+async def test_each_key_has_its_own_allowance(database: Database) -> None:
+    """What one action spends, another still has."""
+    assert await take(database, lane(database))
+    assert await take(database, lane(database, OTHER))
 
 
-def busiest_second(times: list[float]) -> int:
-    return max(sum(1 for time in times if start <= time < start + 1) for start in times)
+async def test_a_slow_down_holds_for_all_processes(databases: Sequence[Database]) -> None:
+    """A refusal that one process hears spaces the requests of the others too."""
+    await lane(databases[0]).slow_down()
+    other = lane(databases[1])
+    await let_pass(databases[0], seconds=0.1)
+    slots = await take(databases[1], other, most=2)
+    assert slots[1] - slots[0] > 1.04 * INTERVAL
 
 
-@pytest.mark.parametrize("rate", [1, 5, 20, 100])
-def test_no_second_has_more_than_the_rate(rate: int) -> None:
-    """Wherever a second begins, no more than the allowance leaves within it."""
-    times = in_no_time(lambda: departures(Pacer(rate), 5 * rate))
-    assert busiest_second(times) <= rate
+async def test_slots_that_are_given_away_are_waited_for(sqlite: Database) -> None:
+    """It is not worth asking again before the next slot is near."""
+    stream = lane(sqlite)
+    assert not stream.is_ahead
+    await take(sqlite, stream)
+    assert stream.is_ahead
 
 
-@pytest.mark.parametrize("rate", [1, 5, 20, 100])
-def test_the_rate_is_used(rate: int) -> None:
-    """Nearly all of the allowance is used: within three hundredths."""
-    times = in_no_time(lambda: departures(Pacer(rate), 10 * rate))
-    assert times[-1] - times[0] <= 10 / 0.97
+async def test_a_row_told_by_another_clock_is_no_wait(database: Database) -> None:
+    """A slot hours ahead, as after a clock that was put back, holds nothing up."""
+    await take(database, lane(database))
+    async with database.write() as connection:
+        ahead = await database.now(connection) + timedelta(hours=3)
+        await connection.execute(rates.update().values(next_at=ahead))
+    (slot,) = await take(database, lane(database), most=1)
+    assert slot < ahead - timedelta(hours=2)
+
+
+async def test_one_slot_without_a_claim(sqlite: Database) -> None:
+    """A request that needs no claim gets its slot in a transaction of its own."""
+    before = await now(sqlite)
+    slot = await lane(sqlite).slot()
+    await slot.reached()
+    assert await now(sqlite) == before
+    assert anyio.current_time() >= slot.at
 
 
 def test_slow_claims_do_not_bunch_requests() -> None:
     """Commits that take their time, one more than another, bring no second over the rate."""
     chance = random.Random(7)
-    delays = [chance.choice((0.0, 0.01, 0.2)) for _ in range(100)]
-    times = in_no_time(lambda: departures(Pacer(20), 100, delays=delays))
-    assert busiest_second(times) <= 20
+    left: list[float] = []
 
+    async def work() -> None:
+        spacing = Spacing()
+        spacing.interval = INTERVAL.total_seconds()
 
-def test_the_first_leaves_almost_at_once_and_no_burst_follows() -> None:
-    """A fresh pacer keeps no more than the lead back, and saves up no burst while idle."""
+        async def one(number: int) -> None:
+            slot = Slot(spacing, at=number * spacing.interval)
+            await anyio.sleep(slot.at + chance.choice((0.0, 0.01, 0.2)))
+            await slot.reached()
+            left.append(anyio.current_time())
 
-    async def work() -> list[float]:
-        pacer = Pacer(20)
-        await anyio.sleep(60)
-        return await departures(pacer, 3)
+        async with anyio.create_task_group() as tasks:
+            for number in range(100):
+                tasks.start_soon(one, number)
 
-    first, second, third = in_no_time(work)
-    assert first == pytest.approx(60 + LEAD, abs=0.001)
-    assert min(second - first, third - second) > 0.03
-
-
-def test_no_limit_is_no_wait() -> None:
-    """A rate of 0 lets everything go when it is ready."""
-    assert max(in_no_time(lambda: departures(Pacer(0), 50))) < 0.001
-
-
-def test_each_key_has_its_own_allowance() -> None:
-    """What one action spends, another still has."""
-
-    async def work() -> float:
-        pacer = Pacer(1)
-        await pacer.permit(KEY)
-        await pacer.permit(OTHER)
-        return anyio.current_time()
-
-    assert in_no_time(work) < 0.001
-
-
-def test_a_refusal_pauses_the_stream() -> None:
-    """Nobody gets a permit until the pause is over, whoever was waiting already."""
-
-    async def work() -> list[float]:
-        pacer = Pacer(20)
-        await pacer.permit(KEY)
-        assert pacer.slow_down(KEY) == 0.5
-        return await departures(pacer, 3)
-
-    assert min(in_no_time(work)) >= 0.5
-
-
-def test_refusals_together_count_as_one() -> None:
-    """Requests that were in the air together are refused together: one pause, not five."""
-
-    async def work() -> list[float]:
-        pacer = Pacer(20)
-        await pacer.permit(KEY)
-        return [pacer.slow_down(KEY) for _ in range(5)]
-
-    assert in_no_time(work) == pytest.approx([0.5] * 5)
-
-
-def test_refusals_in_a_row_pause_longer_and_an_acceptance_forgets_them() -> None:
-    """The pause doubles to its longest, and begins anew once something went through."""
-
-    async def work() -> list[float]:
-        pacer = Pacer(20)
-        await pacer.permit(KEY)
-        pauses = []
-        for _ in range(6):
-            pauses.append(pacer.slow_down(KEY))
-            await anyio.sleep(pauses[-1])
-        pacer.accepted(KEY)
-        return [*pauses, pacer.slow_down(KEY)]
-
-    assert in_no_time(work) == [0.5, 1, 2, 4, 8, 8, 0.5]
+    in_no_time(work)
+    assert max(sum(start <= time < start + 1 for time in left) for start in left) <= RATE + 1

@@ -7,6 +7,7 @@ import httpx
 from orchestrator.clock import SystemClock
 from orchestrator.cloud.credentials import Credential, StandingKeys
 from orchestrator.cloud.faults import code_for_exception
+from orchestrator.db import Database
 from orchestrator.model import Outcome
 from orchestrator.pace.rate import Pacer
 from orchestrator.pace.traffic import EXPORT, Traffic
@@ -20,10 +21,10 @@ HOST = "cvm.example"
 LOST = Outcome(code_for_exception(httpx.ReadError("cut")), "cut")
 
 
-def after(doubts: int) -> tuple[Traffic, list[str]]:
+def after(still: Database, doubts: int) -> tuple[Traffic, list[str]]:
     """What so many lost answers in a row have taught, and what the user has heard."""
     said: list[str] = []
-    traffic = Traffic(PROFILE, Pacer(0), HeldKeys(KEYS), said.append)
+    traffic = Traffic(PROFILE, Pacer(still, 0), HeldKeys(KEYS), said.append)
 
     async def learn() -> None:
         for _ in range(doubts):
@@ -33,16 +34,16 @@ def after(doubts: int) -> tuple[Traffic, list[str]]:
     return traffic, said
 
 
-def test_a_few_lost_answers_are_the_jobs_own() -> None:
+def test_a_few_lost_answers_are_the_jobs_own(still: Database) -> None:
     """Four in a row are counted, each against its job, and nobody is troubled."""
-    traffic, said = after(4)
+    traffic, said = after(still, 4)
     assert not traffic.excuses(HOST, 0)
     assert said == []
 
 
-def test_an_endpoint_in_trouble_excuses_the_jobs() -> None:
+def test_an_endpoint_in_trouble_excuses_the_jobs(still: Database) -> None:
     """From the fifth in a row until the next answer a lost one costs its job nothing."""
-    traffic, said = after(5)
+    traffic, said = after(still, 5)
     assert traffic.excuses(HOST, 0)
     assert not traffic.excuses("other.example", 0)
     traffic.answered(HOST)
@@ -50,18 +51,18 @@ def test_an_endpoint_in_trouble_excuses_the_jobs() -> None:
     assert [HOST in sentence for sentence in said] == [True, True]
 
 
-def test_no_job_is_excused_for_ever() -> None:
+def test_no_job_is_excused_for_ever(still: Database) -> None:
     """It may be what is in trouble itself: after ten in a row the next one counts."""
-    traffic, _ = after(5)
+    traffic, _ = after(still, 5)
     assert traffic.excuses(HOST, 9)
     assert not traffic.excuses(HOST, 10)
 
 
-def test_mended_keys_are_read_when_stops_are_lifted() -> None:
+def test_mended_keys_are_read_when_stops_are_lifted(still: Database) -> None:
     """Whoever has put other keys where the refused ones stood need not start anew."""
     standing = [KEYS]
     source = StandingKeys("a file", lambda: standing[0], SystemClock())
-    traffic = Traffic(PROFILE, Pacer(0), source, lambda _sentence: None)
+    traffic = Traffic(PROFILE, Pacer(still, 0), source, lambda _sentence: None)
     standing[0] = replace(KEYS, secret_id="AKIDmended")
     found: list[Credential | None] = []
 

@@ -21,16 +21,24 @@ from orchestrator.pace import gate
 from orchestrator.send.outcome import outcome_of_exception
 from orchestrator.settle import operate
 from orchestrator.settle.clear import clear_to_send
-from orchestrator.settle.deadline import Deadlines
 from orchestrator.settle.decide import decide
 from orchestrator.settle.objects import Watched, postpone, watched
 from orchestrator.settle.operate import Verdict
-from orchestrator.settle.record import record
+from orchestrator.settle.record import Answer, record
 from orchestrator.settle.resolve import ResolvePolicy, left_to_a_person, resolve
-from orchestrator.settle.verify import verify
 from orchestrator.tables import jobs
-from tests.bench import sight
-from tests.stores import DEADLINE, LASTS, ME, PROFILE, FakeClock, expect, let_pass, now, wanted
+from tests.bench import sight, verified
+from tests.stores import (
+    DEADLINE,
+    ME,
+    PROFILE,
+    FakeClock,
+    claimer,
+    expect,
+    let_pass,
+    now,
+    wanted,
+)
 
 from .cloud import Export, Hold, Looks, Named, Vendor, keys_of
 
@@ -126,9 +134,11 @@ class World:
         name, _ = self.processes[process]
         moment = await now(self.database)
         want = replace(wanted(), watched=lambda table: ~left_to_a_person(POLICY, moment, table))
-        lease = await claim(self.database, name, want, signed_at=self.vendor.now(), lasts=LASTS)
-        if lease is None:
+        who = claimer(self.database, name)
+        claimed = await claim(self.database, who, want, signed_at=self.vendor.now())
+        if not claimed:
             return None
+        ((lease, _),) = claimed
         async with self.database.read() as connection:
             (found,) = await gate.gates(connection, PROFILE, moment)
         assert lease.probe or found.ceiling is None or found.running <= found.ceiling
@@ -166,7 +176,7 @@ class World:
         decision = decide(
             flight.lease, flight.outcome, max_attempts=POLICY.max_attempts, chance=0.5
         )
-        await record(self.database, flight.lease, flight.outcome, decision, DEADLINE)
+        await record(self.database, [Answer(flight.lease, flight.outcome, decision)], DEADLINE)
         if flight in self.flights:
             self.flights.remove(flight)
             self.recorded.append(flight)
@@ -186,7 +196,7 @@ class World:
             job = await watched(connection, job_id)
             if job.state in {JobState.UNKNOWN, JobState.ACCEPTED}:
                 then = await self.database.now(connection) + SECOND
-                await postpone(connection, job_id, then)
+                await postpone(connection, {job_id: then})
         await self._settle_by_look(job)
 
     async def _settle_by_look(self, job: Watched) -> None:
@@ -194,8 +204,7 @@ class World:
             if job.state is JobState.UNKNOWN:
                 await resolve(self.database, self.looks, job, POLICY, ME)
             elif job.state is JobState.ACCEPTED:
-                deadlines = Deadlines(self.database, DEADLINE)
-                await verify(self.database, self.looks, job, deadlines, ME)
+                await verified(self.database, self.looks, job)
         except CloudRefusal:
             assert self.looks.denied
 

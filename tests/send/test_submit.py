@@ -11,7 +11,7 @@ from orchestrator.cloud.cvm import CvmClient
 from orchestrator.cloud.signing import ServerClock
 from orchestrator.cloud.transport import http_client
 from orchestrator.model import ExportOrder, ImageFormat, Lease, Outcome, Reaction
-from orchestrator.pace.rate import Pacer, RateKey
+from orchestrator.pace.rate import Slot, Spacing
 from orchestrator.send.submit import submit
 from orchestrator.simulator import DEFAULT_KEY, Fault, Settings, Simulator, SimulatorOptions
 from tests.flow.scene import BUCKET, REGION, images, requests
@@ -43,7 +43,7 @@ class DefaultKeys:
 async def submitted(url: str, seconds: float = 5) -> Outcome:
     """What comes of sending one lease to a URL."""
     keys = DefaultKeys()
-    slot = await Pacer(0).permit(RateKey("ExportImages", "here", "default"))
+    slot = Slot(Spacing(), at=0.0)
     async with http_client(concurrency=1, user_agent="tests/1") as http:
         cvm = CvmClient(
             http,

@@ -6,9 +6,12 @@ import pytest
 
 from orchestrator.db import Database
 from orchestrator.model import JobState
-from orchestrator.settle.deadline import Deadlines, Ended, time_allowed
+from orchestrator.pace.durations import Ended
+from orchestrator.settle.deadline import Deadlines, time_allowed
+from orchestrator.settle.experience import Experience
 from orchestrator.settle.objects import Watched, watched
 from orchestrator.tables import events
+from tests.bench import age_of
 from tests.stores import ME, let_pass, make_ended, make_job, now
 
 pytestmark = pytest.mark.anyio
@@ -62,9 +65,8 @@ async def test_before_anything_is_known_the_setting_holds(
 ) -> None:
     """Until the first export has ended, an export may take as long as the setting says."""
     job = await exporting(database)
-    deadlines = Deadlines(database, timedelta(hours=1))
     await let_pass(database, seconds=seconds)
-    assert not await deadlines.have_passed(job)
+    assert not await passed(database, job, timedelta(hours=1))
 
 
 async def test_what_others_took_is_learned_from_the_store(database: Database) -> None:
@@ -73,9 +75,9 @@ async def test_what_others_took_is_learned_from_the_store(database: Database) ->
         await make_ended(database, took=100)
     job = await exporting(database)
     await let_pass(database, seconds=1_990)
-    assert not await Deadlines(database, DAY).have_passed(await again(database, job))
+    assert not await passed(database, job, DAY)
     await let_pass(database, seconds=20)
-    assert await Deadlines(database, DAY).have_passed(await again(database, job))
+    assert await passed(database, job, DAY)
 
 
 async def test_an_open_upload_doubles_the_time_but_not_the_setting(database: Database) -> None:
@@ -84,9 +86,8 @@ async def test_an_open_upload_doubles_the_time_but_not_the_setting(database: Dat
         await make_ended(database, took=100)
     job = await exporting(database)
     await let_pass(database, seconds=2_010)
-    job = await again(database, job)
-    assert not await Deadlines(database, DAY).have_passed(job, being_written=True)
-    assert await Deadlines(database, timedelta(seconds=1_500)).have_passed(job, being_written=True)
+    assert not await passed(database, job, DAY, being_written=True)
+    assert await passed(database, job, timedelta(seconds=1_500), being_written=True)
 
 
 @pytest.mark.parametrize("columns", [{"region": "ap-jakarta"}, {"profile": "b"}])
@@ -97,7 +98,7 @@ async def test_examples_of_another_place_are_left_out(
     await make_ended(database, took=1, **columns)
     job = await exporting(database)
     await let_pass(database, hours=20)
-    assert not await Deadlines(database, DAY).have_passed(await again(database, job))
+    assert not await passed(database, job, DAY)
 
 
 async def test_an_adopted_example_is_left_out_though_its_task_came_to_be_known(
@@ -111,10 +112,15 @@ async def test_an_adopted_example_is_left_out_though_its_task_came_to_be_known(
         await connection.execute(events.insert().values(adopted))
     job = await exporting(database)
     await let_pass(database, hours=20)
-    assert not await Deadlines(database, DAY).have_passed(await again(database, job))
+    assert not await passed(database, job, DAY)
 
 
-async def again(database: Database, job: Watched) -> Watched:
-    """The job as the store has it by now."""
+async def passed(
+    database: Database, job: Watched, longest: timedelta, *, being_written: bool = False
+) -> bool:
+    """Whether the job's deadline is over, by what the store has of it now."""
     async with database.read() as connection:
-        return await watched(connection, job.job_id)
+        job = await watched(connection, job.job_id)
+    deadlines = Deadlines(database, Experience(), longest)
+    age = await age_of(database, job)
+    return await deadlines.have_passed(job, age, being_written=being_written)

@@ -8,7 +8,7 @@ import pytest
 from orchestrator.db import Database
 from orchestrator.model import JobState
 from orchestrator.settle.decide import decide
-from orchestrator.settle.record import keep_not_sent, record
+from orchestrator.settle.record import Answer, keep_not_sent, record
 from orchestrator.tables import events, objects
 from tests.stores import (
     BUSY,
@@ -138,7 +138,7 @@ async def test_a_cancelled_worker_still_records(database: Database) -> None:
     decision = decide(lease, outcome, max_attempts=5, chance=0.0)
     with anyio.CancelScope() as stopped:
         stopped.cancel()
-        await record(database, lease, outcome, decision, timedelta(hours=1))
+        await record(database, [Answer(lease, outcome, decision)], timedelta(hours=1))
     assert (await job(database, job_id)).task_id == str(TASK)
 
 

@@ -1,0 +1,115 @@
+"""The arithmetic of a stream: its slots, how it slows down, and how it recovers."""
+
+from datetime import datetime, timedelta
+
+import pytest
+
+from orchestrator.pace.stream import HORIZON, Stream
+from tests.stores import NOON
+
+RATE = 20.0
+SECOND = timedelta(seconds=1)
+
+
+def given_away(stream: Stream, rate: float, *, seconds: float) -> list[datetime]:
+    """The slots that somebody takes who asks for one whenever the next is near."""
+    now, taken = NOON, list[datetime]()
+    while now < NOON + timedelta(seconds=seconds):
+        for slot in stream.slots(rate, now, 1):
+            taken.append(slot)
+            stream = stream.without(slot, rate, now)
+        now = max(now, stream.next_at - HORIZON / 2)
+    return taken
+
+
+def busiest_second(times: list[datetime]) -> int:
+    return max(sum(1 for time in times if start <= time < start + SECOND) for start in times)
+
+
+@pytest.mark.parametrize("rate", [1.0, 5.0, RATE, 100.0])
+def test_the_rate_is_used_and_never_overdrawn(rate: float) -> None:
+    """Wherever a second begins, no more than the allowance is in it; nearly all of it is used."""
+    taken = given_away(Stream(NOON), rate, seconds=20)
+    assert busiest_second(taken) <= rate
+    assert (len(taken) - 1) / (taken[-1] - taken[0]).total_seconds() >= 0.98 * rate
+
+
+def test_an_idle_stream_saves_nothing_up() -> None:
+    """After a pause of any length the first slot is now, and the next an interval later."""
+    first, second, third = Stream(NOON - timedelta(hours=1)).slots(RATE, NOON, 9)
+    assert first == NOON
+    assert second - first == third - second == Stream(NOON).interval(RATE, NOON)
+
+
+def test_a_claim_that_comes_a_little_late_still_has_its_slot() -> None:
+    """A delay of some milliseconds is caught up, or each would be lost for good."""
+    late = timedelta(milliseconds=60)
+    assert Stream(NOON).slots(RATE, NOON + late, 1) == [NOON]
+
+
+def test_slots_beyond_the_horizon_are_kept_for_later() -> None:
+    """Nobody holds a job for longer than it takes to reach a slot that is near."""
+    taken = Stream(NOON).slots(RATE, NOON, 100)
+    assert taken[-1] <= NOON + HORIZON
+    assert Stream(NOON + 2 * HORIZON).slots(RATE, NOON, 100) == []
+
+
+def test_a_slot_that_is_far_ahead_was_told_by_another_clock() -> None:
+    """Where the clock was put back, the stream goes on at once."""
+    assert Stream(NOON + timedelta(hours=1)).slots(RATE, NOON, 1) == [NOON]
+
+
+def test_no_limit_is_no_wait() -> None:
+    """A rate of 0 gives every slot now."""
+    assert Stream(NOON).slots(0, NOON, 50) == 50 * [NOON]
+
+
+def test_one_refusal_costs_little() -> None:
+    """The way to the server may have bunched a few: a twentieth of the pace, for some seconds."""
+    slowed = Stream(NOON).slowed(RATE, NOON)
+    assert slowed.allowed(RATE, NOON) == pytest.approx(0.95 * RATE)
+    assert slowed.next_at > NOON
+    assert slowed.allowed(RATE, NOON + 9 * SECOND) == RATE
+
+
+def test_refusals_together_count_as_one() -> None:
+    """Requests refused in the same second have one cause: the pause grows, the pace stays."""
+    once = Stream(NOON).slowed(RATE, NOON)
+    again = once.slowed(RATE, NOON + SECOND / 10)
+    assert (again.pace, again.strikes) == (once.pace, 1)
+    assert again.next_at > once.next_at
+
+
+def test_refusals_close_upon_one_another_cut_deeper() -> None:
+    """Where another program takes half, what is left is found within a few refusals."""
+    stream, now, paces = Stream(NOON), NOON, list[float]()
+    for _ in range(4):
+        stream = stream.slowed(RATE, now)
+        paces.append(stream.allowed(RATE, now) or 0.0)
+        now += 1.5 * SECOND
+    assert paces == sorted(paces, reverse=True)
+    assert paces[-1] < RATE / 2
+
+
+def test_it_recovers_slowly_and_then_faster() -> None:
+    """From half of the allowance all of it is back in less than twenty seconds."""
+    half = Stream(NOON, pace=10.0, slowed_at=NOON, strikes=3)
+    paces = [half.allowed(RATE, NOON + timedelta(seconds=after)) or 0.0 for after in (3, 10, 18)]
+    assert paces[0] < 10.1
+    assert paces[1] < 13
+    assert paces[2] == RATE
+
+
+def test_it_never_stops_for_good() -> None:
+    """However often it is refused, a request goes out every few seconds."""
+    stream, now = Stream(NOON), NOON
+    for _ in range(50):
+        stream, now = stream.slowed(RATE, now), now + SECOND
+    assert (stream.allowed(RATE, now) or 0.0) >= 0.5
+
+
+def test_a_stream_without_a_limit_learns_that_there_is_one() -> None:
+    """Refused, it goes on from what the vendor documents, until that has recovered."""
+    slowed = Stream(NOON).slowed(0, NOON)
+    assert slowed.allowed(0, NOON) == pytest.approx(19)
+    assert slowed.allowed(0, NOON + 10 * SECOND) is None
