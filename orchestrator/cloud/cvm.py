@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 import httpx
@@ -48,7 +49,7 @@ class CvmClient:
 
     def host(self, region: str) -> str:
         """The endpoint's host, and its port where it is not the usual one: a key of the rate."""
-        return httpx.URL(self._base(region)).netloc.decode()
+        return _host(self._base(region))
 
     async def export_images(
         self, order: ExportOrder, *, signed_at: datetime, credential: Credential
@@ -106,6 +107,12 @@ class CvmClient:
 
     def _base(self, region: str) -> str:
         return self._endpoint.replace("{region}", region).rstrip("/")
+
+
+@lru_cache(maxsize=256)
+def _host(url: str) -> str:
+    """Kept, because a run asks again before every claim."""
+    return httpx.URL(url).netloc.decode()
 
 
 def _export_body(order: ExportOrder) -> Mapping[str, object]:
