@@ -2,10 +2,10 @@
 
 import sys
 
-from benchmarks import gate, rate
+from benchmarks import drain, gate, rate
 from benchmarks.figures import Case, as_json, told
 
-CASES: dict[str, Case] = {case.name: case for room in (rate, gate) for case in room.CASES}
+CASES: dict[str, Case] = {case.name: case for room in (rate, gate, drain) for case in room.CASES}
 
 
 def main(wanted: list[str]) -> int:
