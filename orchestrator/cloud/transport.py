@@ -41,7 +41,7 @@ def http_client(*, concurrency: int, user_agent: str) -> httpx.AsyncClient:
 async def send(
     http: httpx.AsyncClient,
     method: str,
-    url: str,
+    url: httpx.URL | str,
     *,
     headers: Mapping[str, str],
     auth: httpx.Auth,
