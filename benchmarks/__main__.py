@@ -14,6 +14,7 @@ def main(wanted: list[str]) -> int:
     if not chosen:
         print(f"There is no such case; there are: {', '.join(CASES)}", file=sys.stderr)
         return 2
+    print(f"In this order: {', '.join(case.name for case in chosen)}", file=sys.stderr, flush=True)
     for case in chosen:
         measured = case.measure()
         print(told(case, measured), file=sys.stderr, flush=True)

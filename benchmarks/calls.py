@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,6 +14,9 @@ from orchestrator.cloud.signing import Tc3Auth
 
 IN_AIR = 16
 """Requests at once; a run's default."""
+
+LIMITS = httpx.Limits(max_connections=IN_AIR, max_keepalive_connections=IN_AIR)
+"""A connection for each of them, kept."""
 
 
 class Calls:
@@ -49,3 +53,9 @@ class Calls:
 def task_of(response: httpx.Response) -> int:
     """The task that an accepted request became."""
     return int(response.json()["Response"]["TaskId"])
+
+
+def given() -> list[dict[str, str]]:
+    """The images that stdin names, a line each: what `Calls.request` takes."""
+    rows = (line.split(",") for line in sys.stdin.read().split())
+    return [{"image_id": image_id, "region": region} for image_id, region in rows]
