@@ -3,10 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test scale crash faults properties check format clean
+.PHONY: help demo test scale crash faults properties bench bench-peers check format clean
 
 help:  ## show these words
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/installed  ## the guided first run, against a cloud on loopback
 	@$(BIN)/orchestrator demo
@@ -25,6 +25,12 @@ faults: $(VENV)/developed  ## what may go wrong in the machine and out in the wo
 
 properties: $(VENV)/developed  ## thousands of histories of workers, rescuers and persons
 	$(BIN)/python -m tests.properties
+
+bench: $(VENV)/developed  ## how close a run comes to what bounds it
+	$(BIN)/python -m benchmarks
+
+bench-peers: $(VENV)/compared  ## the same jobs through other queues, and through ours
+	$(BIN)/python -m benchmarks.peers
 
 check: $(VENV)/developed  ## style, types, and the direction of imports
 	$(BIN)/ruff check .
@@ -51,4 +57,9 @@ $(VENV)/installed: pyproject.toml
 $(VENV)/developed: $(VENV)/installed
 	@echo "Installing the tools of development ..."
 	@$(BIN)/python -m pip install --quiet --group dev
+	@touch $@
+
+$(VENV)/compared: $(VENV)/developed
+	@echo "Installing what is compared with ..."
+	@$(BIN)/python -m pip install --quiet --group peers
 	@touch $@

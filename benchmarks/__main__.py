@@ -2,10 +2,10 @@
 
 import sys
 
-from benchmarks import gate, rate
+from benchmarks import drain, gate, rate
 from benchmarks.figures import Case, as_json, told
 
-CASES: dict[str, Case] = {case.name: case for room in (rate, gate) for case in room.CASES}
+CASES: dict[str, Case] = {case.name: case for room in (rate, gate, drain) for case in room.CASES}
 
 
 def main(wanted: list[str]) -> int:
@@ -14,6 +14,7 @@ def main(wanted: list[str]) -> int:
     if not chosen:
         print(f"There is no such case; there are: {', '.join(CASES)}", file=sys.stderr)
         return 2
+    print(f"In this order: {', '.join(case.name for case in chosen)}", file=sys.stderr, flush=True)
     for case in chosen:
         measured = case.measure()
         print(told(case, measured), file=sys.stderr, flush=True)

@@ -2,17 +2,16 @@
 
 import random
 import sqlite3
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, closing
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from benchmarks.arrivals import accepted_per_second, makespan, refused_for, running
-from benchmarks.cloud import Cloud, cloud
+from benchmarks.cloud import Cloud
 from benchmarks.figures import Case, Goal, Measured
+from benchmarks.scene import scene
 from benchmarks.store import BUCKET, Store, images
 
 _CAP = 20
@@ -21,13 +20,9 @@ _WATCHED = 5
 """Durations after a change that are watched."""
 
 
-@contextmanager
-def _scene(**settings: Any) -> Iterator[tuple[Cloud, Store]]:
+def _scene(**settings: Any) -> AbstractContextManager[tuple[Cloud, Store]]:
     """A cloud with a cap, and a store."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        with cloud(folder, **{"cap": _CAP, **settings}) as here:
-            yield here, Store(folder, here.variables)
+    return scene(**{"cap": _CAP, **settings})
 
 
 def _measured(here: Cloud, count: int, **more: float) -> Measured:

@@ -1,17 +1,16 @@
 """Requests a second: the whole allowance used, and none of it overdrawn."""
 
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from benchmarks.arrivals import accepted_per_second, refused, worst_second
-from benchmarks.cloud import Cloud, cloud
+from benchmarks.cloud import Cloud
 from benchmarks.figures import Case, Goal, Measured
 from benchmarks.neighbour import neighbour
+from benchmarks.scene import scene
 from benchmarks.store import Store, images
 
 _LIMIT = 20
@@ -21,13 +20,9 @@ _COUNT = 400
 @contextmanager
 def _scene(**settings: Any) -> Iterator[tuple[Cloud, Store]]:
     """A cloud without a cap, and a store with 400 images."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        free = {"cap": None, "duration": {"seconds": 1.0}, **settings}
-        with cloud(folder, **free) as here:
-            store = Store(folder, here.variables)
-            store.enqueue(images(_COUNT))
-            yield here, store
+    with scene(**{"cap": None, "duration": {"seconds": 1.0}, **settings}) as (here, store):
+        store.enqueue(images(_COUNT))
+        yield here, store
 
 
 def _figures(here: Cloud, **more: float) -> Measured:

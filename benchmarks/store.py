@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,12 @@ class Store:
 
     def run(self, *words: str, given: str = "") -> str:
         """What one command prints; its exit code must be 0."""
+        return self.python("orchestrator", *words, given=given)
+
+    def python(self, module: str, *words: str, given: str = "") -> str:
+        """The same of any module that can be run."""
         ended = subprocess.run(
-            self._command(words),
+            [sys.executable, "-m", module, *words],
             input=given,
             capture_output=True,
             text=True,
@@ -43,26 +48,24 @@ class Store:
     def start(self, *words: str) -> subprocess.Popen[bytes]:
         """Starts a command whose words are not wanted."""
         return subprocess.Popen(
-            self._command(words),
+            [sys.executable, "-m", "orchestrator", *words],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             env=self._environ(),
         )
 
-    def enqueue(self, image_ids: Iterable[str], region: str = REGION) -> None:
-        """Adds a job for each image."""
-        rows = "".join(f"{image_id},{region},{BUCKET}\n" for image_id in image_ids)
+    def enqueue(self, image_ids: Iterable[str], *regions: str) -> None:
+        """Adds a job for each image, in each of the regions in turn."""
+        placed = zip(image_ids, cycle(regions or (REGION,)), strict=False)
+        rows = "".join(f"{image_id},{region},{BUCKET}\n" for image_id, region in placed)
         self.run("enqueue", "-", given=f"image_id,region,bucket\n{rows}")
 
     def drain(self, *words: str) -> dict[str, Any]:
         """What a run to the end counts, and the processor's seconds that it took."""
-        before = _processor_seconds()
+        before = processor_seconds()
         result: dict[str, Any] = json.loads(self.run("run", "--json", *words))
-        return {**result, "processor_seconds": _processor_seconds() - before}
-
-    def _command(self, words: Iterable[str]) -> list[str]:
-        return [sys.executable, "-m", "orchestrator", *words]
+        return {**result, "processor_seconds": processor_seconds() - before}
 
     def _environ(self) -> dict[str, str]:
         kept = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
@@ -75,6 +78,7 @@ def images(count: int, first: int = 0) -> list[str]:
     return [f"img-{number:08d}" for number in range(first, first + count)]
 
 
-def _processor_seconds() -> float:
+def processor_seconds() -> float:
+    """What the processes took that were started here, and have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime

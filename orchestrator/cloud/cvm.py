@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 import httpx
@@ -48,7 +49,7 @@ class CvmClient:
 
     def host(self, region: str) -> str:
         """The endpoint's host, and its port where it is not the usual one: a key of the rate."""
-        return httpx.URL(self._base(region)).netloc.decode()
+        return self._root(region).netloc.decode()
 
     async def export_images(
         self, order: ExportOrder, *, signed_at: datetime, credential: Credential
@@ -89,7 +90,7 @@ class CvmClient:
         response = await send(
             self._http,
             "POST",
-            f"{self._base(region)}/",
+            self._root(region),
             headers={
                 "Content-Type": "application/json",
                 "X-TC-Action": action,
@@ -104,8 +105,14 @@ class CvmClient:
         self._clock.learn(response.headers.get("Date"), self._clock.local.now())
         return response
 
-    def _base(self, region: str) -> str:
-        return self._endpoint.replace("{region}", region).rstrip("/")
+    def _root(self, region: str) -> httpx.URL:
+        return _url(self._endpoint.replace("{region}", region).rstrip("/") + "/")
+
+
+@lru_cache(maxsize=256)
+def _url(text: str) -> httpx.URL:
+    """Kept, because a run asks for its host before every claim."""
+    return httpx.URL(text)
 
 
 def _export_body(order: ExportOrder) -> Mapping[str, object]:

@@ -1,9 +1,12 @@
 """One HTTP request, once, within one time limit: what the clients of both services stand on."""
 
 from collections.abc import Mapping
+from urllib.request import getproxies
 
 import anyio
 import httpx
+
+from orchestrator.cloud.connections import Connections
 
 _CONNECT_SECONDS = 5.0
 _WRITE_SECONDS = 10.0
@@ -20,6 +23,8 @@ def http_client(*, concurrency: int, user_agent: str) -> httpx.AsyncClient:
     It keeps up to ``concurrency`` connections open between requests. The caller bounds what is in
     the air, the pool does not: a signature must not age waiting there.
     """
+    # a client with a transport of its own would not ask the environment for proxies
+    proxied = bool(getproxies())
     return httpx.AsyncClient(
         headers={"User-Agent": user_agent},
         limits=httpx.Limits(
@@ -29,13 +34,14 @@ def http_client(*, concurrency: int, user_agent: str) -> httpx.AsyncClient:
         ),
         follow_redirects=False,
         mounts=dict.fromkeys(_LOOPBACK),
+        transport=None if proxied else Connections(most=concurrency, seconds=_KEEPALIVE_SECONDS),
     )
 
 
 async def send(
     http: httpx.AsyncClient,
     method: str,
-    url: str,
+    url: httpx.URL | str,
     *,
     headers: Mapping[str, str],
     auth: httpx.Auth,

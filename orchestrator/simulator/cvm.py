@@ -10,7 +10,7 @@ from orchestrator.simulator.cloud import Call, Cloud
 from orchestrator.simulator.ledger import Entry
 from orchestrator.simulator.messages import ApiError
 from orchestrator.simulator.protocol import Request, Response
-from orchestrator.simulator.regions import REGIONS
+from orchestrator.simulator.regions import FINANCE_REGIONS, REGIONS
 
 _VERSION = "2017-03-12"
 _MOST_BYTES = 10 << 20
@@ -94,7 +94,7 @@ def _action(call: Call) -> _Action:
     action = _ACTIONS[entry.action]
     if action.regional and not entry.region:
         raise ApiError("MissingParameter", "The request lacks the parameter `Region`.")
-    if action.regional and entry.region not in REGIONS:
+    if action.regional and entry.region not in {*REGIONS, *FINANCE_REGIONS}:
         raise ApiError("UnsupportedRegion", f"The region `{entry.region}` is not supported.")
     return action
 

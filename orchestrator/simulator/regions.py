@@ -1,4 +1,4 @@
-"""The regions of CVM (source: a recorded answer of DescribeRegions)."""
+"""The regions of CVM (sources: a recorded answer of DescribeRegions; the vendor's list of them)."""
 
 from collections.abc import Mapping
 
@@ -22,3 +22,10 @@ REGIONS: Mapping[str, str] = {
     "eu-frankfurt": "Europe (Frankfurt)",
 }
 """Id to English name."""
+
+FINANCE_REGIONS: Mapping[str, str] = {
+    "ap-shenzhen-fsi": "South China (Shenzhen Finance)",
+    "ap-shanghai-fsi": "East China (Shanghai Finance)",
+    "ap-beijing-fsi": "North China (Beijing Finance)",
+}
+"""Those that work like the others and are described to nobody who has no access there."""

@@ -80,11 +80,18 @@ class Recorded:
 
 @dataclass
 class ScriptedServer:
-    """Answers each request with the next answer of its script, and records the requests."""
+    """Answers each request with the next answer of its script, and records the requests.
+
+    Attributes:
+        opened: connections so far.
+        open: connections that are still open.
+    """
 
     port: int
     script: deque[Answer] = field(default_factory=deque)
     requests: list[Recorded] = field(default_factory=list)
+    opened: int = 0
+    open: int = 0
 
     @property
     def url(self) -> str:
@@ -97,13 +104,21 @@ class ScriptedServer:
 
     async def serve(self, stream: SocketStream) -> None:
         """Hold one connection."""
+        self.opened += 1
+        self.open += 1
+        try:
+            await self._converse(stream)
+        finally:
+            self.open -= 1
+
+    async def _converse(self, stream: SocketStream) -> None:
         async with stream:
             while (request := await _request(stream)) is not None:
                 self.requests.append(request)
                 answer = self.script.popleft()
                 await stream.send(answer.raw)
                 if answer.then == "hang":
-                    await anyio.sleep_forever()
+                    await _request(stream)  # none comes: it returns when the client goes away
                 if answer.then == "reset":
                     lingering = b"\x01\x00\x00\x00" + b"\x00" * 4
                     raw: socket.socket = stream.extra_attributes[SocketAttribute.raw_socket]()

@@ -1,0 +1,45 @@
+"""huey on SQLite: one commit takes a job out of the queue, another keeps its result.
+
+Threads, because that is its advice where tasks wait for others and nothing is patched; ``fsync``,
+because without it a commit may be lost with the machine.
+"""
+
+import sys
+import threading
+
+import httpx
+from huey import SqliteHuey
+from huey.signals import SIGNAL_COMPLETE
+
+from benchmarks.calls import IN_AIR, LIMITS, Calls, given, task_of
+
+
+def main(store: str, verb: str) -> None:
+    """Enqueues what stdin names, or works until all of it is done."""
+    huey = SqliteHuey("night", filename=store, fsync=True)
+    calls, http = Calls(), httpx.Client(limits=LIMITS)
+
+    def export(image_id: str, region: str) -> int:
+        return task_of(http.request(**calls.request(image_id, region)))
+
+    task = huey.task()(export)
+    if verb == "enqueue":
+        for image in given():
+            task(**image)
+    else:
+        _work(huey)
+        print(huey.result_count())
+
+
+def _work(huey: SqliteHuey) -> None:
+    waiting = threading.Semaphore(0)
+    huey.signal(SIGNAL_COMPLETE)(lambda *_: waiting.release())
+    count = huey.pending_count()
+    consumer = huey.create_consumer(workers=IN_AIR, worker_type="thread", periodic=False)
+    consumer.start()
+    for _ in range(count):
+        waiting.acquire()
+    consumer.stop(graceful=True)
+
+
+main(*sys.argv[1:])

@@ -1,0 +1,59 @@
+"""pgqueuer on PostgreSQL: a commit takes a batch of jobs, another moves a batch to the log.
+
+As its documents advise: one connection of asyncpg, uvloop, tables that survive a crash, its setting
+of autovacuum, and batches greater than the default for jobs that are short. It may hold two
+batches, the fewest that it allows; where it may hold no more than are in the air, it looks for new
+ones ten times a second. What is in the air is bounded by the task itself.
+"""
+
+import json
+import sys
+
+import anyio
+import asyncpg
+import httpx
+import uvloop
+from pgqueuer import PgQueuer
+from pgqueuer.models import Job
+from pgqueuer.types import QueueExecutionMode
+
+from benchmarks.calls import IN_AIR, LIMITS, Calls, given, task_of
+
+_DONE = "SELECT count(*) FROM pgqueuer_log WHERE status = 'successful'"
+
+
+async def main(store: str, verb: str) -> None:
+    """Enqueues what stdin names, or works until all of it is done."""
+    connection = await asyncpg.connect(store)
+    queue = PgQueuer.from_asyncpg_connection(connection)
+    if verb == "enqueue":
+        await _enqueue(queue)
+    else:
+        await _work(queue)
+        print(await connection.fetchval(_DONE))
+    await connection.close()
+
+
+async def _enqueue(queue: PgQueuer) -> None:
+    await queue.qm.queries.install()
+    await queue.qm.queries.optimize_autovacuum()
+    images = [json.dumps(image).encode() for image in given()]
+    await queue.qm.queries.enqueue(["export"] * len(images), images, [0] * len(images))
+
+
+async def _work(queue: PgQueuer) -> None:
+    calls, in_air = Calls(), anyio.CapacityLimiter(IN_AIR)
+    async with httpx.AsyncClient(limits=LIMITS) as http:
+
+        async def export(job: Job) -> None:
+            image = json.loads(job.payload or b"")
+            async with in_air:
+                task_of(await http.request(**calls.request(**image)))
+
+        queue.entrypoint("export")(export)
+        await queue.run(
+            batch_size=IN_AIR, max_concurrent_tasks=2 * IN_AIR, mode=QueueExecutionMode.drain
+        )
+
+
+uvloop.run(main(*sys.argv[1:]))

@@ -1,0 +1,19 @@
+"""Where a case plays: a cloud, and a store of its own."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from benchmarks.cloud import Cloud, cloud
+from benchmarks.store import Store
+
+
+@contextmanager
+def scene(**settings: Any) -> Iterator[tuple[Cloud, Store]]:
+    """A cloud with these settings and an empty store, gone at the end of the block."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with cloud(folder, **settings) as here:
+            yield here, Store(folder, here.variables)

@@ -1,0 +1,114 @@
+"""Connections that are kept: used again, one request at a time, and let go when they are idle."""
+
+from collections.abc import AsyncIterator
+from typing import Literal
+
+import anyio
+import httpx
+import pytest
+
+from orchestrator.cloud.connections import Connections
+
+from .scripted import Answer, ScriptedServer, http, scripted_server
+
+pytestmark = pytest.mark.anyio
+
+KEPT = 2
+IDLE = 0.3
+
+
+@pytest.fixture
+async def client(anyio_backend: str) -> AsyncIterator[httpx.AsyncClient]:
+    """A client over two kept connections."""
+    async with httpx.AsyncClient(transport=Connections(most=KEPT, seconds=IDLE)) as client:
+        yield client
+
+
+async def ask_at_once(client: httpx.AsyncClient, server: ScriptedServer, count: int) -> None:
+    server.will(*[http("here")] * count)
+    async with anyio.create_task_group() as tasks:
+        for _ in range(count):
+            tasks.start_soon(client.get, server.url)
+
+
+async def all_but(server: ScriptedServer, open_ones: int) -> None:
+    """Waits until no more connections than these are open."""
+    with anyio.fail_after(5):
+        while server.open > open_ones:
+            await anyio.sleep(0.01)
+
+
+async def test_one_request_after_another_uses_one_connection(
+    server: ScriptedServer, client: httpx.AsyncClient
+) -> None:
+    """A connection whose answer was read is used again."""
+    for _ in range(3):
+        await ask_at_once(client, server, 1)
+    assert server.opened == 1
+
+
+async def test_requests_at_once_have_a_connection_each(
+    server: ScriptedServer, client: httpx.AsyncClient
+) -> None:
+    """Nothing waits for a connection; those above the number that is kept are closed."""
+    await ask_at_once(client, server, 5)
+    assert server.opened == 5
+    await all_but(server, KEPT)
+    await ask_at_once(client, server, KEPT)
+    assert server.opened == 5
+
+
+async def test_a_connection_is_not_kept_for_ever(
+    server: ScriptedServer, client: httpx.AsyncClient
+) -> None:
+    """What was idle for longer than it may be is not used, and closed when another one is freed."""
+    await ask_at_once(client, server, 2)
+    await anyio.sleep(IDLE + 0.1)
+    await ask_at_once(client, server, 1)
+    assert server.opened == 3
+    await all_but(server, 1)
+
+
+async def test_each_server_is_reached_over_connections_of_its_own(
+    server: ScriptedServer, client: httpx.AsyncClient
+) -> None:
+    """A connection to one place is never taken for another one."""
+    async with scripted_server() as other:
+        for _ in range(2):
+            await ask_at_once(client, server, 1)
+            await ask_at_once(client, other, 1)
+        assert (server.opened, other.opened) == (1, 1)
+        await client.aclose()
+
+
+@pytest.mark.parametrize("then", ["reset", "close", "hang"])
+async def test_a_connection_that_failed_is_not_used_again(
+    server: ScriptedServer, client: httpx.AsyncClient, then: Literal["reset", "close", "hang"]
+) -> None:
+    """After a broken answer, or one that nobody waits for any more, the next request is fresh."""
+    half = http("half", headers={"Content-Length": "9"})
+    server.will(Answer(half, then))
+    with pytest.raises(httpx.TransportError):
+        await client.get(server.url, timeout=0.2)
+    await ask_at_once(client, server, 1)
+    assert (server.opened, len(server.requests)) == (2, 2)
+    await all_but(server, 1)
+
+
+async def test_a_cancelled_request_leaves_no_connection_behind(
+    server: ScriptedServer, client: httpx.AsyncClient
+) -> None:
+    """Whoever stops waiting for an answer closes the connection that it would come over."""
+    server.will(Answer(then="hang"))
+    with anyio.move_on_after(0.2):
+        await client.get(server.url)
+    await all_but(server, 0)
+    await ask_at_once(client, server, 1)
+    assert server.opened == 2
+
+
+async def test_a_closed_client_leaves_no_connection_open(server: ScriptedServer) -> None:
+    """What was kept is closed with the client."""
+    async with httpx.AsyncClient(transport=Connections(most=KEPT, seconds=IDLE)) as client:
+        await ask_at_once(client, server, 2)
+    await all_but(server, 0)
