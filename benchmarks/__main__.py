@@ -2,10 +2,12 @@
 
 import sys
 
-from benchmarks import gate, rate
+from benchmarks import enqueue, gate, rate, startup
 from benchmarks.figures import Case, as_json, told
 
-CASES: dict[str, Case] = {case.name: case for room in (rate, gate) for case in room.CASES}
+CASES: dict[str, Case] = {
+    case.name: case for room in (rate, gate, enqueue, startup) for case in room.CASES
+}
 
 
 def main(wanted: list[str]) -> int:
