@@ -2,10 +2,11 @@
 
 import sys
 
-from benchmarks import drain, gate, rate
+from benchmarks import drain, enqueue, gate, rate, startup
 from benchmarks.figures import Case, as_json, told
 
-CASES: dict[str, Case] = {case.name: case for room in (rate, gate, drain) for case in room.CASES}
+_ROOMS = (rate, gate, drain, enqueue, startup)
+CASES: dict[str, Case] = {case.name: case for room in _ROOMS for case in room.CASES}
 
 
 def main(wanted: list[str]) -> int:

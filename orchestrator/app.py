@@ -1,4 +1,7 @@
-"""The composition root: settings become engine, clients, pace and worker, opened and closed."""
+"""The composition root: settings become engine, clients, pace and worker, opened and closed.
+
+What a single method works with is imported when it is called: to list jobs nobody waits for HTTP.
+"""
 
 import getpass
 import logging
@@ -11,35 +14,27 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import anyio
 import sqlalchemy as sa
 
 from orchestrator import __version__
 from orchestrator.clock import Clock, SystemClock
-from orchestrator.cloud.cos import CosClient
-from orchestrator.cloud.credentials import CredentialSource
-from orchestrator.cloud.cvm import CvmClient
-from orchestrator.cloud.keychain import Lenders, find_credentials
-from orchestrator.cloud.signing import ServerClock
-from orchestrator.cloud.transport import http_client
 from orchestrator.db import Database, Schema
-from orchestrator.intake.enqueue import EnqueueResult, enqueue
-from orchestrator.lease.owner import instance
-from orchestrator.lease.waits import begin_waits_anew
 from orchestrator.model import ExportRequest, JobFilter
-from orchestrator.pace.rate import Pacer
-from orchestrator.pace.traffic import Traffic
 from orchestrator.settings import Settings, load_settings
-from orchestrator.settle.operate import Retry, Verdict, retry, settle
-from orchestrator.settle.resolve import ResolvePolicy
-from orchestrator.settle.sight import VerifyMode
-from orchestrator.show.account import Account, RunResult
 from orchestrator.show.filters import is_named, matches
 from orchestrator.show.history import Job, JobStory, history, story
-from orchestrator.show.status import Status, status
-from orchestrator.worker import Parts, Plan, Worker
+
+if TYPE_CHECKING:
+    from orchestrator.cloud.credentials import CredentialSource
+    from orchestrator.cloud.signing import ServerClock
+    from orchestrator.intake.enqueue import EnqueueResult
+    from orchestrator.settle.operate import Retry, Verdict
+    from orchestrator.show.account import RunResult
+    from orchestrator.show.status import Status
+    from orchestrator.worker import Parts, Plan, Worker
 
 _log = logging.getLogger("orchestrator")
 _VERIFY_CONNECTIONS = 16
@@ -104,8 +99,10 @@ class Orchestrator:
         *,
         batch: str | None = None,
         again: bool = False,
-    ) -> EnqueueResult:
+    ) -> "EnqueueResult":
         """Adds a job for each request that is not there yet; `again` adds duplicates too."""
+        from orchestrator.intake.enqueue import enqueue
+
         return await enqueue(
             self._database,
             requests,
@@ -122,7 +119,7 @@ class Orchestrator:
         time_limit: float | None = None,
         forever: bool = False,
         stop: anyio.Event | None = None,
-    ) -> RunResult:
+    ) -> "RunResult":
         """Sends, waits and verifies until nothing can move; resumes what an earlier run left.
 
         Args:
@@ -134,12 +131,19 @@ class Orchestrator:
         Raises:
             CredentialError: there is work, and there are no keys to do it with.
         """
+        from orchestrator.lease.waits import begin_waits_anew
+
         async with self._database.worked_on(partial(begin_waits_anew, self._database, self._tell)):
             return await self._run(batch, time_limit, stop, forever)
 
     async def _run(
         self, batch: str | None, time_limit: float | None, stop: anyio.Event | None, forever: bool
-    ) -> RunResult:
+    ) -> "RunResult":
+        from orchestrator.cloud.signing import ServerClock
+        from orchestrator.lease.owner import instance
+        from orchestrator.show.account import Account
+        from orchestrator.worker import Worker
+
         began = time.monotonic()
         account = await Account.open(self._database, self.settings.profile, batch)
         if not account.has_work and not forever:
@@ -164,8 +168,10 @@ class Orchestrator:
                 blocked=tuple(parts.traffic.stops.active),
             )
 
-    async def status(self, *, batch: str | None = None) -> Status:
+    async def status(self, *, batch: str | None = None) -> "Status":
         """How things stand now."""
+        from orchestrator.show.status import status
+
         return await status(self._database, batch=batch, rate=self.settings.rate)
 
     def history(
@@ -179,7 +185,7 @@ class Orchestrator:
         return await story(self._database, job)
 
     async def settle(
-        self, job: str, verdict: Verdict, *, why: str, actor: str | None = None
+        self, job: str, verdict: "Verdict", *, why: str, actor: str | None = None
     ) -> int:
         """Takes a person's word for what became of an unknown job; returns its number.
 
@@ -191,6 +197,8 @@ class Orchestrator:
         Raises:
             UsageError: it is not one job, or not unknown.
         """
+        from orchestrator.settle.operate import settle
+
         return await settle(
             self._database,
             is_named((job,)),
@@ -202,23 +210,34 @@ class Orchestrator:
 
     async def retry(
         self, wanted: JobFilter, *, dry_run: bool = False, actor: str | None = None
-    ) -> Retry:
+    ) -> "Retry":
         """Gives failed and cancelled jobs another try; what may run already is looked for first.
 
         Of several images of which some arrived, the missing ones become a job of their own.
         """
+        from orchestrator.settle.operate import retry
+
         actor = actor or _operator()
         return await retry(self._database, matches(wanted), actor=actor, dry_run=dry_run)
 
-    async def _credentials(self, clock: ServerClock) -> CredentialSource:
+    async def _credentials(self, clock: "ServerClock") -> "CredentialSource":
+        from orchestrator.cloud.keychain import Lenders, find_credentials
+
         settings = self.settings
         lenders = Lenders(settings.sts_endpoint, settings.metadata_endpoint, clock, self._tell)
         return await find_credentials(settings.profile, self._environ, self._home, lenders)
 
     @asynccontextmanager
     async def _parts(
-        self, credentials: CredentialSource, clock: ServerClock
-    ) -> AsyncIterator[Parts]:
+        self, credentials: "CredentialSource", clock: "ServerClock"
+    ) -> AsyncIterator["Parts"]:
+        from orchestrator.cloud.cos import CosClient
+        from orchestrator.cloud.cvm import CvmClient
+        from orchestrator.cloud.transport import http_client
+        from orchestrator.pace.rate import Pacer
+        from orchestrator.pace.traffic import Traffic
+        from orchestrator.worker import Parts
+
         settings = self.settings
         agent = f"orchestrator/{__version__}"
         async with (
@@ -246,7 +265,11 @@ class Orchestrator:
                 ),
             )
 
-    def _plan(self, batch: str | None, time_limit: float | None, *, forever: bool) -> Plan:
+    def _plan(self, batch: str | None, time_limit: float | None, *, forever: bool) -> "Plan":
+        from orchestrator.settle.resolve import ResolvePolicy
+        from orchestrator.settle.sight import VerifyMode
+        from orchestrator.worker import Plan
+
         settings = self.settings
         interval = settings.verify_interval
         return Plan(
@@ -275,7 +298,7 @@ def _operator() -> str:
     return f"{user}@{socket.gethostname()}"
 
 
-async def _finish_when(stop: anyio.Event, worker: Worker) -> None:
+async def _finish_when(stop: anyio.Event, worker: "Worker") -> None:
     await stop.wait()
     worker.finish()
 

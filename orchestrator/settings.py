@@ -11,9 +11,16 @@ from urllib.parse import urlsplit
 
 import platformdirs
 import sqlalchemy as sa
-from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from orchestrator.errors import UsageError
 
@@ -54,10 +61,10 @@ _Number = Annotated[float, BeforeValidator(_no_truth), Field(allow_inf_nan=False
 _Seconds = Annotated[_Number, Field(le=_A_YEAR)]
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """Every setting; `load_settings` makes them. A description says what is allowed."""
 
-    model_config = SettingsConfigDict(env_prefix=_PREFIX, extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
     # never shown: it may hold a password
     database_url: str = Field(
@@ -69,17 +76,13 @@ class Settings(BaseSettings):
     )
     site: Literal["intl", "mainland"] = Field("intl", description="intl or mainland")
     cvm_endpoint: str = Field(
-        "",
-        validate_default=True,
-        description="a base URL with http:// or https://, which may hold {region}",
+        "", description="a base URL with http:// or https://, which may hold {region}"
     )
     cos_endpoint: str = Field(
         "https://{bucket}.cos.{region}.myqcloud.com",
         description="a base URL with http:// or https://, which may hold {bucket} and {region}",
     )
-    sts_endpoint: str = Field(
-        "", validate_default=True, description="a base URL with http:// or https://"
-    )
+    sts_endpoint: str = Field("", description="a base URL with http:// or https://")
     metadata_endpoint: str = Field(
         "http://metadata.tencentyun.com", description="a base URL with http:// or https://"
     )
@@ -137,18 +140,6 @@ class Settings(BaseSettings):
     @classmethod
     def _per_bucket(cls, value: str) -> str:
         return _base_url(value, "bucket", "region")
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Nothing is read behind our back: the sources come merged, with their origins known."""
-        return (init_settings,)
 
 
 def _async_url(value: str) -> sa.URL:

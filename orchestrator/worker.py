@@ -20,7 +20,6 @@ from orchestrator.intake.describe import Describer
 from orchestrator.lease.claim import Claimer, Wanted, claim
 from orchestrator.lease.owner import Instance
 from orchestrator.lease.remaining import anything_moves
-from orchestrator.lease.rescue import rescue
 from orchestrator.model import JobState, Lease, Outcome, Scope
 from orchestrator.pace.gate import known_regions
 from orchestrator.pace.news import News
@@ -36,6 +35,7 @@ from orchestrator.settle.resolve import ResolvePolicy
 from orchestrator.settle.sight import Sight, VerifyMode
 from orchestrator.settle.watch import Watcher
 from orchestrator.tables import jobs
+from orchestrator.upkeep import Upkeep
 
 _POLL = 0.5
 """Seconds between looks at the store for what other processes have done."""
@@ -46,8 +46,6 @@ _BREATH = 0.2
 _AT_ONCE = 16
 """Jobs that one claim takes at most."""
 
-_HOUSEKEEPING = 5.0
-_HOPE = 300.0
 _LEASE_SPARE = timedelta(seconds=15)
 
 
@@ -116,7 +114,6 @@ class Worker:
         self._parts = parts
         self._plan = plan
         self._me = me.name
-        self._instance = me
         self._tell = tell
         self._patience = Patience(tell, give_up=self.finish)
         self._news = News()
@@ -131,6 +128,7 @@ class Worker:
             regions=self._regions,
             clock=parts.database.clock,
         )
+        self._upkeep = Upkeep(parts.database, me, self._patience, self._news, self._new_hope)
         keep = partial(record, parts.database, export_deadline=plan.resolve.export_deadline)
         self._answers = Grouped[Answer, bool](keep)
         self._in_air = anyio.Semaphore(plan.concurrency)
@@ -146,13 +144,11 @@ class Worker:
     async def _work(self) -> None:
         async with anyio.create_task_group() as background:
             background.start_soon(self._patience.guarded, self._watcher().run)
-            background.start_soon(self._patience.guarded, self._keep_house)
-            background.start_soon(self._patience.guarded, self._keep_log_short)
-            background.start_soon(self._keep_hoping)
+            background.start_soon(self._upkeep.run)
             background.start_soon(self._keep_time)
             async with anyio.create_task_group() as requests:
                 with self._claiming, self._patience.fault_noted():
-                    await self._patience.until_done(self._rescue)
+                    await self._upkeep.rescue()
                     await self._drain_all(requests)
             background.cancel_scope.cancel()
 
@@ -287,30 +283,11 @@ class Worker:
         async with self._parts.database.read() as connection:
             return await known_regions(connection, self._plan.profile)
 
-    async def _keep_house(self) -> None:
-        """Takes over what dies beside us."""
-        while True:
-            await anyio.sleep(_HOUSEKEEPING)
-            await self._patience.until_done(self._instance.keep_present)
-            if await self._patience.until_done(self._rescue):
-                self._news.spread()
-
-    async def _keep_log_short(self) -> None:
-        """Apart from what writes: on a full disk it is what makes room."""
-        while True:
-            await anyio.sleep(_HOUSEKEEPING)
-            await self._patience.until_done(self._parts.database.checkpoint)
-
-    async def _rescue(self) -> int:
-        return await rescue(self._parts.database, self._me)
-
-    async def _keep_hoping(self) -> None:
+    async def _new_hope(self) -> None:
         """A run without end finds out, now and then, what a person has mended."""
-        while self._plan.forever:
-            await anyio.sleep(_HOPE)
+        if self._plan.forever:
             await self._parts.traffic.lift_stops()
             self.sight.open_eyes()
-            self._news.spread()
 
     async def _keep_time(self) -> None:
         if self._plan.time_limit is not None:

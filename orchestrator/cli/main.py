@@ -1,5 +1,6 @@
 """The commands put together, and how the program ends."""
 
+import gc
 import sys
 
 import typer
@@ -65,6 +66,9 @@ def main() -> None:
             app(standalone_mode=True)
         finally:
             sys.stdout.flush()
+            # all memory goes with the process: to look through it for garbage first takes longer
+            # than many a command
+            gc.freeze()
     except Exception as error:  # noqa: BLE001 - the last one who can say what happened
         sys.exit(exit_code_for(error))
     except KeyboardInterrupt:

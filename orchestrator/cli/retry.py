@@ -10,16 +10,16 @@ import typer
 from orchestrator.cli import options
 from orchestrator.cli.output import plural
 from orchestrator.errors import UsageError
-from orchestrator.model import JobFilter
 
 if TYPE_CHECKING:
+    from orchestrator.model import JobFilter
     from orchestrator.settings import Settings
     from orchestrator.settle.operate import Retry
 
 
 @options.takes_filter
 def command(
-    wanted: JobFilter,
+    wanted: "JobFilter",
     all_: Annotated[bool, typer.Option("--all", help="All jobs, without a filter.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would become of them; change nothing.")
@@ -31,6 +31,8 @@ def command(
 
     What may have left an export behind is looked for in the bucket first.
     """
+    from orchestrator.model import JobFilter
+
     if wanted == JobFilter() and not all_:
         raise UsageError("No filter is given.", "Narrow it, as with --batch, or say --all.")
     settings = options.settings_from(config=config, database_url=database_url)
@@ -45,7 +47,7 @@ def command(
     print(f"{plural(_count(done), 'job')} tried again; `orchestrator run` goes on with them.")
 
 
-async def _retry(settings: "Settings", wanted: JobFilter, dry_run: bool) -> "Retry":
+async def _retry(settings: "Settings", wanted: "JobFilter", dry_run: bool) -> "Retry":
     from orchestrator.app import Orchestrator
 
     async with Orchestrator(settings=settings, create=False) as orchestrator:

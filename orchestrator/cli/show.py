@@ -11,7 +11,6 @@ from orchestrator.cli.options import Config, DatabaseUrl, Json, settings_from
 from orchestrator.cli.output import colour, end_with_the_pipe, job_fields, printable, to_json
 from orchestrator.clock import iso
 from orchestrator.errors import UsageError
-from orchestrator.model import JobState, Reaction
 
 if TYPE_CHECKING:
     from orchestrator.settings import Settings
@@ -58,6 +57,8 @@ def _as_json(found: "JobStory") -> dict[str, Any]:
 
 
 def _lines(found: "JobStory") -> Iterator[str]:
+    from orchestrator.model import JobState
+
     job = found.job
     yield f"job {job.id}  {colour(job.state, job.state)} ({job.reason})  batch {job.batch}"
     yield f"  images    {', '.join(job.image_ids)} in {job.region}, as {job.format}"
@@ -104,6 +105,8 @@ def _object_line(row: Mapping[str, Any]) -> str:
 
 
 def _attempt_line(row: Mapping[str, Any]) -> str:
+    from orchestrator.model import Reaction
+
     answer = "no answer recorded"
     if row["answered_at"] is not None:
         code = "accepted" if row["reaction"] == Reaction.ACCEPT else row["code"]

@@ -6,8 +6,6 @@ what is certain to fail, or cannot be told apart later, is refused here.
 
 import difflib
 import re
-import sys
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -47,6 +45,8 @@ _KINDS: Mapping[type, str] = {
     type(None): "null",
 }
 _SHOWN = 40
+_REMEMBERED = 1000
+"""Characters: a longer text is not kept for the rows that may repeat it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +198,19 @@ RULES: Mapping[str, Callable[[object], object]] = {
 """Every column that a manifest may have."""
 
 
+def checked(column: str, raw: object) -> object:
+    """What the column's rule makes of a value."""
+    if isinstance(raw, str) and len(raw) <= _REMEMBERED:
+        return _checked_text(column, raw)
+    return RULES[column](raw)
+
+
+@lru_cache(maxsize=1024)
+def _checked_text(column: str, text: str) -> object:
+    # rows share their regions, buckets and prefixes: looked at once, and one copy of each is kept
+    return RULES[column](text)
+
+
 def domain(bucket: str, region: str) -> Problem | None:
     """What is wrong with bucket and region together, each being good for itself."""
     length = len(f"{bucket}.cos.{region}.myqcloud.com")
@@ -232,8 +245,13 @@ def escaped(value: str) -> str:
 
 
 def repeated(names: Iterable[str]) -> str | None:
-    """The first of the names that stands there more than once."""
-    return next((name for name, times in Counter(names).items() if times > 1), None)
+    """The first of the names that has stood there before."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
 
 
 def _images(values: list[str]) -> tuple[str, ...] | Problem:
@@ -253,7 +271,6 @@ def _images(values: list[str]) -> tuple[str, ...] | Problem:
 
 def _text(raw: object) -> str | Problem:
     if isinstance(raw, str):
-        # rows share their regions, buckets and prefixes: one copy of each is enough
-        return sys.intern(raw.strip())
+        return raw.strip()
     kind = _KINDS.get(type(raw), "an object")
     return Problem(f"is {kind}, which does not belong here.", "Write the value as text.")

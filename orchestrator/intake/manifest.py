@@ -1,17 +1,19 @@
 """What a user wants exported, as a file or as flags, becomes requests; or every fault is named."""
 
-import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from orchestrator.errors import ManifestError, RowFault, UsageError
-from orchestrator.intake.fields import RULES, Problem, domain, escaped, unknown_column
+from orchestrator.intake.fields import RULES, Problem, checked, domain, escaped, unknown_column
 from orchestrator.intake.rows import Header, Row, UnreadableError, fault_at, read_rows
 from orchestrator.model import ExportRequest
 
 _IMAGE_COLUMNS = ("image_id", "image_ids")
 _REQUIRED = ("region", "bucket")
+
+_Values = Mapping[str, Any]
+"""Fields of a request by their names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,42 +89,42 @@ def requests_from_images(
     return intake.result("--image")
 
 
-def _template(defaults: Defaults) -> ExportRequest:
-    """The request that a row with nothing but an image would make; what is missing is empty."""
-    values: dict[str, Any] = {"exact_names": defaults.exact_names}
-    for column, rule in RULES.items():
+def _template(defaults: Defaults) -> _Values:
+    """What a row with nothing but an image would ask for; what is missing is empty."""
+    values: dict[str, Any] = {"region": "", "bucket": "", "exact_names": defaults.exact_names}
+    for column in RULES:
         raw = getattr(defaults, column, None)  # images are never filled in
-        value = None if _left_out(raw) else rule(raw)
+        value = None if _left_out(raw) else checked(column, raw)
         if isinstance(value, Problem):
             raise UsageError(f"--{column.replace('_', '-')}: {value.reason}", value.remedy)
         if value is not None:
             values[column] = value
-    return dataclasses.replace(ExportRequest((), region="", bucket=""), **values)
+    return values
 
 
 class _Intake:
     """Takes rows one after the other and remembers what it has seen."""
 
-    def __init__(self, template: ExportRequest, *, skip_invalid: bool) -> None:
+    def __init__(self, template: _Values, *, skip_invalid: bool) -> None:
         self.faults: list[RowFault] = []
         self._invalid = 0
         self._template = template
         self._skip_invalid = skip_invalid
         self._requests: list[ExportRequest] = []
-        self._seen: dict[tuple[object, ...], str] = {}
+        self._seen: dict[tuple[object, ...], tuple[int, str]] = {}
         self._ignored: dict[str, None] = {}
         self._missing: frozenset[str] = frozenset()
 
     def add(self, item: Header | Row | RowFault) -> None:
         """Takes what the manifest holds next."""
         match item:
+            case Row():
+                self._take(item)
             case RowFault():
                 self.faults.append(item)
                 self._invalid += 1
             case Header():
                 self._check(item)
-            case Row():
-                self._take(item)
 
     def refuse_emptiness(self) -> None:
         """A manifest that holds no row at all is a mistake, most likely made further up."""
@@ -142,7 +144,7 @@ class _Intake:
         missing = [
             column
             for column in _REQUIRED
-            if column not in header.columns and not getattr(self._template, column)
+            if column not in header.columns and not self._template[column]
         ]
         if not set(_IMAGE_COLUMNS) & set(header.columns):
             missing.insert(0, "image_id")
@@ -156,20 +158,19 @@ class _Intake:
         self._missing = frozenset(missing)
 
     def _take(self, row: Row) -> None:
-        self._note_unknown(row.line, tuple(row.cells), row.within)
+        self._note_unknown(row.line, row.cells, row.within)
         request = _request(self._template, row, self._missing)
+        place = row.line, row.within
         if isinstance(request, list):
             self.faults += request
             self._invalid += 1
-        elif first := self._seen.get(identity := _identity(request)):
-            problem = Problem(f"repeats {first}.", "Remove one of the two.")
-            self.faults.append(fault_at(row.line, "", problem, row.within))
+        elif (first := self._seen.setdefault(_identity(request), place)) is not place:
+            self.faults.append(fault_at(row.line, "", _repeats(*first), row.within))
             self._invalid += 1
         else:
-            self._seen[identity] = ", ".join(filter(None, (f"line {row.line}", row.within)))
             self._requests.append(request)
 
-    def _note_unknown(self, line: int, names: tuple[str, ...], within: str = "") -> None:
+    def _note_unknown(self, line: int, names: Iterable[str], within: str = "") -> None:
         for name in (name for name in names if name not in RULES):
             fault = fault_at(line, name, unknown_column(name), within)
             if not self._skip_invalid:
@@ -181,26 +182,24 @@ class _Intake:
 
 
 def _request(
-    template: ExportRequest, row: Row, missing: frozenset[str]
+    template: _Values, row: Row, missing: frozenset[str]
 ) -> ExportRequest | list[RowFault]:
     """The row's request, or its faults; columns that the header lacks were told once, there."""
-    values: dict[str, Any] = {}
-    for column, rule in RULES.items():
-        if not _left_out(raw := row.cells.get(column)):
-            values[column] = rule(raw)
-    images = [column for column in _IMAGE_COLUMNS if column in values]
-    required = [
-        column for column in _REQUIRED if column not in missing and not getattr(template, column)
-    ]
-    problems = {
-        **{column: _missing(column) for column in required if column not in values},
-        **{column: value for column, value in values.items() if isinstance(value, Problem)},
+    values: dict[str, Any] = {
+        column: checked(column, raw)
+        for column, raw in row.cells.items()
+        if column in RULES and not _left_out(raw)
     }
+    problems = {column: value for column, value in values.items() if isinstance(value, Problem)}
+    for column in _REQUIRED:
+        if not (column in values or template[column] or column in missing):
+            problems[column] = _missing(column)
+    images = [column for column in _IMAGE_COLUMNS if column in values]
     if len(images) != 1:
         problems["image_id"] = _BOTH if images else _missing("image_id")
     if not problems:
         values["image_ids"] = values.pop(images[0])
-        request = dataclasses.replace(template, **values)
+        request = ExportRequest(**{**template, **values})
         problem = None if missing else domain(request.bucket, request.region)
         if problem is None:
             return request
@@ -224,6 +223,11 @@ def _missing(column: str) -> Problem:
     if column in _IMAGE_COLUMNS:
         return Problem("no image is named.", "Name it in a column image_id.")
     return Problem(f"no {column} is named.", f"Add a column {column}, or give --{column}.")
+
+
+def _repeats(line: int, within: str) -> Problem:
+    place = f"line {line}, {within}" if within else f"line {line}"
+    return Problem(f"repeats {place}.", "Remove one of the two.")
 
 
 _BOTH = Problem("image_id and image_ids are both given.", "Use one of the two in a row.")

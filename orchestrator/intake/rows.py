@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from io import TextIOWrapper
 from typing import Any, BinaryIO, TextIO
 
@@ -21,7 +22,7 @@ and must not fill the memory before that is found out."""
 
 _CHUNK = 2**16
 _SOLID = re.compile(r"[^ \t\n]")
-_LOST_BYTES = re.compile("[\udc80-\udcff]")
+_DAMAGE = re.compile("[\0\udc80-\udcff]")
 _IMAGE_LIKE = re.compile(r"img-[0-9a-z]+")
 _TOO_DEEP = "it is nested too deeply"
 # how the byte order marks of UTF-16 look after they were read as UTF-8
@@ -168,9 +169,10 @@ def _csv_row(header: Header, line: int, cells: list[str]) -> Row | RowFault:
             f"cells in this row: {len(cells)}; columns in the header: {len(header.columns)}.",
             "Put cells that hold a comma into quotes, and leave no cell out.",
         )
-    named = tuple(zip(header.columns, cells, strict=True))
-    fault = next(filter(None, (_damage(line, name, cell) for name, cell in named)), None)
-    return fault or Row(line, {name: cell for name, cell in named if name in RULES})
+    if _DAMAGE.search("".join(cells)):
+        return next(filter(None, map(partial(_damage, line), header.columns, cells)))
+    named = zip(header.columns, cells, strict=True)
+    return Row(line, {name: cell for name, cell in named if name in RULES})
 
 
 def _json_rows(lines: Iterator[str], line: int) -> Iterator[Row | RowFault]:
@@ -301,9 +303,10 @@ def _stop(line: int, reason: str, remedy: str) -> UnreadableError:
 
 def _damage(line: int, column: str, text: str) -> RowFault | None:
     """A fault where text holds what no text file should; `column` is for the message."""
-    if _LOST_BYTES.search(text):
+    found = _DAMAGE.search(text)
+    if found is None:
+        return None
+    if found[0] != "\0":
         return RowFault(line, escaped(column), "is not valid UTF-8.", "Save the manifest as UTF-8.")
-    if "\0" in text:
-        reason = "holds NUL characters, as UTF-16 without a mark or a binary file does."
-        return RowFault(line, escaped(column), reason, "Save the manifest as plain UTF-8 text.")
-    return None
+    reason = "holds NUL characters, as UTF-16 without a mark or a binary file does."
+    return RowFault(line, escaped(column), reason, "Save the manifest as plain UTF-8 text.")

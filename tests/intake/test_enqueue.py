@@ -10,12 +10,26 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
 
 from orchestrator.db import Database
-from orchestrator.intake.enqueue import EnqueueResult, enqueue, tagged
+from orchestrator.intake.enqueue import EnqueueResult, _fingerprint, _same, enqueue, tagged
 from orchestrator.model import ExportRequest, ImageFormat, JobState
 from orchestrator.tables import events, job_images, jobs, scopes
-from tests.stores import ME, PROFILE, REGION, change, job, make_jobs, now, numbered, request, rows
+from tests.servers import administer
+from tests.stores import (
+    ME,
+    PROFILE,
+    REGION,
+    change,
+    job,
+    kinds,
+    make_jobs,
+    now,
+    numbered,
+    request,
+    rows,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -64,6 +78,15 @@ async def test_a_job_is_the_request_that_was_made(database: Database) -> None:
     assert [image.image_id for image in images] == list(asked.image_ids)
     (event,) = await rows(database, events, job_id)
     assert (event.kind, event.to_state, event.actor) == ("enqueued", "queued", ME)
+
+
+async def test_each_request_keeps_its_own_images(database: Database) -> None:
+    """However many images the requests of one lot name, all are kept, and in their order."""
+    named = [tuple(f"img-{n:04}{m:04}" for m in range(n, 0, -1)) for n in (1, 3, 2)]
+    ids = await make_jobs(database, [request(image_ids=images) for images in named])
+    kept = [await rows(database, job_images, job_id) for job_id in ids]
+    assert [tuple(image.image_id for image in images) for images in kept] == named
+    assert [image.position for image in kept[1]] == [0, 1, 2]
 
 
 async def test_an_exact_name_has_no_tag(database: Database) -> None:
@@ -159,6 +182,28 @@ async def test_the_order_of_images_makes_no_other_job(database: Database) -> Non
     assert (await add(database, [request(image_ids=images[::-1])])).duplicates == 1
 
 
+def test_a_fingerprint_stays_what_it_was() -> None:
+    """What an older version has enqueued is known again."""
+    asked = request(
+        image_ids=("img-bbbbbbbb", "img-aaaaaaaa"),
+        format=ImageFormat.QCOW2,
+        prefix="größe/x",
+        only_root_disk=True,
+    )
+    known = "e231cffe36810626c8f5c47c38df1b4fc2b897ff09cc852d80ec22c244a3ff34"
+    assert _fingerprint("default", asked) == known
+
+
+async def test_duplicates_are_looked_up_one_by_one(sqlite: Database) -> None:
+    """Whatever lives besides, a lot is compared with jobs of the same fingerprints alone."""
+    query = _same([f"{number:064}" for number in range(2000)])
+    text = str(query.compile(dialect=sqlite_dialect(), compile_kwargs={"literal_binds": True}))
+    async with sqlite.read() as connection:
+        plan = (await connection.execute(sa.text(f"EXPLAIN QUERY PLAN {text}"))).all()
+    (step,) = plan
+    assert step.detail == "SEARCH jobs USING INDEX ix_jobs_fingerprint (fingerprint=?)"
+
+
 async def test_another_account_has_its_own_jobs(database: Database) -> None:
     """The same request for another profile is no duplicate, and opens a scope of its own."""
     await add(database, [request()])
@@ -189,6 +234,29 @@ async def test_a_batch_without_a_name_gets_one(database: Database) -> None:
     moment = await now(database)
     assert made[0].batch.startswith(f"{moment:%Y%m}")
     assert made[0].batch != made[1].batch
+
+
+async def test_a_job_that_a_retry_adds_meanwhile_is_left_alone(postgresql: Database) -> None:
+    """It got its images and its event where it was made: it gets no second ones here."""
+    (job_id,) = await make_jobs(postgresql, batch="b")
+    kept = ", ".join(column.name for column in jobs.c if column.name not in {"id", "tag"})
+    split = (
+        f"WITH part AS (INSERT INTO jobs (tag, {kept}) SELECT 'part', {kept} FROM jobs"  # noqa: S608 - our columns
+        f" WHERE id = {job_id} RETURNING id)"
+        " INSERT INTO events (job_id, at, kind, actor, details)"
+        " SELECT id, now(), 'split off', 'another', '{}' FROM part"
+    )
+
+    def meanwhile(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        if statement.startswith("INSERT INTO jobs "):
+            administer(postgresql.url, split)
+
+    sa.event.listen(postgresql._writer.sync_engine, "before_cursor_execute", meanwhile)
+    assert (await add(postgresql, [request(2)])).added == 1
+    assert await count(postgresql) == 3
+    assert await kinds(postgresql, job_id + 1) == ["split off"]
+    assert await rows(postgresql, job_images, job_id + 1) == []
+    assert await kinds(postgresql, job_id + 2) == ["enqueued"]
 
 
 async def test_lots_at_once_add_each_request_once(databases: Sequence[Database]) -> None:

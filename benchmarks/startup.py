@@ -1,0 +1,57 @@
+"""How long a command takes that has nothing to do."""
+
+import shutil
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
+
+from benchmarks.child import median_seconds, quiet
+from benchmarks.figures import Case, Goal, Measured
+from benchmarks.store import Store
+
+_TURNS = 15
+_TCCLI = shutil.which("tccli")
+
+# to read a command's options typer imports pydantic
+_NEEDED = """
+import anyio, typer
+from pydantic import TypeAdapter
+import sqlalchemy.ext.asyncio, sqlalchemy.dialects.sqlite.aiosqlite
+"""
+
+
+def _help() -> Measured:
+    with tempfile.TemporaryDirectory() as name:
+        ours = partial(Store(Path(name), {}).start, "--help")
+        if _TCCLI is None:
+            (seconds,) = median_seconds(_TURNS, ours)
+            return Measured({"seconds": seconds}, ["tccli is not on the PATH and was left out"])
+        theirs = quiet([_TCCLI, "--help"], {"HOME": name})
+        seconds, other = median_seconds(_TURNS, ours, theirs)
+        return Measured({"seconds": seconds, "of tccli's": seconds / other})
+
+
+def _history() -> Measured:
+    with tempfile.TemporaryDirectory() as name:
+        store = Store(Path(name), {})
+        store.run("db", "upgrade")
+        bare = quiet([sys.executable, "-c", _NEEDED], {})
+        seconds, imports = median_seconds(_TURNS, partial(store.start, "history"), bare)
+        return Measured({"seconds": seconds, "of a bare Python": seconds / imports})
+
+
+CASES = (
+    Case(
+        "startup-help",
+        "--help, beside the vendor's",
+        _help,
+        (Goal("of tccli's", 1),) if _TCCLI else (),
+    ),
+    Case(
+        "startup-history",
+        "an empty store, beside a Python that only imports what this needs",
+        _history,
+        (Goal("of a bare Python", 1.3),),
+    ),
+)
