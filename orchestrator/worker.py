@@ -97,6 +97,7 @@ class _Attempt:
     lease: Lease
     credential: Credential
     slot: Slot
+    lane: Lane
     asked_at: float
 
 
@@ -184,7 +185,7 @@ class Worker:
                 claiming = partial(self._claim, host, lane, places)
                 claimed = await self._patience.until_done(claiming)
                 for lease, slot in claimed:
-                    attempt = _Attempt(host, lease, credential, slot, asked_at)
+                    attempt = _Attempt(host, lease, credential, slot, lane, asked_at)
                     requests.start_soon(self._patience.guarded, partial(self._run_one, attempt))
             for _ in range(places - len(claimed)):
                 self._in_air.release()
@@ -222,7 +223,7 @@ class Worker:
         return claimed
 
     async def _run_one(self, attempt: _Attempt) -> None:
-        """The life of one attempt: cleared, sent, decided, recorded, learned from."""
+        """The life of one attempt: cleared, sent, decided, learned from, recorded."""
         policy, lease = self._plan.resolve, attempt.lease
         database, cos = self._parts.database, self._parts.cos
         has_freed = True
@@ -238,9 +239,10 @@ class Worker:
                     endpoint_fails=self._parts.traffic.excuses(attempt.host, lease.waits),
                 )
                 sighted = self.sight.proves(lease.order.region, lease.order.bucket)
-                kept = partial(self._answers.add, Answer(lease, outcome, decision, sighted))
-                await self._patience.keep(kept, or_say=_not_recorded(lease, outcome))
                 await self._learn(attempt, outcome)
+                answer = Answer(lease, outcome, decision, attempt.lane, sighted)
+                kept = partial(self._answers.add, answer)
+                await self._patience.keep(kept, or_say=_not_recorded(lease, outcome))
                 has_freed = decision.state is not JobState.ACCEPTED or lease.probe
             else:
                 self._parts.traffic.unused(attempt.host)

@@ -242,4 +242,5 @@ async def settle(
 ) -> None:
     """Decides and records an outcome, as the worker does."""
     decision = decide(lease, outcome, max_attempts=5, chance=0.0)
-    await record(database, [Answer(lease, outcome, decision, sighted)], DEADLINE)
+    lane = claimer(database).lane
+    await record(database, [Answer(lease, outcome, decision, lane, sighted)], DEADLINE)

@@ -198,6 +198,10 @@ class Describer:
     ) -> None:
         if outcome.code.reaction in {Reaction.RETRY, Reaction.RECONCILE}:
             self._misses += 1
+        if outcome.code.reaction is Reaction.SLOW:
+            lane = self._traffic.lane(DESCRIBE, host)
+            async with self._database.write() as connection:
+                await lane.slow_down(connection, await self._database.now(connection))
         await self._traffic.heard(
             DESCRIBE,
             host,

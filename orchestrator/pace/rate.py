@@ -108,13 +108,11 @@ class Lane:
                 for taken in await self.take(connection, now, free, 1):
                     return taken
 
-    async def slow_down(self) -> None:
+    async def slow_down(self, connection: AsyncConnection, now: datetime) -> None:
         """The vendor has counted too many: all processes slow down a little, for a while."""
-        async with self._database.write() as connection:
-            now = await self._database.now(connection)
-            stream = (await self._read(connection, now)).slowed(self._rate, now)
-            await self._write(connection, stream)
-            self._learn(stream, now)
+        stream = (await self._read(connection, now)).slowed(self._rate, now)
+        await self._write(connection, stream)
+        self._learn(stream, now)
 
     def _learn(self, stream: Stream, now: datetime) -> None:
         self._begins_at = self._moment(stream.begins(now), now)

@@ -57,20 +57,21 @@ class Traffic:
     async def turn(self, action: str, host: str) -> Lane:
         """Waits until the endpoint can be reached and slots may be free; whose they are."""
         await self._outages[host].passed()
-        lane = self._lane(action, host)
+        lane = self.lane(action, host)
         await lane.turn()
         return lane
 
     async def permit(self, action: str, host: str) -> Slot:
         """Waits until the endpoint can be reached and the rate allows one more request."""
         await self._outages[host].passed()
-        return await self._lane(action, host).slot()
+        return await self.lane(action, host).slot()
 
     def is_in_trouble(self, host: str) -> bool:
         """Whether one request at a time finds out if the endpoint works again."""
         return self._outages[host].present
 
-    def _lane(self, action: str, host: str) -> Lane:
+    def lane(self, action: str, host: str) -> Lane:
+        """The stream of requests for one action at an endpoint."""
         return self._pacer.lane(RateKey(action, host, self._profile))
 
     def answered(self, host: str) -> None:
@@ -136,8 +137,6 @@ class Traffic:
             case Reaction.ACCEPT:
                 self.stops.accepted()
                 self._forced = None
-            case Reaction.SLOW:
-                await self._lane(action, host).slow_down()
             case Reaction.REFRESH if await self._renewed(credential):
                 pass
             case Reaction.STOP | Reaction.RESIGN | Reaction.REFRESH:

@@ -13,6 +13,7 @@ from orchestrator import audit
 from orchestrator.db import Database
 from orchestrator.model import NOT_SENT, Decision, Effect, JobState, Lease, Outcome, Reaction
 from orchestrator.pace import gate
+from orchestrator.pace.rate import Lane
 from orchestrator.settle.objects import keep_cos_paths
 from orchestrator.tables import attempts, jobs
 from orchestrator.transition import Move, may_move, move, move_all
@@ -23,19 +24,21 @@ class Answer:
     """What came of one attempt, and what is to be done about it.
 
     Args:
+        lane: the stream of requests in which it was sent.
         sighted: the end of its export will be seen, as far as is known.
     """
 
     lease: Lease
     outcome: Outcome
     decision: Decision
+    lane: Lane
     sighted: bool = False
 
 
 async def record(
     database: Database, answers: Sequence[Answer], export_deadline: timedelta
 ) -> list[bool]:
-    """Keeps each answer with its attempt, moves its job, and tells the gate; in one transaction.
+    """Keeps each answer with its attempt, moves its job, tells gate and rate: one transaction.
 
     A job that has meanwhile been taken over is left where it is; its late TaskId is kept.
 
@@ -58,6 +61,8 @@ async def record(
             await keep_cos_paths(connection, paths)
             for one in answers:
                 await _tell_gate(connection, one, now)
+                if one.outcome.code.reaction is Reaction.SLOW:
+                    await one.lane.slow_down(connection, now)
     return moved
 
 

@@ -138,7 +138,7 @@ async def test_an_unknown_job_is_settled_once_the_right_is_there(
 async def test_verification_required(store: Store, cloud: Simulator) -> None:
     """Where verification is required, a bucket that may not be read stops its exports alone."""
     cloud.change(buckets={BUCKET: BucketSettings(deny=("HeadObject",))})
-    async with store(verify="required", concurrency=2) as orchestrator:
+    async with store(verify="required", rate=8) as orchestrator:
         await orchestrator.enqueue(orders(images(60)))
         result = await drained(orchestrator, orders(images(4, first=60), bucket=OTHER))
     (stop,) = result.blocked

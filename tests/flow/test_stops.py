@@ -120,10 +120,10 @@ async def test_a_key_that_is_refused_in_the_middle(
     cloud.change(
         codes=(Refusal("AuthFailure.SecretIdNotFound", images=tuple(images(1, first=20))),)
     )
-    result = await drained(orchestrator, orders(images(60)))
+    result = await drained(orchestrator, orders(images(200)))
     assert [stop.scope for stop in result.blocked] == [Scope.CREDENTIAL]
     assert result.counts[JobState.VERIFIED] == sum(accepted(cloud).values())
-    assert result.counts[JobState.VERIFIED] + result.counts[JobState.QUEUED] == 60
+    assert result.counts[JobState.VERIFIED] + result.counts[JobState.QUEUED] == 200
     assert len(requests(cloud)) <= 20 + 1 + 16
 
 

@@ -80,7 +80,8 @@ async def test_each_key_has_its_own_allowance(database: Database) -> None:
 
 async def test_a_slow_down_holds_for_all_processes(databases: Sequence[Database]) -> None:
     """A refusal that one process hears spaces the requests of the others too."""
-    await lane(databases[0]).slow_down()
+    async with databases[0].write() as connection:
+        await lane(databases[0]).slow_down(connection, await databases[0].now(connection))
     other = lane(databases[1])
     await let_pass(databases[0], seconds=0.1)
     slots = await take(databases[1], other, most=2)

@@ -176,7 +176,9 @@ class World:
         decision = decide(
             flight.lease, flight.outcome, max_attempts=POLICY.max_attempts, chance=0.5
         )
-        await record(self.database, [Answer(flight.lease, flight.outcome, decision)], DEADLINE)
+        lane = claimer(self.database).lane
+        answer = Answer(flight.lease, flight.outcome, decision, lane)
+        await record(self.database, [answer], DEADLINE)
         if flight in self.flights:
             self.flights.remove(flight)
             self.recorded.append(flight)

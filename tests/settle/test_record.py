@@ -17,6 +17,7 @@ from tests.stores import (
     acceptance,
     change,
     claimed,
+    claimer,
     job,
     kinds,
     last_attempt,
@@ -138,7 +139,8 @@ async def test_a_cancelled_worker_still_records(database: Database) -> None:
     decision = decide(lease, outcome, max_attempts=5, chance=0.0)
     with anyio.CancelScope() as stopped:
         stopped.cancel()
-        await record(database, [Answer(lease, outcome, decision)], timedelta(hours=1))
+        answer = Answer(lease, outcome, decision, claimer(database).lane)
+        await record(database, [answer], timedelta(hours=1))
     assert (await job(database, job_id)).task_id == str(TASK)
 
 
