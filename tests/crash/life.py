@@ -20,7 +20,7 @@ from tests.flow.scene import orchestrator_at
 
 CLAIM = "INSERT INTO attempts"
 RECORD = "UPDATE attempts"
-FINDING = "UPDATE objects"
+FINDING = "excluded.seen_at"
 
 
 @dataclass(frozen=True)

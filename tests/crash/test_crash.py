@@ -58,7 +58,7 @@ async def test_killed_over_a_server(mother: Zygote, postgresql_url: str, kind: s
 
 async def test_two_processes_share_one_store(mother: Zygote, tmp_path: Path) -> None:
     """Two at once on one file send each image once between them; a dead one's lock is cleared."""
-    batch = images(30)
+    batch = images(130)
     settings = Settings(cap=6, limits={}, duration=Duration(seconds=0.3), queue_delay=0.02)
     async with Simulator(SimulatorOptions(settings=settings)) as cloud, zygote() as other_mother:
         async with orchestrator_at(cloud.url, tmp_path) as orchestrator:
