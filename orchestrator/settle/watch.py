@@ -289,4 +289,5 @@ class Watcher:
 
 
 def _age(job: Watched, now: datetime) -> timedelta:
-    return now - (job.begun or now)
+    # another clock may have told when it began
+    return max(timedelta(), now - (job.begun or now))
