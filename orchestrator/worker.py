@@ -20,13 +20,14 @@ from orchestrator.intake.describe import Describer
 from orchestrator.lease.claim import Claimer, Wanted, claim
 from orchestrator.lease.owner import Instance
 from orchestrator.lease.remaining import anything_moves
-from orchestrator.model import JobState, Lease, Outcome, Scope
+from orchestrator.model import JobState, Lease, Outcome, Reaction, Scope
 from orchestrator.pace.gate import known_regions
 from orchestrator.pace.news import News
 from orchestrator.pace.rate import Lane, Slot
 from orchestrator.pace.stops import place_of
 from orchestrator.pace.traffic import EXPORT, Traffic
 from orchestrator.reach import Reach
+from orchestrator.send.outcome import WITHDRAWN
 from orchestrator.send.submit import submit
 from orchestrator.settle.clear import clear_to_send
 from orchestrator.settle.decide import decide
@@ -133,6 +134,7 @@ class Worker:
         keep = partial(record, parts.database, export_deadline=plan.resolve.export_deadline)
         self._answers = Grouped[Answer, bool](keep)
         self._in_air = anyio.Semaphore(plan.concurrency)
+        self._full_at: dict[str, float] = {}
         self._ends_at = 0.0
 
     async def run(self) -> None:
@@ -230,7 +232,13 @@ class Worker:
         try:
             clear = partial(clear_to_send, database, cos, self.sight, lease, policy)
             if await self._patience.until_done(clear):
-                outcome = await submit(self._parts.cvm, lease, attempt.credential, attempt.slot)
+                outcome = await submit(
+                    self._parts.cvm,
+                    lease,
+                    attempt.credential,
+                    attempt.slot,
+                    partial(self._is_futile, attempt),
+                )
                 decision = decide(
                     lease,
                     outcome,
@@ -251,8 +259,15 @@ class Worker:
             if has_freed:
                 self._news.spread()
 
+    def _is_futile(self, attempt: _Attempt) -> bool:
+        """Whether its scope has turned out to be full since it was claimed."""
+        full_at = self._full_at.get(attempt.lease.order.region, 0.0)
+        return not attempt.lease.probe and attempt.asked_at < full_at
+
     async def _learn(self, attempt: _Attempt, outcome: Outcome) -> None:
         order = attempt.lease.order
+        if outcome.code.reaction is Reaction.CAPACITY and outcome is not WITHDRAWN:
+            self._full_at[order.region] = anyio.current_time()
         await self._parts.traffic.heard(
             EXPORT,
             attempt.host,

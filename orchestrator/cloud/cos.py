@@ -31,7 +31,7 @@ class _Listing(Generic[_Entry]):
     markers: Mapping[str, str]
 
 
-_PER_SECOND, _AT_A_TIME = 50, 10
+_PER_SECOND, _AT_A_TIME = 100, 10
 """Looks in a second, however many are wanted, and of them at a time: they are billed, and the
 sender needs the processor too."""
 

@@ -23,8 +23,10 @@ caught up, but no faster than at the whole allowance."""
 
 _KEPT = [field.name for field in fields(Stream)]
 
+_ASKED = 5
 _ALWAYS = 1000.0
-"""How often in a second a stream without a limit may ask for slots."""
+"""How often the store may be asked for each slot, and in a second where there is no limit: a
+process that finds nothing to send must not keep the others from the store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,7 @@ class Lane:
         self._database = database
         self._key = key
         self._rate = rate
-        self._asking = AsyncLimiter(1, 1 / (rate or _ALWAYS))
+        self._asking = AsyncLimiter(1, 1 / (_ASKED * rate or _ALWAYS))
         self._begins_at = 0.0
         self._spacing = Spacing()
 

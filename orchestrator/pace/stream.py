@@ -7,7 +7,7 @@ second; evenly spaced slots keep within that wherever a second begins.
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-HORIZON = timedelta(milliseconds=150)
+HORIZON = timedelta(milliseconds=110)
 """How far ahead slots are given away: a job that is claimed waits no longer than this."""
 
 _MARGIN = 0.985

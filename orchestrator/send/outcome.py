@@ -1,7 +1,18 @@
 """A reply or an exception becomes an outcome, by table: nothing that can happen has no row."""
 
 from orchestrator.cloud.faults import code_for_exception, code_for_reply
-from orchestrator.model import Outcome, Reply
+from orchestrator.model import NOT_SENT, Code, Effect, Outcome, Reaction, Reply
+
+WITHDRAWN = Outcome(
+    Code(
+        NOT_SENT,
+        Reaction.CAPACITY,
+        Effect.NO,
+        "Nothing to do: it is sent when an export of the region has ended.",
+    ),
+    message="The vendor had just said that too many exports run, so this request was not sent.",
+)
+"""Of a request that was claimed before its scope turned out to be full."""
 
 
 def outcome_of_reply(reply: Reply) -> Outcome:

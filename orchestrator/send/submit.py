@@ -1,19 +1,32 @@
 """Sends one attempt: one lease, one HTTP request, one outcome."""
 
+from collections.abc import Callable
+
 from orchestrator.cloud.credentials import Credential
 from orchestrator.cloud.cvm import CvmClient
 from orchestrator.model import Lease, Outcome
 from orchestrator.pace.rate import Slot
-from orchestrator.send.outcome import outcome_of_exception, outcome_of_reply
+from orchestrator.send.outcome import WITHDRAWN, outcome_of_exception, outcome_of_reply
 
 
-async def submit(cvm: CvmClient, lease: Lease, credential: Credential, slot: Slot) -> Outcome:
+async def submit(
+    cvm: CvmClient,
+    lease: Lease,
+    credential: Credential,
+    slot: Slot,
+    is_futile: Callable[[], bool] = lambda: False,
+) -> Outcome:
     """Sends the request of this lease at its slot's time; never twice, never raises for it.
 
     Whatever goes wrong is an outcome: after the first byte may have left, an exception that
     escaped would leave the job without a record of what is known.
+
+    Args:
+        is_futile: asked when its time has come: whether it has turned out not to be worth sending.
     """
     await slot.reached()
+    if is_futile():
+        return WITHDRAWN
     try:
         reply = await cvm.export_images(
             lease.order, signed_at=lease.signed_at, credential=credential

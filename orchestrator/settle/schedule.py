@@ -11,14 +11,20 @@ from datetime import timedelta
 from orchestrator.pace.durations import Ended
 
 _RECENT = 50
-_EARLY = 0.97
-"""Part of the shortest time that an export may take: the looks begin a little before, or the
+_EARLY = 0.98
+"""Part of the time that nearly all exports take at least: the looks begin a little before, or the
 times that they tell could never become shorter."""
 
-_OFTEN = 0.02
+_ALIKE = 0.8
+"""Part of another's size from which on two are of about the same."""
+
+_FEW = 20
+"""One of so many may be quicker than that; its end is seen a little late."""
+
+_OFTEN = 0.025
 _SOONEST = timedelta(milliseconds=40)
 _GUESSING = 0.05
-_SOONEST_GUESS = timedelta(milliseconds=100)
+_SOONEST_GUESS = timedelta(milliseconds=200)
 _SELDOM = 0.1
 """Part of its age after which an export is looked at again: where its end frees a place; where
 nobody knows how long exports take; and else."""
@@ -54,14 +60,25 @@ class Schedule:
 def schedule(ended: Sequence[Ended], size_gib: int, *, pressed: bool) -> Schedule:
     """The looks at an export of this size, after what the others took.
 
+    Those of about the same size tell best. Where none has ended yet, a larger one may have taken
+    longer in proportion, or just as long.
+
     Args:
         pressed: its end frees a place that is waited for.
     """
-    took = [
-        one.took * min(1.0, size_gib / one.size_gib if one.size_gib else 1.0)
-        for one in ended[:_RECENT]
-        if bool(one.size_gib) == bool(size_gib)
-    ]
-    if not took:
-        return Schedule(again=_GUESSING if pressed else None, soonest=_SOONEST_GUESS)
-    return Schedule(first=min(took) * _EARLY, again=_OFTEN if pressed else None)
+    shares = [(one, _share(one, size_gib)) for one in ended[:_RECENT]]
+    alike = [one.took * share for one, share in shares if share > _ALIKE]
+    took = sorted(alike or [one.took * share for one, share in shares if share])
+    first = took[len(took) // _FEW] * _EARLY if took else timedelta()
+    if not pressed:
+        return Schedule(first)
+    return (
+        Schedule(first, _OFTEN, _SOONEST) if alike else Schedule(first, _GUESSING, _SOONEST_GUESS)
+    )
+
+
+def _share(one: Ended, size_gib: int) -> float:
+    """The least part of what another took that an export of this size takes; 0 is unknown."""
+    if bool(one.size_gib) != bool(size_gib):
+        return 0.0
+    return min(1.0, size_gib / one.size_gib) if one.size_gib else 1.0

@@ -14,9 +14,9 @@ def ended(*minutes: float, size_gib: int = 50) -> list[Ended]:
 
 
 def test_the_looks_begin_a_little_before_the_shortest_time() -> None:
-    """Before any other had ended hardly a look is spent, and one that is quicker is seen."""
+    """Before nearly all others had ended hardly a look is spent; one that is quicker is seen."""
     plan = schedule(ended(40, 30, 50), 50, pressed=True)
-    assert 28 * MINUTE < plan.first < 30 * MINUTE
+    assert 29 * MINUTE < plan.first < 30 * MINUTE
 
 
 def test_a_smaller_image_may_end_sooner_and_a_larger_one_no_later() -> None:
@@ -32,11 +32,23 @@ def test_what_is_of_unknown_size_is_compared_with_its_like() -> None:
     assert schedule(ended(30), 0, pressed=True).first == timedelta()
 
 
-def test_where_a_place_is_waited_for_an_end_is_seen_within_a_fiftieth() -> None:
-    """Each look follows the last one after a fiftieth of the age, and never within 40 ms."""
+def test_those_of_the_same_size_tell_best() -> None:
+    """Once one of about its size has ended, larger ones are not asked any more."""
+    plan = schedule(ended(30) + ended(30, size_gib=500), 50, pressed=True)
+    assert 29 * MINUTE < plan.first < 30 * MINUTE
+
+
+def test_where_a_place_is_waited_for_an_end_is_seen_within_a_fortieth() -> None:
+    """Each look follows the last one after a fortieth of the age, and never within 40 ms."""
     plan = schedule(ended(30), 50, pressed=True)
-    assert plan.after(50 * MINUTE) == 51 * MINUTE
+    assert plan.after(40 * MINUTE) == 41 * MINUTE
     assert plan.after(SECOND) == SECOND + timedelta(milliseconds=40)
+
+
+def test_where_nobody_knows_how_long_they_take_looks_are_spared() -> None:
+    """Without an example of its size a twentieth of the age lies between two looks."""
+    for examples in ([], ended(30, size_gib=500)):
+        assert schedule(examples, 50, pressed=True).after(20 * MINUTE) == 21 * MINUTE
 
 
 def test_where_no_place_is_waited_for_the_store_tells_when_to_look_again() -> None:
