@@ -31,10 +31,11 @@ if TYPE_CHECKING:
     from orchestrator.cloud.credentials import CredentialSource
     from orchestrator.cloud.signing import ServerClock
     from orchestrator.intake.enqueue import EnqueueResult
+    from orchestrator.plan import Parts, Plan
     from orchestrator.settle.operate import Retry, Verdict
     from orchestrator.show.account import RunResult
     from orchestrator.show.status import Status
-    from orchestrator.worker import Parts, Plan, Worker
+    from orchestrator.worker import Worker
 
 _log = logging.getLogger("orchestrator")
 _VERIFY_CONNECTIONS = 16
@@ -236,7 +237,7 @@ class Orchestrator:
         from orchestrator.cloud.transport import http_client
         from orchestrator.pace.rate import Pacer
         from orchestrator.pace.traffic import Traffic
-        from orchestrator.worker import Parts
+        from orchestrator.plan import Parts
 
         settings = self.settings
         agent = f"orchestrator/{__version__}"
@@ -266,9 +267,9 @@ class Orchestrator:
             )
 
     def _plan(self, batch: str | None, time_limit: float | None, *, forever: bool) -> "Plan":
+        from orchestrator.plan import Plan
         from orchestrator.settle.resolve import ResolvePolicy
         from orchestrator.settle.sight import VerifyMode
-        from orchestrator.worker import Plan
 
         settings = self.settings
         interval = settings.verify_interval

@@ -11,29 +11,26 @@ from functools import partial
 import anyio
 from anyio.abc import TaskGroup
 
-from orchestrator.cloud.cos import CosClient
 from orchestrator.cloud.credentials import Credential
-from orchestrator.cloud.cvm import CvmClient
-from orchestrator.cloud.signing import ServerClock
-from orchestrator.db import Database, Grouped, Patience
+from orchestrator.db import Grouped, Patience
 from orchestrator.intake.describe import Describer
 from orchestrator.lease.claim import Claimer, Wanted, claim
 from orchestrator.lease.owner import Instance
 from orchestrator.lease.remaining import anything_moves
-from orchestrator.model import JobState, Lease, Outcome, Reaction, Scope
+from orchestrator.model import Decision, JobState, Lease, Outcome, Reaction, Scope
 from orchestrator.pace.gate import known_regions
 from orchestrator.pace.news import News
 from orchestrator.pace.rate import Lane, Slot
 from orchestrator.pace.stops import place_of
-from orchestrator.pace.traffic import EXPORT, Traffic
+from orchestrator.pace.traffic import EXPORT
+from orchestrator.plan import Parts, Plan
 from orchestrator.reach import Reach
 from orchestrator.send.outcome import WITHDRAWN
 from orchestrator.send.submit import submit
 from orchestrator.settle.clear import clear_to_send
 from orchestrator.settle.decide import decide
 from orchestrator.settle.record import Answer, record
-from orchestrator.settle.resolve import ResolvePolicy
-from orchestrator.settle.sight import Sight, VerifyMode
+from orchestrator.settle.sight import Sight
 from orchestrator.settle.watch import Watcher
 from orchestrator.tables import jobs
 from orchestrator.upkeep import Upkeep
@@ -48,41 +45,6 @@ _AT_ONCE = 16
 """Jobs that one claim takes at most."""
 
 _LEASE_SPARE = timedelta(seconds=15)
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a run is to do, and how.
-
-    Args:
-        batch: only this batch; ``None`` is all.
-        concurrency: requests in the air at once.
-        verify_interval: time between looks at one job; ``None`` follows its age.
-        request_timeout: longest time of one request.
-        forever: wait for more instead of ending when nothing can move.
-        time_limit: seconds after which nothing more is claimed.
-    """
-
-    profile: str
-    batch: str | None
-    concurrency: int
-    verify: VerifyMode
-    verify_interval: timedelta | None
-    request_timeout: timedelta
-    resolve: ResolvePolicy
-    forever: bool = False
-    time_limit: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What a run works with."""
-
-    database: Database
-    cvm: CvmClient
-    cos: CosClient
-    clock: ServerClock
-    traffic: Traffic
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,38 +188,46 @@ class Worker:
 
     async def _run_one(self, attempt: _Attempt) -> None:
         """The life of one attempt: cleared, sent, decided, learned from, recorded."""
-        policy, lease = self._plan.resolve, attempt.lease
-        database, cos = self._parts.database, self._parts.cos
-        has_freed = True
+        is_accepted = False
         try:
-            clear = partial(clear_to_send, database, cos, self.sight, lease, policy)
-            if await self._patience.until_done(clear):
-                outcome = await submit(
-                    self._parts.cvm,
-                    lease,
-                    attempt.credential,
-                    attempt.slot,
-                    partial(self._is_futile, attempt),
-                )
-                decision = decide(
-                    lease,
-                    outcome,
-                    max_attempts=policy.max_attempts,
-                    chance=random.random(),  # noqa: S311 - spreads load
-                    endpoint_fails=self._parts.traffic.excuses(attempt.host, lease.waits),
-                )
-                sighted = self.sight.proves(lease.order.region, lease.order.bucket)
+            if await self._patience.until_done(partial(self._is_clear, attempt)):
+                outcome = await self._send(attempt)
+                decision = self._decide(attempt, outcome)
                 await self._learn(attempt, outcome)
-                answer = Answer(lease, outcome, decision, attempt.lane, sighted)
-                kept = partial(self._answers.add, answer)
-                await self._patience.keep(kept, or_say=_not_recorded(lease, outcome))
-                has_freed = decision.state is not JobState.ACCEPTED or lease.probe
+                await self._record(attempt, outcome, decision)
+                is_accepted = decision.state is JobState.ACCEPTED
             else:
                 self._parts.traffic.unused(attempt.host)
         finally:
             self._in_air.release()
-            if has_freed:
+            if not is_accepted or attempt.lease.probe:
                 self._news.spread()
+
+    async def _is_clear(self, attempt: _Attempt) -> bool:
+        parts, policy = self._parts, self._plan.resolve
+        return await clear_to_send(parts.database, parts.cos, self.sight, attempt.lease, policy)
+
+    async def _send(self, attempt: _Attempt) -> Outcome:
+        is_futile = partial(self._is_futile, attempt)
+        return await submit(
+            self._parts.cvm, attempt.lease, attempt.credential, attempt.slot, is_futile
+        )
+
+    def _decide(self, attempt: _Attempt, outcome: Outcome) -> Decision:
+        return decide(
+            attempt.lease,
+            outcome,
+            max_attempts=self._plan.resolve.max_attempts,
+            chance=random.random(),  # noqa: S311 - spreads load
+            endpoint_fails=self._parts.traffic.excuses(attempt.host, attempt.lease.waits),
+        )
+
+    async def _record(self, attempt: _Attempt, outcome: Outcome, decision: Decision) -> None:
+        lease = attempt.lease
+        sighted = self.sight.proves(lease.order.region, lease.order.bucket)
+        answer = Answer(lease, outcome, decision, attempt.lane, sighted)
+        kept = partial(self._answers.add, answer)
+        await self._patience.keep(kept, or_say=_not_recorded(lease, outcome))
 
     def _is_futile(self, attempt: _Attempt) -> bool:
         """Whether its scope has turned out to be full since it was claimed."""
