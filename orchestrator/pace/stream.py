@@ -26,17 +26,18 @@ _DOCUMENTED = 20.0
 _SLOWEST = 0.5
 
 _TOGETHER = timedelta(seconds=1)
-"""Refusals within a second have one cause."""
+"""Refusals within a second tell of one excess; how many there are, how large it is."""
 
 _CLOSE = timedelta(seconds=4)
-_CUT = 0.05
+_CUT, _CUT_MORE = 0.025, 0.05
 _DEEPEST_CUT = 0.5
 """Part of the pace that a refusal costs: little for the first, since the way to the server may
-have bunched a few; twice as much each time when the next one follows closely."""
+have bunched a few; more for each that comes with it, a request being a twentieth of what may leave
+in a second; and twice as much each time when the next one follows closely."""
 
-_RECOVERY = 1e-4
+_RECOVERY = 1.2e-4
 """Recovers with the cube of time, as CUBIC does (RFC 9438): slowly where others may have taken
-the rest, then faster; from half of the allowance to all of it in some 17 seconds."""
+the rest, then faster; from half of the allowance to all of it in some 16 seconds."""
 
 _FIRST_PAUSE = timedelta(milliseconds=50)
 _NEXT_PAUSE = timedelta(milliseconds=300)
@@ -98,12 +99,14 @@ class Stream:
     def slowed(self, rate: float, now: datetime) -> "Stream":
         """The stream once the vendor has counted too many.
 
-        What is refused in the same second pauses a little longer, and is no reason of its own.
+        What is refused in the same second pauses longer, and cuts as much each time.
         """
+        allowed = self.allowed(rate, now) or _DOCUMENTED
         since = None if self.slowed_at is None else now - self.slowed_at
         if since is not None and timedelta() <= since < _TOGETHER:
-            return replace(self, next_at=max(self.next_at, now + _NEXT_PAUSE))
+            next_at, pace = now + _NEXT_PAUSE, max(_SLOWEST, allowed * (1 - _CUT_MORE))
+            return replace(self, next_at=max(self.next_at, next_at), pace=pace)
         strikes = self.strikes + 1 if since is not None and since < _CLOSE else 1
         cut = min(_DEEPEST_CUT, _CUT * 2.0 ** (strikes - 1))
-        pace = max(_SLOWEST, (self.allowed(rate, now) or _DOCUMENTED) * (1 - cut))
+        pace = max(_SLOWEST, allowed * (1 - cut))
         return Stream(max(self.next_at, now + _FIRST_PAUSE), pace, now, strikes)
