@@ -42,7 +42,11 @@ _BREATH = 0.2
 """Seconds between two looks at whether anything is left to do, whatever the news."""
 
 _AT_ONCE = 16
-"""Jobs that one claim takes at most."""
+"""Jobs that one claim takes at most, and that wait for a place in the air: a claim's commit takes
+as long as a request, and without a limit of the rate no place should be empty meanwhile."""
+
+_LONGEST_WAIT = 5.0
+"""Seconds that a claimed job waits for its place, where requests hang; then it is put back."""
 
 _LEASE_SPARE = timedelta(seconds=15)
 
@@ -96,6 +100,7 @@ class Worker:
         keep = partial(record, parts.database, export_deadline=plan.resolve.export_deadline)
         self._answers = Grouped[Answer, bool](keep)
         self._in_air = anyio.Semaphore(plan.concurrency)
+        self._claimable = anyio.Semaphore(plan.concurrency + _AT_ONCE)
         self._full_at: dict[str, float] = {}
         self._ends_at = 0.0
 
@@ -152,19 +157,19 @@ class Worker:
                     attempt = _Attempt(host, lease, credential, slot, lane, asked_at)
                     requests.start_soon(self._patience.guarded, partial(self._run_one, attempt))
             for _ in range(places - len(claimed)):
-                self._in_air.release()
+                self._claimable.release()
             if not claimed:
                 self._parts.traffic.unused(host)
                 if not lane.is_ahead:
                     await self._news.wait(_POLL)
 
     async def _places(self, host: str) -> int:
-        """Takes the places that are free in the air: a single one while the host is in trouble."""
-        await self._in_air.acquire()
+        """Takes what may be claimed now: a single job while the host is in trouble."""
+        await self._claimable.acquire()
         places = 1
         with suppress(anyio.WouldBlock):
             while places < _AT_ONCE and not self._parts.traffic.is_in_trouble(host):
-                self._in_air.acquire_nowait()
+                self._claimable.acquire_nowait()
                 places += 1
         return places
 
@@ -187,31 +192,47 @@ class Worker:
         return claimed
 
     async def _run_one(self, attempt: _Attempt) -> None:
-        """The life of one attempt: cleared, sent, decided, learned from, recorded."""
+        """The life of one attempt: cleared and sent, decided, learned from, recorded."""
         is_accepted = False
         try:
-            if await self._patience.until_done(partial(self._is_clear, attempt)):
-                outcome = await self._send(attempt)
+            if (outcome := await self._send(attempt)) is not None:
                 decision = self._decide(attempt, outcome)
                 await self._learn(attempt, outcome)
                 await self._record(attempt, outcome, decision)
                 is_accepted = decision.state is JobState.ACCEPTED
-            else:
-                self._parts.traffic.unused(attempt.host)
         finally:
-            self._in_air.release()
             if not is_accepted or attempt.lease.probe:
                 self._news.spread()
 
-    async def _is_clear(self, attempt: _Attempt) -> bool:
-        parts, policy = self._parts, self._plan.resolve
-        return await clear_to_send(parts.database, parts.cos, self.sight, attempt.lease, policy)
-
-    async def _send(self, attempt: _Attempt) -> Outcome:
-        is_futile = partial(self._is_futile, attempt)
-        return await submit(
-            self._parts.cvm, attempt.lease, attempt.credential, attempt.slot, is_futile
+    async def _send(self, attempt: _Attempt) -> Outcome | None:
+        """What came of the request; ``None`` where it must not be sent."""
+        parts, lease = self._parts, attempt.lease
+        clear = partial(
+            clear_to_send, parts.database, parts.cos, self.sight, lease, self._plan.resolve
         )
+        try:
+            if await self._patience.until_done(clear):
+                return await self._send_in_its_turn(attempt)
+            parts.traffic.unused(attempt.host)
+            return None
+        finally:
+            self._claimable.release()
+
+    async def _send_in_its_turn(self, attempt: _Attempt) -> Outcome:
+        """Waits for a place in the air, but never until its lease and its signature have aged."""
+        has_place = False
+        with anyio.move_on_after(_LONGEST_WAIT):
+            await self._in_air.acquire()
+            has_place = True
+        if not has_place:
+            return WITHDRAWN
+        try:
+            is_futile = partial(self._is_futile, attempt)
+            return await submit(
+                self._parts.cvm, attempt.lease, attempt.credential, attempt.slot, is_futile
+            )
+        finally:
+            self._in_air.release()
 
     def _decide(self, attempt: _Attempt, outcome: Outcome) -> Decision:
         return decide(

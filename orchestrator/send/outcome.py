@@ -8,11 +8,11 @@ WITHDRAWN = Outcome(
         NOT_SENT,
         Reaction.CAPACITY,
         Effect.NO,
-        "Nothing to do: it is sent when an export of the region has ended.",
+        "Nothing to do: it is sent when there is room for it.",
     ),
-    message="The vendor had just said that too many exports run, so this request was not sent.",
+    message="It was not sent: meanwhile too many exports were running, or requests in the air.",
 )
-"""Of a request that was claimed before its scope turned out to be full."""
+"""Of a request that was claimed and then found no room."""
 
 
 def outcome_of_reply(reply: Reply) -> Outcome:
