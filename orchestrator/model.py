@@ -83,6 +83,8 @@ class Reaction(StrEnum):
     """The clocks differ: once again with the server's time, then stop."""
     REFRESH = "refresh"
     """The token has run out: once again with new credentials, then stop."""
+    WITHDRAW = "withdraw"
+    """It never left: the job waits as before; spends nothing."""
     FAIL = "fail"
     """Never will work for this job."""
     STOP = "stop"

@@ -17,15 +17,15 @@ from orchestrator.intake.describe import Describer
 from orchestrator.lease.claim import Claimer, Wanted, claim
 from orchestrator.lease.owner import Instance
 from orchestrator.lease.remaining import anything_moves
-from orchestrator.model import Decision, JobState, Lease, Outcome, Reaction, Scope
+from orchestrator.model import Decision, JobState, Lease, Outcome, Reaction
 from orchestrator.pace.gate import known_regions
 from orchestrator.pace.news import News
 from orchestrator.pace.rate import Lane, Slot
-from orchestrator.pace.stops import place_of
+from orchestrator.pace.stops import places_of
 from orchestrator.pace.traffic import EXPORT
 from orchestrator.plan import Parts, Plan
 from orchestrator.reach import Reach
-from orchestrator.send.outcome import WITHDRAWN
+from orchestrator.send.outcome import FULL, WITHDRAWN
 from orchestrator.send.submit import submit
 from orchestrator.settle.clear import clear_to_send
 from orchestrator.settle.decide import decide
@@ -227,9 +227,9 @@ class Worker:
         if not has_place:
             return WITHDRAWN
         try:
-            is_futile = partial(self._is_futile, attempt)
+            instead = partial(self._known_already, attempt)
             return await submit(
-                self._parts.cvm, attempt.lease, attempt.credential, attempt.slot, is_futile
+                self._parts.cvm, attempt.lease, attempt.credential, attempt.slot, instead
             )
         finally:
             self._in_air.release()
@@ -250,24 +250,23 @@ class Worker:
         kept = partial(self._answers.add, answer)
         await self._patience.keep(kept, or_say=_not_recorded(lease, outcome))
 
-    def _is_futile(self, attempt: _Attempt) -> bool:
-        """Whether its scope has turned out to be full since it was claimed."""
-        full_at = self._full_at.get(attempt.lease.order.region, 0.0)
-        return not attempt.lease.probe and attempt.asked_at < full_at
+    def _known_already(self, attempt: _Attempt) -> Outcome | None:
+        """What has come of an attempt while it waited for its time: stopped, or nothing free."""
+        order = attempt.lease.order
+        if self._claiming.cancel_called or self._parts.traffic.stops.holds(attempt.host, order):
+            return WITHDRAWN
+        full_at = self._full_at.get(order.region, 0.0)
+        return FULL if not attempt.lease.probe and attempt.asked_at < full_at else None
 
     async def _learn(self, attempt: _Attempt, outcome: Outcome) -> None:
         order = attempt.lease.order
-        if outcome.code.reaction is Reaction.CAPACITY and outcome is not WITHDRAWN:
+        if outcome.code.reaction is Reaction.CAPACITY and outcome is not FULL:
             self._full_at[order.region] = anyio.current_time()
         await self._parts.traffic.heard(
             EXPORT,
             attempt.host,
             outcome,
-            places={
-                Scope.REGION: order.region,
-                Scope.BUCKET: place_of(order.region, order.bucket),
-                Scope.ROLE: order.role_name or "",
-            },
+            places=places_of(order),
             asked_at=attempt.asked_at,
             credential=attempt.credential,
             job_id=attempt.lease.job_id,

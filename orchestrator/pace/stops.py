@@ -1,10 +1,12 @@
 """What a person has to mend before more can be sent; kept for the length of one run."""
 
+from collections.abc import Mapping
+
 import anyio
 import sqlalchemy as sa
 
 from orchestrator.cloud.codes import MAY_CONCERN_ONE_IMAGE
-from orchestrator.model import Code, Reaction, Scope, Stop
+from orchestrator.model import Code, ExportOrder, Reaction, Scope, Stop
 from orchestrator.tables import jobs
 
 WHOLE_ACCOUNT = frozenset({Scope.CREDENTIAL, Scope.ACCOUNT, Scope.CLOCK})
@@ -59,6 +61,13 @@ class Stops:
             for stop in self.active
         )
 
+    def holds(self, host: str, order: ExportOrder) -> bool:
+        """Whether this order must not be sent."""
+        places = places_of(order)
+        return self.holds_all(host) or any(
+            places.get(stop.scope) == stop.value for stop in self.active
+        )
+
     def permitted(self) -> sa.ColumnElement[bool]:
         """Jobs that no stop holds up, as a condition on the table of jobs."""
         columns = {
@@ -70,6 +79,15 @@ class Stops:
             sa.true(),
             *(columns[stop.scope] != stop.value for stop in self.active if stop.scope in columns),
         )
+
+
+def places_of(order: ExportOrder) -> Mapping[Scope, str]:
+    """What a stop of region, bucket or role would name to hold up this order."""
+    return {
+        Scope.REGION: order.region,
+        Scope.BUCKET: place_of(order.region, order.bucket),
+        Scope.ROLE: order.role_name or "",
+    }
 
 
 def place_of(region: str, bucket: str) -> str:

@@ -3,16 +3,17 @@
 from orchestrator.cloud.faults import code_for_exception, code_for_reply
 from orchestrator.model import NOT_SENT, Code, Effect, Outcome, Reaction, Reply
 
-WITHDRAWN = Outcome(
-    Code(
-        NOT_SENT,
-        Reaction.CAPACITY,
-        Effect.NO,
-        "Nothing to do: it is sent when there is room for it.",
-    ),
-    message="It was not sent: meanwhile too many exports were running, or requests in the air.",
+FULL = Outcome(
+    Code(NOT_SENT, Reaction.CAPACITY, Effect.NO, "Nothing to do: it waits for an export to end."),
+    message="Not sent: the vendor had just said that too many exports run.",
 )
-"""Of a request that was claimed and then found no room."""
+"""Of a request that was claimed before its scope turned out to be full."""
+
+WITHDRAWN = Outcome(
+    Code(NOT_SENT, Reaction.WITHDRAW, Effect.NO, "Nothing to do: it is sent when it can be."),
+    message="Not sent: meanwhile the run was to end, or something had to be mended first.",
+)
+"""Of a request that was claimed before nothing more was to be sent."""
 
 
 def outcome_of_reply(reply: Reply) -> Outcome:

@@ -6,7 +6,7 @@ from orchestrator.cloud.credentials import Credential
 from orchestrator.cloud.cvm import CvmClient
 from orchestrator.model import Lease, Outcome
 from orchestrator.pace.rate import Slot
-from orchestrator.send.outcome import WITHDRAWN, outcome_of_exception, outcome_of_reply
+from orchestrator.send.outcome import outcome_of_exception, outcome_of_reply
 
 
 async def submit(
@@ -14,7 +14,7 @@ async def submit(
     lease: Lease,
     credential: Credential,
     slot: Slot,
-    is_futile: Callable[[], bool] = lambda: False,
+    instead: Callable[[], Outcome | None] = lambda: None,
 ) -> Outcome:
     """Sends the request of this lease at its slot's time; never twice, never raises for it.
 
@@ -22,11 +22,11 @@ async def submit(
     escaped would leave the job without a record of what is known.
 
     Args:
-        is_futile: asked when its time has come: whether it has turned out not to be worth sending.
+        instead: asked when its time has come: what has come of it already, if it has.
     """
     await slot.reached()
-    if is_futile():
-        return WITHDRAWN
+    if (known := instead()) is not None:
+        return known
     try:
         reply = await cvm.export_images(
             lease.order, signed_at=lease.signed_at, credential=credential

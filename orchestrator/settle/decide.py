@@ -42,6 +42,8 @@ def decide(
             return _queued("retry", doubted=doubted, delay=wait, spends=True)
         case Reaction.SLOW:
             return _queued("rate", doubted=doubted)
+        case Reaction.WITHDRAW:
+            return _queued("not sent", doubted=doubted)
         case Reaction.PAUSE:
             return _queued("network", doubted=doubted)
         case Reaction.CAPACITY:
