@@ -6,6 +6,8 @@ from typing import Any
 
 _WIDTH = 72
 _HEIGHT = 8
+_FINE = 20
+_NEARLY = 0.9
 
 
 def accepted_per_second(requests: Sequence[dict[str, Any]]) -> float:
@@ -49,6 +51,18 @@ def running(
         bars = "".join("█" if count >= level else " " for count in counts)
         lines.append(f"{top * row / _HEIGHT:5.0f} │{bars}")
     return [*lines, f"      └{'─' * _WIDTH} {step * _WIDTH:.0f} s; cap {cap}"]
+
+
+def settled(exports: Sequence[dict[str, Any]], changed: float, cap: int, lasts: float) -> float:
+    """Durations after a change of the cap until nearly as many exports run as may, and go on so.
+
+    What counts is the mean over a duration, from then on until four more have passed.
+    """
+    step = lasts / _FINE
+    counts = [_at_once(exports, changed + n * step) for n in range(6 * _FINE)]
+    means = [sum(counts[n : n + _FINE]) / _FINE for n in range(5 * _FINE)]
+    outside = [n + 1 for n, mean in enumerate(means) if not _NEARLY * cap <= mean <= cap]
+    return max(outside, default=0) / _FINE
 
 
 def _at_once(exports: Sequence[dict[str, Any]], moment: float) -> int:

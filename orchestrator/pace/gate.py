@@ -34,7 +34,10 @@ _GROWTH = 1.118
 """Where no end is seen, what twice a refused probe adds to the wait (1.25 in all), and an accepted
 one takes away: then one of three probes or so is refused, however long exports take."""
 
-_SHORTEST_BLIND, _LONGEST_BLIND = 1.0, 300.0
+_CREDIT = -12
+"""What acceptances take away at most: after many of them probes follow closely upon one another."""
+
+_FIRST_BLIND, _LONGEST_BLIND = 1.0, 300.0
 _LONGEST = timedelta(minutes=30)
 
 _UNTIL_FIRST_END = timedelta(minutes=5)
@@ -151,7 +154,7 @@ async def refused(
     # the row first: who waits for it then counts without the jobs that others have put back
     scope = await _locked_row(connection, lease)
     running = await _running_beside(connection, lease, now)
-    misses = scope.misses + 2 if lease.probe else 0
+    misses = scope.misses + 2 if lease.probe else min(0, scope.misses)
     wait = _blind_wait(misses)
     if sighted and running:
         wait = await _sighted_wait(connection, lease.profile, lease.order.region, running)
@@ -189,7 +192,7 @@ async def answered(
         streak = (scope.streak or 0) + 1
         values |= {
             "ceiling": max(running + streak - 1, scope.ceiling or 0),
-            "misses": max(0, scope.misses - 1),
+            "misses": max(_CREDIT, scope.misses - 1),
             "streak": streak,
             "full_since": None,
             "probe_at": now + (usually or timedelta()) * _CONFIRMED_AFTER,
@@ -212,7 +215,7 @@ async def ended(connection: AsyncConnection, profile: str, region: str, now: dat
 
 def _blind_wait(misses: int) -> timedelta:
     # the exponent is capped: a float overflows
-    return timedelta(seconds=min(_LONGEST_BLIND, _SHORTEST_BLIND * _GROWTH ** min(misses, 100)))
+    return timedelta(seconds=min(_LONGEST_BLIND, _FIRST_BLIND * _GROWTH ** min(misses, 100)))
 
 
 async def _sighted_wait(
