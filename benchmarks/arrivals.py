@@ -1,5 +1,7 @@
 """Figures of a cloud's ledger: how fast requests arrived, and how many exports ran."""
 
+import heapq
+import math
 from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Any
@@ -35,6 +37,38 @@ def refused_for(requests: Sequence[dict[str, Any]], what: str) -> int:
 def makespan(exports: Sequence[dict[str, Any]]) -> float:
     """Seconds from the first acceptance to the last end."""
     return float(max(_ends(exports)) - min(one["accepted_at"] for one in exports))
+
+
+def lasted(export: dict[str, Any]) -> float:
+    """Seconds for which one export held its place."""
+    return float(export["ends_at"] - export["accepted_at"])
+
+
+def bound(exports: Sequence[dict[str, Any]], cap: int, rate: float = math.inf) -> float:
+    """Seconds that these exports take at least, in whatever order.
+
+    Args:
+        cap: so many at once.
+        rate: requests a second: a place cannot be taken before its request may leave.
+    """
+    times = [lasted(one) for one in exports]
+    ramp = sum(place / rate for place in range(min(cap, len(times))))
+    return max((sum(times) + ramp) / cap, *times)
+
+
+def unhindered(exports: Sequence[dict[str, Any]], cap: int) -> float:
+    """Seconds that they take in the order in which they were accepted, if no place ever waits."""
+    free_at = [0.0] * cap
+    for one in sorted(exports, key=lambda one: one["accepted_at"]):
+        heapq.heapreplace(free_at, free_at[0] + lasted(one))
+    return max(free_at)
+
+
+def tail(exports: Sequence[dict[str, Any]], cap: int) -> float:
+    """Seconds of places that stood empty because nothing was left to export, added up."""
+    since = max(one["accepted_at"] for one in exports)
+    left = [max(0.0, end - since) for end in _ends(exports)]
+    return float(cap * max(left) - sum(left))
 
 
 def running(

@@ -10,6 +10,7 @@ from typing import Any
 
 from benchmarks.arrivals import (
     accepted_per_second,
+    bound,
     makespan,
     refused_for,
     running,
@@ -32,12 +33,10 @@ def _scene(**settings: Any) -> AbstractContextManager[tuple[Cloud, Store]]:
 
 
 def _measured(here: Cloud, count: int, **more: float) -> Measured:
-    """How the exports filled the cap: the bound is the sum of their times over its places."""
+    """How the exports filled the cap."""
     exports = here.exports()
-    lasted = [one["ends_at"] - one["accepted_at"] for one in exports]
-    bound = max(sum(lasted) / _CAP, *lasted)
     figures = {
-        "makespan, of the bound": makespan(exports) / bound,
+        "makespan, of the bound": makespan(exports) / bound(exports, _CAP),
         "refused per image": refused_for(here.requests(), "ExportImageTask") / count,
         "accepted twice": sum(one["duplicate"] for one in exports),
         **more,

@@ -19,7 +19,7 @@ from orchestrator.model import Disk, ImageFacts, ImageFormat, Outcome, Reaction,
 from orchestrator.pace.backoff import backoff
 from orchestrator.pace.news import News
 from orchestrator.pace.traffic import DESCRIBE, Traffic
-from orchestrator.tables import UNDESCRIBED, job_images, jobs, objects
+from orchestrator.tables import UNDESCRIBED, job_images, jobs, objects, scopes
 
 _IDLE = 0.5
 _LONGEST_IDLE = 5.0
@@ -63,7 +63,8 @@ class Describer:
         self._traffic = traffic
         self._profile = profile
         self._regions = regions
-        self._turn = 0
+        self._last = ""
+        """The region that had its turn last."""
         self._permitted = permitted
         self._in_air = in_air
         self._patience = patience
@@ -100,11 +101,14 @@ class Describer:
 
     async def _next_waiting(self) -> list[Any]:
         """The next jobs of the region whose turn it is, or of the first after it that has any."""
-        for _ in range(len(self._regions)):
-            region = sorted(self._regions)[self._turn % len(self._regions)]
-            self._turn += 1
-            if waiting := await _waiting(self._database, self._profile, region, self._permitted()):
-                return waiting
+        async with self._database.read() as connection:
+            found = await _undescribed(connection, self._profile, self._regions)
+            later = [region for region in found if region > self._last]
+            for region in later + [region for region in found if region <= self._last]:
+                permitted = self._permitted()
+                if waiting := await _waiting(connection, self._profile, region, permitted):
+                    self._last = region
+                    return waiting
         return []
 
     async def _facts(self, region: str, images: Sequence[str]) -> dict[str, ImageFacts] | None:
@@ -212,8 +216,26 @@ class Describer:
         )
 
 
+async def _undescribed(
+    connection: AsyncConnection, profile: str, regions: Sequence[str]
+) -> list[str]:
+    """Those of these regions in which a job waits to be described."""
+    waits = (
+        sa.select(jobs.c.id)
+        .where(
+            sa.text(UNDESCRIBED),
+            jobs.c.profile == scopes.c.profile,
+            jobs.c.region == scopes.c.region,
+        )
+        .exists()
+    )
+    here = (scopes.c.profile == profile) & scopes.c.region.in_(regions)
+    query = sa.select(scopes.c.region).where(here, waits).order_by(scopes.c.region)
+    return list((await connection.execute(query)).scalars())
+
+
 async def _waiting(
-    database: Database, profile: str, region: str, permitted: sa.ColumnElement[bool]
+    connection: AsyncConnection, profile: str, region: str, permitted: sa.ColumnElement[bool]
 ) -> list[Any]:
     """Up to a call's worth of jobs of one region, in the order in which they will be sent."""
     columns = (jobs.c[name] for name in _NEEDED)
@@ -223,8 +245,7 @@ async def _waiting(
         .order_by(jobs.c.priority.desc(), jobs.c.id)
         .limit(MAX_IMAGES)
     )
-    async with database.read() as connection:
-        return list((await connection.execute(query)).all())
+    return list((await connection.execute(query)).all())
 
 
 _NEEDED = ("id", "region", "image_ids", "object_prefix", "format", "only_root_disk")

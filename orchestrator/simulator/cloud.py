@@ -3,7 +3,7 @@
 import random
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -34,10 +34,24 @@ class Call:
     problem: ApiError | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Clocks:
+    """What tells a cloud the time; by default this machine does.
+
+    Args:
+        wall: seconds since the epoch.
+        monotonic: seconds since some moment, never set.
+    """
+
+    wall: Callable[[], float] = time.time
+    monotonic: Callable[[], float] = time.monotonic
+
+
 class Cloud:
     """Images, buckets, exports and allowances, with the settings now in force."""
 
-    def __init__(self, options: SimulatorOptions) -> None:
+    def __init__(self, options: SimulatorOptions, clocks: Clocks = Clocks()) -> None:
+        self.clocks = clocks
         self.settings = options.settings
         self._keys = {key.secret_id: key for key in options.keys}
         self.lent: list[Key] = []
@@ -71,7 +85,7 @@ class Cloud:
 
     def now(self) -> float:
         """The server's clock, in seconds since the epoch."""
-        return time.time() + self.settings.skew
+        return self.clocks.wall() + self.settings.skew
 
     def request_id(self) -> str:
         """A number for a request."""

@@ -39,7 +39,8 @@ def export_images(cloud: Cloud, call: Call) -> Mapping[str, Any]:
             raise ApiError(settings.dry_run_code)
         return {}
     running = cloud.exports.tasks(order.account, order.region) + settings.occupied
-    if settings.cap is not None and running >= settings.cap:
+    cap = settings.caps.get(order.region, settings.cap)
+    if cap is not None and running >= cap:
         raise ApiError("LimitExceeded.ExportImageTaskLimitExceeded")
     deliveries = [cloud.delivery(image.image_id) for image in order.images]
     task_id, keys = cloud.exports.begin(order, cloud.now(), settings, deliveries)

@@ -2,32 +2,25 @@
 
 import asyncio
 import itertools
-import time
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
-from email.utils import formatdate
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import anyio
 import h11
 
-from orchestrator.simulator import admin, cos, cvm, faults, lent_keys
-from orchestrator.simulator.cloud import Call, Cloud
+from orchestrator.simulator import admin, faults
+from orchestrator.simulator.cloud import Cloud
 from orchestrator.simulator.exports import Export
 from orchestrator.simulator.images import Image
 from orchestrator.simulator.ledger import Entry
 from orchestrator.simulator.options import Key, SimulatorOptions
-from orchestrator.simulator.protocol import Connection, Request, Response
+from orchestrator.simulator.protocol import Connection, Request
+from orchestrator.simulator.services import process, service_for
 from orchestrator.simulator.settings import Fault, Settings
 
 _HOST = "127.0.0.1"
-
-
-class _Service(Protocol):
-    def identify(self, request: Request, connection: int) -> Call: ...
-
-    def answer(self, cloud: Cloud, call: Call) -> Response: ...
 
 
 class Simulator:
@@ -116,30 +109,13 @@ class Simulator:
         """Answers one request, well or badly; whether the connection lives on."""
         if request.path.startswith(admin.ROOT):
             return await connection.send(admin.answer(self._cloud, request))
-        service = self._service(request)
+        service = service_for(request)
         call = service.identify(request, connection.number)
         fault, delay = self._cloud.fault(call.entry), self._cloud.latency(call.entry)
         await anyio.sleep(delay / 2)
-        response = self._process(service, call, fault)
+        response = process(self._cloud, service, call, fault)
         await anyio.sleep(delay / 2)
         return await faults.deliver(connection, fault, response)
-
-    def _service(self, request: Request) -> _Service:
-        if cos.is_meant(request):
-            return cos
-        return lent_keys if lent_keys.is_meant(request) else cvm
-
-    def _process(self, service: _Service, call: Call, fault: Fault | None) -> Response | None:
-        """Lets the service work, unless a fault keeps the request from it; what is to be sent."""
-        cloud, entry = self._cloud, call.entry
-        entry.arrived, entry.monotonic = time.time(), time.monotonic()
-        cloud.exports.advance(cloud.now())
-        answer = service.answer(cloud, call) if faults.reaches(fault) else None
-        response = faults.disguise(fault, answer)
-        entry.http_status = response.status if response else None
-        entry.fault = faults.name_of(fault) if fault else None
-        cloud.ledger.write(entry)
-        return response and response.with_header("Date", formatdate(cloud.now(), usegmt=True))
 
 
 async def serve(options: SimulatorOptions, ready: Callable[[Simulator], None]) -> None:

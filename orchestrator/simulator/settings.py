@@ -134,6 +134,7 @@ class Settings:
 
     Args:
         cap: export tasks that run at once per account and region; ``None`` is without end.
+        caps: the same of single regions, in place of `cap`.
         occupied: places of the cap that a neighbour holds.
         limits: requests a second per account and action; 0, or none given, is without end.
         skew: seconds that the server's clock is ahead of the real one.
@@ -154,6 +155,7 @@ class Settings:
     """
 
     cap: int | None = 10
+    caps: Mapping[str, int] = field(default_factory=dict)
     occupied: int = 0
     limits: Mapping[str, int] = field(
         default_factory=lambda: {"ExportImages": 20, "DescribeImages": 40, "DescribeRegions": 20}

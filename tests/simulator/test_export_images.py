@@ -90,6 +90,20 @@ async def test_the_cap_counts_each_region_apart(
         assert code(await call(http, simulator, "ExportImages", given, region=region)) is None
 
 
+async def test_a_region_may_have_a_cap_of_its_own(
+    simulator: Simulator, http: httpx.AsyncClient
+) -> None:
+    """What is said of one region holds there, in place of what is said of all."""
+    simulator.change(cap=1, caps={"ap-tokyo": 0})
+    given = {"ImageIds": [ONE], "BucketName": BUCKET}
+    answers = [
+        await call(http, simulator, "ExportImages", given, region=region)
+        for region in ("ap-tokyo", "ap-seoul")
+    ]
+    full = "LimitExceeded.ExportImageTaskLimitExceeded"
+    assert [code(answer) for answer in answers] == [full, None]
+
+
 async def test_a_dry_run_exports_nothing(simulator: Simulator, http: httpx.AsyncClient) -> None:
     """A passed dry run is a success without a TaskId, or the code that the settings name."""
     answer = await export(http, simulator, ONE, DryRun=True)

@@ -1,0 +1,267 @@
+"""A whole night of four accounts in 17 regions: the real pace and order, in virtual time."""
+
+import asyncio
+import random
+import sys
+import tempfile
+import time
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx
+
+from benchmarks.arrivals import bound, lasted, makespan, refused_for, running, tail, unhindered
+from benchmarks.figures import Case, Goal, Measured
+from benchmarks.memory import InMemory
+from benchmarks.virtual import VirtualClock, in_virtual_time
+from orchestrator.cloud.cos import CosClient
+from orchestrator.cloud.credentials import Credential, StandingKeys
+from orchestrator.cloud.cvm import CvmClient
+from orchestrator.cloud.signing import ServerClock
+from orchestrator.db import Database, Schema
+from orchestrator.intake.enqueue import enqueue
+from orchestrator.lease.owner import Instance, instance
+from orchestrator.model import ExportRequest, JobFilter, JobState
+from orchestrator.pace.rate import Pacer
+from orchestrator.pace.traffic import Traffic
+from orchestrator.plan import Parts, Plan
+from orchestrator.settings import load_settings
+from orchestrator.settle.resolve import ResolvePolicy
+from orchestrator.settle.sight import VerifyMode
+from orchestrator.show.history import Job, history
+from orchestrator.simulator import Duration, Entry, ImageSettings, Key, Settings, SimulatorOptions
+from orchestrator.simulator.admin import exports
+from orchestrator.simulator.cloud import Clocks, Cloud
+from orchestrator.simulator.regions import REGIONS
+from orchestrator.worker import Worker
+
+_SEED = 26
+"""Gives a world whose order alone leads close to the bound: what is lost is lost to the pace."""
+
+_IMAGES = 5_000
+_KEYS = {
+    f"account-{number}": Key(f"AKIDfleet{number}", f"secret-of-{number}", f"10000000000{number}")
+    for number in range(1, 5)
+}
+"""The accounts by profile, each with its key."""
+
+_RATE = 20
+_CAPS = (8, 10, 12, 16, 20)
+_WAY = (0.025, 0.075)
+_TOO_LONG = 6 * 3600.0
+"""Seconds after which a run that does not come to its end is given up."""
+
+
+@dataclass(frozen=True)
+class _World:
+    """What there is to export, and where.
+
+    Args:
+        images: by profile; what the cloud knows of each.
+        caps: exports that may run at once, by region.
+    """
+
+    images: Mapping[str, Mapping[str, ImageSettings]]
+    caps: Mapping[str, int]
+
+    def cloud(self) -> Cloud:
+        """The cloud that has it all: exports run half a minute to four.
+
+        That is a tenth of what may be usual. What the clock tells all the same, ticks, ways and
+        the rate, then weighs ten times as much; and each second costs real ones, for workers
+        that look around even while nothing happens.
+        """
+        known = {name: image for owned in self.images.values() for name, image in owned.items()}
+        settings = Settings(
+            caps=self.caps,
+            duration=Duration("lognormal", seconds=18.0, spread=0.4, per_gib=0.6),
+            queue_delay=0.5,
+            any_image=False,
+            images=known,
+        )
+        options = SimulatorOptions(seed=_SEED, keys=tuple(_KEYS.values()), settings=settings)
+        clock, loop = VirtualClock(), asyncio.get_running_loop()
+        return Cloud(options, Clocks(wall=lambda: clock.now().timestamp(), monotonic=loop.time))
+
+    def requests(self, profile: str) -> list[ExportRequest]:
+        """What one account enqueues."""
+        bucket = f"{profile}-1250000000"
+        return [
+            ExportRequest((name,), region=image.region or "", bucket=bucket)
+            for name, image in self.images[profile].items()
+        ]
+
+
+@dataclass(frozen=True)
+class _Night:
+    """What came of it: by the cloud's books, and by our own."""
+
+    exports: Sequence[dict[str, Any]]
+    requests: Sequence[Entry]
+    jobs: Sequence[Job]
+
+
+def _world(chance: random.Random) -> _World:
+    """Uneven in every way: some regions have larger caps, some scopes much more to do."""
+    caps = {region: chance.choice(_CAPS) for region in REGIONS}
+    scopes = [(profile, region) for profile in _KEYS for region in REGIONS]
+    weights = [caps[region] * chance.lognormvariate(0, 0.2) for _, region in scopes]
+    images: dict[str, dict[str, ImageSettings]] = {profile: {} for profile in _KEYS}
+    for number, scope in enumerate(chance.choices(scopes, weights, k=_IMAGES)):
+        profile, region = scope
+        gib = round(min(400, max(10, 80 * chance.lognormvariate(0, 0.6))))
+        images[profile][f"img-{number:08d}"] = ImageSettings(region=region, sizes=(gib,))
+    return _World(images, caps)
+
+
+def _fleet() -> Measured:
+    began, used = time.monotonic(), time.process_time()
+    # the workers' own dice too, so that two runs are the same
+    random.seed(_SEED)
+    world = _world(random.Random(_SEED))
+    with tempfile.TemporaryDirectory(dir=_quick_folder()) as folder:
+        url = f"sqlite+aiosqlite:///{folder}/exports.db"
+        night = in_virtual_time(lambda: _night(url, world))
+    measured = _measured(world, night)
+    spent = {
+        "real seconds": time.monotonic() - began,
+        "seconds of one core": time.process_time() - used,
+    }
+    return replace(measured, figures={**measured.figures, **spent})
+
+
+def _quick_folder() -> Path | None:
+    """Memory, where it can be had: in virtual time a disk's time counts for nothing."""
+    shared = Path("/dev/shm")  # noqa: S108 - the folder made there has a name of its own
+    return shared if shared.is_dir() else None
+
+
+async def _night(url: str, world: _World) -> _Night:
+    """One worker for each account, until the last has nothing left to do."""
+    database, cloud = Database(url, VirtualClock()), world.cloud()
+    transport = InMemory(cloud, _WAY, random.Random(_SEED))
+    async with httpx.AsyncClient(transport=transport) as http:
+        await Schema(database).require(create=True)
+        for profile in _KEYS:
+            await enqueue(database, world.requests(profile), profile=profile, actor="benchmark")
+        async with anyio.create_task_group() as workers:
+            for profile in _KEYS:
+                workers.start_soon(_work, database, profile, http)
+    done = [job async for job in history(database, JobFilter())]
+    await database.close()
+    return _Night(exports(cloud), cloud.ledger.entries, done)
+
+
+async def _work(database: Database, profile: str, http: httpx.AsyncClient) -> None:
+    async with instance(database) as me:
+        await _worker(database, profile, me, http).run()
+
+
+def _worker(database: Database, profile: str, me: Instance, http: httpx.AsyncClient) -> Worker:
+    """A worker as the application makes it of its settings, but for the way to the cloud."""
+    settings = load_settings({"profile": profile, "rate": _RATE}, {})
+    clock, key = ServerClock(database.clock), _KEYS[profile]
+    credential = Credential(key.secret_id, key.secret_key)
+    keys = StandingKeys("the benchmark", lambda: credential, clock)
+    timeout = settings.request_timeout
+    parts = Parts(
+        database,
+        CvmClient(http, endpoint=settings.cvm_endpoint, clock=clock, timeout=timeout),
+        CosClient(
+            http, endpoint=settings.cos_endpoint, credentials=keys, clock=clock, timeout=timeout
+        ),
+        clock,
+        Traffic(profile, Pacer(database, settings.rate), keys, _tell),
+    )
+    policy = ResolvePolicy(
+        resend_after=timedelta(seconds=settings.resend_after),
+        max_attempts=settings.max_attempts,
+        export_deadline=timedelta(seconds=settings.export_deadline),
+    )
+    plan = Plan(
+        profile,
+        batch=None,
+        concurrency=settings.concurrency,
+        verify=VerifyMode(settings.verify),
+        verify_interval=None,
+        request_timeout=timedelta(seconds=timeout),
+        resolve=policy,
+        time_limit=_TOO_LONG,
+    )
+    return Worker(parts, plan, me, _tell)
+
+
+def _tell(sentence: str) -> None:
+    print(sentence, file=sys.stderr)
+
+
+_Scope = tuple[str, str]
+"""An account and a region: what the cap counts."""
+
+
+def _measured(world: _World, night: _Night) -> Measured:
+    by_scope: defaultdict[_Scope, list[dict[str, Any]]] = defaultdict(list)
+    for one in night.exports:
+        by_scope[one["account"], one["region"]].append(one)
+    least = _least(world, by_scope)
+    last = max(by_scope, key=lambda scope: max(one["ends_at"] for one in by_scope[scope]))
+    here, cap = by_scope[last], world.caps[last[1]]
+    asked = [asdict(entry) for entry in night.requests if entry.action == "ExportImages"]
+    in_order = max(unhindered(by_scope[one], world.caps[one[1]]) for one in by_scope)
+    late = _late(night)
+    places = cap * makespan(here)
+    figures = {
+        "makespan, of the bound": makespan(night.exports) / least,
+        "by its order alone": in_order / least,
+        "the bound, in seconds": least,
+        "refused per image": refused_for(asked, "LimitExceeded") / _IMAGES,
+        "of these, for the rate": refused_for(asked, "RequestLimitExceeded"),
+        "exported twice": len(night.exports) - len({one["image_id"] for one in night.exports}),
+        "not verified": sum(job.state is not JobState.VERIFIED for job in night.jobs),
+        "looks per image": sum(one.service == "cos" for one in night.requests) / _IMAGES,
+        "seconds until an end is seen": sum(late.values()) / len(late),
+        "places empty where it ends last": 1 - sum(map(lasted, here)) / places,
+        "in the tail": tail(here, cap) / places,
+        "ended but not seen": sum(late.get(one["image_id"], 0.0) for one in here) / places,
+    }
+    return Measured(figures, running(here, cap))
+
+
+def _least(world: _World, by_scope: Mapping[_Scope, Sequence[dict[str, Any]]]) -> float:
+    """Seconds that all takes at least: the fullest scope's time, or what the rate allows."""
+    accounts: Counter[str] = Counter()
+    for (account, _), here in by_scope.items():
+        accounts[account] += len(here)
+    scopes = (bound(here, world.caps[region], _RATE) for (_, region), here in by_scope.items())
+    return max(*scopes, *(count / _RATE for count in accounts.values()))
+
+
+def _late(night: _Night) -> dict[str, float]:
+    """By image: seconds from the end of its export until its job was verified."""
+    ends = {one["image_id"]: one["ends_at"] for one in night.exports}
+    seen = {job.image_ids[0]: job.finished_at for job in night.jobs}
+    return {
+        image: moment.timestamp() - ends[image]
+        for image, moment in seen.items()
+        if moment is not None
+    }
+
+
+CASES = (
+    Case(
+        "fleet",
+        f"{_IMAGES} images, {len(REGIONS)} regions, {len(_KEYS)} accounts, in virtual time",
+        _fleet,
+        (
+            Goal("makespan, of the bound", 1.05, 1.03),
+            Goal("refused per image", 0.05),
+            Goal("exported twice", 0),
+            Goal("not verified", 0),
+        ),
+    ),
+)

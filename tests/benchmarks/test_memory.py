@@ -1,0 +1,44 @@
+"""The cloud within the process: as strict as on loopback, and as far away as the network."""
+
+import random
+
+import anyio
+import httpx
+
+from benchmarks.memory import InMemory
+from benchmarks.virtual import VirtualClock, in_virtual_time
+from orchestrator.cloud.cos import CosClient
+from orchestrator.cloud.credentials import Credential, StandingKeys
+from orchestrator.cloud.signing import ServerClock
+from orchestrator.model import ObjectFacts
+from orchestrator.simulator import DEFAULT_KEY, SimulatorOptions
+from orchestrator.simulator.buckets import make_object
+from orchestrator.simulator.cloud import Clocks, Cloud
+
+
+def test_an_answer_comes_a_round_trip_later() -> None:
+    """A signed request reaches the cloud, whose clock is the loop's, and its answer the client."""
+
+    async def work() -> tuple[ObjectFacts | None, float]:
+        cloud = Cloud(SimulatorOptions(), Clocks(_now, anyio.current_time))
+        cloud.buckets.put("b-1", "ap-tokyo", make_object("key", 7, _now(), "salt"))
+        async with httpx.AsyncClient(
+            transport=InMemory(cloud, (1.0, 1.5), random.Random(1))
+        ) as http:
+            clock = ServerClock(VirtualClock())
+            credential = Credential(DEFAULT_KEY.secret_id, DEFAULT_KEY.secret_key)
+            keys = StandingKeys("the test", lambda: credential, clock)
+            cos = CosClient(http, endpoint="http://cos", credentials=keys, clock=clock, timeout=9)
+            found = await cos.head_object("ap-tokyo", "b-1", "key")
+        (entry,) = cloud.ledger.entries
+        assert 1.0 <= entry.monotonic <= 1.5
+        return found, anyio.current_time()
+
+    found, passed = in_virtual_time(work)
+    assert found is not None
+    assert found.size == 7
+    assert 2.0 <= passed <= 3.0
+
+
+def _now() -> float:
+    return VirtualClock().now().timestamp()
