@@ -8,7 +8,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from functools import partial
@@ -26,6 +26,7 @@ from orchestrator.model import ExportRequest, JobFilter
 from orchestrator.settings import Settings, load_settings
 from orchestrator.show.filters import is_named, matches
 from orchestrator.show.history import Job, JobStory, history, story
+from orchestrator.show.lines import lines
 
 if TYPE_CHECKING:
     from orchestrator.cloud.credentials import CredentialSource
@@ -180,6 +181,12 @@ class Orchestrator:
     ) -> AsyncIterator[Job]:
         """Jobs that the filter lets through, newest first."""
         return history(self._database, wanted or JobFilter(), limit=limit)
+
+    def history_lines(
+        self, fields: Sequence[str], wanted: JobFilter | None = None, *, limit: int | None = None
+    ) -> AsyncIterator[str]:
+        """The same as JSON Lines of these fields, many at a time: for a history of any length."""
+        return lines(self._database, wanted or JobFilter(), fields, limit=limit)
 
     async def show(self, job: str) -> JobStory | None:
         """One job, by number or tag, with all that happened to it."""

@@ -50,11 +50,21 @@ ENDED = "jobs.state = 'verified' AND jobs.accepted_at IS NOT NULL"
 """Conditions of partial indexes: a query that has one, word for word, goes through its index."""
 
 
-def _index_where(name: str, condition: str, *columns: str | sa.ColumnElement[Any]) -> sa.Index:
+def _index_where(
+    name: str, condition: str, *columns: str | sa.ColumnElement[Any], **options: Any
+) -> sa.Index:
     """An index of some of the jobs only."""
     where = sa.text(condition.replace("jobs.", ""))
-    return sa.Index(name, *columns, sqlite_where=where, postgresql_where=where)
+    return sa.Index(name, *columns, sqlite_where=where, postgresql_where=where, **options)
 
+
+def _by_bytes(column: str) -> dict[str, Any]:
+    """Lets PostgreSQL find how a text begins by its index, whatever language it sorts in."""
+    return {"postgresql_ops": {column: "text_pattern_ops"}}
+
+
+BLOCK = 1000
+"""So many jobs in a row have their times together in an index."""
 
 _Id = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
@@ -116,7 +126,12 @@ jobs = sa.Table(
     ),
     _index_where("ix_jobs_look", WATCHED, "due_at"),
     _index_where("ix_jobs_ended", ENDED, "profile", "region", "finished_at"),
-    sa.Index("ix_jobs_batch", "batch", "state"),
+    # of the history, which finds in them the newest jobs of a kind without reading the others
+    sa.Index("ix_jobs_batch", "batch", "state", "reason", "id"),
+    sa.Index("ix_jobs_place", "state", "bucket", "region", "id"),
+    _index_where("ix_jobs_code", "code IS NOT NULL", "code", "id"),
+    _index_where("ix_jobs_task_id", "task_id IS NOT NULL", "task_id", **_by_bytes("task_id")),
+    sa.Index("ix_jobs_created", sa.text(f"(id / {BLOCK})"), "created_at"),
     sa.Index("ix_jobs_fingerprint", "fingerprint"),
 )
 
@@ -127,7 +142,7 @@ job_images = sa.Table(
     sa.Column("position", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("image_id", sa.Text, nullable=False),
     sa.Column("state", sa.Text, comment="as DescribeImages said before the first send"),
-    sa.Index("ix_job_images_image_id", "image_id"),
+    sa.Index("ix_job_images_image_id", "image_id", "job_id", **_by_bytes("image_id")),
 )
 
 attempts = sa.Table(

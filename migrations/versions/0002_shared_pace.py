@@ -1,5 +1,7 @@
 """What processes share of the pace, and indexes that keep a long queue cheap."""
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -38,6 +40,11 @@ def upgrade() -> None:
             comment="twice the refused probes, less those accepted",
             existing_comment="refused probes in a row",
         )
+    _renew_indexes_of_the_queue()
+    _renew_indexes_of_the_history()
+
+
+def _renew_indexes_of_the_queue() -> None:
     for name in ("ix_jobs_claim", "ix_jobs_due", "ix_jobs_scope"):
         op.drop_index(name, table_name="jobs")
     op.create_index("ix_jobs_scope", "jobs", ["state", "profile", "region", "reason"])
@@ -69,6 +76,27 @@ def upgrade() -> None:
     )
 
 
-def _create_index_where(name: str, condition: str, *columns: str | sa.TextClause) -> None:
+def _renew_indexes_of_the_history() -> None:
+    op.drop_index("ix_jobs_batch", table_name="jobs")
+    op.create_index("ix_jobs_batch", "jobs", ["batch", "state", "reason", "id"])
+    op.create_index("ix_jobs_place", "jobs", ["state", "bucket", "region", "id"])
+    _create_index_where("ix_jobs_code", "code IS NOT NULL", "code", "id")
+    _create_index_where("ix_jobs_task_id", "task_id IS NOT NULL", "task_id", **_by_bytes("task_id"))
+    op.create_index("ix_jobs_created", "jobs", [sa.text("(id / 1000)"), "created_at"])
+    op.drop_index("ix_job_images_image_id", table_name="job_images")
+    op.create_index(
+        "ix_job_images_image_id", "job_images", ["image_id", "job_id"], **_by_bytes("image_id")
+    )
+
+
+def _by_bytes(column: str) -> dict[str, Any]:
+    return {"postgresql_ops": {column: "text_pattern_ops"}}
+
+
+def _create_index_where(
+    name: str, condition: str, *columns: str | sa.TextClause, **options: Any
+) -> None:
     where = sa.text(condition)
-    op.create_index(name, "jobs", list(columns), sqlite_where=where, postgresql_where=where)
+    op.create_index(
+        name, "jobs", list(columns), sqlite_where=where, postgresql_where=where, **options
+    )

@@ -1,7 +1,7 @@
 """The jobs, newest first, and one of them with all that happened to it."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
@@ -10,10 +10,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.db import Database
 from orchestrator.model import ImageFormat, JobFilter, JobState
-from orchestrator.show.filters import is_named, matches
+from orchestrator.show.filters import is_named
+from orchestrator.show.lines import cos_paths
+from orchestrator.show.search import pages
 from orchestrator.tables import attempts, events, job_images, jobs, objects
-
-_PAGE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,50 +43,29 @@ class Job:
     finished_at: datetime | None
 
 
+_COLUMNS = tuple(
+    jobs.c["spent" if field.name == "attempts" else field.name]
+    for field in fields(Job)
+    if field.name != "cos_paths"
+)
+
+
 async def history(
     database: Database, wanted: JobFilter, *, limit: int | None = None
 ) -> AsyncIterator[Job]:
     """Jobs that a filter lets through, newest first, page by page: memory stays flat."""
-    before: int | None = None
-    left = limit
-    while left is None or left > 0:
-        size = _PAGE if left is None else min(_PAGE, left)
-        async with database.read() as connection:
-            page = await _page(connection, wanted, before, size)
-        for job in page:
-            yield job
-        if len(page) < size:
-            return
-        before = page[-1].id
-        left = None if left is None else left - size
+    columns = (*_COLUMNS, _cos_paths(database))
+    async for page in pages(database, wanted, columns, limit=limit):
+        for row in page:
+            yield _job(row)
 
 
-async def _page(
-    connection: AsyncConnection, wanted: JobFilter, before: int | None, size: int
-) -> list[Job]:
-    query = sa.select(jobs).where(matches(wanted)).order_by(jobs.c.id.desc()).limit(size)
-    if before is not None:
-        query = query.where(jobs.c.id < before)
-    rows = (await connection.execute(query)).all()
-    paths = await _cos_paths(connection, [row.id for row in rows])
-    return [_job(row, paths.get(row.id, ())) for row in rows]
+def _cos_paths(database: Database) -> sa.Label[list[str]]:
+    paths = cos_paths(sqlite=database.is_sqlite)
+    return sa.type_coerce(paths, sa.JSON).label("cos_paths")
 
 
-async def _cos_paths(
-    connection: AsyncConnection, job_ids: Sequence[int]
-) -> dict[int, tuple[str, ...]]:
-    query = (
-        sa.select(objects.c.job_id, objects.c.cos_path)
-        .where(objects.c.job_id.in_(job_ids), objects.c.cos_path.is_not(None))
-        .order_by(objects.c.job_id, objects.c.key)
-    )
-    found: dict[int, tuple[str, ...]] = {}
-    for job_id, path in await connection.execute(query):
-        found[job_id] = (*found.get(job_id, ()), str(path))
-    return found
-
-
-def _job(row: Any, cos_paths: tuple[str, ...]) -> Job:
+def _job(row: Any) -> Job:
     return Job(
         id=row.id,
         batch=row.batch,
@@ -101,7 +80,7 @@ def _job(row: Any, cos_paths: tuple[str, ...]) -> Job:
         attempts=row.spent,
         task_id=None if row.task_id is None else int(row.task_id),
         request_id=row.request_id,
-        cos_paths=cos_paths,
+        cos_paths=tuple(row.cos_paths),
         code=row.code,
         message=row.message,
         remedy=row.remedy,
@@ -127,14 +106,13 @@ class JobStory:
 async def story(database: Database, name: str) -> JobStory | None:
     """One job by its number or tag, with all that happened to it; ``None`` where there is none."""
     async with database.read() as connection:
-        query = sa.select(jobs).where(is_named((name,)))
+        query = sa.select(jobs, _cos_paths(database)).where(is_named((name,)))
         if (row := (await connection.execute(query)).first()) is None:
             return None
-        paths = await _cos_paths(connection, [row.id])
         shown = ("profile", "priority", "role_name", "only_root_disk", "exact_names")
         more = ("object_prefix", "size_gib", "due_at", "deadline_at", "doubted", "owner")
         return JobStory(
-            job=_job(row, paths.get(row.id, ())),
+            job=_job(row),
             settings={name: getattr(row, name) for name in shown + more},
             images=await _rows(connection, job_images, row.id, job_images.c.position),
             attempts=await _rows(connection, attempts, row.id, attempts.c.number),

@@ -6,7 +6,7 @@ import pytest
 
 from orchestrator.db import Database
 from orchestrator.model import JobFilter, JobState
-from orchestrator.show import history as module
+from orchestrator.show import search
 from orchestrator.show.history import history, story
 from tests.stores import (
     BUSY,
@@ -45,7 +45,7 @@ async def test_pages_join_without_a_seam(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Over any number of pages each job comes once, up to the limit."""
-    monkeypatch.setattr(module, "_PAGE", 3)
+    monkeypatch.setattr(search, "_PAGE", 3)
     made = (await make_jobs(database, numbered(7)))[::-1]
     for limit in (0, 1, 2, 3, 4, 6, 7, 99):
         assert await ids(database, limit=limit) == made[:limit], limit
@@ -56,7 +56,7 @@ async def test_a_job_enqueued_while_reading_disturbs_no_page(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is added between two pages neither repeats nor hides a job."""
-    monkeypatch.setattr(module, "_PAGE", 2)
+    monkeypatch.setattr(search, "_PAGE", 2)
     made = await make_jobs(database, numbered(5))
     read = []
     async for found in history(database, JobFilter()):
