@@ -1,16 +1,20 @@
 """How things stand: counts, gates, and how long the rest will take."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from statistics import median_high
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.db import Database
 from orchestrator.model import UNDER_WAY, JobState
+from orchestrator.pace.durations import newest_ended
 from orchestrator.pace.gate import Gate, gates
-from orchestrator.tables import jobs, scopes
+from orchestrator.tables import jobs, scopes, tallies
 
 _RECENT = 50
 """Verified exports from which the usual duration is taken."""
@@ -70,80 +74,74 @@ async def status(database: Database, *, batch: str | None = None, rate: float = 
     Args:
         rate: requests a second that may be sent, for the time to expect; 0 is no limit.
     """
-    of_batch = sa.true() if batch is None else jobs.c.batch == batch
     async with database.read() as connection:
         now = await database.now(connection)
+        everywhere = (await connection.execute(sa.select(tallies).where(tallies.c.total > 0))).all()
+        shown = everywhere if batch is None else await _tallies_of(connection, batch)
+        counts = _sums(shown, "state")
         return Status(
             at=now,
-            counts=await _counts(connection, of_batch),
-            scopes=await _scopes(connection, now, rate),
-            reasons=await _reasons(connection, of_batch),
-            rests_until=await _rests_until(connection, of_batch, now),
+            counts={state: counts[state] for state in JobState},
+            scopes=await _scopes(connection, everywhere, now, rate),
+            reasons=_sums(_waiting(shown), "reason"),
+            rests_until=await _rests_until(connection, counts, batch, now),
         )
 
 
-async def _counts(
-    connection: AsyncConnection, condition: sa.ColumnElement[bool]
-) -> dict[JobState, int]:
-    query = sa.select(jobs.c.state, sa.func.count()).where(condition).group_by(jobs.c.state)
-    found: dict[str, int] = dict((await connection.execute(query)).all())
-    return {state: found.get(state, 0) for state in JobState}
+async def _tallies_of(connection: AsyncConnection, batch: str) -> Sequence[Any]:
+    """The same of one batch, all read off its index."""
+    sort = (jobs.c.state, jobs.c.reason)
+    query = sa.select(*sort, sa.func.count().label("total")).where(jobs.c.batch == batch)
+    return (await connection.execute(query.group_by(*sort))).all()
 
 
-async def _reasons(
-    connection: AsyncConnection, condition: sa.ColumnElement[bool]
-) -> dict[str, int]:
-    """Why the waiting jobs wait."""
-    query = (
-        sa.select(jobs.c.reason, sa.func.count())
-        .where(condition, jobs.c.state == JobState.QUEUED)
-        .group_by(jobs.c.reason)
-    )
-    return dict((await connection.execute(query)).all())
+def _sums(kinds: Iterable[Any], column: str) -> Counter[str]:
+    sums: Counter[str] = Counter()
+    for kind in kinds:
+        sums[getattr(kind, column)] += kind.total
+    return sums
+
+
+def _waiting(kinds: Iterable[Any]) -> list[Any]:
+    return [kind for kind in kinds if kind.state == JobState.QUEUED]
 
 
 async def _rests_until(
-    connection: AsyncConnection, condition: sa.ColumnElement[bool], now: datetime
+    connection: AsyncConnection, counts: Mapping[str, int], batch: str | None, now: datetime
 ) -> datetime | None:
-    open_ends = sa.select(sa.literal(1)).where(condition, jobs.c.state.in_(sorted(UNDER_WAY)))
-    if (await connection.execute(open_ends.limit(1))).first() is not None:
+    if any(counts[state] for state in UNDER_WAY):
         return None
-    query = sa.select(sa.func.min(jobs.c.due_at)).where(condition, jobs.c.state == JobState.QUEUED)
-    first = (await connection.execute(query)).scalar_one()
-    return first if first is not None and first > now else None
+    of_batch = sa.true() if batch is None else jobs.c.batch == batch
+    waiting = sa.and_(jobs.c.state == JobState.QUEUED, of_batch)
+    due = sa.select(sa.literal(1)).where(waiting, jobs.c.due_at <= now).limit(1)
+    if await connection.scalar(due) is not None:
+        return None
+    first: datetime | None = await connection.scalar(
+        sa.select(sa.func.min(jobs.c.due_at)).where(waiting)
+    )
+    return first
 
 
 async def _scopes(
-    connection: AsyncConnection, now: datetime, rate: float
+    connection: AsyncConnection, kinds: Iterable[Any], now: datetime, rate: float
 ) -> tuple[ScopeStatus, ...]:
+    waiting: Counter[tuple[str, str]] = Counter()
+    for kind in _waiting(kinds):
+        waiting[kind.profile, kind.region] += kind.total
     query = sa.select(scopes.c.profile).distinct().order_by(scopes.c.profile)
     found: list[ScopeStatus] = []
     for profile in (await connection.execute(query)).scalars().all():
-        here = await gates(connection, profile, now)
-        found += [await _scope(connection, profile, gate, rate) for gate in here]
+        for gate in await gates(connection, profile, now):
+            queue = waiting[profile, gate.region]
+            usual = await _usual_seconds(connection, profile, gate.region)
+            left = _seconds_left(gate, queue, usual, rate)
+            found.append(ScopeStatus(profile, gate, queue, usual, left))
     return tuple(found)
 
 
-async def _scope(connection: AsyncConnection, profile: str, gate: Gate, rate: float) -> ScopeStatus:
-    here = sa.and_(jobs.c.profile == profile, jobs.c.region == gate.region)
-    queued = sa.select(sa.func.count()).where(here, jobs.c.state == JobState.QUEUED)
-    waiting = int((await connection.execute(queued)).scalar_one())
-    usual = await _usual_seconds(connection, here)
-    return ScopeStatus(profile, gate, waiting, usual, _seconds_left(gate, waiting, usual, rate))
-
-
-async def _usual_seconds(
-    connection: AsyncConnection, condition: sa.ColumnElement[bool]
-) -> float | None:
-    query = (
-        sa.select(jobs.c.accepted_at, jobs.c.finished_at)
-        .where(condition, jobs.c.state == JobState.VERIFIED, jobs.c.accepted_at.is_not(None))
-        .order_by(jobs.c.id.desc())
-        .limit(_RECENT)
-    )
-    rows = await connection.execute(query)
-    lasted = sorted((ended - begun).total_seconds() for begun, ended in rows)
-    return lasted[len(lasted) // 2] if lasted else None
+async def _usual_seconds(connection: AsyncConnection, profile: str, region: str) -> float | None:
+    ended = await newest_ended(connection, profile, region, most=_RECENT)
+    return median_high(one.took.total_seconds() for one in ended) if ended else None
 
 
 def _seconds_left(gate: Gate, waiting: int, usual: float | None, rate: float) -> float | None:

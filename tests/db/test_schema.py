@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 import anyio
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
@@ -15,7 +16,8 @@ from orchestrator.clock import SystemClock
 from orchestrator.db import Database, Schema
 from orchestrator.db.schema import HEAD, migrations_folder
 from orchestrator.errors import StoreError
-from orchestrator.tables import jobs, metadata
+from orchestrator.tables import jobs, metadata, tallies
+from tests.stores import make_jobs, numbered
 
 pytestmark = pytest.mark.anyio
 
@@ -38,9 +40,17 @@ ORDERED = {"ix_jobs_claim", "ix_jobs_describe", "ix_jobs_created"}
 """Indexes of expressions, which SQLite does not tell; that they are there the plans show."""
 
 
+def bring_to(connection: sa.Connection, revision: str) -> None:
+    """Migrates that far and no farther."""
+    config = Config()
+    config.set_main_option("script_location", str(migrations_folder()))
+    config.attributes["connection"] = connection
+    command.upgrade(config, revision)
+
+
 def differences(connection: sa.Connection) -> list[object]:
     def is_comparable(_: object, name: str | None, *_more: object) -> bool:
-        return not (connection.dialect.name == "sqlite" and name in ORDERED)
+        return not (connection.dialect.name == "sqlite" and name in {*ORDERED, tallies.name})
 
     options = {"compare_type": True, "include_object": is_comparable}
     with warnings.catch_warnings():
@@ -104,6 +114,18 @@ async def test_a_store_of_another_version_is_left_alone(
         await Schema(empty).require(create=create)
     assert remedy in caught.value.remedy
     assert await Schema(empty).revision() == revision
+
+
+async def test_the_jobs_of_an_older_store_are_counted(empty: Database) -> None:
+    """What is there when the tallies come is in them, and so is what comes after."""
+    async with empty.write() as connection:
+        await connection.run_sync(bring_to, "0001")
+    await make_jobs(empty, numbered(3))
+    await Schema(empty).upgrade()
+    await make_jobs(empty, numbered(5))
+    async with empty.read() as connection:
+        (tally,) = (await connection.execute(sa.select(tallies))).all()
+    assert (tally.state, tally.reason, tally.total) == ("queued", "new", 5)
 
 
 async def test_several_may_make_it_at_once(empty_url: str) -> None:
