@@ -1,0 +1,96 @@
+"""A million jobs in the history, and a million in the queue: what it costs to look at them."""
+
+import json
+import sqlite3
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from functools import partial
+from pathlib import Path
+
+from benchmarks.child import median_seconds, taken
+from benchmarks.figures import Case, Goal, Measured
+from benchmarks.store import Store
+
+_MANY = 1_000_000
+_PAST, _QUEUE = 10_000, 1_000
+"""The stores beside which the large ones are measured."""
+_TURNS = 9
+
+_FILTERS = (
+    *("none", "--batch", "--state", "--region", "--bucket", "--image", "--task-id", "--code"),
+    *("--job", "--since", "--until"),
+)
+
+
+def _history() -> Measured:
+    with _stores("past", _PAST, _MANY) as (small, large):
+        fewer, all_ = (taken(partial(store.start, "history", "--json")) for store in (small, large))
+        rate, bound = _MANY / all_.seconds, _iterated(large)
+        return Measured(
+            {
+                **_beside("history", small, large),
+                "all of them, rows a second": round(rate),
+                "all of them, of sqlite3's rate": rate / bound,
+                "all of them, megabytes": all_.megabytes,
+                "of the small store's": all_.megabytes / fewer.megabytes,
+            }
+        )
+
+
+def _iterated(store: Store) -> float:
+    """Rows a second of the same jobs, when they are fetched and nothing is done with them."""
+    with closing(sqlite3.connect(store.path)) as connection:
+        began = time.perf_counter()
+        count = sum(1 for _ in connection.execute("SELECT * FROM jobs ORDER BY id DESC"))
+        return count / (time.perf_counter() - began)
+
+
+def _status() -> Measured:
+    with _stores("queue", _QUEUE, _MANY) as (small, large):
+        starts = [partial(store.start, "status", "--json") for store in (large, small)]
+        much, little = median_seconds(_TURNS, *starts)
+        function = _beside("status", small, large)["status"]
+        return Measured({"function": function, "command": much / little})
+
+
+def _beside(what: str, small: Store, large: Store) -> dict[str, float]:
+    told = large.python("benchmarks.looks", what, str(small.path), str(large.path))
+    found: dict[str, float] = json.loads(told)
+    return found
+
+
+@contextmanager
+def _stores(kind: str, *counts: int) -> Iterator[list[Store]]:
+    """Stores of so many jobs each, which other processes write: their memory would count here."""
+    with tempfile.TemporaryDirectory() as name:
+        stores = []
+        for count in counts:
+            folder = Path(name) / str(count)
+            folder.mkdir()
+            store = Store(folder, {})
+            store.run("db", "upgrade")
+            store.python("benchmarks.past", kind, str(store.path), str(count))
+            stores.append(store)
+        yield stores
+
+
+CASES = (
+    Case(
+        "history",
+        "the newest 50 by each filter of a million, 95th percentile, of those of 10,000",
+        _history,
+        (
+            *(Goal(name, 3, 2) for name in _FILTERS),
+            Goal("all of them, of sqlite3's rate", 0.3, 0.5, least=True),
+            Goal("of the small store's", 1.2, 1.1),
+        ),
+    ),
+    Case(
+        "status",
+        "a million in the queue, of what 1,000 take",
+        _status,
+        (Goal("function", 10, 2), Goal("command", 10, 2)),
+    ),
+)
