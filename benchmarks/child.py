@@ -21,14 +21,14 @@ class Taken:
     megabytes: float
 
 
-def taken(start: Start) -> Taken:
-    """Starts a child and waits for its end, which must be a good one."""
+def taken(start: Start, *, ends: int = 0) -> Taken:
+    """Starts a child and waits for its end, which must be with this exit code."""
     began = time.monotonic()
     process = start()
     _, status, used = os.wait4(process.pid, 0)
     seconds = time.monotonic() - began
     process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
+    if process.returncode != ends:
         raise RuntimeError(f"{process.args!r} ended with {process.returncode}")
     return Taken(seconds, used.ru_maxrss * _BYTES_OF_RSS / 1e6)
 

@@ -6,10 +6,13 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from benchmarks.child import median_seconds, taken
+from benchmarks.cloud import cloud
 from benchmarks.figures import Case, Goal, Measured
 from benchmarks.store import Store
 
@@ -17,6 +20,8 @@ _MANY = 1_000_000
 _PAST, _QUEUE = 10_000, 1_000
 """The stores beside which the large ones are measured."""
 _TURNS = 9
+_SECONDS, _TIME_IS_UP = 10, 10
+"""For which a run goes on, and its exit code then."""
 
 _FILTERS = (
     *("none", "--batch", "--state", "--region", "--bucket", "--image", "--task-id", "--code"),
@@ -30,7 +35,7 @@ def _history() -> Measured:
         rate, bound = _MANY / all_.seconds, _iterated(large)
         return Measured(
             {
-                **_beside("history", small, large),
+                **_beside("looks", small, large),
                 "all of them, rows a second": round(rate),
                 "all of them, of sqlite3's rate": rate / bound,
                 "all of them, megabytes": all_.megabytes,
@@ -47,18 +52,32 @@ def _iterated(store: Store) -> float:
         return count / (time.perf_counter() - began)
 
 
-def _status() -> Measured:
+def _queue() -> Measured:
     with _stores("queue", _QUEUE, _MANY) as (small, large):
         starts = [partial(store.start, "status", "--json") for store in (large, small)]
         much, little = median_seconds(_TURNS, *starts)
-        function = _beside("status", small, large)["status"]
-        return Measured({"function": function, "command": much / little})
+        claim = _beside("claims", small, large)
+        more, less = (_run_for_a_while(store) for store in (large, small))
+        return Measured(
+            {
+                "status, of the small queue's": much / little,
+                "claim, of the small queue's": claim,
+                "a run, megabytes": more,
+                "more than the small queue's": more - less,
+            }
+        )
 
 
-def _beside(what: str, small: Store, large: Store) -> dict[str, float]:
-    told = large.python("benchmarks.looks", what, str(small.path), str(large.path))
-    found: dict[str, float] = json.loads(told)
-    return found
+def _run_for_a_while(store: Store) -> float:
+    """The memory of a run at its peak, while it sends 20 a second."""
+    with cloud(store.folder, cap=None, duration={"seconds": 2.0}) as here:
+        running = replace(store, variables=here.variables)
+        start = partial(running.start, "run", "--time-limit", str(_SECONDS))
+        return taken(start, ends=_TIME_IS_UP).megabytes
+
+
+def _beside(what: str, small: Store, large: Store) -> Any:
+    return json.loads(large.python(f"benchmarks.{what}", str(small.path), str(large.path)))
 
 
 @contextmanager
@@ -88,9 +107,13 @@ CASES = (
         ),
     ),
     Case(
-        "status",
-        "a million in the queue, of what 1,000 take",
-        _status,
-        (Goal("function", 10, 2), Goal("command", 10, 2)),
+        "queue",
+        "a million that wait, against 1,000; of the claim the 99th percentile",
+        _queue,
+        (
+            Goal("status, of the small queue's", 10, 2),
+            Goal("claim, of the small queue's", 2),
+            Goal("more than the small queue's", 20),
+        ),
     ),
 )

@@ -1,34 +1,30 @@
-"""``python -m benchmarks.looks history|status SMALL LARGE``: one store beside another.
+"""``python -m benchmarks.looks SMALL LARGE``: the history of one store beside another's.
 
 In a process of its own, for what is measured of other children would count its memory.
 """
 
 import asyncio
 import json
-import math
 import sys
-import time
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 
 from benchmarks.past import APART, FIRST
+from benchmarks.turns import Act, against
 from orchestrator import JobFilter, Orchestrator
 
 _TIMES = 40
 _NEWEST = 50
 
-Look = Callable[[], Awaitable[object]]
 
-
-async def main(what: str, small: str, large: str) -> None:
-    """Prints how many times as long each look takes in the large store."""
+async def main(small: str, large: str) -> None:
+    """Prints how many times as long each look takes in the large store, its 95th percentile."""
     async with _opened(small) as here, _opened(large) as there:
-        looks = _by_filter if what == "history" else _at_status
-        before, after = await looks(here), await looks(there)
+        before, after = await _by_filter(here), await _by_filter(there)
         ratios: dict[str, float] = {}
         for (name, look), (_, other) in zip(before, after, strict=True):
-            ratios[name] = max(ratios.get(name, 0.0), await _against(look, other))
+            ratio = await against(look, other, times=_TIMES, part=0.95)
+            ratios[name] = max(ratios.get(name, 0.0), ratio)
     print(json.dumps(ratios))
 
 
@@ -36,11 +32,7 @@ def _opened(path: str) -> Orchestrator:
     return Orchestrator(path, environ={}, create=False)
 
 
-async def _at_status(orchestrator: Orchestrator) -> list[tuple[str, Look]]:
-    return [("status", orchestrator.status)]
-
-
-async def _by_filter(orchestrator: Orchestrator) -> list[tuple[str, Look]]:
+async def _by_filter(orchestrator: Orchestrator) -> list[tuple[str, Act]]:
     """The newest jobs by each filter: of what is everywhere, and of what is rare and old."""
     (count,) = [job.id async for job in orchestrator.history(limit=1)]
     times = (FIRST + number * APART for number in (20, count // 2, count - 10))
@@ -71,23 +63,11 @@ def _only(field: str, value: str) -> JobFilter:
     return JobFilter(**fields)
 
 
-def _newest(orchestrator: Orchestrator, wanted: JobFilter) -> Look:
+def _newest(orchestrator: Orchestrator, wanted: JobFilter) -> Act:
     async def look() -> object:
         return [job async for job in orchestrator.history(wanted, limit=_NEWEST)]
 
     return look
-
-
-async def _against(before: Look, after: Look) -> float:
-    """The 95th percentile of one look against that of the other; by turns, for equal luck."""
-    took: tuple[list[float], list[float]] = ([], [])
-    for _ in range(_TIMES):
-        for look, times in zip((before, after), took, strict=True):
-            began = time.perf_counter()
-            await look()
-            times.append(time.perf_counter() - began)
-    least, most = (sorted(times)[math.ceil(0.95 * _TIMES) - 1] for times in took)
-    return most / least
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ _REGIONS = (
     "ap-singapore",
     "ap-tokyo",
     "ap-seoul",
-    "ap-mumbai",
+    "ap-bangkok",
     "ap-jakarta",
     "eu-frankfurt",
     "na-ashburn",

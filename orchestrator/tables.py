@@ -135,13 +135,6 @@ jobs = sa.Table(
     sa.Index("ix_jobs_fingerprint", "fingerprint"),
 )
 
-tallies = sa.table(
-    "tallies",
-    *(sa.column(name, sa.Text) for name in ("profile", "region", "state", "reason")),
-    sa.column("total", sa.Integer),
-)
-"""How many jobs agree in these: in SQLite a table that triggers keep, in PostgreSQL a view."""
-
 job_images = sa.Table(
     "job_images",
     metadata,

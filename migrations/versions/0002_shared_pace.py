@@ -42,7 +42,6 @@ def upgrade() -> None:
         )
     _renew_indexes_of_the_queue()
     _renew_indexes_of_the_history()
-    _keep_tallies()
 
 
 def _renew_indexes_of_the_queue() -> None:
@@ -88,36 +87,6 @@ def _renew_indexes_of_the_history() -> None:
     op.create_index(
         "ix_job_images_image_id", "job_images", ["image_id", "job_id"], **_by_bytes("image_id")
     )
-
-
-def _keep_tallies() -> None:
-    """How many jobs there are of a sort, without counting them all for each look.
-
-    On PostgreSQL a row that every transaction changes would make them wait for one another.
-    """
-    sort = "profile, region, state, reason"
-    counted = f"SELECT {sort}, count(*) AS total FROM jobs GROUP BY {sort}"  # noqa: S608
-    if op.get_bind().dialect.name != "sqlite":
-        op.execute(f"CREATE VIEW tallies AS {counted}")
-        return
-    op.create_table(
-        "tallies",
-        *(sa.Column(name, sa.Text(), primary_key=True) for name in sort.split(", ")),
-        sa.Column("total", sa.Integer(), nullable=False),
-        sqlite_with_rowid=False,
-    )
-    op.execute(f"INSERT INTO tallies {counted}")
-    more = (
-        "INSERT INTO tallies VALUES (NEW.profile, NEW.region, NEW.state, NEW.reason, 1)"
-        " ON CONFLICT DO UPDATE SET total = total + 1;"
-    )
-    less = (
-        "UPDATE tallies SET total = total - 1 WHERE profile = OLD.profile"
-        " AND region = OLD.region AND state = OLD.state AND reason = OLD.reason;"
-    )
-    op.execute(f"CREATE TRIGGER jobs_added AFTER INSERT ON jobs BEGIN {more} END")
-    moved = f"CREATE TRIGGER jobs_moved AFTER UPDATE OF {sort} ON jobs"
-    op.execute(f"{moved} BEGIN {less} {more} END")
 
 
 def _by_bytes(column: str) -> dict[str, Any]:

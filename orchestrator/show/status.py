@@ -14,7 +14,7 @@ from orchestrator.db import Database
 from orchestrator.model import UNDER_WAY, JobState
 from orchestrator.pace.durations import newest_ended
 from orchestrator.pace.gate import Gate, gates
-from orchestrator.tables import jobs, scopes, tallies
+from orchestrator.tables import jobs, scopes
 
 _RECENT = 50
 """Verified exports from which the usual duration is taken."""
@@ -76,8 +76,8 @@ async def status(database: Database, *, batch: str | None = None, rate: float = 
     """
     async with database.read() as connection:
         now = await database.now(connection)
-        everywhere = (await connection.execute(sa.select(tallies).where(tallies.c.total > 0))).all()
-        shown = everywhere if batch is None else await _tallies_of(connection, batch)
+        everywhere = (await connection.execute(_KINDS)).all()
+        shown = everywhere if batch is None else await _kinds_of(connection, batch)
         counts = _sums(shown, "state")
         return Status(
             at=now,
@@ -88,7 +88,12 @@ async def status(database: Database, *, batch: str | None = None, rate: float = 
         )
 
 
-async def _tallies_of(connection: AsyncConnection, batch: str) -> Sequence[Any]:
+_SORT = (jobs.c.state, jobs.c.profile, jobs.c.region, jobs.c.reason)
+_KINDS = sa.select(*_SORT, sa.func.count().label("total")).group_by(*_SORT)
+"""How many jobs agree in all of these: one pass over an index that has nothing else."""
+
+
+async def _kinds_of(connection: AsyncConnection, batch: str) -> Sequence[Any]:
     """The same of one batch, all read off its index."""
     sort = (jobs.c.state, jobs.c.reason)
     query = sa.select(*sort, sa.func.count().label("total")).where(jobs.c.batch == batch)

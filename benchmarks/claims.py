@@ -1,0 +1,46 @@
+"""``python -m benchmarks.claims SMALL LARGE``: a claim in one store beside one in another."""
+
+import asyncio
+import json
+import sys
+from datetime import timedelta
+
+import sqlalchemy as sa
+
+from benchmarks.turns import Act, against
+from orchestrator.clock import SystemClock
+from orchestrator.db import Database
+from orchestrator.lease.claim import Claimer, Wanted, claim
+from orchestrator.pace.gate import known_regions
+from orchestrator.pace.rate import Pacer, RateKey
+from orchestrator.pace.stops import Stops
+
+_TIMES = 400
+_PROFILE = "default"
+
+
+async def main(small: str, large: str) -> None:
+    """Prints how many times as long a claim takes in the large store, its 99th percentile."""
+    opened = [Database(f"sqlite+aiosqlite:///{path}", SystemClock()) for path in (small, large)]
+    before, after = [await _claiming(database) for database in opened]
+    print(json.dumps(await against(before, after, times=_TIMES, part=0.99)))
+    for database in opened:
+        await database.close()
+
+
+async def _claiming(database: Database) -> Act:
+    lane = Pacer(database, 0).lane(RateKey("ExportImages", "cvm.example", _PROFILE))
+    async with database.read() as connection:
+        regions = tuple(await known_regions(connection, _PROFILE))
+    wanted = Wanted(_PROFILE, regions, Stops().permitted(), lambda _table: sa.true())
+    who = Claimer("benchmark", timedelta(seconds=45), lane)
+
+    async def act() -> None:
+        leases = await claim(database, who, wanted, signed_at=database.clock.now())
+        assert leases, "the queue is longer than the benchmark"
+
+    return act
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))
