@@ -17,7 +17,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 import anyio
-import sqlalchemy as sa
 
 from orchestrator import __version__
 from orchestrator.clock import Clock, SystemClock
@@ -151,7 +150,7 @@ class Orchestrator:
         if not account.has_work and not forever:
             for profile, count in (await account.others()).items():
                 self._tell(f"{count} living jobs belong to profile {profile!r}, not to this one.")
-            return await account.close(owner=None, seconds=0.0, left=sa.false())
+            return await account.close(owner=None, seconds=0.0)
         clock = ServerClock(self._database.clock)
         credentials = await self._credentials(clock)
         async with instance(self._database) as me, self._parts(credentials, clock) as parts:

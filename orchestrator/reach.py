@@ -58,13 +58,13 @@ class Reach:
             return sa.false()
         return self._sight.visible(table) & ~self._given_up(table)
 
-    def unfinished(self) -> sa.ColumnElement[bool]:
-        """Those that running again may bring further."""
+    def unfinished(self) -> tuple[sa.ColumnElement[bool], ...]:
+        """Those that running again may bring further, a condition for each of their states."""
         waiting = jobs.c.state.in_([JobState.QUEUED, JobState.SENDING])
         exporting = (jobs.c.state == JobState.ACCEPTED) & ~self._sight.resting()
         unknown = jobs.c.state == JobState.UNKNOWN
         in_doubt = unknown & self._sight.visible() & ~self._given_up(jobs)
-        return self.mine() & (waiting | exporting | in_doubt)
+        return tuple(self.mine() & one for one in (waiting, exporting, in_doubt))
 
     def _given_up(self, table: sa.FromClause) -> sa.ColumnElement[bool]:
         return left_to_a_person(self._policy, self._clock.now(), table)

@@ -1,6 +1,6 @@
 """The account of one run: which jobs it was about, and where they stand at its end."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Self
@@ -76,7 +76,7 @@ class Account:
         *,
         owner: str | None,
         seconds: float,
-        left: sa.ColumnElement[bool],
+        left: Sequence[sa.ColumnElement[bool]] = (),
         timed_out: bool = False,
         blocked: tuple[Stop, ...] = (),
     ) -> RunResult:
@@ -84,12 +84,14 @@ class Account:
 
         Args:
             owner: the instance that sent; ``None`` when nothing was.
-            left: jobs that running again may bring further, as a condition on the table of jobs.
+            left: jobs that running again may bring further, as conditions on the table of jobs, no
+                two of which hold for the same job.
         """
         async with self.database.read() as connection:
             counts = await self._counts(connection)
             requests, refused = await _requests(connection, owner)
-            unfinished = await self._count(connection, left)
+            # one by one: of a condition with "or" SQLite would keep all that it finds in memory
+            unfinished = sum([await self._count(connection, one) for one in left])
         return RunResult(
             counts=counts,
             requests=requests,

@@ -1,7 +1,6 @@
 """The account of one run: what it was about, and where that stands at its end."""
 
 import pytest
-import sqlalchemy as sa
 
 from orchestrator.db import Database
 from orchestrator.model import JobState, Scope, Stop
@@ -31,7 +30,7 @@ pytestmark = pytest.mark.anyio
 
 async def close(account: Account, *, owner: str | None = ME) -> RunResult:
     left = jobs.c.state.in_([JobState.QUEUED, JobState.ACCEPTED])
-    return await account.close(owner=owner, seconds=1.5, left=left)
+    return await account.close(owner=owner, seconds=1.5, left=[left])
 
 
 async def finish(database: Database, job_id: int, state: JobState) -> None:
@@ -121,7 +120,5 @@ async def test_what_a_person_must_mend_is_handed_on(database: Database) -> None:
     """The stops and the time limit of a run stand in its result as they were."""
     account = await Account.open(database, PROFILE, None)
     stop = Stop(Scope.BUCKET, "r/b", "Code", "message", "remedy")
-    result = await account.close(
-        owner=ME, seconds=1.0, left=sa.false(), timed_out=True, blocked=(stop,)
-    )
+    result = await account.close(owner=ME, seconds=1.0, timed_out=True, blocked=(stop,))
     assert (result.timed_out, result.blocked) == (True, (stop,))
