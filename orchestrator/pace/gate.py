@@ -164,7 +164,7 @@ async def refused(
             misses=misses,
             streak=0,
             full_since=scope.full_since or now,
-            probe_at=now + wait * random.uniform(0.9, 1.1),  # noqa: S311 - spreads load
+            probe_at=now + wait * random.uniform(0.95, 1.05),  # noqa: S311 - spreads load
             **_end_of_probe(scope, lease),
         )
     )

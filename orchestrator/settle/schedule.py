@@ -21,7 +21,7 @@ _ALIKE = 0.8
 _FEW = 20
 """One of so many may be quicker than that; its end is seen a little late."""
 
-_OFTEN = 0.025
+_OFTEN = 0.02
 _SOONEST = timedelta(milliseconds=40)
 _GUESSING = 0.05
 _SOONEST_GUESS = timedelta(milliseconds=200)

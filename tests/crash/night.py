@@ -64,7 +64,7 @@ class Night:
 
 def kills_of(kind: str, chance: random.Random) -> Kill:
     """A kill of this kind, at a moment drawn by chance."""
-    number = chance.randint(1, 4)  # answers and findings are kept in groups
+    number = chance.randint(1, 3)  # answers and findings are kept in groups
     match kind:
         case "claim":
             return Kill(kind, Death(number, "commit", CLAIM))

@@ -20,7 +20,8 @@ from tests.crash.tally import Tally, count, secrets_in
 from tests.flow.scene import images, jobs_of, orchestrator_at, orders
 
 BATCH = images(3)
-_SETTINGS: dict[str, Any] = {"concurrency": 1, "request_timeout": 1}
+_SETTINGS: dict[str, Any] = {"concurrency": 1, "request_timeout": 1, "rate": 5}
+"""With which one job is claimed at a time."""
 _A_NIGHT = 600.0
 
 

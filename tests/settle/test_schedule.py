@@ -38,10 +38,10 @@ def test_those_of_the_same_size_tell_best() -> None:
     assert 29 * MINUTE < plan.first < 30 * MINUTE
 
 
-def test_where_a_place_is_waited_for_an_end_is_seen_within_a_fortieth() -> None:
-    """Each look follows the last one after a fortieth of the age, and never within 40 ms."""
+def test_where_a_place_is_waited_for_an_end_is_seen_within_a_fiftieth() -> None:
+    """Each look follows the last one after a fiftieth of the age, and never within 40 ms."""
     plan = schedule(ended(30), 50, pressed=True)
-    assert plan.after(40 * MINUTE) == 41 * MINUTE
+    assert plan.after(50 * MINUTE) == 51 * MINUTE
     assert plan.after(SECOND) == SECOND + timedelta(milliseconds=40)
 
 
