@@ -5,12 +5,10 @@ import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
-from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 
-from benchmarks.child import taken
 from benchmarks.figures import Case, Goal, Measured
 from benchmarks.store import BUCKET, REGION, Store, images
 
@@ -29,7 +27,7 @@ def _enqueue() -> Measured:
         for turn in range(_TURNS):
             store = Store(folder / str(turn), {})
             store.folder.mkdir()
-            ours.append(taken(partial(store.start, "enqueue", str(manifest))))
+            ours.append(store.command("enqueue", str(manifest)).taken())
             raw.append(_apart(store.path, store.folder / "raw.db"))
     seconds = median(one.seconds for one in ours)
     return Measured(

@@ -7,11 +7,10 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.child import median_seconds, taken
+from benchmarks.child import median_seconds
 from benchmarks.cloud import cloud
 from benchmarks.figures import Case, Goal, Measured
 from benchmarks.store import Store
@@ -31,7 +30,7 @@ _FILTERS = (
 
 def _history() -> Measured:
     with _stores("past", _PAST, _MANY) as (small, large):
-        fewer, all_ = (taken(partial(store.start, "history", "--json")) for store in (small, large))
+        fewer, all_ = (store.command("history", "--json").taken() for store in (small, large))
         rate, bound = _MANY / all_.seconds, _iterated(large)
         return Measured(
             {
@@ -54,8 +53,8 @@ def _iterated(store: Store) -> float:
 
 def _queue() -> Measured:
     with _stores("queue", _QUEUE, _MANY) as (small, large):
-        starts = [partial(store.start, "status", "--json") for store in (large, small)]
-        much, little = median_seconds(_TURNS, *starts)
+        looks = [store.command("status", "--json") for store in (large, small)]
+        much, little = median_seconds(_TURNS, *looks)
         claim = _beside("claims", small, large)
         more, less = (_run_for_a_while(store) for store in (large, small))
         return Measured(
@@ -72,8 +71,8 @@ def _run_for_a_while(store: Store) -> float:
     """The memory of a run at its peak, while it sends 20 a second."""
     with cloud(store.folder, cap=None, duration={"seconds": 2.0}) as here:
         running = replace(store, variables=here.variables)
-        start = partial(running.start, "run", "--time-limit", str(_SECONDS))
-        return taken(start, ends=_TIME_IS_UP).megabytes
+        run = running.command("run", "--time-limit", str(_SECONDS))
+        return run.taken(ends=_TIME_IS_UP).megabytes
 
 
 def _beside(what: str, small: Store, large: Store) -> Any:

@@ -3,10 +3,9 @@
 import shutil
 import sys
 import tempfile
-from functools import partial
 from pathlib import Path
 
-from benchmarks.child import median_seconds, quiet
+from benchmarks.child import Command, median_seconds
 from benchmarks.figures import Case, Goal, Measured
 from benchmarks.store import Store
 
@@ -23,11 +22,11 @@ import sqlalchemy.ext.asyncio, sqlalchemy.dialects.sqlite.aiosqlite
 
 def _help() -> Measured:
     with tempfile.TemporaryDirectory() as name:
-        ours = partial(Store(Path(name), {}).start, "--help")
+        ours = Store(Path(name), {}).command("--help")
         if _TCCLI is None:
             (seconds,) = median_seconds(_TURNS, ours)
             return Measured({"seconds": seconds}, ["tccli is not on the PATH and was left out"])
-        theirs = quiet([_TCCLI, "--help"], {"HOME": name})
+        theirs = Command([_TCCLI, "--help"], {"HOME": name})
         seconds, other = median_seconds(_TURNS, ours, theirs)
         return Measured({"seconds": seconds, "of tccli's": seconds / other})
 
@@ -36,8 +35,8 @@ def _history() -> Measured:
     with tempfile.TemporaryDirectory() as name:
         store = Store(Path(name), {})
         store.run("db", "upgrade")
-        bare = quiet([sys.executable, "-c", _NEEDED], {})
-        seconds, imports = median_seconds(_TURNS, partial(store.start, "history"), bare)
+        bare = Command([sys.executable, "-c", _NEEDED], {})
+        seconds, imports = median_seconds(_TURNS, store.command("history"), bare)
         return Measured({"seconds": seconds, "of a bare Python": seconds / imports})
 
 

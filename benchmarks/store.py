@@ -11,6 +11,8 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
+from benchmarks.child import Command
+
 BUCKET = "backup-1250000000"
 REGION = "ap-singapore"
 
@@ -45,14 +47,16 @@ class Store:
             raise RuntimeError(f"{words} ended with {ended.returncode}: {ended.stderr}")
         return ended.stdout
 
+    def command(self, *words: str) -> Command:
+        """A command whose words are not wanted."""
+        return Command([sys.executable, "-m", "orchestrator", *words], self._environ())
+
     def start(self, *words: str) -> subprocess.Popen[bytes]:
-        """Starts a command whose words are not wanted."""
+        """Starts such a command."""
+        command = self.command(*words)
+        nothing = subprocess.DEVNULL
         return subprocess.Popen(
-            [sys.executable, "-m", "orchestrator", *words],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env=self._environ(),
+            command.words, stdin=nothing, stdout=nothing, stderr=nothing, env=command.environ
         )
 
     def enqueue(self, image_ids: Iterable[str], *regions: str) -> None:
