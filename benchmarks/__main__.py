@@ -16,11 +16,13 @@ def main(wanted: list[str]) -> int:
         print(f"There is no such case; there are: {', '.join(CASES)}", file=sys.stderr)
         return 2
     print(f"In this order: {', '.join(case.name for case in chosen)}", file=sys.stderr, flush=True)
+    missed = 0
     for case in chosen:
         measured = case.measure()
         print(told(case, measured), file=sys.stderr, flush=True)
         print(as_json(case, measured), flush=True)
-    return 0
+        missed += not case.is_reached(measured)
+    return 1 if missed else 0
 
 
 sys.exit(main(sys.argv[1:]))

@@ -18,7 +18,7 @@ class Cloud:
 
     Args:
         url: where it listens.
-        exports: the variables that lead a client there, as the simulator prints them.
+        variables: those that lead a client there, as the simulator prints them.
     """
 
     url: str
@@ -33,11 +33,6 @@ class Cloud:
         lines = httpx.get(f"{self.url}/_simulator/ledger", timeout=60).text.splitlines()
         entries = map(json.loads, lines)
         return [entry for entry in entries if entry["action"] == action]
-
-    def running(self) -> int:
-        """Exports that run now, in all regions."""
-        found = httpx.get(f"{self.url}/_simulator/state").json()
-        return sum(found["running"].values())
 
     def exports(self) -> list[dict[str, Any]]:
         """Every export that began, with its times on the server's clock."""

@@ -37,7 +37,6 @@ class Case:
         name: how it is asked for.
         about: one line.
         measure: does it; returns its figures, in the order in which they are told.
-        chart: lines that show how it went, where that says more than figures.
     """
 
     name: str
@@ -45,10 +44,23 @@ class Case:
     measure: Callable[[], "Measured"]
     goals: Sequence[Goal] = ()
 
+    def is_reached(self, measured: "Measured") -> bool:
+        """Whether every goal was measured, and kept."""
+        figures = measured.figures
+        return all(
+            goal.figure in figures and goal.kept(figures[goal.figure], goal.reach)
+            for goal in self.goals
+        )
+
 
 @dataclass(frozen=True)
 class Measured:
-    """What came of a case."""
+    """What came of a case.
+
+    Args:
+        figures: in the order in which they are told.
+        chart: lines that show how it went, where that says more than figures.
+    """
 
     figures: Figures
     chart: Sequence[str] = ()
@@ -67,7 +79,7 @@ def told(case: Case, measured: Measured) -> str:
 
 def as_json(case: Case, measured: Measured) -> str:
     """The same as one line of JSON."""
-    reached = all(goal.kept(measured.figures[goal.figure], goal.reach) for goal in case.goals)
+    reached = case.is_reached(measured)
     whole: dict[str, Any] = {"case": case.name, "reached": reached, **measured.figures}
     return json.dumps(whole)
 

@@ -1,4 +1,4 @@
-"""What happened, for good: the one writer of events, in the caller's transaction."""
+"""What happened to the jobs that are there, for good, in the caller's transaction."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

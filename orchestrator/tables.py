@@ -119,6 +119,7 @@ jobs = sa.Table(
         CLAIMABLE,
         *("profile", "region", sa.desc("priority"), sa.desc("size_gib"), "id", "due_at"),
     ),
+    _index_where("ix_jobs_due", CLAIMABLE, "profile", "region", "due_at"),
     _index_where(
         "ix_jobs_describe",
         UNDESCRIBED,

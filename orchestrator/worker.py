@@ -17,7 +17,7 @@ from orchestrator.intake.describe import Describer
 from orchestrator.lease.claim import Claimer, Wanted, claim
 from orchestrator.lease.owner import Instance
 from orchestrator.lease.remaining import anything_moves
-from orchestrator.model import Decision, JobState, Lease, Outcome, Reaction
+from orchestrator.model import NOT_SENT, Decision, JobState, Lease, Outcome, Reaction
 from orchestrator.pace.gate import known_regions
 from orchestrator.pace.news import News
 from orchestrator.pace.rate import Lane, Slot
@@ -211,10 +211,12 @@ class Worker:
             clear_to_send, parts.database, parts.cos, self.sight, lease, self._plan.resolve
         )
         try:
+            outcome = None
             if await self._patience.until_done(clear):
-                return await self._send_in_its_turn(attempt)
-            parts.traffic.unused(attempt.host)
-            return None
+                outcome = await self._send_in_its_turn(attempt)
+            if outcome is None or outcome.code.name == NOT_SENT:
+                parts.traffic.unused(attempt.host)
+            return outcome
         finally:
             self._claimable.release()
 

@@ -59,6 +59,13 @@ def _renew_indexes_of_the_queue() -> None:
         "due_at",
     )
     _create_index_where(
+        "ix_jobs_due",
+        "state = 'queued' AND described_at IS NOT NULL",
+        "profile",
+        "region",
+        "due_at",
+    )
+    _create_index_where(
         "ix_jobs_describe",
         "state = 'queued' AND described_at IS NULL",
         "profile",

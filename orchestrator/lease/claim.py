@@ -123,7 +123,8 @@ def next_jobs(wanted: Wanted, region: str, now: datetime, most: int) -> sa.Selec
         _NEXT.where(
             jobs.c.profile == wanted.profile,
             jobs.c.region == region,
-            jobs.c.due_at <= now,
+            # as a case, lest SQLite go by the index of times, and sort all that is due
+            sa.case((jobs.c.due_at <= now, sa.true()), else_=sa.false()),
             wanted.permitted,
             ~_SHARES_AN_IMAGE.where(is_seen).exists(),
         )

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.db import Database
 from orchestrator.model import LIVING, JobState
-from orchestrator.tables import events, jobs, scopes
+from orchestrator.tables import events, jobs, rates, scopes
 
 _WORTH_TELLING = timedelta(seconds=2)
 
@@ -51,3 +51,5 @@ async def _let_scopes_probe(connection: AsyncConnection, now: datetime) -> None:
     waiting = scopes.update().where(scopes.c.probe_at > now)
     await connection.execute(waiting.values(probe_at=now))
     await connection.execute(scopes.update().values(probe_job=None, probe_until=None))
+    told = rates.update().where((rates.c.next_at > now) | (rates.c.slowed_at > now))
+    await connection.execute(told.values(next_at=now, slowed_at=None, pace=None, strikes=0))

@@ -157,7 +157,7 @@ async def refused(
     misses = scope.misses + 2 if lease.probe else min(0, scope.misses)
     wait = _blind_wait(misses)
     if sighted and running:
-        wait = await _sighted_wait(connection, lease.profile, lease.order.region, running)
+        wait = await _sighted_wait(connection, lease.profile, lease.order.region, running, now)
     await connection.execute(
         _scope_of(lease).values(
             ceiling=running,
@@ -188,7 +188,9 @@ async def answered(
     values = _end_of_probe(scope, lease)
     if accepted:
         running = await _running_beside(connection, lease, now)
-        usually = await _usual(connection, lease.profile, lease.order.region) if sighted else None
+        usually = None
+        if sighted:
+            usually = await _usual(connection, lease.profile, lease.order.region, now)
         streak = (scope.streak or 0) + 1
         values |= {
             "ceiling": max(running + streak - 1, scope.ceiling or 0),
@@ -208,7 +210,7 @@ async def ended(connection: AsyncConnection, profile: str, region: str, now: dat
     if (await connection.execute(query)).first() is None:
         return
     running = await _running(connection, profile, [region], now)
-    probe_at = now + await _sighted_wait(connection, profile, region, running.get(region, 0))
+    probe_at = now + await _sighted_wait(connection, profile, region, running.get(region, 0), now)
     this = scopes.update().where(here, scopes.c.probe_at > probe_at)
     await connection.execute(this.values(probe_at=probe_at))
 
@@ -219,16 +221,18 @@ def _blind_wait(misses: int) -> timedelta:
 
 
 async def _sighted_wait(
-    connection: AsyncConnection, profile: str, region: str, running: int
+    connection: AsyncConnection, profile: str, region: str, running: int, now: datetime
 ) -> timedelta:
-    usually = await _usual(connection, profile, region)
+    usually = await _usual(connection, profile, region, now)
     if usually is None:
         return _UNTIL_FIRST_END
     return min(_LONGEST, usually * _SHARE * math.sqrt(max(1, running)))
 
 
-async def _usual(connection: AsyncConnection, profile: str, region: str) -> timedelta | None:
-    return usual(await newest_ended(connection, profile, region, most=_SEEN))
+async def _usual(
+    connection: AsyncConnection, profile: str, region: str, now: datetime
+) -> timedelta | None:
+    return usual(await newest_ended(connection, profile, region, now, most=_SEEN))
 
 
 async def _running(

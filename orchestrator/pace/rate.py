@@ -117,7 +117,7 @@ class Lane:
         self._learn(stream, now)
 
     def _learn(self, stream: Stream, now: datetime) -> None:
-        self._begins_at = self._moment(stream.begins(now), now)
+        self._begins_at = self._moment(stream.begins(self._rate, now), now)
         self._spacing.interval = stream.interval(self._rate, now).total_seconds()
 
     def _moment(self, at: datetime, now: datetime) -> float:

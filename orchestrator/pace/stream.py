@@ -18,7 +18,7 @@ _BEHIND = timedelta(milliseconds=100)
 """A claim may come so late for its slot and still have it: else every delay were lost for good."""
 
 _LONGEST_AHEAD = timedelta(seconds=2)
-"""No slot lies further ahead; where one seems to, a clock was set back."""
+"""No slot lies further ahead than this and an interval; if one seems to, a clock was set back."""
 
 _DOCUMENTED = 20.0
 """Requests a second that the vendor's page allows: what a stream without a limit is slowed from."""
@@ -65,9 +65,10 @@ class Stream:
         Args:
             rate: what the user allows; 0 is no limit.
         """
-        if self.pace is not None and self.slowed_at is not None:
+        # what seems to have been slowed in the future was told by another clock
+        if self.pace is not None and self.slowed_at is not None and self.slowed_at <= now:
             full = rate or _DOCUMENTED
-            seconds = max(0.0, (now - self.slowed_at).total_seconds())
+            seconds = (now - self.slowed_at).total_seconds()
             pace = self.pace + full * _RECOVERY * seconds**3
             if pace < full:
                 return pace
@@ -80,16 +81,17 @@ class Stream:
 
     def slots(self, rate: float, now: datetime, most: int) -> list[datetime]:
         """The moments that can be given away now, the earliest first."""
-        first = self.begins(now)
+        first = self.begins(rate, now)
         step = self.interval(rate, now)
         if first > now + HORIZON:
             return []
         fitting = 1 + (now + HORIZON - first) // step if step else most
         return [first + number * step for number in range(min(most, fitting))]
 
-    def begins(self, now: datetime) -> datetime:
+    def begins(self, rate: float, now: datetime) -> datetime:
         """When the next slot begins: now, where the stream was idle."""
-        is_near = now - _BEHIND <= self.next_at <= now + _LONGEST_AHEAD
+        furthest = now + _LONGEST_AHEAD + self.interval(rate, now)
+        is_near = now - _BEHIND <= self.next_at <= furthest
         return self.next_at if is_near else now
 
     def without(self, last: datetime, rate: float, now: datetime) -> "Stream":
@@ -102,8 +104,10 @@ class Stream:
         What is refused in the same second pauses longer, and cuts as much each time.
         """
         allowed = self.allowed(rate, now) or _DOCUMENTED
-        since = None if self.slowed_at is None else now - self.slowed_at
-        if since is not None and timedelta() <= since < _TOGETHER:
+        since = None
+        if self.slowed_at is not None and self.slowed_at <= now:
+            since = now - self.slowed_at
+        if since is not None and since < _TOGETHER:
             next_at, pace = now + _NEXT_PAUSE, max(_SLOWEST, allowed * (1 - _CUT_MORE))
             return replace(self, next_at=max(self.next_at, next_at), pace=pace)
         strikes = self.strikes + 1 if since is not None and since < _CLOSE else 1

@@ -35,7 +35,8 @@ class Deadlines:
         if age < min(_SHORTEST, self._longest):
             return False
         async with self._database.read() as connection:
-            ended = await self._experience.ended(connection, job.profile, job.region)
+            now = await self._database.now(connection)
+            ended = await self._experience.ended(connection, job.profile, job.region, now)
         allowed = time_allowed(ended, job.size_gib)
         if allowed is None:
             return age >= self._longest

@@ -51,6 +51,10 @@ async def record(
     with anyio.CancelScope(shield=True):
         async with database.write() as connection:
             now = await database.now(connection)
+            # rates, then jobs, then scopes by region: in the claim's order nobody waits in a circle
+            for one in answers:
+                if one.outcome.code.reaction is Reaction.SLOW:
+                    await one.lane.slow_down(connection, now)
             await _keep_answers(connection, answers, now)
             moves = [_move(one, now, export_deadline) for one in answers]
             moved = await move_all(connection, moves, at=now)
@@ -59,10 +63,8 @@ async def record(
                     await _late_answer(connection, one, intended.changes, now)
             paths = [(one.lease.job_id, path) for one in answers for path in one.outcome.cos_paths]
             await keep_cos_paths(connection, paths)
-            for one in answers:
+            for one in sorted(answers, key=_region):
                 await _tell_gate(connection, one, now)
-                if one.outcome.code.reaction is Reaction.SLOW:
-                    await one.lane.slow_down(connection, now)
     return moved
 
 
@@ -102,6 +104,10 @@ _KEEP_ANSWER = (
     .where(attempts.c.number == sa.bindparam("this_number"))
     .values({name: sa.bindparam(f"new_{name}") for name in _ANSWER})
 )
+
+
+def _region(answer: Answer) -> str:
+    return answer.lease.order.region
 
 
 def _is_accepted(answer: Answer) -> bool:

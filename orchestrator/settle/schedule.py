@@ -67,8 +67,8 @@ def schedule(ended: Sequence[Ended], size_gib: int, *, pressed: bool) -> Schedul
         pressed: its end frees a place that is waited for.
     """
     shares = [(one, _share(one, size_gib)) for one in ended[:_RECENT]]
-    alike = [one.took * share for one, share in shares if share > _ALIKE]
-    took = sorted(alike or [one.took * share for one, share in shares if share])
+    alike = [one.shortest * share for one, share in shares if share > _ALIKE]
+    took = sorted(alike or [one.shortest * share for one, share in shares if share])
     first = took[len(took) // _FEW] * _EARLY if took else timedelta()
     if not pressed:
         return Schedule(first)

@@ -70,7 +70,7 @@ async def keep_findings(
             kept = list(compress(findings, moved))
             seen = [(one.job.job_id, facts) for one in kept for facts in one.delivery.found]
             await keep_seen(connection, seen, now)
-            for profile, region in {(one.job.profile, one.job.region) for one in kept}:
+            for profile, region in sorted({(one.job.profile, one.job.region) for one in kept}):
                 await gate.ended(connection, profile, region, now)
     return [
         one.target if is_moved else finding.job.state

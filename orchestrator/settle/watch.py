@@ -121,6 +121,7 @@ class Watcher:
         self._deadlines = Deadlines(database, self._experience, policy.export_deadline)
         self._findings = Grouped[Finding, JobState](partial(keep_findings, database, actor))
         self._followed: dict[int, _Followed] = {}
+        self._probers: set[int] = set()
         self._looking = anyio.Semaphore(_AT_ONCE)
         self._outages: defaultdict[str, Outage] = defaultdict(Outage)
         self._failures: Counter[str] = Counter()
@@ -147,7 +148,7 @@ class Watcher:
         async with self._database.write() as connection:
             now = await self._database.now(connection)
             found = await self._due(connection, now)
-            planned = await self._planned(connection, found)
+            planned = await self._planned(connection, found, now)
             spans = [self._span(one, plan, now) for one, plan in zip(found, planned, strict=True)]
             then = {one.job_id: now + span for one, span in zip(found, spans, strict=True)}
             await postpone(connection, then)
@@ -173,11 +174,12 @@ class Watcher:
             prober = await reserve(wanted & (bucket_place() == place), limit=1)
             if not prober:
                 self._outages[place].unused()
+            self._probers.update(job.job_id for job in prober)
             found += prober
         return found
 
     async def _planned(
-        self, connection: AsyncConnection, found: Sequence[Watched]
+        self, connection: AsyncConnection, found: Sequence[Watched], now: datetime
     ) -> list[Schedule]:
         plans: list[Schedule] = []
         pressed = {
@@ -187,7 +189,8 @@ class Watcher:
         for job in found:
             plan = Schedule()
             if self._interval is None and job.state is JobState.ACCEPTED:
-                ended = await self._experience.ended(connection, job.profile, job.region)
+                here = (job.profile, job.region)
+                ended = await self._experience.ended(connection, *here, now)
                 is_pressed = job.region in pressed[job.profile]
                 plan = schedule(ended, job.size_gib, pressed=is_pressed)
             plans.append(plan)
@@ -202,12 +205,20 @@ class Watcher:
             moment = max(one.first_look(), anyio.current_time())
             while moment <= one.until:
                 await anyio.sleep_until(moment)
+                if self._is_for_others(one.job):
+                    break
                 async with self._looking:
                     if await self._look_at(one):
                         break
                 moment = one.look_after(anyio.current_time())
         finally:
             self._followed.pop(one.job.job_id, None)
+            self._probers.discard(one.job.job_id)
+
+    def _is_for_others(self, job: Watched) -> bool:
+        """Whether its bucket gives no answer, and another job finds out when it does again."""
+        place = place_of(job.region, job.bucket)
+        return self._outages[place].present and job.job_id not in self._probers
 
     async def _look_at(self, one: _Followed) -> bool:
         """Looks once; true when there is nothing to follow any more."""

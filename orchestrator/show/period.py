@@ -37,23 +37,35 @@ async def span_of(connection: AsyncConnection, wanted: JobFilter) -> Span:
         last = await connection.scalar(sa.select(highest))
         return Span(0, 0 if last is None else last + 1)
     of_period = matches(JobFilter(since=wanted.since, until=wanted.until))
-    last = await connection.scalar(_first_block(of_period, _block(highest), -1, 0))
+    is_lazy = connection.dialect.name == "sqlite"
+    down = _first_block(of_period, _block(highest), -1, 0, is_lazy=is_lazy)
+    last = await connection.scalar(down)
     if last is None:
         return Span(0, 0)
-    upward = _first_block(of_period, sa.literal(0), 1, last)
+    upward = _first_block(of_period, sa.literal(0), 1, last, is_lazy=is_lazy)
     first = (await connection.execute(upward)).scalar_one()
     return Span(first * BLOCK, (last + 1) * BLOCK)
 
 
 def _first_block(
-    of_period: sa.ColumnElement[bool], start: sa.ColumnElement[int], step: int, end: int
+    of_period: sa.ColumnElement[bool],
+    start: sa.ColumnElement[int],
+    step: int,
+    end: int,
+    *,
+    is_lazy: bool,
 ) -> sa.Select[int]:
-    """The first block, from the start to the end, in which a job is of the period."""
+    """The first block, from the start to the end, in which a job is of the period.
+
+    Args:
+        is_lazy: the database makes the blocks one by one, in their order, until one is taken.
+    """
     blocks = sa.select(start.label("number")).cte("blocks", recursive=True)
     onward = sa.select(blocks.c.number + step).where(blocks.c.number != end)
     blocks = blocks.union_all(onward)
     touched = sa.exists().where(_block(jobs.c.id) == blocks.c.number, of_period)
-    return sa.select(blocks.c.number).where(touched).limit(1)
+    found = sa.select(blocks.c.number).where(touched).limit(1)
+    return found if is_lazy else found.order_by(blocks.c.number * step)
 
 
 def _block(number: sa.ColumnElement[int]) -> sa.ColumnElement[int]:

@@ -51,7 +51,8 @@ async def pages(
     while left is None or left > 0:
         size = _PAGE if left is None else min(_PAGE, left)
         async with database.read() as connection:
-            span = span or await span_of(connection, wanted)
+            if span is None:
+                span = await span_of(connection, wanted)
             page = await _page(connection, wanted, columns, span, size)
         yield page
         if len(page) < size:

@@ -138,14 +138,16 @@ async def _scopes(
     for profile in (await connection.execute(query)).scalars().all():
         for gate in await gates(connection, profile, now):
             queue = waiting[profile, gate.region]
-            usual = await _usual_seconds(connection, profile, gate.region)
+            usual = await _usual_seconds(connection, profile, gate.region, now)
             left = _seconds_left(gate, queue, usual, rate)
             found.append(ScopeStatus(profile, gate, queue, usual, left))
     return tuple(found)
 
 
-async def _usual_seconds(connection: AsyncConnection, profile: str, region: str) -> float | None:
-    ended = await newest_ended(connection, profile, region, most=_RECENT)
+async def _usual_seconds(
+    connection: AsyncConnection, profile: str, region: str, now: datetime
+) -> float | None:
+    ended = await newest_ended(connection, profile, region, now, most=_RECENT)
     return median_high(one.took.total_seconds() for one in ended) if ended else None
 
 

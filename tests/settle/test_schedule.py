@@ -70,3 +70,11 @@ def test_nobody_keeps_an_export_for_less_than_a_second_or_more_than_five_minutes
     plan = schedule([], 50, pressed=True)
     assert plan.due_again(timedelta()) == SECOND
     assert plan.due_again(timedelta(hours=9)) == 5 * MINUTE
+
+
+def test_an_end_that_nobody_saw_for_hours_puts_no_look_off() -> None:
+    """When the objects were written tells better than when somebody looked again."""
+    late = Ended(timedelta(hours=8), 50, lasted=30 * MINUTE)
+    assert schedule([late], 50, pressed=True).first < 30 * MINUTE
+    ahead = Ended(30 * MINUTE, 50, lasted=timedelta(hours=8))
+    assert schedule([ahead], 50, pressed=True).first < 30 * MINUTE

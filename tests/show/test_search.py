@@ -100,6 +100,23 @@ async def test_what_has_been_tried_finds_something(database: Database) -> None:
     assert [count for count in counts if count == 0] == [counts[-1]]
 
 
+async def test_a_page_that_ends_with_its_period_is_the_last(
+    database: Database, nearby: None
+) -> None:
+    """Where a full page ends at the first number that may match, nothing is told twice."""
+    (first,) = await make_jobs(database)
+    moment = await now(database)
+    row = (await job(database, first))._asdict()
+    tonight = [
+        {**row, "id": BLOCK + n, "tag": f"t-{n}", "created_at": moment + timedelta(hours=1)}
+        for n in range(6)
+    ]
+    async with database.write() as connection:
+        await connection.execute(jobs.insert(), tonight)
+    wanted = JobFilter(since=moment + timedelta(minutes=30))
+    assert await found(database, wanted) == [BLOCK + n for n in reversed(range(6))]
+
+
 async def test_a_clock_that_was_set_back_hides_no_job(database: Database) -> None:
     """A period has the jobs of its time, whatever their numbers, and those alone."""
     (first,) = await make_jobs(database)
