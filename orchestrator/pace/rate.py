@@ -17,9 +17,9 @@ _LEAD = 0.05
 """Seconds before its slot at which a request is claimed: time for the claim's commit, so that a
 slow disk does not bunch the requests that the slots have spaced."""
 
-_CLOSEST = 0.985
+_CLOSEST = 0.99
 """Part of the interval that two requests of a process are apart at least: after a delay, time is
-caught up, but no faster than at the whole allowance."""
+caught up, but always a little slower than the whole allowance would have it."""
 
 _KEPT = [field.name for field in fields(Stream)]
 

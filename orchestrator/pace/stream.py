@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 HORIZON = timedelta(milliseconds=110)
 """How far ahead slots are given away: a job that is claimed waits no longer than this."""
 
-_MARGIN = 0.985
+_MARGIN = 0.98
 """Part of the allowance that is used: exactly all of it is refused now and then, for the way to
 the server is never equally long."""
 
@@ -28,19 +28,20 @@ _SLOWEST = 0.5
 _TOGETHER = timedelta(seconds=1)
 """Refusals within a second tell of one excess; how many there are, how large it is."""
 
-_CLOSE = timedelta(seconds=4)
-_CUT, _CUT_MORE = 0.025, 0.05
+_CLOSE = timedelta(seconds=3)
+_CUT, _CUT_MORE = 0.02, 0.035
 _DEEPEST_CUT = 0.5
 """Part of the pace that a refusal costs: little for the first, since the way to the server may
-have bunched a few; more for each that comes with it, a request being a twentieth of what may leave
-in a second; and twice as much each time when the next one follows closely."""
+have bunched a few; more for each that comes with it, and twice as much each time when the next one
+follows closely."""
 
-_RECOVERY = 1.2e-4
+_RECOVERY = 1.7e-4
 """Recovers with the cube of time, as CUBIC does (RFC 9438): slowly where others may have taken
-the rest, then faster; from half of the allowance to all of it in some 16 seconds."""
+the rest, then faster; from half of the allowance to all of it in some 15 seconds."""
 
 _FIRST_PAUSE = timedelta(milliseconds=50)
-_NEXT_PAUSE = timedelta(milliseconds=300)
+_LONG_PAUSE = timedelta(milliseconds=300)
+"""For the rest of a second that is overdrawn; long once that has happened again and again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +109,9 @@ class Stream:
         if self.slowed_at is not None and self.slowed_at <= now:
             since = now - self.slowed_at
         if since is not None and since < _TOGETHER:
-            next_at, pace = now + _NEXT_PAUSE, max(_SLOWEST, allowed * (1 - _CUT_MORE))
-            return replace(self, next_at=max(self.next_at, next_at), pace=pace)
+            pause = _LONG_PAUSE if self.strikes > 1 else 4 * _FIRST_PAUSE
+            pace = max(_SLOWEST, allowed * (1 - _CUT_MORE))
+            return replace(self, next_at=max(self.next_at, now + pause), pace=pace)
         strikes = self.strikes + 1 if since is not None and since < _CLOSE else 1
         cut = min(_DEEPEST_CUT, _CUT * 2.0 ** (strikes - 1))
         pace = max(_SLOWEST, allowed * (1 - cut))

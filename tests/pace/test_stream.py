@@ -31,7 +31,7 @@ def test_the_rate_is_used_and_never_overdrawn(rate: float) -> None:
     """Wherever a second begins, no more than the allowance is in it; nearly all of it is used."""
     taken = given_away(Stream(NOON), rate, seconds=max(20.0, 20 / rate))
     assert busiest_second(taken) <= max(1, rate)
-    assert (len(taken) - 1) / (taken[-1] - taken[0]).total_seconds() >= 0.98 * rate
+    assert (len(taken) - 1) / (taken[-1] - taken[0]).total_seconds() >= 0.975 * rate
 
 
 def test_an_idle_stream_saves_nothing_up() -> None:
@@ -65,19 +65,19 @@ def test_no_limit_is_no_wait() -> None:
 
 
 def test_one_refusal_costs_little() -> None:
-    """The way to the server may have bunched a few: a fortieth of the pace, for some seconds."""
+    """The way to the server may have bunched a few: a fiftieth of the pace, for some seconds."""
     slowed = Stream(NOON).slowed(RATE, NOON)
-    assert slowed.allowed(RATE, NOON) == pytest.approx(0.975 * RATE)
+    assert slowed.allowed(RATE, NOON) == pytest.approx(0.98 * RATE)
     assert slowed.next_at > NOON
     assert slowed.allowed(RATE, NOON + 9 * SECOND) == RATE
 
 
 def test_refusals_together_tell_how_much_was_too_many() -> None:
-    """Each that is refused in the same second costs a request a second, and a longer pause."""
+    """Each that is refused in the same second costs nearly as much again, and a longer pause."""
     once = Stream(NOON).slowed(RATE, NOON)
     again = once.slowed(RATE, NOON + SECOND / 10)
     assert (again.slowed_at, again.strikes) == (NOON, 1)
-    assert (once.pace or 0) - (again.pace or 0) == pytest.approx(1, abs=0.1)
+    assert (once.pace or 0) - (again.pace or 0) == pytest.approx(0.7, abs=0.1)
     assert again.next_at > once.next_at
 
 
@@ -97,7 +97,7 @@ def test_it_recovers_slowly_and_then_faster() -> None:
     half = Stream(NOON, pace=10.0, slowed_at=NOON, strikes=3)
     paces = [half.allowed(RATE, NOON + timedelta(seconds=after)) or 0.0 for after in (3, 10, 18)]
     assert paces[0] < 10.1
-    assert paces[1] < 13
+    assert paces[1] < 14
     assert paces[2] == RATE
 
 
@@ -112,7 +112,7 @@ def test_it_never_stops_for_good() -> None:
 def test_a_stream_without_a_limit_learns_that_there_is_one() -> None:
     """Refused, it goes on from what the vendor documents, until that has recovered."""
     slowed = Stream(NOON).slowed(0, NOON)
-    assert slowed.allowed(0, NOON) == pytest.approx(19.5)
+    assert slowed.allowed(0, NOON) == pytest.approx(19.6)
     assert slowed.allowed(0, NOON + 10 * SECOND) is None
 
 
