@@ -137,7 +137,7 @@ def _closed_region() -> Measured:
         store.enqueue(images(count, 1000), other)
         run = store.start("run")
         _wait(lambda: bool(here.requests()))
-        time.sleep(30)
+        time.sleep(30)  # the half minute for which it is closed is what is measured
         probes = sum(one["region"] == shut for one in here.requests())
         here.set(codes=[])
         opened = time.time()
@@ -156,14 +156,14 @@ def _closed_region() -> Measured:
 
 def _wait(holds: Callable[[], bool]) -> None:
     while not holds():
-        time.sleep(0.05)
+        time.sleep(0.05)  # another process is what is waited for
 
 
 def _change(here: Cloud, **settings: int) -> float:
     """Changes the cloud; the moment by its clock."""
     here.set(**settings)
     changed = time.time()
-    time.sleep(_WATCHED * _LASTS)
+    time.sleep(_WATCHED * _LASTS)  # what happens meanwhile is what is measured
     return changed
 
 

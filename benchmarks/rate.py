@@ -65,7 +65,7 @@ def _restarts(times: int) -> Measured:
         for part in range(1, times + 1):
             run = store.start("run")
             while len(here.requests()) < part * _COUNT // (times + 1):
-                time.sleep(0.05)
+                time.sleep(0.05)  # another process is what is waited for
             run.kill()
             run.wait()
         store.drain()

@@ -41,6 +41,7 @@ class OneTripConnection(aiosqlite.Connection):
             getattr(used, method)(*statement)
             return used, used.fetchall() if used.description else []
 
+        # the library leaves it untyped
         done: tuple[sqlite3.Cursor, list[Any]] = await self._execute(work)  # type: ignore[no-untyped-call]
         return done
 
