@@ -17,6 +17,7 @@ from orchestrator.db import Database, Patience
 from orchestrator.errors import CloudRefusal
 from orchestrator.model import Disk, ImageFacts, ImageFormat, Outcome, Reaction, Scope
 from orchestrator.pace.backoff import backoff
+from orchestrator.pace.gate import has_job
 from orchestrator.pace.news import News
 from orchestrator.pace.traffic import DESCRIBE, Traffic
 from orchestrator.tables import UNDESCRIBED, job_images, jobs, objects, scopes
@@ -220,15 +221,7 @@ async def _undescribed(
     connection: AsyncConnection, profile: str, regions: Sequence[str]
 ) -> list[str]:
     """Those of these regions in which a job waits to be described."""
-    waits = (
-        sa.select(jobs.c.id)
-        .where(
-            sa.text(UNDESCRIBED),
-            jobs.c.profile == scopes.c.profile,
-            jobs.c.region == scopes.c.region,
-        )
-        .exists()
-    )
+    waits = has_job(sa.literal_column(UNDESCRIBED, sa.Boolean))
     here = (scopes.c.profile == profile) & scopes.c.region.in_(regions)
     query = sa.select(scopes.c.region).where(here, waits).order_by(scopes.c.region)
     return list((await connection.execute(query)).scalars())

@@ -82,16 +82,7 @@ async def _open_gates(
     connection: AsyncConnection, wanted: Wanted, now: datetime
 ) -> list[gate.Gate]:
     """The scopes with a job that might be sent, in the order of their turn."""
-    waits = (
-        sa.select(jobs.c.id)
-        .where(
-            sa.text(CLAIMABLE),
-            jobs.c.profile == scopes.c.profile,
-            jobs.c.region == scopes.c.region,
-            jobs.c.due_at <= now,
-        )
-        .exists()
-    )
+    waits = gate.has_job(sa.literal_column(CLAIMABLE, sa.Boolean), jobs.c.due_at <= now)
     only = scopes.c.region.in_(wanted.regions) & waits
     found = await gate.gates(connection, wanted.profile, now, only=only, lock=True)
     return sorted(found, key=lambda one: wanted.regions.index(one.region))

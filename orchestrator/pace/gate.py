@@ -93,6 +93,12 @@ async def known_regions(connection: AsyncConnection, profile: str) -> list[str]:
     return list((await connection.execute(query.order_by(scopes.c.region))).scalars())
 
 
+def has_job(*conditions: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
+    """Scopes in which there is such a job, as a condition on the table of scopes."""
+    here = (jobs.c.profile == scopes.c.profile) & (jobs.c.region == scopes.c.region)
+    return sa.select(jobs.c.id).where(*conditions, here).exists()
+
+
 async def gates(
     connection: AsyncConnection,
     profile: str,
