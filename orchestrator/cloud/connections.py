@@ -1,29 +1,27 @@
-"""Connections kept open between requests, each in a pool of its own.
+"""Connections kept open between requests, each for one request at a time.
 
 httpcore's pool asks the system about every idle connection, twice for each request: with sixteen of
-them that is more than half of what a request costs. A pool of one has nothing to search.
+them that is more than half of what a request costs. Nobody waits for a connection here, so that a
+list of the idle ones is all that a pool need be.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
-from functools import partial
-
 import anyio
+import httpcore
 import httpx
 
-_Place = tuple[bytes, bytes]
-"""Scheme, and host with port."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Idle:
-    place: _Place
-    line: httpx.AsyncHTTPTransport
-    since: float
+_SAME = {
+    getattr(httpcore, name): getattr(httpx, name)
+    for name in ("ConnectError", "ReadError", "WriteError")
+    + ("ConnectTimeout", "ReadTimeout", "WriteTimeout")
+    + ("LocalProtocolError", "RemoteProtocolError")
+}
+"""What may go wrong, by the names that both libraries give it."""
 
 
 class Connections(httpx.AsyncBaseTransport):
-    """Sends each request over the connection last used to its place, or over a new one.
+    """Sends each request over the connection last used to its server, or over a new one.
+
+    An answer is read to its end before it is given out: those of the vendor's services are short.
 
     Args:
         most: idle connections that are kept.
@@ -34,54 +32,74 @@ class Connections(httpx.AsyncBaseTransport):
         self._most = most
         self._seconds = seconds
         self._trusted = httpx.create_ssl_context()
-        self._idle: list[_Idle] = []
+        self._idle: list[tuple[_Line, float]] = []
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send one request; a connection that breaks under it is not used again."""
-        place = request.url.raw_scheme, request.url.netloc
-        line = self._kept(place) or self._new()
-        response = await line.handle_async_request(request)
-        assert isinstance(response.stream, httpx.AsyncByteStream)
-        response.stream = _Answer(response.stream, partial(self._keep, place, line))
-        return response
+        """Send one request; a connection that breaks under it is not used again.
+
+        Raises:
+            httpx.TransportError: no whole answer came.
+        """
+        asked = _asked(request)
+        line = await self._kept(asked.url.origin) or self._new(asked.url.origin)
+        try:
+            response = await line.handle_async_request(asked)
+            content = await response.aread()
+            await response.aclose()
+        except BaseException as error:
+            with anyio.CancelScope(shield=True):
+                await line.aclose()
+            if same := _SAME.get(type(error)):
+                raise same(str(error)) from error
+            raise
+        if line.is_idle():
+            await self._keep(line)
+        return httpx.Response(response.status, headers=response.headers, content=content)
 
     async def aclose(self) -> None:
         """Close what is idle."""
         while self._idle:
-            await self._idle.pop().line.aclose()
+            line, _ = self._idle.pop()
+            await line.aclose()
 
-    def _kept(self, place: _Place) -> httpx.AsyncHTTPTransport | None:
+    async def _kept(self, origin: httpcore.Origin) -> "_Line | None":
+        """The connection last used to a server, if it has not been closed there meanwhile."""
         for number in reversed(range(len(self._idle))):
-            if self._idle[number].place == place:
-                return self._idle.pop(number).line
+            line, _ = self._idle[number]
+            if line.can_handle_request(origin):
+                del self._idle[number]
+                if not line.has_expired():
+                    return line
+                await line.aclose()
+                return None
         return None
 
-    def _new(self) -> httpx.AsyncHTTPTransport:
-        one = httpx.Limits(
-            max_connections=1, max_keepalive_connections=1, keepalive_expiry=self._seconds
-        )
-        return httpx.AsyncHTTPTransport(verify=self._trusted, limits=one)
+    def _new(self, origin: httpcore.Origin) -> "_Line":
+        return _Line(origin, ssl_context=self._trusted, keepalive_expiry=self._seconds)
 
-    async def _keep(self, place: _Place, line: httpx.AsyncHTTPTransport) -> None:
+    async def _keep(self, line: "_Line") -> None:
         now = anyio.current_time()
-        self._idle.append(_Idle(place, line, now))
+        self._idle.append((line, now))
+        first, since = self._idle[0]
         # one is added, so one at a time may go
-        if len(self._idle) > self._most or self._idle[0].since < now - self._seconds:
-            await self._idle.pop(0).line.aclose()
+        if len(self._idle) > self._most or since < now - self._seconds:
+            del self._idle[0]
+            await first.aclose()
 
 
-class _Answer(httpx.AsyncByteStream):
-    """An answer's bytes; once it is closed, its connection is free."""
+_Line = httpcore.AsyncHTTPConnection
 
-    def __init__(self, parts: httpx.AsyncByteStream, free: Callable[[], Awaitable[None]]) -> None:
-        self._parts = parts
-        self._free = free
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for part in self._parts:
-            yield part
-
-    async def aclose(self) -> None:
-        """Let go of the connection."""
-        await self._parts.aclose()
-        await self._free()
+def _asked(request: httpx.Request) -> httpcore.Request:
+    """The request as httpcore takes it."""
+    url = request.url
+    target = httpcore.URL(
+        scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path
+    )
+    return httpcore.Request(
+        request.method,
+        target,
+        headers=request.headers.raw,
+        content=request.content,
+        extensions=request.extensions,
+    )
