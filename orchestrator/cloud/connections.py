@@ -9,13 +9,13 @@ import anyio
 import httpcore
 import httpx
 
-_SAME = {
-    getattr(httpcore, name): getattr(httpx, name)
-    for name in ("ConnectError", "ReadError", "WriteError")
-    + ("ConnectTimeout", "ReadTimeout", "WriteTimeout")
-    + ("LocalProtocolError", "RemoteProtocolError")
-}
-"""What may go wrong, by the names that both libraries give it."""
+_NAMES = (
+    *("ConnectError", "ReadError", "WriteError"),
+    *("ConnectTimeout", "ReadTimeout", "WriteTimeout"),
+    *("LocalProtocolError", "RemoteProtocolError"),
+)
+_SAME = {getattr(httpcore, name): getattr(httpx, name) for name in _NAMES}
+"""What may go wrong has the same names in both libraries."""
 
 
 class Connections(httpx.AsyncBaseTransport):
