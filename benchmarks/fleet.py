@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-import httpx
 
 from benchmarks.arrivals import bound, lasted, makespan, refused_for, running, tail, unhindered
 from benchmarks.figures import Case, Goal, Measured
@@ -23,6 +22,7 @@ from orchestrator.cloud.cos import CosClient
 from orchestrator.cloud.credentials import Credential, StandingKeys
 from orchestrator.cloud.cvm import CvmClient
 from orchestrator.cloud.signing import ServerClock
+from orchestrator.cloud.transport import Http
 from orchestrator.db import Database, Schema
 from orchestrator.intake.enqueue import enqueue
 from orchestrator.lease.owner import Instance, instance
@@ -144,8 +144,8 @@ def _quick_folder() -> Path | None:
 async def _night(url: str, world: _World) -> _Night:
     """One worker for each account, until the last has nothing left to do."""
     database, cloud = Database(url, VirtualClock()), world.cloud()
-    transport = InMemory(cloud, _WAY, random.Random(_SEED))
-    async with httpx.AsyncClient(transport=transport) as http:
+    async with InMemory(cloud, _WAY, random.Random(_SEED)) as way:
+        http = Http(way, "benchmark")
         await Schema(database).require(create=True)
         for profile in _KEYS:
             await enqueue(database, world.requests(profile), profile=profile, actor="benchmark")
@@ -157,12 +157,12 @@ async def _night(url: str, world: _World) -> _Night:
     return _Night(exports(cloud), cloud.ledger.entries, done)
 
 
-async def _work(database: Database, profile: str, http: httpx.AsyncClient) -> None:
+async def _work(database: Database, profile: str, http: Http) -> None:
     async with instance(database) as me:
         await _worker(database, profile, me, http).run()
 
 
-def _worker(database: Database, profile: str, me: Instance, http: httpx.AsyncClient) -> Worker:
+def _worker(database: Database, profile: str, me: Instance, http: Http) -> Worker:
     """A worker as the application makes it of its settings, but for the way to the cloud."""
     settings = load_settings({"profile": profile, "rate": _RATE}, {})
     clock, key = ServerClock(database.clock), _KEYS[profile]

@@ -240,7 +240,7 @@ class Orchestrator:
     ) -> AsyncIterator["Parts"]:
         from orchestrator.cloud.cos import CosClient
         from orchestrator.cloud.cvm import CvmClient
-        from orchestrator.cloud.transport import http_client
+        from orchestrator.cloud.transport import open_http
         from orchestrator.pace.rate import Pacer
         from orchestrator.pace.traffic import Traffic
         from orchestrator.plan import Parts
@@ -248,8 +248,8 @@ class Orchestrator:
         settings = self.settings
         agent = f"orchestrator/{__version__}"
         async with (
-            http_client(concurrency=settings.concurrency, user_agent=agent) as cvm_http,
-            http_client(concurrency=_VERIFY_CONNECTIONS, user_agent=agent) as cos_http,
+            open_http(concurrency=settings.concurrency, user_agent=agent) as cvm_http,
+            open_http(concurrency=_VERIFY_CONNECTIONS, user_agent=agent) as cos_http,
         ):
             yield Parts(
                 database=self._database,

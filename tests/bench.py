@@ -12,7 +12,7 @@ from orchestrator.cloud.cos import CosClient
 from orchestrator.cloud.credentials import Credential
 from orchestrator.cloud.cvm import CvmClient
 from orchestrator.cloud.signing import ServerClock
-from orchestrator.cloud.transport import http_client
+from orchestrator.cloud.transport import open_http
 from orchestrator.db import Database
 from orchestrator.model import ExportOrder, ImageFormat, JobState, Lease, Outcome
 from orchestrator.pace.stops import Stops
@@ -102,7 +102,7 @@ async def bench_at(database: Database) -> AsyncIterator[Bench]:
     clock, keys = ServerClock(SystemClock()), HeldKeys(KEYS)
     async with (
         Simulator(SimulatorOptions(settings=settings)) as simulator,
-        http_client(concurrency=4, user_agent="tests/1") as http,
+        open_http(concurrency=4, user_agent="tests/1") as http,
     ):
         url = simulator.url
         cvm = CvmClient(http, endpoint=url, clock=clock, timeout=5.0)

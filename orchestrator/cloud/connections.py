@@ -50,7 +50,7 @@ class Connections(httpx.AsyncBaseTransport):
             with anyio.CancelScope(shield=True):
                 await line.aclose()
             if same := _SAME.get(type(error)):
-                raise same(str(error)) from error
+                raise same(str(error), request=request) from error
             raise
         if line.is_idle():
             await self._keep(line)

@@ -13,7 +13,7 @@ from aiolimiter import AsyncLimiter
 
 from orchestrator.cloud.credentials import CredentialSource
 from orchestrator.cloud.signing import CosAuth, ServerClock, http_date
-from orchestrator.cloud.transport import send
+from orchestrator.cloud.transport import Http
 from orchestrator.errors import CloudRefusal
 from orchestrator.model import ObjectFacts, UploadFacts
 
@@ -47,7 +47,7 @@ class CosClient:
 
     def __init__(
         self,
-        http: httpx.AsyncClient,
+        http: Http,
         *,
         endpoint: str,
         credentials: CredentialSource,
@@ -121,8 +121,7 @@ class CosClient:
         base = self._endpoint.replace("{bucket}", bucket).replace("{region}", region)
         await self._budget.acquire()
         credential = await self._credentials.current()
-        response = await send(
-            self._http,
+        response = await self._http.send(
             method,
             f"{base.rstrip('/')}{_path(key)}{_query_string(query or {})}",
             headers={"Host": f"{bucket}.cos.{region}.myqcloud.com"},

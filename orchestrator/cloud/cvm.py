@@ -12,7 +12,7 @@ import httpx
 
 from orchestrator.cloud.credentials import Credential
 from orchestrator.cloud.signing import ServerClock, Tc3Auth
-from orchestrator.cloud.transport import send
+from orchestrator.cloud.transport import Http
 from orchestrator.errors import CloudRefusal
 from orchestrator.model import Disk, ExportOrder, ImageFacts, Reply
 
@@ -36,7 +36,7 @@ class CvmClient:
 
     def __init__(
         self,
-        http: httpx.AsyncClient,
+        http: Http,
         *,
         endpoint: str,
         clock: ServerClock,
@@ -87,8 +87,7 @@ class CvmClient:
         signed_at: datetime,
         credential: Credential,
     ) -> httpx.Response:
-        response = await send(
-            self._http,
+        response = await self._http.send(
             "POST",
             self._root(region),
             headers={

@@ -15,10 +15,11 @@ from orchestrator.cloud.codes import code_for
 from orchestrator.cloud.credentials import KEY, Credential, CredentialSource
 from orchestrator.cloud.key_files import AssumedRole
 from orchestrator.cloud.signing import ServerClock, Tc3Auth
-from orchestrator.cloud.transport import http_client, send
+from orchestrator.cloud.transport import Http, open_directly, open_http
 from orchestrator.errors import CredentialError
 from orchestrator.model import Reaction, Scope
 
+_AGENT = "orchestrator"
 _STS_SECONDS = 10.0
 # for both questions; on the instance itself it answers at once, and elsewhere never
 _METADATA_SECONDS = 2.0
@@ -107,10 +108,9 @@ async def _assume(
         "X-TC-Region": _STS_REGION,
         "X-TC-Language": "en-US",
     }
-    async with http_client(concurrency=1, user_agent="orchestrator") as http:
+    async with open_http(concurrency=1, user_agent=_AGENT) as http:
         try:
-            response = await send(
-                http,
+            response = await http.send(
                 "POST",
                 f"{endpoint}/",
                 headers=headers,
@@ -153,10 +153,10 @@ async def _resolved(endpoint: str) -> None:
 
 async def _told(endpoint: str, role: str) -> str:
     # the service is this machine's own: no proxy leads to it
-    async with httpx.AsyncClient(trust_env=False) as http:
+    async with open_directly(concurrency=1) as transport:
         url = f"{endpoint}{_INSTANCE_ROLE}{role}"
-        response = await send(
-            http, "GET", url, headers={}, auth=httpx.Auth(), seconds=_METADATA_SECONDS
+        response = await Http(transport, _AGENT).send(
+            "GET", url, headers={}, auth=httpx.Auth(), seconds=_METADATA_SECONDS
         )
     if response.status_code == 404:
         raise CredentialError(

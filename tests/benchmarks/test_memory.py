@@ -3,13 +3,13 @@
 import random
 
 import anyio
-import httpx
 
 from benchmarks.memory import InMemory
 from benchmarks.virtual import VirtualClock, in_virtual_time
 from orchestrator.cloud.cos import CosClient
 from orchestrator.cloud.credentials import Credential, StandingKeys
 from orchestrator.cloud.signing import ServerClock
+from orchestrator.cloud.transport import Http
 from orchestrator.model import ObjectFacts
 from orchestrator.simulator import DEFAULT_KEY, SimulatorOptions
 from orchestrator.simulator.buckets import make_object
@@ -22,9 +22,8 @@ def test_an_answer_comes_a_round_trip_later() -> None:
     async def work() -> tuple[ObjectFacts | None, float]:
         cloud = Cloud(SimulatorOptions(), Clocks(_now, anyio.current_time))
         cloud.buckets.put("b-1", "ap-tokyo", make_object("key", 7, _now(), "salt"))
-        async with httpx.AsyncClient(
-            transport=InMemory(cloud, (1.0, 1.5), random.Random(1))
-        ) as http:
+        async with InMemory(cloud, (1.0, 1.5), random.Random(1)) as way:
+            http = Http(way, "tests/1")
             clock = ServerClock(VirtualClock())
             credential = Credential(DEFAULT_KEY.secret_id, DEFAULT_KEY.secret_key)
             keys = StandingKeys("the test", lambda: credential, clock)

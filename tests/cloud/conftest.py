@@ -1,12 +1,11 @@
 from collections.abc import AsyncIterator
 
-import httpx
 import pytest
 
 from orchestrator.cloud.cos import CosClient
 from orchestrator.cloud.cvm import CvmClient
 from orchestrator.cloud.signing import ServerClock
-from orchestrator.cloud.transport import http_client
+from orchestrator.cloud.transport import Http, open_http
 
 from .scripted import HeldClock, HeldKeys, ScriptedServer, scripted_server
 
@@ -27,9 +26,9 @@ async def server(anyio_backend: str) -> AsyncIterator[ScriptedServer]:
 
 
 @pytest.fixture
-async def client(anyio_backend: str) -> AsyncIterator[httpx.AsyncClient]:
+async def client(anyio_backend: str) -> AsyncIterator[Http]:
     """The HTTP client that both clients stand on."""
-    async with http_client(concurrency=4, user_agent="tests/1") as client:
+    async with open_http(concurrency=4, user_agent="tests/1") as client:
         yield client
 
 
@@ -46,14 +45,12 @@ def keys() -> HeldKeys:
 
 
 @pytest.fixture
-def cvm(server: ScriptedServer, client: httpx.AsyncClient, clock: ServerClock) -> CvmClient:
+def cvm(server: ScriptedServer, client: Http, clock: ServerClock) -> CvmClient:
     """CVM at the scripted server."""
     return CvmClient(client, endpoint=server.url, clock=clock, timeout=5.0)
 
 
 @pytest.fixture
-def cos(
-    server: ScriptedServer, client: httpx.AsyncClient, clock: ServerClock, keys: HeldKeys
-) -> CosClient:
+def cos(server: ScriptedServer, client: Http, clock: ServerClock, keys: HeldKeys) -> CosClient:
     """COS at the scripted server."""
     return CosClient(client, endpoint=server.url, credentials=keys, clock=clock, timeout=5.0)

@@ -10,6 +10,7 @@ from qcloud_cos.cos_auth import CosS3Auth
 
 from orchestrator.cloud.cos import CosClient
 from orchestrator.cloud.signing import ServerClock, sign_cos
+from orchestrator.cloud.transport import Http
 from orchestrator.errors import CloudRefusal
 from orchestrator.model import ObjectFacts
 
@@ -175,7 +176,7 @@ async def test_a_refused_head_is_known_by_its_status(
 
 
 async def test_the_endpoint_names_bucket_and_region(
-    server: ScriptedServer, client: httpx.AsyncClient, clock: ServerClock
+    server: ScriptedServer, client: Http, clock: ServerClock
 ) -> None:
     """Bucket and region are filled in wherever the endpoint has a place for them."""
     endpoint = f"{server.url}/{{region}}/{{bucket}}/"

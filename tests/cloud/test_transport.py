@@ -5,7 +5,7 @@ import time
 import httpx
 import pytest
 
-from orchestrator.cloud.transport import http_client, send
+from orchestrator.cloud.transport import Http, open_http
 
 from .scripted import Answer, ScriptedServer, http
 
@@ -16,13 +16,13 @@ class Unsigned(httpx.Auth):
     """Signs nothing."""
 
 
-async def get(client: httpx.AsyncClient, url: str, seconds: float = 5.0) -> httpx.Response:
-    return await send(client, "GET", url, headers={}, auth=Unsigned(), seconds=seconds)
+async def get(client: Http, url: str, seconds: float = 5.0) -> httpx.Response:
+    return await client.send("GET", url, headers={}, auth=Unsigned(), seconds=seconds)
 
 
 @pytest.mark.parametrize("status", ["302 Found", "429 Too Many", "500 Oops", "503 Busy"])
 async def test_no_status_leads_to_a_second_request(
-    server: ScriptedServer, client: httpx.AsyncClient, status: str
+    server: ScriptedServer, client: Http, status: str
 ) -> None:
     """Redirects and server errors are answers; nothing is sent again and nothing followed."""
     server.will(http(status=status, headers={"Location": f"{server.url}/elsewhere"}))
@@ -44,7 +44,7 @@ async def test_no_status_leads_to_a_second_request(
     ],
 )
 async def test_a_broken_answer_is_one_request_and_an_exception(
-    server: ScriptedServer, client: httpx.AsyncClient, answer: Answer, error: type[Exception]
+    server: ScriptedServer, client: Http, answer: Answer, error: type[Exception]
 ) -> None:
     """Where no whole answer comes, httpx's exception says so and nothing is sent again."""
     server.will(answer)
@@ -54,7 +54,7 @@ async def test_a_broken_answer_is_one_request_and_an_exception(
 
 
 async def test_a_stale_connection_is_not_worth_a_second_request(
-    server: ScriptedServer, client: httpx.AsyncClient
+    server: ScriptedServer, client: Http
 ) -> None:
     """A kept connection that breaks under the next request is an exception, not a repetition."""
     server.will(http("first"), Answer(then="reset"))
@@ -66,7 +66,7 @@ async def test_a_stale_connection_is_not_worth_a_second_request(
 
 @pytest.mark.parametrize("raw", [b"", http("half", headers={"Content-Length": "9"})])
 async def test_the_time_limit_spans_the_whole_request(
-    server: ScriptedServer, client: httpx.AsyncClient, raw: bytes
+    server: ScriptedServer, client: Http, raw: bytes
 ) -> None:
     """A server that hangs, before or within its answer, ends as a read time-out."""
     server.will(Answer(raw, "hang"))
@@ -77,7 +77,7 @@ async def test_the_time_limit_spans_the_whole_request(
     assert len(server.requests) == 1
 
 
-async def test_an_unreachable_server_is_a_connect_error(client: httpx.AsyncClient) -> None:
+async def test_an_unreachable_server_is_a_connect_error(client: Http) -> None:
     """Where nothing listens, nothing was sent, and the exception tells it."""
     with pytest.raises(httpx.ConnectError):
         await get(client, "http://127.0.0.1:1")
@@ -86,7 +86,7 @@ async def test_an_unreachable_server_is_a_connect_error(client: httpx.AsyncClien
 async def test_the_client_names_itself(server: ScriptedServer) -> None:
     """Every request carries the User-Agent that the client was made with."""
     server.will(http())
-    async with http_client(concurrency=1, user_agent="orchestrator/9") as client:
+    async with open_http(concurrency=1, user_agent="orchestrator/9") as client:
         await get(client, server.url)
     assert server.requests[0].headers["user-agent"] == "orchestrator/9"
 
@@ -97,7 +97,7 @@ async def test_proxies_of_the_environment_are_used(
     """HTTP_PROXY leads a request to the proxy, with the whole URL as its target."""
     monkeypatch.setenv("HTTP_PROXY", server.url)
     server.will(http())
-    async with http_client(concurrency=1, user_agent="tests/1") as client:
+    async with open_http(concurrency=1, user_agent="tests/1") as client:
         await get(client, "http://cvm.example/")
     assert server.requests[0].target == "http://cvm.example/"
 
@@ -108,5 +108,5 @@ async def test_no_proxy_leads_to_this_machine(
     """An endpoint on loopback is reached directly, whatever proxy the environment names."""
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     server.will(http())
-    async with http_client(concurrency=1, user_agent="tests/1") as client:
+    async with open_http(concurrency=1, user_agent="tests/1") as client:
         assert (await get(client, server.url)).status_code == 200

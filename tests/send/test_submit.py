@@ -9,7 +9,7 @@ from orchestrator.clock import SystemClock
 from orchestrator.cloud.credentials import Credential
 from orchestrator.cloud.cvm import CvmClient
 from orchestrator.cloud.signing import ServerClock
-from orchestrator.cloud.transport import http_client
+from orchestrator.cloud.transport import open_http
 from orchestrator.model import ExportOrder, ImageFormat, Lease, Outcome, Reaction
 from orchestrator.pace.rate import Slot, Spacing
 from orchestrator.send.submit import submit
@@ -44,7 +44,7 @@ async def submitted(url: str, seconds: float = 5) -> Outcome:
     """What comes of sending one lease to a URL."""
     keys = DefaultKeys()
     slot = Slot(Spacing(), at=0.0)
-    async with http_client(concurrency=1, user_agent="tests/1") as http:
+    async with open_http(concurrency=1, user_agent="tests/1") as http:
         cvm = CvmClient(
             http,
             endpoint=url,
