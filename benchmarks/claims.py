@@ -36,11 +36,11 @@ async def _claiming(database: Database) -> Act:
     lane = Pacer(database, 0).lane(RateKey("ExportImages", "cvm.example", _PROFILE))
     async with database.read() as connection:
         regions = tuple(await known_regions(connection, _PROFILE))
-    wanted = Wanted(_PROFILE, regions, Stops().permitted(), lambda _table: sa.true())
+    wanted = Wanted(_PROFILE, Stops().permitted(), lambda _table: sa.true())
     who = Claimer("benchmark", timedelta(seconds=45), lane)
 
     async def act() -> None:
-        leases = await claim(database, who, wanted, signed_at=database.clock.now())
+        leases = await claim(database, who, wanted, regions, signed_at=database.clock.now())
         assert leases, "the queue is longer than the benchmark"
 
     return act

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import sqlalchemy as sa
 
 from orchestrator.clock import Clock
+from orchestrator.lease.claim import Wanted
 from orchestrator.model import JobState
 from orchestrator.pace.traffic import Traffic
 from orchestrator.settle.resolve import ResolvePolicy, left_to_a_person
@@ -39,6 +40,8 @@ class Reach:
         self._policy = policy
         self._regions = regions
         self._clock = clock
+        self._wanted: Wanted | None = None
+        self._wanted_under: object = None
 
     def mine(self) -> sa.ColumnElement[bool]:
         """The jobs of this run."""
@@ -47,10 +50,17 @@ class Reach:
 
     def permitted(self) -> sa.ColumnElement[bool]:
         """Those that no stop holds up."""
-        stops = self._traffic.stops
-        held = [regions for host, regions in self._regions.items() if stops.holds_all(host)]
-        reachable = jobs.c.region.not_in(sorted(set().union(*held)))
-        return self.mine() & stops.permitted() & reachable
+        reachable = jobs.c.region.not_in(self._held())
+        return self.mine() & self._traffic.stops.permitted() & reachable
+
+    def wanted(self) -> Wanted:
+        """What a claim may take: the same object for as long as the same may be taken."""
+        stops = tuple(self._traffic.stops.active), tuple(self._held())
+        hidden = self._traffic.can_look, tuple(self._sight.closed())
+        if self._wanted is None or self._wanted_under != (stops, hidden):
+            self._wanted_under = stops, hidden
+            self._wanted = Wanted(self._profile, self.permitted(), self.watched)
+        return self._wanted
 
     def watched(self, table: sa.FromClause = jobs) -> sa.ColumnElement[bool]:
         """Accepted and unknown jobs whose end this run will see."""
@@ -67,4 +77,10 @@ class Reach:
         return tuple(self.mine() & one for one in (waiting, exporting, in_doubt))
 
     def _given_up(self, table: sa.FromClause) -> sa.ColumnElement[bool]:
-        return left_to_a_person(self._policy, self._clock.now(), table)
+        return left_to_a_person(self._policy, self._clock.now, table)
+
+    def _held(self) -> list[str]:
+        """Regions of endpoints to which nothing can be sent."""
+        stops = self._traffic.stops
+        held = [regions for host, regions in self._regions.items() if stops.holds_all(host)]
+        return sorted(set().union(*held))

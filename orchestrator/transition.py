@@ -76,36 +76,48 @@ async def move_all(
     Raises:
         ValueError: the transition table has no such move: a bug in the caller.
     """
+    found = await _standing(connection, [one.job_id for one in moves])
+    valid = [found.get(one.job_id) == (one.source, one.attempt) for one in moves]
+    await make_moves(connection, list(compress(moves, valid)), at=at)
+    return valid
+
+
+async def make_moves(connection: AsyncConnection, moves: Sequence[Move], *, at: datetime) -> None:
+    """Moves jobs that this transaction has read and locked where the moves begin.
+
+    Raises:
+        ValueError: the transition table has no such move: a bug in the caller.
+    """
     for one in moves:
         if not may_move(one.source, one.target):
             raise ValueError(f"no job goes from {one.source} to {one.target}")
-    found = await _standing(connection, [one.job_id for one in moves])
-    valid = [found.get(one.job_id) == (one.source, one.attempt) for one in moves]
-    made = list(compress(moves, valid))
     alike: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
-    for one in made:
+    for one in moves:
         columns = one.columns(at)
         alike[tuple(columns)].append({"this": one.job_id, **_bound(columns)})
     for names, rows in alike.items():
         await connection.execute(_setting(names), rows)
-    await audit.append(connection, *(one.event() for one in made), at=at)
-    return valid
+    await audit.append(connection, *(one.event() for one in moves), at=at)
 
 
 async def _standing(
     connection: AsyncConnection, job_ids: Sequence[int]
 ) -> dict[int, tuple[str, int]]:
     """Where these jobs are, and until the transaction ends they stay there."""
-    query = (
-        sa.select(jobs.c.id, jobs.c.state, jobs.c.attempt)
-        .where(jobs.c.id.in_(job_ids))
-        .order_by(jobs.c.id)
-        .with_for_update()
-    )
-    return {row.id: (row.state, row.attempt) for row in await connection.execute(query)}
+    found = await connection.execute(_STANDING, {"job_ids": job_ids})
+    return {row.id: (row.state, row.attempt) for row in found}
 
 
-@cache  # made anew, it would cost more than its execution
+# made anew, these would cost more than their execution
+_STANDING = (
+    sa.select(jobs.c.id, jobs.c.state, jobs.c.attempt)
+    .where(jobs.c.id.in_(sa.bindparam("job_ids", expanding=True)))
+    .order_by(jobs.c.id)
+    .with_for_update()
+)
+
+
+@cache
 def _setting(names: tuple[str, ...]) -> sa.Update:
     new = {name: sa.bindparam(f"new_{name}", type_=jobs.c[name].type) for name in names}
     return jobs.update().where(jobs.c.id == sa.bindparam("this")).values(new)

@@ -14,7 +14,7 @@ from anyio.abc import TaskGroup
 from orchestrator.cloud.credentials import Credential
 from orchestrator.db import Grouped, Patience
 from orchestrator.intake.describe import Describer
-from orchestrator.lease.claim import Claimer, Wanted, claim
+from orchestrator.lease.claim import Claimer, claim
 from orchestrator.lease.owner import Instance
 from orchestrator.lease.remaining import anything_moves
 from orchestrator.model import NOT_SENT, Decision, JobState, Lease, Outcome, Reaction
@@ -99,8 +99,8 @@ class Worker:
         self._upkeep = Upkeep(parts.database, me, self._patience, self._news, self._new_hope)
         keep = partial(record, parts.database, export_deadline=plan.resolve.export_deadline)
         self._answers = Grouped[Answer, bool](keep)
-        self._in_air = anyio.Semaphore(plan.concurrency)
-        self._claimable = anyio.Semaphore(plan.concurrency + _AT_ONCE)
+        self._in_air = anyio.Semaphore(plan.concurrency, fast_acquire=True)
+        self._claimable = anyio.Semaphore(plan.concurrency + _AT_ONCE, fast_acquire=True)
         self._full_at: dict[str, float] = {}
         self._ends_at = 0.0
 
@@ -178,14 +178,16 @@ class Worker:
         if self._parts.traffic.stops.holds_all(host):
             return []
         regions = self._regions[host]
-        wanted = Wanted(
-            self._plan.profile, tuple(regions), self.reach.permitted(), self.reach.watched
-        )
         who = Claimer(self._me, self._plan.request_timeout + _LEASE_SPARE, lane)
         claimed: list[tuple[Lease, Slot]] = []
         with anyio.CancelScope(shield=True):
             claimed = await claim(
-                self._parts.database, who, wanted, signed_at=self._parts.clock.now(), most=most
+                self._parts.database,
+                who,
+                self.reach.wanted(),
+                tuple(regions),
+                signed_at=self._parts.clock.now(),
+                most=most,
             )
         served = {lease.order.region for lease, _ in claimed}
         regions.sort(key=served.__contains__)  # the others' turn comes first now

@@ -182,12 +182,10 @@ async def let_pass(database: Database, **span: float) -> None:
                 await connection.execute(table.update().values(moved))
 
 
-def wanted(
-    *, regions: tuple[str, ...] = REGIONS, permitted: sa.ColumnElement[bool] | None = None
-) -> Wanted:
+def wanted(permitted: sa.ColumnElement[bool] | None = None) -> Wanted:
     """What a claim may take; by default anything of the account."""
     anything = sa.true() if permitted is None else permitted
-    return Wanted(PROFILE, regions, anything, lambda _table: sa.true())
+    return Wanted(PROFILE, anything, lambda _table: sa.true())
 
 
 def claimer(database: Database, owner: str = ME) -> Claimer:
@@ -196,19 +194,28 @@ def claimer(database: Database, owner: str = ME) -> Claimer:
 
 
 async def claim_all(
-    database: Database, want: Wanted | None = None, *, owner: str = ME, most: int = 100
+    database: Database,
+    want: Wanted | None = None,
+    regions: tuple[str, ...] = REGIONS,
+    *,
+    owner: str = ME,
+    most: int = 100,
 ) -> list[Lease]:
     """Claims all that one claim takes."""
     moment, who = await now(database), claimer(database, owner)
-    claimed = await claim(database, who, want or wanted(), signed_at=moment, most=most)
+    claimed = await claim(database, who, want or wanted(), regions, signed_at=moment, most=most)
     return [lease for lease, _ in claimed]
 
 
 async def try_claim(
-    database: Database, want: Wanted | None = None, *, owner: str = ME
+    database: Database,
+    want: Wanted | None = None,
+    regions: tuple[str, ...] = REGIONS,
+    *,
+    owner: str = ME,
 ) -> Lease | None:
     """Claims the next job, if there is one."""
-    leases = await claim_all(database, want, owner=owner, most=1)
+    leases = await claim_all(database, want, regions, owner=owner, most=1)
     return leases[0] if leases else None
 
 

@@ -31,7 +31,7 @@ class Database:
         self.url = sa.make_url(url)
         # by its real name: what lies beside it must be the same for whoever comes by a link
         self.path = Path(self.url.database or "").resolve() if self.is_sqlite else None
-        self._turn = anyio.Lock()
+        self._turn = anyio.Lock(fast_acquire=True)
         self._lock_wait = sqlite.LockWait()
         if self.path is not None:
             sqlite.prepare_file(self.path)

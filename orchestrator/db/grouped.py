@@ -23,7 +23,7 @@ class Grouped(Generic[_Item, _Result]):
 
     def __init__(self, keep: Callable[[Sequence[_Item]], Awaitable[Sequence[_Result]]]) -> None:
         self._keep = keep
-        self._turn = anyio.Lock()
+        self._turn = anyio.Lock(fast_acquire=True)
         self._waiting: list[_Entry[_Item, _Result]] = []
 
     async def add(self, item: _Item) -> _Result:

@@ -221,10 +221,19 @@ async def _undescribed(
     connection: AsyncConnection, profile: str, regions: Sequence[str]
 ) -> list[str]:
     """Those of these regions in which a job waits to be described."""
-    waits = has_job(sa.literal_column(UNDESCRIBED, sa.Boolean))
-    here = (scopes.c.profile == profile) & scopes.c.region.in_(regions)
-    query = sa.select(scopes.c.region).where(here, waits).order_by(scopes.c.region)
-    return list((await connection.execute(query)).scalars())
+    asked = {"profile": profile, "regions": regions}
+    return list((await connection.execute(_TO_DESCRIBE, asked)).scalars())
+
+
+_TO_DESCRIBE = (
+    sa.select(scopes.c.region)
+    .where(
+        scopes.c.profile == sa.bindparam("profile"),
+        scopes.c.region.in_(sa.bindparam("regions", expanding=True)),
+        has_job(sa.literal_column(UNDESCRIBED, sa.Boolean)),
+    )
+    .order_by(scopes.c.region)
+)
 
 
 async def _waiting(

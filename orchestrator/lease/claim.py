@@ -1,8 +1,9 @@
 """Takes jobs out of the queue: the claim is the durable intent to send them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Any
 
 import sqlalchemy as sa
@@ -12,27 +13,36 @@ from orchestrator.db import Database
 from orchestrator.model import UNDER_WAY, ExportOrder, ImageFormat, JobState, Lease
 from orchestrator.pace import gate
 from orchestrator.pace.rate import Lane, Slot
-from orchestrator.tables import CLAIMABLE, attempts, job_images, jobs, scopes
-from orchestrator.transition import Move, move_all
+from orchestrator.tables import CLAIMABLE, Moment, attempts, job_images, jobs
+from orchestrator.transition import Move, make_moves
 
 BROKEN_IMAGE_STATES = ("CREATEFAILED", "IMPORTFAILED")
 """States in which an image is not busy but will never be exportable."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Wanted:
     """Which jobs a claim may take.
 
     Args:
-        regions: only these, in the order in which it is their turn.
         permitted: further condition on the table of jobs, as for stops.
         watched: the jobs whose end this run will see, as a condition on the given table.
     """
 
     profile: str
-    regions: tuple[str, ...]
     permitted: sa.ColumnElement[bool]
     watched: Callable[[sa.FromClause], sa.ColumnElement[bool]]
+
+    @cached_property
+    def next_jobs(self) -> sa.Select[Any]:
+        """The query for the jobs of a scope to send next: priority, then the largest, the oldest.
+
+        A job waits while another of ours exports one of its images: the vendor takes one at a time.
+        One whose end nobody will see is not waited for; the vendor says whether the image is busy.
+        Asks for ``profile``, ``region``, ``now``, and how many at ``most``.
+        """
+        is_seen = (_OTHER.c.state == JobState.SENDING) | self.watched(_OTHER)
+        return _NEXT.where(self.permitted, ~_SHARES_AN_IMAGE.where(is_seen).exists())
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +61,13 @@ class Claimer:
 
 
 async def claim(
-    database: Database, who: Claimer, wanted: Wanted, *, signed_at: datetime, most: int = 1
+    database: Database,
+    who: Claimer,
+    wanted: Wanted,
+    regions: Sequence[str],
+    *,
+    signed_at: datetime,
+    most: int = 1,
 ) -> list[tuple[Lease, Slot]]:
     """Claims the next jobs that may be sent now, each with its slot in the stream of requests.
 
@@ -60,6 +76,7 @@ async def claim(
     attempt and expiry. The scope whose turn it is comes first; another only gets what it leaves.
 
     Args:
+        regions: only of these, in the order in which it is their turn.
         signed_at: goes into the attempts' signatures, in the server's time.
         most: so many at most.
     """
@@ -68,7 +85,7 @@ async def claim(
         free = await who.lane.free_slots(connection, now, most)
         leases: list[Lease] = []
         if free.slots:
-            for found in await _open_gates(connection, wanted, now):
+            for found in await gate.wanted_gates(connection, wanted.profile, regions, now):
                 room = found.room(now, len(free.slots) - len(leases))
                 rows = await _next_jobs(connection, wanted, found.region, now, room)
                 leases += [_lease(row, who, found, now, signed_at) for row in rows]
@@ -76,16 +93,6 @@ async def claim(
         return list(
             zip(leases, await who.lane.take(connection, now, free, len(leases)), strict=True)
         )
-
-
-async def _open_gates(
-    connection: AsyncConnection, wanted: Wanted, now: datetime
-) -> list[gate.Gate]:
-    """The scopes with a job that might be sent, in the order of their turn."""
-    waits = gate.has_job(sa.literal_column(CLAIMABLE, sa.Boolean), jobs.c.due_at <= now)
-    only = scopes.c.region.in_(wanted.regions) & waits
-    found = await gate.gates(connection, wanted.profile, now, only=only, lock=True)
-    return sorted(found, key=lambda one: wanted.regions.index(one.region))
 
 
 async def _next_jobs(
@@ -96,32 +103,12 @@ async def _next_jobs(
         return []
     found: list[Any] = []
     images: set[str] = set()
-    for row in (await connection.execute(next_jobs(wanted, region, now, most))).all():
+    asked = {"profile": wanted.profile, "region": region, "now": now, "most": most}
+    for row in (await connection.execute(wanted.next_jobs, asked)).all():
         if images.isdisjoint(row.image_ids):
             found.append(row)
             images.update(row.image_ids)
     return found
-
-
-def next_jobs(wanted: Wanted, region: str, now: datetime, most: int) -> sa.Select[Any]:
-    """The query for the jobs to send next: priority, then the largest, then the oldest.
-
-    A job waits while another of ours exports one of its images: the vendor takes one at a time.
-    One whose end nobody will see is not waited for; the vendor says whether the image is busy.
-    """
-    is_seen = (_OTHER.c.state == JobState.SENDING) | wanted.watched(_OTHER)
-    return (
-        _NEXT.where(
-            jobs.c.profile == wanted.profile,
-            jobs.c.region == region,
-            # as a case, lest SQLite go by the index of times, and sort all that is due
-            sa.case((jobs.c.due_at <= now, sa.true()), else_=sa.false()),
-            wanted.permitted,
-            ~_SHARES_AN_IMAGE.where(is_seen).exists(),
-        )
-        .limit(most)
-        .with_for_update(of=jobs, skip_locked=True)
-    )
 
 
 _OTHER = jobs.alias("other")
@@ -156,14 +143,23 @@ def _in_order() -> sa.Select[Any]:
         .where(job_images.c.job_id == jobs.c.id, job_images.c.state.in_(BROKEN_IMAGE_STATES))
         .exists()
     )
+    is_due = jobs.c.due_at <= sa.bindparam("now", type_=Moment)
     return (
         sa.select(*(jobs.c[name] for name in needed), broken.label("image_broken"))
-        .where(sa.text(CLAIMABLE))
+        .where(
+            sa.text(CLAIMABLE),
+            jobs.c.profile == sa.bindparam("profile"),
+            jobs.c.region == sa.bindparam("region"),
+            # as a case, lest SQLite go by the index of times, and sort all that is due
+            sa.case((is_due, sa.true()), else_=sa.false()),
+        )
         .order_by(jobs.c.priority.desc(), jobs.c.size_gib.desc(), jobs.c.id)
+        .limit(sa.bindparam("most", type_=sa.Integer))
+        .with_for_update(of=jobs, skip_locked=True)
     )
 
 
-# what does not change from claim to claim: made anew it would cost more than its execution
+# what does not change from run to run
 _SHARES_AN_IMAGE, _NEXT = _others_under_way(), _in_order()
 
 
@@ -199,8 +195,8 @@ def _lease(row: Any, who: Claimer, found: gate.Gate, now: datetime, signed_at: d
 async def _take(connection: AsyncConnection, leases: list[Lease], now: datetime) -> None:
     if not leases:
         return
-    taken = await move_all(connection, [_taking(lease) for lease in leases], at=now)
-    assert all(taken), "the rows were read under the lock of this transaction"
+    # their rows were read in this very transaction, which holds them since
+    await make_moves(connection, [_taking(lease) for lease in leases], at=now)
     begun = [
         {
             "job_id": lease.job_id,

@@ -7,7 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchestrator.tables import ENDED, events, jobs, objects
+from orchestrator.tables import ENDED, Moment, events, jobs, objects
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,23 +45,30 @@ async def newest_ended(
     connection: AsyncConnection, profile: str, region: str, now: datetime, *, most: int
 ) -> list[Ended]:
     """The exports of a scope that ended last, the newest first, as far as their times are known."""
+    asked = {"profile": profile, "region": region, "now": now, "most": most}
+    rows = (await connection.execute(_NEWEST, asked)).all()
+    return [_ended(row) for row in rows if _is_timed(row)]
+
+
+def _newest() -> sa.Select[Any]:
     written = sa.select(sa.func.max(objects.c.last_modified)).where(objects.c.job_id == jobs.c.id)
     times = (jobs.c.sent_at, jobs.c.accepted_at, jobs.c.finished_at)
-    query = (
+    return (
         sa.select(*times, jobs.c.size_gib, written.scalar_subquery().label("written_at"))
         .where(
             sa.text(ENDED),
-            jobs.c.profile == profile,
-            jobs.c.region == region,
+            jobs.c.profile == sa.bindparam("profile"),
+            jobs.c.region == sa.bindparam("region"),
             # what seems to have ended in the future was told by another clock
-            jobs.c.finished_at <= now,
+            jobs.c.finished_at <= sa.bindparam("now", type_=Moment),
             ~sa.exists().where(events.c.job_id == jobs.c.id, events.c.kind.in_(_UNTIMED)),
         )
         .order_by(jobs.c.finished_at.desc())
-        .limit(most)
+        .limit(sa.bindparam("most", type_=sa.Integer))
     )
-    rows = (await connection.execute(query)).all()
-    return [_ended(row) for row in rows if _is_timed(row)]
+
+
+_NEWEST = _newest()
 
 
 def _ended(row: Any) -> Ended:

@@ -7,6 +7,7 @@ place at once; a single prober looks, now and then, whether others have freed mo
 
 import math
 import random
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -16,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.model import UNDER_WAY, JobState, Lease
 from orchestrator.pace.durations import newest_ended, usual
-from orchestrator.tables import jobs, scopes
+from orchestrator.tables import CLAIMABLE, Moment, jobs, scopes
 
 _SEEN = 20
 """Ended exports from which the usual duration is taken."""
@@ -89,8 +90,7 @@ async def open_scope(connection: AsyncConnection, profile: str, region: str) -> 
 
 async def known_regions(connection: AsyncConnection, profile: str) -> list[str]:
     """Every region in which this account has ever had a job."""
-    query = sa.select(scopes.c.region).where(scopes.c.profile == profile)
-    return list((await connection.execute(query.order_by(scopes.c.region))).scalars())
+    return list((await connection.execute(_REGIONS, {"profile": profile})).scalars())
 
 
 def has_job(*conditions: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
@@ -99,28 +99,31 @@ def has_job(*conditions: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
     return sa.select(jobs.c.id).where(*conditions, here).exists()
 
 
-async def gates(
-    connection: AsyncConnection,
-    profile: str,
-    now: datetime,
-    *,
-    only: sa.ColumnElement[bool] | None = None,
-    lock: bool = False,
-) -> list[Gate]:
-    """The gates of an account, by region.
+async def gates(connection: AsyncConnection, profile: str, now: datetime) -> list[Gate]:
+    """The gates of an account, by region."""
+    rows = (await connection.execute(_SCOPES, {"profile": profile})).all()
+    running = await _running(connection, profile, [row.region for row in rows], now)
+    return _as_they_stand(rows, running, now)
 
-    Args:
-        only: those of the scopes for which this holds; of them, what runs is counted where there
-            is a ceiling to hold it against.
-        lock: hold the rows until the end of the transaction, so that of several processes on
-            PostgreSQL only one counts and claims at a time.
+
+async def wanted_gates(
+    connection: AsyncConnection, profile: str, regions: Sequence[str], now: datetime
+) -> list[Gate]:
+    """The gates behind which a job waits that might be sent, in the order of these regions.
+
+    Their rows are held until the end of the transaction, so that of several processes on
+    PostgreSQL only one counts and claims at a time. What runs is counted where there is a ceiling
+    to hold it against.
     """
-    query = sa.select(scopes).where(scopes.c.profile == profile).order_by(scopes.c.region)
-    if only is not None:
-        query = query.where(only)
-    rows = (await connection.execute(query.with_for_update() if lock else query)).all()
-    counted = [row.region for row in rows if only is None or row.ceiling is not None]
+    asked = {"profile": profile, "regions": regions, "now": now}
+    rows = (await connection.execute(_WITH_WORK, asked)).all()
+    counted = [row.region for row in rows if row.ceiling is not None]
     running = await _running(connection, profile, counted, now) if counted else {}
+    turn = {region: number for number, region in enumerate(regions)}
+    return _as_they_stand(sorted(rows, key=lambda row: turn[row.region]), running, now)
+
+
+def _as_they_stand(rows: Sequence[Any], running: Mapping[str, int], now: datetime) -> list[Gate]:
     return [
         Gate(
             region=row.region,
@@ -136,10 +139,7 @@ async def gates(
 
 async def pressed_regions(connection: AsyncConnection, profile: str) -> frozenset[str]:
     """The regions whose cap has been met: there an end that is seen late costs a place."""
-    query = sa.select(scopes.c.region).where(
-        scopes.c.profile == profile, scopes.c.ceiling.is_not(None)
-    )
-    return frozenset((await connection.execute(query)).scalars())
+    return frozenset((await connection.execute(_PRESSED, {"profile": profile})).scalars())
 
 
 async def begin_probe(connection: AsyncConnection, lease: Lease) -> None:
@@ -211,12 +211,12 @@ async def answered(
 
 async def ended(connection: AsyncConnection, profile: str, region: str, now: datetime) -> None:
     """An end was seen: no prober waits longer than the time that exports take calls for."""
-    here = (scopes.c.profile == profile) & (scopes.c.region == region)
-    query = sa.select(scopes.c.region).where(here, scopes.c.probe_at > now)
-    if (await connection.execute(query)).first() is None:
+    scope = {"profile": profile, "region": region}
+    if (await connection.execute(_TO_BE_PROBED, {**scope, "now": now})).first() is None:
         return
     running = await _running(connection, profile, [region], now)
     probe_at = now + await _sighted_wait(connection, profile, region, running.get(region, 0), now)
+    here = (scopes.c.profile == profile) & (scopes.c.region == region)
     this = scopes.update().where(here, scopes.c.probe_at > probe_at)
     await connection.execute(this.values(probe_at=probe_at))
 
@@ -245,20 +245,8 @@ async def _running(
     connection: AsyncConnection, profile: str, regions: list[str], now: datetime
 ) -> dict[str, int]:
     """Our exports that may occupy a place: an accepted one no longer than its deadline."""
-    holds = sa.or_(
-        jobs.c.state != JobState.ACCEPTED, jobs.c.deadline_at.is_(None), jobs.c.deadline_at > now
-    )
-    query = (
-        sa.select(jobs.c.region, sa.func.count())
-        .where(
-            jobs.c.state.in_(sorted(UNDER_WAY)),
-            jobs.c.profile == profile,
-            jobs.c.region.in_(regions),
-            holds,
-        )
-        .group_by(jobs.c.region)
-    )
-    return dict((await connection.execute(query)).all())
+    asked = {"profile": profile, "regions": regions, "now": now}
+    return dict((await connection.execute(_RUNNING, asked)).all())
 
 
 async def _running_beside(connection: AsyncConnection, lease: Lease, now: datetime) -> int:
@@ -282,3 +270,32 @@ def _scope_of(lease: Lease) -> sa.Update:
     return scopes.update().where(
         scopes.c.profile == lease.profile, scopes.c.region == lease.order.region
     )
+
+
+_PROFILE = sa.bindparam("profile", type_=sa.Text)
+_NOW = sa.bindparam("now", type_=Moment)
+_SOME_REGIONS = sa.bindparam("regions", type_=sa.Text, expanding=True)
+
+# made anew, each would cost as much again as its execution
+_SCOPES = sa.select(scopes).where(scopes.c.profile == _PROFILE).order_by(scopes.c.region)
+_WITH_WORK = _SCOPES.where(
+    scopes.c.region.in_(_SOME_REGIONS),
+    has_job(sa.literal_column(CLAIMABLE, sa.Boolean), jobs.c.due_at <= _NOW),
+).with_for_update()
+_REGIONS = _SCOPES.with_only_columns(scopes.c.region)
+_PRESSED = _REGIONS.where(scopes.c.ceiling.is_not(None))
+_TO_BE_PROBED = _REGIONS.where(scopes.c.region == sa.bindparam("region"), scopes.c.probe_at > _NOW)
+_RUNNING = (
+    sa.select(jobs.c.region, sa.func.count())
+    .where(
+        jobs.c.state.in_(sorted(UNDER_WAY)),
+        jobs.c.profile == _PROFILE,
+        jobs.c.region.in_(_SOME_REGIONS),
+        sa.or_(
+            jobs.c.state != JobState.ACCEPTED,
+            jobs.c.deadline_at.is_(None),
+            jobs.c.deadline_at > _NOW,
+        ),
+    )
+    .group_by(jobs.c.region)
+)

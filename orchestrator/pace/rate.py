@@ -35,7 +35,13 @@ class RateKey:
 
     action: str
     host: str
-    account: str
+    profile: str
+
+
+# made anew, each would cost more than its execution
+_THIS = sa.and_(*(column == sa.bindparam(f"this_{column.name}") for column in rates.primary_key))
+_READ = sa.select(*(rates.c[name] for name in _KEPT)).where(_THIS).with_for_update()
+_WRITE = rates.update().where(_THIS).values({name: sa.bindparam(f"new_{name}") for name in _KEPT})
 
 
 class Pacer:
@@ -67,6 +73,7 @@ class Lane:
     def __init__(self, database: Database, key: RateKey, rate: float) -> None:
         self._database = database
         self._key = key
+        self._this = {f"this_{name}": value for name, value in asdict(key).items()}
         self._rate = rate
         self._asking = AsyncLimiter(1, 1 / (_ASKED * rate or _ALWAYS))
         self._begins_at = 0.0
@@ -125,25 +132,16 @@ class Lane:
         return anyio.current_time() + (at - now).total_seconds()
 
     async def _read(self, connection: AsyncConnection, now: datetime) -> Stream:
-        query = sa.select(*(rates.c[name] for name in _KEPT)).where(self._this).with_for_update()
-        row = (await connection.execute(query)).first()
+        row = (await connection.execute(_READ, self._this)).first()
         if row is None:
-            begun = {**self._names, **asdict(Stream(next_at=now))}
+            begun = {**asdict(self._key), **asdict(Stream(next_at=now))}
             await connection.execute(insert_or_leave(connection, rates).values(begun))
-            row = (await connection.execute(query)).one()
+            row = (await connection.execute(_READ, self._this)).one()
         return Stream(*row)
 
     async def _write(self, connection: AsyncConnection, stream: Stream) -> None:
-        await connection.execute(rates.update().where(self._this).values(asdict(stream)))
-
-    @property
-    def _names(self) -> dict[str, str]:
-        key = self._key
-        return {"action": key.action, "host": key.host, "profile": key.account}
-
-    @property
-    def _this(self) -> sa.ColumnElement[bool]:
-        return sa.and_(*(rates.c[name] == value for name, value in self._names.items()))
+        new = {f"new_{name}": value for name, value in asdict(stream).items()}
+        await connection.execute(_WRITE, {**self._this, **new})
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,4 +183,5 @@ class Slot:
     async def reached(self) -> None:
         """Returns when the request may leave."""
         wait = self.spacing.departure(self.at) - anyio.current_time()
-        await anyio.sleep(max(0.0, wait))
+        if wait > 0:
+            await anyio.sleep(wait)

@@ -84,6 +84,7 @@ async def _keep_answers(
         {
             "this_job": one.lease.job_id,
             "this_number": one.lease.attempt,
+            "new_answered_at": now,
             "new_code": one.outcome.code.name,
             "new_reaction": one.outcome.code.reaction,
             "new_effect": one.outcome.code.effect,
@@ -94,10 +95,13 @@ async def _keep_answers(
         }
         for one in answers
     ]
-    await connection.execute(_KEEP_ANSWER.values(answered_at=now), rows)
+    await connection.execute(_KEEP_ANSWER, rows)
 
 
-_ANSWER = ("code", "reaction", "effect", "message", "http_status", "request_id", "task_id")
+_ANSWER = (
+    *("answered_at", "code", "reaction", "effect", "message"),
+    *("http_status", "request_id", "task_id"),
+)
 _KEEP_ANSWER = (
     attempts.update()
     .where(attempts.c.job_id == sa.bindparam("this_job"))

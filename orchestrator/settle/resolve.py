@@ -1,5 +1,6 @@
 """Unknown jobs: settled by evidence from the bucket, or sent again after a time of clean looks."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -12,7 +13,7 @@ from orchestrator.db import Database
 from orchestrator.model import JobState
 from orchestrator.settle.look import Traces, look
 from orchestrator.settle.objects import Watched, keep_cos_paths, keep_seen
-from orchestrator.tables import jobs
+from orchestrator.tables import Moment, jobs
 from orchestrator.transition import Move, move
 
 
@@ -121,17 +122,24 @@ def _given_up(job: Watched) -> dict[str, str]:
 
 
 def left_to_a_person(
-    policy: ResolvePolicy, now: datetime, table: sa.FromClause = jobs
+    policy: ResolvePolicy, now: Callable[[], datetime], table: sa.FromClause = jobs
 ) -> sa.ColumnElement[bool]:
     """Unknown jobs that only a late object can still settle, as a condition on the table of jobs.
 
     Under an exact name they are never sent again by themselves; once the time of clean looks is
     over they are looked at whenever they are due, and keep no run alive.
+
+    Args:
+        now: tells the time of the store whenever the condition is put to use.
     """
     return sa.and_(
         table.c.state == JobState.UNKNOWN,
         table.c.exact_names,
         table.c.clean_since.is_not(None),
-        table.c.clean_since <= now - policy.resend_after,
-        table.c.due_at > now,
+        table.c.clean_since <= _by(lambda: now() - policy.resend_after),
+        table.c.due_at > _by(now),
     )
+
+
+def _by(moment: Callable[[], datetime]) -> sa.BindParameter[datetime]:
+    return sa.bindparam("moment", callable_=moment, type_=Moment, unique=True)

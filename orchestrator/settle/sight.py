@@ -106,15 +106,15 @@ class Sight:
 
     def sees(self, region: str, bucket: str) -> bool:
         """Whether looks into this bucket may succeed."""
-        return self.mode is not VerifyMode.OFF and place_of(region, bucket) not in self._closed()
+        return self.mode is not VerifyMode.OFF and place_of(region, bucket) not in self.closed()
 
     def visible(self, table: sa.FromClause = jobs) -> sa.ColumnElement[bool]:
         """Jobs whose objects can be looked for, as a condition on the table of jobs."""
         if self.mode is VerifyMode.OFF:
             return sa.false()
-        return bucket_place(table).not_in(self._closed())
+        return bucket_place(table).not_in(self.closed())
 
-    def _closed(self) -> list[str]:
+    def closed(self) -> list[str]:
         """Unreadable buckets into which it is too early to look again."""
         now = anyio.current_time()
         return sorted(place for place, again_at in self.blind.items() if again_at > now)

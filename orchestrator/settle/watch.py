@@ -31,7 +31,7 @@ from orchestrator.settle.resolve import ResolvePolicy, resolve
 from orchestrator.settle.schedule import Schedule, schedule
 from orchestrator.settle.sight import Sight, VerifyMode
 from orchestrator.settle.verify import Finding, examine, keep_findings
-from orchestrator.tables import WATCHED, jobs
+from orchestrator.tables import WATCHED, Moment, jobs
 
 _TICK = 0.2
 """Seconds between looks at the store for jobs that are due."""
@@ -112,6 +112,8 @@ class Watcher:
         self._traffic = traffic
         self._policy = policy
         self._wanted = wanted
+        is_due = jobs.c.due_at <= sa.bindparam("now", type_=Moment)
+        self._first_due = sa.select(jobs.c.id).where(sa.text(WATCHED), is_due, wanted).limit(1)
         self._interval = interval
         self._actor = actor
         self._patience = patience
@@ -122,7 +124,7 @@ class Watcher:
         self._findings = Grouped[Finding, JobState](partial(keep_findings, database, actor))
         self._followed: dict[int, _Followed] = {}
         self._probers: set[int] = set()
-        self._looking = anyio.Semaphore(_AT_ONCE)
+        self._looking = anyio.Semaphore(_AT_ONCE, fast_acquire=True)
         self._outages: defaultdict[str, Outage] = defaultdict(Outage)
         self._failures: Counter[str] = Counter()
 
@@ -140,8 +142,7 @@ class Watcher:
     async def _anything_due(self) -> bool:
         async with self._database.read() as connection:
             now = await self._database.now(connection)
-            query = sa.select(jobs.c.id).where(sa.text(WATCHED), jobs.c.due_at <= now, self._wanted)
-            return (await connection.execute(query.limit(1))).first() is not None
+            return (await connection.execute(self._first_due, {"now": now})).first() is not None
 
     async def _reserve(self) -> list[_Followed]:
         """Takes what is due off the others, and returns what is not followed yet."""

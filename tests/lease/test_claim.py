@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
 
 from orchestrator.db import Database
-from orchestrator.lease.claim import claim, next_jobs
+from orchestrator.lease.claim import claim
 from orchestrator.model import ExportOrder, ImageFormat, JobState, Lease, Scope, Stop
 from orchestrator.pace.stops import Stops
 from orchestrator.tables import attempts, events, job_images
@@ -17,7 +17,9 @@ from tests.stores import (
     BUCKET,
     LASTS,
     ME,
+    PROFILE,
     REGION,
+    REGIONS,
     change,
     claim_all,
     claimed,
@@ -64,7 +66,7 @@ async def test_the_claim_is_the_intent_made_durable(database: Database) -> None:
     )
     (job_id,) = await make_jobs(database, [asked])
     signed_at = moment + timedelta(minutes=3)
-    ((lease, _),) = await claim(database, claimer(database), wanted(), signed_at=signed_at)
+    ((lease, _),) = await claim(database, claimer(database), wanted(), REGIONS, signed_at=signed_at)
     kept = await job(database, job_id)
     assert lease.order == ExportOrder(
         REGION, asked.image_ids, BUCKET, ImageFormat.VHD, f"web-{kept.tag}", True, "Writer"
@@ -164,10 +166,10 @@ async def test_an_endpoint_gets_its_own_regions_only(database: Database) -> None
     """A claim for one region's endpoint takes no other region's job."""
     await make_jobs(database, [request(1, priority=1)])
     (tokyo,) = await make_jobs(database, [request(2, region="ap-tokyo")])
-    lease = await try_claim(database, wanted(regions=("ap-tokyo", "ap-seoul")))
+    lease = await try_claim(database, wanted(), ("ap-tokyo", "ap-seoul"))
     assert lease is not None
     assert lease.job_id == tokyo
-    assert await try_claim(database, wanted(regions=("ap-seoul",))) is None
+    assert await try_claim(database, wanted(), ("ap-seoul",)) is None
 
 
 @pytest.mark.parametrize(
@@ -185,10 +187,10 @@ async def test_a_stop_is_passed_over(database: Database, scope: Scope, value: st
     (plain,) = await make_jobs(database, [request(2)])
     stops = Stops()
     stops.active.append(Stop(scope, value, "Code", "message", "remedy"))
-    first = await try_claim(database, wanted(permitted=stops.permitted()))
+    first = await try_claim(database, wanted(stops.permitted()))
     assert first is not None
     assert first.job_id == plain
-    assert await try_claim(database, wanted(permitted=stops.permitted())) is None
+    assert await try_claim(database, wanted(stops.permitted())) is None
     assert await try_claim(database) is not None
 
 
@@ -198,10 +200,10 @@ async def test_the_default_role_is_a_role_too(database: Database) -> None:
     (named,) = await make_jobs(database, [request(2, role_name="Writer")])
     stops = Stops()
     stops.active.append(Stop(Scope.ROLE, "", "Code", "message", "remedy"))
-    first = await try_claim(database, wanted(permitted=stops.permitted()))
+    first = await try_claim(database, wanted(stops.permitted()))
     assert first is not None
     assert first.job_id == named
-    assert await try_claim(database, wanted(permitted=stops.permitted())) is None
+    assert await try_claim(database, wanted(stops.permitted())) is None
 
 
 async def test_an_earlier_attempts_task_stays_with_it(database: Database) -> None:
@@ -245,7 +247,7 @@ async def test_the_scope_whose_turn_it_is_comes_first(database: Database) -> Non
     """Neither priority nor size brings a scope before another whose turn it is."""
     await make_jobs(database, [request(1, priority=9)], sizes=[400])
     (tokyo,) = await make_jobs(database, [request(2, region="ap-tokyo")])
-    lease = await try_claim(database, wanted(regions=("ap-tokyo", REGION)))
+    lease = await try_claim(database, wanted(), ("ap-tokyo", REGION))
     assert lease is not None
     assert lease.job_id == tokyo
 
@@ -272,7 +274,9 @@ async def test_the_claim_goes_through_its_index(sqlite: Database) -> None:
     await make_jobs(sqlite, numbered(3))
     async with sqlite.read() as connection:
         moment = await sqlite.now(connection)
-        query = next_jobs(wanted(permitted=Stops().permitted()), REGION, moment, 16)
+        query = wanted(Stops().permitted()).next_jobs.params(
+            profile=PROFILE, region=REGION, now=moment, most=16
+        )
         text = str(query.compile(dialect=sqlite_dialect(), compile_kwargs={"literal_binds": True}))
         plan = (await connection.execute(sa.text(f"EXPLAIN QUERY PLAN {text}"))).all()
     steps = [step.detail for step in plan]

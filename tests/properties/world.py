@@ -32,6 +32,7 @@ from tests.stores import (
     DEADLINE,
     ME,
     PROFILE,
+    REGIONS,
     FakeClock,
     claimer,
     expect,
@@ -133,9 +134,11 @@ class World:
         """A process claims the next job, within what the gate lets through."""
         name, _ = self.processes[process]
         moment = await now(self.database)
-        want = replace(wanted(), watched=lambda table: ~left_to_a_person(POLICY, moment, table))
+        want = replace(
+            wanted(), watched=lambda table: ~left_to_a_person(POLICY, lambda: moment, table)
+        )
         who = claimer(self.database, name)
-        claimed = await claim(self.database, who, want, signed_at=self.vendor.now())
+        claimed = await claim(self.database, who, want, REGIONS, signed_at=self.vendor.now())
         if not claimed:
             return None
         ((lease, _),) = claimed
