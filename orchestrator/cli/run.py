@@ -1,5 +1,6 @@
 """``orchestrator run``: drains the queue."""
 
+import gc
 import resource
 import signal
 import sys
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 _A_YEAR = 365 * 86_400.0
 _OTHER_FILES = 64
 """Files that a run may have open beside its connections to CVM: buckets, store, libraries."""
+
+_OBJECTS_A_COLLECTION = 10_000
+"""A request makes hundreds of objects and hardly a cycle: to look for these as often as Python does
+by itself takes a twentieth of a run."""
 
 _FEWEST_FILES = 40
 """With fewer it might wait for files that it holds itself."""
@@ -106,6 +111,7 @@ async def _run(
     display = Display(batch)
     display.tell(f"Store: {describe_url(settings.sqlalchemy_url)}")
     _ask_for_files(2 * settings.concurrency + _OTHER_FILES, display)
+    gc.set_threshold(_OBJECTS_A_COLLECTION)
     result, signalled = await drain(
         settings, display, batch=batch, time_limit=time_limit, forever=forever
     )

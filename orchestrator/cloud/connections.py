@@ -1,27 +1,21 @@
-"""Connections kept open between requests, each for one request at a time.
+"""Connections kept open between requests; nobody waits for one, and none is used by two at once."""
 
-httpcore's pool asks the system about every idle connection, twice for each request: with sixteen of
-them that is more than half of what a request costs. Nobody waits for a connection here, so that a
-list of the idle ones is all that a pool need be.
-"""
+import ssl
 
 import anyio
-import httpcore
 import httpx
 
-_NAMES = (
-    *("ConnectError", "ReadError", "WriteError"),
-    *("ConnectTimeout", "ReadTimeout", "WriteTimeout"),
-    *("LocalProtocolError", "RemoteProtocolError"),
-)
-_SAME = {getattr(httpcore, name): getattr(httpx, name) for name in _NAMES}
-"""What may go wrong has the same names in both libraries."""
+from orchestrator.cloud.line import Line, open_line
+
+_Server = tuple[bytes, bytes]
+"""Scheme, and host with port."""
 
 
 class Connections(httpx.AsyncBaseTransport):
     """Sends each request over the connection last used to its server, or over a new one.
 
     An answer is read to its end before it is given out: those of the vendor's services are short.
+    Of a request's time limits it keeps that of connecting; the whole is its sender's to limit.
 
     Args:
         most: idle connections that are kept.
@@ -31,8 +25,8 @@ class Connections(httpx.AsyncBaseTransport):
     def __init__(self, *, most: int, seconds: float) -> None:
         self._most = most
         self._seconds = seconds
-        self._trusted = httpx.create_ssl_context()
-        self._idle: list[tuple[_Line, float]] = []
+        self._trusted = _trusted()
+        self._idle: list[tuple[_Server, Line, float]] = []
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send one request; a connection that breaks under it is not used again.
@@ -40,66 +34,53 @@ class Connections(httpx.AsyncBaseTransport):
         Raises:
             httpx.TransportError: no whole answer came.
         """
-        asked = _asked(request)
-        line = await self._kept(asked.url.origin) or self._new(asked.url.origin)
+        url = request.url
+        server = url.raw_scheme, url.netloc
+        line = await self._kept(server)
+        if line is None:
+            seconds = request.extensions["timeout"]["connect"]
+            line = await open_line(url, self._trusted, seconds)
         try:
-            response = await line.handle_async_request(asked)
-            content = await response.aread()
-            await response.aclose()
-        except BaseException as error:
+            response = await line.exchange(request)
+        except BaseException:
             with anyio.CancelScope(shield=True):
                 await line.aclose()
-            if same := _SAME.get(type(error)):
-                raise same(str(error), request=request) from error
             raise
-        if line.is_idle():
-            await self._keep(line)
-        return httpx.Response(response.status, headers=response.headers, content=content)
+        await self._keep(server, line)
+        return response
 
     async def aclose(self) -> None:
         """Close what is idle."""
         while self._idle:
-            line, _ = self._idle.pop()
+            _, line, _ = self._idle.pop()
             await line.aclose()
 
-    async def _kept(self, origin: httpcore.Origin) -> "_Line | None":
-        """The connection last used to a server, if it has not been closed there meanwhile."""
+    async def _kept(self, server: _Server) -> Line | None:
+        """The connection last used to a server, if it can be used again."""
         for number in reversed(range(len(self._idle))):
-            line, _ = self._idle[number]
-            if line.can_handle_request(origin):
+            its_server, line, since = self._idle[number]
+            if its_server == server:
                 del self._idle[number]
-                if not line.has_expired():
+                if since >= anyio.current_time() - self._seconds and not line.is_ending:
                     return line
                 await line.aclose()
                 return None
         return None
 
-    def _new(self, origin: httpcore.Origin) -> "_Line":
-        return _Line(origin, ssl_context=self._trusted, keepalive_expiry=self._seconds)
-
-    async def _keep(self, line: "_Line") -> None:
+    async def _keep(self, server: _Server, line: Line) -> None:
+        if not line.is_idle:
+            await line.aclose()
+            return
         now = anyio.current_time()
-        self._idle.append((line, now))
-        first, since = self._idle[0]
+        self._idle.append((server, line, now))
+        _, first, since = self._idle[0]
         # one is added, so one at a time may go
         if len(self._idle) > self._most or since < now - self._seconds:
             del self._idle[0]
             await first.aclose()
 
 
-_Line = httpcore.AsyncHTTPConnection
-
-
-def _asked(request: httpx.Request) -> httpcore.Request:
-    """The request as httpcore takes it."""
-    url = request.url
-    target = httpcore.URL(
-        scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path
-    )
-    return httpcore.Request(
-        request.method,
-        target,
-        headers=request.headers.raw,
-        content=request.content,
-        extensions=request.extensions,
-    )
+def _trusted() -> ssl.SSLContext:
+    context = httpx.create_ssl_context()
+    context.set_alpn_protocols(["http/1.1"])
+    return context

@@ -19,6 +19,7 @@ from orchestrator.model import Disk, ExportOrder, ImageFacts, Reply
 MAX_IMAGES = 100
 """Images of one DescribeImages call: the largest page that the vendor gives."""
 
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _SERVICE = "cvm"
 _VERSION = "2017-03-12"
 _EXCERPT_CHARACTERS = 200
@@ -97,7 +98,7 @@ class CvmClient:
                 "X-TC-Region": region,
                 "X-TC-Language": "en-US",
             },
-            content=json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode(),
+            content=_encode(body).encode(),
             auth=Tc3Auth(credential, _SERVICE, signed_at),
             seconds=self._timeout,
         )

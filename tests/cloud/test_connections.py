@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from orchestrator.cloud.connections import Connections
+from orchestrator.cloud.transport import Http
 
 from .scripted import Answer, ScriptedServer, http, scripted_server
 
@@ -18,17 +19,21 @@ IDLE = 0.3
 
 
 @pytest.fixture
-async def client(anyio_backend: str) -> AsyncIterator[httpx.AsyncClient]:
-    """A client over two kept connections."""
-    async with httpx.AsyncClient(transport=Connections(most=KEPT, seconds=IDLE)) as client:
-        yield client
+async def client(anyio_backend: str) -> AsyncIterator[Http]:
+    """What sends over two kept connections."""
+    async with Connections(most=KEPT, seconds=IDLE) as connections:
+        yield Http(connections, "tests/1")
 
 
-async def ask_at_once(client: httpx.AsyncClient, server: ScriptedServer, count: int) -> None:
+async def get(client: Http, server: ScriptedServer, seconds: float = 5.0) -> None:
+    await client.send("GET", server.url, headers={}, auth=httpx.Auth(), seconds=seconds)
+
+
+async def ask_at_once(client: Http, server: ScriptedServer, count: int) -> None:
     server.will(*[http("here")] * count)
     async with anyio.create_task_group() as tasks:
         for _ in range(count):
-            tasks.start_soon(client.get, server.url)
+            tasks.start_soon(get, client, server)
 
 
 async def all_but(server: ScriptedServer, open_ones: int) -> None:
@@ -39,7 +44,7 @@ async def all_but(server: ScriptedServer, open_ones: int) -> None:
 
 
 async def test_one_request_after_another_uses_one_connection(
-    server: ScriptedServer, client: httpx.AsyncClient
+    server: ScriptedServer, client: Http
 ) -> None:
     """A connection whose answer was read is used again."""
     for _ in range(3):
@@ -48,7 +53,7 @@ async def test_one_request_after_another_uses_one_connection(
 
 
 async def test_requests_at_once_have_a_connection_each(
-    server: ScriptedServer, client: httpx.AsyncClient
+    server: ScriptedServer, client: Http
 ) -> None:
     """Nothing waits for a connection; those above the number that is kept are closed."""
     await ask_at_once(client, server, 5)
@@ -58,9 +63,7 @@ async def test_requests_at_once_have_a_connection_each(
     assert server.opened == 5
 
 
-async def test_a_connection_is_not_kept_for_ever(
-    server: ScriptedServer, client: httpx.AsyncClient
-) -> None:
+async def test_a_connection_is_not_kept_for_ever(server: ScriptedServer, client: Http) -> None:
     """What was idle for longer than it may be is not used, and closed when another one is freed."""
     await ask_at_once(client, server, 2)
     await anyio.sleep(IDLE + 0.1)
@@ -70,7 +73,7 @@ async def test_a_connection_is_not_kept_for_ever(
 
 
 async def test_each_server_is_reached_over_connections_of_its_own(
-    server: ScriptedServer, client: httpx.AsyncClient
+    server: ScriptedServer, client: Http
 ) -> None:
     """A connection to one place is never taken for another one."""
     async with scripted_server() as other:
@@ -78,30 +81,29 @@ async def test_each_server_is_reached_over_connections_of_its_own(
             await ask_at_once(client, server, 1)
             await ask_at_once(client, other, 1)
         assert (server.opened, other.opened) == (1, 1)
-        await client.aclose()
 
 
 @pytest.mark.parametrize("then", ["reset", "close", "hang"])
 async def test_a_connection_that_failed_is_not_used_again(
-    server: ScriptedServer, client: httpx.AsyncClient, then: Literal["reset", "close", "hang"]
+    server: ScriptedServer, client: Http, then: Literal["reset", "close", "hang"]
 ) -> None:
     """After a broken answer, or one that nobody waits for any more, the next request is fresh."""
     half = http("half", headers={"Content-Length": "9"})
     server.will(Answer(half, then))
     with pytest.raises(httpx.TransportError):
-        await client.get(server.url, timeout=0.2)
+        await get(client, server, seconds=0.2)
     await ask_at_once(client, server, 1)
     assert (server.opened, len(server.requests)) == (2, 2)
     await all_but(server, 1)
 
 
 async def test_a_cancelled_request_leaves_no_connection_behind(
-    server: ScriptedServer, client: httpx.AsyncClient
+    server: ScriptedServer, client: Http
 ) -> None:
     """Whoever stops waiting for an answer closes the connection that it would come over."""
     server.will(Answer(then="hang"))
     with anyio.move_on_after(0.2):
-        await client.get(server.url)
+        await get(client, server)
     await all_but(server, 0)
     await ask_at_once(client, server, 1)
     assert server.opened == 2
@@ -109,6 +111,6 @@ async def test_a_cancelled_request_leaves_no_connection_behind(
 
 async def test_a_closed_client_leaves_no_connection_open(server: ScriptedServer) -> None:
     """What was kept is closed with the client."""
-    async with httpx.AsyncClient(transport=Connections(most=KEPT, seconds=IDLE)) as client:
-        await ask_at_once(client, server, 2)
+    async with Connections(most=KEPT, seconds=IDLE) as connections:
+        await ask_at_once(Http(connections, "tests/1"), server, 2)
     await all_but(server, 0)
