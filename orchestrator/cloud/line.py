@@ -108,7 +108,9 @@ class Line:
         body = bytearray()
         while isinstance(event := await self._next_event(), h11.Data):
             body += event.data
-        if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE:
+        has_more, _ = self._http.trailing_data
+        # who goes on talking would be taken to answer the next request
+        if not has_more and self._http.our_state is self._http.their_state is h11.DONE:
             self._http.start_next_cycle()
         headers = head.headers.raw_items()
         return httpx.Response(head.status_code, headers=headers, content=bytes(body))

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, unquote
 
 import anyio
 import h11
-from anyio.abc import SocketAttribute, SocketStream
+from anyio.abc import ByteStream, SocketAttribute
 
 from orchestrator.cloud.credentials import Credential
 
@@ -102,7 +102,7 @@ class ScriptedServer:
         """Add answers to the script; bare bytes keep the connection."""
         self.script.extend(a if isinstance(a, Answer) else Answer(a) for a in answers)
 
-    async def serve(self, stream: SocketStream) -> None:
+    async def serve(self, stream: ByteStream) -> None:
         """Hold one connection."""
         self.opened += 1
         self.open += 1
@@ -111,7 +111,7 @@ class ScriptedServer:
         finally:
             self.open -= 1
 
-    async def _converse(self, stream: SocketStream) -> None:
+    async def _converse(self, stream: ByteStream) -> None:
         async with stream:
             while (request := await _request(stream)) is not None:
                 self.requests.append(request)
@@ -138,7 +138,7 @@ async def scripted_server() -> AsyncIterator[ScriptedServer]:
             group.cancel_scope.cancel()
 
 
-async def _request(stream: SocketStream) -> Recorded | None:
+async def _request(stream: ByteStream) -> Recorded | None:
     connection = h11.Connection(h11.SERVER)
     head: h11.Request | None = None
     body = b""

@@ -1,10 +1,7 @@
 """An endpoint that cannot be reached, and is back after a while."""
 
 import asyncio
-import shutil
 import socket
-import ssl
-import subprocess
 from datetime import datetime
 from functools import partial
 from itertools import pairwise
@@ -18,6 +15,7 @@ from orchestrator.app import Orchestrator
 from orchestrator.cli.run import exit_code
 from orchestrator.model import JobState, Scope
 from orchestrator.simulator import Duration, Fault, Refusal, Settings, Simulator, SimulatorOptions
+from tests.certificates import self_signed
 
 from .scene import (
     Store,
@@ -124,7 +122,7 @@ async def test_a_certificate_that_is_not_trusted(
     """Keys are not shown to just anybody: the endpoint stops, with what to do; nothing is spent."""
     said: list[str] = []
     async with (
-        await asyncio.start_server(hang_up, "127.0.0.1", ssl=self_signed(tmp_path)) as server,
+        await asyncio.start_server(hang_up, "127.0.0.1", ssl=self_signed(tmp_path)[0]) as server,
         store(cvm_endpoint=f"https://{address_of(server)}", tell=said.append) as opened,
     ):
         result = await drained(opened, orders(images(8)))
@@ -145,20 +143,6 @@ def address_of(server: asyncio.Server) -> str:
     """Where it listens."""
     host, port = server.sockets[0].getsockname()
     return f"{host}:{port}"
-
-
-def self_signed(folder: Path) -> ssl.SSLContext:
-    """A server's certificate that nobody vouches for."""
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("without openssl there is no certificate")
-    key, certificate = folder / "key.pem", folder / "certificate.pem"
-    made_by = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=127.0.0.1"]
-    made_to = ["-keyout", str(key), "-out", str(certificate)]
-    subprocess.run([*made_by, *made_to], check=True, capture_output=True, timeout=30)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
-    return context
 
 
 async def all_verified(orchestrator: Orchestrator, count: int) -> bool:
