@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from benchmarks.turns import Act, against
 from orchestrator.clock import SystemClock
 from orchestrator.db import Database
-from orchestrator.lease.claim import Claimer, Wanted, claim
+from orchestrator.lease.claim import Claimer, claim, wanted
 from orchestrator.pace.gate import known_regions
 from orchestrator.pace.rate import Pacer, RateKey
 from orchestrator.pace.stops import Stops
@@ -36,11 +36,11 @@ async def _claiming(database: Database) -> Act:
     lane = Pacer(database, 0).lane(RateKey("ExportImages", "cvm.example", _PROFILE))
     async with database.read() as connection:
         regions = tuple(await known_regions(connection, _PROFILE))
-    wanted = Wanted(_PROFILE, Stops().permitted(), lambda _table: sa.true())
+    what = wanted(_PROFILE, Stops().permitted(), lambda _table: sa.true())
     who = Claimer("benchmark", timedelta(seconds=45), lane)
 
     async def act() -> None:
-        leases = await claim(database, who, wanted, regions, signed_at=database.clock.now())
+        leases = await claim(database, who, what, regions, signed_at=database.clock.now())
         assert leases, "the queue is longer than the benchmark"
 
     return act

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import sqlalchemy as sa
 
 from orchestrator.clock import Clock
-from orchestrator.lease.claim import Wanted
+from orchestrator.lease.claim import Wanted, wanted
 from orchestrator.model import JobState
 from orchestrator.pace.traffic import Traffic
 from orchestrator.settle.resolve import ResolvePolicy, left_to_a_person
@@ -59,7 +59,7 @@ class Reach:
         hidden = self._traffic.can_look, tuple(self._sight.closed())
         if self._wanted is None or self._wanted_under != (stops, hidden):
             self._wanted_under = stops, hidden
-            self._wanted = Wanted(self._profile, self.permitted(), self.watched)
+            self._wanted = wanted(self._profile, self.permitted(), self.watched)
         return self._wanted
 
     def watched(self, table: sa.FromClause = jobs) -> sa.ColumnElement[bool]:

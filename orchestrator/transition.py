@@ -74,7 +74,7 @@ async def move_all(
         For each whether it was moved; where not, nothing was written.
 
     Raises:
-        ValueError: the transition table has no such move: a bug in the caller.
+        ValueError: the transition table has no such move as is to be made: a bug in the caller.
     """
     found = await _standing(connection, [one.job_id for one in moves])
     valid = [found.get(one.job_id) == (one.source, one.attempt) for one in moves]

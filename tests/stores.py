@@ -1,6 +1,6 @@
 """Jobs for tests, made by the program's own ways, and a way to let time pass over them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,6 +12,7 @@ from orchestrator.cloud.faults import code_for_reply
 from orchestrator.db import Database
 from orchestrator.intake.enqueue import enqueue
 from orchestrator.lease.claim import Claimer, Wanted, claim
+from orchestrator.lease.claim import wanted as claim_of
 from orchestrator.model import ExportRequest, JobState, Lease, Outcome, Reply
 from orchestrator.pace.rate import Pacer, RateKey
 from orchestrator.settle.decide import decide
@@ -182,10 +183,13 @@ async def let_pass(database: Database, **span: float) -> None:
                 await connection.execute(table.update().values(moved))
 
 
-def wanted(permitted: sa.ColumnElement[bool] | None = None) -> Wanted:
+def wanted(
+    permitted: sa.ColumnElement[bool] | None = None,
+    watched: Callable[[sa.FromClause], sa.ColumnElement[bool]] = lambda _table: sa.true(),
+) -> Wanted:
     """What a claim may take; by default anything of the account."""
     anything = sa.true() if permitted is None else permitted
-    return Wanted(PROFILE, anything, lambda _table: sa.true())
+    return claim_of(PROFILE, anything, watched)
 
 
 def claimer(database: Database, owner: str = ME) -> Claimer:

@@ -15,16 +15,18 @@ class Connections(httpx.AsyncBaseTransport):
     """Sends each request over the connection last used to its server, or over a new one.
 
     An answer is read to its end before it is given out: those of the vendor's services are short.
-    Of a request's time limits it keeps that of connecting; the whole is its sender's to limit.
+    Connecting has a time limit of its own; that of a whole request is its sender's to keep.
 
     Args:
         most: idle connections that are kept.
         seconds: how long one may be idle.
+        connect_within: seconds.
     """
 
-    def __init__(self, *, most: int, seconds: float) -> None:
+    def __init__(self, *, most: int, seconds: float, connect_within: float) -> None:
         self._most = most
         self._seconds = seconds
+        self._connect_within = connect_within
         self._trusted = _trusted()
         self._idle: list[tuple[_Server, Line, float]] = []
 
@@ -32,19 +34,17 @@ class Connections(httpx.AsyncBaseTransport):
         """Send one request; a connection that breaks under it is not used again.
 
         Raises:
-            httpx.TransportError: no whole answer came.
+            httpx.TransportError, httpx.DecodingError: no whole answer came.
         """
         url = request.url
         server = url.raw_scheme, url.netloc
         line = await self._kept(server)
         if line is None:
-            seconds = request.extensions["timeout"]["connect"]
-            line = await open_line(url, self._trusted, seconds)
+            line = await open_line(url, self._trusted, self._connect_within)
         try:
             response = await line.exchange(request)
         except BaseException:
-            with anyio.CancelScope(shield=True):
-                await line.aclose()
+            await line.aclose()
             raise
         await self._keep(server, line)
         return response

@@ -11,12 +11,16 @@ import anyio
 import h11
 import httpx
 from anyio.abc import ByteStream, SocketAttribute
+from anyio.streams.tls import TLSAttribute
 
-_AT_ONCE = 65_536
-"""Bytes that are read at a time."""
+_AT_ONCE = 262_144
+"""Bytes that are read at a time: all that asyncio reads at once, so that none of it stays there."""
 
 _LONGEST_HEAD = 102_400
 """Bytes of an answer's headers, above which it is none."""
+
+_BROKEN = (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream, ssl.SSLError)
+"""What anyio says of a connection that is none any more."""
 
 
 async def open_line(url: httpx.URL, trusted: ssl.SSLContext, seconds: float) -> "Line":
@@ -55,11 +59,10 @@ class Line:
     def __init__(self, stream: ByteStream) -> None:
         self._stream = stream
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=_LONGEST_HEAD)
+        self._secret = stream.extra(TLSAttribute.ssl_object, None)  # noqa: S610
+        raw = stream.extra(SocketAttribute.raw_socket)  # noqa: S610
         self._unasked = select.poll()
-        self._unasked.register(
-            stream.extra(SocketAttribute.raw_socket),  # noqa: S610 - no query of Django's
-            select.POLLIN,
-        )
+        self._unasked.register(raw, select.POLLIN)
 
     @property
     def is_idle(self) -> bool:
@@ -76,21 +79,26 @@ class Line:
 
         Raises:
             httpx.LocalProtocolError: the request cannot be sent, and nothing of it was.
-            httpx.ReadError, httpx.RemoteProtocolError: some of it may have arrived.
+            httpx.WriteError, httpx.ReadError, httpx.RemoteProtocolError: some of it may have
+                arrived.
+            httpx.DecodingError: the answer is not packed as it says.
         """
         written = self._written(request)
         try:
             await self._stream.send(written)
+        except _BROKEN as error:
+            raise httpx.WriteError(_why(error), request=request) from error
+        try:
             return await self._answer()
-        except (anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
-            why = error.__cause__ or error
-            raise httpx.ReadError(str(why) or type(why).__name__, request=request) from error
+        except _BROKEN as error:
+            raise httpx.ReadError(_why(error), request=request) from error
         except h11.RemoteProtocolError as error:
             raise httpx.RemoteProtocolError(str(error), request=request) from error
 
     async def aclose(self) -> None:
-        """Hangs up."""
-        await self._stream.aclose()
+        """Hangs up, and is not kept from it: an answer may be in hand."""
+        with anyio.CancelScope(shield=True):
+            await self._stream.aclose()
 
     def _written(self, request: httpx.Request) -> bytes:
         """The request as one piece, so that it is not torn between two packets for nothing."""
@@ -108,12 +116,32 @@ class Line:
         body = bytearray()
         while isinstance(event := await self._next_event(), h11.Data):
             body += event.data
-        has_more, _ = self._http.trailing_data
-        # who goes on talking would be taken to answer the next request
-        if not has_more and self._http.our_state is self._http.their_state is h11.DONE:
+        if not self._has_gone_on() and self._http.our_state is self._http.their_state is h11.DONE:
             self._http.start_next_cycle()
-        headers = head.headers.raw_items()
-        return httpx.Response(head.status_code, headers=headers, content=bytes(body))
+        return httpx.Response(
+            head.status_code,
+            headers=head.headers.raw_items(),
+            content=bytes(body),
+            extensions={"reason_phrase": head.reason},
+        )
+
+    def _has_gone_on(self) -> bool:
+        """Whether more has come than the answer, which would be taken to answer the next request.
+
+        Over TLS it may lie where neither h11 nor the system sees it.
+        """
+        unread, has_hung_up = self._http.trailing_data
+        if unread or has_hung_up:
+            return True
+        if self._secret is None:
+            return False
+        try:
+            self._secret.read(1)
+        except ssl.SSLWantReadError:
+            return False
+        except ssl.SSLError:
+            pass  # it has hung up, or talks nonsense
+        return True
 
     async def _next_event(self) -> object:
         """What comes next of the answer.
@@ -130,3 +158,8 @@ class Line:
                 raise h11.RemoteProtocolError("the server hung up without an answer")
             self._http.receive_data(data)
         return event
+
+
+def _why(error: Exception) -> str:
+    cause = error.__cause__ or error
+    return str(cause) or type(cause).__name__

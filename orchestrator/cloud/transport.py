@@ -1,5 +1,6 @@
 """One HTTP request, once, within one time limit: what the clients of both services stand on."""
 
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from urllib.request import getproxies
@@ -10,12 +11,15 @@ import httpx
 from orchestrator.cloud.connections import Connections
 
 _CONNECT_SECONDS = 5.0
+# beside the limit of a whole request these two count for proxies only
 _WRITE_SECONDS = 10.0
 _POOL_SECONDS = 5.0
 # servers close idle connections without notice; a request sent into that moment is in doubt
 _KEEPALIVE_SECONDS = 5.0
 # whatever proxy the environment names, it does not lead to this machine
 _LOOPBACK = ("all://127.0.0.1", "all://localhost", "all://[::1]")
+_PROXIED = {"http", "https", "all"}
+"""Kinds of proxies that the environment may name; it may also name where none is wanted."""
 
 
 class Http:
@@ -48,7 +52,8 @@ class Http:
             auth: signs the request, and asks for nothing more.
 
         Raises:
-            httpx.HTTPError: no whole answer came; a spent time limit shows as `httpx.ReadTimeout`.
+            httpx.HTTPError: no whole answer came; a spent time limit shows as `httpx.ReadTimeout`,
+                or where connecting alone took too long, as `httpx.ConnectTimeout`.
         """
         limits = httpx.Timeout(
             connect=_CONNECT_SECONDS, write=_WRITE_SECONDS, pool=_POOL_SECONDS, read=seconds
@@ -76,14 +81,16 @@ async def open_http(*, concurrency: int, user_agent: str) -> AsyncIterator[Http]
     It keeps up to ``concurrency`` connections open between requests. The caller bounds what is in
     the air, nothing here does: a signature must not age waiting.
     """
-    way = _by_proxies(concurrency) if getproxies() else open_directly(concurrency)
+    way = _by_proxies(concurrency) if _PROXIED & getproxies().keys() else open_directly(concurrency)
     async with way as transport:
         yield Http(transport, user_agent)
 
 
 def open_directly(concurrency: int) -> Connections:
     """The way on which no proxy stands."""
-    return Connections(most=concurrency, seconds=_KEEPALIVE_SECONDS)
+    return Connections(
+        most=concurrency, seconds=_KEEPALIVE_SECONDS, connect_within=_CONNECT_SECONDS
+    )
 
 
 class _Proxied(httpx.AsyncBaseTransport):
@@ -94,7 +101,10 @@ class _Proxied(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send one request and read its answer."""
-        return await self._client.send(request)
+        try:
+            return await self._client.send(request)
+        except ssl.SSLError as error:  # as it comes from below, after the handshake
+            raise httpx.ReadError(str(error), request=request) from error
 
 
 @asynccontextmanager

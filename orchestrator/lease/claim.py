@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import cached_property
 from typing import Any
 
 import sqlalchemy as sa
@@ -20,29 +19,37 @@ BROKEN_IMAGE_STATES = ("CREATEFAILED", "IMPORTFAILED")
 """States in which an image is not busy but will never be exportable."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Wanted:
     """Which jobs a claim may take.
 
     Args:
-        permitted: further condition on the table of jobs, as for stops.
-        watched: the jobs whose end this run will see, as a condition on the given table.
+        profile: the account.
+        next_jobs: the query for those of a scope to send next; it asks for ``profile``,
+            ``region``, ``now``, and how many at ``most``.
     """
 
     profile: str
-    permitted: sa.ColumnElement[bool]
-    watched: Callable[[sa.FromClause], sa.ColumnElement[bool]]
+    next_jobs: sa.Select[Any]
 
-    @cached_property
-    def next_jobs(self) -> sa.Select[Any]:
-        """The query for the jobs of a scope to send next: priority, then the largest, the oldest.
 
-        A job waits while another of ours exports one of its images: the vendor takes one at a time.
-        One whose end nobody will see is not waited for; the vendor says whether the image is busy.
-        Asks for ``profile``, ``region``, ``now``, and how many at ``most``.
-        """
-        is_seen = (_OTHER.c.state == JobState.SENDING) | self.watched(_OTHER)
-        return _NEXT.where(self.permitted, ~_SHARES_AN_IMAGE.where(is_seen).exists())
+def wanted(
+    profile: str,
+    permitted: sa.ColumnElement[bool],
+    watched: Callable[[sa.FromClause], sa.ColumnElement[bool]],
+) -> Wanted:
+    """Of what is permitted the first by priority, then the largest, then the oldest.
+
+    A job waits while another of ours exports one of its images: the vendor takes one at a time.
+    One whose end nobody will see is not waited for; the vendor says whether the image is busy.
+
+    Args:
+        permitted: condition on the table of jobs, as for stops.
+        watched: the jobs whose end this run will see, as a condition on the given table.
+    """
+    is_seen = (_OTHER.c.state == JobState.SENDING) | watched(_OTHER)
+    is_free = ~_SHARES_AN_IMAGE.where(is_seen).exists()
+    return Wanted(profile, _NEXT.where(permitted, is_free))
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +70,7 @@ class Claimer:
 async def claim(
     database: Database,
     who: Claimer,
-    wanted: Wanted,
+    what: Wanted,
     regions: Sequence[str],
     *,
     signed_at: datetime,
@@ -85,9 +92,9 @@ async def claim(
         free = await who.lane.free_slots(connection, now, most)
         leases: list[Lease] = []
         if free.slots:
-            for found in await gate.wanted_gates(connection, wanted.profile, regions, now):
+            for found in await gate.wanted_gates(connection, what.profile, regions, now):
                 room = found.room(now, len(free.slots) - len(leases))
-                rows = await _next_jobs(connection, wanted, found.region, now, room)
+                rows = await _next_jobs(connection, what, found.region, now, room)
                 leases += [_lease(row, who, found, now, signed_at) for row in rows]
         await _take(connection, leases, now)
         return list(
@@ -96,15 +103,15 @@ async def claim(
 
 
 async def _next_jobs(
-    connection: AsyncConnection, wanted: Wanted, region: str, now: datetime, most: int
+    connection: AsyncConnection, what: Wanted, region: str, now: datetime, most: int
 ) -> list[Any]:
     """The jobs of a scope to send next; of several that share an image only the first."""
     if most < 1:
         return []
     found: list[Any] = []
     images: set[str] = set()
-    asked = {"profile": wanted.profile, "region": region, "now": now, "most": most}
-    for row in (await connection.execute(wanted.next_jobs, asked)).all():
+    asked = {"profile": what.profile, "region": region, "now": now, "most": most}
+    for row in (await connection.execute(what.next_jobs, asked)).all():
         if images.isdisjoint(row.image_ids):
             found.append(row)
             images.update(row.image_ids)

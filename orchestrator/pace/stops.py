@@ -22,10 +22,14 @@ class Stops:
 
     def begin(self, stop: Stop) -> bool:
         """Stops a scope; false when it is stopped already."""
-        if any((held.scope, held.value) == (stop.scope, stop.value) for held in self.active):
+        if self.has(stop):
             return False
         self.active.append(stop)
         return True
+
+    def has(self, stop: Stop) -> bool:
+        """Whether its scope is stopped, for this reason or another."""
+        return any((held.scope, held.value) == (stop.scope, stop.value) for held in self.active)
 
     def hear(self, stop: Stop, code: Code, *, job_id: int | None, asked_at: float) -> bool:
         """Takes note of a refusal that calls for a stop; true when it begins one.

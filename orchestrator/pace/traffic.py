@@ -142,7 +142,9 @@ class Traffic:
             case Reaction.STOP | Reaction.RESIGN | Reaction.REFRESH:
                 stop = self._stop_for(host, outcome, places)
                 if self.stops.hear(stop, outcome.code, job_id=job_id, asked_at=asked_at):
-                    self._stopped(stop, looking=action == LOOK)
+                    self._tell(f"Stopped: {describe_stop(stop)}")
+                if action == LOOK and self.stops.has(stop):
+                    self.can_look = False
             case _:
                 pass
 
@@ -170,10 +172,6 @@ class Traffic:
         value = {**everywhere, **places}[scope]
         return Stop(scope, value, outcome.code.name, outcome.message, outcome.code.remedy)
 
-    def _stopped(self, stop: Stop, *, looking: bool) -> None:
-        self.can_look = self.can_look and not looking
-        self._tell(f"Stopped: {describe_stop(stop)}")
-
     async def _renewed(self, refused: Credential) -> bool:
         """Whether others are in force by now than those refused: renewed once, for all at once."""
         async with self._renewing:
@@ -189,7 +187,9 @@ class Traffic:
     def _no_keys(self, error: CredentialError) -> None:
         stop = Stop(Scope.CREDENTIAL, self._profile, NO_KEYS, error.message, error.remedy)
         if self.stops.begin(stop):
-            self._stopped(stop, looking=True)
+            self._tell(f"Stopped: {describe_stop(stop)}")
+        # even where an export has met a stop of the same scope before
+        self.can_look = False
 
 
 def describe_stop(stop: Stop) -> str:

@@ -127,6 +127,13 @@ class ScriptedServer:
                     return
 
 
+async def all_but(server: ScriptedServer, open_ones: int) -> None:
+    """Waits until no more connections than these are open."""
+    with anyio.fail_after(5):
+        while server.open > open_ones:
+            await anyio.sleep(0.01)
+
+
 @asynccontextmanager
 async def scripted_server() -> AsyncIterator[ScriptedServer]:
     """A scripted server on a free port of the loopback."""

@@ -8,9 +8,10 @@ import httpx
 import pytest
 
 from orchestrator.cloud.connections import Connections
+from orchestrator.cloud.line import Line
 from orchestrator.cloud.transport import Http
 
-from .scripted import Answer, ScriptedServer, http, scripted_server
+from .scripted import Answer, ScriptedServer, all_but, http, scripted_server
 
 pytestmark = pytest.mark.anyio
 
@@ -21,7 +22,7 @@ IDLE = 0.3
 @pytest.fixture
 async def client(anyio_backend: str) -> AsyncIterator[Http]:
     """What sends over two kept connections."""
-    async with Connections(most=KEPT, seconds=IDLE) as connections:
+    async with Connections(most=KEPT, seconds=IDLE, connect_within=5.0) as connections:
         yield Http(connections, "tests/1")
 
 
@@ -34,13 +35,6 @@ async def ask_at_once(client: Http, server: ScriptedServer, count: int) -> None:
     async with anyio.create_task_group() as tasks:
         for _ in range(count):
             tasks.start_soon(get, client, server)
-
-
-async def all_but(server: ScriptedServer, open_ones: int) -> None:
-    """Waits until no more connections than these are open."""
-    with anyio.fail_after(5):
-        while server.open > open_ones:
-            await anyio.sleep(0.01)
 
 
 async def test_one_request_after_another_uses_one_connection(
@@ -97,6 +91,46 @@ async def test_a_connection_that_failed_is_not_used_again(
     await all_but(server, 1)
 
 
+async def test_a_server_that_hung_up_is_called_anew(server: ScriptedServer, client: Http) -> None:
+    """A kept connection that was closed at the other end is not what the next request leaves by."""
+    server.will(Answer(http("bye"), "close"))
+    await get(client, server)
+    await all_but(server, 0)
+    await ask_at_once(client, server, 1)
+    assert (server.opened, len(server.requests)) == (2, 2)
+
+
+async def test_an_answer_in_hand_is_not_lost_to_a_cancellation(
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever is cancelled while a connection is put away still gets what came over it."""
+    exchange = Line.exchange
+
+    async def exchange_and_cancel(line: Line, request: httpx.Request) -> httpx.Response:
+        answer = await exchange(line, request)
+        scope.cancel()
+        return answer
+
+    monkeypatch.setattr(Line, "exchange", exchange_and_cancel)
+    got: list[httpx.Response] = []
+    server.will(Answer(http("here", headers={"Connection": "close"}), "close"))
+    async with Connections(most=KEPT, seconds=IDLE, connect_within=5.0) as connections:
+        with anyio.CancelScope() as scope:
+            request = httpx.Request("GET", server.url)
+            got.append(await connections.handle_async_request(request))
+    assert [answer.text for answer in got] == ["here"]
+
+
+async def test_a_cancelled_end_closes_every_connection(server: ScriptedServer) -> None:
+    """What was kept is closed even by one who is in a hurry."""
+    async with Connections(most=KEPT, seconds=IDLE, connect_within=5.0) as connections:
+        await ask_at_once(Http(connections, "tests/1"), server, 2)
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await connections.aclose()
+        await all_but(server, 0)
+
+
 async def test_a_cancelled_request_leaves_no_connection_behind(
     server: ScriptedServer, client: Http
 ) -> None:
@@ -111,6 +145,6 @@ async def test_a_cancelled_request_leaves_no_connection_behind(
 
 async def test_a_closed_client_leaves_no_connection_open(server: ScriptedServer) -> None:
     """What was kept is closed with the client."""
-    async with Connections(most=KEPT, seconds=IDLE) as connections:
+    async with Connections(most=KEPT, seconds=IDLE, connect_within=5.0) as connections:
         await ask_at_once(Http(connections, "tests/1"), server, 2)
     await all_but(server, 0)

@@ -1,20 +1,22 @@
 """One exchange after another over one connection, whatever form the answers have."""
 
+import os
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
 import httpx
 import pytest
-from anyio.abc import SocketAttribute, SocketStream
-from anyio.streams.tls import TLSListener
+from anyio.abc import ByteStream, SocketAttribute, SocketStream
+from anyio.streams.tls import TLSAttribute, TLSListener
 
 from orchestrator.cloud.line import Line, open_line
 from tests.certificates import self_signed
 
-from .scripted import Answer, ScriptedServer, http
+from .scripted import Answer, ScriptedServer, all_but, http
 
 pytestmark = pytest.mark.anyio
 
@@ -41,11 +43,15 @@ async def line(server: ScriptedServer) -> AsyncIterator[Line]:
 
 
 async def asked(
-    line: Line, server: ScriptedServer, answer: Answer | bytes, method: str = "GET"
+    line: Line,
+    server: ScriptedServer,
+    answer: Answer | bytes,
+    method: str = "GET",
+    url: str | None = None,
 ) -> httpx.Response:
     server.will(answer)
     with anyio.fail_after(5):
-        return await line.exchange(httpx.Request(method, server.url))
+        return await line.exchange(httpx.Request(method, url or server.url))
 
 
 @pytest.mark.parametrize(
@@ -92,7 +98,7 @@ async def test_a_last_answer_is_read_and_ends_the_line(
 ) -> None:
     """A server that closes after its answer has answered; nothing more is sent to it."""
     assert (await asked(line, server, last)).text == "bye"
-    assert not line.is_idle or line.is_ending
+    assert not line.is_idle
 
 
 @pytest.mark.parametrize("last", [Answer(http("bye"), "close"), http("once") + http("twice")])
@@ -111,6 +117,8 @@ async def test_what_cannot_be_written_has_not_left(server: ScriptedServer, line:
     request = httpx.Request("GET", server.url, headers={"X-Split": "a\r\nb"})
     with pytest.raises(httpx.LocalProtocolError):
         await line.exchange(request)
+    await line.aclose()
+    await all_but(server, 0)
     assert not server.requests
 
 
@@ -155,25 +163,69 @@ async def test_nothing_but_http_is_spoken() -> None:
         await opened("ftp://127.0.0.1")
 
 
-async def test_https_is_spoken_with_whom_we_trust(tmp_path: Path) -> None:
-    """A server is spoken to under its certificate's name alone, and if it is trusted."""
-    server = ScriptedServer(0)
-    context, certificate = self_signed(tmp_path)
-    trusting = ssl.create_default_context(cafile=certificate)
+@asynccontextmanager
+async def in_secret(
+    folder: Path, serve: Callable[[ByteStream], Awaitable[None]]
+) -> AsyncIterator[tuple[str, ssl.SSLContext]]:
+    """A server that speaks TLS: where it listens, and what trusts it."""
+    context, certificate = self_signed(folder)
     async with (
         await anyio.create_tcp_listener(local_host="127.0.0.1") as plain,
         TLSListener(plain, context, standard_compatible=False) as listener,
         anyio.create_task_group() as group,
     ):
-        group.start_soon(listener.serve, server.serve)
+        group.start_soon(listener.serve, serve)
         port = plain.extra_attributes[SocketAttribute.local_port]()
-        url = f"https://127.0.0.1:{port}"
-        line = await opened(url, trusting)
-        server.will(http("in secret"))
-        assert (await line.exchange(httpx.Request("GET", url))).text == "in secret"
-        await line.aclose()
-        for elsewhere, trusted in ((url, TRUSTED), (f"https://localhost:{port}", trusting)):
-            with pytest.raises(httpx.ConnectError) as caught:
-                await opened(elsewhere, trusted)
-            assert isinstance(caught.value.__cause__, ssl.SSLCertVerificationError)
+        yield f"https://127.0.0.1:{port}", ssl.create_default_context(cafile=certificate)
         group.cancel_scope.cancel()
+
+
+async def test_https_is_spoken_with_whom_we_trust(tmp_path: Path) -> None:
+    """A server is spoken to under its certificate's name alone, and if it is trusted."""
+    server = ScriptedServer(0)
+    async with in_secret(tmp_path, server.serve) as (url, trusting):
+        line = await opened(url, trusting)
+        for _ in range(2):
+            assert (await asked(line, server, http("in secret"), url=url)).text == "in secret"
+            assert line.is_idle
+        await line.aclose()
+        elsewhere = url.replace("127.0.0.1", "localhost")
+        for other, trusted in ((url, TRUSTED), (elsewhere, trusting)):
+            with pytest.raises(httpx.ConnectError) as caught:
+                await opened(other, trusted)
+            assert isinstance(caught.value.__cause__, ssl.SSLCertVerificationError)
+
+
+async def test_what_comes_unasked_in_secret_ends_the_line(tmp_path: Path) -> None:
+    """A second answer that hides behind the first, in a record of its own, answers nothing."""
+
+    async def serve(stream: ByteStream) -> None:
+        async with stream:
+            await stream.receive()
+            hidden = stream.extra(TLSAttribute.ssl_object)  # noqa: S610
+            hidden.write(http("first"))
+            await stream.send(http("second"))
+            await anyio.sleep_forever()
+
+    async with in_secret(tmp_path, serve) as (url, trusting):
+        line = await opened(url, trusting)
+        assert (await line.exchange(httpx.Request("GET", url))).text == "first"
+        assert not line.is_idle
+        await line.aclose()
+
+
+async def test_a_record_that_cannot_be_read_breaks_the_line(tmp_path: Path) -> None:
+    """What TLS does not understand is an answer that did not come, whatever class it has there."""
+
+    async def serve(stream: ByteStream) -> None:
+        async with stream:
+            await stream.receive()
+            raw = stream.extra(SocketAttribute.raw_socket)  # noqa: S610
+            os.write(raw.fileno(), b"this is no record")
+            await anyio.sleep_forever()
+
+    async with in_secret(tmp_path, serve) as (url, trusting):
+        line = await opened(url, trusting)
+        with pytest.raises(httpx.ReadError):
+            await line.exchange(httpx.Request("GET", url))
+        await line.aclose()

@@ -110,3 +110,14 @@ async def test_no_proxy_leads_to_this_machine(
     server.will(http())
     async with open_http(concurrency=1, user_agent="tests/1") as client:
         assert (await get(client, server.url)).status_code == 200
+
+
+async def test_where_no_proxy_is_named_the_way_is_direct(
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NO_PROXY alone names no proxy: no client of httpx, which would introduce itself, is used."""
+    monkeypatch.setenv("NO_PROXY", "localhost")
+    server.will(http())
+    async with open_http(concurrency=1, user_agent="tests/1") as client:
+        await get(client, server.url)
+    assert "accept-encoding" not in server.requests[0].headers

@@ -1,16 +1,19 @@
-"""Whose fault a lost answer is: the job's own, or that of an endpoint in trouble."""
+"""What answers teach: whose fault a lost one is, and when nothing more can be asked."""
 
 from dataclasses import replace
 
 import httpx
+import pytest
 
 from orchestrator.clock import SystemClock
+from orchestrator.cloud.codes import code_for
 from orchestrator.cloud.credentials import Credential, StandingKeys
 from orchestrator.cloud.faults import code_for_exception
 from orchestrator.db import Database
+from orchestrator.errors import CredentialError
 from orchestrator.model import Outcome
 from orchestrator.pace.rate import Pacer
-from orchestrator.pace.traffic import EXPORT, Traffic
+from orchestrator.pace.traffic import EXPORT, LOOK, Traffic
 from tests.bench import KEYS
 from tests.cloud.scripted import HeldKeys
 from tests.stores import PROFILE
@@ -72,3 +75,32 @@ def test_mended_keys_are_read_when_stops_are_lifted(still: Database) -> None:
 
     in_no_time(mend)
     assert found == standing
+
+
+class NoKeys(HeldKeys):
+    """A source that has nothing to give any more."""
+
+    async def current(self) -> Credential:
+        """Says so."""
+        raise CredentialError("the role is gone", "Bind it again.")
+
+    renew = current
+
+
+@pytest.mark.parametrize("source", [HeldKeys(KEYS), NoKeys()], ids=["refused", "gone"])
+def test_looks_end_even_where_an_export_was_stopped_first(
+    still: Database, source: HeldKeys
+) -> None:
+    """Keys that an export has found revoked are told once, and the looks with them end too."""
+    said: list[str] = []
+    traffic = Traffic(PROFILE, Pacer(still, 0), source, said.append)
+    revoked = Outcome(code_for("AuthFailure.SecretIdNotFound"), "no such key")
+
+    async def learn() -> None:
+        for action in (EXPORT, LOOK):
+            await traffic.credential()
+            await traffic.heard(action, HOST, revoked, places={}, asked_at=9.0, credential=KEYS)
+
+    in_no_time(learn)
+    assert not traffic.can_look
+    assert len(said) == 1

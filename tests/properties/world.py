@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
@@ -134,9 +134,7 @@ class World:
         """A process claims the next job, within what the gate lets through."""
         name, _ = self.processes[process]
         moment = await now(self.database)
-        want = replace(
-            wanted(), watched=lambda table: ~left_to_a_person(POLICY, lambda: moment, table)
-        )
+        want = wanted(watched=lambda table: ~left_to_a_person(POLICY, lambda: moment, table))
         who = claimer(self.database, name)
         claimed = await claim(self.database, who, want, REGIONS, signed_at=self.vendor.now())
         if not claimed:
