@@ -11,8 +11,8 @@ help:  ## show these words
 demo: $(VENV)/installed  ## the guided first run, against a cloud on loopback
 	@$(BIN)/orchestrator demo
 
-test: $(VENV)/developed  ## the whole test-suite
-	$(BIN)/python -m pytest
+test: $(VENV)/developed  ## the whole test-suite, on every core
+	$(BIN)/python -m pytest -n auto
 
 scale: $(VENV)/developed  ## a night's work in full size, with its figures
 	$(BIN)/python -m pytest -m scale -s tests/scale
