@@ -35,4 +35,6 @@ async def test_a_sleeper_that_wakes_in_time_settles_its_job() -> None:
     (attempt,) = night.story.attempts
     assert attempt["task_id"] == str(night.story.job.task_id)
     kinds = [event["kind"] for event in night.story.events]
-    assert kinds == ["enqueued", "claimed", "rescued", "late answer", "verified"]
+    # a look may have found the export before its answer was kept, which then names its task
+    told = [kind for kind in kinds if kind != "adopted"]
+    assert told == ["enqueued", "claimed", "rescued", "late answer", "verified"]
