@@ -3,7 +3,6 @@
 import random
 import sqlite3
 import time
-from collections.abc import Callable
 from contextlib import AbstractContextManager, closing
 from functools import partial
 from typing import Any
@@ -18,7 +17,7 @@ from benchmarks.arrivals import (
 )
 from benchmarks.cloud import Cloud
 from benchmarks.figures import Case, Goal, Measured
-from benchmarks.scene import scene
+from benchmarks.scene import scene, wait_until
 from benchmarks.store import BUCKET, Store, images
 
 _CAP = 20
@@ -78,9 +77,9 @@ def _moving() -> Measured:
     with _scene(duration={"seconds": _LASTS}, queue_delay=0.0) as (here, store):
         store.enqueue(images(count))
         run = store.start("run")
-        _wait(lambda: len(here.exports()) > 100)
+        wait_until(lambda: len(here.exports()) > 100)
         fell = _change(here, cap=8)
-        _wait(lambda: len(here.exports()) > 200)
+        wait_until(lambda: len(here.exports()) > 200)
         rose = _change(here, cap=30)
         run.wait()
         exports = here.exports()
@@ -101,7 +100,7 @@ def _freed() -> Measured:
     with _scene(duration={"seconds": _LASTS}, queue_delay=0.0, occupied=10) as (here, store):
         store.enqueue(images(count))
         run = store.start("run")
-        _wait(lambda: len(here.exports()) > 100)
+        wait_until(lambda: len(here.exports()) > 100)
         freed = _change(here, occupied=0)
         run.wait()
         exports = here.exports()
@@ -136,7 +135,7 @@ def _closed_region() -> Measured:
         store.enqueue(images(100), shut)
         store.enqueue(images(count, 1000), other)
         run = store.start("run")
-        _wait(lambda: bool(here.requests()))
+        wait_until(lambda: bool(here.requests()))
         time.sleep(30)  # the half minute for which it is closed is what is measured
         probes = sum(one["region"] == shut for one in here.requests())
         here.set(codes=[])
@@ -152,11 +151,6 @@ def _closed_region() -> Measured:
             "seconds once open": late,
         }
     )
-
-
-def _wait(holds: Callable[[], bool]) -> None:
-    while not holds():
-        time.sleep(0.05)  # another process is what is waited for
 
 
 def _change(here: Cloud, **settings: int) -> float:

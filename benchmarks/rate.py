@@ -1,6 +1,5 @@
 """Requests a second: the whole allowance used, and none of it overdrawn."""
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -11,7 +10,7 @@ from benchmarks.arrivals import accepted_per_second, refused, worst_second
 from benchmarks.cloud import Cloud
 from benchmarks.figures import Case, Goal, Measured
 from benchmarks.neighbour import neighbour
-from benchmarks.scene import scene
+from benchmarks.scene import scene, wait_until
 from benchmarks.store import Store, images
 
 _LIMIT = 20
@@ -73,12 +72,15 @@ def _restarts(times: int) -> Measured:
     with _scene() as (here, store):
         for part in range(1, times + 1):
             run = store.start("run")
-            while len(here.requests()) < part * _COUNT // (times + 1):
-                time.sleep(0.05)  # another process is what is waited for
+            wait_until(partial(_has_sent, here, part * _COUNT // (times + 1)))
             run.kill()
             run.wait()
         store.drain()
         return _figures(here)
+
+
+def _has_sent(here: Cloud, count: int) -> bool:
+    return len(here.requests()) >= count
 
 
 def _neighbour(rate: float) -> Measured:

@@ -1,7 +1,8 @@
 """Where a case plays: a cloud, and a store of its own."""
 
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,3 +18,9 @@ def scene(**settings: Any) -> Iterator[tuple[Cloud, Store]]:
         folder = Path(name)
         with cloud(folder, **settings) as here:
             yield here, Store(folder, here.variables)
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    """Returns when something holds that another process brings about."""
+    while not holds():
+        time.sleep(0.05)  # nothing tells this process when to look

@@ -59,8 +59,8 @@ class Line:
     def __init__(self, stream: ByteStream) -> None:
         self._stream = stream
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=_LONGEST_HEAD)
-        self._secret = stream.extra(TLSAttribute.ssl_object, None)  # noqa: S610
-        raw = stream.extra(SocketAttribute.raw_socket)  # noqa: S610
+        self._secret = stream.extra(TLSAttribute.ssl_object, None)  # noqa: S610 - anyio's, no query of Django's
+        raw = stream.extra(SocketAttribute.raw_socket)  # noqa: S610 - anyio's, no query of Django's
         self._unasked = select.poll()
         self._unasked.register(raw, select.POLLIN)
 

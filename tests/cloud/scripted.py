@@ -121,7 +121,7 @@ class ScriptedServer:
                     await _request(stream)  # none comes: it returns when the client goes away
                 if answer.then == "reset":
                     lingering = b"\x01\x00\x00\x00" + b"\x00" * 4
-                    raw: socket.socket = stream.extra(SocketAttribute.raw_socket)  # noqa: S610
+                    raw: socket.socket = stream.extra(SocketAttribute.raw_socket)  # noqa: S610 - anyio's, no query of Django's
                     raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, lingering)
                 if answer.then != "keep":
                     return

@@ -202,7 +202,7 @@ async def test_what_comes_unasked_in_secret_ends_the_line(tmp_path: Path) -> Non
     async def serve(stream: ByteStream) -> None:
         async with stream:
             await stream.receive()
-            hidden = stream.extra(TLSAttribute.ssl_object)  # noqa: S610
+            hidden = stream.extra(TLSAttribute.ssl_object)  # noqa: S610 - anyio's, no query of Django's
             hidden.write(http("first"))
             await stream.send(http("second"))
             await anyio.sleep_forever()
@@ -220,7 +220,7 @@ async def test_a_record_that_cannot_be_read_breaks_the_line(tmp_path: Path) -> N
     async def serve(stream: ByteStream) -> None:
         async with stream:
             await stream.receive()
-            raw = stream.extra(SocketAttribute.raw_socket)  # noqa: S610
+            raw = stream.extra(SocketAttribute.raw_socket)  # noqa: S610 - anyio's, no query of Django's
             os.write(raw.fileno(), b"this is no record")
             await anyio.sleep_forever()
 
