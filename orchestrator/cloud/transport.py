@@ -11,9 +11,6 @@ import httpx
 from orchestrator.cloud.connections import Connections
 
 _CONNECT_SECONDS = 5.0
-# beside the limit of a whole request these two count for proxies only
-_WRITE_SECONDS = 10.0
-_POOL_SECONDS = 5.0
 # servers close idle connections without notice; a request sent into that moment is in doubt
 _KEEPALIVE_SECONDS = 5.0
 # whatever proxy the environment names, it does not lead to this machine
@@ -55,15 +52,11 @@ class Http:
             httpx.HTTPError: no whole answer came; a spent time limit shows as `httpx.ReadTimeout`,
                 or where connecting alone took too long, as `httpx.ConnectTimeout`.
         """
-        limits = httpx.Timeout(
-            connect=_CONNECT_SECONDS, write=_WRITE_SECONDS, pool=_POOL_SECONDS, read=seconds
-        )
         request = httpx.Request(
             method,
             url,
             headers={"User-Agent": self._user_agent, **headers},
             content=content,
-            extensions={"timeout": limits.as_dict()},
         )
         signed = next(auth.auth_flow(request))
         try:
@@ -93,6 +86,10 @@ def open_directly(concurrency: int) -> Connections:
     )
 
 
+_LIMITS = httpx.Timeout(connect=_CONNECT_SECONDS, write=10.0, pool=5.0, read=None)
+"""Of a client of httpx; that of a whole request stands above them."""
+
+
 class _Proxied(httpx.AsyncBaseTransport):
     """Leaves it to a client of httpx which proxy leads to which place."""
 
@@ -101,6 +98,7 @@ class _Proxied(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send one request and read its answer."""
+        request.extensions["timeout"] = _LIMITS.as_dict()
         try:
             return await self._client.send(request)
         except ssl.SSLError as error:  # as it comes from below, after the handshake
