@@ -29,11 +29,10 @@ _TOGETHER = timedelta(seconds=1)
 """Refusals within a second tell of one excess; how many there are, how large it is."""
 
 _CLOSE = timedelta(seconds=3)
-_CUT, _CUT_MORE = 0.02, 0.035
-_DEEPEST_CUT = 0.5
-"""Part of the pace that a refusal costs: little for the first, since the way to the server may
-have bunched a few; more for each that comes with it, and twice as much each time when the next one
-follows closely."""
+_CUT, _DEEPEST_CUT = 0.035, 0.5
+"""Part of the pace that a refusal costs: little, since the way to the server may have bunched a
+few; as much for each that comes with it, and twice as much each time when the next one follows
+closely."""
 
 _RECOVERY = 1.7e-4
 """Recovers with the cube of time, as CUBIC does (RFC 9438): slowly where others may have taken
@@ -110,7 +109,7 @@ class Stream:
             since = now - self.slowed_at
         if since is not None and since < _TOGETHER:
             pause = _LONG_PAUSE if self.strikes > 1 else 4 * _FIRST_PAUSE
-            pace = max(_SLOWEST, allowed * (1 - _CUT_MORE))
+            pace = max(_SLOWEST, allowed * (1 - _CUT))
             return replace(self, next_at=max(self.next_at, now + pause), pace=pace)
         strikes = self.strikes + 1 if since is not None and since < _CLOSE else 1
         cut = min(_DEEPEST_CUT, _CUT * 2.0 ** (strikes - 1))
