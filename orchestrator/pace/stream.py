@@ -29,17 +29,17 @@ _TOGETHER = timedelta(seconds=1)
 """Refusals within a second tell of one excess; how many there are, how large it is."""
 
 _CLOSE = timedelta(seconds=3)
-_CUT, _DEEPEST_CUT = 0.035, 0.5
-"""Part of the pace that a refusal costs: little, since the way to the server may have bunched a
-few; as much for each that comes with it, and twice as much each time when the next one follows
-closely."""
+_CUT, _CUT_MORE = 0.01, 0.035
+_DEEPER, _DEEPEST_CUT = 3.0, 0.5
+"""Part of the pace that a refusal costs: little for the first, since the way to the server may
+have bunched a few; more for each that comes with it, and three times as much each time when the
+next one follows closely: then others take a part of the allowance."""
 
-_RECOVERY = 1.7e-4
+_RECOVERY = 7e-5
 """Recovers with the cube of time, as CUBIC does (RFC 9438): slowly where others may have taken
-the rest, then faster; from half of the allowance to all of it in some 15 seconds."""
+the rest, then faster; from half of the allowance to all of it in some 20 seconds."""
 
-_FIRST_PAUSE = timedelta(milliseconds=50)
-_LONG_PAUSE = timedelta(milliseconds=300)
+_PAUSE, _LONG_PAUSE = timedelta(milliseconds=100), timedelta(milliseconds=500)
 """For the rest of a second that is overdrawn; long once that has happened again and again."""
 
 
@@ -101,17 +101,17 @@ class Stream:
     def slowed(self, rate: float, now: datetime) -> "Stream":
         """The stream once the vendor has counted too many.
 
-        What is refused in the same second pauses longer, and cuts as much each time.
+        What is refused in the same second counts to the first: it cuts more, and deepens nothing.
         """
         allowed = self.allowed(rate, now) or _DOCUMENTED
         since = None
         if self.slowed_at is not None and self.slowed_at <= now:
             since = now - self.slowed_at
         if since is not None and since < _TOGETHER:
-            pause = _LONG_PAUSE if self.strikes > 1 else 4 * _FIRST_PAUSE
-            pace = max(_SLOWEST, allowed * (1 - _CUT))
+            pause = _LONG_PAUSE if self.strikes > 1 else _PAUSE
+            pace = max(_SLOWEST, allowed * (1 - _CUT_MORE))
             return replace(self, next_at=max(self.next_at, now + pause), pace=pace)
         strikes = self.strikes + 1 if since is not None and since < _CLOSE else 1
-        cut = min(_DEEPEST_CUT, _CUT * 2.0 ** (strikes - 1))
+        cut = min(_DEEPEST_CUT, _CUT * _DEEPER ** (strikes - 1))
         pace = max(_SLOWEST, allowed * (1 - cut))
-        return Stream(max(self.next_at, now + _FIRST_PAUSE), pace, now, strikes)
+        return Stream(max(self.next_at, now + _PAUSE), pace, now, strikes)

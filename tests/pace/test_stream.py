@@ -65,15 +65,15 @@ def test_no_limit_is_no_wait() -> None:
 
 
 def test_one_refusal_costs_little() -> None:
-    """The way to the server may have bunched a few: some of the pace, for some seconds."""
+    """The way to the server may have bunched a few: a hundredth of the pace, for some seconds."""
     slowed = Stream(NOON).slowed(RATE, NOON)
-    assert slowed.allowed(RATE, NOON) == pytest.approx(0.965 * RATE)
+    assert slowed.allowed(RATE, NOON) == pytest.approx(0.99 * RATE)
     assert slowed.next_at > NOON
     assert slowed.allowed(RATE, NOON + 9 * SECOND) == RATE
 
 
 def test_refusals_together_tell_how_much_was_too_many() -> None:
-    """Each that is refused in the same second costs as much again, and a longer pause."""
+    """Each that is refused with the first costs more than that did, and a pause of its own."""
     once = Stream(NOON).slowed(RATE, NOON)
     again = once.slowed(RATE, NOON + SECOND / 10)
     assert (again.slowed_at, again.strikes) == (NOON, 1)
@@ -93,9 +93,9 @@ def test_refusals_close_upon_one_another_cut_deeper() -> None:
 
 
 def test_it_recovers_slowly_and_then_faster() -> None:
-    """From half of the allowance all of it is back in less than twenty seconds."""
+    """From half of the allowance all of it is back in some twenty seconds."""
     half = Stream(NOON, pace=10.0, slowed_at=NOON, strikes=3)
-    paces = [half.allowed(RATE, NOON + timedelta(seconds=after)) or 0.0 for after in (3, 10, 18)]
+    paces = [half.allowed(RATE, NOON + timedelta(seconds=after)) or 0.0 for after in (3, 10, 20)]
     assert paces[0] < 10.1
     assert paces[1] < 14
     assert paces[2] == RATE
@@ -112,7 +112,7 @@ def test_it_never_stops_for_good() -> None:
 def test_a_stream_without_a_limit_learns_that_there_is_one() -> None:
     """Refused, it goes on from what the vendor documents, until that has recovered."""
     slowed = Stream(NOON).slowed(0, NOON)
-    assert slowed.allowed(0, NOON) == pytest.approx(19.3)
+    assert slowed.allowed(0, NOON) == pytest.approx(19.8)
     assert slowed.allowed(0, NOON + 10 * SECOND) is None
 
 
