@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from statistics import median_high
 from typing import Any
 
@@ -27,7 +27,8 @@ class ScopeStatus:
     Args:
         waiting: jobs in the queue.
         usual_seconds: from acceptance to the end, the median of the latest; ``None`` before any.
-        seconds_left: what the rest may take at the learned ceiling; ``None`` when unknown.
+        seconds_left: what the rest may take at the learned ceiling, 0 where it is due already;
+            ``None`` when unknown.
     """
 
     profile: str
@@ -139,7 +140,10 @@ async def _scopes(
         for gate in await gates(connection, profile, now):
             queue = waiting[profile, gate.region]
             usual = await _usual_seconds(connection, profile, gate.region, now)
-            left = _seconds_left(gate, queue, usual, rate)
+            if queue:
+                left = _seconds_for_rounds(gate, queue, usual, rate)
+            else:
+                left = await _seconds_for_last(connection, profile, gate, usual, now)
             found.append(ScopeStatus(profile, gate, queue, usual, left))
     return tuple(found)
 
@@ -151,13 +155,30 @@ async def _usual_seconds(
     return median_high(one.took.total_seconds() for one in ended) if ended else None
 
 
-def _seconds_left(gate: Gate, waiting: int, usual: float | None, rate: float) -> float | None:
+def _seconds_for_rounds(gate: Gate, waiting: int, usual: float | None, rate: float) -> float | None:
     """What bounds the rest: rounds of a full gate, or the rate and the last export."""
-    if waiting + gate.running == 0:
-        return 0.0
     if usual is None:
         return None
     places = gate.ceiling if gate.ceiling is not None else waiting + gate.running
     rounds = -(-(waiting + gate.running) // max(places, 1))
     sending = waiting / rate if rate else 0.0
     return max(usual * rounds, sending + usual)
+
+
+async def _seconds_for_last(
+    connection: AsyncConnection, profile: str, gate: Gate, usual: float | None, now: datetime
+) -> float | None:
+    """Where nothing waits: until the export that began last is due; unknown with one in doubt."""
+    if not gate.running:
+        return 0.0
+    here = (jobs.c.profile == profile) & (jobs.c.region == gate.region)
+    under_way = (
+        sa.select(jobs.c.state, sa.func.max(jobs.c.accepted_at))
+        .where(here, jobs.c.state.in_(sorted(UNDER_WAY)))
+        .group_by(jobs.c.state)
+    )
+    begun = dict((await connection.execute(under_way)).all())
+    if usual is None or set(begun) != {JobState.ACCEPTED}:
+        return None
+    age: timedelta = now - begun[JobState.ACCEPTED]
+    return max(0.0, usual - age.total_seconds())

@@ -96,6 +96,27 @@ async def test_the_rest_takes_rounds_of_a_full_gate(
     assert found.seconds_left == pytest.approx(seconds, abs=0.5)
 
 
+@pytest.mark.parametrize(("ago", "seconds"), [((70, 40), 60), ((200,), 0)])
+async def test_what_runs_already_is_that_much_nearer_to_its_end(
+    database: Database, ago: tuple[int, ...], seconds: float
+) -> None:
+    """Where nothing waits the export that began last decides; one that is due tells no time."""
+    await verified_after(database, 100)
+    for passed in ago:
+        begun = await now(database) - timedelta(seconds=passed)
+        await make_job(database, JobState.ACCEPTED, accepted_at=begun)
+    found = await status(database)
+    assert found.seconds_left == pytest.approx(seconds, abs=0.5)
+
+
+async def test_nobody_knows_how_long_a_doubt_lasts(database: Database) -> None:
+    """Beside a lost answer that is looked for, the exports that run tell no time."""
+    await verified_after(database, 100)
+    await make_job(database, JobState.ACCEPTED, accepted_at=await now(database))
+    await make_job(database, JobState.UNKNOWN)
+    assert (await status(database)).seconds_left is None
+
+
 async def test_before_any_end_no_time_is_told(database: Database) -> None:
     """A guess would be worse than no answer."""
     await make_jobs(database, numbered(2))
