@@ -4,6 +4,8 @@ Little of HTTP is wanted here, and that exactly: each request leaves once, in on
 no answer comes, the exception tells whether any of it can have left.
 """
 
+import errno
+import os
 import select
 import ssl
 
@@ -44,9 +46,9 @@ async def open_line(url: httpx.URL, trusted: ssl.SSLContext, seconds: float) -> 
                 )
             )
     except TimeoutError as error:
-        raise httpx.ConnectTimeout(f"no connection within {seconds:g} s") from error
+        raise httpx.ConnectTimeout(f"{host}:{port}: no connection in {seconds:g} s") from error
     except (OSError, anyio.BrokenResourceError, anyio.EndOfStream) as error:
-        raise httpx.ConnectError(str(error) or type(error).__name__) from error
+        raise httpx.ConnectError(f"{host}:{port}: {_why(error)}") from error
 
 
 class Line:
@@ -161,5 +163,12 @@ class Line:
 
 
 def _why(error: Exception) -> str:
-    cause = error.__cause__ or error
+    """What the system says, which anyio keeps behind a word of its own."""
+    cause: BaseException = error.__cause__ or error
+    if isinstance(cause, BaseExceptionGroup):
+        cause = cause.exceptions[0]  # one for each address of the host
+    # the number of an error of TLS is none of the system's
+    if isinstance(cause, OSError) and not isinstance(cause, ssl.SSLError):
+        number = cause.errno or 0
+        return os.strerror(number) if number in errno.errorcode else str(cause)
     return str(cause) or type(cause).__name__

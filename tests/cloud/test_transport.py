@@ -77,10 +77,11 @@ async def test_the_time_limit_spans_the_whole_request(
     assert len(server.requests) == 1
 
 
-async def test_an_unreachable_server_is_a_connect_error(client: Http) -> None:
-    """Where nothing listens, nothing was sent, and the exception tells it."""
-    with pytest.raises(httpx.ConnectError):
-        await get(client, "http://127.0.0.1:1")
+@pytest.mark.parametrize("place", ["127.0.0.1:1", "localhost:1"])
+async def test_an_unreachable_server_is_a_connect_error(client: Http, place: str) -> None:
+    """Where nothing listens nothing was sent; the exception tells it, and where and why."""
+    with pytest.raises(httpx.ConnectError, match=f"^{place}: Connection refused$"):
+        await get(client, f"http://{place}")
 
 
 async def test_the_client_names_itself(server: ScriptedServer) -> None:
