@@ -163,6 +163,10 @@ class Watcher:
             elif one.first_look() <= one.until:
                 self._followed[job.job_id] = one
                 fresh.append(one)
+            elif job.job_id in self._probers:
+                # it would find nothing out for long: another may
+                self._probers.discard(job.job_id)
+                self._outages[place_of(job.region, job.bucket)].unused()
         return fresh
 
     async def _due(self, connection: AsyncConnection, now: datetime) -> list[Watched]:

@@ -1,13 +1,18 @@
 """Trouble with COS: what cannot be seen is not claimed, and what passes is waited for."""
 
+from datetime import timedelta
 from itertools import pairwise
+from pathlib import Path
 
 import anyio
 import pytest
 
 from orchestrator.app import Orchestrator
+from orchestrator.clock import SystemClock
+from orchestrator.db import Database
 from orchestrator.model import JobState, Scope
 from orchestrator.simulator import BucketSettings, Fault, Refusal, Simulator
+from tests.stores import change, now
 
 from .scene import (
     BUCKET,
@@ -22,6 +27,7 @@ from .scene import (
     requests,
     states_of,
     until,
+    until_kept,
 )
 
 pytestmark = pytest.mark.anyio
@@ -62,6 +68,40 @@ async def test_a_listing_that_fails_is_no_look(
     assert result.counts[JobState.VERIFIED] == 1
     assert accepted(cloud) == once_each(images(1))
     assert len(requests(cloud)) == 1
+
+
+async def test_after_an_outage_no_ended_export_waits_for_a_young_one(
+    store: Store, cloud: Simulator, tmp_path: Path
+) -> None:
+    """Whether the bucket answers again one finds out that may have ended, whoever is due first."""
+    async with store(verify="off") as orchestrator:
+        await drained(orchestrator, orders(images(15)))
+    long_ago, young, ended = range(1, 3), range(3, 6), range(6, 16)
+    database = Database(f"sqlite+aiosqlite:///{tmp_path}/orchestrator.db", SystemClock())
+    moment, hour = await now(database), timedelta(hours=1)
+    for job in long_ago:
+        times = {"sent_at": moment - 2 * hour, "accepted_at": moment - 2 * hour}
+        await change(database, job, state="verified", finished_at=moment - hour, **times)
+    for job in young:
+        await change(database, job, due_at=moment + timedelta(seconds=1))
+    for job in ended:
+        await change(database, job, accepted_at=moment - hour)
+    await database.close()
+    cloud.set_faults(Fault("reset", action="cos", times=len(ended)))
+    said: list[str] = []
+    async with (
+        store(verify_interval="adaptive", tell=said.append) as orchestrator,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(orchestrator.run)
+
+        async def all_are_seen() -> bool:
+            counts = await states_of(orchestrator)
+            return counts == {JobState.VERIFIED: 12, JobState.ACCEPTED: 3}
+
+        await until_kept(all_are_seen)
+        tasks.cancel_scope.cancel()
+    assert any("one look at a time" in sentence for sentence in said)
 
 
 async def test_verification_off(store: Store, cloud: Simulator) -> None:
