@@ -41,7 +41,8 @@ class Database:
             self._reader = self._sqlite_engine(_READERS, sqlite.begin_reading)
         else:
             self.clock = clock
-            self._writer = self._reader = _server_engine(self.url)
+            self._writer = _server_engine(self.url)
+            self._reader = self._writer.execution_options(**_ONE_SNAPSHOT)
 
     @property
     def is_sqlite(self) -> bool:
@@ -152,6 +153,9 @@ _IMPATIENT = {
     "options": "-c lock_timeout=60s",
 }
 """A server, a network or another's lock that is silent for long is trouble, and may be told."""
+
+_ONE_SNAPSHOT = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+"""Of a server's transactions that only read; by itself each statement would see its own."""
 
 
 def _server_engine(url: sa.URL) -> AsyncEngine:

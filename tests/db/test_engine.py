@@ -190,14 +190,14 @@ async def test_many_writers_take_turns(database: Database) -> None:
         assert (await connection.execute(sa.select(scopes.c.misses))).scalar_one() == 20
 
 
-async def test_a_reader_sees_one_snapshot(sqlite: Database) -> None:
+async def test_a_reader_sees_one_snapshot(database: Database) -> None:
     """What is written meanwhile does not show within a reader's transaction."""
     query = sa.select(sa.func.count()).select_from(scopes)
-    async with sqlite.read() as reader:
+    async with database.read() as reader:
         assert (await reader.execute(query)).scalar_one() == 0
-        await add_scope(sqlite, "r")
+        await add_scope(database, "r")
         assert (await reader.execute(query)).scalar_one() == 0
-    assert await count(sqlite, scopes) == 1
+    assert await count(database, scopes) == 1
 
 
 async def test_moments_come_back_as_they_went(database: Database) -> None:
