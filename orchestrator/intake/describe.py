@@ -206,7 +206,7 @@ class Describer:
         if outcome.code.reaction is Reaction.SLOW:
             lane = self._traffic.lane(DESCRIBE, host)
             async with self._database.write() as connection:
-                await lane.slow_down(connection, await self._database.now(connection))
+                await lane.slow_down(connection)
         await self._traffic.heard(
             DESCRIBE,
             host,

@@ -88,18 +88,16 @@ async def claim(
         most: so many at most.
     """
     async with database.write() as connection:
-        now = await database.now(connection)
-        free = await who.lane.free_slots(connection, now, most)
-        leases: list[Lease] = []
+        free = await who.lane.free_slots(connection, most)
+        now, leases = free.now, list[Lease]()
         if free.slots:
             for found in await gate.wanted_gates(connection, what.profile, regions, now):
                 room = found.room(now, len(free.slots) - len(leases))
                 rows = await _next_jobs(connection, what, found.region, now, room)
                 leases += [_lease(row, who, found, now, signed_at) for row in rows]
         await _take(connection, leases, now)
-        return list(
-            zip(leases, await who.lane.take(connection, now, free, len(leases)), strict=True)
-        )
+        slots = await who.lane.take(connection, free, len(leases))
+    return list(zip(leases, slots, strict=True))
 
 
 async def _next_jobs(
@@ -143,7 +141,7 @@ def _in_order() -> sa.Select[Any]:
     needed = (
         *("id", "attempt", "profile", "region", "image_ids", "bucket", "format"),
         *("object_prefix", "only_root_disk", "role_name", "doubted", "exact_names"),
-        *("spent", "waits", "size_gib", "code"),
+        *("spent", "waits", "code"),
     )
     broken = (
         sa.select(job_images.c.job_id)
@@ -194,7 +192,6 @@ def _lease(row: Any, who: Claimer, found: gate.Gate, now: datetime, signed_at: d
         spent=row.spent,
         waits=row.waits,
         image_broken=row.image_broken,
-        size_gib=row.size_gib,
         last_code=row.code,
     )
 

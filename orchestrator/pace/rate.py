@@ -1,7 +1,7 @@
 """Requests a second, shared by all processes on a store: each takes its slots from one row."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime
 
 import anyio
@@ -29,7 +29,7 @@ _ALWAYS = 1000.0
 process that finds nothing to send must not keep the others from the store."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class RateKey:
     """What the vendor counts apart (source: its page on request frequency limits)."""
 
@@ -72,7 +72,7 @@ class Lane:
 
     def __init__(self, database: Database, key: RateKey, rate: float) -> None:
         self._database = database
-        self._key = key
+        self.key = key
         self._this = {f"this_{name}": value for name, value in asdict(key).items()}
         self._rate = rate
         self._asking = AsyncLimiter(1, 1 / (_ASKED * rate or _ALWAYS))
@@ -90,52 +90,51 @@ class Lane:
         while self.is_ahead:
             await anyio.sleep_until(self._begins_at - _LEAD)
 
-    async def free_slots(self, connection: AsyncConnection, now: datetime, most: int) -> "Free":
+    async def free_slots(self, connection: AsyncConnection, most: int) -> "Free":
         """The slots that can be taken in this transaction."""
-        stream = await self._read(connection, now)
-        self._learn(stream, now)
-        return Free(stream, stream.slots(self._rate, now, most))
+        stream = await self._held(connection)
+        # only now: waiting for the row may have taken long, and others have written to it since
+        now = await self._database.now(connection)
+        slots = stream.slots(self._rate, now, most)
+        return self._learnt(Free(stream, now, anyio.current_time(), slots))
 
-    async def take(
-        self, connection: AsyncConnection, now: datetime, free: "Free", count: int
-    ) -> list["Slot"]:
+    async def take(self, connection: AsyncConnection, free: "Free", count: int) -> list["Slot"]:
         """Takes the earliest of the slots that are free."""
         taken = free.slots[:count]
-        if taken and free.stream.allowed(self._rate, now) is not None:
-            stream = free.stream.without(taken[-1], self._rate, now)
+        if taken and free.stream.allowed(self._rate, free.now) is not None:
+            stream = free.stream.without(taken[-1], self._rate, free.now)
             await self._write(connection, stream)
-            self._learn(stream, now)
-        return [Slot(self._spacing, self._moment(at, now)) for at in taken]
+            self._learnt(replace(free, stream=stream))
+        return [Slot(self._spacing, free.moment(at)) for at in taken]
 
     async def slot(self) -> "Slot":
         """Waits for one slot, for a request that needs no claim."""
         while True:
             await self.turn()
             async with self._database.write() as connection:
-                now = await self._database.now(connection)
-                free = await self.free_slots(connection, now, 1)
-                for taken in await self.take(connection, now, free, 1):
+                free = await self.free_slots(connection, 1)
+                for taken in await self.take(connection, free, 1):
                     return taken
 
-    async def slow_down(self, connection: AsyncConnection, now: datetime) -> None:
+    async def slow_down(self, connection: AsyncConnection) -> None:
         """The vendor has counted too many: all processes slow down a little, for a while."""
-        stream = (await self._read(connection, now)).slowed(self._rate, now)
+        free = await self.free_slots(connection, 0)
+        stream = free.stream.slowed(self._rate, free.now)
         await self._write(connection, stream)
-        self._learn(stream, now)
+        self._learnt(replace(free, stream=stream))
 
-    def _learn(self, stream: Stream, now: datetime) -> None:
-        self._begins_at = self._moment(stream.begins(self._rate, now), now)
-        self._spacing.interval = stream.interval(self._rate, now).total_seconds()
+    def _learnt(self, free: "Free") -> "Free":
+        self._begins_at = free.moment(free.stream.begins(self._rate, free.now))
+        self._spacing.interval = free.stream.interval(self._rate, free.now).total_seconds()
+        return free
 
-    def _moment(self, at: datetime, now: datetime) -> float:
-        """A moment of the store's clock on the event loop's."""
-        return anyio.current_time() + (at - now).total_seconds()
-
-    async def _read(self, connection: AsyncConnection, now: datetime) -> Stream:
+    async def _held(self, connection: AsyncConnection) -> Stream:
+        """The stream as it is kept, until this transaction ends for nobody else."""
         row = (await connection.execute(_READ, self._this)).first()
         if row is None:
-            begun = {**asdict(self._key), **asdict(Stream(next_at=now))}
-            await connection.execute(insert_or_leave(connection, rates).values(begun))
+            begun = Stream(next_at=await self._database.now(connection))
+            new = {**asdict(self.key), **asdict(begun)}
+            await connection.execute(insert_or_leave(connection, rates).values(new))
             row = (await connection.execute(_READ, self._this)).one()
         return Stream(*row)
 
@@ -146,10 +145,21 @@ class Lane:
 
 @dataclass(frozen=True, slots=True)
 class Free:
-    """What a transaction has found free: as long as it lasts, nobody else takes it."""
+    """What a transaction has found free: as long as it lasts, nobody else takes it.
+
+    Args:
+        now: the moment by the store's clock.
+        told_at: the same by the event loop's.
+    """
 
     stream: Stream
+    now: datetime
+    told_at: float
     slots: Sequence[datetime]
+
+    def moment(self, at: datetime) -> float:
+        """A moment of the store's clock on the event loop's."""
+        return self.told_at + (at - self.now).total_seconds()
 
 
 class Spacing:

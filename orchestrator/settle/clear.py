@@ -56,16 +56,15 @@ async def _adopted(database: Database, cos: CosClient, lease: Lease, policy: Res
         return False
     async with database.write() as connection:
         now = await database.now(connection)
-        await keep_not_sent(connection, lease, now)
         if traces:
             await adopt(connection, job, traces, policy, now, lease.owner)
+        await keep_not_sent(connection, lease, now)
     return True
 
 
 async def _put_back(database: Database, lease: Lease, why: str) -> None:
     async with database.write() as connection:
         now = await database.now(connection)
-        await keep_not_sent(connection, lease, now)
         put_back = Move(
             lease.job_id,
             JobState.SENDING,
@@ -78,3 +77,4 @@ async def _put_back(database: Database, lease: Lease, why: str) -> None:
             details={"message": why},
         )
         await move(connection, put_back, at=now)
+        await keep_not_sent(connection, lease, now)

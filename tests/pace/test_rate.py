@@ -29,9 +29,8 @@ def lane(database: Database, key: RateKey = EXPORTS, rate: float = RATE) -> Lane
 async def take(database: Database, stream: Lane, most: int = 100) -> Sequence[datetime]:
     """The slots that can be had now."""
     async with database.write() as connection:
-        moment = await database.now(connection)
-        free = await stream.free_slots(connection, moment, most)
-        await stream.take(connection, moment, free, most)
+        free = await stream.free_slots(connection, most)
+        await stream.take(connection, free, most)
         return free.slots
 
 
@@ -63,10 +62,9 @@ async def test_a_free_slot_that_nobody_takes_stays_free(database: Database) -> N
     """Where nothing was there to be sent, the stream is as it was."""
     stream = lane(database)
     async with database.write() as connection:
-        moment = await database.now(connection)
-        free = await stream.free_slots(connection, moment, 1)
-        assert await stream.take(connection, moment, free, 0) == []
-    assert await next_slot(database) == moment
+        free = await stream.free_slots(connection, 1)
+        assert await stream.take(connection, free, 0) == []
+    assert [await next_slot(database)] == free.slots
 
 
 OTHER = RateKey("DescribeImages", "cvm.example", "default")
@@ -81,11 +79,42 @@ async def test_each_key_has_its_own_allowance(database: Database) -> None:
 async def test_a_slow_down_holds_for_all_processes(databases: Sequence[Database]) -> None:
     """A refusal that one process hears spaces the requests of the others too."""
     async with databases[0].write() as connection:
-        await lane(databases[0]).slow_down(connection, await databases[0].now(connection))
+        await lane(databases[0]).slow_down(connection)
     other = lane(databases[1])
     await let_pass(databases[0], seconds=0.1)
     slots = await take(databases[1], other, most=2)
     assert slots[1] - slots[0] > 1.005 * INTERVAL
+
+
+async def until_somebody_waits(database: Database) -> None:
+    """Returns when a server makes somebody wait for a row; on SQLite whoever writes waits."""
+    waits = sa.text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+    with anyio.fail_after(10):
+        while not database.is_sqlite:
+            async with database.read() as connection:
+                if (await connection.execute(waits)).scalar_one():
+                    break
+
+
+async def test_who_waited_for_the_stream_goes_on_from_what_another_left(
+    databases: Sequence[Database],
+) -> None:
+    """A refusal heard while another is being kept counts beside that one, not instead of it."""
+
+    async def slow_down(database: Database) -> None:
+        async with database.write() as connection:
+            await lane(database).slow_down(connection)
+
+    await slow_down(databases[0])
+    async with anyio.create_task_group() as tasks, databases[0].write() as connection:
+        held = await lane(databases[0]).free_slots(connection, 0)
+        tasks.start_soon(slow_down, databases[1])
+        await until_somebody_waits(databases[2])
+        await lane(databases[0]).slow_down(connection)
+    async with databases[0].read() as connection:
+        pace = (await connection.execute(sa.select(rates.c.pace))).scalar_one()
+    assert held.stream.pace == pytest.approx(0.99 * RATE)
+    assert pace == pytest.approx(0.99 * 0.965**2 * RATE, rel=0.001)
 
 
 async def test_slots_that_are_given_away_are_waited_for(sqlite: Database) -> None:
