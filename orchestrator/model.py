@@ -164,8 +164,7 @@ class Lease:
         doubted: an earlier attempt may have taken effect, so the bucket is looked at first.
         probe: sent to find out whether the closed gate has room again.
         spent: attempts that counted, before this one.
-        waits: consecutive postponements that counted for nothing, before this one.
-        size_gib: of all its disks; 0 is unknown.
+        waits: postponements in a row that counted for nothing and were the job's own.
         last_code: what the attempt before this one was answered with.
     """
 
@@ -183,7 +182,6 @@ class Lease:
     spent: int = 0
     waits: int = 0
     image_broken: bool = False
-    size_gib: int = 0
     last_code: str | None = None
 
 

@@ -6,6 +6,14 @@ from orchestrator.cloud.codes import MAY_CONCERN_ONE_IMAGE
 from orchestrator.model import Decision, JobState, Lease, Outcome, Reaction
 from orchestrator.pace.backoff import backoff
 
+_SHARED = {
+    Reaction.SLOW: "rate",
+    Reaction.WITHDRAW: "not sent",
+    Reaction.PAUSE: "network",
+    Reaction.CAPACITY: "capacity",
+}
+"""What everyone waits for together: it is no wait of the job's own."""
+
 MOST_WAITS = 1500
 """Waits in a row, about a day at one a minute, after which a busy image is waited for no more."""
 
@@ -40,14 +48,8 @@ def decide(
         case Reaction.RETRY:
             wait = backoff(lease.spent, chance)
             return _queued("retry", doubted=doubted, delay=wait, spends=True)
-        case Reaction.SLOW:
-            return _queued("rate", doubted=doubted)
-        case Reaction.WITHDRAW:
-            return _queued("not sent", doubted=doubted)
-        case Reaction.PAUSE:
-            return _queued("network", doubted=doubted)
-        case Reaction.CAPACITY:
-            return _queued("capacity", doubted=doubted)
+        case Reaction.SLOW | Reaction.WITHDRAW | Reaction.PAUSE | Reaction.CAPACITY as shared:
+            return _queued(_SHARED[shared], doubted=doubted)
         case Reaction.BUSY if lease.image_broken or lease.waits >= MOST_WAITS:
             return Decision(JobState.FAILED, "image not exportable", doubted=doubted)
         case Reaction.BUSY:
@@ -59,6 +61,11 @@ def decide(
             return _queued(f"stopped: {outcome.code.scope}", doubted=doubted, delay=wait)
         case Reaction.FAIL | Reaction.DRY_RUN:
             return Decision(JobState.FAILED, "refused", spends=True, doubted=doubted)
+
+
+def own_waits(lease: Lease, outcome: Outcome) -> int:
+    """Postponements in a row that were the job's own, after an outcome that counts for nothing."""
+    return lease.waits + (outcome.code.reaction not in _SHARED)
 
 
 def _queued(

@@ -14,6 +14,7 @@ from orchestrator.db import Database
 from orchestrator.model import NOT_SENT, Decision, Effect, JobState, Lease, Outcome, Reaction
 from orchestrator.pace import gate
 from orchestrator.pace.rate import Lane
+from orchestrator.settle.decide import own_waits
 from orchestrator.settle.objects import keep_cos_paths
 from orchestrator.tables import attempts, jobs
 from orchestrator.transition import Move, may_move, move, move_all
@@ -50,11 +51,12 @@ async def record(
     """
     with anyio.CancelScope(shield=True):
         async with database.write() as connection:
+            # rates by key, jobs, scopes by region: whoever writes them in this order, as a claim
+            # does that passes over jobs which are held, waits for nobody in a circle
+            slowed = [one.lane for one in answers if one.outcome.code.reaction is Reaction.SLOW]
+            for lane in sorted(slowed, key=lambda lane: lane.key):
+                await lane.slow_down(connection)
             now = await database.now(connection)
-            # rates, then jobs, then scopes by region: in the claim's order nobody waits in a circle
-            for one in answers:
-                if one.outcome.code.reaction is Reaction.SLOW:
-                    await one.lane.slow_down(connection, now)
             await _keep_answers(connection, answers, now)
             moves = [_move(one, now, export_deadline) for one in answers]
             moved = await move_all(connection, moves, at=now)
@@ -140,7 +142,7 @@ def _changes(answer: Answer, now: datetime, deadline: timedelta) -> dict[str, An
     changes: dict[str, Any] = {
         "due_at": now + decision.delay,
         "spent": lease.spent + decision.spends,
-        "waits": 0 if decision.spends else lease.waits + 1,
+        "waits": 0 if decision.spends else own_waits(lease, outcome),
         "doubted": decision.doubted,
         "request_id": outcome.request_id,
     }

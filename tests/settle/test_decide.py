@@ -18,7 +18,7 @@ from orchestrator.model import (
     Reaction,
     Scope,
 )
-from orchestrator.settle.decide import MOST_WAITS, decide
+from orchestrator.settle.decide import MOST_WAITS, decide, own_waits
 from tests.stores import BUCKET, LASTS, ME, NOON, PROFILE, REGION
 
 LEASE = Lease(
@@ -164,6 +164,15 @@ def test_an_image_that_is_denied_alone_fails_in_the_end(
     """A policy against one image is that image's own affair, after five denials in a row."""
     lease = replace(LEASE, last_code=before, waits=waits)
     assert decide(lease, Outcome(code_for(name)), max_attempts=5, chance=0.5).state is state
+
+
+@pytest.mark.parametrize("reaction", Reaction)
+def test_only_waits_of_its_own_count_as_a_job_s_own(reaction: Reaction) -> None:
+    """Whoever waits for a place, with all the others, has not been denied or found busy."""
+    shared = {Reaction.SLOW, Reaction.PAUSE, Reaction.CAPACITY, Reaction.WITHDRAW}
+    outcome = Outcome(Code("Code", reaction, Effect.NO, "remedy"))
+    waits = own_waits(replace(LEASE, waits=3), outcome)
+    assert waits == (3 if reaction in shared else 4)
 
 
 def test_an_endpoint_in_trouble_costs_no_attempt() -> None:
