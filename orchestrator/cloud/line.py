@@ -25,6 +25,10 @@ _BROKEN = (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStre
 """What anyio says of a connection that is none any more."""
 
 
+_PART = 0.9
+"""Of the time that is left for a whole request, what connecting may take."""
+
+
 async def open_line(url: httpx.URL, trusted: ssl.SSLContext, seconds: float) -> "Line":
     """Connects to the server of this URL, and trusts it.
 
@@ -36,6 +40,8 @@ async def open_line(url: httpx.URL, trusted: ssl.SSLContext, seconds: float) -> 
     if not is_secret and url.scheme != "http":
         raise httpx.UnsupportedProtocol(f"{url.scheme}:// is not spoken here")
     port = url.port or (443 if is_secret else 80)
+    # less than the whole request has: at its end nobody could tell that nothing has left
+    seconds = min(seconds, _PART * (anyio.current_effective_deadline() - anyio.current_time()))
     try:
         with anyio.fail_after(seconds):
             if not is_secret:
