@@ -27,6 +27,11 @@ class Stops:
         self.active.append(stop)
         return True
 
+    def end(self, stop: Stop) -> None:
+        """Ends this very stop: what it was for is mended."""
+        if stop in self.active:
+            self.active.remove(stop)
+
     def has(self, stop: Stop) -> bool:
         """Whether its scope is stopped, for this reason or another."""
         return any((held.scope, held.value) == (stop.scope, stop.value) for held in self.active)

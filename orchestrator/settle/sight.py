@@ -67,11 +67,14 @@ class Sight:
         self._patience = max(_SHORTEST, looks)
         self._refused_since: dict[str, float] = {}
         self._seen: set[str] = set()
+        self._stopped: dict[str, Stop] = {}
 
     def saw(self, place: str) -> None:
         """A look into this bucket succeeded."""
         self._seen.add(place)
         self._refused_since.pop(place, None)
+        if (stop := self._stopped.pop(place, None)) is not None:
+            self._stops.end(stop)
         if self.blind.pop(place, None) is not None:
             self._tell(f"The bucket {place} may be read again: its exports are verified.")
 
@@ -92,7 +95,9 @@ class Sight:
         if not is_new:
             return False
         if self.mode is VerifyMode.REQUIRED:
-            self._stops.begin(Stop(Scope.BUCKET, place, code.name, refusal.said, code.remedy))
+            stop = Stop(Scope.BUCKET, place, code.name, refusal.said, code.remedy)
+            self._stopped[place] = stop
+            self._stops.begin(stop)
         self._tell(
             f"The bucket {place} may not be read ({refusal}): its exports are not verified, and "
             f"what is unknown there stays unknown. {code.remedy}"

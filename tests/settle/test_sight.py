@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from orchestrator.db import Database
 from orchestrator.errors import CloudRefusal
-from orchestrator.model import Scope
+from orchestrator.model import Scope, Stop
 from orchestrator.pace.stops import Stops
 from orchestrator.settle.sight import Sight, VerifyMode
 from orchestrator.tables import jobs
@@ -20,6 +20,7 @@ from tests.pace.instant import in_no_time
 from tests.stores import BUCKET, REGION, make_jobs, request
 
 PLACE = f"{REGION}/{BUCKET}"
+OTHER = "ap-tokyo/other-1250000000"
 DENIED = CloudRefusal("AccessDenied", "no", http_status=403)
 DOWN = CloudRefusal("SlowDown", "later", http_status=503)
 
@@ -122,6 +123,18 @@ def test_a_bucket_that_must_be_read_stops() -> None:
     looks(partial(sight.refused, PLACE, DENIED), 21)
     (stop,) = stops.active
     assert (stop.scope, stop.value, stop.code) == (Scope.BUCKET, PLACE, "AccessDenied")
+
+
+def test_a_stop_for_a_bucket_ends_when_it_may_be_read_again() -> None:
+    """Its exports go on; a stop that its exports have met themselves is another matter."""
+    sight, stops, said = make(VerifyMode.REQUIRED)
+    met = Stop(Scope.BUCKET, OTHER, "NoSuchBucket", "no", "Create it.")
+    stops.begin(met)
+    looks(partial(sight.refused, PLACE, DENIED), 21)
+    for place in (PLACE, OTHER):
+        sight.saw(place)
+    assert stops.active == [met]
+    assert "may be read again" in said[-1]
 
 
 @pytest.mark.anyio
