@@ -1,24 +1,45 @@
-"""``python -m benchmarks.bare``: sends what stdin names, and keeps nothing of it."""
+"""``python -m benchmarks.bare httpx|ours``: sends what stdin names, and keeps nothing of it.
 
-from collections.abc import Iterator
+By a client of httpx, as a script would, or over what a run sends by.
+"""
+
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
 
 import anyio
 import httpx
 
 from benchmarks.calls import IN_AIR, LIMITS, Calls, given, task_of
+from orchestrator.cloud.transport import open_http
+
+Send = Callable[..., Awaitable[httpx.Response]]
 
 
-async def main() -> None:
+async def main(way: str) -> None:
     """As many at once as a run has."""
+    if way == "httpx":
+        async with httpx.AsyncClient(limits=LIMITS) as client:
+            await _send_all(client.request)
+        return
+    async with open_http(concurrency=IN_AIR, user_agent="benchmark") as http:
+
+        async def send(**request: Any) -> httpx.Response:
+            return await http.send(**request, seconds=30)
+
+        await _send_all(send)
+
+
+async def _send_all(send: Send) -> None:
     calls, images = Calls(), iter(given())
-    async with httpx.AsyncClient(limits=LIMITS) as http, anyio.create_task_group() as tasks:
+    async with anyio.create_task_group() as tasks:
         for _ in range(IN_AIR):
-            tasks.start_soon(_send, http, calls, images)
+            tasks.start_soon(_send, send, calls, images)
 
 
-async def _send(http: httpx.AsyncClient, calls: Calls, images: Iterator[dict[str, str]]) -> None:
+async def _send(send: Send, calls: Calls, images: Iterator[dict[str, str]]) -> None:
     for image in images:
-        task_of(await http.request(**calls.request(**image)))
+        task_of(await send(**calls.request(**image)))
 
 
-anyio.run(main)
+anyio.run(main, sys.argv[1])

@@ -29,6 +29,10 @@ class Goal:
         return value >= bound if self.least else value <= bound
 
 
+ONCE = Goal("accepted twice", 0)
+"""Whatever else a case measures: no image is exported twice."""
+
+
 @dataclass(frozen=True)
 class Case:
     """One benchmark.
@@ -45,9 +49,9 @@ class Case:
     goals: Sequence[Goal] = ()
 
     def is_reached(self, measured: "Measured") -> bool:
-        """Whether every goal was measured, and kept."""
+        """Whether every goal was measured, and kept; a case that could not be is no failure."""
         figures = measured.figures
-        return all(
+        return measured.lacks is not None or all(
             goal.figure in figures and goal.kept(figures[goal.figure], goal.reach)
             for goal in self.goals
         )
@@ -60,16 +64,20 @@ class Measured:
     Args:
         figures: in the order in which they are told.
         chart: lines that show how it went, where that says more than figures.
+        lacks: what could not be had, so that nothing was measured.
     """
 
     figures: Figures
     chart: Sequence[str] = ()
+    lacks: str | None = None
 
 
 def told(case: Case, measured: Measured) -> str:
     """A case with its figures, each beside its goal."""
     goals = {goal.figure: goal for goal in case.goals}
     lines = [f"{case.name}: {case.about}"]
+    if measured.lacks is not None:
+        lines.append(f"  left out: {measured.lacks}")
     for name, value in measured.figures.items():
         lines.append(
             f"  {name:32} {_number(value):>10}  {_judged(goals.get(name), value)}".rstrip()
@@ -79,6 +87,8 @@ def told(case: Case, measured: Measured) -> str:
 
 def as_json(case: Case, measured: Measured) -> str:
     """The same as one line of JSON."""
+    if measured.lacks is not None:
+        return json.dumps({"case": case.name, "left out": measured.lacks})
     reached = case.is_reached(measured)
     whole: dict[str, Any] = {"case": case.name, "reached": reached, **measured.figures}
     return json.dumps(whole)

@@ -1,5 +1,6 @@
 """Where a case plays: a cloud, and a store of its own."""
 
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -9,6 +10,9 @@ from typing import Any
 
 from benchmarks.cloud import Cloud, cloud
 from benchmarks.store import Store
+
+_PATIENCE = 300
+"""Seconds, far more than any part of a case takes."""
 
 
 @contextmanager
@@ -20,7 +24,19 @@ def scene(**settings: Any) -> Iterator[tuple[Cloud, Store]]:
             yield here, Store(folder, here.variables)
 
 
-def wait_until(holds: Callable[[], bool]) -> None:
-    """Returns when something holds that another process brings about."""
+def wait_until(holds: Callable[[], bool], run: subprocess.Popen[bytes]) -> None:
+    """Returns when something holds that a run brings about, which must not end before."""
+    given_up_at = time.monotonic() + _PATIENCE
     while not holds():
+        if run.poll() is not None:
+            raise RuntimeError(f"the run ended too soon, with {run.returncode}")
+        if time.monotonic() > given_up_at:
+            raise RuntimeError(f"the run did not come so far in {_PATIENCE} s")
         time.sleep(0.05)  # nothing tells this process when to look
+
+
+def end_well(*runs: subprocess.Popen[bytes]) -> None:
+    """Returns when runs have ended: each with 0, which says that nothing is left or failed."""
+    codes = [run.wait() for run in runs]
+    if any(codes):
+        raise RuntimeError(f"the runs ended with {codes}")

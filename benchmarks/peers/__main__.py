@@ -31,7 +31,7 @@ def main() -> int:
     measured = case.measure()
     print(told(case, measured), file=sys.stderr)
     print(as_json(case, measured))
-    return 0
+    return 0 if case.is_reached(measured) else 1
 
 
 def _can_run(name: str, server: sa.URL | None) -> bool:
