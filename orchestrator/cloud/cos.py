@@ -32,8 +32,8 @@ class _Listing(Generic[_Entry]):
 
 
 _PER_SECOND, _AT_A_TIME = 100, 10
-"""Looks in a second, however many are wanted, and of them at a time: they are billed, and the
-sender needs the processor too."""
+"""Looks in a second, however many are wanted, and how many may leave together: they are billed, and
+the sender needs the processor too."""
 
 
 class CosClient:

@@ -84,6 +84,6 @@ def _is_timed(row: Any) -> bool:
 
 
 def usual(ended: list[Ended]) -> timedelta | None:
-    """What three of four exports take at most; ``None`` before any has ended."""
+    """What at least three of four exports take at most; ``None`` before any has ended."""
     took = sorted(one.took for one in ended)
     return took[len(took) * 3 // 4] if took else None
