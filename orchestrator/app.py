@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from orchestrator.cloud.signing import ServerClock
     from orchestrator.intake.enqueue import EnqueueResult
     from orchestrator.plan import Parts, Plan
-    from orchestrator.settle.operate import Retry, Verdict
+    from orchestrator.settle.operate import Cancel, Retry, Verdict
     from orchestrator.show.account import RunResult
     from orchestrator.show.status import Status
     from orchestrator.worker import Worker
@@ -226,6 +226,15 @@ class Orchestrator:
 
         actor = actor or _operator()
         return await retry(self._database, matches(wanted), actor=actor, dry_run=dry_run)
+
+    async def cancel(
+        self, wanted: JobFilter, *, dry_run: bool = False, actor: str | None = None
+    ) -> "Cancel":
+        """Gives up jobs that wait in the queue; any other is left alone."""
+        from orchestrator.settle.operate import cancel
+
+        actor = actor or _operator()
+        return await cancel(self._database, matches(wanted), actor=actor, dry_run=dry_run)
 
     async def _credentials(self, clock: "ServerClock") -> "CredentialSource":
         from orchestrator.cloud.keychain import Lenders, find_credentials

@@ -6,6 +6,7 @@ import sys
 import typer
 
 from orchestrator.cli import (
+    cancel,
     db,
     demo,
     enqueue,
@@ -35,6 +36,7 @@ app.command("status")(status.command)
 app.command("history")(history.command)
 app.command("show")(show.command)
 app.command("retry")(retry.command)
+app.command("cancel")(cancel.command)
 app.command("settle")(settle.command)
 app.add_typer(db.app, name="db")
 app.command("simulate")(simulate.command)

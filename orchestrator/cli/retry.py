@@ -1,29 +1,21 @@
 """``orchestrator retry``: another try for jobs that failed or were cancelled."""
 
-import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import anyio
-import typer
-
-from orchestrator.cli import options
+from orchestrator.cli import by_filter, options
 from orchestrator.cli.output import plural
-from orchestrator.errors import UsageError
 
 if TYPE_CHECKING:
     from orchestrator.model import JobFilter
-    from orchestrator.settings import Settings
     from orchestrator.settle.operate import Retry
 
 
 @options.takes_filter
 def command(
     wanted: "JobFilter",
-    all_: Annotated[bool, typer.Option("--all", help="All jobs, without a filter.")] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would become of them; change nothing.")
-    ] = False,
+    all_: by_filter.All = False,
+    dry_run: by_filter.DryRun = False,
     database_url: options.DatabaseUrl = None,
     config: options.Config = None,
 ) -> None:
@@ -31,37 +23,16 @@ def command(
 
     What may have left an export behind is looked for in the bucket first.
     """
-    from orchestrator.model import JobFilter
-
-    if wanted == JobFilter() and not all_:
-        raise UsageError("No filter is given.", "Narrow it, as with --batch, or say --all.")
-    settings = options.settings_from(config=config, database_url=database_url)
-    preview = anyio.run(_retry, settings, wanted, True)
-    if not _count(preview) + preview.untouched:
-        raise UsageError("No job matches.", "`orchestrator history` lists the jobs.")
-    for line in _lines(preview):
-        print(line, file=sys.stdout if dry_run else sys.stderr)
-    if dry_run or not _count(preview):
-        return
-    done = anyio.run(_retry, settings, wanted, False)
-    print(f"{plural(_count(done), 'job')} tried again; `orchestrator run` goes on with them.")
-
-
-async def _retry(settings: "Settings", wanted: "JobFilter", dry_run: bool) -> "Retry":
     from orchestrator.app import Orchestrator
 
-    async with Orchestrator(settings=settings, create=False) as orchestrator:
-        return await orchestrator.retry(wanted, dry_run=dry_run)
-
-
-def _count(tried: "Retry") -> int:
-    return tried.queued + tried.unknown + tried.parts
+    settings = options.settings_from(config=config, database_url=database_url)
+    act = Orchestrator.retry
+    done = by_filter.decide(settings, wanted, act, _lines, all_=all_, dry_run=dry_run)
+    if done:
+        print(f"{plural(done.changed, 'job')} tried again; `orchestrator run` goes on with them.")
 
 
 def _lines(tried: "Retry") -> Iterator[str]:
-    """What becomes of the jobs, for eyes."""
-    matching = _count(tried) + tried.untouched
-    yield "1 job matches." if matching == 1 else f"{matching} jobs match."
     if tried.queued:
         yield f"  {tried.queued} back to the queue: nothing was left behind."
     if tried.unknown:

@@ -237,6 +237,9 @@ def summary(result: "RunResult") -> list[str]:
     return lines
 
 
+_RUN_AGAIN = "run again to go on."
+
+
 def _advice(result: "RunResult") -> list[tuple[bool, str]]:
     from orchestrator.model import JobState
 
@@ -247,7 +250,11 @@ def _advice(result: "RunResult") -> list[tuple[bool, str]]:
             bool(counts[JobState.UNKNOWN]),
             "What is unknown: orchestrator history --state unknown, and show JOB for one",
         ),
-        (result.left > 0, f"{plural(result.left, 'job')} left: run again to go on."),
+        (
+            result.left > 0,
+            f"{plural(result.left, 'job')} left: "
+            + ("mend that and run again, or cancel them." if result.blocked else _RUN_AGAIN),
+        ),
     ]
 
 

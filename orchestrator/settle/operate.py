@@ -1,4 +1,4 @@
-"""What a person decides about jobs: a verdict on an unknown one, another try for ended ones."""
+"""What a person decides about jobs: a verdict on an unknown one, another try, or no more."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -16,7 +16,7 @@ from orchestrator.model import JobState
 from orchestrator.settle.delivery import is_of, undelivered
 from orchestrator.settle.verify import NOT_DELIVERED
 from orchestrator.tables import job_images, jobs, objects
-from orchestrator.transition import Move, move
+from orchestrator.transition import Move, make_moves, move
 
 _ENDED = frozenset({JobState.FAILED, JobState.CANCELLED})
 _ASKED_ANEW = "its missing images have a job of their own"
@@ -46,6 +46,24 @@ class Retry:
     unknown: int = 0
     parts: int = 0
     untouched: int = 0
+
+    @property
+    def changed(self) -> int:
+        """Jobs that are tried again, in whole or in part."""
+        return self.queued + self.unknown + self.parts
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """What becomes of jobs that are given up.
+
+    Args:
+        changed: jobs that waited, and are cancelled.
+        untouched: jobs in another state: they may run already, or have ended.
+    """
+
+    changed: int
+    untouched: int
 
 
 async def settle(
@@ -163,6 +181,45 @@ async def retry(
             elif not dry_run:
                 await _try_again(connection, row, now, actor)
     return Retry(queued, unknown, parts, untouched)
+
+
+async def cancel(
+    database: Database, wanted: sa.ColumnElement[bool], *, actor: str, dry_run: bool = False
+) -> Cancel:
+    """Gives up jobs that wait in the queue; what was sent cannot be called back.
+
+    Args:
+        wanted: which jobs, as a condition on the table of jobs.
+        dry_run: say what would become of them, and change nothing.
+    """
+    async with database.write() as connection:
+        now = await database.now(connection)
+        waits = jobs.c.state == JobState.QUEUED
+        others = sa.select(sa.func.count()).where(wanted, ~waits)
+        untouched = int((await connection.execute(others)).scalar_one())
+        query = sa.select(jobs.c.id, jobs.c.attempt).where(wanted, waits).order_by(jobs.c.id)
+        rows = (await connection.execute(query.with_for_update())).all()
+        if not dry_run:
+            for first in range(0, len(rows), _AT_A_TIME):
+                given_up = [_cancelled(row, actor) for row in rows[first : first + _AT_A_TIME]]
+                await make_moves(connection, given_up, at=now)
+    return Cancel(len(rows), untouched)
+
+
+_AT_A_TIME = 1000
+"""Jobs whose moves are made together: of a long queue not all are held in memory."""
+
+
+def _cancelled(row: Any, actor: str) -> Move:
+    return Move(
+        row.id,
+        JobState.QUEUED,
+        JobState.CANCELLED,
+        kind="cancelled",
+        reason="given up",
+        actor=actor,
+        attempt=row.attempt,
+    )
 
 
 async def _missing_images(connection: AsyncConnection, row: Any) -> list[str]:

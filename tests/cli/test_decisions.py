@@ -1,4 +1,4 @@
-"""What a person decides at the terminal: `settle` for an unknown job, `retry` for ended ones."""
+"""What a person decides at the terminal: `settle` an unknown job, `retry` or `cancel` others."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -80,6 +80,8 @@ async def test_settled_as_absent_a_job_is_sent_again(unknown: Shell, cloud: Simu
         (("retry",), "No filter is given"),
         (("retry", "--state", "lost"), "no such state"),
         (("retry", "--job", "9"), "No job matches"),
+        (("cancel",), "No filter is given"),
+        (("cancel", "--batch", "another"), "No job matches"),
     ],
 )
 async def test_what_cannot_be_decided_is_told(shell: Shell, words: list[str], said: str) -> None:
@@ -107,6 +109,27 @@ async def test_a_retry_says_first_what_becomes_of_the_jobs(shell: Shell, cloud: 
     assert done.out == "1 job tried again; `orchestrator run` goes on with them.\n"
     ended = await shell.run("run", "--json")
     assert (ended.code, ended.json["verified"]) == (0, 2)
+
+
+async def test_a_job_that_is_given_up_holds_up_no_run(shell: Shell, cloud: Simulator) -> None:
+    """A region that is none stops its jobs; cancelled, they are out of the way and well told."""
+    wrong = ("--region", "ap-singpore", "--bucket", BUCKET)
+    await shell.run("enqueue", "--image", IMAGE, *WHERE)
+    await shell.run("enqueue", "--image", "img-00000002", *wrong)
+    stopped = await shell.run("run")
+    assert stopped.code == 6
+    assert "1 job left: mend that and run again" in stopped.out
+    preview = await shell.run("cancel", "--all", "--dry-run")
+    assert preview.out == (
+        "2 jobs match.\n  1 in the queue: cancelled, and not sent.\n"
+        "  1 left alone: sent already, or ended.\n"
+    )
+    done = await shell.run("cancel", "--region", "ap-singpore")
+    assert done.out == "1 job cancelled; `orchestrator retry` takes them up again.\n"
+    ended = await shell.run("run", "--json")
+    assert (ended.code, ended.json["verified"], ended.json["cancelled"]) == (0, 0, 0)
+    assert (await shell.run("status", "--json")).json["cancelled"] == 1
+    assert sum(entry.accepted for entry in cloud.ledger) == 1
 
 
 async def test_a_retry_of_what_never_arrived_looks_first(shell: Shell, cloud: Simulator) -> None:

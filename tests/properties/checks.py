@@ -22,6 +22,7 @@ class Watch:
     def __init__(self, world: World) -> None:
         self.states: dict[int, JobState] = {}
         self.exact: set[int] = set()
+        self._tried_again: dict[int, int] = {}
         self._world = world
         self._read = 0
         # apart from the program's own way to the store, and much quicker
@@ -42,7 +43,7 @@ class Watch:
         for row in rows:
             assert self.states[row.id] == row.state, f"job {row.id} moved without its event"
             _see_job(row, world.vendor)
-        _see_tasks({row.id: row for row in rows}, answered, world)
+        _see_tasks({row.id: row for row in rows}, answered, world, self._tried_again)
 
     def close(self) -> None:
         """Gives the connection back."""
@@ -53,6 +54,8 @@ class Watch:
         self._read = event.id
         if event.to_state is None:
             return
+        if event.kind == "retried":
+            self._tried_again[event.job_id] = event.attempt
         source, target = self.states.get(event.job_id), JobState(event.to_state)
         assert event.from_state == source, f"{event.kind} comes from {event.from_state}"
         assert source is None or target in TRANSITIONS[source], f"{source} to {target}"
@@ -75,13 +78,15 @@ def _see_job(row: Any, vendor: Vendor) -> None:
         assert keys <= {key for export in exports for key in export.written}, row
 
 
-def _see_tasks(rows: Mapping[int, Any], answered: Any, world: World) -> None:
-    """No TaskId that was told is lost."""
+def _see_tasks(
+    rows: Mapping[int, Any], answered: Any, world: World, tried_again: Mapping[int, int]
+) -> None:
+    """No TaskId that was told is lost; a job that is tried again begins without one."""
     kept = {(row.job_id, row.number): row.task_id for row in answered}
     for flight in world.recorded:
         if flight.outcome is not None and flight.outcome.task_id is not None:
             task_id = str(flight.outcome.task_id)
             row, number = rows[flight.lease.job_id], flight.lease.attempt
             assert kept[row.id, number] == task_id, f"{flight} has lost its task"
-            if row.attempt == number:
+            if row.attempt == number > tried_again.get(row.id, 0):
                 assert row.task_id == task_id, f"{flight} was task {task_id}, not {row.task_id}"

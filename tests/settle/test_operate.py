@@ -7,7 +7,7 @@ import pytest
 from orchestrator.db import Database
 from orchestrator.errors import UsageError
 from orchestrator.model import JobState
-from orchestrator.settle.operate import Retry, Verdict, retry, settle
+from orchestrator.settle.operate import Cancel, Retry, Verdict, cancel, retry, settle
 from orchestrator.settle.verify import NOT_DELIVERED
 from orchestrator.tables import events, jobs, objects
 from tests.stores import (
@@ -105,6 +105,30 @@ async def test_one_job_is_settled_at_a_time(database: Database) -> None:
         await settled(database, other + 1, verdict=Verdict.ABSENT)
     with pytest.raises(UsageError, match="several"):
         await settled(database, one, other, verdict=Verdict.ABSENT)
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+async def test_only_what_waits_is_given_up(database: Database, *, dry_run: bool) -> None:
+    """What was sent cannot be called back, and what has ended stays as it is."""
+    by_state = {state: await make_job(database, state) for state in JobState}
+    told = await cancel(database, jobs.c.id > 0, actor="person", dry_run=dry_run)
+    assert told == Cancel(changed=1, untouched=len(JobState) - 1)
+    for state, job_id in by_state.items():
+        is_given_up = state is JobState.QUEUED and not dry_run
+        kept = await job(database, job_id)
+        assert kept.state == (JobState.CANCELLED if is_given_up else state)
+        if is_given_up:
+            event = (await rows(database, events, job_id))[-1]
+            assert (event.kind, event.actor, kept.reason) == ("cancelled", "person", "given up")
+            assert kept.finished_at is not None
+
+
+async def test_a_retry_takes_up_what_was_given_up(database: Database) -> None:
+    """It waits again as it did before."""
+    (job_id,) = await make_jobs(database)
+    await cancel(database, jobs.c.id > 0, actor="person")
+    assert await retried(database) == Retry(queued=1)
+    assert (await claimed(database)).job_id == job_id
 
 
 async def test_a_retry_of_what_cannot_run_goes_back_to_the_queue(database: Database) -> None:

@@ -1,0 +1,39 @@
+"""``orchestrator cancel``: gives up jobs that wait in the queue."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from orchestrator.cli import by_filter, options
+from orchestrator.cli.output import plural
+
+if TYPE_CHECKING:
+    from orchestrator.model import JobFilter
+    from orchestrator.settle.operate import Cancel
+
+
+@options.takes_filter
+def command(
+    wanted: "JobFilter",
+    all_: by_filter.All = False,
+    dry_run: by_filter.DryRun = False,
+    database_url: options.DatabaseUrl = None,
+    config: options.Config = None,
+) -> None:
+    """Give up queued jobs; an export that was asked for cannot be called back.
+
+    `orchestrator retry` takes cancelled jobs up again.
+    """
+    from orchestrator.app import Orchestrator
+
+    settings = options.settings_from(config=config, database_url=database_url)
+    act = Orchestrator.cancel
+    done = by_filter.decide(settings, wanted, act, _lines, all_=all_, dry_run=dry_run)
+    if done:
+        print(f"{plural(done.changed, 'job')} cancelled; `orchestrator retry` takes them up again.")
+
+
+def _lines(given_up: "Cancel") -> Iterator[str]:
+    if given_up.changed:
+        yield f"  {given_up.changed} in the queue: cancelled, and not sent."
+    if given_up.untouched:
+        yield f"  {given_up.untouched} left alone: sent already, or ended."
