@@ -116,7 +116,7 @@ async def _run(
         settings, display, batch=batch, time_limit=time_limit, forever=forever
     )
     if result is not None:
-        print_result(to_json(as_json(result)) if json else "\n".join(summary(result)))
+        print_result(to_json(as_json(result)) if json else "\n".join(summary(result, batch)))
     if signalled is not None:
         return _SIGNALLED[signalled]
     return exit_code(result) if result is not None else 1
@@ -222,16 +222,19 @@ def as_json(result: "RunResult") -> dict[str, Any]:
     }
 
 
-def summary(result: "RunResult") -> list[str]:
+def summary(result: "RunResult", batch: str | None = None) -> list[str]:
     """The result in a few lines for eyes."""
     from orchestrator.pace.traffic import describe_stop
 
     total = sum(result.counts.values())
     if not total:
-        return ["Nothing to do."]
+        return [
+            "Nothing to do." if batch is None else f"Nothing to do: no job has batch {batch!r}."
+        ]
     counts = ", ".join(f"{count} {state}" for state, count in result.counts.items() if count)
     sent = f"{plural(result.requests, 'request')}, {result.refused} refused for rate or capacity"
-    lines = [f"{counts} of {total} in {duration(result.seconds)}; {sent}."]
+    ended = ", its time limit" if result.timed_out else ""
+    lines = [f"{counts} of {total} in {duration(result.seconds)}{ended}; {sent}."]
     lines += [f"To mend: {printable(describe_stop(stop))}" for stop in result.blocked]
     lines += [advice for holds, advice in _advice(result) if holds]
     return lines

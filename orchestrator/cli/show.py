@@ -78,12 +78,15 @@ def _lines(found: "JobStory") -> Iterator[str]:
 
 
 def _what_to_check(found: "JobStory") -> Iterator[str]:
-    """What only a person can find out where the bucket may not be read."""
-    job = found.job
+    """How it goes on: by itself, or where the bucket may not be read by what a person finds out."""
+    job, is_exact = found.job, found.settings["exact_names"]
     under = found.settings["object_prefix"]
-    yield f"  check     in the bucket, objects or uploads whose names begin with {under!r}: this"
-    yield "            job's export, and nobody else's" + (
-        "" if not found.settings["exact_names"] else ", if they are younger than its first attempt"
+    yield "  next      `orchestrator run` looks for its export in the bucket" + (
+        "" if is_exact else ", and sends it again if there is none"
+    )
+    yield "  check     only where the bucket may not be read: objects or uploads in it"
+    yield f"            whose names begin with {under!r}: this job's export, and nobody else's" + (
+        ", if they are younger than its first attempt" if is_exact else ""
     )
     yield "            in the console, whether the image is being exported"
     yield f"            then: orchestrator settle {job.id} --as accepted|absent --why '...'"

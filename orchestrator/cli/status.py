@@ -91,4 +91,6 @@ def scope_line(scope: "ScopeStatus") -> str:
         line += f", full since {gate.full_since:%H:%M:%SZ}"
         if gate.probe_at is not None:
             line += f", next probe {gate.probe_at:%H:%M:%SZ}"
+    if gate.running and scope.seconds_left == 0 and scope.usual_seconds is not None:
+        line += f", later than usual ({duration(scope.usual_seconds)})"
     return line

@@ -161,7 +161,7 @@ class Traffic:
                 what = f"is in trouble ({outcome.code.name}, HTTP {outcome.http_status})"
                 if outcome.http_status is None:
                     what = f"cannot be reached ({outcome.message})"
-                self._tell(f"{host} {what}; one request at a time.")
+                self._tell(f"{host} {what}; one request at a time finds out when it answers.")
             outage.lost()
         elif outcome.http_status is not None and outcome.code.reaction is not Reaction.RECONCILE:
             self.answered(host)

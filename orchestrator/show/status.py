@@ -14,7 +14,7 @@ from orchestrator.db import Database
 from orchestrator.model import UNDER_WAY, JobState
 from orchestrator.pace.durations import newest_ended
 from orchestrator.pace.gate import Gate, gates
-from orchestrator.tables import jobs, scopes
+from orchestrator.tables import CLAIMABLE, jobs, scopes
 
 _RECENT = 50
 """Verified exports from which the usual duration is taken."""
@@ -43,7 +43,7 @@ class Status:
     """The whole store, or one batch, at a moment.
 
     Args:
-        reasons: why jobs wait, and how many for each.
+        reasons: why jobs wait, in the queue or for a look, and how many for each.
         rests_until: when the next job falls due; ``None`` while something can move before.
     """
 
@@ -84,7 +84,7 @@ async def status(database: Database, *, batch: str | None = None, rate: float = 
             at=now,
             counts={state: counts[state] for state in JobState},
             scopes=await _scopes(connection, everywhere, now, rate),
-            reasons=_sums(_waiting(shown), "reason"),
+            reasons=_sums(_in_state(shown, JobState.QUEUED, JobState.UNKNOWN), "reason"),
             rests_until=await _rests_until(connection, counts, batch, now),
         )
 
@@ -108,8 +108,8 @@ def _sums(kinds: Iterable[Any], column: str) -> Counter[str]:
     return sums
 
 
-def _waiting(kinds: Iterable[Any]) -> list[Any]:
-    return [kind for kind in kinds if kind.state == JobState.QUEUED]
+def _in_state(kinds: Iterable[Any], *states: JobState) -> list[Any]:
+    return [kind for kind in kinds if kind.state in states]
 
 
 async def _rests_until(
@@ -132,7 +132,7 @@ async def _scopes(
     connection: AsyncConnection, kinds: Iterable[Any], now: datetime, rate: float
 ) -> tuple[ScopeStatus, ...]:
     waiting: Counter[tuple[str, str]] = Counter()
-    for kind in _waiting(kinds):
+    for kind in _in_state(kinds, JobState.QUEUED):
         waiting[kind.profile, kind.region] += kind.total
     query = sa.select(scopes.c.profile).distinct().order_by(scopes.c.profile)
     found: list[ScopeStatus] = []
@@ -141,7 +141,8 @@ async def _scopes(
             queue = waiting[profile, gate.region]
             usual = await _usual_seconds(connection, profile, gate.region, now)
             if queue:
-                left = _seconds_for_rounds(gate, queue, usual, rate)
+                later = await _seconds_until_last(connection, profile, gate.region, now)
+                left = _seconds_for_rounds(gate, queue, usual, rate, later)
             else:
                 left = await _seconds_for_last(connection, profile, gate, usual, now)
             found.append(ScopeStatus(profile, gate, queue, usual, left))
@@ -155,14 +156,26 @@ async def _usual_seconds(
     return median_high(one.took.total_seconds() for one in ended) if ended else None
 
 
-def _seconds_for_rounds(gate: Gate, waiting: int, usual: float | None, rate: float) -> float | None:
-    """What bounds the rest: rounds of a full gate, or the rate and the last export."""
+async def _seconds_until_last(
+    connection: AsyncConnection, profile: str, region: str, now: datetime
+) -> float:
+    """Until the last job in the queue may be sent; what is not described yet has no such time."""
+    here = (jobs.c.profile == profile) & (jobs.c.region == region)
+    query = sa.select(sa.func.max(jobs.c.due_at)).where(sa.text(CLAIMABLE), here)
+    last: datetime | None = await connection.scalar(query)
+    return 0.0 if last is None else max(0.0, (last - now).total_seconds())
+
+
+def _seconds_for_rounds(
+    gate: Gate, waiting: int, usual: float | None, rate: float, later: float
+) -> float | None:
+    """What bounds the rest: rounds of a full gate, or the export that can begin last."""
     if usual is None:
         return None
     places = gate.ceiling if gate.ceiling is not None else waiting + gate.running
     rounds = -(-(waiting + gate.running) // max(places, 1))
     sending = waiting / rate if rate else 0.0
-    return max(usual * rounds, sending + usual)
+    return max(usual * rounds, max(sending, later) + usual)
 
 
 async def _seconds_for_last(

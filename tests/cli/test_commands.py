@@ -129,6 +129,13 @@ async def test_a_run_with_nothing_to_do_needs_no_keys(shell: Shell) -> None:
     assert ended.json["verified"] == ended.json["requests"] == 0
 
 
+async def test_a_batch_that_is_none_is_named(shell: Shell) -> None:
+    """A misspelled name does not look like a night that was done already."""
+    await shell.run("enqueue", "-", "--batch", "tonight", stdin=manifest(1))
+    ended = await shell.run("run", "--batch", "tonigth")
+    assert (ended.code, ended.out) == (0, "Nothing to do: no job has batch 'tonigth'.\n")
+
+
 async def test_some_failed_is_exit_code_3_and_each_shows_its_remedy(
     shell: Shell, cloud: Simulator
 ) -> None:

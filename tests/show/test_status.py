@@ -58,12 +58,18 @@ async def test_each_state_is_counted(database: Database) -> None:
 
 
 async def test_the_waiting_say_why(database: Database) -> None:
-    """The reasons of what waits are counted, and those of nothing else."""
+    """The reasons of what waits, for its turn or a look, are counted, and of nothing else."""
     await make_jobs(database, numbered(4))
+    await make_job(database, JobState.UNKNOWN, reason="answer lost")
     await settle(database, await claimed(database), refusal(BUSY))
     await settle(database, await claimed(database), acceptance())
     await settle(database, await claimed(database), refusal(CAPACITY))
-    assert (await status(database)).reasons == {"new": 1, "image busy": 1, "capacity": 1}
+    assert (await status(database)).reasons == {
+        "new": 1,
+        "image busy": 1,
+        "capacity": 1,
+        "answer lost": 1,
+    }
 
 
 async def test_each_scope_shows_its_gate(database: Database) -> None:
@@ -107,6 +113,14 @@ async def test_what_runs_already_is_that_much_nearer_to_its_end(
         await make_job(database, JobState.ACCEPTED, accepted_at=begun)
     found = await status(database)
     assert found.seconds_left == pytest.approx(seconds, abs=0.5)
+
+
+async def test_what_may_not_be_sent_yet_is_the_last_to_end(database: Database) -> None:
+    """Beside a job that goes out now, one that must wait decides."""
+    await verified_after(database, 100)
+    await make_job(database)
+    await make_job(database, due_at=await now(database) + timedelta(seconds=500))
+    assert (await status(database)).seconds_left == pytest.approx(600, abs=0.5)
 
 
 async def test_nobody_knows_how_long_a_doubt_lasts(database: Database) -> None:
