@@ -7,7 +7,9 @@ import pytest
 from orchestrator.lease.rescue import rescue
 from orchestrator.model import NOT_SENT, JobState
 from orchestrator.settle.clear import clear_to_send
+from orchestrator.settle.operate import retry
 from orchestrator.settle.resolve import ResolvePolicy, resolve
+from orchestrator.tables import jobs
 from tests.bench import Bench, sight
 from tests.stores import (
     DEADLINE,
@@ -67,4 +69,20 @@ async def test_a_lease_that_was_lost_sends_nothing(bench: Bench) -> None:
     await let_pass(bench.database, seconds=LASTS.total_seconds() + 1)
     await rescue(bench.database, "rescuer")
     assert not await clear_to_send(bench.database, bench.cos, sight(), lease, POLICY)
+    assert (await job(bench.database, job_id)).state == JobState.UNKNOWN
+
+
+async def test_a_look_from_before_a_retry_ends_nothing(bench: Bench) -> None:
+    """A sleeper has looked, others give the job up, and a person tries again before it wakes."""
+    (job_id,) = await make_jobs(bench.database)
+    await claimed(bench.database, owner="dead")
+    await let_pass(bench.database, seconds=LASTS.total_seconds() + 400)
+    await rescue(bench.database, "rescuer")
+    await change(bench.database, job_id, spent=POLICY.max_attempts, fenced_until=None)
+    await resolve(bench.database, bench.cos, await bench.watched(job_id), POLICY, "rescuer")
+    await let_pass(bench.database, seconds=121)
+    seen = await bench.watched(job_id)
+    assert await resolve(bench.database, bench.cos, seen, POLICY, "rescuer") is JobState.FAILED
+    await retry(bench.database, jobs.c.id == job_id, actor="person")
+    assert await resolve(bench.database, bench.cos, seen, POLICY, "sleeper") is JobState.UNKNOWN
     assert (await job(bench.database, job_id)).state == JobState.UNKNOWN
