@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -73,6 +74,21 @@ class Shell:
             cwd=self.folder,
         )
         return Result(ended.returncode, ended.stdout.decode(), ended.stderr.decode())
+
+    async def at_terminal(self, *words: str, columns: int) -> str:
+        """What a command with little to say writes to a terminal so wide."""
+        ours, its = pty.openpty()
+        try:
+            await anyio.run_process(
+                [sys.executable, "-m", "orchestrator", *words],
+                stdout=its,
+                env={**self._environ(), "COLUMNS": str(columns), "NO_COLOR": "1"},
+                cwd=self.folder,
+            )
+            return os.read(ours, 65_536).decode().replace("\r\n", "\n")
+        finally:
+            os.close(ours)
+            os.close(its)
 
     @asynccontextmanager
     async def started(self, *words: str) -> AsyncIterator[Process]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import anyio
 import typer
 
-from orchestrator.cli.output import JOB_HEADING, job_line
+from orchestrator.cli.output import heading_of_jobs, job_line
 
 if TYPE_CHECKING:
     from orchestrator.settings import Settings
@@ -76,7 +76,7 @@ async def _show_history(settings: "Settings") -> None:
     from orchestrator.app import Orchestrator
 
     print()
-    print(JOB_HEADING)
+    print(heading_of_jobs())
     async with Orchestrator(settings=settings) as orchestrator:
         async for job in orchestrator.history(limit=_SHOWN):
             print(job_line(job))

@@ -10,9 +10,9 @@ import typer
 from orchestrator.cli import options
 from orchestrator.cli.output import (
     JOB_FIELDS,
-    JOB_HEADING,
     csv_cells,
     end_with_the_pipe,
+    heading_of_jobs,
     job_line,
 )
 from orchestrator.errors import UsageError
@@ -67,7 +67,7 @@ async def _print(settings: "Settings", wanted: "JobFilter", limit: int | None, f
                 table.writerow(csv_cells(job))
             else:
                 if shown == 0:
-                    print(JOB_HEADING)
+                    print(heading_of_jobs())
                 print(job_line(job))
             shown += 1
     return shown

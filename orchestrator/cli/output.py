@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import sys
+import textwrap
 from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -81,34 +82,45 @@ def _cell(value: object) -> str:
 
 
 def job_line(job: "Job") -> str:
-    """A job on one line, for eyes."""
-    what = _and_more(job.cos_paths) if job.code is None else f"{job.code}: {job.remedy}"
+    """A job for eyes, on one line; on a narrow terminal what is wrong with it stands below."""
     when = iso(job.finished_at or job.accepted_at or job.sent_at or job.created_at)
     task = "-" if job.task_id is None else str(job.task_id)
     state = colour(f"{job.state:<9}", job.state)
     images = f"{_and_more(job.image_ids):<16}"
-    line = f"{images} {job.region:<14} {task:>10}  {when}  {printable(what)}"
-    return f"{job.id:>6}  {state}  {_fitting(line, used=19)}"
+    start = f"{job.id:>6}  {state}  "
+    line, room = f"{images} {job.region:<14} {task:>10}  {when}", _columns() - 19
+    if job.code is None:
+        return start + _cut(f"{line}  {printable(_and_more(job.cos_paths))}", room)
+    why = printable(f"{job.code}: {job.remedy}")
+    if len(line) + 2 + len(why) <= room:
+        return f"{start}{line}  {why}"
+    below = textwrap.wrap(why, max(20, _columns() - len(_INDENT)))
+    return "\n".join([start + _cut(line, room), *(_INDENT + part for part in below)])
 
 
-def _fitting(line: str, *, used: int) -> str:
-    """The line cut to the terminal's width, where stdout is one."""
-    if not sys.stdout.isatty():
-        return line
-    room = shutil.get_terminal_size().columns - used
-    return line if len(line) <= room else f"{line[: room - 1]}…"
+def heading_of_jobs() -> str:
+    """What stands above `job_line`."""
+    columns = f"{'image':<16} {'region':<14} {'task':>10}  {'last step':<24}  result"
+    return _cut(f"{'job':>6}  {'state':<9}  {columns}", _columns())
+
+
+_INDENT = 8 * " "
+_ANY = 1_000_000
+
+
+def _columns() -> int:
+    """Of the terminal; a pipe takes lines of any length."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else _ANY
+
+
+def _cut(line: str, room: int) -> str:
+    return line if len(line) <= room else f"{line[: max(0, room - 1)]}…"
 
 
 def _and_more(names: tuple[str, ...]) -> str:
     """The first name, and how many follow."""
     more = f" +{len(names) - 1}" if len(names) > 1 else ""
     return f"{names[0]}{more}" if names else ""
-
-
-JOB_HEADING = (
-    f"{'job':>6}  {'state':<9}  {'image':<16} {'region':<14} {'task':>10}  {'last step':<24}  "
-    "result"
-)
 
 
 def colour(text: str, state: str) -> str:

@@ -150,6 +150,19 @@ async def test_some_failed_is_exit_code_3_and_each_shows_its_remedy(
     assert row["remedy"]
 
 
+async def test_on_a_narrow_terminal_what_is_wrong_stands_below(
+    shell: Shell, cloud: Simulator
+) -> None:
+    """No line is longer than the terminal, and the remedy is there to its last word."""
+    cloud.change(images={"img-00000001": ImageSettings(missing=True)})
+    await shell.run("enqueue", "-", stdin=manifest(2))
+    assert (await shell.run("run")).code == 3
+    (failed,) = (await shell.run("history", "--state", "failed", "--json")).rows
+    shown = await shell.at_terminal("history", columns=60)
+    assert all(len(line) <= 60 for line in shown.splitlines())
+    assert f"{failed['code']}: {failed['remedy']}" in " ".join(shown.split())
+
+
 async def test_a_missing_bucket_is_exit_code_6(shell: Shell, cloud: Simulator) -> None:
     """Work that only a person can set free is left, and the summary says what to mend."""
     cloud.change(buckets={"backup-1250000000": BucketSettings(missing=True)})
