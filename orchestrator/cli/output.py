@@ -90,7 +90,7 @@ def job_line(job: "Job") -> str:
     start = f"{job.id:>6}  {state}  "
     line, room = f"{images} {job.region:<14} {task:>10}  {when}", _columns() - 19
     if job.code is None:
-        return start + _cut(f"{line}  {printable(_and_more(job.cos_paths))}", room)
+        return start + _cut(f"{line}  {printable(_and_more(job.cos_paths) or job.reason)}", room)
     why = printable(f"{job.code}: {job.remedy}")
     if len(line) + 2 + len(why) <= room:
         return f"{start}{line}  {why}"
