@@ -41,7 +41,8 @@ from orchestrator.simulator.regions import REGIONS
 from orchestrator.worker import Worker
 
 _SEED = 26
-"""Gives a world whose order alone leads close to the bound: what is lost is lost to the pace."""
+"""Gives a world whose order alone leads close to the bound, as it does in one of five. Durations
+are partly chance, which no order foresees: in the middle of a hundred worlds it costs 2.6 %."""
 
 _IMAGES = 5_000
 _KEYS = {
@@ -218,6 +219,7 @@ def _measured(world: _World, night: _Night) -> Measured:
     figures = {
         "makespan, of the bound": makespan(night.exports) / least,
         "by its order alone": in_order / least,
+        "of what its order allows": makespan(night.exports) / in_order,
         "the bound, in seconds": least,
         "refused per image": refused_for(asked, "LimitExceeded") / _IMAGES,
         "of these, for the rate": refused_for(asked, "RequestLimitExceeded"),
@@ -259,6 +261,7 @@ CASES = (
         _fleet,
         (
             Goal("makespan, of the bound", 1.05, 1.03),
+            Goal("of what its order allows", 1.03),
             Goal("refused per image", 0.05),
             Goal("exported twice", 0),
             Goal("not verified", 0),
