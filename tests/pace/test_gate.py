@@ -120,13 +120,13 @@ async def test_a_seen_end_frees_a_place_at_once(database: Database) -> None:
 
 
 async def test_a_refused_request_spends_nothing(database: Database) -> None:
-    """Neither the first that meets the cap nor any prober has spent an attempt."""
+    """Neither the first that meets the cap nor any prober has spent an attempt, or its patience."""
     await fill(database, 1, waiting=1)
     prober = await probe(database)
     await settle(database, prober, refusal(CAPACITY))
     waiting = await job(database, prober.job_id)
     assert (waiting.state, waiting.reason, waiting.spent) == (JobState.QUEUED, "capacity", 0)
-    assert (waiting.attempt, waiting.waits) == (2, 2)
+    assert (waiting.attempt, waiting.waits) == (2, 0)
 
 
 async def test_there_is_one_prober(database: Database) -> None:
