@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from orchestrator.cloud.signing import ServerClock
     from orchestrator.intake.enqueue import EnqueueResult
     from orchestrator.plan import Parts, Plan
-    from orchestrator.settle.operate import Cancel, Retry, Verdict
+    from orchestrator.settle.operate import Cancel, Verdict
+    from orchestrator.settle.retry import Retry
     from orchestrator.show.account import RunResult
     from orchestrator.show.status import Status
     from orchestrator.worker import Worker
@@ -222,7 +223,7 @@ class Orchestrator:
 
         Of several images of which some arrived, the missing ones become a job of their own.
         """
-        from orchestrator.settle.operate import retry
+        from orchestrator.settle.retry import retry
 
         actor = actor or _operator()
         return await retry(self._database, matches(wanted), actor=actor, dry_run=dry_run)

@@ -8,7 +8,7 @@ from orchestrator.cli.output import plural
 
 if TYPE_CHECKING:
     from orchestrator.model import JobFilter
-    from orchestrator.settle.operate import Retry
+    from orchestrator.settle.retry import Retry
 
 
 @options.takes_filter

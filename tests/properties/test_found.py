@@ -7,8 +7,8 @@ import pytest
 from orchestrator.lease.rescue import rescue
 from orchestrator.model import NOT_SENT, JobState
 from orchestrator.settle.clear import clear_to_send
-from orchestrator.settle.operate import retry
 from orchestrator.settle.resolve import ResolvePolicy, resolve
+from orchestrator.settle.retry import retry
 from orchestrator.tables import jobs
 from tests.bench import Bench, sight
 from tests.stores import (

@@ -24,6 +24,7 @@ from orchestrator.settle.clear import clear_to_send
 from orchestrator.settle.decide import decide
 from orchestrator.settle.objects import Watched, postpone, watched
 from orchestrator.settle.operate import Verdict
+from orchestrator.settle.retry import retry
 from orchestrator.settle.record import Answer, record
 from orchestrator.settle.resolve import ResolvePolicy, left_to_a_person, resolve
 from orchestrator.tables import jobs
@@ -249,7 +250,7 @@ class World:
         async with self.database.read() as connection:
             failed = sa.select(jobs.c.id).where(jobs.c.state == JobState.FAILED)
             job_ids = list((await connection.execute(failed)).scalars())
-        await operate.retry(self.database, jobs.c.id > 0, actor="person")
+        await retry(self.database, jobs.c.id > 0, actor="person")
         for job_id in job_ids:
             self._excuse(job_id)
 
