@@ -24,9 +24,9 @@ from orchestrator.settle.clear import clear_to_send
 from orchestrator.settle.decide import decide
 from orchestrator.settle.objects import Watched, postpone, watched
 from orchestrator.settle.operate import Verdict
-from orchestrator.settle.retry import retry
 from orchestrator.settle.record import Answer, record
 from orchestrator.settle.resolve import ResolvePolicy, left_to_a_person, resolve
+from orchestrator.settle.retry import retry
 from orchestrator.tables import jobs
 from tests.bench import sight, verified
 from tests.stores import (
