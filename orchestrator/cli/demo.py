@@ -28,7 +28,8 @@ def command(
 
 async def _demo(images: int) -> int:
     from orchestrator.cli.display import Display
-    from orchestrator.cli.run import drain, exit_code, print_result, summary
+    from orchestrator.cli.result import exit_code, print_result, summary
+    from orchestrator.cli.run import drain
     from orchestrator.simulator import DEFAULT_KEY, Duration, Simulator, SimulatorOptions
     from orchestrator.simulator import Settings as CloudSettings
 

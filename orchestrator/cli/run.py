@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import anyio
 import typer
 
-from orchestrator.cli.faults import A_PERSON_MUST_ACT, exit_code_for
+from orchestrator.cli.faults import exit_code_for
 from orchestrator.cli.options import Batch, Config, DatabaseUrl, Json, Profile, settings_from
-from orchestrator.cli.output import duration, plural, printable, to_json
-from orchestrator.cli.streams import silence
+from orchestrator.cli.output import to_json
+from orchestrator.cli.result import as_json, exit_code, print_result, summary
 from orchestrator.errors import UsageError
 
 if TYPE_CHECKING:
@@ -195,81 +195,7 @@ async def _drain(
     return result
 
 
-def print_result(text: str) -> None:
-    """Prints the result, if anybody still listens: the exit code tells it too."""
-    try:
-        print(text, flush=True)
-    except OSError:
-        silence(sys.stdout)
-
-
 _STOPPING = (
     "Stopping: nothing more is sent; requests in the air are waited for. Again to stop at once."
 )
 _TORN = "Stopped at once: what was in the air is looked up by the next run."
-
-
-def as_json(result: "RunResult") -> dict[str, Any]:
-    """The result as `--json` prints it."""
-    from orchestrator.model import JobState
-
-    shown = ("verified", "accepted", "failed", "unknown", "cancelled", "queued", "sending")
-    return {
-        **{name: result.counts[JobState(name)] for name in shown},
-        "requests": result.requests,
-        "refused": result.refused,
-        "seconds": round(result.seconds, 3),
-    }
-
-
-def summary(result: "RunResult", batch: str | None = None) -> list[str]:
-    """The result in a few lines for eyes."""
-    from orchestrator.pace.traffic import describe_stop
-
-    total = sum(result.counts.values())
-    if not total:
-        return [
-            "Nothing to do." if batch is None else f"Nothing to do: no job has batch {batch!r}."
-        ]
-    counts = ", ".join(f"{count} {state}" for state, count in result.counts.items() if count)
-    sent = f"{plural(result.requests, 'request')}, {result.refused} refused for rate or capacity"
-    ended = ", its time limit" if result.timed_out else ""
-    lines = [f"{counts} of {total} in {duration(result.seconds)}{ended}; {sent}."]
-    lines += [f"To mend: {printable(describe_stop(stop))}" for stop in result.blocked]
-    lines += [advice for holds, advice in _advice(result) if holds]
-    return lines
-
-
-_RUN_AGAIN = "run again to go on."
-
-
-def _advice(result: "RunResult") -> list[tuple[bool, str]]:
-    from orchestrator.model import JobState
-
-    counts = result.counts
-    return [
-        (bool(counts[JobState.FAILED]), "What failed and why: orchestrator history --state failed"),
-        (
-            bool(counts[JobState.UNKNOWN]),
-            "What is unknown: orchestrator history --state unknown, and show JOB for one",
-        ),
-        (
-            result.left > 0,
-            f"{plural(result.left, 'job')} left: "
-            + ("mend that and run again, or cancel them." if result.blocked else _RUN_AGAIN),
-        ),
-    ]
-
-
-def exit_code(result: "RunResult") -> int:
-    """The exit code of a run that nobody interrupted: the first that applies."""
-    from orchestrator.model import JobState
-
-    codes = [
-        (bool(result.blocked) and result.left > 0, A_PERSON_MUST_ACT),
-        (result.timed_out and result.left > 0, 10),
-        (result.left > 0, 5),
-        (result.counts[JobState.UNKNOWN] > 0, 4),
-        (result.counts[JobState.FAILED] > 0, 3),
-    ]
-    return next((code for holds, code in codes if holds), 0)

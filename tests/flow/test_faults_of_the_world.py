@@ -13,7 +13,7 @@ import anyio
 import pytest
 
 from orchestrator.app import Orchestrator
-from orchestrator.cli.run import exit_code
+from orchestrator.cli.result import exit_code
 from orchestrator.intake import describe
 from orchestrator.model import JobState, Scope
 from orchestrator.pace import traffic

@@ -12,7 +12,7 @@ import anyio
 import pytest
 
 from orchestrator.app import Orchestrator
-from orchestrator.cli.run import exit_code
+from orchestrator.cli.result import exit_code
 from orchestrator.model import JobState, Scope
 from orchestrator.simulator import Duration, Fault, Refusal, Settings, Simulator, SimulatorOptions
 from tests.certificates import self_signed
