@@ -22,7 +22,7 @@ class JobState(StrEnum):
     FAILED = "failed"
     """Final: code, message and remedy are held."""
     CANCELLED = "cancelled"
-    """Final: withdrawn before it was sent."""
+    """Final: given up by a person while it waited."""
 
 
 _S = JobState
@@ -37,7 +37,7 @@ TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
     # a person's retry; to `unknown` where any attempt may have taken effect
     # or a late answer to the last of several requests that seemed lost
     _S.FAILED: frozenset({_S.QUEUED, _S.UNKNOWN, _S.ACCEPTED}),
-    _S.CANCELLED: frozenset({_S.QUEUED, _S.UNKNOWN}),
+    _S.CANCELLED: frozenset({_S.QUEUED, _S.UNKNOWN, _S.ACCEPTED}),
 }
 """The one transition table: the guard, the CHECK constraint and the README's diagram follow it."""
 

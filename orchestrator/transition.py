@@ -23,6 +23,8 @@ class Move:
     Args:
         attempt: the job's last attempt as the caller knows it: the fence against a worker that
             has slept while another took its job over.
+        known: what else the caller has built upon, when its export was accepted or since when
+            looks were clean: a person may have sent the job another way round meanwhile.
         changes: further columns of the job to set with the state.
         details: evidence for the event.
     """
@@ -34,6 +36,7 @@ class Move:
     reason: str
     actor: str
     attempt: int
+    known: Mapping[str, datetime | None] = field(default_factory=dict)
     changes: Mapping[str, Any] = field(default_factory=dict)
     details: Mapping[str, object] = field(default_factory=dict)
 
@@ -44,6 +47,11 @@ class Move:
         if self.source is JobState.SENDING:
             values |= {"owner": None, "expires_at": None}
         return values
+
+    def begins_at(self, job: Any) -> bool:
+        """Whether the job is where the caller believes it to be."""
+        as_known = all(getattr(job, name) == value for name, value in self.known.items())
+        return (job.state, job.attempt) == (self.source, self.attempt) and as_known
 
     def event(self) -> audit.Event:
         """What it leaves behind."""
@@ -77,7 +85,7 @@ async def move_all(
         ValueError: the transition table has no such move as is to be made: a bug in the caller.
     """
     found = await _standing(connection, [one.job_id for one in moves])
-    valid = [found.get(one.job_id) == (one.source, one.attempt) for one in moves]
+    valid = [one.job_id in found and one.begins_at(found[one.job_id]) for one in moves]
     await make_moves(connection, list(compress(moves, valid)), at=at)
     return valid
 
@@ -100,17 +108,15 @@ async def make_moves(connection: AsyncConnection, moves: Sequence[Move], *, at: 
     await audit.append(connection, *(one.event() for one in moves), at=at)
 
 
-async def _standing(
-    connection: AsyncConnection, job_ids: Sequence[int]
-) -> dict[int, tuple[str, int]]:
+async def _standing(connection: AsyncConnection, job_ids: Sequence[int]) -> dict[int, Any]:
     """Where these jobs are, and until the transaction ends they stay there."""
     found = await connection.execute(_STANDING, {"job_ids": job_ids})
-    return {row.id: (row.state, row.attempt) for row in found}
+    return {row.id: row for row in found}
 
 
 # made anew, these would cost more than their execution
 _STANDING = (
-    sa.select(jobs.c.id, jobs.c.state, jobs.c.attempt)
+    sa.select(jobs.c.id, jobs.c.state, jobs.c.attempt, jobs.c.accepted_at, jobs.c.clean_since)
     .where(jobs.c.id.in_(sa.bindparam("job_ids", expanding=True)))
     .order_by(jobs.c.id)
     .with_for_update()

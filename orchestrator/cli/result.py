@@ -46,7 +46,9 @@ def _advice(result: "RunResult") -> list[tuple[bool, str]]:
     from orchestrator.model import JobState
 
     counts = result.counts
-    how = "mend that and run again, or cancel them" if result.blocked else "run again to go on"
+    how = "mend that and run again" if result.blocked else "run again to go on"
+    if result.blocked and counts[JobState.QUEUED]:
+        how += ", or cancel what is queued"
     return [
         (bool(counts[JobState.FAILED]), "What failed and why: orchestrator history --state failed"),
         (

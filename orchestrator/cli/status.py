@@ -92,5 +92,5 @@ def scope_line(scope: "ScopeStatus") -> str:
         if gate.probe_at is not None:
             line += f", next probe {gate.probe_at:%H:%M:%SZ}"
     if gate.running and scope.seconds_left == 0 and scope.usual_seconds is not None:
-        line += f", later than usual ({duration(scope.usual_seconds)})"
+        line += f", not seen to end in the usual {duration(scope.usual_seconds)}"
     return line

@@ -7,6 +7,7 @@ no answer comes, the exception tells whether any of it can have left.
 import errno
 import os
 import select
+import socket
 import ssl
 
 import anyio
@@ -172,9 +173,9 @@ def _why(error: Exception) -> str:
     """What the system says, which anyio keeps behind a word of its own."""
     cause: BaseException = error.__cause__ or error
     if isinstance(cause, BaseExceptionGroup):
-        cause = cause.exceptions[0]  # one for each address of the host
-    # the number of an error of TLS is none of the system's
-    if isinstance(cause, OSError) and not isinstance(cause, ssl.SSLError):
+        cause = cause.exceptions[-1]  # one for each address; that of IPv4 is tried last
+    # the numbers of TLS and of names are none of the system's
+    if isinstance(cause, OSError) and not isinstance(cause, ssl.SSLError | socket.gaierror):
         number = cause.errno or 0
         return os.strerror(number) if number in errno.errorcode else str(cause)
     return str(cause) or type(cause).__name__

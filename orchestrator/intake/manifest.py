@@ -81,9 +81,13 @@ def requests_from_images(
 
     Raises:
         ManifestError: with every fault, where there are any that may not be skipped.
-        UsageError: another flag's value cannot be used.
+        UsageError: another flag's value cannot be used, or is missing.
     """
-    intake = _Intake(_template(defaults), skip_invalid=skip_invalid)
+    template = _template(defaults)
+    for column in _REQUIRED:
+        if not template[column]:
+            raise UsageError(f"No {column} is named.", f"Give it with --{column}.")
+    intake = _Intake(template, skip_invalid=skip_invalid)
     for position, image_id in enumerate(image_ids, 1):
         intake.add(Row(position, {"image_id": image_id}))
     return intake.result("--image")

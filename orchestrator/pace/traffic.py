@@ -88,7 +88,7 @@ class Traffic:
         job comes to its end, it is not excused for ever.
 
         Args:
-            waits: how often in a row the job's answer was lost, and that was not counted.
+            waits: how often in a row the job was put off, and that was not counted.
         """
         return self.is_in_trouble(host) and waits < _EXCUSED
 

@@ -118,11 +118,13 @@ class Cancel:
 
     Args:
         changed: jobs that waited, and are cancelled.
+        doubted: of these, jobs that were sent before, and of which nothing was found.
         untouched: jobs in another state: they may run already, or have ended.
     """
 
-    changed: int
-    untouched: int
+    changed: int = 0
+    doubted: int = 0
+    untouched: int = 0
 
 
 async def cancel(
@@ -139,17 +141,18 @@ async def cancel(
         waits = jobs.c.state == JobState.QUEUED
         others = sa.select(sa.func.count()).where(wanted, ~waits)
         untouched = int((await connection.execute(others)).scalar_one())
-        query = sa.select(jobs.c.id, jobs.c.attempt).where(wanted, waits).order_by(jobs.c.id)
-        rows = (await connection.execute(query.with_for_update())).all()
+        needed = (jobs.c.id, jobs.c.attempt, jobs.c.doubted)
+        query = sa.select(*needed).where(wanted, waits).order_by(jobs.c.id).with_for_update()
+        rows = (await connection.execute(query)).all()
         if not dry_run:
             for first in range(0, len(rows), _AT_A_TIME):
                 given_up = [_cancelled(row, actor) for row in rows[first : first + _AT_A_TIME]]
                 await make_moves(connection, given_up, at=now)
-    return Cancel(len(rows), untouched)
+    return Cancel(len(rows), sum(row.doubted for row in rows), untouched)
 
 
 _AT_A_TIME = 1000
-"""Jobs whose moves are made together: of a long queue not all are held in memory."""
+"""Jobs whose moves and events are made together: they weigh more than the jobs' numbers."""
 
 
 def _cancelled(row: Any, actor: str) -> Move:

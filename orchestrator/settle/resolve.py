@@ -96,8 +96,6 @@ async def _clean_look(
     begun = max(job.clean_since, job.fenced_until or job.clean_since)
     if job.exact_names or now - begun < policy.resend_after:
         return job.state
-    if not await _is_still_clean(connection, job):
-        return job.state
     gives_up = job.spent >= policy.max_attempts
     target = JobState.FAILED if gives_up else JobState.QUEUED
     absent = Move(
@@ -108,17 +106,11 @@ async def _clean_look(
         reason="not in the bucket",
         actor=actor,
         attempt=job.attempt,
+        known={"clean_since": job.clean_since},
         changes={"due_at": now} | (_given_up(job) if gives_up else {}),
         details={"clean_since": iso(job.clean_since), "attempts": job.spent},
     )
     return target if await move(connection, absent, at=now) else job.state
-
-
-async def _is_still_clean(connection: AsyncConnection, job: Watched) -> bool:
-    """Whether the time of clean looks is the one we know: a person's retry has begun another."""
-    this = (jobs.c.id == job.job_id) & (jobs.c.clean_since == job.clean_since)
-    query = sa.select(jobs.c.id).where(this).with_for_update()
-    return await connection.scalar(query) is not None
 
 
 def _given_up(job: Watched) -> dict[str, str]:

@@ -140,6 +140,7 @@ def _lost(finding: Finding, actor: str) -> Move:
         reason="not delivered",
         actor=actor,
         attempt=job.attempt,
+        known={"accepted_at": job.accepted_at},
         changes={
             "doubted": True,
             "code": NOT_DELIVERED,

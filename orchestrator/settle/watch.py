@@ -160,13 +160,13 @@ class Watcher:
             one = _Followed(job, plan, begun, moment + span.total_seconds() + _LINGER)
             if (known := self._followed.get(job.job_id)) is not None:
                 known.renew(one)
+            elif job.job_id in self._probers and one.first_look() > moment + _TICK:
+                # it would find nothing out for a while: another may
+                self._probers.discard(job.job_id)
+                self._outages[place_of(job.region, job.bucket)].unused()
             elif one.first_look() <= one.until:
                 self._followed[job.job_id] = one
                 fresh.append(one)
-            elif job.job_id in self._probers:
-                # it would find nothing out for long: another may
-                self._probers.discard(job.job_id)
-                self._outages[place_of(job.region, job.bucket)].unused()
         return fresh
 
     async def _due(self, connection: AsyncConnection, now: datetime) -> list[Watched]:

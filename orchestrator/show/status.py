@@ -159,7 +159,7 @@ async def _usual_seconds(
 async def _seconds_until_last(
     connection: AsyncConnection, profile: str, region: str, now: datetime
 ) -> float:
-    """Until the last job in the queue may be sent; what is not described yet has no such time."""
+    """Until the last job in the queue may be sent; of what is not described yet no index tells."""
     here = (jobs.c.profile == profile) & (jobs.c.region == region)
     query = sa.select(sa.func.max(jobs.c.due_at)).where(sa.text(CLAIMABLE), here)
     last: datetime | None = await connection.scalar(query)

@@ -121,8 +121,7 @@ async def test_a_job_that_is_given_up_holds_up_no_run(shell: Shell, cloud: Simul
     assert "1 job left: mend that and run again" in stopped.out
     preview = await shell.run("cancel", "--all", "--dry-run")
     assert preview.out == (
-        "2 jobs match.\n  1 in the queue: cancelled, and not sent.\n"
-        "  1 left alone: sent already, or ended.\n"
+        "2 jobs match.\n  1 in the queue: cancelled.\n  1 left alone: sent already, or ended.\n"
     )
     done = await shell.run("cancel", "--region", "ap-singpore")
     assert done.out == "1 job cancelled; `orchestrator retry` takes them up again.\n"

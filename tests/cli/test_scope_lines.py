@@ -23,4 +23,4 @@ def scope(running: int, left: float | None, usual: float | None = 9.0) -> ScopeS
 )
 def test_exports_that_take_longer_than_usual_are_told(known: ScopeStatus, late: bool) -> None:
     """Where the last ones are late the usual time stands beside them, instead of a time left."""
-    assert scope_line(known).endswith("later than usual (9 s)") == late
+    assert scope_line(known).endswith("not seen to end in the usual 9 s") == late

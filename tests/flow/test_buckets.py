@@ -70,22 +70,23 @@ async def test_a_listing_that_fails_is_no_look(
     assert len(requests(cloud)) == 1
 
 
+@pytest.mark.parametrize("minutes", [2, 60])
 async def test_after_an_outage_no_ended_export_waits_for_a_young_one(
-    store: Store, cloud: Simulator, tmp_path: Path
+    store: Store, cloud: Simulator, tmp_path: Path, minutes: int
 ) -> None:
     """Whether the bucket answers again one finds out that may have ended, whoever is due first."""
     async with store(verify="off") as orchestrator:
         await drained(orchestrator, orders(images(15)))
     long_ago, young, ended = range(1, 3), range(3, 6), range(6, 16)
     database = Database(f"sqlite+aiosqlite:///{tmp_path}/orchestrator.db", SystemClock())
-    moment, hour = await now(database), timedelta(hours=1)
+    moment, usual = await now(database), timedelta(minutes=minutes)
     for job in long_ago:
-        times = {"sent_at": moment - 2 * hour, "accepted_at": moment - 2 * hour}
-        await change(database, job, state="verified", finished_at=moment - hour, **times)
+        times = {"sent_at": moment - 2 * usual, "accepted_at": moment - 2 * usual}
+        await change(database, job, state="verified", finished_at=moment - usual, **times)
     for job in young:
         await change(database, job, due_at=moment + timedelta(seconds=1))
     for job in ended:
-        await change(database, job, accepted_at=moment - hour)
+        await change(database, job, accepted_at=moment - usual)
     await database.close()
     cloud.set_faults(Fault("reset", action="cos", times=len(ended)))
     said: list[str] = []

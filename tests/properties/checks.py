@@ -55,7 +55,7 @@ class Watch:
         if event.to_state is None:
             return
         if event.kind == "retried":
-            self._tried_again[event.job_id] = event.attempt
+            self._tried_again[event.job_id] = event.attempt or 0
         source, target = self.states.get(event.job_id), JobState(event.to_state)
         assert event.from_state == source, f"{event.kind} comes from {event.from_state}"
         assert source is None or target in TRANSITIONS[source], f"{source} to {target}"

@@ -211,7 +211,8 @@ class Machine(RuleBasedStateMachine):
             "rescue": True,
             "repeat a record": self.world.recorded,
             "settle": unknown(self),
-            "retry": self.in_state(JobState.FAILED),
+            "retry": self.in_state(JobState.FAILED, JobState.CANCELLED),
+            "cancel": self.in_state(JobState.QUEUED),
             "give up": running(self),
             "deny": uncleared(self) or watched(self),
             "enqueue": len(self._watch.states) < _JOBS,
@@ -228,6 +229,8 @@ class Machine(RuleBasedStateMachine):
             self._run(self.world.settle(data.draw(st.sampled_from(unknown(self)))))
         elif what == "retry":
             self._run(self.world.retry())
+        elif what == "cancel":
+            self._run(self.world.cancel())
         elif what == "repeat a record":
             self._run(self.world.record(self.world.recorded[-1]))
         else:

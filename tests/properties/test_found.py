@@ -7,19 +7,23 @@ import pytest
 from orchestrator.lease.rescue import rescue
 from orchestrator.model import NOT_SENT, JobState
 from orchestrator.settle.clear import clear_to_send
+from orchestrator.settle.delivery import Delivery
 from orchestrator.settle.resolve import ResolvePolicy, resolve
 from orchestrator.settle.retry import retry
+from orchestrator.settle.verify import Finding, keep_findings
 from orchestrator.tables import jobs
 from tests.bench import Bench, sight
 from tests.stores import (
     DEADLINE,
     LASTS,
+    ME,
     change,
     claimed,
     job,
     last_attempt,
     let_pass,
     make_jobs,
+    now,
 )
 
 pytestmark = pytest.mark.anyio
@@ -86,3 +90,21 @@ async def test_a_look_from_before_a_retry_ends_nothing(bench: Bench) -> None:
     await retry(bench.database, jobs.c.id == job_id, actor="person")
     assert await resolve(bench.database, bench.cos, seen, POLICY, "sleeper") is JobState.UNKNOWN
     assert (await job(bench.database, job_id)).state == JobState.UNKNOWN
+
+
+async def test_a_finding_from_before_a_retry_ends_nothing(bench: Bench) -> None:
+    """A sleeper held it for lost, and so did others; tried again it was found, and still runs."""
+    (job_id,) = await make_jobs(bench.database)
+    await claimed(bench.database)
+    begun = await now(bench.database)
+    runs = {"state": JobState.ACCEPTED, "owner": None, "expires_at": None, "accepted_at": begun}
+    await change(bench.database, job_id, **runs)
+    lost = Finding(await bench.watched(job_id), Delivery((), (), ("a key",)))
+    assert await keep_findings(bench.database, "another", [lost]) == [JobState.FAILED]
+    await retry(bench.database, jobs.c.id == job_id, actor="person")
+    await bench.export_unseen(job_id)
+    await let_pass(bench.database, seconds=1)
+    seen = await bench.watched(job_id)
+    assert await resolve(bench.database, bench.cos, seen, POLICY, ME) is JobState.ACCEPTED
+    assert await keep_findings(bench.database, "sleeper", [lost]) == [JobState.ACCEPTED]
+    assert (await job(bench.database, job_id)).state == JobState.ACCEPTED

@@ -246,13 +246,18 @@ class World:
             self._excuse(job_id)
 
     async def retry(self) -> None:
-        """A person wants another try of all that failed."""
+        """A person wants another try of all that failed or was given up."""
         async with self.database.read() as connection:
-            failed = sa.select(jobs.c.id).where(jobs.c.state == JobState.FAILED)
+            ended = jobs.c.state.in_([JobState.FAILED, JobState.CANCELLED])
+            failed = sa.select(jobs.c.id).where(ended)
             job_ids = list((await connection.execute(failed)).scalars())
         await retry(self.database, jobs.c.id > 0, actor="person")
         for job_id in job_ids:
             self._excuse(job_id)
+
+    async def cancel(self) -> None:
+        """A person gives up all that waits."""
+        await operate.cancel(self.database, jobs.c.id > 0, actor="person")
 
     def _excuse(self, job_id: int) -> None:
         self.asked_anew.update(e for e in self.vendor.of(job_id) if e.given_up)

@@ -6,7 +6,8 @@ from orchestrator.cloud.faults import code_for_exception, code_for_reply
 from orchestrator.db import Database
 from orchestrator.lease.rescue import rescue
 from orchestrator.model import JobState, Lease, Outcome, Reply
-from orchestrator.tables import events, objects
+from orchestrator.settle.operate import Cancel, cancel
+from orchestrator.tables import events, jobs, objects
 from orchestrator.transition import Move, move
 from tests.stores import (
     CAPACITY,
@@ -83,6 +84,19 @@ async def test_a_late_acceptance_revives_a_job_that_was_given_up(database: Datab
     kept = await job(database, lease.job_id)
     assert (kept.state, kept.task_id, kept.code) == ("accepted", str(TASK), None)
     assert kept.finished_at is None
+
+
+async def test_a_late_acceptance_is_not_lost_on_a_job_that_a_person_gave_up(
+    database: Database,
+) -> None:
+    """Put back into the queue and cancelled there, it is accepted: its export runs."""
+    lease = await taken_over(database)
+    await put_back(database, lease)
+    given_up = await cancel(database, jobs.c.id == lease.job_id, actor="person")
+    assert given_up == Cancel(changed=1, doubted=1)
+    await settle(database, lease, acceptance(TASK))
+    kept = await job(database, lease.job_id)
+    assert (kept.state, kept.task_id, kept.finished_at) == ("accepted", str(TASK), None)
 
 
 @pytest.mark.parametrize("state", [JobState.ACCEPTED, JobState.VERIFIED, JobState.FAILED])
