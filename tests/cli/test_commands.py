@@ -91,7 +91,7 @@ async def test_good_rows_are_taken_where_that_is_asked_for(shell: Shell) -> None
     [
         (("enqueue", "missing.csv"), "missing.csv"),
         (("enqueue",), "either a manifest or images"),
-        (("enqueue", "--image", "img-00000001"), "No region is named. Give it with --region"),
+        (("enqueue", "--image", "img-00000001"), "Give it with --region"),
         (("history",), "no store"),
         (("status", "--config", "missing.toml"), "missing.toml"),
         (("run", "--rate", "-1"), "--rate"),
