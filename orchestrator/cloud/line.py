@@ -68,10 +68,10 @@ class Line:
     def __init__(self, stream: ByteStream) -> None:
         self._stream = stream
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=_LONGEST_HEAD)
-        told = stream.extra_attributes
-        self._secret = told[TLSAttribute.ssl_object]() if TLSAttribute.ssl_object in told else None
+        told = stream.extra
+        self._secret = told(TLSAttribute.ssl_object, None)
         self._unasked = select.poll()
-        self._unasked.register(told[SocketAttribute.raw_socket](), select.POLLIN)
+        self._unasked.register(told(SocketAttribute.raw_socket), select.POLLIN)
 
     @property
     def is_idle(self) -> bool:
