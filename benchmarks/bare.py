@@ -11,7 +11,7 @@ import anyio
 import httpx
 
 from benchmarks.calls import IN_AIR, LIMITS, Calls, given, task_of
-from orchestrator.cloud.transport import open_http
+from orchestrator.cloud.http_client import open_http_client
 
 Send = Callable[..., Awaitable[httpx.Response]]
 
@@ -22,7 +22,7 @@ async def main(way: str) -> None:
         async with httpx.AsyncClient(limits=LIMITS) as client:
             await _send_all(client.request)
         return
-    async with open_http(concurrency=IN_AIR, user_agent="benchmark") as http:
+    async with open_http_client("benchmark") as http:
 
         async def send(**request: Any) -> httpx.Response:
             return await http.send(**request, seconds=30)

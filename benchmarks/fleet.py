@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import httpx
 
 from benchmarks.arrivals import bound, lasted, makespan, refused_for, running, tail, unhindered
 from benchmarks.figures import Case, Goal, Measured
@@ -21,8 +22,8 @@ from benchmarks.virtual import VirtualClock, in_virtual_time
 from orchestrator.cloud.cos import CosClient
 from orchestrator.cloud.credentials import Credential, StandingKeys
 from orchestrator.cloud.cvm import CvmClient
+from orchestrator.cloud.http_client import HttpClient
 from orchestrator.cloud.signing import ServerClock
-from orchestrator.cloud.transport import Http
 from orchestrator.db import Database, Schema
 from orchestrator.intake.enqueue import enqueue
 from orchestrator.lease.owner import Instance, instance
@@ -31,7 +32,7 @@ from orchestrator.pace.rate import Pacer
 from orchestrator.pace.traffic import Traffic
 from orchestrator.plan import Parts, Plan
 from orchestrator.settings import load_settings
-from orchestrator.settle.resolve import ResolvePolicy
+from orchestrator.settle.absence import ResolvePolicy
 from orchestrator.settle.sight import VerifyMode
 from orchestrator.show.history import Job, history
 from orchestrator.simulator import Duration, Entry, ImageSettings, Key, Settings, SimulatorOptions
@@ -146,7 +147,8 @@ async def _night(url: str, world: _World) -> _Night:
     """One worker for each account, until the last has nothing left to do."""
     database, cloud = Database(url, VirtualClock()), world.cloud()
     async with InMemory(cloud, _WAY, random.Random(_SEED)) as way:
-        http = Http(way, "benchmark")
+        over_memory = httpx.AsyncClient(transport=way)
+        http = HttpClient(over_memory, over_memory)
         await Schema(database).require(create=True)
         for profile in _KEYS:
             await enqueue(database, world.requests(profile), profile=profile, actor="benchmark")
@@ -158,12 +160,12 @@ async def _night(url: str, world: _World) -> _Night:
     return _Night(exports(cloud), cloud.ledger.entries, done)
 
 
-async def _work(database: Database, profile: str, http: Http) -> None:
+async def _work(database: Database, profile: str, http: HttpClient) -> None:
     async with instance(database) as me:
         await _worker(database, profile, me, http).run()
 
 
-def _worker(database: Database, profile: str, me: Instance, http: Http) -> Worker:
+def _worker(database: Database, profile: str, me: Instance, http: HttpClient) -> Worker:
     """A worker as the application makes it of its settings, but for the way to the cloud."""
     settings = load_settings({"profile": profile, "rate": _RATE}, {})
     clock, key = ServerClock(database.clock), _KEYS[profile]
@@ -176,8 +178,13 @@ def _worker(database: Database, profile: str, me: Instance, http: Http) -> Worke
         CosClient(
             http, endpoint=settings.cos_endpoint, credentials=keys, clock=clock, timeout=timeout
         ),
-        clock,
-        Traffic(profile, Pacer(database, settings.rate), keys, _tell),
+        Traffic(
+            profile,
+            Pacer(database, settings.rate),
+            keys,
+            _tell,
+            quota_wait=settings.quota_wait,
+        ),
     )
     policy = ResolvePolicy(
         resend_after=timedelta(seconds=settings.resend_after),

@@ -11,8 +11,8 @@ from orchestrator.clock import SystemClock
 from orchestrator.cloud.cos import CosClient
 from orchestrator.cloud.credentials import Credential
 from orchestrator.cloud.cvm import CvmClient
+from orchestrator.cloud.http_client import open_http_client
 from orchestrator.cloud.signing import ServerClock
-from orchestrator.cloud.transport import open_http
 from orchestrator.db import Database
 from orchestrator.model import ExportOrder, ImageFormat, JobState, Lease, Outcome
 from orchestrator.pace.stops import Stops
@@ -37,6 +37,7 @@ from .stores import BUCKET, DEADLINE, ME, REGION, job, now
 KEYS = Credential(DEFAULT_KEY.secret_id, DEFAULT_KEY.secret_key)
 
 _ENDED = 201.0
+UNLISTED_AFTER = timedelta(seconds=120)
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,6 @@ class Bench:
     simulator: Simulator
     cvm: CvmClient
     cos: CosClient
-    clock: ServerClock
 
     async def send(self, lease: Lease) -> Outcome:
         """Sends what a lease orders; nothing is recorded."""
@@ -70,7 +70,7 @@ class Bench:
 
     async def export(self, order: ExportOrder) -> Outcome:
         """The outcome of one ExportImages."""
-        reply = await self.cvm.export_images(order, signed_at=self.clock.now(), credential=KEYS)
+        reply = await self.cvm.export_images(order, signed_at=self.cvm.clock.now(), credential=KEYS)
         return outcome_of_reply(reply)
 
     def end_exports(self) -> None:
@@ -99,15 +99,21 @@ class Bench:
 async def bench_at(database: Database) -> AsyncIterator[Bench]:
     """A cloud beside this store, in which uploads begin at once and end after 200 s."""
     settings = Settings(duration=Duration(seconds=200), queue_delay=0, limits={}, cap=None)
-    clock, keys = ServerClock(SystemClock()), HeldKeys(KEYS)
+    keys = HeldKeys(KEYS)
     async with (
         Simulator(SimulatorOptions(settings=settings)) as simulator,
-        open_http(concurrency=4, user_agent="tests/1") as http,
+        open_http_client("tests/1") as http,
     ):
         url = simulator.url
-        cvm = CvmClient(http, endpoint=url, clock=clock, timeout=5.0)
-        cos = CosClient(http, endpoint=url, credentials=keys, clock=clock, timeout=5.0)
-        yield Bench(database, simulator, cvm, cos, clock)
+        cvm = CvmClient(http, endpoint=url, clock=ServerClock(SystemClock()), timeout=5.0)
+        cos = CosClient(
+            http,
+            endpoint=url,
+            credentials=keys,
+            clock=ServerClock(SystemClock()),
+            timeout=5.0,
+        )
+        yield Bench(database, simulator, cvm, cos)
 
 
 def sight(mode: VerifyMode = VerifyMode.AUTO, *, blind: bool = False) -> Sight:
@@ -124,10 +130,11 @@ def _tell(_sentence: str) -> None: ...
 async def verified(database: Database, cos: CosClient, job: Watched) -> JobState:
     """The state of a job after a look at its objects."""
     deadlines = Deadlines(database, Experience(), DEADLINE)
-    finding = await examine(cos, job, await age_of(database, job), deadlines)
-    if finding is None:
+    age = await age_of(database, job)
+    seen = await examine(cos, job, age, deadlines, unlisted_after=UNLISTED_AFTER)
+    if seen.finding is None:
         return job.state
-    (state,) = await keep_findings(database, ME, [finding])
+    (state,) = await keep_findings(database, ME, [seen.finding])
     return state
 
 

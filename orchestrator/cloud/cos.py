@@ -12,8 +12,8 @@ import httpx
 from aiolimiter import AsyncLimiter
 
 from orchestrator.cloud.credentials import CredentialSource
+from orchestrator.cloud.http_client import HttpClient
 from orchestrator.cloud.signing import CosAuth, ServerClock, http_date
-from orchestrator.cloud.transport import Http
 from orchestrator.errors import CloudRefusal
 from orchestrator.model import ObjectFacts, UploadFacts
 
@@ -26,6 +26,7 @@ class _Listing(Generic[_Entry]):
 
     query: Mapping[str, str]
     root: str
+    bucket: str
     entry: str
     read: Callable[[Element], _Entry]
     markers: Mapping[str, str]
@@ -43,11 +44,14 @@ class CosClient:
         endpoint: base URL to connect to; may hold ``{bucket}`` and ``{region}``. The Host header
             is the bucket's real name whatever stands here.
         timeout: seconds for one request in all.
+
+    Attributes:
+        clock: of this service.
     """
 
     def __init__(
         self,
-        http: Http,
+        http: HttpClient,
         *,
         endpoint: str,
         credentials: CredentialSource,
@@ -57,7 +61,7 @@ class CosClient:
         self._http = http
         self._endpoint = endpoint
         self._credentials = credentials
-        self._clock = clock
+        self.clock = clock
         self._timeout = timeout
         self._budget = AsyncLimiter(_AT_A_TIME, _AT_A_TIME / _PER_SECOND)
 
@@ -98,6 +102,8 @@ class CosClient:
         while True:
             response = await self._send("GET", region, bucket, query=query)
             page = _page(response, kind.root)
+            if not _echoes(page, kind.bucket, bucket) or not _echoes(page, "Prefix", prefix):
+                raise _unreadable(response, "the listing of another bucket or prefix")
             try:
                 entries += [kind.read(entry) for entry in page.findall(f"{{*}}{kind.entry}")]
             except ValueError as fault:
@@ -125,10 +131,11 @@ class CosClient:
             method,
             f"{base.rstrip('/')}{_path(key)}{_query_string(query or {})}",
             headers={"Host": f"{bucket}.cos.{region}.myqcloud.com"},
-            auth=CosAuth(credential, self._clock.now()),
+            auth=CosAuth(credential, self.clock.now()),
             seconds=self._timeout,
         )
-        self._clock.learn(response.headers.get("Date"), self._clock.local.now())
+        if "x-cos-request-id" in response.headers:
+            self.clock.learn(response.headers.get("Date"), self.clock.local.now())
         return response
 
 
@@ -207,6 +214,12 @@ def _text(element: Element, tag: str) -> str:
     return (element.findtext(f"{{*}}{tag}") or "").strip()
 
 
+def _echoes(page: Element, tag: str, asked: str) -> bool:
+    """Whether a listing repeats what was asked for, as far as it repeats it at all."""
+    text = page.findtext(f"{{*}}{tag}")
+    return text is None or asked in {text, unquote(text)}
+
+
 def _required(element: Element, tag: str) -> str:
     text = element.findtext(f"{{*}}{tag}")
     if not text:
@@ -243,6 +256,7 @@ def _iso_date(text: str) -> datetime | None:
 _OBJECTS = _Listing(
     query={"max-keys": "1000", "marker": ""},
     root="ListBucketResult",
+    bucket="Name",
     entry="Contents",
     read=_listed_object,
     markers={"marker": "NextMarker"},
@@ -250,6 +264,7 @@ _OBJECTS = _Listing(
 _UPLOADS = _Listing(
     query={"uploads": "", "max-uploads": "1000", "key-marker": "", "upload-id-marker": ""},
     root="ListMultipartUploadsResult",
+    bucket="Bucket",
     entry="Upload",
     read=_listed_upload,
     markers={"key-marker": "NextKeyMarker", "upload-id-marker": "NextUploadIdMarker"},

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 
 from orchestrator.cloud.credentials import Credential
+from orchestrator.cloud.http_client import HttpClient
 from orchestrator.cloud.signing import ServerClock, Tc3Auth
-from orchestrator.cloud.transport import Http
 from orchestrator.errors import CloudRefusal
 from orchestrator.model import Disk, ExportOrder, ImageFacts, Reply
 
@@ -33,11 +33,14 @@ class CvmClient:
     Args:
         endpoint: base URL; may hold ``{region}``.
         timeout: seconds for one request in all.
+
+    Attributes:
+        clock: of this service.
     """
 
     def __init__(
         self,
-        http: Http,
+        http: HttpClient,
         *,
         endpoint: str,
         clock: ServerClock,
@@ -45,7 +48,7 @@ class CvmClient:
     ) -> None:
         self._http = http
         self._endpoint = endpoint
-        self._clock = clock
+        self.clock = clock
         self._timeout = timeout
 
     def host(self, region: str) -> str:
@@ -77,8 +80,9 @@ class CvmClient:
         if not 1 <= len(image_ids) <= MAX_IMAGES:
             raise ValueError(f"1 to {MAX_IMAGES} images, not {len(image_ids)}")
         body = {"ImageIds": list(image_ids), "Limit": MAX_IMAGES}
-        signed_at = self._clock.now()
-        return _image_set(await self._post("DescribeImages", region, body, signed_at, credential))
+        signed_at = self.clock.now()
+        answer = await self._post("DescribeImages", region, body, signed_at, credential)
+        return _image_set(answer, asked=frozenset(image_ids))
 
     async def _post(
         self,
@@ -87,7 +91,7 @@ class CvmClient:
         body: Mapping[str, object],
         signed_at: datetime,
         credential: Credential,
-    ) -> httpx.Response:
+    ) -> "_Answer":
         response = await self._http.send(
             "POST",
             self._root(region),
@@ -102,11 +106,27 @@ class CvmClient:
             auth=Tc3Auth(credential, _SERVICE, signed_at),
             seconds=self._timeout,
         )
-        self._clock.learn(response.headers.get("Date"), self._clock.local.now())
-        return response
+        answer = _Answer(response, _api_answer(response.content))
+        if answer.request_id is not None:
+            # only the API itself numbers requests: what a proxy answers tells nothing of its clock
+            self.clock.learn(response.headers.get("Date"), self.clock.local.now())
+        return answer
 
     def _root(self, region: str) -> httpx.URL:
         return _url(self._endpoint.replace("{region}", region).rstrip("/") + "/")
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """A response, with the fields of its ``Response`` where it is one of the API."""
+
+    response: httpx.Response
+    fields: dict[str, Any] | None
+
+    @property
+    def request_id(self) -> str | None:
+        """The vendor's number of the request."""
+        return _text((self.fields or {}).get("RequestId"))
 
 
 @lru_cache(maxsize=256)
@@ -130,19 +150,18 @@ def _export_body(order: ExportOrder) -> Mapping[str, object]:
     return body
 
 
-def _reply(response: httpx.Response) -> Reply:
-    answer = _api_answer(response.content)
-    fields = answer or {}
-    reply = Reply(response.status_code, request_id=_text(fields.get("RequestId")))
+def _reply(answer: _Answer) -> Reply:
+    response, fields = answer.response, answer.fields or {}
+    reply = Reply(response.status_code, request_id=answer.request_id)
     error = fields.get("Error")
     if isinstance(error, dict) and (code := _text(error.get("Code"))):
         return replace(reply, error_code=code, error_message=_text(error.get("Message")))
-    if answer is None or error is not None or response.status_code != 200:
+    if answer.fields is None or error is not None or response.status_code != 200:
         return replace(reply, excerpt=_excerpt(response.content))
     return replace(
         reply,
-        task_id=_task_id(answer.get("TaskId")),
-        cos_paths=_cos_paths(answer.get("CosPaths")),
+        task_id=_task_id(fields.get("TaskId")),
+        cos_paths=_cos_paths(fields.get("CosPaths")),
     )
 
 
@@ -180,18 +199,22 @@ def _cos_paths(value: object) -> tuple[str, ...]:
     return tuple(path for path in paths if path) if all(paths) else ()
 
 
-def _image_set(response: httpx.Response) -> tuple[ImageFacts, ...]:
-    reply = _reply(response)
+def _image_set(answer: _Answer, asked: frozenset[str]) -> tuple[ImageFacts, ...]:
+    """The images of an answer; one that names others answers another question."""
+    reply = _reply(answer)
     if reply.error_code is not None:
         raise _refusal(reply, reply.error_code, reply.error_message or "no message")
+    unusable = f"Http{reply.http_status}"
     try:
-        if reply.excerpt is None:
-            images = json.loads(response.content)["Response"]["ImageSet"]
-            return tuple(_image(image) for image in images or ())
+        if reply.excerpt is None and answer.fields is not None:
+            images = tuple(_image(image) for image in answer.fields["ImageSet"] or ())
+            if asked.issuperset(image.image_id for image in images):
+                return images
+            raise _refusal(reply, unusable, "the answer names images that were not asked for")
     except (KeyError, TypeError, ValueError, AttributeError):
         pass
-    excerpt = _excerpt(response.content)
-    raise _refusal(reply, f"Http{reply.http_status}", f"not an answer of the API: {excerpt}")
+    excerpt = _excerpt(answer.response.content)
+    raise _refusal(reply, unusable, f"not an answer of the API: {excerpt}")
 
 
 def _refusal(reply: Reply, code: str, message: str) -> CloudRefusal:

@@ -13,9 +13,10 @@ from anyio import to_thread
 
 from orchestrator.cloud.codes import code_for
 from orchestrator.cloud.credentials import KEY, Credential, CredentialSource
+from orchestrator.cloud.http_client import open_http_client
 from orchestrator.cloud.key_files import AssumedRole
-from orchestrator.cloud.signing import ServerClock, Tc3Auth
-from orchestrator.cloud.transport import Http, open_directly, open_http
+from orchestrator.cloud.signing import ServerClock
+from orchestrator.cloud.sts import call_sts, unavailable
 from orchestrator.errors import CredentialError
 from orchestrator.model import Reaction, Scope
 
@@ -25,10 +26,6 @@ _STS_SECONDS = 10.0
 _METADATA_SECONDS = 2.0
 _INSTANCE_ROLE = "/latest/meta-data/cam/security-credentials/"
 _ROLE_NAME = re.compile(r"[A-Za-z0-9_+=,.@-]{1,128}")
-_STS_VERSION = "2018-08-13"
-_STS_REGION = "ap-guangzhou"
-"""It serves every region, yet wants one named (source: the vendor's own client)."""
-
 _ASKED_FOR = 7200
 """Seconds for which keys of an assumed role are asked for; more than 12 hours are not lent."""
 
@@ -89,43 +86,26 @@ async def assumed(
         )
     keys = _lent(answer.get("Credentials"), answer.get("ExpiredTime"))
     if keys is None:
-        raise _no_sts(f"STS at {endpoint} gives no keys in its answer.")
+        raise unavailable(f"STS at {endpoint} gives no keys in its answer.")
     return keys
 
 
 async def _assume(
     role: AssumedRole, credential: Credential, endpoint: str, clock: ServerClock
 ) -> Mapping[str, Any]:
-    body = {
+    parameters = {
         "RoleArn": role.arn,
         "RoleSessionName": role.session_name,
         "DurationSeconds": _ASKED_FOR,
     }
-    headers = {
-        "Content-Type": "application/json",
-        "X-TC-Action": "AssumeRole",
-        "X-TC-Version": _STS_VERSION,
-        "X-TC-Region": _STS_REGION,
-        "X-TC-Language": "en-US",
-    }
-    async with open_http(concurrency=1, user_agent=_AGENT) as http:
-        try:
-            response = await http.send(
-                "POST",
-                f"{endpoint}/",
-                headers=headers,
-                content=json.dumps(body).encode(),
-                auth=Tc3Auth(credential, "sts", clock.now()),
-                seconds=_STS_SECONDS,
-            )
-        except httpx.HTTPError as error:
-            raise _no_sts(f"STS at {endpoint} does not answer: {_said(error)}.") from error
-    clock.learn(response.headers.get("Date"), clock.local.now())
-    answer = _fields(response.text).get("Response")
-    if not isinstance(answer, dict):
-        status = response.status_code
-        raise _no_sts(f"STS at {endpoint} gives an answer that is none of its own (HTTP {status}).")
-    return answer
+    return await call_sts(
+        "AssumeRole",
+        parameters,
+        credential,
+        endpoint=endpoint,
+        clock=clock,
+        seconds=_STS_SECONDS,
+    )
 
 
 def _code(answer: Mapping[str, Any]) -> str | None:
@@ -153,10 +133,14 @@ async def _resolved(endpoint: str) -> None:
 
 async def _told(endpoint: str, role: str) -> str:
     # the service is this machine's own: no proxy leads to it
-    async with open_directly(concurrency=1) as transport:
-        url = f"{endpoint}{_INSTANCE_ROLE}{role}"
-        response = await Http(transport, _AGENT).send(
-            "GET", url, headers={}, auth=httpx.Auth(), seconds=_METADATA_SECONDS
+    async with open_http_client(_AGENT) as http:
+        response = await http.send(
+            "GET",
+            f"{endpoint}{_INSTANCE_ROLE}{role}",
+            headers={},
+            auth=httpx.Auth(),
+            seconds=_METADATA_SECONDS,
+            bypass_proxy=True,
         )
     if response.status_code == 404:
         raise CredentialError(
@@ -198,7 +182,3 @@ def _no_instance(endpoint: str, what: str) -> CredentialError:
         f"The metadata service at {endpoint} {what}.",
         "It answers on CVM instances only: elsewhere put keys into the environment.",
     )
-
-
-def _no_sts(message: str) -> CredentialError:
-    return CredentialError(message, "See to the network and the site of the account; run again.")

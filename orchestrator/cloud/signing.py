@@ -24,7 +24,8 @@ _COS_SIGNED_HEADERS = re.compile(
     r"|content-(disposition|encoding|type|md5|length)"
     r"|if-(none-)?match|if-(un)?modified-since|x-(cos|ci)-.*"
 )
-_TOLERATED_DRIFT = timedelta(seconds=30)
+TOLERATED_DRIFT = timedelta(seconds=30)
+"""How far a `ServerClock` may be ahead of its server."""
 
 
 class Tc3Auth(httpx.Auth):
@@ -80,27 +81,33 @@ class CosAuth(httpx.Auth):
 
 
 class ServerClock:
-    """This machine's clock, set right by what the servers' Date headers say.
+    """The clock of one service, as its Date headers tell it.
+
+    Once it is known it is at most 30 s ahead of the server, so that a signature dated by it expires
+    330 s later at the latest.
 
     Args:
         local: the machine's clock.
 
     Attributes:
         offset: the server's clock minus the machine's.
+        is_known: whether the service itself has told its time.
     """
 
     def __init__(self, local: Clock) -> None:
         self.local = local
         self.offset = timedelta()
+        self.is_known = False
 
     def now(self) -> datetime:
         """The present moment by the server's clock, aware."""
         return self.local.now() + self.offset
 
     def learn(self, date_header: str | None, at: datetime) -> timedelta | None:
-        """Take in the Date header of an answer that came at ``at`` by the machine's clock.
+        """Take in the Date header of a response that came at ``at`` by the machine's clock.
 
-        Less than 30 s may be an answer's slow way home, and the vendor tolerates 300 s.
+        Only of a response of the service itself: the clock of a proxy proves nothing. Differences
+        below 30 s may be a slow response, and the vendor tolerates 300 s.
 
         Returns:
             The server's clock minus the machine's; ``None`` where the header tells no time.
@@ -108,8 +115,9 @@ class ServerClock:
         said = http_date(date_header)
         if said is None:
             return None
+        self.is_known = True
         measured = said - at
-        if abs(measured - self.offset) > _TOLERATED_DRIFT:
+        if abs(measured - self.offset) > TOLERATED_DRIFT:
             self.offset = measured
         return measured
 

@@ -3,13 +3,14 @@
 import random
 
 import anyio
+import httpx
 
 from benchmarks.memory import InMemory
 from benchmarks.virtual import VirtualClock, in_virtual_time
 from orchestrator.cloud.cos import CosClient
 from orchestrator.cloud.credentials import Credential, StandingKeys
+from orchestrator.cloud.http_client import HttpClient
 from orchestrator.cloud.signing import ServerClock
-from orchestrator.cloud.transport import Http
 from orchestrator.model import ObjectFacts
 from orchestrator.simulator import DEFAULT_KEY, SimulatorOptions
 from orchestrator.simulator.buckets import make_object
@@ -23,7 +24,8 @@ def test_an_answer_comes_a_round_trip_later() -> None:
         cloud = Cloud(SimulatorOptions(), Clocks(_now, anyio.current_time))
         cloud.buckets.put("b-1", "ap-tokyo", make_object("key", 7, _now(), "salt"))
         async with InMemory(cloud, (1.0, 1.5), random.Random(1)) as way:
-            http = Http(way, "tests/1")
+            over_memory = httpx.AsyncClient(transport=way)
+            http = HttpClient(over_memory, over_memory)
             clock = ServerClock(VirtualClock())
             credential = Credential(DEFAULT_KEY.secret_id, DEFAULT_KEY.secret_key)
             keys = StandingKeys("the test", lambda: credential, clock)

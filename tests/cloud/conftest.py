@@ -4,8 +4,8 @@ import pytest
 
 from orchestrator.cloud.cos import CosClient
 from orchestrator.cloud.cvm import CvmClient
+from orchestrator.cloud.http_client import HttpClient, open_http_client
 from orchestrator.cloud.signing import ServerClock
-from orchestrator.cloud.transport import Http, open_http
 
 from .scripted import HeldClock, HeldKeys, ScriptedServer, scripted_server
 
@@ -13,7 +13,7 @@ from .scripted import HeldClock, HeldKeys, ScriptedServer, scripted_server
 @pytest.fixture(autouse=True)
 def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     """The loopback is reached directly, whatever proxy this machine uses."""
-    for name in ("HTTP_PROXY", "ALL_PROXY", "NO_PROXY"):
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
 
@@ -26,9 +26,9 @@ async def server(anyio_backend: str) -> AsyncIterator[ScriptedServer]:
 
 
 @pytest.fixture
-async def client(anyio_backend: str) -> AsyncIterator[Http]:
+async def client(anyio_backend: str) -> AsyncIterator[HttpClient]:
     """The HTTP client that both clients stand on."""
-    async with open_http(concurrency=4, user_agent="tests/1") as client:
+    async with open_http_client("tests/1") as client:
         yield client
 
 
@@ -45,12 +45,14 @@ def keys() -> HeldKeys:
 
 
 @pytest.fixture
-def cvm(server: ScriptedServer, client: Http, clock: ServerClock) -> CvmClient:
+def cvm(server: ScriptedServer, client: HttpClient, clock: ServerClock) -> CvmClient:
     """CVM at the scripted server."""
     return CvmClient(client, endpoint=server.url, clock=clock, timeout=5.0)
 
 
 @pytest.fixture
-def cos(server: ScriptedServer, client: Http, clock: ServerClock, keys: HeldKeys) -> CosClient:
+def cos(
+    server: ScriptedServer, client: HttpClient, clock: ServerClock, keys: HeldKeys
+) -> CosClient:
     """COS at the scripted server."""
     return CosClient(client, endpoint=server.url, credentials=keys, clock=clock, timeout=5.0)

@@ -12,8 +12,8 @@ from orchestrator.cloud.cos import CosClient
 from orchestrator.cloud.credentials import Credential
 from orchestrator.cloud.cvm import CvmClient
 from orchestrator.cloud.faults import code_for_exception, code_for_reply
+from orchestrator.cloud.http_client import HttpClient
 from orchestrator.cloud.signing import ServerClock
-from orchestrator.cloud.transport import Http
 from orchestrator.errors import CloudRefusal
 from orchestrator.model import ExportOrder, ImageFormat, Reaction, Reply, Scope
 from orchestrator.simulator import (
@@ -63,13 +63,13 @@ def keys() -> HeldKeys:
 
 
 @pytest.fixture
-def cvm(simulator: Simulator, client: Http, clock: ServerClock) -> CvmClient:
+def cvm(simulator: Simulator, client: HttpClient, clock: ServerClock) -> CvmClient:
     """CVM at the simulator."""
     return CvmClient(client, endpoint=simulator.url, clock=clock, timeout=5.0)
 
 
 @pytest.fixture
-def cos(simulator: Simulator, client: Http, clock: ServerClock, keys: HeldKeys) -> CosClient:
+def cos(simulator: Simulator, client: HttpClient, clock: ServerClock, keys: HeldKeys) -> CosClient:
     """COS at the simulator."""
     return CosClient(client, endpoint=simulator.url, credentials=keys, clock=clock, timeout=5.0)
 

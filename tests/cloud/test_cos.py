@@ -9,8 +9,8 @@ from qcloud_cos import CosConfig
 from qcloud_cos.cos_auth import CosS3Auth
 
 from orchestrator.cloud.cos import CosClient
+from orchestrator.cloud.http_client import HttpClient
 from orchestrator.cloud.signing import ServerClock, sign_cos
-from orchestrator.cloud.transport import Http
 from orchestrator.errors import CloudRefusal
 from orchestrator.model import ObjectFacts
 
@@ -106,7 +106,10 @@ async def test_looks_are_signed_by_the_servers_clock(
     """What one answer's Date header taught dates the next signature."""
     ahead = timedelta(minutes=9)
     server.will(
-        http(status="404 Not Found", headers={"Date": http_date(NOON, ahead)}),
+        http(
+            status="404 Not Found",
+            headers={"Date": http_date(NOON, ahead), "x-cos-request-id": "r-1"},
+        ),
         http(status="404 Not Found"),
     )
     await cos.head_object("ap-tokyo", BUCKET, "key")
@@ -176,7 +179,7 @@ async def test_a_refused_head_is_known_by_its_status(
 
 
 async def test_the_endpoint_names_bucket_and_region(
-    server: ScriptedServer, client: Http, clock: ServerClock
+    server: ScriptedServer, client: HttpClient, clock: ServerClock
 ) -> None:
     """Bucket and region are filled in wherever the endpoint has a place for them."""
     endpoint = f"{server.url}/{{region}}/{{bucket}}/"

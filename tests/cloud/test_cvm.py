@@ -10,8 +10,8 @@ import pytest
 
 from orchestrator.cloud.credentials import Credential
 from orchestrator.cloud.cvm import CvmClient
+from orchestrator.cloud.http_client import HttpClient
 from orchestrator.cloud.signing import ServerClock, sign_tc3
-from orchestrator.cloud.transport import Http
 from orchestrator.model import ExportOrder, ImageFormat, Reply
 
 from .scripted import (
@@ -227,7 +227,7 @@ async def test_an_answer_sets_the_clock(
 )
 async def test_an_order_without_an_answer_is_sent_once(
     server: ScriptedServer,
-    client: Http,
+    client: HttpClient,
     clock: ServerClock,
     answer: Answer,
     error: type[Exception],
@@ -254,7 +254,7 @@ async def test_an_order_without_an_answer_is_sent_once(
     ],
 )
 async def test_the_host_is_where_the_region_is_served(
-    client: Http, clock: ServerClock, endpoint: str, host: str
+    client: HttpClient, clock: ServerClock, endpoint: str, host: str
 ) -> None:
     """The host of a rate key is the endpoint's, with the region filled in."""
     cvm = CvmClient(client, endpoint=endpoint, clock=clock, timeout=5.0)

@@ -8,10 +8,10 @@ import pytest
 from orchestrator.clock import SystemClock
 from orchestrator.cloud.credentials import Credential
 from orchestrator.cloud.cvm import CvmClient
+from orchestrator.cloud.http_client import open_http_client
 from orchestrator.cloud.signing import ServerClock
-from orchestrator.cloud.transport import open_http
 from orchestrator.model import ExportOrder, ImageFormat, Lease, Outcome, Reaction
-from orchestrator.pace.rate import Slot, Spacing
+from orchestrator.pace.rate import Slot
 from orchestrator.send.submit import submit
 from orchestrator.simulator import DEFAULT_KEY, Fault, Settings, Simulator, SimulatorOptions
 from tests.flow.scene import BUCKET, REGION, images, requests
@@ -46,8 +46,8 @@ class DefaultKeys:
 async def submitted(url: str, seconds: float = PATIENCE) -> Outcome:
     """What comes of sending one lease to a URL."""
     keys = DefaultKeys()
-    slot = Slot(Spacing(), at=0.0)
-    async with open_http(concurrency=1, user_agent="tests/1") as http:
+    slot = Slot(None, at=0.0)
+    async with open_http_client("tests/1") as http:
         cvm = CvmClient(
             http,
             endpoint=url,

@@ -1,0 +1,218 @@
+"""Send each HTTP request exactly once through httpx, within one time limit.
+
+Every request gets a connection of its own. On a kept connection httpx would give a second,
+unrequested response to the next request, and that would record another job's TaskId. It would also
+send a request into a connection that the server is closing, which leaves its effect unknown.
+"""
+
+import errno
+import os
+import socket
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import Any
+
+import anyio
+import httpx
+
+from orchestrator.cloud.loopback import is_loopback
+from orchestrator.cloud.tls_trust import trusted_certificates
+from orchestrator.errors import UsageError
+
+MAX_BODY_BYTES = 8 * 2**20
+"""A listing of 1,000 keys of 850 percent-encoded bytes takes about 3 MiB; nothing takes more."""
+
+_CONNECT_SECONDS = 5.0
+_UNLIMITED = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+"""The callers limit what is in flight: requests that are cancelled while they wait for a limited
+pool leak its slots, and a signature must not age in a queue."""
+
+
+class ResponseTooLargeError(httpx.TransportError):
+    """The body of a response exceeds `MAX_BODY_BYTES`."""
+
+
+class HttpClient:
+    """Send requests: no redirects, no retries, no cookies, no connection reuse.
+
+    Args:
+        proxied: follows the proxy settings of the environment.
+        direct: ignores them.
+    """
+
+    def __init__(self, proxied: httpx.AsyncClient, direct: httpx.AsyncClient) -> None:
+        self._proxied = proxied
+        self._direct = direct
+
+    async def send(
+        self,
+        method: str,
+        url: httpx.URL | str,
+        *,
+        headers: Mapping[str, str],
+        auth: httpx.Auth,
+        seconds: float,
+        content: bytes | None = None,
+        bypass_proxy: bool = False,
+    ) -> httpx.Response:
+        """Send one request and read the whole response within ``seconds`` in all.
+
+        Args:
+            auth: signs the request.
+            bypass_proxy: connect directly. Loopback addresses are always connected directly.
+
+        Raises:
+            httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError: no byte of the request was
+                sent.
+            httpx.LocalProtocolError, httpx.UnsupportedProtocol: it cannot be sent at all.
+            httpx.HTTPError: any other error; the request may have arrived.
+        """
+        is_direct = bypass_proxy or is_loopback(httpx.URL(url).host)
+        client = self._direct if is_direct else self._proxied
+        progress = _Progress()
+        request = client.build_request(
+            method, url, headers=headers, content=content, extensions={"trace": progress.trace}
+        )
+        try:
+            with anyio.fail_after(seconds):
+                return await _exchange(client, request, auth)
+        except (httpx.ProxyError, httpx.LocalProtocolError, httpx.UnsupportedProtocol):
+            raise  # these say by themselves that nothing was sent
+        except (TimeoutError, httpx.TransportError, OSError) as error:
+            place = request.url.netloc.decode()
+            match error:
+                case TimeoutError() | httpx.TimeoutException() if not progress.has_begun:
+                    message = f"{place}: no connection in time"
+                    raise httpx.ConnectTimeout(message, request=request) from error
+                case TimeoutError():
+                    message = f"no complete response within {seconds:g} s"
+                    raise httpx.ReadTimeout(message, request=request) from error
+                case _ if not progress.has_begun:
+                    message = f"{place}: {_reason(error)}"
+                    raise httpx.ConnectError(message, request=request) from error
+                case httpx.TransportError():
+                    raise
+                case _:  # an ssl.SSLError, which httpx lets through
+                    raise httpx.ReadError(_reason(error), request=request) from error
+        finally:
+            if not progress.has_begun:
+                await progress.close_socket()
+
+
+class _Progress:
+    """How far a request has got, as httpx's trace events tell it.
+
+    Attributes:
+        has_begun: its headers have begun to leave this machine.
+    """
+
+    def __init__(self) -> None:
+        self.has_begun = False
+        self._stream: Any = None
+
+    async def trace(self, event: str, info: Mapping[str, Any]) -> None:
+        """Receive an event; a CONNECT to a proxy has the same ones as the request itself."""
+        if event == "connection.connect_tcp.complete":
+            self._stream = info["return_value"]
+        elif event == "http11.send_request_headers.started":
+            self.has_begun = info["request"].method != b"CONNECT"
+
+    async def close_socket(self) -> None:
+        """Close the socket, which httpcore leaves open when a TLS handshake is cancelled."""
+        if self._stream is not None:
+            with anyio.CancelScope(shield=True):
+                await self._stream.aclose()
+
+
+@asynccontextmanager
+async def open_http_client(user_agent: str) -> AsyncIterator[HttpClient]:
+    """Open a client; proxies come from the environment.
+
+    Raises:
+        UsageError: the environment names a proxy or certificates that cannot be used.
+    """
+    certificates = trusted_certificates()
+    async with AsyncExitStack() as stack:
+        proxied = _open_client(user_agent, certificates, trust_env=True)
+        direct = _open_client(user_agent, certificates, trust_env=False)
+        yield HttpClient(
+            await stack.enter_async_context(proxied), await stack.enter_async_context(direct)
+        )
+
+
+def _open_client(
+    user_agent: str, certificates: ssl.SSLContext, *, trust_env: bool
+) -> httpx.AsyncClient:
+    try:
+        return httpx.AsyncClient(
+            headers={
+                "User-Agent": user_agent,
+                "Accept-Encoding": "identity",
+                "Connection": "close",
+            },
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+            limits=_UNLIMITED,
+            timeout=httpx.Timeout(None, connect=_CONNECT_SECONDS),
+            verify=certificates,
+            trust_env=trust_env,
+        )
+    except ImportError as error:
+        raise UsageError(
+            "The environment names a SOCKS proxy, and the package socksio is not installed.",
+            "Install it with: pip install 'orchestrator[socks]'",
+        ) from error
+    except (ValueError, httpx.InvalidURL) as error:
+        # the URL is not repeated: it may hold a password
+        raise UsageError(
+            "The proxy that the environment names is not a valid URL.",
+            "Correct HTTPS_PROXY, HTTP_PROXY or ALL_PROXY, as in http://proxy.example:8080.",
+        ) from error
+
+
+async def _exchange(
+    client: httpx.AsyncClient, request: httpx.Request, auth: httpx.Auth
+) -> httpx.Response:
+    """Send a request and read the response as a stream, up to the size limit."""
+    response = await client.send(request, auth=auth, stream=True, follow_redirects=False)
+    try:
+        body = await _read_body(response)
+    finally:
+        # a cancellation must not discard a response that has been read
+        with anyio.CancelScope(shield=True):
+            await response.aclose()
+    return httpx.Response(
+        response.status_code,
+        headers=response.headers,
+        content=body,
+        request=request,
+        extensions={"reason_phrase": response.reason_phrase.encode(errors="replace")},
+    )
+
+
+async def _read_body(response: httpx.Response) -> bytes:
+    if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise httpx.DecodingError("the response is compressed, which was not asked for")
+    body = bytearray()
+    # the stream itself: httpx's iterators close the response in a way that can be cancelled
+    assert isinstance(response.stream, httpx.AsyncByteStream)
+    async for chunk in response.stream:
+        body += chunk
+        if len(body) > MAX_BODY_BYTES:
+            raise ResponseTooLargeError(f"the response has more than {MAX_BODY_BYTES} bytes")
+    return bytes(body)
+
+
+def _reason(error: BaseException) -> str:
+    """Return the innermost explanation: httpx hides the system's words behind its own."""
+    cause: BaseException = error
+    while (inner := cause.__cause__ or cause.__context__) is not None:
+        cause = inner
+    if isinstance(cause, BaseExceptionGroup):
+        cause = cause.exceptions[-1]  # one for each address; IPv4 is tried last
+    # the numbers of TLS and of name resolution are not the system's
+    if isinstance(cause, OSError) and not isinstance(cause, ssl.SSLError | socket.gaierror):
+        number = cause.errno or 0
+        return os.strerror(number) if number in errno.errorcode else str(cause)
+    return str(cause) or type(cause).__name__

@@ -1,0 +1,14 @@
+"""Which hosts are this machine itself: they need neither proxy nor TLS."""
+
+import ipaddress
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address is this machine's own."""
+    name = host.strip("[]").lower()
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
