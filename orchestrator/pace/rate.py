@@ -1,4 +1,7 @@
-"""Requests a second, shared by all processes on a store: each takes its slots from one row."""
+"""Requests a second, shared by all processes on a store: each takes its slots from one row.
+
+Within a process aiolimiter keeps the requests of a stream apart.
+"""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -17,16 +20,7 @@ _LEAD = 0.05
 """Seconds before its slot at which a request is claimed: time for the claim's commit, so that a
 slow disk does not bunch the requests that the slots have spaced."""
 
-_CLOSEST = 0.99
-"""Part of the interval that two requests of a process are apart at least: after a delay, time is
-caught up, but always a little slower than the whole allowance would have it."""
-
 _KEPT = [field.name for field in fields(Stream)]
-
-_ASKED = 5
-_ALWAYS = 1000.0
-"""How often the store may be asked for each slot, and in a second where there is no limit: a
-process that finds nothing to send must not keep the others from the store."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -75,9 +69,10 @@ class Lane:
         self.key = key
         self._this = {f"this_{name}": value for name, value in asdict(key).items()}
         self._rate = rate
-        self._asking = AsyncLimiter(1, 1 / (_ASKED * rate or _ALWAYS))
         self._begins_at = 0.0
-        self._spacing = Spacing()
+        self._limiter = AsyncLimiter(1, 1 / rate) if rate else None
+        """Keeps the requests of this process apart: a slow commit, or a stall of the process, must
+        not bring together what the permits have spaced."""
 
     @property
     def is_ahead(self) -> bool:
@@ -86,7 +81,6 @@ class Lane:
 
     async def turn(self) -> None:
         """Waits until it is worth asking the store for slots."""
-        await self._asking.acquire()
         while self.is_ahead:
             await anyio.sleep_until(self._begins_at - _LEAD)
 
@@ -105,7 +99,7 @@ class Lane:
             stream = free.stream.without(taken[-1], self._rate, free.now)
             await self._write(connection, stream)
             self._learnt(replace(free, stream=stream))
-        return [Slot(self._spacing, free.moment(at)) for at in taken]
+        return [Slot(self._limiter, free.moment(at)) for at in taken]
 
     async def slot(self) -> "Slot":
         """Waits for one slot, for a request that needs no claim."""
@@ -125,7 +119,6 @@ class Lane:
 
     def _learnt(self, free: "Free") -> "Free":
         self._begins_at = free.moment(free.stream.begins(self._rate, free.now))
-        self._spacing.interval = free.stream.interval(self._rate, free.now).total_seconds()
         return free
 
     async def _held(self, connection: AsyncConnection) -> Stream:
@@ -162,36 +155,19 @@ class Free:
         return self.told_at + (at - self.now).total_seconds()
 
 
-class Spacing:
-    """Keeps the requests of one process apart.
-
-    Attributes:
-        interval: seconds between two slots.
-    """
-
-    def __init__(self) -> None:
-        self.interval = 0.0
-        self._free_at = 0.0
-
-    def departure(self, at: float) -> float:
-        """When a request that is ready now may leave: not before `at`, nor close behind another.
-
-        A claim that took its time would otherwise bring its request next to the following one.
-        """
-        departure = max(at, self._free_at, anyio.current_time())
-        self._free_at = departure + self.interval * _CLOSEST
-        return departure
-
-
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """The right to one request, at a moment of the event loop's clock."""
+    """The right to one request, at a moment of the event loop's clock.
 
-    spacing: Spacing
+    Args:
+        limiter: spaces the requests of this process; ``None`` without a limit.
+    """
+
+    limiter: AsyncLimiter | None
     at: float
 
     async def reached(self) -> None:
-        """Returns when the request may leave."""
-        wait = self.spacing.departure(self.at) - anyio.current_time()
-        if wait > 0:
-            await anyio.sleep(wait)
+        """Return when the request may leave."""
+        await anyio.sleep_until(self.at)
+        if self.limiter is not None:
+            await self.limiter.acquire()
