@@ -21,6 +21,7 @@ import anyio
 from orchestrator import __version__
 from orchestrator.clock import Clock, SystemClock
 from orchestrator.db import Database, Schema
+from orchestrator.errors import CredentialError
 from orchestrator.model import ExportRequest, JobFilter
 from orchestrator.settings import Settings, load_settings
 from orchestrator.show.filters import is_named, matches
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from orchestrator.worker import Worker
 
 _log = logging.getLogger("orchestrator")
-_VERIFY_CONNECTIONS = 16
+_IDENTITY_SECONDS = 5.0
 
 
 class Orchestrator:
@@ -152,9 +153,9 @@ class Orchestrator:
             for profile, count in (await account.others()).items():
                 self._tell(f"{count} living jobs belong to profile {profile!r}, not to this one.")
             return await account.close(owner=None, seconds=0.0)
-        clock = ServerClock(self._database.clock)
-        credentials = await self._credentials(clock)
-        async with instance(self._database) as me, self._parts(credentials, clock) as parts:
+        credentials = await self._credentials(ServerClock(self._database.clock))
+        await self._check_account(credentials)
+        async with instance(self._database) as me, self._parts(credentials) as parts:
             worker = Worker(parts, self._plan(batch, time_limit, forever=forever), me, self._tell)
             async with anyio.create_task_group() as tasks:
                 if stop is not None:
@@ -244,47 +245,67 @@ class Orchestrator:
         lenders = Lenders(settings.sts_endpoint, settings.metadata_endpoint, clock, self._tell)
         return await find_credentials(settings.profile, self._environ, self._home, lenders)
 
+    async def _check_account(self, credentials: "CredentialSource") -> None:
+        """Ask whose keys these are; where STS does not tell, the run goes on.
+
+        Raises:
+            CredentialError: they belong to another account than the profile did before.
+        """
+        from orchestrator.cloud.signing import ServerClock
+        from orchestrator.cloud.sts import caller_account
+        from orchestrator.lease.account_check import check_account
+
+        credential = await credentials.current()
+        try:
+            account = await caller_account(
+                credential,
+                endpoint=self.settings.sts_endpoint,
+                clock=ServerClock(self._database.clock),
+                seconds=_IDENTITY_SECONDS,
+            )
+        except CredentialError as error:
+            _log.debug("The account of these keys is not known: %s", error.message)
+            return
+        await check_account(self._database, self.settings.profile, account)
+
     @asynccontextmanager
-    async def _parts(
-        self, credentials: "CredentialSource", clock: "ServerClock"
-    ) -> AsyncIterator["Parts"]:
+    async def _parts(self, credentials: "CredentialSource") -> AsyncIterator["Parts"]:
         from orchestrator.cloud.cos import CosClient
         from orchestrator.cloud.cvm import CvmClient
-        from orchestrator.cloud.transport import open_http
+        from orchestrator.cloud.http_client import open_http_client
+        from orchestrator.cloud.signing import ServerClock
         from orchestrator.pace.rate import Pacer
         from orchestrator.pace.traffic import Traffic
         from orchestrator.plan import Parts
 
         settings = self.settings
-        agent = f"orchestrator/{__version__}"
-        async with (
-            open_http(concurrency=settings.concurrency, user_agent=agent) as cvm_http,
-            open_http(concurrency=_VERIFY_CONNECTIONS, user_agent=agent) as cos_http,
-        ):
-            yield Parts(
-                database=self._database,
-                cvm=CvmClient(
-                    cvm_http,
-                    endpoint=settings.cvm_endpoint,
-                    clock=clock,
-                    timeout=settings.request_timeout,
-                ),
-                cos=CosClient(
-                    cos_http,
-                    endpoint=settings.cos_endpoint,
-                    credentials=credentials,
-                    clock=clock,
-                    timeout=settings.request_timeout,
-                ),
-                clock=clock,
-                traffic=Traffic(
-                    settings.profile, Pacer(self._database, settings.rate), credentials, self._tell
-                ),
+        async with open_http_client(f"orchestrator/{__version__}") as http:
+            # a clock for each service: a wrong one must not date the other's signatures
+            cvm = CvmClient(
+                http,
+                endpoint=settings.cvm_endpoint,
+                clock=ServerClock(self._database.clock),
+                timeout=settings.request_timeout,
             )
+            cos = CosClient(
+                http,
+                endpoint=settings.cos_endpoint,
+                credentials=credentials,
+                clock=ServerClock(self._database.clock),
+                timeout=settings.request_timeout,
+            )
+            traffic = Traffic(
+                settings.profile,
+                Pacer(self._database, settings.rate),
+                credentials,
+                self._tell,
+                quota_wait=settings.quota_wait,
+            )
+            yield Parts(database=self._database, cvm=cvm, cos=cos, traffic=traffic)
 
     def _plan(self, batch: str | None, time_limit: float | None, *, forever: bool) -> "Plan":
         from orchestrator.plan import Plan
-        from orchestrator.settle.resolve import ResolvePolicy
+        from orchestrator.settle.absence import ResendMode, ResolvePolicy
         from orchestrator.settle.sight import VerifyMode
 
         settings = self.settings
@@ -300,6 +321,7 @@ class Orchestrator:
                 resend_after=timedelta(seconds=settings.resend_after),
                 max_attempts=settings.max_attempts,
                 export_deadline=timedelta(seconds=settings.export_deadline),
+                resend=ResendMode(settings.resend),
             ),
             forever=forever,
             time_limit=time_limit,

@@ -323,10 +323,15 @@ class JobFilter:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Something that a person has to mend before more can be sent."""
+    """Something that a person has to mend before more can be sent.
+
+    Args:
+        passes: running again later may help, without anybody's doing.
+    """
 
     scope: Scope
     value: str
     code: str
     message: str
     remedy: str
+    passes: bool = False

@@ -5,10 +5,9 @@ from datetime import timedelta
 
 from orchestrator.cloud.cos import CosClient
 from orchestrator.cloud.cvm import CvmClient
-from orchestrator.cloud.signing import ServerClock
 from orchestrator.db import Database
 from orchestrator.pace.traffic import Traffic
-from orchestrator.settle.resolve import ResolvePolicy
+from orchestrator.settle.absence import ResolvePolicy
 from orchestrator.settle.sight import VerifyMode
 
 
@@ -43,5 +42,4 @@ class Parts:
     database: Database
     cvm: CvmClient
     cos: CosClient
-    clock: ServerClock
     traffic: Traffic

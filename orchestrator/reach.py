@@ -8,7 +8,7 @@ from orchestrator.clock import Clock
 from orchestrator.lease.claim import Wanted, wanted
 from orchestrator.model import JobState
 from orchestrator.pace.traffic import Traffic
-from orchestrator.settle.resolve import ResolvePolicy, left_to_a_person
+from orchestrator.settle.absence import ResolvePolicy, left_to_operator
 from orchestrator.settle.sight import Sight
 from orchestrator.tables import jobs
 
@@ -77,7 +77,7 @@ class Reach:
         return tuple(self.mine() & one for one in (waiting, exporting, in_doubt))
 
     def _given_up(self, table: sa.FromClause) -> sa.ColumnElement[bool]:
-        return left_to_a_person(self._policy, self._clock.now, table)
+        return left_to_operator(self._policy, self._clock.now, table)
 
     def _held(self) -> list[str]:
         """Regions of endpoints to which nothing can be sent."""

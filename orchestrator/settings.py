@@ -22,6 +22,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
+from orchestrator.cloud.loopback import is_loopback
 from orchestrator.errors import UsageError
 
 CVM_ENDPOINTS = {
@@ -44,6 +45,11 @@ _DRIVERS = {
 }
 # moments are reckoned from these, and a calendar ends
 _A_YEAR = 365 * 86_400.0
+
+
+_HTTPS = (
+    "a base URL with https:// (http:// only on loopback, or with ORCHESTRATOR_ALLOW_PLAIN_HTTP)"
+)
 
 
 def _no_truth(value: object) -> object:
@@ -74,26 +80,30 @@ class Settings(BaseModel):
         repr=False,
         description="a file's path, sqlite:///path or postgresql://user@host/name",
     )
+    # before the endpoints, whose validators ask for it
+    allow_plain_http: bool = Field(False, description="true or false")
     site: Literal["intl", "mainland"] = Field("intl", description="intl or mainland")
-    cvm_endpoint: str = Field(
-        "", description="a base URL with http:// or https://, which may hold {region}"
-    )
+    cvm_endpoint: str = Field("", description=f"{_HTTPS}; it may hold {{region}}")
     cos_endpoint: str = Field(
         "https://{bucket}.cos.{region}.myqcloud.com",
-        description="a base URL with http:// or https://, which may hold {bucket} and {region}",
+        description=f"{_HTTPS}; it may hold {{bucket}} and {{region}}",
     )
-    sts_endpoint: str = Field("", description="a base URL with http:// or https://")
+    sts_endpoint: str = Field("", description=_HTTPS)
     metadata_endpoint: str = Field(
         "http://metadata.tencentyun.com", description="a base URL with http:// or https://"
     )
     rate: _Number = Field(20, ge=0, description="a number of requests per second, 0 for no limit")
-    concurrency: _Count = Field(16, ge=1, le=512, description="a whole number from 1 to 512")
+    concurrency: _Count = Field(32, ge=1, le=512, description="a whole number from 1 to 512")
     verify: Literal["auto", "required", "off"] = Field("auto", description="auto, required or off")
     verify_interval: Annotated[_Seconds | None, BeforeValidator(_adaptive)] = Field(
         None, ge=0.2, description="seconds, 0.2 at least, or adaptive"
     )
     request_timeout: _Seconds = Field(30, gt=0, description="seconds, more than 0")
     resend_after: _Seconds = Field(120, ge=0, description="seconds, 0 or more")
+    resend: Literal["proven", "always", "never"] = Field(
+        "proven", description="proven, always or never"
+    )
+    quota_wait: _Seconds = Field(3600, ge=0, description="seconds, 0 or more")
     profile: str = Field(
         "default", pattern=r"^[^/\\\x00-\x1f]+$", description="a name without slashes"
     )
@@ -124,12 +134,13 @@ class Settings(BaseModel):
     @field_validator("cvm_endpoint")
     @classmethod
     def _by_site(cls, value: str, info: ValidationInfo) -> str:
-        return _base_url(value or CVM_ENDPOINTS[info.data.get("site", "intl")], "region")
+        url = _base_url(value or CVM_ENDPOINTS[info.data.get("site", "intl")], "region")
+        return _encrypted(url, info)
 
     @field_validator("sts_endpoint")
     @classmethod
     def _sts_by_site(cls, value: str, info: ValidationInfo) -> str:
-        return _base_url(value or STS_ENDPOINTS[info.data.get("site", "intl")])
+        return _encrypted(_base_url(value or STS_ENDPOINTS[info.data.get("site", "intl")]), info)
 
     @field_validator("metadata_endpoint")
     @classmethod
@@ -138,8 +149,8 @@ class Settings(BaseModel):
 
     @field_validator("cos_endpoint")
     @classmethod
-    def _per_bucket(cls, value: str) -> str:
-        return _base_url(value, "bucket", "region")
+    def _per_bucket(cls, value: str, info: ValidationInfo) -> str:
+        return _encrypted(_base_url(value, "bucket", "region"), info)
 
 
 def _async_url(value: str) -> sa.URL:
@@ -160,6 +171,15 @@ def _base_url(value: str, *places: str) -> str:
     if not (plain and parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0):
         raise ValueError("no base URL")
     return value.rstrip("/")
+
+
+def _encrypted(url: str, info: ValidationInfo) -> str:
+    """Refuse http:// beyond this machine: requests carry tokens, answers decide what is sent."""
+    parts = urlsplit(url)
+    is_permitted = info.data.get("allow_plain_http") or is_loopback(parts.hostname or "")
+    if parts.scheme == "http" and not is_permitted:
+        raise ValueError("plain HTTP")
+    return url
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,6 +61,7 @@ metadata = sa.MetaData(
 
 CLAIMABLE = "jobs.state = 'queued' AND jobs.described_at IS NOT NULL"
 UNDESCRIBED = "jobs.state = 'queued' AND jobs.described_at IS NULL"
+TRACED = "jobs.first_trace_at IS NOT NULL"
 WATCHED = "jobs.state IN ('accepted', 'unknown')"
 ENDED = "jobs.state = 'verified' AND jobs.accepted_at IS NOT NULL"
 """Conditions of partial indexes: a query that has one, word for word, goes through its index."""
@@ -122,8 +123,10 @@ jobs = sa.Table(
     sa.Column("code", sa.Text),
     sa.Column("message", sa.Text),
     sa.Column("remedy", sa.Text),
+    sa.Column("warnings", sa.JSON(none_as_null=True), comment="sentences; none if null"),
     sa.Column("created_at", Moment, nullable=False),
     sa.Column("sent_at", Moment),
+    sa.Column("first_trace_at", Moment, comment="an object or upload was found under its tag"),
     sa.Column("accepted_at", Moment),
     sa.Column("finished_at", Moment),
     sa.CheckConstraint(_one_of("state", JobState), name="state"),
@@ -143,6 +146,7 @@ jobs = sa.Table(
     ),
     _index_where("ix_jobs_look", WATCHED, "due_at"),
     _index_where("ix_jobs_ended", ENDED, "profile", "region", "finished_at"),
+    _index_where("ix_jobs_traced", TRACED, "profile", "region", "bucket", "id"),
     # of the history, which finds in them the newest jobs of a kind without reading the others
     sa.Index("ix_jobs_batch", "batch", "state", "reason", "id"),
     sa.Index("ix_jobs_place", "state", "bucket", "region", "id"),
@@ -243,7 +247,6 @@ rates = sa.Table(
     sa.Column("next_at", Moment, nullable=False, comment="the next request leaves no sooner"),
     sa.Column("pace", sa.Float, comment="requests a second after the last slow-down"),
     sa.Column("slowed_at", Moment),
-    sa.Column("strikes", sa.Integer, nullable=False, comment="slow-downs close upon one another"),
 )
 
 instances = sa.Table(
@@ -254,4 +257,12 @@ instances = sa.Table(
     sa.Column("pid", sa.Integer, nullable=False),
     sa.Column("started_at", Moment, nullable=False),
     sa.Column("ended_at", Moment),
+)
+
+accounts = sa.Table(
+    "accounts",
+    metadata,
+    sa.Column("profile", sa.Text, primary_key=True),
+    sa.Column("account_id", sa.Text, nullable=False, comment="the main account's UIN"),
+    sa.Column("seen_at", Moment, nullable=False),
 )

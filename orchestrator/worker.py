@@ -32,7 +32,6 @@ from orchestrator.settle.decide import decide
 from orchestrator.settle.record import Answer, record
 from orchestrator.settle.sight import Sight
 from orchestrator.settle.watch import Watcher
-from orchestrator.tables import jobs
 from orchestrator.upkeep import Upkeep
 
 _POLL = 0.5
@@ -175,7 +174,7 @@ class Worker:
 
     async def _claim(self, host: str, lane: Lane, most: int) -> list[tuple[Lease, Slot]]:
         """Makes the intent durable; shielded, so that no lease is taken and then dropped."""
-        if self._parts.traffic.stops.holds_all(host):
+        if self._parts.traffic.stops.holds_all(host) or not self._parts.cvm.clock.is_known:
             return []
         regions = self._regions[host]
         who = Claimer(self._me, self._plan.request_timeout + _LEASE_SPARE, lane)
@@ -186,7 +185,7 @@ class Worker:
                 who,
                 self.reach.wanted(),
                 tuple(regions),
-                signed_at=self._parts.clock.now(),
+                signed_at=self._parts.cvm.clock.now(),
                 most=most,
             )
         served = {lease.order.region for lease, _ in claimed}
@@ -277,6 +276,7 @@ class Worker:
         )
 
     async def _work_remains(self) -> bool:
+        self._parts.traffic.end_quota_waits()
         if self._plan.forever:
             return True
         within = None
@@ -327,8 +327,7 @@ class Worker:
             self.sight,
             self._parts.traffic,
             self._plan.resolve,
-            # of every batch: an end that is seen frees a place for all
-            wanted=jobs.c.profile == self._plan.profile,
+            profile=self._plan.profile,
             interval=self._plan.verify_interval,
             actor=self._me,
             patience=self._patience,

@@ -103,6 +103,14 @@ async def make_ended(database: Database, *, took: float, **columns: Any) -> int:
     return await make_job(database, JobState.VERIFIED, **given)
 
 
+async def make_traced(database: Database, *, took: float = 1.0, **columns: Any) -> int:
+    """A job that was found under its tag so many seconds after its request was sent."""
+    job_id = await make_ended(database, took=took, **columns)
+    sent_at = (await job(database, job_id)).sent_at
+    await change(database, job_id, first_trace_at=sent_at + timedelta(seconds=took))
+    return job_id
+
+
 async def _last_id(database: Database) -> int:
     async with database.read() as connection:
         query = sa.select(sa.func.coalesce(sa.func.max(jobs.c.id), 0))
@@ -237,7 +245,7 @@ def refusal(code: str, message: str = "no") -> Outcome:
 
 def acceptance(task_id: int = 2**63 + 1, *cos_paths: str) -> Outcome:
     """An answer with a task whose number needs all of its 64 bits."""
-    paths = cos_paths or ("/one.raw",)
+    paths = cos_paths or ("/img-00000001_system_snap-1.raw",)
     reply = Reply(200, request_id="request-1", task_id=task_id, cos_paths=paths)
     return Outcome(
         code_for_reply(reply),

@@ -13,7 +13,7 @@ from orchestrator.model import Scope, Stop
 from orchestrator.pace.rate import Pacer
 from orchestrator.pace.traffic import Traffic
 from orchestrator.reach import Reach
-from orchestrator.settle.resolve import ResolvePolicy
+from orchestrator.settle.absence import ResolvePolicy
 from orchestrator.settle.sight import Sight, VerifyMode
 from tests.bench import KEYS
 from tests.cloud.scripted import HeldKeys
@@ -28,7 +28,7 @@ POLICY = ResolvePolicy(timedelta(minutes=2), 5, timedelta(hours=1))
 @pytest.fixture
 def traffic(sqlite: Database) -> Traffic:
     """Traffic that nothing holds up yet."""
-    return Traffic(PROFILE, Pacer(sqlite, 0), HeldKeys(KEYS), lambda _sentence: None)
+    return Traffic(PROFILE, Pacer(sqlite, 0), HeldKeys(KEYS), lambda _sentence: None, quota_wait=60)
 
 
 @pytest.fixture

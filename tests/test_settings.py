@@ -42,7 +42,7 @@ def test_nothing_given_means_the_defaults() -> None:
     assert settings.cos_endpoint == "https://{bucket}.cos.{region}.myqcloud.com"
     assert settings.sts_endpoint == "https://sts.intl.tencentcloudapi.com"
     assert settings.metadata_endpoint == "http://metadata.tencentyun.com"
-    assert (settings.rate, settings.concurrency, settings.max_attempts) == (20, 16, 8)
+    assert (settings.rate, settings.concurrency, settings.max_attempts) == (20, 32, 8)
     assert (settings.verify, settings.verify_interval) == ("auto", None)
     assert (settings.request_timeout, settings.resend_after) == (30, 120)
     assert settings.export_deadline == 86_400
@@ -67,6 +67,8 @@ def test_every_setting_has_its_variable(name: str, write: Write) -> None:
         "verify": "off",
         "database_url": "other.db",
         "profile": "other",
+        "resend": "never",
+        "allow_plain_http": "true",
         "cvm_endpoint": "http://127.0.0.1:1",
         "cos_endpoint": "http://127.0.0.1:2",
         "sts_endpoint": "http://127.0.0.1:3",

@@ -45,7 +45,7 @@ def command(
     ] = False,
     json: Json = False,
     rate: Annotated[float | None, typer.Option(help="Requests a second; 0 is no limit.")] = None,
-    concurrency: Annotated[int | None, typer.Option(help="Requests in the air at once.")] = None,
+    concurrency: Annotated[int | None, typer.Option(help="Requests in flight at once.")] = None,
     verify: Annotated[str | None, typer.Option(help="auto, required or off.")] = None,
     verify_interval: Annotated[
         str | None,
@@ -56,13 +56,27 @@ def command(
     ] = None,
     resend_after: Annotated[
         float | None,
-        typer.Option(metavar="S", help="Seconds of clean looks before an unknown is sent again."),
+        typer.Option(
+            metavar="S", help="Seconds of empty look-ups before an unknown job is sent again."
+        ),
+    ] = None,
+    resend: Annotated[
+        str | None,
+        typer.Option(help="proven, always or never: when an unknown job is sent again by itself."),
+    ] = None,
+    quota_wait: Annotated[
+        float | None,
+        typer.Option(metavar="S", help="Seconds to wait for a quota other than the export cap."),
     ] = None,
     export_deadline: Annotated[
         float | None, typer.Option(metavar="S", help="Seconds an accepted export may take.")
     ] = None,
     max_attempts: Annotated[int | None, typer.Option(help="Attempts before a job fails.")] = None,
     site: Annotated[str | None, typer.Option(help="intl or mainland.")] = None,
+    allow_plain_http: Annotated[
+        bool | None,
+        typer.Option("--allow-plain-http", help="Permit http:// endpoints beyond this machine."),
+    ] = None,
     cvm_endpoint: Annotated[str | None, typer.Option(metavar="URL", help="CVM's address.")] = None,
     cos_endpoint: Annotated[str | None, typer.Option(metavar="URL", help="COS's address.")] = None,
     sts_endpoint: Annotated[
@@ -88,6 +102,9 @@ def command(
         verify_interval=verify_interval,
         request_timeout=request_timeout,
         resend_after=resend_after,
+        resend=resend,
+        quota_wait=quota_wait,
+        allow_plain_http=allow_plain_http,
         export_deadline=export_deadline,
         max_attempts=max_attempts,
         site=site,

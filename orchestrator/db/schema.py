@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from orchestrator.db.engine import Database, describe_url, lock_out_others
 from orchestrator.errors import StoreError
 
-HEAD: Final = "0002"
+HEAD: Final = "0003"
 """Newest revision; written here so that no command waits for Alembic's import to check it."""
 
 _MIGRATING = threading.Lock()

@@ -20,7 +20,7 @@ from orchestrator.pace.backoff import backoff
 from orchestrator.pace.gate import has_job
 from orchestrator.pace.news import News
 from orchestrator.pace.traffic import DESCRIBE, Traffic
-from orchestrator.tables import UNDESCRIBED, job_images, jobs, objects, scopes
+from orchestrator.tables import CLAIMABLE, UNDESCRIBED, job_images, jobs, objects, scopes
 
 _IDLE = 0.5
 _LONGEST_IDLE = 5.0
@@ -75,11 +75,15 @@ class Describer:
         self._misses = 0
         self._answered = False
         """Whether it was the API, and nothing before it, that answered the last question."""
+        self._is_told_of_clock = False
 
     async def run(self) -> None:
         """Describes until cancelled."""
         while True:
-            if await self._patience.until_done(self._describe_next):
+            has_news = await self._patience.until_done(self._describe_next)
+            if not self._cvm.clock.is_known:
+                has_news = await self._patience.until_done(self._ask_for_time) or has_news
+            if has_news:
                 self._misses = 0
                 self._news.spread()
             else:
@@ -99,6 +103,31 @@ class Describer:
         async with self._database.write() as connection:
             await _keep(connection, waiting, facts, await self._database.now(connection))
         return True
+
+    async def _ask_for_time(self) -> bool:
+        """Ask about any job, only to learn the server's time: no claim is signed without it."""
+        async with self._database.read() as connection:
+            query = (
+                sa.select(jobs.c.region, jobs.c.image_ids)
+                .where(
+                    sa.text(CLAIMABLE),
+                    jobs.c.profile == self._profile,
+                    jobs.c.region.in_(self._regions),
+                    self._permitted(),
+                )
+                .limit(1)
+            )
+            row = (await connection.execute(query)).first()
+        if row is None:
+            return False
+        await self._ask(row.region, row.image_ids[:MAX_IMAGES])
+        if self._answered and not self._cvm.clock.is_known and not self._is_told_of_clock:
+            self._is_told_of_clock = True
+            self._tell(
+                f"{self._cvm.host(row.region)} sends no Date header. Without the server's time a "
+                "signature may live longer than this program believes, so nothing is sent."
+            )
+        return self._cvm.clock.is_known
 
     async def _next_waiting(self) -> list[Any]:
         """The next jobs of the region whose turn it is, or of the first after it that has any."""

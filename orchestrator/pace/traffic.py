@@ -10,6 +10,7 @@ from orchestrator.cloud.credentials import Credential, CredentialSource
 from orchestrator.errors import CredentialError
 from orchestrator.model import Outcome, Reaction, Scope, Stop
 from orchestrator.pace.outage import Outage
+from orchestrator.pace.quota import QuotaWaits
 from orchestrator.pace.rate import Lane, Pacer, RateKey, Slot
 from orchestrator.pace.stops import Stops
 
@@ -32,6 +33,7 @@ class Traffic:
 
     Args:
         tell: takes a sentence for the user, whenever something begins to hold up the work.
+        quota_wait: seconds for which a quota other than the export cap is waited for.
     """
 
     def __init__(
@@ -40,6 +42,8 @@ class Traffic:
         pacer: Pacer,
         credentials: CredentialSource,
         tell: Callable[[str], None],
+        *,
+        quota_wait: float,
     ) -> None:
         self.stops = Stops()
         self.can_look = True
@@ -50,6 +54,7 @@ class Traffic:
         self._tell = tell
         self._outages: defaultdict[str, Outage] = defaultdict(Outage)
         self._doubts: Counter[str] = Counter()
+        self._quotas = QuotaWaits(quota_wait, tell)
         self._renewing = anyio.Lock()
         self._forced: Credential | None = None
         """What the last renewal gave, until something is accepted with it."""
@@ -100,10 +105,17 @@ class Traffic:
         """Lets the next requests find out whether a person has mended what stopped them."""
         self.stops.lift()
         self.can_look = True
+        self._quotas.clear()
         self._forced = None
         # what is wrong with the keys still, the next request tells
         with suppress(CredentialError):
             await self._credentials.renew()
+
+    def end_quota_waits(self) -> None:
+        """Stop the regions that have waited too long for a quota."""
+        for stop in self._quotas.expired():
+            if self.stops.begin(stop):
+                self._tell(f"Stopped: {describe_stop(stop)}")
 
     async def credential(self) -> Credential | None:
         """The keys to sign with; ``None`` when they are gone, which stops the account."""
@@ -136,7 +148,10 @@ class Traffic:
         match outcome.code.reaction:
             case Reaction.ACCEPT:
                 self.stops.accepted()
+                self._quotas.record_acceptance(places[Scope.REGION])
                 self._forced = None
+            case Reaction.CAPACITY:
+                self._quotas.record_refusal(places[Scope.REGION], outcome)
             case Reaction.REFRESH if await self._renewed(credential):
                 pass
             case Reaction.STOP | Reaction.RESIGN | Reaction.REFRESH:

@@ -9,10 +9,11 @@ from orchestrator.db import Database
 from orchestrator.errors import CloudRefusal, OrchestratorError
 from orchestrator.model import JobState, Lease
 from orchestrator.pace.stops import place_of
-from orchestrator.settle.look import Traces, look, note_baseline
-from orchestrator.settle.objects import watched
+from orchestrator.settle.absence import ResolvePolicy
+from orchestrator.settle.look import look, note_baseline
+from orchestrator.settle.objects import Watched, watched
 from orchestrator.settle.record import keep_not_sent
-from orchestrator.settle.resolve import ResolvePolicy, adopt
+from orchestrator.settle.resolve import adopt
 from orchestrator.settle.sight import Sight
 from orchestrator.transition import Move, move
 
@@ -29,6 +30,15 @@ async def clear_to_send(
     """
     if not lease.doubted and not lease.exact_names:
         return True
+    if not await _look_first(database, cos, sight, lease, policy):
+        return False
+    # the look may have taken long: an expired lease is another process's to take over
+    return await _is_still_held(database, lease)
+
+
+async def _look_first(
+    database: Database, cos: CosClient, sight: Sight, lease: Lease, policy: ResolvePolicy
+) -> bool:
     seen = sight.sees(lease.order.region, lease.order.bucket)
     if not seen and not lease.doubted:
         return True
@@ -47,22 +57,37 @@ async def clear_to_send(
 
 
 async def _adopted(database: Database, cos: CosClient, lease: Lease, policy: ResolvePolicy) -> bool:
-    """Whether the job has its answer, or is no longer this lease's."""
+    """Whether the job has got its answer by what lies in the bucket."""
     async with database.read() as connection:
         job = await watched(connection, lease.job_id)
-    ours = job.state is JobState.SENDING and job.attempt == lease.attempt
-    traces = await look(cos, job) if ours else Traces()
-    if ours and not traces:
+    if not _is_ours(job, lease) or not (traces := await look(cos, job)):
         return False
     async with database.write() as connection:
         now = await database.now(connection)
-        if traces:
-            await adopt(connection, job, traces, policy, now, lease.owner)
+        await adopt(connection, job, traces, policy, now, lease.owner)
         await keep_not_sent(connection, lease, now)
     return True
 
 
-async def _put_back(database: Database, lease: Lease, why: str) -> None:
+async def _is_still_held(database: Database, lease: Lease) -> bool:
+    """Whether the lease is still in force; where it has expired, the job is put back."""
+    async with database.read() as connection:
+        now = await database.now(connection)
+        job = await watched(connection, lease.job_id)
+    if _is_ours(job, lease) and now < lease.expires_at:
+        return True
+    why = "The lease ended while the bucket was being looked into."
+    await _put_back(database, lease, why, reason="not sent")
+    return False
+
+
+def _is_ours(job: Watched, lease: Lease) -> bool:
+    return job.state is JobState.SENDING and job.attempt == lease.attempt
+
+
+async def _put_back(
+    database: Database, lease: Lease, why: str, *, reason: str = "bucket not readable"
+) -> None:
     async with database.write() as connection:
         now = await database.now(connection)
         put_back = Move(
@@ -70,7 +95,7 @@ async def _put_back(database: Database, lease: Lease, why: str) -> None:
             JobState.SENDING,
             JobState.UNKNOWN if lease.doubted else JobState.QUEUED,
             kind="not sent",
-            reason="bucket not readable",
+            reason=reason,
             actor=lease.owner,
             attempt=lease.attempt,
             changes={"clean_since": None, "due_at": now + _RETRY},

@@ -3,8 +3,9 @@
 from datetime import timedelta
 
 from orchestrator.cloud.codes import MAY_CONCERN_ONE_IMAGE
-from orchestrator.model import Decision, JobState, Lease, Outcome, Reaction
+from orchestrator.model import NOT_SENT, Decision, JobState, Lease, Outcome, Reaction
 from orchestrator.pace.backoff import backoff
+from orchestrator.pace.quota import EXPORT_CAP
 
 _SHARED = {
     Reaction.SLOW: "rate",
@@ -48,6 +49,8 @@ def decide(
         case Reaction.RETRY:
             wait = backoff(lease.spent, chance)
             return _queued("retry", doubted=doubted, delay=wait, spends=True)
+        case Reaction.CAPACITY if outcome.code.name not in {EXPORT_CAP, NOT_SENT}:
+            return _queued("quota", doubted=doubted)
         case Reaction.SLOW | Reaction.WITHDRAW | Reaction.PAUSE | Reaction.CAPACITY as shared:
             return _queued(_SHARED[shared], doubted=doubted)
         case Reaction.BUSY if lease.image_broken or lease.waits >= MOST_WAITS:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from orchestrator.cloud.cos import CosClient
 from orchestrator.db import Database
 from orchestrator.errors import CloudRefusal
-from orchestrator.model import ObjectFacts
+from orchestrator.model import ObjectFacts, UploadFacts
 from orchestrator.settle.delivery import is_of
 from orchestrator.settle.objects import Watched, WatchedKey, keep_baselines, watched
 
@@ -40,32 +40,50 @@ async def look(cos: CosClient, job: Watched) -> Traces:
     Raises:
         CloudRefusal, httpx.HTTPError: a listing failed; then this was no look at all.
     """
-    uploads = await open_uploads(cos, job)
+    uploads = tuple(upload.key for upload in await open_uploads(cos, job))
+    objects = await listed_objects(cos, job)
+    if job.exact_names:
+        heads = [await head(cos, job, key) for key in job.keys if key.key in objects]
+        return Traces(uploads, tuple(facts for facts in heads if facts is not None))
+    return Traces(uploads, tuple(objects.values()))
+
+
+async def listed_objects(cos: CosClient, job: Watched) -> dict[str, ObjectFacts]:
+    """The objects that may be this job's, by key, as a listing shows them.
+
+    Raises:
+        CloudRefusal, httpx.HTTPError: a listing failed.
+    """
     if not job.exact_names:
         found = await cos.list_objects(job.region, job.bucket, job.object_prefix)
-        return Traces(uploads, tuple(facts for facts in found if _is_own(job, facts.key)))
-    heads = [await head(cos, job, key) for key in job.keys]
-    return Traces(uploads, tuple(facts for facts in heads if facts is not None))
+        return {facts.key: facts for facts in found if _is_own(job, facts.key)}
+    listed: dict[str, ObjectFacts] = {}
+    for key in job.keys:
+        under = await cos.list_objects(job.region, job.bucket, key.key)
+        listed |= {facts.key: facts for facts in under if facts.key == key.key}
+    return listed
 
 
-async def open_uploads(cos: CosClient, job: Watched) -> tuple[str, ...]:
-    """The keys of this job that are being written now.
+async def open_uploads(cos: CosClient, job: Watched) -> tuple[UploadFacts, ...]:
+    """The uploads of this job that go on now.
 
     Raises:
         CloudRefusal, httpx.HTTPError: the listing failed.
     """
     if not job.exact_names:
         uploads = await cos.list_uploads(job.region, job.bucket, job.object_prefix)
-        return tuple(upload.key for upload in uploads if _is_own(job, upload.key))
-    found: list[str] = []
+        return tuple(upload for upload in uploads if _is_own(job, upload.key))
+    found: list[UploadFacts] = []
     for key in job.keys:
         under = await cos.list_uploads(job.region, job.bucket, key.key)
-        found += (upload.key for upload in under if upload.key == key.key)
+        found += (upload for upload in under if upload.key == key.key)
     return tuple(found)
 
 
 def _is_own(job: Watched, key: str) -> bool:
     """Under a job's own tag anything is its own; a part shares the tag with the whole."""
+    if not key.startswith(job.object_prefix):
+        return False  # a listing that ignores the prefix shows other jobs' objects
     return not job.is_part or any(is_of(image, key, job.object_prefix) for image in job.image_ids)
 
 

@@ -47,6 +47,7 @@ class Watched:
     adopted: bool
     spent: int
     sent_at: datetime | None
+    first_trace_at: datetime | None
     clean_since: datetime | None
     fenced_until: datetime | None
     accepted_at: datetime | None
@@ -58,17 +59,34 @@ class Watched:
         return self.accepted_at or self.sent_at
 
     @property
+    def needs_first_trace(self) -> bool:
+        """Whether its first trace would tell how long exports take to leave one."""
+        return not self.adopted and self.first_trace_at is None
+
+    @property
     def required(self) -> tuple[WatchedKey, ...]:
         """The keys that must be there before the job counts as verified.
 
         The vendor's own list where it answered for one image. Otherwise also each key that
-        DescribeImages let us expect: a list found in the bucket may not be whole yet.
+        DescribeImages let us expect: a list found in the bucket may not be whole yet. Paths that
+        bear neither the job's tag nor its images may be another job's, and are not required.
         """
+        own = tuple(key for key in self.keys if key.cos_path is None or self._is_own(key))
+        named = tuple(key for key in own if key.cos_path is not None)
         if self.adopted and not any(key.expected for key in self.keys):
             return ()
-        if self.adopted or len(self.image_ids) > 1:
-            return self.keys
-        return tuple(key for key in self.keys if key.cos_path is not None)
+        if self.adopted or len(self.image_ids) > 1 or not named:
+            return own
+        return named
+
+    def _is_own(self, key: WatchedKey) -> bool:
+        return bears_names(key.key, self.object_prefix, self.image_ids)
+
+
+def bears_names(path: str, object_prefix: str, image_ids: Iterable[str]) -> bool:
+    """Whether a CosPath or key bears a job's own prefix or one of its images."""
+    named = bool(object_prefix) and path.removeprefix("/").startswith(object_prefix)
+    return named or any(image in path for image in image_ids)
 
 
 async def due(
@@ -133,6 +151,7 @@ def _watched(row: Any, keys: tuple[WatchedKey, ...]) -> Watched:
         adopted=row.task_id is None,
         spent=row.spent,
         sent_at=row.sent_at,
+        first_trace_at=row.first_trace_at,
         clean_since=row.clean_since,
         fenced_until=row.fenced_until,
         accepted_at=row.accepted_at,

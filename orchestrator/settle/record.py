@@ -15,7 +15,7 @@ from orchestrator.model import NOT_SENT, Decision, Effect, JobState, Lease, Outc
 from orchestrator.pace import gate
 from orchestrator.pace.rate import Lane
 from orchestrator.settle.decide import own_waits
-from orchestrator.settle.objects import keep_cos_paths
+from orchestrator.settle.objects import bears_names, keep_cos_paths
 from orchestrator.tables import attempts, jobs
 from orchestrator.transition import Move, may_move, move, move_all
 
@@ -151,6 +151,7 @@ def _changes(answer: Answer, now: datetime, deadline: timedelta) -> dict[str, An
             "task_id": _text(outcome.task_id),
             "accepted_at": now,
             "deadline_at": now + deadline,
+            "warnings": _warnings(lease, outcome),
             "code": None,
             "message": None,
             "remedy": None,
@@ -162,6 +163,15 @@ def _changes(answer: Answer, now: datetime, deadline: timedelta) -> dict[str, An
         "message": outcome.message,
         "remedy": outcome.code.remedy,
     }
+
+
+def _warnings(lease: Lease, outcome: Outcome) -> list[str] | None:
+    """What is odd about an acceptance; it is one all the same, and nothing is sent again."""
+    order, paths = lease.order, outcome.cos_paths
+    if any(bears_names(path, order.name_prefix, order.image_ids) for path in paths):
+        return None
+    named = ", ".join(paths)
+    return [f"The answer names {named}, which bears neither the tag nor an image of this job."]
 
 
 async def _late_answer(
@@ -222,7 +232,7 @@ async def _tell_gate(connection: AsyncConnection, answer: Answer, now: datetime)
 
 
 def _evidence(changes: Mapping[str, Any]) -> dict[str, object]:
-    kept = ("task_id", "request_id", "code", "message")
+    kept = ("task_id", "request_id", "code", "message", "warnings")
     return {name: changes[name] for name in kept if changes.get(name)}
 
 

@@ -1,35 +1,19 @@
-"""Unknown jobs: settled by evidence from the bucket, or sent again after a time of clean looks."""
+"""Unknown jobs: settled by evidence from the bucket, or sent again when absence is proven."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
-import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from orchestrator import audit
 from orchestrator.clock import iso
 from orchestrator.cloud.cos import CosClient
 from orchestrator.db import Database
 from orchestrator.model import JobState
+from orchestrator.settle.absence import ResendMode, ResolvePolicy, required_absence
 from orchestrator.settle.look import Traces, look
 from orchestrator.settle.objects import Watched, keep_cos_paths, keep_seen
-from orchestrator.tables import Moment, jobs
+from orchestrator.tables import jobs
 from orchestrator.transition import Move, move
-
-
-@dataclass(frozen=True, slots=True)
-class ResolvePolicy:
-    """When an unknown job may be sent again.
-
-    Args:
-        resend_after: time of clean looks.
-        max_attempts: attempts that count before the job fails instead.
-        export_deadline: how long an adopted export may take before it counts as lost.
-    """
-
-    resend_after: timedelta
-    max_attempts: int
-    export_deadline: timedelta
 
 
 async def resolve(
@@ -92,9 +76,14 @@ async def _clean_look(
         this = jobs.update().where(jobs.c.id == job.job_id, jobs.c.attempt == job.attempt)
         await connection.execute(this.values(clean_since=now))
         return job.state
-    # what a sleeper sends at the last moment leaves its trace only after a time of grace of its own
-    begun = max(job.clean_since, job.fenced_until or job.clean_since)
-    if job.exact_names or now - begun < policy.resend_after:
+    # a request that a stopped process sends at the last moment needs the same time to leave a trace
+    absent_for = now - max(job.clean_since, job.fenced_until or job.clean_since)
+    if absent_for < policy.resend_after:
+        return job.state
+    required = await required_absence(connection, job, policy)
+    if required is None:
+        await _leave_to_operator(connection, job, policy, now, actor)
+    if required is None or absent_for < required:
         return job.state
     gives_up = job.spent >= policy.max_attempts
     target = JobState.FAILED if gives_up else JobState.QUEUED
@@ -113,6 +102,45 @@ async def _clean_look(
     return target if await move(connection, absent, at=now) else job.state
 
 
+NOT_RULED_OUT = "absence not proven"
+"""Reason of an unknown job that is not sent again by itself."""
+
+
+async def _leave_to_operator(
+    connection: AsyncConnection, job: Watched, policy: ResolvePolicy, now: datetime, actor: str
+) -> None:
+    """Say once, with the job, why it is not sent again by itself."""
+    why = _WHY_NOT_RESENT["exact names" if job.exact_names else policy.resend]
+    remedy = (
+        "Look for the export in the console and in the bucket; then "
+        f"`orchestrator settle {job.job_id} --as accepted|absent --why '...'`."
+    )
+    this = jobs.update().where(
+        jobs.c.id == job.job_id,
+        jobs.c.attempt == job.attempt,
+        jobs.c.state == JobState.UNKNOWN,
+        jobs.c.reason != NOT_RULED_OUT,
+    )
+    changed = await connection.execute(
+        this.values(reason=NOT_RULED_OUT, message=why, remedy=remedy)
+    )
+    if changed.rowcount:
+        event = audit.Event(
+            "not resent", actor, job.job_id, attempt=job.attempt, details={"message": why}
+        )
+        await audit.append(connection, event, at=now)
+
+
+_WHY_NOT_RESENT = {
+    "exact names": "The bucket shows nothing of this export. Under exact names that is no proof.",
+    ResendMode.NEVER: "The bucket shows nothing of this export; the settings say: resend never.",
+    ResendMode.PROVEN: (
+        "The bucket shows nothing of this export. No accepted export of this bucket has been found "
+        "under its tag yet, so that does not prove that it never began."
+    ),
+}
+
+
 def _given_up(job: Watched) -> dict[str, str]:
     return {
         "message": f"{job.spent} requests were left without an answer, and the bucket holds "
@@ -120,27 +148,3 @@ def _given_up(job: Watched) -> dict[str, str]:
         "remedy": "Look at the image's state in the console; then `orchestrator retry "
         f"--job {job.job_id}`, which looks for a late object first.",
     }
-
-
-def left_to_a_person(
-    policy: ResolvePolicy, now: Callable[[], datetime], table: sa.FromClause = jobs
-) -> sa.ColumnElement[bool]:
-    """Unknown jobs that only a late object can still settle, as a condition on the table of jobs.
-
-    Under an exact name they are never sent again by themselves; once the time of clean looks is
-    over they are looked at whenever they are due, and keep no run alive.
-
-    Args:
-        now: tells the time of the store whenever the condition is put to use.
-    """
-    return sa.and_(
-        table.c.state == JobState.UNKNOWN,
-        table.c.exact_names,
-        table.c.clean_since.is_not(None),
-        table.c.clean_since <= _by(lambda: now() - policy.resend_after),
-        table.c.due_at > _by(now),
-    )
-
-
-def _by(moment: Callable[[], datetime]) -> sa.BindParameter[datetime]:
-    return sa.bindparam("moment", callable_=moment, type_=Moment, unique=True)

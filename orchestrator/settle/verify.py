@@ -1,20 +1,21 @@
 """Accepted is not done: a job is verified when its objects are seen in the bucket."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import timedelta
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from itertools import compress
 
 import anyio
 
 from orchestrator.cloud.cos import CosClient
+from orchestrator.cloud.signing import TOLERATED_DRIFT
 from orchestrator.db import Database
 from orchestrator.errors import CloudRefusal
-from orchestrator.model import JobState, ObjectFacts
+from orchestrator.model import JobState, ObjectFacts, UploadFacts
 from orchestrator.pace import gate
 from orchestrator.settle.deadline import Deadlines
 from orchestrator.settle.delivery import Delivery, suspects, undelivered
-from orchestrator.settle.look import head, open_uploads
+from orchestrator.settle.look import head, listed_objects, open_uploads
 from orchestrator.settle.objects import Watched, keep_seen
 from orchestrator.transition import Move, move_all
 
@@ -27,35 +28,83 @@ class Finding:
 
     Args:
         uploads: what is still being written; ``None`` where it may not be listed.
+        trace_age: how long ago a first trace was left under the job's tag; ``None`` without any.
     """
 
     job: Watched
     delivery: Delivery
     uploads: tuple[str, ...] | None = ()
+    trace_age: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """What one look at an accepted job has shown.
+
+    Args:
+        finding: ``None`` while its objects are still to come.
+        trace_age: as in `Finding`.
+    """
+
+    finding: Finding | None = None
+    trace_age: timedelta | None = None
 
 
 async def examine(
-    cos: CosClient, job: Watched, age: timedelta, deadlines: Deadlines
-) -> Finding | None:
-    """Looks once at the objects that a job must have; ``None`` while they are still to come.
+    cos: CosClient,
+    job: Watched,
+    age: timedelta,
+    deadlines: Deadlines,
+    *,
+    unlisted_after: timedelta,
+    wants_trace: bool = False,
+) -> Examination:
+    """Look once at the objects that a job must have.
+
+    A key is asked for once it was listed. Where nothing at all is listed for long, the listing may
+    be at fault, and the keys are asked for all the same.
 
     Args:
         age: of the export.
+        unlisted_after: the age from which an empty listing is not relied upon.
+        wants_trace: look for uploads too: no export of this bucket has been seen there yet.
 
     Raises:
         CloudRefusal, httpx.HTTPError: a look failed, which says nothing.
     """
-    if (delivery := await _look(cos, job, to_the_end=False)).is_whole:
-        return Finding(job, delivery)
-    if not await deadlines.have_passed(job, age):
-        return None
+    listed, delivery = await _list_and_look(cos, job)
+    trace_age = _trace_age(cos, job, [facts.last_modified for facts in (listed or {}).values()])
+    if delivery.is_whole:
+        return Examination(Finding(job, delivery, trace_age=trace_age), trace_age)
+    is_late = await deadlines.have_passed(job, age)
+    is_unlisted = not listed and age >= unlisted_after
+    if not is_late and not is_unlisted and (listed or not wants_trace):
+        return Examination(None, trace_age)
     # uploads first, objects second: one that ends in between is seen as an object
     uploads = await _uploads(cos, job)
-    delivery = await _look(cos, job, to_the_end=True)
+    if trace_age is None:
+        trace_age = _trace_age(cos, job, [upload.initiated for upload in uploads or ()])
+    if is_late or (is_unlisted and not uploads):
+        delivery = await _look(cos, job, to_the_end=is_late)
     written = uploads is None or bool(uploads)
-    if delivery.is_whole or await deadlines.have_passed(job, age, being_written=written):
-        return Finding(job, delivery, uploads)
-    return None
+    if delivery.is_whole or (
+        is_late and await deadlines.have_passed(job, age, being_written=written)
+    ):
+        keys = None if uploads is None else tuple(upload.key for upload in uploads)
+        return Examination(Finding(job, delivery, keys, trace_age), trace_age)
+    return Examination(None, trace_age)
+
+
+def _trace_age(
+    cos: CosClient, job: Watched, moments: Sequence[datetime | None]
+) -> timedelta | None:
+    """How long ago the first of these traces was left, by COS's own clock, at least."""
+    if job.exact_names or job.is_part or not moments:
+        return None
+    known = [moment for moment in moments if moment is not None]
+    if not known or not cos.clock.is_known:
+        return timedelta()
+    return max(timedelta(), cos.clock.now() - min(known) - TOLERATED_DRIFT)
 
 
 async def keep_findings(
@@ -65,7 +114,7 @@ async def keep_findings(
     with anyio.CancelScope(shield=True):
         async with database.write() as connection:
             now = await database.now(connection)
-            moves = [_move(one, actor) for one in findings]
+            moves = [_move(one, actor, now) for one in findings]
             moved = await move_all(connection, moves, at=now)
             kept = list(compress(findings, moved))
             seen = [(one.job.job_id, facts) for one in kept for facts in one.delivery.found]
@@ -78,13 +127,41 @@ async def keep_findings(
     ]
 
 
-async def _look(cos: CosClient, job: Watched, *, to_the_end: bool) -> Delivery:
-    """Looks at one key after another; if not to the end, then until one is not there."""
+async def _list_and_look(
+    cos: CosClient, job: Watched
+) -> tuple[dict[str, ObjectFacts] | None, Delivery]:
+    """What is listed, and what of it is there; ``None`` where listing is not permitted."""
+    try:
+        listed = await listed_objects(cos, job)
+    except CloudRefusal as refusal:
+        if refusal.http_status != 403:
+            raise
+        try:
+            return None, await _look(cos, job, to_the_end=False)
+        except CloudRefusal:
+            # a HEAD tells no code
+            raise refusal from None
+    return listed, await _look(cos, job, to_the_end=False, listed=listed)
+
+
+async def _look(
+    cos: CosClient,
+    job: Watched,
+    *,
+    to_the_end: bool,
+    listed: Mapping[str, ObjectFacts] | None = None,
+) -> Delivery:
+    """Ask for one key after another; if not to the end, then until one is not there.
+
+    Args:
+        listed: the keys worth asking for; ``None`` is all.
+    """
     found: list[ObjectFacts] = []
     empty: list[str] = []
     missing: list[str] = []
     for key in job.required:
-        facts = await head(cos, job, key)
+        is_listed = listed is None or key.key in listed
+        facts = await head(cos, job, key) if is_listed else None
         if facts is None:
             missing.append(key.key)
         elif facts.size == 0:
@@ -96,7 +173,7 @@ async def _look(cos: CosClient, job: Watched, *, to_the_end: bool) -> Delivery:
     return Delivery(tuple(found), tuple(empty), tuple(missing))
 
 
-async def _uploads(cos: CosClient, job: Watched) -> tuple[str, ...] | None:
+async def _uploads(cos: CosClient, job: Watched) -> tuple[UploadFacts, ...] | None:
     """What is still being written; ``None`` where it may not be listed."""
     try:
         return await open_uploads(cos, job)
@@ -104,8 +181,11 @@ async def _uploads(cos: CosClient, job: Watched) -> tuple[str, ...] | None:
         return None
 
 
-def _move(finding: Finding, actor: str) -> Move:
-    return _verified(finding, actor) if finding.delivery.is_whole else _lost(finding, actor)
+def _move(finding: Finding, actor: str, now: datetime) -> Move:
+    made = _verified(finding, actor) if finding.delivery.is_whole else _lost(finding, actor)
+    if finding.trace_age is None or not finding.job.needs_first_trace:
+        return made
+    return replace(made, changes={**made.changes, "first_trace_at": now - finding.trace_age})
 
 
 def _verified(finding: Finding, actor: str) -> Move:

@@ -3,7 +3,7 @@
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -23,11 +23,12 @@ from orchestrator.pace.news import News
 from orchestrator.pace.outage import Outage
 from orchestrator.pace.stops import WHOLE_ACCOUNT, bucket_place, place_of
 from orchestrator.pace.traffic import LOOK, Traffic
+from orchestrator.settle.absence import ResolvePolicy, keep_first_trace, traced_buckets
 from orchestrator.settle.deadline import Deadlines
 from orchestrator.settle.experience import Experience
 from orchestrator.settle.look import reason
 from orchestrator.settle.objects import Watched, due, postpone
-from orchestrator.settle.resolve import ResolvePolicy, resolve
+from orchestrator.settle.resolve import resolve
 from orchestrator.settle.schedule import Schedule, schedule
 from orchestrator.settle.sight import Sight, VerifyMode
 from orchestrator.settle.verify import Finding, examine, keep_findings
@@ -85,7 +86,8 @@ class Watcher:
     as often as the schedule says, and what finds nothing writes nothing.
 
     Args:
-        wanted: which jobs, as a condition on the table of jobs.
+        profile: the account whose jobs are looked for, of every batch: an end that is seen frees a
+            place for all.
         interval: time between looks at one job; ``None`` follows its age, and what others took.
         actor: this process's instance.
         tell: takes sentences for the user.
@@ -99,7 +101,7 @@ class Watcher:
         traffic: Traffic,
         policy: ResolvePolicy,
         *,
-        wanted: sa.ColumnElement[bool],
+        profile: str,
         interval: timedelta | None,
         actor: str,
         patience: Patience,
@@ -111,9 +113,14 @@ class Watcher:
         self._sight = sight
         self._traffic = traffic
         self._policy = policy
-        self._wanted = wanted
+        self._profile = profile
+        self._wanted = jobs.c.profile == profile
+        self._traced: set[tuple[str, str]] = set()
+        """Buckets, by region, in which an accepted job was found under its tag."""
         is_due = jobs.c.due_at <= sa.bindparam("now", type_=Moment)
-        self._first_due = sa.select(jobs.c.id).where(sa.text(WATCHED), is_due, wanted).limit(1)
+        self._first_due = (
+            sa.select(jobs.c.id).where(sa.text(WATCHED), is_due, self._wanted).limit(1)
+        )
         self._interval = interval
         self._actor = actor
         self._patience = patience
@@ -132,12 +139,17 @@ class Watcher:
         """Looks until cancelled."""
         if self._sight.mode is VerifyMode.OFF:
             return
+        self._traced = await self._patience.until_done(self._traced_buckets)
         async with anyio.create_task_group() as looks:
             while True:
                 if await self._patience.until_done(self._anything_due):
                     for one in await self._patience.until_done(self._reserve):
                         looks.start_soon(self._follow, one)
                 await anyio.sleep(_TICK)
+
+    async def _traced_buckets(self) -> set[tuple[str, str]]:
+        async with self._database.read() as connection:
+            return await traced_buckets(connection, self._profile)
 
     async def _anything_due(self) -> bool:
         async with self._database.read() as connection:
@@ -299,9 +311,28 @@ class Watcher:
         job = one.job
         if job.state is JobState.UNKNOWN:
             return await resolve(self._database, self._cos, job, self._policy, self._actor)
-        age = timedelta(seconds=anyio.current_time() - one.begun)
-        finding = await examine(self._cos, job, age, self._deadlines)
-        return job.state if finding is None else await self._findings.add(finding)
+        place = (job.region, job.bucket)
+        seen = await examine(
+            self._cos,
+            job,
+            timedelta(seconds=anyio.current_time() - one.begun),
+            self._deadlines,
+            unlisted_after=self._policy.resend_after,
+            wants_trace=place not in self._traced and job.needs_first_trace,
+        )
+        if seen.trace_age is not None and job.needs_first_trace:
+            self._traced.add(place)
+        if seen.finding is not None:
+            return await self._findings.add(seen.finding)
+        if seen.trace_age is not None and job.needs_first_trace:
+            one.job = await self._keep_first_trace(job, seen.trace_age)
+        return job.state
+
+    async def _keep_first_trace(self, job: Watched, age: timedelta) -> Watched:
+        async with self._database.write() as connection:
+            left_at = await self._database.now(connection) - age
+            await keep_first_trace(connection, job, left_at)
+        return replace(job, first_trace_at=left_at)
 
 
 def _age(job: Watched, now: datetime) -> timedelta:

@@ -34,7 +34,7 @@ async def describing(bench: Bench) -> AsyncIterator[list[str]]:
     describer = Describer(
         bench.database,
         bench.cvm,
-        Traffic(PROFILE, Pacer(bench.database, 0), HeldKeys(KEYS), said.append),
+        Traffic(PROFILE, Pacer(bench.database, 0), HeldKeys(KEYS), said.append, quota_wait=60),
         PROFILE,
         regions=["ap-tokyo", REGION],
         permitted=sa.true,

@@ -27,7 +27,7 @@ LOST = Outcome(code_for_exception(httpx.ReadError("cut")), "cut")
 def after(still: Database, doubts: int) -> tuple[Traffic, list[str]]:
     """What so many lost answers in a row have taught, and what the user has heard."""
     said: list[str] = []
-    traffic = Traffic(PROFILE, Pacer(still, 0), HeldKeys(KEYS), said.append)
+    traffic = Traffic(PROFILE, Pacer(still, 0), HeldKeys(KEYS), said.append, quota_wait=60)
 
     async def learn() -> None:
         for _ in range(doubts):
@@ -65,7 +65,7 @@ def test_mended_keys_are_read_when_stops_are_lifted(still: Database) -> None:
     """Whoever has put other keys where the refused ones stood need not start anew."""
     standing = [KEYS]
     source = StandingKeys("a file", lambda: standing[0], SystemClock())
-    traffic = Traffic(PROFILE, Pacer(still, 0), source, lambda _sentence: None)
+    traffic = Traffic(PROFILE, Pacer(still, 0), source, lambda _sentence: None, quota_wait=60)
     standing[0] = replace(KEYS, secret_id="AKIDmended")
     found: list[Credential | None] = []
 
@@ -93,7 +93,7 @@ def test_looks_end_even_where_an_export_was_stopped_first(
 ) -> None:
     """Keys that an export has found revoked are told once, and the looks with them end too."""
     said: list[str] = []
-    traffic = Traffic(PROFILE, Pacer(still, 0), source, said.append)
+    traffic = Traffic(PROFILE, Pacer(still, 0), source, said.append, quota_wait=60)
     revoked = Outcome(code_for("AuthFailure.SecretIdNotFound"), "no such key")
 
     async def learn() -> None:

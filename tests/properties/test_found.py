@@ -6,9 +6,10 @@ import pytest
 
 from orchestrator.lease.rescue import rescue
 from orchestrator.model import NOT_SENT, JobState
+from orchestrator.settle.absence import ResolvePolicy
 from orchestrator.settle.clear import clear_to_send
 from orchestrator.settle.delivery import Delivery
-from orchestrator.settle.resolve import ResolvePolicy, resolve
+from orchestrator.settle.resolve import resolve
 from orchestrator.settle.retry import retry
 from orchestrator.settle.verify import Finding, keep_findings
 from orchestrator.tables import jobs

@@ -20,12 +20,13 @@ from orchestrator.model import ExportRequest, JobState, Lease, Outcome
 from orchestrator.pace import gate
 from orchestrator.send.outcome import outcome_of_exception
 from orchestrator.settle import operate
+from orchestrator.settle.absence import ResolvePolicy, left_to_operator
 from orchestrator.settle.clear import clear_to_send
 from orchestrator.settle.decide import decide
 from orchestrator.settle.objects import Watched, postpone, watched
 from orchestrator.settle.operate import Verdict
 from orchestrator.settle.record import Answer, record
-from orchestrator.settle.resolve import ResolvePolicy, left_to_a_person, resolve
+from orchestrator.settle.resolve import resolve
 from orchestrator.settle.retry import retry
 from orchestrator.tables import jobs
 from tests.bench import sight, verified
@@ -135,7 +136,7 @@ class World:
         """A process claims the next job, within what the gate lets through."""
         name, _ = self.processes[process]
         moment = await now(self.database)
-        want = wanted(watched=lambda table: ~left_to_a_person(POLICY, lambda: moment, table))
+        want = wanted(watched=lambda table: ~left_to_operator(POLICY, lambda: moment, table))
         who = claimer(self.database, name)
         claimed = await claim(self.database, who, want, REGIONS, signed_at=self.vendor.now())
         if not claimed:

@@ -5,8 +5,8 @@ from datetime import timedelta
 import pytest
 
 from orchestrator.model import NOT_SENT, JobState, Lease
+from orchestrator.settle.absence import ResolvePolicy
 from orchestrator.settle.clear import clear_to_send
-from orchestrator.settle.resolve import ResolvePolicy
 from orchestrator.settle.sight import Sight, VerifyMode
 from orchestrator.tables import objects
 from tests.bench import Bench, sight

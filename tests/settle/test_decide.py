@@ -49,7 +49,7 @@ def decided(lease: Lease, reaction: Reaction, *, scope: Scope | None = None) -> 
         (Reaction.RECONCILE, S.UNKNOWN, "answer lost", True),
         (Reaction.SLOW, S.QUEUED, "rate", False),
         (Reaction.PAUSE, S.QUEUED, "network", False),
-        (Reaction.CAPACITY, S.QUEUED, "capacity", False),
+        (Reaction.CAPACITY, S.QUEUED, "quota", False),
         (Reaction.BUSY, S.QUEUED, "image busy", False),
         (Reaction.RESIGN, S.QUEUED, "stopped: clock", False),
         (Reaction.REFRESH, S.QUEUED, "stopped: clock", False),
@@ -63,6 +63,23 @@ def test_each_reaction_has_its_ending(
     """State, reason and whether the attempt counts follow from the reaction alone."""
     decision = decided(LEASE, reaction, scope=Scope.CLOCK)
     assert (decision.state, decision.reason, decision.spends) == (state, reason, spends)
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("LimitExceeded.ExportImageTaskLimitExceeded", "capacity"),
+        ("LimitExceeded", "quota"),
+        ("LimitExceeded.SomethingElse", "quota"),
+        ("ResourceInsufficient", "quota"),
+        ("ResourceInsufficient.SpecifiedInstanceType", "quota"),
+    ],
+)
+def test_only_the_export_cap_is_called_capacity(code: str, reason: str) -> None:
+    """Our own exports free the cap as they end; any other quota may never be freed."""
+    outcome = Outcome(code_for(code))
+    decision = decide(LEASE, outcome, max_attempts=ATTEMPTS, chance=1.0)
+    assert (decision.state, decision.reason) == (S.QUEUED, reason)
 
 
 def test_no_reaction_is_forgotten() -> None:

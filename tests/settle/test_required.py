@@ -6,9 +6,11 @@ from orchestrator.model import ImageFormat, JobState
 from orchestrator.settle.objects import Watched, WatchedKey
 from tests.stores import BUCKET, PROFILE, REGION
 
-NAMED = WatchedKey("named", expected=False, cos_path="/named")
-BOTH = WatchedKey("both", expected=True, cos_path="/both")
-EXPECTED = WatchedKey("expected", expected=True)
+NAMED = WatchedKey("tag_named", expected=False, cos_path="/tag_named")
+BOTH = WatchedKey("tag_both", expected=True, cos_path="/tag_both")
+EXPECTED = WatchedKey("tag_expected", expected=True)
+FOREIGN = WatchedKey("other_img-9", expected=False, cos_path="/other_img-9")
+IMAGE_ONLY = WatchedKey("img-0_system", expected=False, cos_path="/img-0_system")
 
 
 def job(keys: tuple[WatchedKey, ...], *, images: int, adopted: bool) -> Watched:
@@ -28,6 +30,7 @@ def job(keys: tuple[WatchedKey, ...], *, images: int, adopted: bool) -> Watched:
         adopted=adopted,
         spent=1,
         sent_at=None,
+        first_trace_at=None,
         clean_since=None,
         fenced_until=None,
         accepted_at=None,
@@ -46,6 +49,9 @@ def job(keys: tuple[WatchedKey, ...], *, images: int, adopted: bool) -> Watched:
         (2, True, (BOTH, EXPECTED), (BOTH, EXPECTED)),
         (1, True, (NAMED,), ()),
         (2, True, (NAMED,), ()),
+        (1, False, (FOREIGN, EXPECTED), (EXPECTED,)),
+        (1, False, (FOREIGN,), ()),
+        (1, False, (IMAGE_ONLY, EXPECTED), (IMAGE_ONLY,)),
     ],
     ids=[
         "one image: the vendor's list",
@@ -56,6 +62,9 @@ def job(keys: tuple[WatchedKey, ...], *, images: int, adopted: bool) -> Watched:
         "several found in the bucket",
         "found, and nothing was expected",
         "several found, and nothing was expected",
+        "paths of another job: what was expected",
+        "paths of another job, not described",
+        "paths without the tag, but with the image",
     ],
 )
 def test_the_vendors_list_counts_where_it_is_whole(

@@ -6,7 +6,8 @@ import pytest
 
 from orchestrator.errors import CloudRefusal
 from orchestrator.model import JobState
-from orchestrator.settle.resolve import ResolvePolicy, resolve
+from orchestrator.settle.absence import ResolvePolicy
+from orchestrator.settle.resolve import resolve
 from orchestrator.tables import events, objects
 from tests.bench import Bench, evidence
 from tests.stores import (
@@ -17,6 +18,7 @@ from tests.stores import (
     kinds,
     let_pass,
     make_job,
+    make_traced,
     now,
     rows,
 )
@@ -31,6 +33,13 @@ async def unknown(bench: Bench, **columns: object) -> int:
     """A job whose answer was lost."""
     given = {"attempt": 1, "spent": 1, "doubted": True, "code": "InternalError", **columns}
     return await make_job(bench.database, JobState.UNKNOWN, **given)
+
+
+@pytest.fixture
+async def proven(bench: Bench) -> Bench:
+    """A bucket in which an accepted job was found under its tag before."""
+    await make_traced(bench.database)
+    return bench
 
 
 async def looked(bench: Bench, job_id: int) -> JobState:
@@ -122,21 +131,21 @@ async def test_an_adopted_job_is_verified_when_all_expected_is_there(bench: Benc
     assert await bench.verify(await bench.watched(job_id)) is JobState.VERIFIED
 
 
-async def test_clean_looks_over_the_grace_time_send_it_again(bench: Bench) -> None:
+async def test_clean_looks_over_the_grace_time_send_it_again(proven: Bench) -> None:
     """One clean look proves nothing; the first begins the time, the last puts it back."""
-    job_id = await unknown(bench)
-    began = await now(bench.database)
-    assert await looked(bench, job_id) is JobState.UNKNOWN
-    assert (await job(bench.database, job_id)).clean_since >= began
-    await let_pass(bench.database, seconds=100)
-    assert await looked(bench, job_id) is JobState.UNKNOWN
-    await let_pass(bench.database, seconds=21)
-    assert await looked(bench, job_id) is JobState.QUEUED
-    kept = await job(bench.database, job_id)
+    job_id = await unknown(proven)
+    began = await now(proven.database)
+    assert await looked(proven, job_id) is JobState.UNKNOWN
+    assert (await job(proven.database, job_id)).clean_since >= began
+    await let_pass(proven.database, seconds=100)
+    assert await looked(proven, job_id) is JobState.UNKNOWN
+    await let_pass(proven.database, seconds=21)
+    assert await looked(proven, job_id) is JobState.QUEUED
+    kept = await job(proven.database, job_id)
     assert (kept.state, kept.reason, kept.doubted) == ("queued", "not in the bucket", True)
     assert kept.spent == 1
-    assert kept.due_at <= await now(bench.database)
-    assert await kinds(bench.database, job_id) == ["enqueued", "absent"]
+    assert kept.due_at <= await now(proven.database)
+    assert await kinds(proven.database, job_id) == ["enqueued", "absent"]
 
 
 @pytest.mark.parametrize("action", LOOKS)
@@ -152,15 +161,15 @@ async def test_a_listing_that_failed_is_no_look(bench: Bench, action: str) -> No
         assert (kept.state, kept.clean_since) == (JobState.UNKNOWN, clean_since)
 
 
-async def test_a_request_that_may_still_leave_fences_the_next(bench: Bench) -> None:
+async def test_a_request_that_may_still_leave_fences_the_next(proven: Bench) -> None:
     """However many clean looks: the time of grace begins when its signature has expired."""
-    fence = await now(bench.database) + timedelta(seconds=330)
-    job_id = await unknown(bench, fenced_until=fence)
-    await looked(bench, job_id)
-    await let_pass(bench.database, seconds=330 + 110)
-    assert await looked(bench, job_id) is JobState.UNKNOWN
-    await let_pass(bench.database, seconds=11)
-    assert await looked(bench, job_id) is JobState.QUEUED
+    fence = await now(proven.database) + timedelta(seconds=330)
+    job_id = await unknown(proven, fenced_until=fence)
+    await looked(proven, job_id)
+    await let_pass(proven.database, seconds=330 + 110)
+    assert await looked(proven, job_id) is JobState.UNKNOWN
+    await let_pass(proven.database, seconds=11)
+    assert await looked(proven, job_id) is JobState.QUEUED
 
 
 async def test_an_exact_name_is_never_sent_again_by_itself(bench: Bench) -> None:
@@ -185,13 +194,13 @@ async def test_an_exact_name_that_changed_is_adopted(bench: Bench) -> None:
     assert evidence(event, "uploads") == [key]
 
 
-async def test_when_attempts_are_used_up_a_clean_time_ends_it(bench: Bench) -> None:
+async def test_when_attempts_are_used_up_a_clean_time_ends_it(proven: Bench) -> None:
     """Sent as often as allowed and never found: it has failed, in doubt, with its last code."""
-    job_id = await unknown(bench, spent=5)
-    await looked(bench, job_id)
-    await let_pass(bench.database, seconds=121)
-    assert await looked(bench, job_id) is JobState.FAILED
-    kept = await job(bench.database, job_id)
+    job_id = await unknown(proven, spent=5)
+    await looked(proven, job_id)
+    await let_pass(proven.database, seconds=121)
+    assert await looked(proven, job_id) is JobState.FAILED
+    kept = await job(proven.database, job_id)
     assert (kept.code, kept.doubted, kept.reason) == ("InternalError", True, "not in the bucket")
     assert kept.finished_at is not None
 
