@@ -9,11 +9,10 @@ from orchestrator.simulator import describe, export_images, parameters, tc3
 from orchestrator.simulator.cloud import Call, Cloud
 from orchestrator.simulator.ledger import Entry
 from orchestrator.simulator.messages import ApiError
-from orchestrator.simulator.protocol import Request, Response
+from orchestrator.simulator.protocol import MAX_BODY_BYTES, Request, Response
 from orchestrator.simulator.regions import FINANCE_REGIONS, REGIONS
 
 _VERSION = "2017-03-12"
-_MOST_BYTES = 10 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +64,7 @@ def answer(cloud: Cloud, call: Call) -> Response:
 
 
 def _perform(cloud: Cloud, call: Call) -> Mapping[str, Any]:
-    if len(call.request.body) > _MOST_BYTES:
+    if len(call.request.body) > MAX_BODY_BYTES:
         raise ApiError("RequestSizeLimitExceeded")
     call.entry.account = tc3.verify(call.request, cloud.keys, cloud.now()).account
     action = _action(call)

@@ -8,7 +8,6 @@ from types import TracebackType
 from typing import Any, Self
 
 import anyio
-import h11
 
 from orchestrator.simulator import admin, faults
 from orchestrator.simulator.cloud import Cloud
@@ -16,7 +15,7 @@ from orchestrator.simulator.exports import Export
 from orchestrator.simulator.images import Image
 from orchestrator.simulator.ledger import Entry
 from orchestrator.simulator.options import Key, SimulatorOptions
-from orchestrator.simulator.protocol import Connection, Request
+from orchestrator.simulator.protocol import MAX_HEAD_BYTES, Connection, Request
 from orchestrator.simulator.services import process, service_for
 from orchestrator.simulator.settings import Fault, Settings
 
@@ -75,7 +74,9 @@ class Simulator:
         async with AsyncExitStack() as stack:
             stack.enter_context(self._cloud.ledger)
             self._tasks = await stack.enter_async_context(anyio.create_task_group())
-            server = await asyncio.start_server(self._accept, _HOST, self.port, backlog=1024)
+            server = await asyncio.start_server(
+                self._accept, _HOST, self.port, limit=MAX_HEAD_BYTES, backlog=1024
+            )
             stack.callback(self._tasks.cancel_scope.cancel)
             stack.callback(server.close)
             self.port = server.sockets[0].getsockname()[1]
@@ -100,8 +101,8 @@ class Simulator:
             more = True
             while more and (request := await connection.receive()) is not None:
                 more = await self._answer(connection, request)
-        except (OSError, h11.RemoteProtocolError):
-            pass  # the client has gone away, or speaks no HTTP
+        except OSError:
+            pass  # the client closed or reset the connection
         finally:
             connection.close()
 

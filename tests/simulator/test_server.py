@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator.simulator import Fault, Simulator, SimulatorOptions, serve
 
-from .callers import call, code, export, until
+from .callers import call, code, export, signed, until
 
 pytestmark = pytest.mark.anyio
 
@@ -23,6 +23,18 @@ async def test_a_connection_takes_one_request_after_another(
     async with httpx.AsyncClient(trust_env=False) as other:
         await call(other, simulator, "DescribeRegions", {})
     assert [entry.connection for entry in simulator.ledger] == [1, 1, 1, 2]
+
+
+async def test_connection_close_gets_a_new_connection(
+    simulator: Simulator, http: httpx.AsyncClient
+) -> None:
+    """A client that asks for ``Connection: close`` gets it in the answer."""
+    for _ in range(2):
+        headers = signed(simulator, "DescribeRegions", b"{}") | {"Connection": "Close"}
+        answer = await http.post(f"{simulator.url}/", content=b"{}", headers=headers)
+        assert answer.headers["Connection"] == "close"
+        assert code(answer.json()["Response"]) is None
+    assert [entry.connection for entry in simulator.ledger] == [1, 2]
 
 
 async def test_closing_does_not_wait_for_anyone(http: httpx.AsyncClient) -> None:
@@ -55,12 +67,16 @@ async def test_an_error_of_the_caller_passes_through_as_it_is() -> None:
             raise ZeroDivisionError
 
 
-async def test_what_is_no_http_is_cut(simulator: Simulator, http: httpx.AsyncClient) -> None:
-    """Noise ends its own connection and no other."""
-    async with await anyio.connect_tcp("127.0.0.1", simulator.port) as noise:
-        await noise.send(b"\x16\x03\x01 hello\r\n\r\n")
-        with pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
-            await noise.receive()
+async def test_malformed_request_ends_its_connection_only(
+    simulator: Simulator, http: httpx.AsyncClient
+) -> None:
+    """A TLS handshake is answered with 400, and other connections go on."""
+    async with await anyio.connect_tcp("127.0.0.1", simulator.port) as client:
+        await client.send(b"\x16\x03\x01\x02\x00")
+        assert (await client.receive()).startswith(b"HTTP/1.1 400 ")
+        with pytest.raises(anyio.EndOfStream):
+            await client.receive()
+    assert not simulator.ledger
     assert code(await call(http, simulator, "DescribeRegions", {})) is None
 
 
