@@ -11,8 +11,8 @@ from typing import Literal
 from urllib.parse import parse_qsl, unquote
 
 import anyio
-import h11
 from anyio.abc import ByteStream, SocketAttribute
+from anyio.streams.buffered import BufferedByteReceiveStream
 
 from orchestrator.cloud.credentials import Credential
 
@@ -146,25 +146,18 @@ async def scripted_server() -> AsyncIterator[ScriptedServer]:
 
 
 async def _request(stream: ByteStream) -> Recorded | None:
-    connection = h11.Connection(h11.SERVER)
-    head: h11.Request | None = None
-    body = b""
-    while True:
-        event = connection.next_event()
-        if event is h11.NEED_DATA:
-            try:
-                connection.receive_data(await stream.receive())
-            except (anyio.EndOfStream, anyio.BrokenResourceError):
-                return None
-        elif isinstance(event, h11.Request):
-            head = event
-        elif isinstance(event, h11.Data):
-            body += event.data
-        elif head is not None:
-            headers = {name.decode(): value.decode() for name, value in head.headers}
-            return Recorded(head.method.decode(), head.target.decode(), headers, body)
-        else:
-            return None
+    """Read one request; return None when the client closes the connection instead."""
+    buffered = BufferedByteReceiveStream(stream)
+    try:
+        head = await buffered.receive_until(b"\r\n\r\n", max_bytes=65_536)
+        line, *lines = head.decode().split("\r\n")
+        method, target, _ = line.split(" ")
+        fields = (one.partition(":") for one in lines)
+        headers = {name.lower(): value.strip() for name, _, value in fields}
+        body = await buffered.receive_exactly(int(headers.get("content-length", 0)))
+    except (anyio.EndOfStream, anyio.IncompleteRead, anyio.BrokenResourceError):
+        return None
+    return Recorded(method, target, headers, body)
 
 
 def http(
