@@ -103,6 +103,8 @@ def _get_bucket(cloud: Cloud, call: Call, bucket: BucketSettings) -> Response:
     entry, query = call.entry, call.parameters
     prefix, marker = query.get("prefix", ""), query.get("marker", "")
     stored = cloud.buckets.after(entry.bucket or "", entry.region or "", prefix, marker)
+    if cloud.settings.empty_listings:
+        stored = []
     page = cut(stored, prefix, query.get("delimiter", ""), marker, _limit(query, "max-keys"))
     return _xml(cos_xml.objects(page, entry.bucket or "", query, bucket.storage_class))
 
@@ -112,6 +114,8 @@ def _list_uploads(cloud: Cloud, call: Call, bucket: BucketSettings) -> Response:
     prefix, marker = query.get("prefix", ""), query.get("key-marker", "")
     last_id = query.get("upload-id-marker", "")
     found = cloud.exports.uploads(entry.bucket or "", entry.region or "", cloud.now())
+    if cloud.settings.hide_uploads or cloud.settings.empty_listings:
+        found = []
     later = [
         upload
         for upload in found

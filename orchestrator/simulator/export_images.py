@@ -56,6 +56,7 @@ def _order(cloud: Cloud, call: Call) -> Order:
     image_format = given.get("ExportFormat", "RAW")
     if image_format not in _FORMATS:
         raise ApiError("InvalidParameterValue", f"ExportFormat must not be `{image_format}`.")
+    prefixes = () if cloud.settings.ignore_prefix else entry.prefixes
     order = Order(
         account=entry.account or "",
         region=entry.region or "",
@@ -63,7 +64,7 @@ def _order(cloud: Cloud, call: Call) -> Order:
         format=image_format,
         only_root_disk=given.get("OnlyExportRootDisk", False),
         images=tuple(_image(cloud, one, entry.region or "") for one in entry.image_ids),
-        prefixes=entry.prefixes or ("",) * len(entry.image_ids),
+        prefixes=prefixes or ("",) * len(entry.image_ids),
     )
     if given.get("RoleName", _DEFAULT_ROLE) in {"", *cloud.settings.absent_roles}:
         raise ApiError("AuthFailure.CamRoleNameAuthenticateFailed")

@@ -147,6 +147,9 @@ class Settings:
         lent_for: seconds that temporary keys are good for; 0 is as long as they are asked for.
         revoked: secret ids that are good no longer.
         withdrawn: secret ids of temporary keys whose token counts as expired.
+        ignore_prefix: exports are named without FileNamePrefixList, in the bucket and in CosPaths.
+        hide_uploads: List Multipart Uploads finds no uploads.
+        empty_listings: GET Bucket and List Multipart Uploads find nothing; HEAD finds objects.
         images: by image id, over the catalogue.
         buckets: by name.
         codes: refusals by rule, the first that fits.
@@ -170,6 +173,9 @@ class Settings:
     lent_for: float = 0.0
     revoked: tuple[str, ...] = ()
     withdrawn: tuple[str, ...] = ()
+    ignore_prefix: bool = False
+    hide_uploads: bool = False
+    empty_listings: bool = False
     images: Mapping[str, ImageSettings] = field(default_factory=dict)
     buckets: Mapping[str, BucketSettings] = field(default_factory=dict)
     codes: tuple[Refusal, ...] = ()

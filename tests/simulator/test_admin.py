@@ -132,6 +132,17 @@ async def test_settings_change_while_it_runs(simulator: Simulator, http: httpx.A
     assert simulator.settings.faults == (Fault("reset", after=True, images=(ONE,), times=1),)
 
 
+async def test_differences_from_the_documents_are_settings(
+    simulator: Simulator, http: httpx.AsyncClient
+) -> None:
+    """The settings for an undocumented behaviour of the vendor can be posted and taken back."""
+    names = ("ignore_prefix", "hide_uploads", "empty_listings")
+    for value in (True, False):
+        answer = await change(http, simulator, dict.fromkeys(names, value))
+        assert [answer.json()[name] for name in names] == [value] * 3
+        assert [getattr(simulator.settings, name) for name in names] == [value] * 3
+
+
 async def test_settings_survive_the_way_there_and_back(
     simulator: Simulator, http: httpx.AsyncClient
 ) -> None:
@@ -156,6 +167,7 @@ def test_limits_images_and_buckets_join_what_is_there() -> None:
         ({"capp": 3}, "'capp'"),
         ({"cap": "3"}, "cap must be int"),
         ({"cap": True}, "cap must be int"),
+        ({"hide_uploads": 1}, "hide_uploads must be bool"),
         ({"faults": [{"kind": "reset", "often": 2}]}, "'often'"),
         ({"faults": [{"kind": "flood"}]}, "latency, reset"),
         ({"faults": [{"after": True}]}, "'kind'"),

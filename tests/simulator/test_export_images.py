@@ -27,6 +27,27 @@ async def test_keys_are_named_as_the_vendor_names_them(
     assert system.endswith(".vmdk")
 
 
+async def test_ignored_prefix_is_in_no_name(simulator: Simulator, http: httpx.AsyncClient) -> None:
+    """With ``ignore_prefix`` paths, uploads and objects lack the prefix; the ledger has it."""
+    simulator.change(ignore_prefix=True)
+    given = {"FileNamePrefixList": ["nightly", "nightly"], "OnlyExportRootDisk": True}
+    paths = (await export(http, simulator, ONE, TWO, **given))["CosPaths"]
+    assert [path.partition("_system_")[0] for path in paths] == [f"/{ONE}", f"/{TWO}"]
+    for one, path in zip(simulator.exports, paths, strict=True):
+        assert [f"/{upload.key}" for upload in one.uploads] == [path]
+        assert [f"/{stored.key}" for stored in one.objects] == [path]
+    assert simulator.ledger[0].prefixes == ("nightly", "nightly")
+
+
+async def test_ignored_prefix_is_still_checked(
+    simulator: Simulator, http: httpx.AsyncClient
+) -> None:
+    """With ``ignore_prefix`` a prefix list of the wrong length is still refused."""
+    simulator.change(ignore_prefix=True)
+    answer = await export(http, simulator, ONE, FileNamePrefixList=["a", "b"])
+    assert code(answer) == "InvalidParameterValue.InvalidFileNamePrefixList"
+
+
 async def test_the_root_disk_can_go_alone(simulator: Simulator, http: httpx.AsyncClient) -> None:
     """OnlyExportRootDisk leaves the data disks out."""
     simulator.change(images={ONE: ImageSettings(sizes=(20, 30, 40))})

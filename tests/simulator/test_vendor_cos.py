@@ -234,6 +234,39 @@ async def test_an_upload_becomes_an_object(simulator: Simulator, http: httpx.Asy
     assert seen == [(False, False), (True, False), (False, True)]
 
 
+async def test_hidden_uploads_are_not_listed(filled: Simulator, http: httpx.AsyncClient) -> None:
+    """With ``hide_uploads`` the listing of uploads is empty and echoes its parameters."""
+    filled.change(duration=Duration(seconds=3600), hide_uploads=True)
+    await export(http, filled, *IMAGES)
+    listed = await in_thread(
+        cos(filled).list_multipart_uploads, Bucket=BUCKET, Prefix="img-", MaxUploads=2
+    )
+    assert "Upload" not in listed
+    assert (listed["Prefix"], listed["MaxUploads"]) == ("img-", "2")
+    assert (listed["IsTruncated"], listed["NextKeyMarker"]) == ("false", None)
+    assert (await in_thread(cos(filled).list_objects, Bucket=BUCKET))["Contents"]
+    filled.change(hide_uploads=False)
+    assert (await in_thread(cos(filled).list_multipart_uploads, Bucket=BUCKET))["Upload"]
+
+
+async def test_empty_listings_leave_head_alone(filled: Simulator, http: httpx.AsyncClient) -> None:
+    """With ``empty_listings`` both listings are empty and echo; HEAD finds the object."""
+    filled.change(duration=Duration(seconds=3600), empty_listings=True)
+    await export(http, filled, *IMAGES)
+    client, key = cos(filled), filled.exports[0].objects[0].key
+    uploads = await in_thread(client.list_multipart_uploads, Bucket=BUCKET, Prefix="img-")
+    objects = await in_thread(
+        client.list_objects, Bucket=BUCKET, Prefix=FOLDER, Marker="a b", MaxKeys=2, Delimiter="/"
+    )
+    assert "Upload" not in uploads
+    assert (uploads["Bucket"], uploads["Prefix"]) == (BUCKET, "img-")
+    assert not {"Contents", "CommonPrefixes", "NextMarker"} & objects.keys()
+    echoed = {name: objects[name] for name in ("Name", "Prefix", "Marker", "MaxKeys", "Delimiter")}
+    assert list(echoed.values()) == [BUCKET, FOLDER, "a b", "2", "/"]
+    assert objects["IsTruncated"] == "false"
+    assert await in_thread(client.head_object, Bucket=BUCKET, Key=key)
+
+
 async def refused(call: Any, **named: Any) -> Any:
     """The error that a call of the vendor's client ends with."""
     with pytest.raises(CosServiceError) as refusal:
