@@ -1,8 +1,8 @@
-"""Temporary keys: those that STS lends to who assumes a role, and those of the instance's role."""
+"""STS and the metadata service: temporary keys of an assumed role or of the instance's role."""
 
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,6 +23,8 @@ _ARN = re.compile(
 """By number or by name (source: the vendor's page of AssumeRole)."""
 _SESSION_NAME = re.compile(r"[\w+=,.@-]{2,128}")
 _LONGEST = 43_200
+_ROLE_SESSION = "4611686018427397919", "simulator"
+"""Role id and session name of every temporary key, because a `Key` has neither."""
 _PARAMETERS: Mapping[str, parameters.Check] = {
     "RoleArn": parameters.is_text,
     "RoleSessionName": parameters.is_text,
@@ -35,7 +37,7 @@ _PARAMETERS: Mapping[str, parameters.Check] = {
 def is_meant(request: Request) -> bool:
     """Whether a request is for STS, or for the service that tells an instance of itself."""
     return (
-        request.headers.get("x-tc-action") == "AssumeRole"
+        request.headers.get("x-tc-action") in _ACTIONS
         or request.headers.get("x-tc-version") == _VERSION
         or request.path.startswith(METADATA)
     )
@@ -58,26 +60,31 @@ def answer(cloud: Cloud, call: Call) -> Response:
         return _metadata(cloud, call)
     call.entry.request_id = cloud.request_id()
     try:
-        result = _assume_role(cloud, call)
+        result = _perform(cloud, call)
     except ApiError as error:
         call.entry.code = error.code
         result = {"Error": {"Code": error.code, "Message": error.message}}
     return _json({"Response": {**result, "RequestId": call.entry.request_id}})
 
 
-def _assume_role(cloud: Cloud, call: Call) -> Mapping[str, Any]:
+def _perform(cloud: Cloud, call: Call) -> Mapping[str, Any]:
     key = tc3.verify(call.request, cloud.keys, cloud.now(), service="sts")
     call.entry.account = key.account
-    if call.entry.action != "AssumeRole":
+    if call.entry.action not in _ACTIONS:
         raise ApiError("InvalidAction")
     if call.request.headers.get("x-tc-version") != _VERSION:
         raise ApiError("NoSuchVersion")
     if call.problem is not None:
         raise call.problem
-    parameters.check(call.parameters, _PARAMETERS)
-    seconds = _checked(call.parameters, cloud.settings.absent_roles)
+    known, perform = _ACTIONS[call.entry.action]
+    parameters.check(call.parameters, known)
     if (refusal := cloud.refusal(call.entry)) is not None:
         raise ApiError(refusal.code)
+    return perform(cloud, call, key)
+
+
+def _assume_role(cloud: Cloud, call: Call, key: Key) -> Mapping[str, Any]:
+    seconds = _checked(call.parameters, cloud.settings.absent_roles)
     lent = cloud.lend(key.account, seconds)
     return {
         "Credentials": {
@@ -87,6 +94,32 @@ def _assume_role(cloud: Cloud, call: Call) -> Mapping[str, Any]:
         },
         **_expiry(lent),
     }
+
+
+def _get_caller_identity(_cloud: Cloud, _call: Call, key: Key) -> Mapping[str, Any]:
+    """Return the identity of the key (source: the examples of the action in tccli)."""
+    if key.token is None:
+        kind, user = "CAMUser", key.account
+        arn = f"qcs::cam:{key.account}:uin/{key.account}"
+    else:
+        role, session = _ROLE_SESSION
+        kind, user = "CAMRole", f"{role}:{session}"
+        arn = f"qcs::sts:{key.account}:assumed-role/{role}"
+    return {
+        "Type": kind,
+        "AccountId": key.account,
+        "UserId": user,
+        "PrincipalId": key.account,
+        "Arn": arn,
+    }
+
+
+_Action = Callable[[Cloud, Call, Key], Mapping[str, Any]]
+_ACTIONS: Mapping[str, tuple[Mapping[str, parameters.Check], _Action]] = {
+    "AssumeRole": (_PARAMETERS, _assume_role),
+    "GetCallerIdentity": ({}, _get_caller_identity),
+}
+"""The parameters of each action, and the function that performs it."""
 
 
 def _checked(given: parameters.Parameters, absent: Collection[str]) -> float:

@@ -10,6 +10,7 @@ import anyio
 import anyio.lowlevel
 import httpx
 from qcloud_cos import CosConfig, CosS3Client
+from tencentcloud.common.common_client import CommonClient
 from tencentcloud.common.credential import Credential
 from tencentcloud.common.profile.client_profile import ClientProfile
 from tencentcloud.common.profile.http_profile import HttpProfile
@@ -30,6 +31,12 @@ def sync_cvm(simulator: Simulator, key: Key = DEFAULT_KEY, method: str = "POST")
 def async_cvm(simulator: Simulator, key: Key = DEFAULT_KEY) -> Any:
     """The vendor's CVM client over httpx."""
     return cvm_client_async.CvmClient(_credential(key), REGION, _profile(simulator, "POST"))
+
+
+def sts(simulator: Simulator, key: Key = DEFAULT_KEY, method: str = "POST") -> Any:
+    """The vendor's general client, for STS."""
+    profile = _profile(simulator, method)
+    return CommonClient("sts", "2018-08-13", _credential(key), REGION, profile)
 
 
 def cos(simulator: Simulator, key: Key = DEFAULT_KEY, region: str = REGION) -> Any:

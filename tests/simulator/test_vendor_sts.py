@@ -1,6 +1,7 @@
 """Temporary keys as the vendor's own clients fetch and use them."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -12,9 +13,9 @@ from tencentcloud.common.exception import TencentCloudSDKException
 from tencentcloud.common.profile.http_profile import HttpProfile
 from tencentcloud.cvm.v20170312 import models
 
-from orchestrator.simulator import DEFAULT_KEY, Key, Settings, Simulator, SimulatorOptions
+from orchestrator.simulator import DEFAULT_KEY, Key, Refusal, Settings, Simulator, SimulatorOptions
 
-from .callers import BUCKET, call, code, cos, in_thread, sync_cvm
+from .callers import BUCKET, call, code, cos, in_thread, sts, sync_cvm
 
 pytestmark = pytest.mark.anyio
 
@@ -39,7 +40,7 @@ async def simulator() -> AsyncIterator[Simulator]:
         yield running
 
 
-def sts(simulator: Simulator, key: Key = DEFAULT_KEY, arn: str = ARN, **more: Any) -> Any:
+def assume_role(simulator: Simulator, key: Key = DEFAULT_KEY, arn: str = ARN, **more: Any) -> Any:
     """The vendor's client that assumes a role."""
     endpoint = f"127.0.0.1:{simulator.port}"
     return credential.STSAssumeRoleCredential(
@@ -55,7 +56,7 @@ async def taken(source: Any) -> Key:
 
 async def test_an_assumed_role_opens_both_services(simulator: Simulator) -> None:
     """What the vendor's client of STS was lent signs for CVM and for COS, token and all."""
-    key = await taken(sts(simulator))
+    key = await taken(assume_role(simulator))
     described = await in_thread(sync_cvm(simulator, key).DescribeImages, _one_image())
     assert described.ImageSet[0].ImageId == "img-00000001"
     assert await in_thread(cos(simulator, key).list_objects, Bucket=BUCKET)
@@ -105,10 +106,10 @@ async def test_whom_sts_lends_to(
     """Roles by number or name, of users or services; not to a stranger, and not for a day."""
     simulator.change(absent_roles=("gone",))
     if refusal is None:
-        assert (await taken(sts(simulator, **how))).token
+        assert (await taken(assume_role(simulator, **how))).token
         return
     with pytest.raises(TencentCloudSDKException) as caught:
-        await taken(sts(simulator, **how))
+        await taken(assume_role(simulator, **how))
     assert caught.value.code == refusal
     assert caught.value.requestId
 
@@ -124,7 +125,7 @@ async def test_keys_may_be_taken_away(
     simulator: Simulator, setting: str, cvm_says: str, cos_says: tuple[int, str]
 ) -> None:
     """Keys that are revoked are unknown from then on; those whose token is withdrawn, expired."""
-    key = await taken(sts(simulator))
+    key = await taken(assume_role(simulator))
     simulator.change(**{setting: (key.secret_id,)})
     with pytest.raises(TencentCloudSDKException) as by_cvm:
         await in_thread(sync_cvm(simulator, key).DescribeImages, _one_image())
@@ -132,12 +133,12 @@ async def test_keys_may_be_taken_away(
     with pytest.raises(CosServiceError) as by_cos:
         await in_thread(cos(simulator, key).list_objects, Bucket=BUCKET)
     assert (by_cos.value.get_status_code(), by_cos.value.get_error_code()) == cos_says
-    assert (await taken(sts(simulator))).secret_id != key.secret_id
+    assert (await taken(assume_role(simulator))).secret_id != key.secret_id
 
 
 async def test_temporary_keys_run_out(simulator: Simulator, http: httpx.AsyncClient) -> None:
     """They are good until the second that STS has told, by the server's clock."""
-    key = await taken(sts(simulator, duration_seconds=250))
+    key = await taken(assume_role(simulator, duration_seconds=250))
     asked = {"ImageIds": ["img-00000001"]}
     simulator.change(skew=240)
     assert code(await call(http, simulator, "DescribeImages", asked, key=key)) is None
@@ -149,10 +150,78 @@ async def test_temporary_keys_run_out(simulator: Simulator, http: httpx.AsyncCli
 @pytest.mark.parametrize("token", [None, "another"])
 async def test_temporary_keys_need_their_token(simulator: Simulator, token: str | None) -> None:
     """Without it, or with another, the keys are refused."""
-    lent = await taken(sts(simulator))
+    lent = await taken(assume_role(simulator))
     key = Key(lent.secret_id, lent.secret_key, token=token)
     with pytest.raises(TencentCloudSDKException, match=r"AuthFailure\.TokenFailure"):
         await in_thread(sync_cvm(simulator, key).DescribeImages, _one_image())
+
+
+@pytest.mark.parametrize("method", ["POST", "GET"])
+async def test_caller_identity_of_a_permanent_key(simulator: Simulator, method: str) -> None:
+    """A permanent key is a user of its account, and the ledger has the action."""
+    answer = await in_thread(sts(simulator, method=method).call_json, "GetCallerIdentity", {})
+    account, entry = DEFAULT_KEY.account, simulator.ledger[-1]
+    assert answer["Response"] == {
+        "Type": "CAMUser",
+        "AccountId": account,
+        "UserId": account,
+        "PrincipalId": account,
+        "Arn": f"qcs::cam:{account}:uin/{account}",
+        "RequestId": entry.request_id,
+    }
+    assert (entry.service, entry.action) == ("sts", "GetCallerIdentity")
+    assert (entry.account, entry.code) == (account, None)
+
+
+async def test_caller_identity_of_a_temporary_key(simulator: Simulator) -> None:
+    """The key of an assumed role is a role of the account that assumed it."""
+    key = await taken(assume_role(simulator))
+    answer = (await in_thread(sts(simulator, key).call_json, "GetCallerIdentity", {}))["Response"]
+    role = answer["UserId"].partition(":")[0]
+    assert (answer["Type"], answer["AccountId"]) == ("CAMRole", DEFAULT_KEY.account)
+    assert answer["Arn"] == f"qcs::sts:{DEFAULT_KEY.account}:assumed-role/{role}"
+
+
+@pytest.mark.parametrize(
+    ("key", "given", "refusal"),
+    [
+        (Key("AKIDnobody", "x"), {}, "AuthFailure.SecretIdNotFound"),
+        (Key(DEFAULT_KEY.secret_id, "x"), {}, "AuthFailure.SignatureFailure"),
+        (replace(DEFAULT_KEY, token="a-token"), {}, "AuthFailure.TokenFailure"),
+        (DEFAULT_KEY, {"RoleArn": ARN}, "UnknownParameter"),
+    ],
+)
+async def test_caller_identity_is_refused(
+    simulator: Simulator, key: Key, given: dict[str, Any], refusal: str
+) -> None:
+    """A wrong key and any parameter are refused."""
+    with pytest.raises(TencentCloudSDKException) as caught:
+        await in_thread(sts(simulator, key).call_json, "GetCallerIdentity", given)
+    assert caught.value.code == simulator.ledger[-1].code == refusal
+
+
+@pytest.mark.parametrize(
+    ("action", "version", "refusal"),
+    [
+        ("GetCallerIdentity", "2017-03-12", "NoSuchVersion"),
+        ("GetFederationToken", "2018-08-13", "InvalidAction"),
+    ],
+)
+async def test_unknown_action_of_sts_is_refused(
+    simulator: Simulator, http: httpx.AsyncClient, action: str, version: str, refusal: str
+) -> None:
+    """STS has two actions, and one version."""
+    answer = await call(http, simulator, action, {}, service="sts", version=version)
+    assert code(answer) == refusal
+
+
+async def test_caller_identity_is_refused_by_rule(simulator: Simulator) -> None:
+    """A rule for the action raises its code."""
+    simulator.change(codes=(Refusal("InternalError", action="GetCallerIdentity", times=1),))
+    client = sts(simulator)
+    with pytest.raises(TencentCloudSDKException, match="InternalError"):
+        await in_thread(client.call_json, "GetCallerIdentity", {})
+    assert await in_thread(client.call_json, "GetCallerIdentity", {})
 
 
 def _one_image() -> Any:
