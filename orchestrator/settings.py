@@ -22,8 +22,8 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from orchestrator.cloud.loopback import is_loopback
 from orchestrator.errors import UsageError
+from orchestrator.loopback import is_loopback
 
 CVM_ENDPOINTS = {
     "intl": "https://cvm.intl.tencentcloudapi.com",

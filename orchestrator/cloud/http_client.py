@@ -17,9 +17,9 @@ from typing import Any
 import anyio
 import httpx
 
-from orchestrator.cloud.loopback import is_loopback
 from orchestrator.cloud.tls_trust import trusted_certificates
 from orchestrator.errors import UsageError
+from orchestrator.loopback import is_loopback
 
 MAX_BODY_BYTES = 8 * 2**20
 """A listing of 1,000 keys of 850 percent-encoded bytes takes about 3 MiB; nothing takes more."""

@@ -1,10 +1,12 @@
 """One look into the bucket for the traces of a job whose answer is not held."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 from orchestrator.cloud.cos import CosClient
+from orchestrator.cloud.signing import TOLERATED_DRIFT
 from orchestrator.db import Database
-from orchestrator.errors import CloudRefusal
 from orchestrator.model import ObjectFacts, UploadFacts
 from orchestrator.settle.delivery import is_of
 from orchestrator.settle.objects import Watched, WatchedKey, keep_baselines, watched
@@ -17,10 +19,12 @@ class Traces:
     Args:
         uploads: keys that are being written.
         objects: objects that are whole.
+        age: how long ago the first of them was left; ``None`` where that tells nothing.
     """
 
     uploads: tuple[str, ...] = ()
     objects: tuple[ObjectFacts, ...] = ()
+    age: timedelta | None = None
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -40,12 +44,27 @@ async def look(cos: CosClient, job: Watched) -> Traces:
     Raises:
         CloudRefusal, httpx.HTTPError: a listing failed; then this was no look at all.
     """
-    uploads = tuple(upload.key for upload in await open_uploads(cos, job))
+    uploads = await open_uploads(cos, job)
+    writing = tuple(upload.key for upload in uploads)
     objects = await listed_objects(cos, job)
     if job.exact_names:
         heads = [await head(cos, job, key) for key in job.keys if key.key in objects]
-        return Traces(uploads, tuple(facts for facts in heads if facts is not None))
-    return Traces(uploads, tuple(objects.values()))
+        return Traces(writing, tuple(facts for facts in heads if facts is not None))
+    moments = [facts.last_modified for facts in objects.values()]
+    moments += [upload.initiated for upload in uploads]
+    return Traces(writing, tuple(objects.values()), trace_age_of(cos, job, moments))
+
+
+def trace_age_of(
+    cos: CosClient, job: Watched, moments: Sequence[datetime | None]
+) -> timedelta | None:
+    """How long ago the first of these traces was left, at least, by COS's own clock."""
+    if job.exact_names or job.is_part or not moments:
+        return None
+    known = [moment for moment in moments if moment is not None]
+    if not known or not cos.clock.is_known:
+        return timedelta()
+    return max(timedelta(), cos.clock.now() - min(known) - TOLERATED_DRIFT)
 
 
 async def listed_objects(cos: CosClient, job: Watched) -> dict[str, ObjectFacts]:
@@ -90,9 +109,12 @@ def _is_own(job: Watched, key: str) -> bool:
 async def head(cos: CosClient, job: Watched, key: WatchedKey) -> ObjectFacts | None:
     """The object under a key, if it is there and this job's own; it may be empty."""
     facts = await cos.head_object(job.region, job.bucket, key.key)
-    if facts is None or not job.exact_names or _is_new(job, key, facts):
-        return facts
-    return None
+    return None if facts is None else own_object(job, key, facts)
+
+
+def own_object(job: Watched, key: WatchedKey, facts: ObjectFacts) -> ObjectFacts | None:
+    """An object under one of a job's keys, if it is this job's own."""
+    return facts if not job.exact_names or _is_new(job, key, facts) else None
 
 
 def _is_new(job: Watched, key: WatchedKey, facts: ObjectFacts) -> bool:
@@ -122,18 +144,3 @@ async def note_baseline(database: Database, cos: CosClient, job_id: int) -> None
             etags[key.key] = facts.etag if facts else ""
     async with database.write() as connection:
         await keep_baselines(connection, job.job_id, etags)
-
-
-async def reason(cos: CosClient, job: Watched, refusal: CloudRefusal) -> CloudRefusal:
-    """Why a look was refused: the answer to a HEAD has no body, a listing's names its code.
-
-    Raises:
-        httpx.HTTPError: the question did not get through.
-    """
-    if not refusal.code.startswith("Http"):
-        return refusal
-    try:
-        await cos.list_objects(job.region, job.bucket, job.object_prefix)
-    except CloudRefusal as told:
-        return told
-    return refusal

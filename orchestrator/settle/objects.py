@@ -60,8 +60,12 @@ class Watched:
 
     @property
     def needs_first_trace(self) -> bool:
-        """Whether its first trace would tell how long exports take to leave one."""
-        return not self.adopted and self.first_trace_at is None
+        """Whether its first trace would tell how long exports take to leave one.
+
+        A trace that was found instead of an answer may be an earlier attempt's.
+        """
+        is_datable = not self.adopted or self.attempt == 1
+        return is_datable and self.first_trace_at is None
 
     @property
     def required(self) -> tuple[WatchedKey, ...]:

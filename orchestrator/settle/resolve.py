@@ -41,6 +41,9 @@ async def adopt(
     actor: str,
 ) -> JobState:
     """Takes what was found in the bucket for the answer that is not held: no TaskId, but keys."""
+    first_trace = {}
+    if traces.age is not None and job.needs_first_trace:
+        first_trace = {"first_trace_at": now - traces.age}
     adopted = Move(
         job.job_id,
         job.state,
@@ -56,6 +59,7 @@ async def adopt(
             "code": None,
             "message": None,
             "remedy": None,
+            **first_trace,
         },
         details={
             "uploads": list(traces.uploads),

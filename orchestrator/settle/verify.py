@@ -8,15 +8,20 @@ from itertools import compress
 import anyio
 
 from orchestrator.cloud.cos import CosClient
-from orchestrator.cloud.signing import TOLERATED_DRIFT
 from orchestrator.db import Database
 from orchestrator.errors import CloudRefusal
 from orchestrator.model import JobState, ObjectFacts, UploadFacts
 from orchestrator.pace import gate
 from orchestrator.settle.deadline import Deadlines
 from orchestrator.settle.delivery import Delivery, suspects, undelivered
-from orchestrator.settle.look import head, listed_objects, open_uploads
-from orchestrator.settle.objects import Watched, keep_seen
+from orchestrator.settle.look import (
+    head,
+    listed_objects,
+    open_uploads,
+    own_object,
+    trace_age_of,
+)
+from orchestrator.settle.objects import Watched, WatchedKey, keep_seen
 from orchestrator.transition import Move, move_all
 
 NOT_DELIVERED = "Orchestrator.NotDelivered"
@@ -73,7 +78,7 @@ async def examine(
         CloudRefusal, httpx.HTTPError: a look failed, which says nothing.
     """
     listed, delivery = await _list_and_look(cos, job)
-    trace_age = _trace_age(cos, job, [facts.last_modified for facts in (listed or {}).values()])
+    trace_age = trace_age_of(cos, job, [facts.last_modified for facts in (listed or {}).values()])
     if delivery.is_whole:
         return Examination(Finding(job, delivery, trace_age=trace_age), trace_age)
     is_late = await deadlines.have_passed(job, age)
@@ -83,7 +88,7 @@ async def examine(
     # uploads first, objects second: one that ends in between is seen as an object
     uploads = await _uploads(cos, job)
     if trace_age is None:
-        trace_age = _trace_age(cos, job, [upload.initiated for upload in uploads or ()])
+        trace_age = trace_age_of(cos, job, [upload.initiated for upload in uploads or ()])
     if is_late or (is_unlisted and not uploads):
         delivery = await _look(cos, job, to_the_end=is_late)
     written = uploads is None or bool(uploads)
@@ -93,18 +98,6 @@ async def examine(
         keys = None if uploads is None else tuple(upload.key for upload in uploads)
         return Examination(Finding(job, delivery, keys, trace_age), trace_age)
     return Examination(None, trace_age)
-
-
-def _trace_age(
-    cos: CosClient, job: Watched, moments: Sequence[datetime | None]
-) -> timedelta | None:
-    """How long ago the first of these traces was left, by COS's own clock, at least."""
-    if job.exact_names or job.is_part or not moments:
-        return None
-    known = [moment for moment in moments if moment is not None]
-    if not known or not cos.clock.is_known:
-        return timedelta()
-    return max(timedelta(), cos.clock.now() - min(known) - TOLERATED_DRIFT)
 
 
 async def keep_findings(
@@ -160,8 +153,7 @@ async def _look(
     empty: list[str] = []
     missing: list[str] = []
     for key in job.required:
-        is_listed = listed is None or key.key in listed
-        facts = await head(cos, job, key) if is_listed else None
+        facts = await _facts(cos, job, key, listed)
         if facts is None:
             missing.append(key.key)
         elif facts.size == 0:
@@ -171,6 +163,20 @@ async def _look(
         if not to_the_end and facts is None:
             break
     return Delivery(tuple(found), tuple(empty), tuple(missing))
+
+
+async def _facts(
+    cos: CosClient, job: Watched, key: WatchedKey, listed: Mapping[str, ObjectFacts] | None
+) -> ObjectFacts | None:
+    """What lies under a key; where an object may be listed and not read, the listing tells it."""
+    if listed is not None and key.key not in listed:
+        return None
+    try:
+        return await head(cos, job, key)
+    except CloudRefusal as refusal:
+        if listed is None or refusal.http_status != 403:
+            raise
+        return own_object(job, key, listed[key.key])
 
 
 async def _uploads(cos: CosClient, job: Watched) -> tuple[UploadFacts, ...] | None:

@@ -26,7 +26,6 @@ from orchestrator.pace.traffic import LOOK, Traffic
 from orchestrator.settle.absence import ResolvePolicy, keep_first_trace, traced_buckets
 from orchestrator.settle.deadline import Deadlines
 from orchestrator.settle.experience import Experience
-from orchestrator.settle.look import reason
 from orchestrator.settle.objects import Watched, due, postpone
 from orchestrator.settle.resolve import resolve
 from orchestrator.settle.schedule import Schedule, schedule
@@ -273,13 +272,12 @@ class Watcher:
         credential: Credential,
         asked_at: float,
     ) -> None:
-        told = await reason(self._cos, job, refusal)
         await self._look_again_soon(job)
-        if self._sight.refused(place, told):
+        if self._sight.refused(place, refusal):
             self._news.spread()
-        outcome = Outcome(cos_code_for(told), told.said, http_status=told.http_status)
+        outcome = Outcome(cos_code_for(refusal), refusal.said, http_status=refusal.http_status)
         if outcome.code.reaction is Reaction.RETRY:
-            self._failed(place, str(told))
+            self._failed(place, str(refusal))
         else:
             self._answered(place)
         if outcome.code.scope in WHOLE_ACCOUNT:

@@ -63,6 +63,7 @@ def orchestrator_at(
         "verify_interval": 0.2,
         "request_timeout": 5,
         "resend_after": 1,
+        "concurrency": 16,
     }
     return Orchestrator(
         settings=load_settings({**short, **settings}, {}),

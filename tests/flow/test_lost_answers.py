@@ -149,7 +149,7 @@ async def test_the_lost_answer_of_several_images(store: Store, cloud: Simulator)
 async def test_answers_that_are_always_lost(store: Store, cloud: Simulator) -> None:
     """A request that never gets through is given up after so many attempts, not tried for ever."""
     cloud.set_faults(Fault("reset", action="ExportImages"))
-    async with store(max_attempts=2, resend_after=0.3) as orchestrator:
+    async with store(max_attempts=2, resend_after=0.3, resend="always") as orchestrator:
         result = await drained(orchestrator, orders(images(1)))
         (job,) = await jobs_of(orchestrator)
     assert result.counts[JobState.FAILED] == 1

@@ -28,6 +28,7 @@ from .scene import (
     orders,
     print_row,
     ran,
+    requests,
     until,
     until_kept,
 )
@@ -73,15 +74,16 @@ async def test_an_endpoint_that_is_not_there_yet(port: int, tmp_path: Path) -> N
 async def test_one_request_at_a_time_finds_out(port: int, tmp_path: Path) -> None:
     """In an outage one prober goes at a time; no attempt is spent, and each image is sent once."""
     url = f"http://127.0.0.1:{port}"
-    async with orchestrator_at(url, tmp_path) as orchestrator:
-        async with cloud_at(port, Refusal("InvalidParameterValue.BucketNotFound")):
-            await drained(orchestrator, orders(images(12)))
+    async with orchestrator_at(url, tmp_path, rate=20) as orchestrator:
+        await orchestrator.enqueue(orders(images(12)))
 
         async def probed_twice() -> bool:
             return len(await probes(orchestrator)) >= 2
 
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(ran, orchestrator)
+            async with cloud_at(port, Refusal("RequestLimitExceeded")) as refusing:
+                tasks.start_soon(ran, orchestrator)
+                await until(lambda: len(requests(refusing)) > 0)
             await until_kept(probed_twice)
             async with cloud_at(port) as cloud:
                 await until_kept(partial(all_verified, orchestrator, 12))
@@ -105,7 +107,9 @@ async def test_a_name_that_is_not_resolved_for_a_while(
         return resolve("127.0.0.1", port, *args, **kwargs)
 
     monkeypatch.setattr(socket, "getaddrinfo", resolver)
-    async with store(cvm_endpoint=f"http://cvm.example:{cloud.port}", tell=said.append) as opened:
+    async with store(
+        cvm_endpoint=f"http://cvm.example:{cloud.port}", allow_plain_http=True, tell=said.append
+    ) as opened:
         result = await drained(opened, orders(images(8)))
         assert {job.attempts for job in await jobs_of(opened)} == {1}
     print_row("a name that is not resolved for a while", said, exit_code(result), result, cloud)
