@@ -26,8 +26,9 @@ from orchestrator.cloud.http_client import HttpClient
 from orchestrator.cloud.signing import ServerClock
 from orchestrator.db import Database, Schema
 from orchestrator.intake.enqueue import enqueue
+from orchestrator.intake.export_request import ExportRequest
 from orchestrator.lease.owner import Instance, instance
-from orchestrator.model import ExportRequest, JobFilter, JobState
+from orchestrator.model import JobFilter, JobState
 from orchestrator.pace.rate import Pacer
 from orchestrator.pace.traffic import Traffic
 from orchestrator.plan import Parts, Plan

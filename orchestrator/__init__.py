@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from orchestrator.app import Orchestrator as Orchestrator
+    from orchestrator.errors import InvalidRequestError as InvalidRequestError
     from orchestrator.errors import OrchestratorError as OrchestratorError
     from orchestrator.intake.enqueue import EnqueueResult as EnqueueResult
-    from orchestrator.model import ExportRequest as ExportRequest
+    from orchestrator.intake.export_request import ExportRequest as ExportRequest
     from orchestrator.model import ImageFormat as ImageFormat
     from orchestrator.model import JobFilter as JobFilter
     from orchestrator.model import JobState as JobState
@@ -30,8 +31,9 @@ _HOMES = {
     "Orchestrator": "app",
     "OrchestratorError": "errors",
     "EnqueueResult": "intake.enqueue",
-    "ExportRequest": "model",
+    "ExportRequest": "intake.export_request",
     "ImageFormat": "model",
+    "InvalidRequestError": "errors",
     "Job": "show.history",
     "JobFilter": "model",
     "JobState": "model",

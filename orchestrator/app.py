@@ -22,7 +22,7 @@ from orchestrator import __version__
 from orchestrator.clock import Clock, SystemClock
 from orchestrator.db import Database, Schema
 from orchestrator.errors import CredentialError
-from orchestrator.model import ExportRequest, JobFilter
+from orchestrator.model import JobFilter
 from orchestrator.settings import Settings, load_settings
 from orchestrator.show.filters import is_named, matches
 from orchestrator.show.history import Job, JobStory, history, story
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from orchestrator.cloud.credentials import CredentialSource
     from orchestrator.cloud.signing import ServerClock
     from orchestrator.intake.enqueue import EnqueueResult
+    from orchestrator.intake.export_request import ExportRequest
     from orchestrator.plan import Parts, Plan
     from orchestrator.settle.operate import Cancel, Verdict
     from orchestrator.settle.retry import Retry
@@ -98,7 +99,7 @@ class Orchestrator:
 
     async def enqueue(
         self,
-        requests: Iterable[ExportRequest],
+        requests: Iterable["ExportRequest"],
         *,
         batch: str | None = None,
         again: bool = False,

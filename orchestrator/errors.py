@@ -2,6 +2,7 @@
 
 * OrchestratorError         a message and what to do about it
   + UsageError              the caller's input cannot be used: exit code 2
+    - InvalidRequestError   a value of an ExportRequest; also a ValueError
     - ManifestError         rows of a manifest, each with its line
   + StoreError              the database cannot be used as it is
     - StoreGoneError        its file was taken away from under the running process
@@ -10,10 +11,11 @@
 """
 
 from dataclasses import dataclass
+from typing import Self
 
 
 class OrchestratorError(Exception):
-    """Something a person can mend.
+    """An error that a person can fix.
 
     Args:
         message: what happened, naming the input.
@@ -31,6 +33,25 @@ class OrchestratorError(Exception):
 
 class UsageError(OrchestratorError):
     """The caller's input cannot be used."""
+
+
+class InvalidRequestError(UsageError, ValueError):
+    """A value of an ExportRequest is not valid.
+
+    Args:
+        field: name of the field.
+        reason: why its value is not valid, as a manifest reports it.
+        remedy: how to fix it.
+    """
+
+    def __init__(self, field: str, reason: str, remedy: str) -> None:
+        super().__init__(f"{field}: {reason}", remedy)
+        self.field = field
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[Self], tuple[str, str, str]]:
+        """Return what pickle needs: ``args`` holds the message alone."""
+        return type(self), (self.field, self.reason, self.remedy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +79,9 @@ class ManifestError(UsageError):
 
     def __init__(self, source: str, faults: tuple[RowFault, ...], *, in_rows: bool = True) -> None:
         noun = "fault" if len(faults) == 1 else "faults"
-        skip = ", or take only the good ones with --skip-invalid" if in_rows else ""
+        skip = ", or enqueue only the valid rows with --skip-invalid" if in_rows else ""
         super().__init__(
-            f"{source}: {len(faults)} {noun}; nothing was enqueued.", f"Mend the lines{skip}."
+            f"{source}: {len(faults)} {noun}; nothing was enqueued.", f"Fix the lines{skip}."
         )
         self.source = source
         self.faults = faults

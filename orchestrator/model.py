@@ -112,35 +112,6 @@ class Scope(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class ExportRequest:
-    """One call of ExportImages, as a user asks for it.
-
-    Args:
-        image_ids: the images of this one request, in the user's order.
-        region: region of images and bucket, such as ``ap-singapore``.
-        bucket: bucket name with its APPID, such as ``backup-1250000000``.
-        format: format of the exported files.
-        prefix: leads the objects' names; the job's tag follows it.
-        only_root_disk: leave the data disks out.
-        role_name: CVM role that writes to the bucket; ``None`` is the vendor's default.
-        priority: larger goes first.
-        not_before: not to be sent earlier than this, aware.
-        exact_names: no tag in the objects' names; then nothing is ever sent again by itself.
-    """
-
-    image_ids: tuple[str, ...]
-    region: str
-    bucket: str
-    format: ImageFormat = ImageFormat.RAW
-    prefix: str = ""
-    only_root_disk: bool = False
-    role_name: str | None = None
-    priority: int = 0
-    not_before: datetime | None = None
-    exact_names: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class ExportOrder:
     """The body of one ExportImages call (source: the vendor's API page, input parameters)."""
 

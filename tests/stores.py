@@ -11,9 +11,10 @@ from orchestrator.cloud.codes import code_for
 from orchestrator.cloud.faults import code_for_reply
 from orchestrator.db import Database
 from orchestrator.intake.enqueue import enqueue
+from orchestrator.intake.export_request import ExportRequest
 from orchestrator.lease.claim import Claimer, Wanted, claim
 from orchestrator.lease.claim import wanted as claim_of
-from orchestrator.model import ExportRequest, JobState, Lease, Outcome, Reply
+from orchestrator.model import JobState, Lease, Outcome, Reply
 from orchestrator.pace.rate import Pacer, RateKey
 from orchestrator.settle.decide import decide
 from orchestrator.settle.record import Answer, record

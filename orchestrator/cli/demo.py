@@ -62,7 +62,7 @@ def _settings(url: str, folder: Path) -> "Settings":
 
 async def _enqueue(settings: "Settings", image_ids: list[str], display: "object") -> None:
     from orchestrator.app import Orchestrator
-    from orchestrator.model import ExportRequest
+    from orchestrator.intake.export_request import ExportRequest
 
     requests = [
         ExportRequest((image_id,), "ap-singapore", "demo-1250000000", prefix="nightly")

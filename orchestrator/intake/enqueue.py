@@ -13,7 +13,8 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.db import Database, lock_out_others
-from orchestrator.model import LIVING, ExportRequest, JobState
+from orchestrator.intake.export_request import ExportRequest
+from orchestrator.model import LIVING, JobState
 from orchestrator.pace.gate import open_scope
 from orchestrator.tables import events, job_images, jobs
 

@@ -1,19 +1,38 @@
-"""What a user wants exported, as a file or as flags, becomes requests; or every fault is named."""
+"""Read a manifest, or images named by flags, as requests; or report every fault at once."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from orchestrator.errors import ManifestError, RowFault, UsageError
-from orchestrator.intake.fields import RULES, Problem, checked, domain, escaped, unknown_column
+from orchestrator.intake.export_request import (
+    DEFAULTS,
+    ExportRequest,
+    check_fields,
+    request_from_checked,
+)
+from orchestrator.intake.fields import (
+    IMAGE_COLUMNS,
+    RULES,
+    Problem,
+    checked,
+    escaped,
+    is_blank,
+    missing,
+    unknown_column,
+)
 from orchestrator.intake.rows import Header, Row, UnreadableError, fault_at, read_rows
-from orchestrator.model import ExportRequest
 
-_IMAGE_COLUMNS = ("image_id", "image_ids")
-_REQUIRED = ("region", "bucket")
+_REQUIRED: Mapping[str, Problem] = {
+    "region": missing("region", "Add a column region, or give --region."),
+    "bucket": missing("bucket", "Add a column bucket, or give --bucket."),
+    "image_id": missing("image_id", "Put it into a column image_id."),
+}
+_FROM_FLAGS = ("region", "bucket")
+_IDENTITY = ("region", "bucket", "format", "prefix", "only_root_disk")
 
 _Values = Mapping[str, Any]
-"""Fields of a request by their names."""
+"""Checked values of a request by field."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +103,9 @@ def requests_from_images(
         UsageError: another flag's value cannot be used, or is missing.
     """
     template = _template(defaults)
-    for column in _REQUIRED:
+    for column in _FROM_FLAGS:
         if not template[column]:
-            raise UsageError(f"No {column} is named.", f"Give it with --{column}.")
+            raise UsageError(f"No {column} is given.", f"Give it with --{column}.")
     intake = _Intake(template, skip_invalid=skip_invalid)
     for position, image_id in enumerate(image_ids, 1):
         intake.add(Row(position, {"image_id": image_id}))
@@ -94,11 +113,12 @@ def requests_from_images(
 
 
 def _template(defaults: Defaults) -> _Values:
-    """What a row with nothing but an image would ask for; what is missing is empty."""
-    values: dict[str, Any] = {"region": "", "bucket": "", "exact_names": defaults.exact_names}
+    """Return the values of a row that has only an image; a missing region or bucket is empty."""
+    values: dict[str, Any] = {"region": "", "bucket": "", **DEFAULTS}
+    values["exact_names"] = defaults.exact_names
     for column in RULES:
-        raw = getattr(defaults, column, None)  # images are never filled in
-        value = None if _left_out(raw) else checked(column, raw)
+        raw = getattr(defaults, column, None)  # flags never name a row's images
+        value = None if is_blank(raw) else checked(column, raw)
         if isinstance(value, Problem):
             raise UsageError(f"--{column.replace('_', '-')}: {value.reason}", value.remedy)
         if value is not None:
@@ -117,7 +137,7 @@ class _Intake:
         self._requests: list[ExportRequest] = []
         self._seen: dict[tuple[object, ...], tuple[int, str]] = {}
         self._ignored: dict[str, None] = {}
-        self._missing: frozenset[str] = frozenset()
+        self._required = _REQUIRED
 
     def add(self, item: Header | Row | RowFault) -> None:
         """Takes what the manifest holds next."""
@@ -144,38 +164,48 @@ class _Intake:
         return Manifest(tuple(self._requests), faults, self._invalid, ignored)
 
     def _check(self, header: Header) -> None:
-        self._note_unknown(header.line, header.columns)
-        missing = [
+        """Report the unknown and the missing columns of a header."""
+        self._note_unknown(header.line, [name for name in header.columns if name not in RULES])
+        absent = [
             column
-            for column in _REQUIRED
+            for column in _FROM_FLAGS
             if column not in header.columns and not self._template[column]
         ]
-        if not set(_IMAGE_COLUMNS) & set(header.columns):
-            missing.insert(0, "image_id")
-        if not missing:
+        if not set(IMAGE_COLUMNS) & set(header.columns):
+            absent.insert(0, "image_id")
+        if not absent:
             return
-        *others, last = [fault_at(header.line, name, _missing(name)) for name in missing]
+        *others, last = [fault_at(header.line, name, _REQUIRED[name]) for name in absent]
         self.faults += others
-        if "image_id" in missing or self._skip_invalid:
+        if "image_id" in absent or self._skip_invalid:
             raise UnreadableError(last)
         self.faults.append(last)
-        self._missing = frozenset(missing)
+        # reported here once instead of in every row; without a region no row becomes a request
+        self._required = {name: _REQUIRED[name] for name in _REQUIRED if name not in absent}
 
     def _take(self, row: Row) -> None:
-        self._note_unknown(row.line, row.cells, row.within)
-        request = _request(self._template, row, self._missing)
+        """Add the request of a row, or report the row's faults."""
+        cells = row.cells
+        if unknown := [name for name in cells if name not in RULES]:
+            self._note_unknown(row.line, unknown, row.within)
+            cells = {name: cell for name, cell in cells.items() if name in RULES}
+        values, problems = check_fields(cells, self._template, self._required)
         place = row.line, row.within
-        if isinstance(request, list):
-            self.faults += request
+        if problems:
+            self.faults += [
+                fault_at(row.line, column, problem, row.within)
+                for column, problem in problems.items()
+            ]
             self._invalid += 1
-        elif (first := self._seen.setdefault(_identity(request), place)) is not place:
+        elif (first := self._seen.setdefault(_identity(values), place)) is not place:
             self.faults.append(fault_at(row.line, "", _repeats(*first), row.within))
             self._invalid += 1
-        else:
-            self._requests.append(request)
+        elif self._required is _REQUIRED:
+            self._requests.append(request_from_checked(values))
 
     def _note_unknown(self, line: int, names: Iterable[str], within: str = "") -> None:
-        for name in (name for name in names if name not in RULES):
+        """Report unknown columns, or remember them as ignored."""
+        for name in names:
             fault = fault_at(line, name, unknown_column(name), within)
             if not self._skip_invalid:
                 self.faults.append(fault)
@@ -185,53 +215,12 @@ class _Intake:
                 self._ignored[escaped(name)] = None
 
 
-def _request(
-    template: _Values, row: Row, missing: frozenset[str]
-) -> ExportRequest | list[RowFault]:
-    """The row's request, or its faults; columns that the header lacks were told once, there."""
-    values: dict[str, Any] = {
-        column: checked(column, raw)
-        for column, raw in row.cells.items()
-        if column in RULES and not _left_out(raw)
-    }
-    problems = {column: value for column, value in values.items() if isinstance(value, Problem)}
-    for column in _REQUIRED:
-        if not (column in values or template[column] or column in missing):
-            problems[column] = _missing(column)
-    images = [column for column in _IMAGE_COLUMNS if column in values]
-    if len(images) != 1:
-        problems["image_id"] = _BOTH if images else _missing("image_id")
-    if not problems:
-        values["image_ids"] = values.pop(images[0])
-        request = ExportRequest(**{**template, **values})
-        problem = None if missing else domain(request.bucket, request.region)
-        if problem is None:
-            return request
-        problems["bucket"] = problem
-    return [fault_at(row.line, column, found, row.within) for column, found in problems.items()]
-
-
-def _identity(request: ExportRequest) -> tuple[object, ...]:
-    """What makes two rows the same export."""
-    return (
-        *sorted(request.image_ids),
-        *(request.region, request.bucket, request.format, request.prefix, request.only_root_disk),
-    )
-
-
-def _left_out(raw: object) -> bool:
-    return raw is None or (isinstance(raw, str) and not raw.strip())
-
-
-def _missing(column: str) -> Problem:
-    if column in _IMAGE_COLUMNS:
-        return Problem("no image is named.", "Name it in a column image_id.")
-    return Problem(f"no {column} is named.", f"Add a column {column}, or give --{column}.")
+def _identity(values: _Values) -> tuple[object, ...]:
+    """Return what two rows of the same export have in common."""
+    return (*sorted(values["image_ids"]), *(values[name] for name in _IDENTITY))
 
 
 def _repeats(line: int, within: str) -> Problem:
+    """Return the problem of a row that repeats an earlier one."""
     place = f"line {line}, {within}" if within else f"line {line}"
     return Problem(f"repeats {place}.", "Remove one of the two.")
-
-
-_BOTH = Problem("image_id and image_ids are both given.", "Use one of the two in a row.")

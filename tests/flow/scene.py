@@ -9,7 +9,8 @@ from typing import Any
 import anyio
 
 from orchestrator.app import Orchestrator
-from orchestrator.model import ExportRequest, JobFilter, JobState
+from orchestrator.intake.export_request import ExportRequest
+from orchestrator.model import JobFilter, JobState
 from orchestrator.settings import load_settings
 from orchestrator.show.account import RunResult
 from orchestrator.show.history import Job

@@ -11,7 +11,8 @@ import sqlalchemy as sa
 from orchestrator.db import Database, Patience
 from orchestrator.intake import describe as describe_module
 from orchestrator.intake.describe import Describer, exported_disks, object_key
-from orchestrator.model import Disk, ExportRequest, ImageFacts, ImageFormat
+from orchestrator.intake.export_request import ExportRequest
+from orchestrator.model import Disk, ImageFacts, ImageFormat
 from orchestrator.pace.news import News
 from orchestrator.pace.rate import Pacer
 from orchestrator.pace.traffic import Traffic

@@ -14,10 +14,12 @@ from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
 
 from orchestrator.db import Database
 from orchestrator.intake.enqueue import EnqueueResult, _fingerprint, _same, enqueue, tagged
-from orchestrator.model import ExportRequest, ImageFormat, JobState
+from orchestrator.intake.export_request import ExportRequest
+from orchestrator.model import ImageFormat, JobState
 from orchestrator.tables import events, job_images, jobs, scopes
 from tests.servers import administer
 from tests.stores import (
+    BUCKET,
     ME,
     PROFILE,
     REGION,
@@ -180,6 +182,33 @@ async def test_the_order_of_images_makes_no_other_job(database: Database) -> Non
     images = ("img-00000001", "img-00000002")
     await add(database, [request(image_ids=images)])
     assert (await add(database, [request(image_ids=images[::-1])])).duplicates == 1
+
+
+async def test_how_a_value_is_written_makes_no_other_job(database: Database) -> None:
+    """Values that are normalized to the same request are duplicates of each other."""
+    plain = ExportRequest(("img-1a2b3c4d",), REGION, BUCKET, ImageFormat.QCOW2, "", True)
+    written = ExportRequest(" img-1a2b3c4d", f"{REGION} ", BUCKET, "qcow2", " ", "yes")
+    assert _fingerprint(PROFILE, written) == _fingerprint(PROFILE, plain)
+    (job_id,) = await make_jobs(database, [written])
+    assert (await add(database, [plain])).duplicates == 1
+    images = await rows(database, job_images, job_id)
+    assert [image.image_id for image in images] == ["img-1a2b3c4d"]
+    assert (await job(database, job_id)).image_ids == ["img-1a2b3c4d"]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"format": "qcow2"},
+        {"format": ImageFormat.QCOW2},
+        {"format": "qcow2", "image_ids": "img-00000001"},
+        {"format": "qcow2", "image_ids": ["img-00000001"]},
+    ],
+)
+def test_a_fingerprint_depends_on_the_normalized_values(fields: dict[str, Any]) -> None:
+    """A format in lower case and an image id as text make no other fingerprint."""
+    plain = request(format=ImageFormat.QCOW2)
+    assert _fingerprint("default", request(**fields)) == _fingerprint("default", plain)
 
 
 def test_a_fingerprint_stays_what_it_was() -> None:

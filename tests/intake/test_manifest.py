@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import ManifestError, RowFault, UsageError
+from orchestrator.intake.export_request import ExportRequest
 from orchestrator.intake.manifest import Defaults, Manifest, read_manifest, requests_from_images
-from orchestrator.model import ExportRequest, ImageFormat
+from orchestrator.model import ImageFormat
 
 FLAGS = Defaults(region="ap-singapore", bucket="backup-1250000000")
 
@@ -160,7 +161,7 @@ def test_a_manifest_without_rows_is_a_mistake(manifest: Reader, content: str | b
     ("content", "expected"),
     [
         ("img-1a2b3c4d,ap-tokyo\n", "line 1: an image id stands where a header is needed."),
-        ("\nprefix\nx\n", "line 2, image_id: no image is named."),
+        ("\nprefix\nx\n", "line 2, image_id: no image is given."),
         ("image_id,region,region\n", "line 1, region: the column stands twice in the header."),
         ("image_id;region\nimg-aaaa;x\n", "line 1: the columns are not separated by commas."),
         (",\nimg-aaaa,\n", "line 2: an image id stands where a header is needed."),
@@ -209,8 +210,11 @@ def test_a_manifest_that_makes_no_sense_as_a_whole_is_refused(
         ("[\n5]", "line 2: object 1: is not a JSON object."),
         ('[{"image_id": "img-aaaa"}, "x"]', "line 1: object 2: is not a JSON object."),
         ("[\n" + " " * (2**16 - 3) + "12345]", "line 2: object 1: is not a JSON object."),
-        ('{"image_id": "img-aaaa", "priority": ' + "9" * 5000 + "}", "line 1, priority: is a num"),
-        ("{}", "line 1, image_id: no image is named."),
+        (
+            '{"image_id": "img-aaaa", "priority": ' + "9" * 5000 + "}",
+            "line 1, priority: has the wrong type (a num",
+        ),
+        ("{}", "line 1, image_id: no image is given."),
     ],
 )
 def test_a_broken_row_is_named_by_its_line(
@@ -237,7 +241,7 @@ def test_an_unknown_column_is_met_with_the_nearest_known_one(manifest: Reader) -
     """In a header and in an object alike."""
     assert manifest.fault("image_id,Bucket_name\nimg-aaaa,x\n").endswith("Did you mean bucket?")
     fault = manifest.fault('{"image_id": "img-aaaa"}\n{"image_id": "img-bbbb", "regin": "x"}')
-    assert fault == "line 2, regin: 'regin' is no column of a manifest. Did you mean region?"
+    assert fault == "line 2, regin: 'regin' is not a known column. Did you mean region?"
     assert "Known columns are image_id, " in manifest.fault("image_id,zzz\nimg-aaaa,\n")
 
 
@@ -284,7 +288,7 @@ def test_objects_on_one_line_are_told_apart(manifest: Reader) -> None:
     """An array without line breaks is as good as one with them."""
     content = json.dumps([{"image_id": name} for name in ("img-aaaa", "bad", "img-aaaa")])
     faults = manifest.faults(content)
-    assert str(faults[0]).startswith("line 1, image_id: object 2: 'bad' is no image id.")
+    assert str(faults[0]).startswith("line 1, image_id: object 2: 'bad' is not a valid image id.")
     assert str(faults[1]).startswith("line 1: object 3: repeats line 1, object 1.")
 
 
@@ -310,7 +314,7 @@ def test_skipping_ignores_unknown_keys(manifest: Reader) -> None:
 
 def test_a_bad_flag_is_no_fault_of_the_rows(manifest: Reader) -> None:
     """It is named as the flag it is, however many rows there are, and may not be skipped."""
-    with pytest.raises(UsageError, match="--region: 'Frankfurt' is no") as caught:
+    with pytest.raises(UsageError, match="--region: 'Frankfurt' is not a valid region") as caught:
         manifest.read("image_id\nimg-aaaa\n", Defaults(region="Frankfurt"), skip_invalid=True)
     assert not isinstance(caught.value, ManifestError)
     assert caught.value.remedy == "Did you mean eu-frankfurt?"

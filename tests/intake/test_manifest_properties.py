@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from orchestrator.clock import iso
 from orchestrator.errors import ManifestError, RowFault
+from orchestrator.intake.export_request import ExportRequest
 from orchestrator.intake.manifest import Defaults, read_manifest
-from orchestrator.model import ExportRequest, ImageFormat
+from orchestrator.model import ImageFormat
 
 COLUMNS = (
     *("image_ids", "region", "bucket", "format", "prefix"),

@@ -13,10 +13,11 @@ import sqlalchemy as sa
 from orchestrator.db import Database
 from orchestrator.errors import CloudRefusal, UsageError
 from orchestrator.intake.enqueue import EnqueueResult, enqueue
+from orchestrator.intake.export_request import ExportRequest
 from orchestrator.lease.claim import claim
 from orchestrator.lease.owner import instance
 from orchestrator.lease.rescue import rescue
-from orchestrator.model import ExportRequest, JobState, Lease, Outcome
+from orchestrator.model import JobState, Lease, Outcome
 from orchestrator.pace import gate
 from orchestrator.send.outcome import outcome_of_exception
 from orchestrator.settle import operate
