@@ -6,7 +6,7 @@ import json
 import re
 from datetime import UTC, datetime
 
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from orchestrator.clock import iso
@@ -14,6 +14,8 @@ from orchestrator.errors import ManifestError, RowFault
 from orchestrator.intake.export_request import ExportRequest
 from orchestrator.intake.manifest import Defaults, read_manifest
 from orchestrator.model import ImageFormat
+
+untimed = settings(deadline=None)  # a busy machine must not fail an example
 
 COLUMNS = (
     *("image_ids", "region", "bucket", "format", "prefix"),
@@ -62,6 +64,7 @@ def _read(content: bytes) -> tuple[ExportRequest, ...]:
     return read_manifest(io.BytesIO(content), "manifest", Defaults()).requests
 
 
+@untimed
 @given(
     wanted=manifests,
     columns=st.permutations(COLUMNS),
@@ -80,6 +83,7 @@ def test_what_is_written_as_csv_is_read_back(
     assert _read(mark + text.getvalue().encode()) == tuple(wanted)
 
 
+@untimed
 @given(
     wanted=manifests, as_array=st.booleans(), escaped=st.booleans(), indent=st.none() | st.just(2)
 )
@@ -104,6 +108,7 @@ def test_what_is_written_as_json_is_read_back(
     assert _read(text.encode()) == tuple(wanted)
 
 
+@untimed
 @given(
     content=st.binary()
     | st.lists(
