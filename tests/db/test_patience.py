@@ -9,11 +9,12 @@ from sqlalchemy.exc import OperationalError
 
 from orchestrator.db import Patience, patience
 from orchestrator.errors import StoreGoneError
+from tests.store_errors import sqlite_error
 
 pytestmark = pytest.mark.anyio
 
-LOCKED = OperationalError("BEGIN", None, sqlite3.OperationalError("database is locked"))
-DAMAGED = OperationalError("BEGIN", None, sqlite3.OperationalError("disk image is malformed"))
+LOCKED = sqlite_error("database is locked", sqlite3.SQLITE_BUSY)
+DAMAGED = sqlite_error("database disk image is malformed", sqlite3.SQLITE_CORRUPT)
 
 
 @pytest.fixture(autouse=True)
