@@ -19,7 +19,8 @@ from orchestrator.pace.stops import Stops
 from orchestrator.send.outcome import outcome_of_reply
 from orchestrator.settle.deadline import Deadlines
 from orchestrator.settle.experience import Experience
-from orchestrator.settle.objects import Watched, watched
+from orchestrator.settle.look import baselines
+from orchestrator.settle.objects import Watched, keep_baselines, watched
 from orchestrator.settle.sight import Sight, VerifyMode
 from orchestrator.settle.verify import examine, keep_findings
 from orchestrator.simulator import (
@@ -81,6 +82,12 @@ class Bench:
         """The job as a look sees it."""
         async with self.database.read() as connection:
             return await watched(connection, job_id)
+
+    async def note_baseline(self, job_id: int) -> None:
+        """Note what lies under a job's exact names, as is done before it is sent."""
+        etags = await baselines(self.cos, await self.watched(job_id))
+        async with self.database.write() as connection:
+            await keep_baselines(connection, job_id, etags)
 
     async def verify(self, seen: Watched) -> JobState:
         """The state after a look at the objects of a job that was read before."""

@@ -1,9 +1,15 @@
 """Store errors for tests, built as the drivers and SQLAlchemy build them."""
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import psycopg
+import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.pool import PoolProxiedConnection
+
+from orchestrator.db import Database
 
 
 def sqlite_error(message: str, code: int) -> OperationalError:
@@ -23,3 +29,44 @@ def server_error(sqlstate: str | None, message: str = "no") -> DBAPIError:
 def misuse_error() -> DBAPIError:
     """Return an error that the sqlite3 module raises itself, without a result code."""
     return InterfaceError("BEGIN", None, sqlite3.InterfaceError("Cursor needed to be reset"))
+
+
+@contextmanager
+def commit_in_doubt(database: Database, during: str = "") -> Iterator[None]:
+    """Let one commit take effect, and then tell its caller that the connection was lost.
+
+    Args:
+        during: begin of a statement; only a transaction that executes it is meant.
+    """
+    engine = database._writer.sync_engine
+    commit = engine.dialect.do_commit
+    meant: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_more: object) -> None:
+        if statement.startswith(during):
+            meant.append(statement)
+
+    def apply_and_fail(dbapi_connection: PoolProxiedConnection) -> None:
+        commit(dbapi_connection)
+        if meant:
+            engine.dialect.do_commit = commit  # type: ignore[method-assign]
+            raise _lost_connection(engine.dialect.name)
+
+    sa.event.listen(engine, "before_cursor_execute", note)
+    engine.dialect.do_commit = apply_and_fail  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        sa.event.remove(engine, "before_cursor_execute", note)
+        is_used = engine.dialect.do_commit is not apply_and_fail
+        engine.dialect.do_commit = commit  # type: ignore[method-assign]
+    assert is_used, "no commit of that kind was made"
+
+
+def _lost_connection(dialect: str) -> Exception:
+    """Return what the driver raises when it cannot tell whether a commit was applied."""
+    if dialect == "postgresql":
+        return psycopg.OperationalError("the connection is lost")
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
+    return error

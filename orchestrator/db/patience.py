@@ -44,7 +44,8 @@ class Patience:
         """The action's result, from the first time that it succeeds.
 
         Args:
-            action: one or more whole transactions, and nothing that may not be repeated.
+            action: one or more whole transactions, each fenced or idempotent: a commit that seems
+                to fail may have been applied, as when the connection is lost, and is repeated.
 
         Raises:
             DBAPIError, OSError: trouble that waiting does not mend, or not soon enough.

@@ -1,8 +1,11 @@
 """The last question before a request leaves: may this attempt be sent at all?"""
 
+from collections.abc import Mapping
 from datetime import timedelta
 
 import httpx
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.cloud.cos import CosClient
 from orchestrator.db import Database
@@ -10,11 +13,12 @@ from orchestrator.errors import CloudRefusal, OrchestratorError
 from orchestrator.model import JobState, Lease
 from orchestrator.pace.stops import place_of
 from orchestrator.settle.absence import ResolvePolicy
-from orchestrator.settle.look import look, note_baseline
-from orchestrator.settle.objects import Watched, watched
+from orchestrator.settle.look import baselines, look
+from orchestrator.settle.objects import Watched, keep_baselines, watched
 from orchestrator.settle.record import keep_not_sent
 from orchestrator.settle.resolve import adopt
 from orchestrator.settle.sight import Sight
+from orchestrator.tables import jobs
 from orchestrator.transition import Move, move
 
 _RETRY = timedelta(seconds=5)
@@ -27,33 +31,61 @@ async def clear_to_send(
 
     A doubted job is looked up once more: what an earlier attempt left is adopted. Under an exact
     name it is first noted what lies there.
+
+    After a store error the caller repeats this. A job that was put back at the first time is then
+    not sent: whoever claims it next would send it a second time.
     """
     if not lease.doubted and not lease.exact_names:
         return True
-    if not await _look_first(database, cos, sight, lease, policy):
-        return False
-    # the look may have taken long: an expired lease is another process's to take over
-    return await _is_still_held(database, lease)
-
-
-async def _look_first(
-    database: Database, cos: CosClient, sight: Sight, lease: Lease, policy: ResolvePolicy
-) -> bool:
     seen = sight.sees(lease.order.region, lease.order.bucket)
-    if not seen and not lease.doubted:
-        return True
+    etags: dict[str, str] = {}
     try:
-        if not seen:
+        if lease.doubted and not seen:
             raise OrchestratorError("The bucket may not be read, so no export can be ruled out.")
-        if lease.doubted:
-            return not await _adopted(database, cos, lease, policy)
-        await note_baseline(database, cos, lease.job_id)
+        if lease.doubted and await _adopted(database, cos, lease, policy):
+            return False
+        if seen and not lease.doubted:
+            async with database.read() as connection:
+                job = await watched(connection, lease.job_id)
+            etags = await baselines(cos, job)
     except (OrchestratorError, httpx.HTTPError) as error:
         if isinstance(error, CloudRefusal):
             sight.refused(place_of(lease.order.region, lease.order.bucket), error)
         await _put_back(database, lease, str(error))
         return False
-    return True
+    return await _confirmed(database, lease, etags)
+
+
+async def _confirmed(database: Database, lease: Lease, etags: Mapping[str, str]) -> bool:
+    """Return whether the lease is still in force, now that the bucket was looked into.
+
+    That may have taken long: an expired lease is another process's to take over.
+
+    Args:
+        etags: what lies under the job's exact names; kept with it.
+    """
+    async with database.write() as connection:
+        now = await database.now(connection)
+        if not await _is_held(connection, lease):
+            await keep_not_sent(connection, lease, now)
+            return False
+        if now < lease.expires_at:
+            await keep_baselines(connection, lease.job_id, etags)
+            return True
+    why = "The lease ended while the bucket was being looked into."
+    await _put_back(database, lease, why, reason="not sent")
+    return False
+
+
+async def _is_held(connection: AsyncConnection, lease: Lease) -> bool:
+    """Return whether the job is still being sent under this lease, and lock it."""
+    query = sa.select(jobs.c.id).where(
+        jobs.c.id == lease.job_id,
+        jobs.c.state == JobState.SENDING,
+        jobs.c.attempt == lease.attempt,
+        jobs.c.owner == lease.owner,
+    )
+    return (await connection.execute(query.with_for_update())).first() is not None
 
 
 async def _adopted(database: Database, cos: CosClient, lease: Lease, policy: ResolvePolicy) -> bool:
@@ -67,18 +99,6 @@ async def _adopted(database: Database, cos: CosClient, lease: Lease, policy: Res
         await adopt(connection, job, traces, policy, now, lease.owner)
         await keep_not_sent(connection, lease, now)
     return True
-
-
-async def _is_still_held(database: Database, lease: Lease) -> bool:
-    """Whether the lease is still in force; where it has expired, the job is put back."""
-    async with database.read() as connection:
-        now = await database.now(connection)
-        job = await watched(connection, lease.job_id)
-    if _is_ours(job, lease) and now < lease.expires_at:
-        return True
-    why = "The lease ended while the bucket was being looked into."
-    await _put_back(database, lease, why, reason="not sent")
-    return False
 
 
 def _is_ours(job: Watched, lease: Lease) -> bool:

@@ -6,10 +6,9 @@ from datetime import datetime, timedelta
 
 from orchestrator.cloud.cos import CosClient
 from orchestrator.cloud.signing import TOLERATED_DRIFT
-from orchestrator.db import Database
 from orchestrator.model import ObjectFacts, UploadFacts
 from orchestrator.settle.delivery import is_of
-from orchestrator.settle.objects import Watched, WatchedKey, keep_baselines, watched
+from orchestrator.settle.objects import Watched, WatchedKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,18 +128,18 @@ def _is_new(job: Watched, key: WatchedKey, facts: ObjectFacts) -> bool:
     return facts.last_modified >= job.sent_at.replace(microsecond=0)
 
 
-async def note_baseline(database: Database, cos: CosClient, job_id: int) -> None:
-    """Before an exact name is sent for the first time: what lies there already is not ours.
+async def baselines(cos: CosClient, job: Watched) -> dict[str, str]:
+    """Return what lies under the exact names before they are sent: it is not the job's own.
+
+    Returns:
+        The ETag of each key that was not looked at before; empty where there is no object.
 
     Raises:
         CloudRefusal, httpx.HTTPError: a look failed; the job must not be sent yet.
     """
-    async with database.read() as connection:
-        job = await watched(connection, job_id)
     etags: dict[str, str] = {}
     for key in job.keys:
         if key.baseline_etag is None:
             facts = await cos.head_object(job.region, job.bucket, key.key)
             etags[key.key] = facts.etag if facts else ""
-    async with database.write() as connection:
-        await keep_baselines(connection, job.job_id, etags)
+    return etags

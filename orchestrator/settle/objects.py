@@ -110,14 +110,19 @@ async def due(
 
 
 async def postpone(connection: AsyncConnection, then: Mapping[int, datetime]) -> None:
-    """Puts off the next look at some jobs: until then others leave them alone."""
+    """Puts off the next look at some jobs: until then others leave them alone.
+
+    Only of jobs that are looked for: one that meanwhile waits to be sent again has its own time.
+    """
     if then:
         rows = [{"this": job_id, "then": moment} for job_id, moment in then.items()]
         await connection.execute(_POSTPONE, rows)
 
 
 _POSTPONE = (
-    jobs.update().where(jobs.c.id == sa.bindparam("this")).values(due_at=sa.bindparam("then"))
+    jobs.update()
+    .where(jobs.c.id == sa.bindparam("this"), sa.text(WATCHED))
+    .values(due_at=sa.bindparam("then"))
 )
 
 

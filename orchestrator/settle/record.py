@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import compress
 from typing import Any
 
 import anyio
@@ -41,39 +42,88 @@ async def record(
 ) -> list[bool]:
     """Keeps each answer with its attempt, moves its job, tells gate and rate: one transaction.
 
-    A job that has meanwhile been taken over is left where it is; its late TaskId is kept.
+    A job that has meanwhile been taken over is left where it is; its late TaskId is kept. An answer
+    that is recorded already changes nothing: after a commit that seemed to fail the caller repeats
+    this, although the commit may have been applied.
 
     Args:
         export_deadline: how long an accepted export may take before it counts as lost.
 
     Returns:
-        For each answer whether its job was still where the sender had left it.
+        For each answer whether it has moved its job just now.
     """
     with anyio.CancelScope(shield=True):
         async with database.write() as connection:
-            # rates by key, jobs, scopes by region: whoever writes them in this order, as a claim
-            # does that passes over jobs which are held, waits for nobody in a circle
-            slowed = [one.lane for one in answers if one.outcome.code.reaction is Reaction.SLOW]
-            for lane in sorted(slowed, key=lambda lane: lane.key):
-                await lane.slow_down(connection)
-            now = await database.now(connection)
-            await _keep_answers(connection, answers, now)
-            moves = [_move(one, now, export_deadline) for one in answers]
-            moved = await move_all(connection, moves, at=now)
-            for one, intended, is_moved in zip(answers, moves, moved, strict=True):
-                if not is_moved and _is_accepted(one):
-                    await _late_answer(connection, one, intended.changes, now)
-            paths = [(one.lease.job_id, path) for one in answers for path in one.outcome.cos_paths]
-            await keep_cos_paths(connection, paths)
-            for one in sorted(answers, key=_region):
-                await _tell_gate(connection, one, now)
+            # attempts, rates by key, jobs, scopes by region: whoever writes them in this order, as
+            # a claim does that passes over jobs which are held, waits for nobody in a circle
+            are_new = await _are_new(connection, answers)
+            new = list(compress(answers, are_new))
+            moved = iter(await _record_new(database, connection, new, export_deadline))
+    return [is_new and next(moved) for is_new in are_new]
+
+
+async def _record_new(
+    database: Database,
+    connection: AsyncConnection,
+    answers: Sequence[Answer],
+    export_deadline: timedelta,
+) -> list[bool]:
+    """Record answers that are not recorded yet; return for each whether it moved its job."""
+    if not answers:
+        return []
+    slowed = [one.lane for one in answers if one.outcome.code.reaction is Reaction.SLOW]
+    for lane in sorted(slowed, key=lambda lane: lane.key):
+        await lane.slow_down(connection)
+    now = await database.now(connection)
+    await _keep_answers(connection, answers, now)
+    moves = [_move(one, now, export_deadline) for one in answers]
+    moved = await move_all(connection, moves, at=now)
+    for one, intended, is_moved in zip(answers, moves, moved, strict=True):
+        if not is_moved and _is_accepted(one):
+            await _late_answer(connection, one, intended.changes, now)
+    paths = [(one.lease.job_id, path) for one in answers for path in one.outcome.cos_paths]
+    await keep_cos_paths(connection, paths)
+    for one in sorted(answers, key=_region):
+        await _tell_gate(connection, one, now)
     return moved
 
 
+async def _are_new(connection: AsyncConnection, answers: Sequence[Answer]) -> list[bool]:
+    """Return for each answer whether its attempt does not hold it yet; lock the attempts.
+
+    The lock waits for a transaction of our own whose connection was lost while it committed.
+    """
+    these = [(one.lease.job_id, one.lease.attempt) for one in answers]
+    rows = (await connection.execute(_ATTEMPTS, {"these": these})).all()
+    held = {(row.job_id, row.number): (row.code, row.task_id) for row in rows if row.answered_at}
+    return [
+        held.get(this) != (one.outcome.code.name, _text(one.outcome.task_id))
+        for this, one in zip(these, answers, strict=True)
+    ]
+
+
+_ATTEMPTS = (
+    sa.select(
+        attempts.c.job_id,
+        attempts.c.number,
+        attempts.c.answered_at,
+        attempts.c.code,
+        attempts.c.task_id,
+    )
+    .where(
+        sa.tuple_(attempts.c.job_id, attempts.c.number).in_(sa.bindparam("these", expanding=True))
+    )
+    .order_by(attempts.c.job_id, attempts.c.number)
+    .with_for_update()
+)
+
+
 async def keep_not_sent(connection: AsyncConnection, lease: Lease, now: datetime) -> None:
-    """Keeps with the attempt that its request never left."""
+    """Keeps with the attempt that its request never left, unless it holds an answer."""
     this = attempts.update().where(
-        attempts.c.job_id == lease.job_id, attempts.c.number == lease.attempt
+        attempts.c.job_id == lease.job_id,
+        attempts.c.number == lease.attempt,
+        attempts.c.answered_at.is_(None),
     )
     await connection.execute(this.values(answered_at=now, code=NOT_SENT, effect=Effect.NO))
     await gate.answered(connection, lease, now, accepted=False)

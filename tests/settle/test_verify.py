@@ -6,7 +6,6 @@ import pytest
 
 from orchestrator.errors import CloudRefusal
 from orchestrator.model import JobState
-from orchestrator.settle.look import note_baseline
 from orchestrator.settle.verify import NOT_DELIVERED
 from orchestrator.simulator import Delivery, Fault, ImageSettings
 from orchestrator.tables import events, objects
@@ -210,7 +209,7 @@ async def test_an_exact_name_counts_once_it_has_changed(bench: Bench) -> None:
     """An object that lay there before the request is not ours; the one that replaces it is."""
     older, newer = [await exact(bench) for _ in range(2)]
     bench.end_exports()
-    await note_baseline(bench.database, bench.cos, older)
+    await bench.note_baseline(older)
     assert await verified(bench, older) is JobState.ACCEPTED
     await bench.export_unseen(newer)
     bench.end_exports()
@@ -220,7 +219,7 @@ async def test_an_exact_name_counts_once_it_has_changed(bench: Bench) -> None:
 async def test_an_exact_name_that_was_free_counts_at_once(bench: Bench) -> None:
     """Where nothing lay before, whatever comes is ours."""
     job_id = await exact(bench)
-    await note_baseline(bench.database, bench.cos, job_id)
+    await bench.note_baseline(job_id)
     assert await verified(bench, job_id) is JobState.ACCEPTED
     bench.end_exports()
     assert await verified(bench, job_id) is JobState.VERIFIED
