@@ -14,9 +14,10 @@ from anyio.abc import TaskGroup
 from orchestrator.cloud.credentials import Credential
 from orchestrator.db import Grouped, Patience
 from orchestrator.intake.describe import Describer
-from orchestrator.lease.claim import Claimer, claim
+from orchestrator.lease.claim import Claimer
 from orchestrator.lease.owner import Instance
 from orchestrator.lease.remaining import anything_moves
+from orchestrator.lease.unsent import Claims
 from orchestrator.model import NOT_SENT, Decision, JobState, Lease, Outcome, Reaction
 from orchestrator.pace.gate import known_regions
 from orchestrator.pace.news import News
@@ -85,6 +86,7 @@ class Worker:
         self._patience = Patience(tell, give_up=self.finish)
         self._news = News()
         self._claiming = anyio.CancelScope()
+        self._claims = Claims(parts.database, me.name)
         self._regions: defaultdict[str, list[str]] = defaultdict(list)
         self.reach = Reach(
             profile=plan.profile,
@@ -119,6 +121,7 @@ class Worker:
                 with self._claiming, self._patience.fault_noted():
                     await self._upkeep.rescue()
                     await self._drain_all(requests)
+            await self._claims.close()
             background.cancel_scope.cancel()
 
     def finish(self) -> None:
@@ -180,8 +183,7 @@ class Worker:
         who = Claimer(self._me, self._plan.request_timeout + _LEASE_SPARE, lane)
         claimed: list[tuple[Lease, Slot]] = []
         with anyio.CancelScope(shield=True):
-            claimed = await claim(
-                self._parts.database,
+            claimed = await self._claims.claim(
                 who,
                 self.reach.wanted(),
                 tuple(regions),
@@ -251,7 +253,8 @@ class Worker:
         sighted = self.sight.proves(lease.order.region, lease.order.bucket)
         answer = Answer(lease, outcome, decision, attempt.lane, sighted)
         kept = partial(self._answers.add, answer)
-        await self._patience.keep(kept, or_say=_not_recorded(lease, outcome))
+        if await self._patience.keep(kept, or_say=_not_recorded(lease, outcome)):
+            self._claims.recorded(lease)
 
     def _known_already(self, attempt: _Attempt) -> Outcome | None:
         """What has come of an attempt while it waited for its time: stopped, or nothing free."""

@@ -40,15 +40,15 @@ def commit_in_doubt(database: Database, during: str = "") -> Iterator[None]:
     """
     engine = database._writer.sync_engine
     commit = engine.dialect.do_commit
-    meant: list[str] = []
+    meant: set[PoolProxiedConnection] = set()
 
-    def note(_connection: object, _cursor: object, statement: str, *_more: object) -> None:
+    def note(connection: sa.Connection, _cursor: object, statement: str, *_more: object) -> None:
         if statement.startswith(during):
-            meant.append(statement)
+            meant.add(connection.connection)
 
     def apply_and_fail(dbapi_connection: PoolProxiedConnection) -> None:
         commit(dbapi_connection)
-        if meant:
+        if dbapi_connection in meant:
             engine.dialect.do_commit = commit  # type: ignore[method-assign]
             raise _lost_connection(engine.dialect.name)
 

@@ -1,6 +1,7 @@
 """A store that cannot be written for a while costs time, and nothing that is known."""
 
 import sqlite3
+from collections import Counter
 from functools import partial
 from pathlib import Path
 
@@ -8,10 +9,13 @@ import anyio
 import pytest
 import sqlalchemy as sa
 
+from orchestrator.app import Orchestrator
 from orchestrator.db import sqlite
 from orchestrator.errors import StoreError
+from orchestrator.model import JobState
 from orchestrator.simulator import Fault, Simulator
 from tests.relay import relay_to
+from tests.store_errors import commit_in_doubt
 
 from .scene import Store, accepted, drained, images, jobs_of, once_each, orders, until
 
@@ -57,6 +61,39 @@ async def test_a_server_that_restarts_is_waited_for(
             relay.mend()
     await assert_every_answer_is_kept(partial(store, database_url=postgresql_url), cloud)
     assert "can be used again" in said[-1]
+
+
+async def test_a_claim_in_doubt_leaves_no_job_behind(
+    cloud: Simulator, empty_url: str, store: Store
+) -> None:
+    """Jobs of a claim whose commit was applied and yet seemed to fail are sent in this run."""
+    async with store(database_url=empty_url) as orchestrator:
+        with commit_in_doubt(orchestrator._database, "INSERT INTO attempts"):
+            result = await drained(orchestrator, orders(images(8)))
+        assert result.counts[JobState.VERIFIED] == 8
+        happened = await kinds_of(orchestrator)
+    assert happened["not sent"] > 0
+    assert happened["rescued"] == 0
+    assert accepted(cloud) == once_each(images(8))
+
+
+async def test_an_answer_in_doubt_is_recorded_once(
+    cloud: Simulator, empty_url: str, store: Store
+) -> None:
+    """An answer whose commit was applied and yet seemed to fail leaves a single event."""
+    async with store(database_url=empty_url) as orchestrator:
+        with commit_in_doubt(orchestrator._database, "UPDATE attempts"):
+            result = await drained(orchestrator, orders(images(8)))
+        assert result.counts[JobState.VERIFIED] == 8
+        happened = await kinds_of(orchestrator)
+    assert happened == dict.fromkeys(("enqueued", "claimed", "accepted", "verified"), 8)
+    assert accepted(cloud) == once_each(images(8))
+
+
+async def kinds_of(orchestrator: Orchestrator) -> Counter[str]:
+    """Count the events of all jobs by their kind."""
+    stories = [await orchestrator.show(str(job.id)) for job in await jobs_of(orchestrator)]
+    return Counter(event["kind"] for story in stories if story for event in story.events)
 
 
 async def assert_every_answer_is_kept(store: Store, cloud: Simulator) -> None:
