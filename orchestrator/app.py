@@ -164,13 +164,14 @@ class Orchestrator:
                 tasks.start_soon(credentials.keep_fresh)
                 await worker.run()
                 tasks.cancel_scope.cancel()
-            return await account.close(
-                owner=me.name,
-                seconds=time.monotonic() - began,
-                left=worker.reach.unfinished(),
-                timed_out=worker.timed_out,
-                blocked=tuple(parts.traffic.stops.active),
-            )
+            with self._database.waiting_briefly():
+                return await account.close(
+                    owner=me.name,
+                    seconds=time.monotonic() - began,
+                    left=worker.reach.unfinished(),
+                    timed_out=worker.timed_out,
+                    blocked=tuple(parts.traffic.stops.active),
+                )
 
     async def status(self, *, batch: str | None = None) -> "Status":
         """How things stand now."""

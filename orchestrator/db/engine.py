@@ -37,11 +37,11 @@ class Database:
             sqlite.prepare_file(self.path)
             self._file = sqlite.OpenFile(self.path)
             self.clock = shared_time.in_force(self.path, clock)
-            self._writer = self._sqlite_engine(1, self._lock_wait.begin)
-            self._reader = self._sqlite_engine(_READERS, sqlite.begin_reading)
+            self._writer = self._sqlite_engine(1, self._lock_wait.begin_writing)
+            self._reader = self._sqlite_engine(_READERS, self._lock_wait.begin_reading)
         else:
             self.clock = clock
-            self._writer = _server_engine(self.url)
+            self._writer = _server_engine(self.url, self._lock_wait)
             self._reader = self._writer.execution_options(**_ONE_SNAPSHOT)
 
     @property
@@ -90,12 +90,12 @@ class Database:
 
     @contextmanager
     def waiting_briefly(self) -> Iterator[None]:
-        """For one with a `Patience`, which says that the store is locked, and tries again."""
-        self._lock_wait.is_short = True
-        try:
+        """Wait for locks for a few seconds only, and then raise.
+
+        For a run: its `Patience` says that the store is locked, tries again, and ends in time.
+        """
+        with self._lock_wait.briefly():
             yield
-        finally:
-            self._lock_wait.is_short = False
 
     async def session(self) -> AsyncConnection:
         """A session with the server, outside any transaction: its locks last as long as it does.
@@ -140,7 +140,7 @@ class Database:
             pool_reset_on_return=None,
             connect_args={"async_creator_fn": one_trip.connect},
         )
-        sqlite.listen(engine.sync_engine, begin)
+        sqlite.listen(engine.sync_engine, begin, self._lock_wait)
         return engine
 
 
@@ -150,7 +150,7 @@ _IMPATIENT = {
     "keepalives_interval": 5,
     "keepalives_count": 3,
     "tcp_user_timeout": 30_000,
-    "options": "-c lock_timeout=60s",
+    "options": f"-c lock_timeout={sqlite.BUSY_TIMEOUT_MS}",
 }
 """A server, a network or another's lock that is silent for long is trouble, and may be told."""
 
@@ -158,14 +158,28 @@ _ONE_SNAPSHOT = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": Tr
 """Of a server's transactions that only read; by itself each statement would see its own."""
 
 
-def _server_engine(url: sa.URL) -> AsyncEngine:
+def _server_engine(url: sa.URL, lock_wait: sqlite.LockWait) -> AsyncEngine:
+    def begin(connection: sa.Connection) -> None:
+        wanted = lock_wait.milliseconds
+        if connection.info.get("lock_timeout", sqlite.BUSY_TIMEOUT_MS) != wanted:
+            connection.exec_driver_sql(f"SET lock_timeout = {wanted}")
+            connection.info["lock_timeout"] = wanted
+
+    def rollback(connection: sa.Connection) -> None:
+        # the server takes back what was set in the transaction, so nobody knows what is in force
+        if not connection.invalidated:
+            connection.info["lock_timeout"] = None
+
     try:
-        return create_async_engine(url, pool_pre_ping=True, connect_args=_IMPATIENT)
+        engine = create_async_engine(url, pool_pre_ping=True, connect_args=_IMPATIENT)
     except ModuleNotFoundError as error:
         raise StoreError(
             f"PostgreSQL needs the package {error.name}, which is not installed.",
             "Install it with: pip install 'orchestrator[postgresql]'",
         ) from error
+    sa.event.listen(engine.sync_engine, "begin", begin)
+    sa.event.listen(engine.sync_engine, "rollback", rollback)
+    return engine
 
 
 @asynccontextmanager

@@ -5,6 +5,9 @@ from typing import Generic, TypeVar
 
 import anyio
 
+from orchestrator.db.trouble import FAULTS, trouble_of
+from orchestrator.errors import StoreGoneError
+
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
@@ -15,7 +18,7 @@ class Grouped(Generic[_Item, _Result]):
     """Keeps items together; whoever brings one goes on only when it is kept.
 
     Whoever comes while a transaction is under way waits for the next one, which takes all of them.
-    Nothing is held back to make a group larger.
+    Nothing is held back to make a group larger. When the store fails, all who wait are told so.
 
     Args:
         keep: keeps all of these in one transaction; a result for each, in their order.
@@ -45,8 +48,13 @@ class Grouped(Generic[_Item, _Result]):
         try:
             results = await self._keep([entry.item for entry in group])
         except Exception as error:  # noqa: BLE001 - raised where the item came from
-            if len(group) == 1:
-                group[0].fail(error)
+            is_store_error = _is_store_error(error)
+            if is_store_error:
+                # whoever waits for the next transaction would only wait as long again, one by one
+                group, self._waiting = group + self._waiting, []
+            if is_store_error or len(group) == 1:
+                for entry in group:
+                    entry.fail(error)
                 return
             # one bad item must not cost the others their place
             for entry in group:
@@ -54,6 +62,13 @@ class Grouped(Generic[_Item, _Result]):
         else:
             for entry, result in zip(group, results, strict=True):
                 entry.succeed(result)
+
+
+def _is_store_error(error: Exception) -> bool:
+    """Return whether the store failed, and not one of the items."""
+    if isinstance(error, FAULTS):
+        return trouble_of(error).passes
+    return isinstance(error, StoreGoneError)
 
 
 class _Entry(Generic[_Item, _Result]):

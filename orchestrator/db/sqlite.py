@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from orchestrator.errors import StoreError, StoreGoneError
 
@@ -94,25 +95,38 @@ def refuse_shared_file_system(path: Path, mounts: Path = Path("/proc/self/mounts
 
 
 class LockWait:
-    """How long the writer waits for the lock when it begins.
+    """Sets how long the transactions of one process wait for a lock.
 
-    After it was refused once, those who wait for their turn behind it are not kept as long again.
+    After the writer was refused once, those who wait for their turn behind it are not kept as long
+    again.
     """
 
     def __init__(self) -> None:
-        self.is_short = False
+        self._brief = 0
         self._refused = False
-        self._in_force = BUSY_TIMEOUT_MS
 
-    def begin(self, connection: sa.Connection) -> None:
-        """Begins a transaction that may write, with the lock in hand.
+    @contextmanager
+    def briefly(self) -> Iterator[None]:
+        """Let transactions that begin within the block wait for a short time only."""
+        self._brief += 1
+        try:
+            yield
+        finally:
+            self._brief -= 1
+
+    @property
+    def milliseconds(self) -> int:
+        """The limit for a transaction that begins now."""
+        return min(SHORT_TIMEOUT_MS, BUSY_TIMEOUT_MS) if self._brief else BUSY_TIMEOUT_MS
+
+    def begin_writing(self, connection: sa.Connection) -> None:
+        """Begin a transaction that may write, with the lock in hand.
 
         ``BEGIN IMMEDIATE`` because a transaction that reads first and writes later is refused at
         once, whatever the busy timeout, when another has written in between.
         """
-        if self._milliseconds != self._in_force:
-            self._in_force = self._milliseconds
-            connection.exec_driver_sql(f"PRAGMA busy_timeout = {self._in_force}")
+        is_queued = self._brief and self._refused
+        _set_busy_timeout(connection, _QUEUED_TIMEOUT_MS if is_queued else self.milliseconds)
         try:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
         except sa.exc.OperationalError:
@@ -120,20 +134,31 @@ class LockWait:
             raise
         self._refused = False
 
-    @property
-    def _milliseconds(self) -> int:
-        if not self.is_short:
-            return BUSY_TIMEOUT_MS
-        return _QUEUED_TIMEOUT_MS if self._refused else min(SHORT_TIMEOUT_MS, BUSY_TIMEOUT_MS)
+    def begin_reading(self, connection: sa.Connection) -> None:
+        """Begin a transaction that only reads."""
+        _set_busy_timeout(connection, self.milliseconds)
+        connection.exec_driver_sql("BEGIN")
 
 
-def listen(engine: sa.Engine, begin: Callable[[sa.Connection], object]) -> None:
+def _set_busy_timeout(connection: sa.Connection, milliseconds: int) -> None:
+    """Set the limit of this connection, where it is another one."""
+    if connection.info["busy_timeout"] != milliseconds:
+        connection.exec_driver_sql(f"PRAGMA busy_timeout = {milliseconds}")
+        connection.info["busy_timeout"] = milliseconds
+
+
+def listen(
+    engine: sa.Engine, begin: Callable[[sa.Connection], object], lock_wait: LockWait
+) -> None:
     """Sets up every connection of an engine, and how its transactions begin."""
 
     @sa.event.listens_for(engine, "connect")
-    def _connected(connection: Any, _record: object) -> None:
+    def _connected(connection: Any, record: ConnectionPoolEntry) -> None:
         connection.isolation_level = None
         cursor = connection.cursor()
+        # first: where another program holds the file for itself alone, the others wait as well
+        limit = record.info["busy_timeout"] = lock_wait.milliseconds
+        cursor.execute(f"PRAGMA busy_timeout = {limit}")
         for pragma in _pragmas():
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
@@ -141,13 +166,7 @@ def listen(engine: sa.Engine, begin: Callable[[sa.Connection], object]) -> None:
     sa.event.listen(engine, "begin", begin)
 
 
-def begin_reading(connection: sa.Connection) -> None:
-    """Begins a transaction that only reads."""
-    connection.exec_driver_sql("BEGIN")
-
-
 def _pragmas() -> Iterator[str]:
-    yield f"busy_timeout = {BUSY_TIMEOUT_MS}"
     yield "journal_mode = WAL"
     yield "synchronous = FULL"  # a lost commit would be a lost TaskId
     yield "foreign_keys = ON"

@@ -18,6 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.db import Database
+from orchestrator.db.trouble import FAULTS, trouble_of
 from orchestrator.tables import instances
 
 
@@ -79,13 +80,27 @@ async def instance(database: Database) -> AsyncIterator[Instance]:
             row = {"id": name, "host": _machine(), "pid": os.getpid(), "started_at": started}
             await connection.execute(instances.insert().values(row))
         yield Instance(name, presence)
-        async with database.write() as connection:
-            ended = await database.now(connection)
-            this = instances.update().where(instances.c.id == name)
-            await connection.execute(this.values(ended_at=ended))
-        forget(database, name)
+        await _record_end(database, name)
     finally:
         await presence.release()
+
+
+async def _record_end(database: Database, name: str) -> None:
+    """Record the end of an instance, unless the store cannot be written just now.
+
+    Then its free lock tells the next process: a run that is to end does not wait for that.
+    """
+    try:
+        with database.waiting_briefly():
+            async with database.write() as connection:
+                ended = await database.now(connection)
+                this = instances.update().where(instances.c.id == name)
+                await connection.execute(this.values(ended_at=ended))
+    except FAULTS as error:
+        if not trouble_of(error).passes:
+            raise
+    else:
+        forget(database, name)
 
 
 class _FileLock:

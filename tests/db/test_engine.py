@@ -1,6 +1,7 @@
 """Connections that can be trusted: private files, one clock, whole transactions."""
 
 import asyncio
+import sqlite3
 import stat
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import anyio
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.exc import OperationalError
 
 from orchestrator.clock import SystemClock
 from orchestrator.db import Database, Schema, describe_url
@@ -95,6 +97,57 @@ async def test_every_connection_keeps_its_word(sqlite: Database) -> None:
             for name, value in expected.items():
                 said = await connection.execute(sa.text(f"PRAGMA {name}"))
                 assert said.scalar_one() == value, name
+
+
+async def limits(database: Database) -> set[int]:
+    """Return how long a writer and a reader wait for a lock now, in milliseconds."""
+    found: set[int] = set()
+    for transaction in (database.write, database.read):
+        async with transaction() as connection:
+            if database.is_sqlite:
+                found.add(int(await connection.scalar(sa.text("PRAGMA busy_timeout"))))
+            else:
+                query = "SELECT setting FROM pg_settings WHERE name = 'lock_timeout'"
+                found.add(int(await connection.scalar(sa.text(query))))
+    return found
+
+
+async def test_a_run_waits_briefly_for_a_lock(database: Database) -> None:
+    """Within the block, writers and readers are refused soon; after it they wait long again."""
+    assert await limits(database) == {files.BUSY_TIMEOUT_MS}
+    with database.waiting_briefly():
+        with database.waiting_briefly():
+            assert await limits(database) == {files.SHORT_TIMEOUT_MS}
+        assert await limits(database) == {files.SHORT_TIMEOUT_MS}
+    assert await limits(database) == {files.BUSY_TIMEOUT_MS}
+
+
+async def test_a_transaction_that_was_rolled_back_leaves_the_limit(database: Database) -> None:
+    """A server takes back with a transaction what was set in it."""
+
+    async def fail() -> None:
+        async with database.write() as connection:
+            await connection.execute(sa.select(1))
+            raise RuntimeError("no")
+
+    with database.waiting_briefly():
+        with pytest.raises(RuntimeError):
+            await fail()
+        assert await limits(database) == {files.SHORT_TIMEOUT_MS}
+    with pytest.raises(RuntimeError):
+        await fail()
+    assert await limits(database) == {files.BUSY_TIMEOUT_MS}
+
+
+async def test_a_reader_is_refused_soon(sqlite: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another program that holds the file for itself alone keeps a run's reader only briefly."""
+    monkeypatch.setattr(files, "SHORT_TIMEOUT_MS", 50)
+    other = sqlite3.connect(sqlite.path or "", isolation_level=None)
+    other.execute("PRAGMA locking_mode = EXCLUSIVE")
+    other.execute("BEGIN EXCLUSIVE")
+    with anyio.fail_after(20), sqlite.waiting_briefly(), pytest.raises(OperationalError):
+        await count(sqlite, scopes)
+    other.close()
 
 
 async def test_one_process_checkpoints_at_a_time(sqlite: Database) -> None:

@@ -1,11 +1,15 @@
 """Group commit: whoever brings something goes on only when it is kept, and pays only for itself."""
 
+import sqlite3
 from collections.abc import Sequence
 
 import anyio
 import pytest
+from sqlalchemy.exc import DBAPIError
 
 from orchestrator.db import Grouped
+from orchestrator.db.trouble import trouble_of
+from tests.store_errors import server_error, sqlite_error
 
 pytestmark = pytest.mark.anyio
 
@@ -17,12 +21,15 @@ class Keeper:
         self.groups: list[list[int]] = []
         self.held = anyio.Event()
         self.held.set()
+        self.error: DBAPIError | None = None
 
     async def keep(self, items: Sequence[int]) -> list[int]:
         """Each number doubled."""
         self.groups.append(list(items))
         await self.held.wait()
-        if any(item < 0 for item in items):
+        if self.error is not None and (trouble_of(self.error).passes or min(items) < 0):
+            raise self.error
+        if min(items) < 0:
             raise ValueError(str(items))
         return [2 * item for item in items]
 
@@ -34,6 +41,24 @@ async def test_one_alone_is_kept_at_once() -> None:
     assert keeper.groups == [[4]]
 
 
+async def test_a_store_error_concerns_all() -> None:
+    """When the store fails, nobody waits for it to fail once more for each item."""
+    keeper = Keeper()
+    keeper.error = sqlite_error("database is locked", sqlite3.SQLITE_BUSY)
+    results = await added(keeper, [1, 2, 3, 4])
+    assert set(results.values()) == {str(keeper.error)}
+    assert keeper.groups == [[1]]
+
+
+async def test_an_item_that_the_store_rejects_fails_alone() -> None:
+    """A constraint concerns one item, and not the store."""
+    keeper = Keeper()
+    keeper.error = server_error("23514")
+    results = await added(keeper, [1, 2, -3, 4])
+    assert results == {1: 2, 2: 4, -3: str(keeper.error), 4: 8}
+    assert keeper.groups == [[1], [2, -3, 4], [2], [-3], [4]]
+
+
 async def added(keeper: Keeper, items: Sequence[int]) -> dict[int, object]:
     """What each gets that comes while the first is being kept."""
     grouped, results = Grouped(keeper.keep), dict[int, object]()
@@ -41,7 +66,7 @@ async def added(keeper: Keeper, items: Sequence[int]) -> dict[int, object]:
     async def add(item: int) -> None:
         try:
             results[item] = await grouped.add(item)
-        except ValueError as error:
+        except (ValueError, DBAPIError) as error:
             results[item] = str(error)
 
     keeper.held = anyio.Event()
