@@ -18,6 +18,7 @@ from pathlib import Path
 import anyio
 
 from orchestrator.clock import Clock, ShiftedClock, since_boot
+from orchestrator.db.private_files import open_private_file, private_file
 
 _TOLERANCE = timedelta(seconds=2)
 _POLL = 0.05
@@ -32,7 +33,7 @@ def in_force(path: Path, clock: Clock) -> Clock:
         path: of the database.
     """
     try:
-        handle = os.open(_file(path), os.O_RDWR)
+        handle = open_private_file(_file(path), create=False)
     except FileNotFoundError:
         return clock
     try:
@@ -58,8 +59,7 @@ async def held(
         begin_anew: what to do, alone, when the times in the store tell nothing by this clock: it
             was set, or the machine booted, since the last run.
     """
-    handle = os.open(_file(path), os.O_CREAT | os.O_RDWR, 0o600)
-    try:
+    with private_file(_file(path)) as handle:
         if await _is_first(handle):
             if abs(_error(handle, clock)) > _TOLERANCE:
                 await begin_anew()
@@ -67,8 +67,6 @@ async def held(
                 os.utime(handle, (booted_at, booted_at))
             fcntl.flock(handle, fcntl.LOCK_SH)
         yield _shifted(handle, clock)
-    finally:
-        os.close(handle)
 
 
 async def _is_first(handle: int) -> bool:

@@ -6,13 +6,14 @@ import os
 import sqlite3
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from orchestrator.db.private_files import make_private_folder, open_private_file, private_file
 from orchestrator.errors import StoreError, StoreGoneError
 
 BUSY_TIMEOUT_MS = 60_000
@@ -38,10 +39,11 @@ def prepare_file(path: Path) -> None:
     """Makes folder and file, readable by the owner alone, where they are missing.
 
     Raises:
-        StoreError: the place cannot be written, or lies on a file system without proper locks.
+        StoreError: the place cannot be written, lies on a file system without proper locks, or
+            has a link in the place of the lock file.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_private_folder(path.parent)
         refuse_shared_file_system(path)
         if path.exists() and path.stat().st_size:
             _see_that_it_can_be_written(path)
@@ -64,14 +66,17 @@ def _see_that_it_can_be_written(path: Path) -> None:
     # the folder too: the log is made beside the file
     if not all(os.access(place, os.R_OK | os.W_OK) for place in (path, path.parent)):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    # now, and not in the middle of a run
+    with suppress(FileNotFoundError):
+        os.close(open_private_file(_lock_file(path), create=False))
 
 
 def _make_file(path: Path) -> None:
     """Makes the file, in the mode of its log: of several who switch at once all but one fail."""
-    with _lock_file(path).open("w") as handle:
+    with private_file(_lock_file(path)) as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         if not path.exists():
-            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+            os.close(open_private_file(path))
         with closing(sqlite3.connect(path)) as connection:
             connection.execute("PRAGMA journal_mode = WAL")
 
@@ -180,7 +185,7 @@ def _pragmas() -> Iterator[str]:
 @contextmanager
 def sole_checkpointer(path: Path) -> Iterator[bool]:
     """Holds the right to checkpoint this file among all processes; false where another does."""
-    with _lock_file(path).open("w") as handle:
+    with private_file(_lock_file(path)) as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -190,9 +195,7 @@ def sole_checkpointer(path: Path) -> Iterator[bool]:
 
 
 def _lock_file(path: Path) -> Path:
-    lock = Path(f"{path}.lock")
-    lock.touch(0o600)
-    return lock
+    return Path(f"{path}.lock")
 
 
 def checkpoint(connection: sa.Connection) -> None:

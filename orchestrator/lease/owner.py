@@ -18,6 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.db import Database
+from orchestrator.db.private_files import is_still, open_private_file
 from orchestrator.db.trouble import FAULTS, trouble_of
 from orchestrator.tables import instances
 
@@ -107,10 +108,11 @@ class _FileLock:
     """A locked file beside the database."""
 
     def __init__(self, path: Path) -> None:
-        while not path.exists():
-            # whoever tidies up may take the file away before it is locked
-            self._handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
-            fcntl.flock(self._handle, fcntl.LOCK_EX)
+        self._handle = _locked(path)
+        # another process that tidies up may remove the file before it is locked
+        while not is_still(path, self._handle):
+            os.close(self._handle)
+            self._handle = _locked(path)
 
     async def keep(self) -> None:
         """The system keeps it."""
@@ -118,6 +120,13 @@ class _FileLock:
     async def release(self) -> None:
         """Closes the file, which frees it."""
         os.close(self._handle)
+
+
+def _locked(path: Path) -> int:
+    """Open a file and lock it; return its descriptor."""
+    handle = open_private_file(path)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    return handle
 
 
 class _SessionLock:
@@ -200,7 +209,7 @@ def lock_path(database: Database, name: str) -> Path | None:
 
 def _can_be_locked(path: Path) -> bool:
     try:
-        handle = os.open(path, os.O_RDWR)
+        handle = open_private_file(path, create=False)
     except FileNotFoundError:
         return False
     try:

@@ -256,3 +256,20 @@ async def test_db_upgrade_makes_and_confirms_the_store(shell: Shell) -> None:
     assert (made.code, again.code) == (0, 0)
     assert "new → " in made.out
     assert "current" in again.out
+
+
+@pytest.mark.parametrize("command", [("status",), ("enqueue", "-"), ("run",)])
+async def test_a_link_in_the_place_of_a_lock_is_named(
+    shell: Shell, command: tuple[str, ...]
+) -> None:
+    """The message names the file and says what to do; the file to which it leads is unchanged."""
+    assert (await shell.run("enqueue", "-", stdin=manifest(1))).code == 0
+    (precious := shell.folder / "precious").write_text("precious")
+    (link := shell.folder / "exports.db.lock").unlink(missing_ok=True)
+    link.symlink_to(precious)
+    ended = await shell.run(*command, stdin=manifest(2))
+    assert ended.code == 2
+    assert f"{link} is a symbolic link" in ended.err
+    assert "remove it" in ended.err
+    assert "Traceback" not in ended.err
+    assert precious.read_text() == "precious"
