@@ -51,6 +51,10 @@ NOT_SENT = "Orchestrator.NotSent"
 """Code of an attempt whose request never left."""
 
 
+NOT_RULED_OUT = "absence not proven"
+"""Reason of an unknown job that the bucket does not settle, so that an operator must decide."""
+
+
 class ImageFormat(StrEnum):
     """Formats that ExportImages writes; the vendor's default is RAW."""
 

@@ -37,7 +37,10 @@ def summary(result: "RunResult", batch: str | None = None) -> list[str]:
     sent = f"{plural(result.requests, 'request')}, {result.refused} refused for rate or capacity"
     ended = ", its time limit" if result.timed_out else ""
     lines = [f"{counts} of {total} in {duration(result.seconds)}{ended}; {sent}."]
-    lines += [f"To mend: {printable(describe_stop(stop))}" for stop in result.blocked]
+    lines += [
+        f"{'Given up for now' if stop.passes else 'To mend'}: {printable(describe_stop(stop))}"
+        for stop in result.blocked
+    ]
     lines += [advice for holds, advice in _advice(result) if holds]
     return lines
 
@@ -46,14 +49,24 @@ def _advice(result: "RunResult") -> list[tuple[bool, str]]:
     from orchestrator.model import JobState
 
     counts = result.counts
-    how = "mend that and run again" if result.blocked else "run again to go on"
+    must_act = any(not stop.passes for stop in result.blocked)
+    how = "mend that and run again" if must_act else "run again to go on"
     if result.blocked and counts[JobState.QUEUED]:
         how += ", or cancel what is queued"
+    undecided = (
+        f"Not sent again by itself: {plural(result.not_ruled_out, 'job')}, of which the bucket "
+        "neither shows nor rules out an export; decide with: orchestrator settle"
+    )
     return [
         (bool(counts[JobState.FAILED]), "What failed and why: orchestrator history --state failed"),
         (
             bool(counts[JobState.UNKNOWN]),
             "What is unknown: orchestrator history --state unknown, and show JOB for one",
+        ),
+        (result.not_ruled_out > 0, undecided),
+        (
+            result.warned > 0,
+            f"{plural(result.warned, 'job')} with a warning: orchestrator show JOB",
         ),
         (result.left > 0, f"{plural(result.left, 'job')} left: {how}."),
     ]
@@ -64,7 +77,7 @@ def exit_code(result: "RunResult") -> int:
     from orchestrator.model import JobState
 
     codes = [
-        (bool(result.blocked) and result.left > 0, A_PERSON_MUST_ACT),
+        (any(not stop.passes for stop in result.blocked) and result.left > 0, A_PERSON_MUST_ACT),
         (result.timed_out and result.left > 0, 10),
         (result.left > 0, 5),
         (result.counts[JobState.UNKNOWN] > 0, 4),

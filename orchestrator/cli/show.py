@@ -70,6 +70,8 @@ def _lines(found: "JobStory") -> Iterator[str]:
         yield printable(f"  remedy    {job.remedy or ''}")
     elif job.message:
         yield printable(f"  note      {job.message} {job.remedy or ''}")
+    for warning in found.settings["warnings"] or ():
+        yield printable(f"  warning   {warning}")
     if job.state is JobState.UNKNOWN:
         yield from _what_to_check(found)
     yield from _section("objects", found.objects, _object_line)
@@ -78,13 +80,16 @@ def _lines(found: "JobStory") -> Iterator[str]:
 
 
 def _what_to_check(found: "JobStory") -> Iterator[str]:
-    """How it goes on: by itself, or where the bucket may not be read by what a person finds out."""
+    """How it goes on: by itself, or by what a person finds out."""
+    from orchestrator.model import NOT_RULED_OUT
+
     job, is_exact = found.job, found.settings["exact_names"]
+    not_ruled_out = job.reason == NOT_RULED_OUT
     under = found.settings["object_prefix"]
     yield "  next      `orchestrator run` looks for its export in the bucket" + (
-        "" if is_exact else ", and sends it again if there is none"
+        "" if is_exact or not_ruled_out else ", and sends it again if there is none"
     )
-    yield "  check     only where the bucket may not be read: objects or uploads in it"
+    yield "  check     where that does not settle it: objects or uploads in the bucket"
     yield f"            whose names begin with {under!r}: this job's export, and nobody else's" + (
         ", if they are younger than its first attempt" if is_exact else ""
     )

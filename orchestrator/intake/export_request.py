@@ -138,5 +138,6 @@ def request_from_checked(values: Mapping[str, Any]) -> ExportRequest:
 
 def _set_fields(request: ExportRequest, values: Mapping[str, Any]) -> None:
     """Set all fields of a new request."""
+    set_field = object.__setattr__  # the class is frozen
     for field, value in values.items():
-        object.__setattr__(request, field, value)  # the class is frozen
+        set_field(request, field, value)

@@ -227,6 +227,7 @@ def missing(column: str, remedy: str) -> Problem:
     return Problem(f"no {'image' if column in IMAGE_COLUMNS else column} is given.", remedy)
 
 
+@lru_cache(maxsize=256)
 def domain(bucket: str, region: str) -> Problem | None:
     """Check the domain that valid bucket and region names form, unless one of them is empty."""
     length = len(f"{bucket}.cos.{region}.myqcloud.com")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, BinaryIO
 
 from orchestrator.errors import ManifestError, RowFault, UsageError
@@ -29,7 +30,7 @@ _REQUIRED: Mapping[str, Problem] = {
     "image_id": missing("image_id", "Put it into a column image_id."),
 }
 _FROM_FLAGS = ("region", "bucket")
-_IDENTITY = ("region", "bucket", "format", "prefix", "only_root_disk")
+_DESTINATION = itemgetter("region", "bucket", "format", "prefix", "only_root_disk")
 
 _Values = Mapping[str, Any]
 """Checked values of a request by field."""
@@ -217,7 +218,7 @@ class _Intake:
 
 def _identity(values: _Values) -> tuple[object, ...]:
     """Return what two rows of the same export have in common."""
-    return (*sorted(values["image_ids"]), *(values[name] for name in _IDENTITY))
+    return (*sorted(values["image_ids"]), *_DESTINATION(values))
 
 
 def _repeats(line: int, within: str) -> Problem:

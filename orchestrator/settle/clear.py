@@ -1,7 +1,7 @@
 """The last question before a request leaves: may this attempt be sent at all?"""
 
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import httpx
 import sqlalchemy as sa
@@ -66,10 +66,11 @@ async def _confirmed(database: Database, lease: Lease, etags: Mapping[str, str])
     """
     async with database.write() as connection:
         now = await database.now(connection)
-        if not await _is_held(connection, lease):
+        expires_at = await _held_until(connection, lease)
+        if expires_at is None:
             await keep_not_sent(connection, lease, now)
             return False
-        if now < lease.expires_at:
+        if now < expires_at:
             await keep_baselines(connection, lease.job_id, etags)
             return True
     why = "The lease ended while the bucket was being looked into."
@@ -77,15 +78,16 @@ async def _confirmed(database: Database, lease: Lease, etags: Mapping[str, str])
     return False
 
 
-async def _is_held(connection: AsyncConnection, lease: Lease) -> bool:
-    """Return whether the job is still being sent under this lease, and lock it."""
-    query = sa.select(jobs.c.id).where(
+async def _held_until(connection: AsyncConnection, lease: Lease) -> datetime | None:
+    """Return when this lease ends, and lock its job; ``None`` where the job has moved on."""
+    query = sa.select(jobs.c.expires_at).where(
         jobs.c.id == lease.job_id,
         jobs.c.state == JobState.SENDING,
         jobs.c.attempt == lease.attempt,
         jobs.c.owner == lease.owner,
     )
-    return (await connection.execute(query.with_for_update())).first() is not None
+    expires_at: datetime | None = await connection.scalar(query.with_for_update())
+    return expires_at
 
 
 async def _adopted(database: Database, cos: CosClient, lease: Lease, policy: ResolvePolicy) -> bool:

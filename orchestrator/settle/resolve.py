@@ -8,7 +8,7 @@ from orchestrator import audit
 from orchestrator.clock import iso
 from orchestrator.cloud.cos import CosClient
 from orchestrator.db import Database
-from orchestrator.model import JobState
+from orchestrator.model import NOT_RULED_OUT, JobState
 from orchestrator.settle.absence import ResendMode, ResolvePolicy, required_absence
 from orchestrator.settle.look import Traces, look
 from orchestrator.settle.objects import Watched, keep_cos_paths, keep_seen
@@ -104,10 +104,6 @@ async def _clean_look(
         details={"clean_since": iso(job.clean_since), "attempts": job.spent},
     )
     return target if await move(connection, absent, at=now) else job.state
-
-
-NOT_RULED_OUT = "absence not proven"
-"""Reason of an unknown job that is not sent again by itself."""
 
 
 async def _leave_to_operator(

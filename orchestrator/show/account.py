@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.db import Database
-from orchestrator.model import LIVING, NOT_SENT, JobState, Reaction, Stop
+from orchestrator.model import LIVING, NOT_RULED_OUT, NOT_SENT, JobState, Reaction, Stop
 from orchestrator.tables import attempts, jobs
 
 
@@ -23,6 +23,8 @@ class RunResult:
         seconds: how long the run took.
         left: living jobs that running again may bring further.
         blocked: stops that a person has to mend, each with its code and remedy.
+        not_ruled_out: unknown jobs that are not sent again by themselves.
+        warned: jobs with a warning.
     """
 
     counts: Mapping[JobState, int]
@@ -32,6 +34,8 @@ class RunResult:
     left: int = 0
     timed_out: bool = False
     blocked: tuple[Stop, ...] = ()
+    not_ruled_out: int = 0
+    warned: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +92,11 @@ class Account:
                 two of which hold for the same job.
         """
         async with self.database.read() as connection:
-            counts = await self._counts(connection)
+            batches = await self._touched_batches(connection)
+            counts = await self._counts(connection, batches)
+            unknown = (jobs.c.state == JobState.UNKNOWN) & (jobs.c.reason == NOT_RULED_OUT)
+            not_ruled_out = await self._count_of(connection, batches, unknown)
+            warned = await self._count_of(connection, batches, jobs.c.warnings.is_not(None))
             requests, refused = await _requests(connection, owner)
             # one by one: of a condition with "or" SQLite would keep all that it finds in memory
             unfinished = sum([await self._count(connection, one) for one in left])
@@ -100,16 +108,31 @@ class Account:
             left=unfinished,
             timed_out=timed_out,
             blocked=blocked,
+            not_ruled_out=not_ruled_out,
+            warned=warned,
         )
 
-    async def _counts(self, connection: AsyncConnection) -> dict[JobState, int]:
-        touched = jobs.c.state.in_(sorted(LIVING)) | (jobs.c.finished_at >= self.began)
-        batches = self.batches | await _batches(connection, self.profile, self.batch, touched)
+    async def _touched_batches(self, connection: AsyncConnection) -> list[str]:
+        """The batches that this run is about."""
         if self.batch is not None:
-            batches = frozenset({self.batch})
+            return [self.batch]
+        touched = jobs.c.state.in_(sorted(LIVING)) | (jobs.c.finished_at >= self.began)
+        return sorted(self.batches | await _batches(connection, self.profile, None, touched))
+
+    async def _count_of(
+        self, connection: AsyncConnection, batches: Sequence[str], which: sa.ColumnElement[bool]
+    ) -> int:
+        query = sa.select(sa.func.count()).where(
+            jobs.c.profile == self.profile, jobs.c.batch.in_(batches), which
+        )
+        return int((await connection.execute(query)).scalar_one())
+
+    async def _counts(
+        self, connection: AsyncConnection, batches: Sequence[str]
+    ) -> dict[JobState, int]:
         query = (
             sa.select(jobs.c.state, sa.func.count())
-            .where(jobs.c.profile == self.profile, jobs.c.batch.in_(sorted(batches)))
+            .where(jobs.c.profile == self.profile, jobs.c.batch.in_(batches))
             .group_by(jobs.c.state)
         )
         found: dict[str, int] = dict((await connection.execute(query)).all())

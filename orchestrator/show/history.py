@@ -110,7 +110,15 @@ async def story(database: Database, name: str) -> JobStory | None:
         if (row := (await connection.execute(query)).first()) is None:
             return None
         shown = ("profile", "priority", "role_name", "only_root_disk", "exact_names")
-        more = ("object_prefix", "size_gib", "due_at", "deadline_at", "doubted", "owner")
+        more = (
+            "object_prefix",
+            "size_gib",
+            "due_at",
+            "deadline_at",
+            "doubted",
+            "owner",
+            "warnings",
+        )
         return JobStory(
             job=_job(row),
             settings={name: getattr(row, name) for name in shown + more},

@@ -11,7 +11,6 @@ import pytest
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("orchestrator", "tests", "migrations", "benchmarks")
 
-LONGEST_FILE = 350
 LONGEST_BODY = 60
 
 # a migration says the whole schema, as it was on that day
@@ -52,13 +51,6 @@ def test_every_test_says_what_holds() -> None:
         and not (ast.get_docstring(function) or "").strip().endswith((".", "?", "!"))
     ]
     assert mute == []
-
-
-@pytest.mark.parametrize("folder", FOLDERS)
-def test_files_are_short(folder: str) -> None:
-    """No file is longer than can be kept in mind."""
-    lengths = {name(path): len(path.read_text().splitlines()) for path in sources(folder)}
-    assert longer(lengths, {}, LONGEST_FILE) == {}
 
 
 @pytest.mark.parametrize("folder", FOLDERS)

@@ -26,12 +26,11 @@ from orchestrator.cloud.signing import ServerClock
 from orchestrator.db import Database, Schema
 from orchestrator.intake.enqueue import enqueue
 from orchestrator.lease.owner import instance
-from orchestrator.model import JobFilter, JobState
+from orchestrator.model import NOT_RULED_OUT, JobFilter, JobState
 from orchestrator.pace.rate import Pacer
 from orchestrator.pace.traffic import Traffic
 from orchestrator.plan import Parts, Plan
 from orchestrator.settle.absence import ResolvePolicy
-from orchestrator.settle.resolve import NOT_RULED_OUT
 from orchestrator.settle.sight import VerifyMode
 from orchestrator.show.account import Account, RunResult
 from orchestrator.show.history import Job, history

@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from orchestrator.db import Database
-from orchestrator.model import JobState
+from orchestrator.model import NOT_RULED_OUT, JobState
 from orchestrator.settle.absence import (
     ResendMode,
     ResolvePolicy,
@@ -17,7 +17,7 @@ from orchestrator.settle.absence import (
     traced_buckets,
 )
 from orchestrator.settle.objects import watched
-from orchestrator.settle.resolve import NOT_RULED_OUT, resolve
+from orchestrator.settle.resolve import resolve
 from orchestrator.tables import jobs
 from tests.bench import Bench
 from tests.stores import (

@@ -5,6 +5,7 @@ from datetime import timedelta
 import pytest
 
 from orchestrator.model import NOT_SENT, JobState, Lease
+from orchestrator.settle import clear
 from orchestrator.settle.absence import ResolvePolicy
 from orchestrator.settle.clear import clear_to_send
 from orchestrator.settle.sight import Sight, VerifyMode
@@ -17,6 +18,7 @@ from tests.stores import (
     job,
     kinds,
     last_attempt,
+    let_pass,
     make_job,
     make_jobs,
     now,
@@ -115,3 +117,29 @@ async def test_an_exact_name_goes_unseen_where_nothing_is_looked_at(bench: Bench
     await make_jobs(bench.database, [request(prefix="web", exact_names=True)])
     assert await cleared(bench, await claimed(bench.database), sight(VerifyMode.OFF))
     assert bench.looks() == []
+
+
+@pytest.mark.parametrize("exact", [False, True], ids=["doubted", "exact names"])
+async def test_a_lease_that_ends_during_a_slow_look_is_not_used(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, exact: bool
+) -> None:
+    """Another process may take the job over from then on: the request is not sent."""
+    if exact:
+        job_id = await make_job(bench.database, exact_names=True)
+        await expect(bench.database, job_id, "key.raw")
+        lease = await claimed(bench.database)
+    else:
+        lease = await doubted(bench)
+    name = "baselines" if exact else "look"
+    look = getattr(clear, name)
+
+    async def slow_look(*arguments: object) -> object:
+        await let_pass(bench.database, seconds=60)
+        return await look(*arguments)
+
+    monkeypatch.setattr(clear, name, slow_look)
+    assert not await cleared(bench, lease)
+    kept = await job(bench.database, lease.job_id)
+    assert kept.state == (JobState.QUEUED if exact else JobState.UNKNOWN)
+    assert kept.owner is None
+    assert (await last_attempt(bench.database, lease.job_id)).code == NOT_SENT

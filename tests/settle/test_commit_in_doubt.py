@@ -15,13 +15,13 @@ from orchestrator.db import Database, Patience, patience
 from orchestrator.model import NOT_SENT, JobState, Lease, Outcome, Reply
 from orchestrator.pace.rate import Lane, Pacer
 from orchestrator.send.outcome import FULL, WITHDRAWN
+from orchestrator.settle.absence import ResolvePolicy
 from orchestrator.settle.clear import clear_to_send
 from orchestrator.settle.deadline import Deadlines
 from orchestrator.settle.decide import decide
 from orchestrator.settle.experience import Experience
 from orchestrator.settle.objects import postpone
 from orchestrator.settle.record import Answer, record
-from orchestrator.settle.resolve import ResolvePolicy
 from orchestrator.settle.sight import VerifyMode
 from orchestrator.settle.verify import Finding, examine, keep_findings
 from orchestrator.tables import attempts, metadata, objects
@@ -206,9 +206,11 @@ async def finding_of(bench: Bench, job_id: int) -> Finding:
     """Return what one look finds."""
     deadlines = Deadlines(bench.database, Experience(), DEADLINE)
     seen = await bench.watched(job_id)
-    finding = await examine(bench.cos, seen, timedelta(), deadlines)
-    assert finding is not None
-    return finding
+    examined = await examine(
+        bench.cos, seen, timedelta(), deadlines, unlisted_after=POLICY.resend_after
+    )
+    assert examined.finding is not None
+    return examined.finding
 
 
 async def cleared_again(bench: Bench, lease: Lease, *, denied: str = "") -> bool:

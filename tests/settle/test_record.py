@@ -153,3 +153,29 @@ async def test_a_request_that_never_left_says_so(database: Database) -> None:
     attempt = await last_attempt(database, job_id)
     assert (attempt.code, attempt.effect) == ("Orchestrator.NotSent", "no")
     assert attempt.answered_at is not None
+
+
+@pytest.mark.parametrize(
+    ("path", "is_odd"),
+    [
+        ("/{prefix}_img-00000001_system_snap-1.raw", False),
+        ("/{prefix}-elsewhere.raw", False),
+        ("/img-00000001_system_snap-1.raw", False),
+        ("/img-pq5pau1w_system_snap-fiux4bof.raw", True),
+        ("/othertag_img-00000002_system_snap-2.raw", True),
+    ],
+)
+async def test_paths_of_another_job_are_kept_with_a_warning(
+    database: Database, path: str, is_odd: bool
+) -> None:
+    """It is an acceptance, TaskId and all, as in the vendor's own example; it is never resent."""
+    (job_id,) = await make_jobs(database)
+    lease = await claimed(database)
+    named = path.format(prefix=lease.order.name_prefix)
+    await settle(database, lease, acceptance(TASK, named))
+    kept = await job(database, job_id)
+    assert (kept.state, kept.task_id) == (JobState.ACCEPTED, str(TASK))
+    assert bool(kept.warnings) is is_odd
+    assert not is_odd or named in kept.warnings[0]
+    (found,) = await rows(database, objects, job_id)
+    assert found.cos_path == named
