@@ -25,6 +25,8 @@ _VERSION = "2017-03-12"
 _EXCERPT_CHARACTERS = 200
 _UINT64 = range(2**64)
 _DECIMAL = re.compile(r"[0-9]{1,20}")
+_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_REMEMBERED = 10_000
 
 
 class CvmClient:
@@ -50,6 +52,8 @@ class CvmClient:
         self._endpoint = endpoint
         self.clock = clock
         self._timeout = timeout
+        self._request_ids: dict[str, None] = {}
+        """Numbers of the latest answers, the oldest first."""
 
     def host(self, region: str) -> str:
         """The endpoint's host, and its port where it is not the usual one: a key of the rate."""
@@ -107,10 +111,27 @@ class CvmClient:
             seconds=self._timeout,
         )
         answer = _Answer(response, _api_answer(response.content))
+        self._refuse_repetition(answer)
         if answer.request_id is not None:
             # only the API itself numbers requests: what a proxy answers tells nothing of its clock
             self.clock.learn(response.headers.get("Date"), self.clock.local.now())
         return answer
+
+    def _refuse_repetition(self, answer: "_Answer") -> None:
+        """Refuse the answer to an earlier request, which a proxy or server sent once more.
+
+        Raises:
+            httpx.RemoteProtocolError: the vendor's number for the request has been seen before.
+        """
+        number = answer.request_id
+        if number is None or not _UUID.fullmatch(number):
+            return
+        if number in self._request_ids:
+            message = f"the answer to an earlier request came again (RequestId {number})"
+            raise httpx.RemoteProtocolError(message, request=answer.response.request)
+        self._request_ids[number] = None
+        if len(self._request_ids) > _REMEMBERED:
+            del self._request_ids[next(iter(self._request_ids))]
 
     def _root(self, region: str) -> httpx.URL:
         return _url(self._endpoint.replace("{region}", region).rstrip("/") + "/")

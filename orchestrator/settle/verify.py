@@ -168,15 +168,23 @@ async def _look(
 async def _facts(
     cos: CosClient, job: Watched, key: WatchedKey, listed: Mapping[str, ObjectFacts] | None
 ) -> ObjectFacts | None:
-    """What lies under a key; where an object may be listed and not read, the listing tells it."""
-    if listed is not None and key.key not in listed:
+    """What lies under a key.
+
+    The listing, which repeats what it was asked for, is relied upon where a HEAD is not permitted,
+    or tells of another object.
+    """
+    if listed is None:
+        return await head(cos, job, key)
+    if (shown := listed.get(key.key)) is None:
         return None
     try:
-        return await head(cos, job, key)
+        facts = await head(cos, job, key)
     except CloudRefusal as refusal:
-        if listed is None or refusal.http_status != 403:
+        if refusal.http_status != 403:
             raise
-        return own_object(job, key, listed[key.key])
+        return own_object(job, key, shown)
+    is_same = facts is None or (facts.size, facts.etag) == (shown.size, shown.etag)
+    return facts if is_same else own_object(job, key, shown)
 
 
 async def _uploads(cos: CosClient, job: Watched) -> tuple[UploadFacts, ...] | None:
