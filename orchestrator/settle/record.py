@@ -94,7 +94,8 @@ async def _are_new(connection: AsyncConnection, answers: Sequence[Answer]) -> li
     The lock waits for a transaction of our own whose connection was lost while it committed.
     """
     these = [(one.lease.job_id, one.lease.attempt) for one in answers]
-    rows = (await connection.execute(_ATTEMPTS, {"these": these})).all()
+    job_ids, numbers = zip(*these, strict=True)
+    rows = (await connection.execute(_ATTEMPTS, {"jobs": job_ids, "numbers": numbers})).all()
     held = {(row.job_id, row.number): (row.code, row.task_id) for row in rows if row.answered_at}
     return [
         held.get(this) != (one.outcome.code.name, _text(one.outcome.task_id))
@@ -110,8 +111,10 @@ _ATTEMPTS = (
         attempts.c.code,
         attempts.c.task_id,
     )
+    # a few too many, perhaps: for pairs SQLite would read the whole table
     .where(
-        sa.tuple_(attempts.c.job_id, attempts.c.number).in_(sa.bindparam("these", expanding=True))
+        attempts.c.job_id.in_(sa.bindparam("jobs", expanding=True)),
+        attempts.c.number.in_(sa.bindparam("numbers", expanding=True)),
     )
     .order_by(attempts.c.job_id, attempts.c.number)
     .with_for_update()

@@ -10,6 +10,7 @@ from sqlalchemy.exc import OperationalError
 from orchestrator.db import Database
 from orchestrator.lease.unsent import Claims, put_back_unsent
 from orchestrator.model import NOT_SENT, JobState, Lease
+from tests.show.plans import plans
 from tests.store_errors import commit_in_doubt
 from tests.stores import (
     ME,
@@ -168,3 +169,14 @@ async def test_a_claim_whose_commit_is_under_way_is_waited_for(postgresql: Datab
         released.set()
     assert results == [1]
     assert (await job(postgresql, job_id)).state == JobState.QUEUED
+
+
+async def test_what_is_put_back_is_found_by_index(sqlite: Database) -> None:
+    """However many jobs have ended, only those that are being sent are read."""
+    await make_jobs(sqlite, numbered(2))
+    leases = [await claimed(sqlite), await claimed(sqlite)]
+    in_progress = [(leases[0].job_id, leases[0].attempt)]
+    async with plans(sqlite, writer=True) as steps:
+        assert await put_back_unsent(sqlite, ME, [REGION], in_progress) == 1
+    assert any("jobs" in step for step in steps)
+    assert [step for step in steps if step.startswith(("SCAN attempts", "SCAN jobs"))] == []

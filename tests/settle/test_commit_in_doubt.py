@@ -26,6 +26,7 @@ from orchestrator.settle.sight import VerifyMode
 from orchestrator.settle.verify import Finding, examine, keep_findings
 from orchestrator.tables import attempts, metadata, objects
 from tests.bench import Bench, sight
+from tests.show.plans import plans
 from tests.store_errors import commit_in_doubt
 from tests.stores import (
     BUSY,
@@ -137,6 +138,19 @@ async def test_an_answer_in_doubt_is_recorded_beside_new_ones(database: Database
     for lease, task_id in zip(leases, ("1", "2"), strict=True):
         assert (await job(database, lease.job_id)).task_id == task_id
         assert await kinds(database, lease.job_id) == ["enqueued", "claimed", "accepted"]
+
+
+async def test_what_is_recorded_already_is_found_by_index(sqlite: Database) -> None:
+    """However long the history of attempts is, each answer costs the same."""
+    await make_jobs(sqlite, [request(1), request(2)])
+    leases = [await claimed(sqlite), await claimed(sqlite)]
+    decision = decide(leases[0], acceptance(), max_attempts=5, chance=0.0)
+    lane = Lane(sqlite, EXPORTS, 0)
+    async with plans(sqlite, writer=True) as steps:
+        answers = [Answer(lease, acceptance(), decision, lane) for lease in leases]
+        await record(sqlite, answers, DEADLINE)
+    assert any("attempts" in step for step in steps)
+    assert [step for step in steps if step.startswith(("SCAN attempts", "SCAN jobs"))] == []
 
 
 async def test_a_commit_that_is_still_under_way_is_waited_for(postgresql: Database) -> None:
