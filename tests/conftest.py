@@ -1,7 +1,9 @@
 """What every test may stand on: told time, and a real store on each kind of database."""
 
+import os
 import shutil
 from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import anyio
@@ -12,9 +14,23 @@ from orchestrator.clock import SystemClock
 from orchestrator.db import Database, Schema
 from orchestrator.tables import metadata
 
+from . import servers
 from .bench import Bench, bench_at
-from .servers import administer, find_server, fresh_database, text_of
+from .servers import administer, fresh_database, text_of
 from .stores import FakeClock
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give all workers of pytest-xdist the same server, started by the process that has them."""
+    is_controller = getattr(config.option, "numprocesses", None) and not hasattr(
+        config, "workerinput"
+    )
+    if is_controller:
+        stack = ExitStack()
+        with suppress(servers.NoServerError):
+            url = stack.enter_context(servers.server())
+            os.environ[servers.VARIABLE] = url.render_as_string(hide_password=False)
+        config.add_cleanup(stack.close)
 
 
 @pytest.fixture
@@ -133,11 +149,14 @@ def postgresql_store(postgresql_server: sa.URL) -> Iterator[sa.URL]:
 
 
 @pytest.fixture(scope="session")
-def postgresql_server() -> sa.URL:
-    """A PostgreSQL server that can be reached; where there is none, its tests are skipped."""
-    if (url := find_server()) is not None:
-        return url
-    pytest.skip("no PostgreSQL server (ORCHESTRATOR_TEST_POSTGRESQL, or 127.0.0.1:5432)")
+def postgresql_server() -> Iterator[sa.URL]:
+    """A PostgreSQL server; where there is none, its tests are skipped and say why."""
+    with ExitStack() as stack:
+        try:
+            url = stack.enter_context(servers.server())
+        except servers.NoServerError as error:
+            pytest.skip(f"no PostgreSQL server: {error}")
+        yield url
 
 
 async def _make_tables(url: str) -> None:

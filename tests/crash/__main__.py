@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import anyio
+import sqlalchemy as sa
 
 from orchestrator.clock import iso
 from orchestrator.model import JobState
@@ -18,7 +19,7 @@ from tests.crash.processes import zygote
 from tests.crash.shift import restarts, side_by_side
 from tests.crash.sleeper import nap
 from tests.crash.tally import Tally
-from tests.servers import find_server, fresh_database, text_of
+from tests.servers import NoServerError, fresh_database, server, text_of
 
 _AT_ONCE = 2
 _MOST_COMMITS = 150
@@ -94,19 +95,24 @@ async def _nights(number: int, chance: random.Random) -> Tally:
 
 
 async def _on_a_server(number: int, chance: random.Random) -> Tally:
-    """Nights on PostgreSQL, where a server can be reached."""
-    total, server = Tally(), find_server()
-    if server is None:
-        _say("no PostgreSQL server: those nights are left out")
-        return total
+    """Nights on PostgreSQL, where there is a server."""
+    total = Tally()
+    try:
+        with server() as found:
+            await _on_this_server(found, total, _plans(number, chance))
+    except NoServerError as error:
+        _say(f"no PostgreSQL server, so those nights are left out: {error}")
+    return total
+
+
+async def _on_this_server(found: sa.URL, total: Tally, nights: Iterator[Night]) -> None:
     async with zygote() as mother:
-        for night in _plans(number, chance):
-            with fresh_database(server) as url:
+        for night in nights:
+            with fresh_database(found) as url:
                 tally = await spend(replace(night, settings={"database_url": text_of(url)}), mother)
             total.add(tally)
             if not tally.holds:
                 _say(f"broken by {night}:", tally)
-    return total
 
 
 def _plans(number: int, chance: random.Random) -> Iterator[Night]:
