@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import anyio
 import typer
 
-from orchestrator.cli.faults import innermost
+from orchestrator.cli.faults import leaves
 from orchestrator.errors import UsageError
 
 if TYPE_CHECKING:
@@ -52,11 +52,17 @@ def command(
     except KeyboardInterrupt:
         print("Simulator stopped.", file=sys.stderr)
     except (OSError, ExceptionGroup) as raised:
-        error = innermost(raised)
-        if not isinstance(error, OSError):
+        errors = [error for error in leaves(raised) if isinstance(error, OSError)]
+        if len(errors) < len(list(leaves(raised))):
             raise
-        place = f"The ledger {error.filename}" if error.filename else f"Port {port}"
-        raise UsageError(f"{place} cannot be used: {error.strerror}.", "Choose another.") from error
+        unusable = [_unusable(error, port) for error in errors]
+        raise ExceptionGroup("the simulator cannot start", unusable) from raised
+
+
+def _unusable(error: OSError, port: int) -> UsageError:
+    """Return what a person must know about a file or a port that cannot be used."""
+    place = f"The ledger {error.filename}" if error.filename else f"Port {port}"
+    return UsageError(f"{place} cannot be used: {error.strerror}.", "Choose another.")
 
 
 def _with_scenario(settings: "Settings", path: Path) -> "Settings":
