@@ -19,6 +19,9 @@ from orchestrator.simulator import DEFAULT_KEY, Entry, Key, Simulator
 REGION = "ap-singapore"
 BUCKET = "backup-1250000000"
 
+MAX_WAIT = 60.0
+"""Maximum wait in seconds. Only a run that hangs takes this long, on a busy machine too."""
+
 Store = Callable[..., Orchestrator]
 """Opens one store, each time with settings of its own."""
 
@@ -62,7 +65,7 @@ def orchestrator_at(
         "metadata_endpoint": url,
         "rate": 0,
         "verify_interval": 0.2,
-        "request_timeout": 5,
+        "request_timeout": 30,
         "resend_after": 1,
         "concurrency": 16,
     }
@@ -83,8 +86,33 @@ async def drained(
 
 async def ran(orchestrator: Orchestrator, **run: Any) -> RunResult:
     """What came of a run, which must come to an end by itself."""
-    with anyio.fail_after(30):
+    with anyio.fail_after(2 * MAX_WAIT):
         return await orchestrator.run(**run)
+
+
+async def ran_until(
+    orchestrator: Orchestrator,
+    enough: Callable[[], bool],
+    change: Callable[[], object],
+    **run: Any,
+) -> RunResult:
+    """Run, make one change as soon as a condition holds, and return the result."""
+    ended: list[RunResult] = []
+
+    async def work() -> None:
+        ended.append(await ran(orchestrator, **run))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(work)
+        await until(enough)
+        change()
+    return ended[0]
+
+
+async def run_and_stop_when(orchestrator: Orchestrator, enough: Callable[[], bool]) -> RunResult:
+    """Run, request a stop as soon as a condition holds, and return the result."""
+    stop = anyio.Event()
+    return await ran_until(orchestrator, enough, stop.set, stop=stop)
 
 
 async def jobs_of(orchestrator: Orchestrator, **wanted: Any) -> list[Job]:
@@ -117,14 +145,14 @@ def once_each(image_ids: Iterable[str]) -> Counter[str]:
 
 async def until_kept(holds: Callable[[], Awaitable[bool]]) -> None:
     """Returns when a condition on the store holds."""
-    with anyio.fail_after(20):
+    with anyio.fail_after(MAX_WAIT):
         while not await holds():
             await anyio.sleep(0.02)
 
 
 async def until(holds: Callable[[], bool]) -> None:
     """Returns when a condition holds."""
-    with anyio.fail_after(15):
+    with anyio.fail_after(MAX_WAIT):
         while not holds():
             await anyio.sleep(0.005)
 

@@ -2,15 +2,12 @@
 
 import logging
 from pathlib import Path
-from typing import Any
 
 import anyio
 import pytest
 
-from orchestrator.app import Orchestrator
 from orchestrator.errors import CredentialError
 from orchestrator.model import JobState, Scope
-from orchestrator.show.account import RunResult
 from orchestrator.simulator import DEFAULT_KEY, Duration, Fault, Refusal, Simulator
 from tests.command import Result, Shell
 
@@ -23,6 +20,7 @@ from .scene import (
     once_each,
     orders,
     ran,
+    ran_until,
     requests,
     states_of,
     until,
@@ -37,20 +35,6 @@ BATCH = images(24)
 def kept_in(folder: Path) -> bytes:
     """All that stands in the files below a folder."""
     return b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
-
-
-async def ran_until(orchestrator: Orchestrator, enough: Any, change: Any, **run: Any) -> RunResult:
-    """What came of a run in the middle of which something changes."""
-    ended: list[RunResult] = []
-
-    async def work() -> None:
-        ended.append(await ran(orchestrator, **run))
-
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(work)
-        await until(enough)
-        change()
-    return ended[0]
 
 
 async def test_a_token_that_is_withdrawn_is_fetched_anew_once(
@@ -131,7 +115,7 @@ async def test_a_lender_that_breaks_down_under_way(store: Store, cloud: Simulato
         await orchestrator.enqueue(orders(images(10)))
         result = await ran_until(
             orchestrator,
-            lambda: len(cloud.lent) == 1,
+            lambda: accepted(cloud).total() == 4,
             lambda: cloud.set_faults(Fault("html", action="metadata")),
         )
         (stop,) = result.blocked

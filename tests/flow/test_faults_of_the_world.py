@@ -112,14 +112,14 @@ ANSWERS = {
     "half an answer": World(faults(Fault("half", action=EXPORT, times=3))),
     "an answer that comes late": World(
         faults(Fault("latency", action=EXPORT, seconds=0.5, times=6)),
-        settings={"request_timeout": 10},
+        settings={"request_timeout": 60},
         spent=2 * EACH,
     ),
     "no answer at all": World(
-        faults(Fault("hang", action=EXPORT, times=2)), settings={"request_timeout": 1}
+        faults(Fault("hang", action=EXPORT, times=2)), settings={"request_timeout": 3}
     ),
     "no answer at all, but all the same done": World(
-        faults(Fault("hang", action=EXPORT, after=True, times=2)), settings={"request_timeout": 1}
+        faults(Fault("hang", action=EXPORT, after=True, times=2)), settings={"request_timeout": 3}
     ),
     "a gateway's 502, nothing done": World(faults(Fault("gateway", action=EXPORT, times=3))),
     "a gateway's 504, all the same done": World(
@@ -171,7 +171,7 @@ RIGHTS = {
         exits=6,
         stops=(Scope.BUCKET,),
         says=("right to write", "may not be read"),
-        patience=0.3,
+        patience=1.0,
     ),
     "a bucket that may not be read any more, and a lost answer": World(
         later=(unread_and_lost,),

@@ -21,7 +21,7 @@ async def test_keys_that_run_out_are_renewed_before_anybody_is_refused(
     store: Store, cloud: Simulator
 ) -> None:
     """Over several lives of the keys no request meets one that has ended."""
-    cloud.change(instance_role="exporter", lent_for=3, duration=Duration(seconds=5))
+    cloud.change(instance_role="exporter", lent_for=6, duration=Duration(seconds=9))
     async with store(environ={}) as orchestrator:
         result = await drained(orchestrator, orders(images(10)))
     assert result.counts[JobState.VERIFIED] == 10

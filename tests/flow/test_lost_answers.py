@@ -64,7 +64,7 @@ async def test_lost_after_it_took_effect(store: Store, cloud: Simulator) -> None
     batch = images(len(AFTER) + 2)
     lost = dict(zip(batch, AFTER.values(), strict=False))
     cloud.set_faults(*(once(fault, image) for image, fault in lost.items()))
-    async with store(request_timeout=2) as orchestrator:
+    async with store(request_timeout=5) as orchestrator:
         result = await drained(orchestrator, orders(batch))
         found = await jobs_of(orchestrator)
         assert result.counts[JobState.VERIFIED] == len(batch)
@@ -82,7 +82,7 @@ async def test_lost_before_it_took_effect(store: Store, cloud: Simulator) -> Non
     batch = images(len(BEFORE) + 1)
     lost = dict(zip(batch, BEFORE.values(), strict=False))
     cloud.set_faults(*(once(fault, image) for image, fault in lost.items()))
-    async with store(request_timeout=2) as orchestrator:
+    async with store(request_timeout=5) as orchestrator:
         result = await drained(orchestrator, orders(batch))
     assert result.counts[JobState.VERIFIED] == len(batch)
     assert accepted(cloud) == once_each(batch)

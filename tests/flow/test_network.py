@@ -1,7 +1,9 @@
 """An endpoint that cannot be reached, and is back after a while."""
 
 import asyncio
+import random
 import socket
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from itertools import pairwise
@@ -38,11 +40,12 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 def port() -> int:
-    """A port on which nobody listens."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        number: int = free.getsockname()[1]
-    return number
+    """A free port below the range from which systems assign ports to other programs."""
+    while True:
+        number = random.randrange(20_000, 30_000)
+        with socket.socket() as free, suppress(OSError):
+            free.bind(("127.0.0.1", number))
+            return number
 
 
 def cloud_at(port: int, *codes: Refusal) -> Simulator:

@@ -32,6 +32,7 @@ from .scene import (
     once_each,
     orders,
     ran,
+    ran_until,
     requests,
     states_of,
     together,
@@ -164,15 +165,20 @@ async def test_a_clock_that_jumps_under_way(orchestrator: Orchestrator, cloud: S
 
 async def test_keys_that_run_out_under_way(store: Store, cloud: Simulator, tmp_path: Path) -> None:
     """When a login expires the run ends and says so; after a fresh one the next does the rest."""
-    cloud.change(cap=4, duration=Duration(seconds=200))
-    log_in(tmp_path, lasts=1)
+    cloud.change(cap=4, duration=Duration(seconds=2000))
+    log_in(tmp_path, lasts=600)
     async with store(environ={}) as orchestrator:
-        result = await drained(orchestrator, orders(images(10)))
+        await orchestrator.enqueue(orders(images(10)))
+        result = await ran_until(
+            orchestrator,
+            lambda: accepted(cloud).total() == 4,
+            lambda: cloud.change(skew=700),
+        )
         assert [stop.scope for stop in result.blocked] == [Scope.CREDENTIAL]
         assert "tccli" in result.blocked[0].remedy
         assert (result.counts[JobState.ACCEPTED], result.left) == (4, 10)
-        cloud.change(skew=210, duration=Duration(seconds=0.2))
-        log_in(tmp_path, lasts=600)
+        cloud.change(skew=2100, duration=Duration(seconds=0.2))
+        log_in(tmp_path, lasts=2700)
         assert (await ran(orchestrator)).counts[JobState.VERIFIED] == 10
     assert accepted(cloud) == once_each(images(10))
 
