@@ -66,7 +66,7 @@ def _take_in(total: Tally, name: str, tally: Tally) -> None:
 
 async def _sleep_for_real(total: Tally) -> None:
     """A process stopped beyond its lease and its signature, while another drains the store."""
-    night = await nap(lease_spare=None, fence=None, woken_by=JobState.VERIFIED)
+    night = await nap(lease=None, fence=None, woken_by=JobState.VERIFIED)
     _take_in(total, "a sleeper", night.tally)
     _say(f"  the vendor refused its late request: {night.codes}")
     for event in night.story.events:

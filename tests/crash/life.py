@@ -49,7 +49,7 @@ class Life:
         settings: of the program, besides those that cut short what waits.
         death: when it kills itself.
         falls_asleep: it stops itself, as by SIGSTOP, between its first claim and the request.
-        lease_spare: seconds of a lease beside the request's time-out, where not the usual ones.
+        lease: duration of a lease in seconds, if not the usual one.
         fence: seconds for which a sleeper's signature is feared, where not the usual ones.
     """
 
@@ -58,7 +58,7 @@ class Life:
     settings: dict[str, Any] = field(default_factory=dict)
     death: Death | None = None
     falls_asleep: bool = False
-    lease_spare: float | None = None
+    lease: float | None = None
     fence: float | None = None
 
 
@@ -68,11 +68,12 @@ async def live(life: Life) -> None:
         _meet(life.death)
     if life.falls_asleep:
         _fall_asleep()
-    if life.lease_spare is not None:
-        worker._LEASE_SPARE = timedelta(seconds=life.lease_spare)
     if life.fence is not None:
         rescue.SIGNATURE_LIFETIME = timedelta(seconds=life.fence)
     async with orchestrator_at(life.url, life.folder, **life.settings) as orchestrator:
+        if life.lease is not None:
+            spare = life.lease - orchestrator.settings.request_timeout
+            worker._LEASE_SPARE = timedelta(seconds=spare)
         await orchestrator.run()
 
 

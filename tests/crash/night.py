@@ -1,6 +1,7 @@
 """One night: a batch of images, and processes that drain it and are killed, one after another."""
 
 import random
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,6 +25,10 @@ _QUICK = Settings(limits={}, cap=None, duration=Duration(seconds=0.1), queue_del
 """Uploads begin long before the second of clean looks after which a lost request is sent again."""
 
 
+_MAX_WAIT = 300.0
+"""Maximum wait in seconds. Only a process that hangs takes this long, on a busy machine too."""
+
+
 @dataclass(frozen=True)
 class Kill:
     """When a process is killed: by itself at a moment of its store, or from outside.
@@ -38,13 +43,23 @@ class Kill:
     death: Death | None = None
     after: int = 0
 
+    def earlier(self) -> "Kill":
+        """Return the same kill at half the number, for a life that ended before the moment."""
+        if self.death is None:
+            assert self.after > 1, f"{self}: no request arrived"
+            return replace(self, after=self.after // 2)
+        assert self.death.number > 1, f"{self}: no such moment came"
+        return replace(self, death=replace(self.death, number=self.death.number // 2))
+
 
 @dataclass(frozen=True)
 class Night:
     """What a night is made of.
 
     Args:
-        kills: one for each life but the last.
+        kills: one for each life but the last. The number of moments in a life depends on the
+            speed of the machine. If a life ends before its moment, as many exports again are
+            enqueued, and another life is killed at half the number.
         capped: the cloud runs so few exports at once that most requests are refused.
         losing: the cloud loses answers, and requests.
     """
@@ -83,33 +98,50 @@ KINDS = ("in flight", "answer in hand", "claim", "record", "in flight", "finding
 
 async def spend(night: Night, zygote: Zygote) -> Tally:
     """Lives through one night; its figures, from the ledger."""
-    batch = images(night.exports)
+    batch: list[str] = []
     with TemporaryDirectory(prefix="night-") as name:
         folder = Path(name)
         async with Simulator(SimulatorOptions(settings=night.cloud)) as cloud:
-            async with orchestrator_at(cloud.url, folder, **night.settings) as orchestrator:
-                await orchestrator.enqueue(orders(batch))
             life = Life(cloud.url, folder, night.settings)
-            died = [await _killed(kill, life, cloud, zygote) for kill in night.kills]
+            await _enqueue_more(batch, night, life)
+            for kill in night.kills:
+                due = kill
+                while not await _killed(due, life, cloud, zygote):
+                    due = due.earlier()
+                    await _enqueue_more(batch, night, life)
             async with zygote.child(life) as last:
-                with anyio.fail_after(120):
-                    assert await last.ended() == 0, (folder / "children.log").read_text()
+                with anyio.fail_after(_MAX_WAIT):
+                    assert await last.ended() == 0, _log_of(life)
             async with orchestrator_at(cloud.url, folder, **night.settings) as orchestrator:
                 found = await jobs_of(orchestrator)
             tally = count(batch, cloud.ledger, found)
-        tally.kills.update(kill.kind for kill, dead in zip(night.kills, died, strict=True) if dead)
+        tally.kills.update(kill.kind for kill in night.kills)
         tally.secrets = secrets_in(folder)
     return tally
 
 
+async def _enqueue_more(batch: list[str], night: Night, life: Life) -> None:
+    """Add the exports of one night to the batch, and enqueue them."""
+    more = images(night.exports, first=len(batch))
+    async with orchestrator_at(life.url, life.folder, **life.settings) as orchestrator:
+        await orchestrator.enqueue(orders(more))
+    batch += more
+
+
 async def _killed(kill: Kill, life: Life, cloud: Simulator, zygote: Zygote) -> bool:
-    """Whether the process lived long enough to be killed."""
+    """Return whether the process was killed; otherwise it has ended by itself, without error."""
     async with zygote.child(replace(life, death=kill.death)) as child:
         if kill.after:
             await until_asked(cloud, child, kill.after)
             child.kill()
-        with anyio.fail_after(120):
-            return await child.ended() < 0
+        with anyio.fail_after(_MAX_WAIT):
+            code = await child.ended()
+    assert code in {0, -signal.SIGKILL}, _log_of(life)
+    return code != 0
+
+
+def _log_of(life: Life) -> str:
+    return (life.folder / "children.log").read_text()
 
 
 async def until_asked(cloud: Simulator, child: Child, requests: int) -> None:
@@ -122,7 +154,7 @@ async def until_asked(cloud: Simulator, child: Child, requests: int) -> None:
             tasks.cancel_scope.cancel()
 
         tasks.start_soon(see_the_end)
-        with anyio.fail_after(120):
+        with anyio.fail_after(_MAX_WAIT):
             while asked(cloud) < goal:
                 await anyio.sleep(0.002)
         tasks.cancel_scope.cancel()

@@ -17,10 +17,10 @@ from orchestrator.simulator import Duration, Settings, Simulator, SimulatorOptio
 from tests.crash.life import Life
 from tests.crash.processes import Child, zygote
 from tests.crash.tally import Tally, count, secrets_in
-from tests.flow.scene import images, jobs_of, orchestrator_at, orders
+from tests.flow.scene import MAX_WAIT, images, jobs_of, orchestrator_at, orders
 
 BATCH = images(3)
-_SETTINGS: dict[str, Any] = {"concurrency": 1, "request_timeout": 1, "rate": 5}
+_SETTINGS: dict[str, Any] = {"concurrency": 1, "rate": 5}
 """With which one job is claimed at a time."""
 _A_NIGHT = 600.0
 
@@ -43,7 +43,7 @@ class Nap:
 async def asleep(life: Life) -> AsyncIterator[Child]:
     """A process that has claimed a job and fallen asleep over it; woken in the end."""
     async with zygote() as mother, mother.child(replace(life, falls_asleep=True)) as child:
-        with anyio.fail_after(30):
+        with anyio.fail_after(MAX_WAIT):
             while not await _is_stopped(child.number):
                 await anyio.sleep(0.02)
         try:
@@ -63,11 +63,11 @@ async def _is_stopped(number: int) -> bool:
     return told.stdout.startswith(b"T")
 
 
-async def nap(*, lease_spare: float | None, fence: float | None, woken_by: JobState) -> Nap:
+async def nap(*, lease: float | None, fence: float | None, woken_by: JobState) -> Nap:
     """One process sleeps over its claim while another drains the store.
 
     Args:
-        lease_spare: seconds of the sleeper's lease beside its time-out, where not the usual ones.
+        lease: duration of the sleeper's lease in seconds, if not the usual one.
         fence: seconds for which its signature is feared, where not the usual ones; then the
             vendor's clock is put forward instead, before the sleeper wakes.
         woken_by: the state of its job in which it is woken.
@@ -78,16 +78,17 @@ async def nap(*, lease_spare: float | None, fence: float | None, woken_by: JobSt
         async with Simulator(SimulatorOptions(settings=settings)) as cloud:
             async with orchestrator_at(cloud.url, folder) as orchestrator:
                 await orchestrator.enqueue(orders(BATCH))
-                life = Life(cloud.url, folder, _SETTINGS, lease_spare=lease_spare, fence=fence)
-                async with asleep(life) as sleeper, zygote() as mother, mother.child(life) as other:
+                life = Life(cloud.url, folder, _SETTINGS, fence=fence)
+                async with asleep(replace(life, lease=lease)) as sleeper:
                     (held,) = await jobs_of(orchestrator, states=("sending",))
-                    with anyio.fail_after(_A_NIGHT):
-                        while (await _job(orchestrator, held.id)).job.state is not woken_by:
-                            await anyio.sleep(0.1)
-                        if woken_by is JobState.VERIFIED and fence is not None:
-                            cloud.change(skew=301)
-                        wake(sleeper)
-                        assert (await sleeper.ended(), await other.ended()) == (0, 0)
+                    async with zygote() as mother, mother.child(life) as other:
+                        with anyio.fail_after(_A_NIGHT):
+                            while (await _job(orchestrator, held.id)).job.state is not woken_by:
+                                await anyio.sleep(0.1)
+                            if woken_by is JobState.VERIFIED and fence is not None:
+                                cloud.change(skew=301)
+                            wake(sleeper)
+                            assert (await sleeper.ended(), await other.ended()) == (0, 0)
                 story = await _job(orchestrator, held.id)
                 tally = count(BATCH, cloud.ledger, await jobs_of(orchestrator))
             refusals = [e.code for e in cloud.ledger if e.action == "ExportImages" and e.code]

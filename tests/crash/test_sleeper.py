@@ -16,7 +16,7 @@ EXPIRED = "AuthFailure.SignatureExpire"
 
 async def test_a_sleeper_that_wakes_too_late_is_refused_by_the_vendor() -> None:
     """Its job was rescued and sent again; its own request bears an old signature and is refused."""
-    night = await nap(lease_spare=0.5, fence=3, woken_by=JobState.VERIFIED)
+    night = await nap(lease=1.5, fence=3, woken_by=JobState.VERIFIED)
     assert night.tally.holds, night.tally.figures()
     assert night.codes == [EXPIRED]
     first, second = night.story.attempts
@@ -29,7 +29,7 @@ async def test_a_sleeper_that_wakes_too_late_is_refused_by_the_vendor() -> None:
 
 async def test_a_sleeper_that_wakes_in_time_settles_its_job() -> None:
     """Rescued but fenced, its job has not been sent again: its late TaskId settles it."""
-    night = await nap(lease_spare=0.5, fence=60, woken_by=JobState.UNKNOWN)
+    night = await nap(lease=1.5, fence=60, woken_by=JobState.UNKNOWN)
     assert night.tally.holds, night.tally.figures()
     assert night.codes == []
     (attempt,) = night.story.attempts
