@@ -15,6 +15,7 @@ from orchestrator.model import JobState
 from orchestrator.simulator import Fault, Simulator
 from tests.command import Result, Shell
 from tests.flow.scene import (
+    MAX_WAIT,
     accepted,
     images,
     once_each,
@@ -53,14 +54,14 @@ class Run:
     async def says(self, words: str) -> None:
         """Returns when these words have been on stderr."""
         assert self._process.stderr is not None
-        with anyio.fail_after(30):
+        with anyio.fail_after(2 * MAX_WAIT):
             while words not in self.said:
                 self.said += (await self._process.stderr.receive()).decode()
 
     async def ends(self) -> int:
         """Its exit code, when it has ended by itself."""
         assert self._process.stderr is not None
-        with anyio.fail_after(40):
+        with anyio.fail_after(2 * MAX_WAIT):
             async for piece in self._process.stderr:
                 self.said += piece.decode()
             return await self._process.wait()
@@ -89,7 +90,7 @@ async def assert_each_once(shell: Shell, cloud: Simulator) -> None:
 async def in_bash(shell: Shell, line: str) -> Result:
     """Runs a line of bash in which `orchestrator` is the program."""
     program = f'orchestrator() {{ "{sys.executable}" -m orchestrator "$@"; }}; '
-    with anyio.fail_after(40):
+    with anyio.fail_after(2 * MAX_WAIT):
         ended = await anyio.run_process(
             ["bash", "-c", program + line],
             check=False,

@@ -20,6 +20,7 @@ from tests.flow.scene import (
     orders,
     ran,
     requests,
+    run_and_stop_when,
     states_of,
 )
 from tests.stores import NOON, job, make_jobs, numbered, scope, set_scope
@@ -42,7 +43,7 @@ class Wall:
 
 def at(cloud: Simulator, folder: Path, ahead: timedelta, said: list[str]) -> Orchestrator:
     """A store on a machine whose clock is so much ahead."""
-    made = orchestrator_at(cloud.url, folder, tell=said.append, resend_after=2.5, request_timeout=1)
+    made = orchestrator_at(cloud.url, folder, tell=said.append, resend_after=2.5)
     made._clock = ShiftedClock(SystemClock(), ahead)
     return made
 
@@ -67,7 +68,8 @@ async def test_set_between_two_runs(cloud: Simulator, tmp_path: Path, jump: time
     said: list[str] = []
     async with at(cloud, tmp_path, timedelta(), said) as before:
         await before.enqueue(orders(images(4)))
-        assert (await ran(before, time_limit=0.7)).counts[JobState.UNKNOWN] > 0
+        result = await run_and_stop_when(before, lambda: len(requests(cloud)) >= 4)
+        assert result.counts[JobState.UNKNOWN] > 0
     cloud.set_faults()
     async with at(cloud, tmp_path, jump, said) as after:
         await ran(after)

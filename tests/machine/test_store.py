@@ -12,7 +12,7 @@ import pytest
 
 from orchestrator.simulator import Simulator
 from tests.command import Shell
-from tests.flow.scene import accepted
+from tests.flow.scene import MAX_WAIT, accepted
 
 from .scene import COUNT, STORE, assert_each_once, at_work, fill, mount
 
@@ -85,7 +85,7 @@ async def test_a_full_disk_that_stays_full(on_disk: Shell, disk: Path, cloud: Si
 
 async def test_a_full_disk_and_a_time_limit(on_disk: Shell, disk: Path, cloud: Simulator) -> None:
     """The time limit holds while the store is waited for."""
-    async with at_work(on_disk, cloud, "--time-limit", "2") as run:
+    async with at_work(on_disk, cloud, "--time-limit", "10") as run:
         ballast = fill(disk)
         assert await run.ends() == 1, run.said
     assert "The database cannot be used: database or disk is full." in run.said
@@ -136,7 +136,8 @@ async def test_a_file_that_is_taken_away(
     shell: Shell, cloud: Simulator, do: Callable[[Path], None], words: str
 ) -> None:
     """The run notices, sends nothing more, and tells the tasks that it could not record."""
-    async with at_work(shell, cloud) as run:
+    # so few at once that some jobs are not yet sent, however late the first answers come
+    async with at_work(shell, cloud, "--concurrency", "4") as run:
         do(shell.folder)
         assert await run.ends() == 1, run.said
     assert words in run.said
@@ -151,9 +152,9 @@ async def test_a_file_that_is_taken_away(
 
 async def test_the_whole_process_is_stopped_and_goes_on(shell: Shell, cloud: Simulator) -> None:
     """Stopped past the time-out of its requests, it looks for what they did and ends well."""
-    async with at_work(shell, cloud, "--request-timeout", "1") as run:
+    async with at_work(shell, cloud, "--request-timeout", "3") as run:
         run.signal(signal.SIGSTOP)
-        await anyio.sleep(2)
+        await anyio.sleep(4)
         run.signal(signal.SIGCONT)
         assert await run.ends() == 0, run.said
     await assert_each_once(shell, cloud)
@@ -163,6 +164,6 @@ async def test_two_runs_at_once(shell: Shell, cloud: Simulator) -> None:
     """Two runs on one file share the work; both end well, and each image is exported once."""
     async with at_work(shell, cloud) as one, shell.started("run") as process:
         assert await one.ends() == 0, one.said
-        with anyio.fail_after(30):
+        with anyio.fail_after(2 * MAX_WAIT):
             assert await process.wait() == 0
     await assert_each_once(shell, cloud)
