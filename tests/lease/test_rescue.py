@@ -20,6 +20,7 @@ from orchestrator.lease.rescue import LOST, SIGNATURE_LIFETIME, rescue
 from orchestrator.model import JobState
 from orchestrator.tables import attempts, events, instances
 from tests.stores import (
+    LASTS,
     ME,
     change,
     claimed,
@@ -45,7 +46,7 @@ async def another_process(database: Database) -> AsyncIterator[tuple[str, Proces
     async with await anyio.open_process(command, cwd=root, stderr=None) as process:
         assert process.stdout is not None
         try:
-            with anyio.fail_after(30):
+            with anyio.fail_after(60):
                 name = await TextReceiveStream(process.stdout).receive()
             yield name.strip(), process
         finally:
@@ -70,7 +71,7 @@ async def killed(database: Database, name: str, process: Process) -> None:
     """Kills a process; returns when a server, too, has seen that it is gone."""
     process.kill()
     await process.wait()
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         while await proof(database, name) is None:
             await anyio.sleep(0.01)
 
@@ -106,7 +107,7 @@ async def test_an_instance_that_ends_by_an_exception_is_gone(database: Database)
     with pytest.raises(RuntimeError, match="broken"):
         async with instance(database) as me:
             raise RuntimeError("the disk is broken")
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         while await proof(database, me.name) is None:
             await anyio.sleep(0.01)
 
@@ -121,7 +122,7 @@ async def test_a_lost_session_proves_no_death(postgresql: Database, *, elsewhere
             if elsewhere:
                 await connection.execute(instances.update().values(host="another", pid=2**22 + 1))
             await connection.execute(_END_LOCKING_SESSIONS)
-        with anyio.fail_after(10):
+        with anyio.fail_after(60):
             while not await rescue(postgresql, ME):
                 await anyio.sleep(0.01)
         kept = await job(postgresql, job_id)
@@ -223,9 +224,9 @@ async def test_what_one_sends_oneself_is_given_up_last(database: Database) -> No
     """A request of one's own is left alone while its lease runs; unrecorded then, it is lost."""
     (job_id,) = await make_jobs(database)
     await claimed(database)
-    await let_pass(database, seconds=44)
+    await let_pass(database, seconds=LASTS.total_seconds() / 2)
     assert await rescue(database, ME) == 0
-    await let_pass(database, seconds=2)
+    await let_pass(database, seconds=LASTS.total_seconds() / 2 + 1)
     assert await rescue(database, ME) == 1
     assert (await job(database, job_id)).fenced_until is not None
 

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from orchestrator.db import Database
 from orchestrator.pace.durations import Ended, newest_ended, usual
 from orchestrator.tables import events
-from tests.stores import ME, PROFILE, REGION, change, expect, make_ended, now
+from tests.stores import ME, PROFILE, REGION, change, expect, job, make_ended, now
 
 pytestmark = pytest.mark.anyio
 
@@ -35,7 +35,7 @@ async def test_the_newest_come_first_and_no_more_than_are_wanted(database: Datab
 async def test_when_the_objects_were_written_is_known_too(database: Database) -> None:
     """Nobody may have looked for long; the last of several objects counts."""
     job_id = await make_ended(database, took=3600)
-    begun = await now(database) - timedelta(hours=1)
+    begun = (await job(database, job_id)).accepted_at
     await expect(database, job_id, "early", last_modified=begun + MINUTE)
     await expect(database, job_id, "late", last_modified=begun + 10 * MINUTE)
     (one,) = await known(database)

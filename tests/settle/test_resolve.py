@@ -137,9 +137,9 @@ async def test_clean_looks_over_the_grace_time_send_it_again(proven: Bench) -> N
     began = await now(proven.database)
     assert await looked(proven, job_id) is JobState.UNKNOWN
     assert (await job(proven.database, job_id)).clean_since >= began
-    await let_pass(proven.database, seconds=100)
+    await let_pass(proven.database, seconds=60)
     assert await looked(proven, job_id) is JobState.UNKNOWN
-    await let_pass(proven.database, seconds=21)
+    await let_pass(proven.database, seconds=61)
     assert await looked(proven, job_id) is JobState.QUEUED
     kept = await job(proven.database, job_id)
     assert (kept.state, kept.reason, kept.doubted) == ("queued", "not in the bucket", True)
@@ -166,9 +166,9 @@ async def test_a_request_that_may_still_leave_fences_the_next(proven: Bench) -> 
     fence = await now(proven.database) + timedelta(seconds=330)
     job_id = await unknown(proven, fenced_until=fence)
     await looked(proven, job_id)
-    await let_pass(proven.database, seconds=330 + 110)
+    await let_pass(proven.database, seconds=330 + 60)
     assert await looked(proven, job_id) is JobState.UNKNOWN
-    await let_pass(proven.database, seconds=11)
+    await let_pass(proven.database, seconds=61)
     assert await looked(proven, job_id) is JobState.QUEUED
 
 
