@@ -144,7 +144,7 @@ def code(response: Mapping[str, Any]) -> str | None:
 
 async def until(holds: Callable[[], bool]) -> None:
     """Lets the others go on until a condition holds."""
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         while not holds():
             await anyio.lowlevel.checkpoint()
 

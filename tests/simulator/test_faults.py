@@ -50,9 +50,10 @@ async def test_a_hanging_server_answers_never(
     simulator.set_faults(Fault("hang", after=after))
     body = json.dumps({"ImageIds": [ONE], "BucketName": BUCKET}).encode()
     headers = signed(simulator, "ExportImages", body)
-    patience = httpx.Timeout(30, read=0.5)
+    patience = httpx.Timeout(60, read=0.5)
     with pytest.raises(httpx.ReadTimeout):
         await http.post(f"{simulator.url}/", content=body, headers=headers, timeout=patience)
+    await until(lambda: len(simulator.ledger) == 1)
     assert len(simulator.exports) == after
 
 
