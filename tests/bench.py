@@ -112,13 +112,13 @@ async def bench_at(database: Database) -> AsyncIterator[Bench]:
         open_http_client("tests/1") as http,
     ):
         url = simulator.url
-        cvm = CvmClient(http, endpoint=url, clock=ServerClock(SystemClock()), timeout=5.0)
+        cvm = CvmClient(http, endpoint=url, clock=ServerClock(SystemClock()), timeout=60.0)
         cos = CosClient(
             http,
             endpoint=url,
             credentials=keys,
             clock=ServerClock(SystemClock()),
-            timeout=5.0,
+            timeout=60.0,
         )
         yield Bench(database, simulator, cvm, cos)
 

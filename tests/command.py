@@ -118,12 +118,12 @@ async def said(process: Process, words: str) -> None:
     """Waits until a process has said these words on stderr."""
     assert process.stderr is not None
     heard = ""
-    with anyio.fail_after(30):
+    with anyio.fail_after(60):
         while words not in heard:
             heard += (await process.stderr.receive()).decode()
 
 
-async def until(condition: Any, seconds: float = 30.0) -> None:
+async def until(condition: Any, seconds: float = 60.0) -> None:
     """Waits until a condition holds; a test that waits longer than this has failed."""
     with anyio.fail_after(seconds):
         while not condition():

@@ -47,7 +47,7 @@ def keys() -> HeldKeys:
 @pytest.fixture
 def cvm(server: ScriptedServer, client: HttpClient, clock: ServerClock) -> CvmClient:
     """CVM at the scripted server."""
-    return CvmClient(client, endpoint=server.url, clock=clock, timeout=5.0)
+    return CvmClient(client, endpoint=server.url, clock=clock, timeout=60.0)
 
 
 @pytest.fixture
@@ -55,4 +55,4 @@ def cos(
     server: ScriptedServer, client: HttpClient, clock: ServerClock, keys: HeldKeys
 ) -> CosClient:
     """COS at the scripted server."""
-    return CosClient(client, endpoint=server.url, credentials=keys, clock=clock, timeout=5.0)
+    return CosClient(client, endpoint=server.url, credentials=keys, clock=clock, timeout=60.0)

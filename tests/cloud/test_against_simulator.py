@@ -65,13 +65,13 @@ def keys() -> HeldKeys:
 @pytest.fixture
 def cvm(simulator: Simulator, client: HttpClient, clock: ServerClock) -> CvmClient:
     """CVM at the simulator."""
-    return CvmClient(client, endpoint=simulator.url, clock=clock, timeout=5.0)
+    return CvmClient(client, endpoint=simulator.url, clock=clock, timeout=60.0)
 
 
 @pytest.fixture
 def cos(simulator: Simulator, client: HttpClient, clock: ServerClock, keys: HeldKeys) -> CosClient:
     """COS at the simulator."""
-    return CosClient(client, endpoint=simulator.url, credentials=keys, clock=clock, timeout=5.0)
+    return CosClient(client, endpoint=simulator.url, credentials=keys, clock=clock, timeout=60.0)
 
 
 async def export(cvm: CvmClient, clock: ServerClock, keys: Credential = GOOD) -> Reply:
@@ -129,7 +129,7 @@ async def test_an_expired_signature_is_refused_and_teaches_the_time(
     simulator.change(skew=60.0 * minutes)
     refused = await export(cvm, clock)
     assert code_for_reply(refused).reaction is Reaction.RESIGN
-    assert abs(clock.offset - timedelta(minutes=minutes)) < timedelta(seconds=5)
+    assert abs(clock.offset - timedelta(minutes=minutes)) < timedelta(minutes=1)
     assert code_for_reply(await export(cvm, clock)).reaction is Reaction.ACCEPT
 
 

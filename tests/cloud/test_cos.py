@@ -183,7 +183,7 @@ async def test_the_endpoint_names_bucket_and_region(
 ) -> None:
     """Bucket and region are filled in wherever the endpoint has a place for them."""
     endpoint = f"{server.url}/{{region}}/{{bucket}}/"
-    cos = CosClient(client, endpoint=endpoint, credentials=HeldKeys(), clock=clock, timeout=5.0)
+    cos = CosClient(client, endpoint=endpoint, credentials=HeldKeys(), clock=clock, timeout=60.0)
     server.will(http(status="404 Not Found"))
     await head_object(cos)
     assert server.requests[0].target == f"/ap-tokyo/{BUCKET}/key"

@@ -222,8 +222,11 @@ async def test_an_answer_sets_the_clock(
 
 
 @pytest.mark.parametrize(
-    ("answer", "error"),
-    [(Answer(then="reset"), httpx.ReadError), (Answer(then="hang"), httpx.ReadTimeout)],
+    ("answer", "error", "seconds"),
+    [
+        (Answer(then="reset"), httpx.ReadError, 60.0),
+        (Answer(then="hang"), httpx.ReadTimeout, 1.0),
+    ],
 )
 async def test_an_order_without_an_answer_is_sent_once(
     server: ScriptedServer,
@@ -231,13 +234,14 @@ async def test_an_order_without_an_answer_is_sent_once(
     clock: ServerClock,
     answer: Answer,
     error: type[Exception],
+    seconds: float,
 ) -> None:
     """A reset and a spent time limit surface as httpx's exceptions, after exactly one request."""
     cvm = CvmClient(
         client,
         endpoint=server.url,
         clock=clock,
-        timeout=0.2,
+        timeout=seconds,
     )
     server.will(answer)
     with pytest.raises(error):

@@ -54,7 +54,7 @@ async def test_trouble_is_told_once(error: Exception, words: str) -> None:
     """However many meet it, while reads go on: one sentence when it begins, one when it is over."""
     said: list[str] = []
     patient, store = Patience(said.append), Store(error)
-    with anyio.fail_after(5):
+    with anyio.fail_after(60):
         async with anyio.create_task_group() as tasks:
             for _ in range(3):
                 tasks.start_soon(patient.until_done, store.act)
@@ -85,7 +85,7 @@ async def test_a_run_that_is_to_end_waits_no_longer(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(patience, "_LAST", 0.05)
     said: list[str] = []
     patient, store = Patience(said.append), Store(LOCKED)
-    with anyio.fail_after(5):
+    with anyio.fail_after(60):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(lambda: patient.keep(store.act, or_say="task 7"))
             await store.asked(5)

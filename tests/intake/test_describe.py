@@ -53,7 +53,7 @@ async def describing(bench: Bench) -> AsyncIterator[list[str]]:
 async def all_described(database: Database) -> None:
     """Returns when no job waits for its description any more."""
     query = sa.select(sa.func.count()).where(jobs.c.described_at.is_(None))
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         while True:
             async with database.read() as connection:
                 if (await connection.execute(query)).scalar_one() == 0:
@@ -197,7 +197,7 @@ async def test_what_has_ended_is_not_described(bench: Bench) -> None:
     )
     (waiting,) = await make_jobs(bench.database, [request(2)], described=False)
     async with describing(bench):
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             while (await job(bench.database, waiting)).described_at is None:
                 await anyio.lowlevel.checkpoint()
     assert asked(bench) == [("ap-singapore", 1)]

@@ -55,7 +55,7 @@ async def test_600_images_on_a_night_on_which_everything_goes_wrong(tmp_path: Pa
             cloud, tmp_path, ORCHESTRATOR_RESEND_AFTER="5", ORCHESTRATOR_REQUEST_TIMEOUT="5"
         )
         await shell.run("enqueue", "-", stdin=manifest(600))
-        with anyio.fail_after(400):
+        with anyio.fail_after(1200):
             ended = await shell.run("run", "--json")
         rows = (await shell.run("history", "--json")).rows
         asked = [entry for entry in cloud.ledger if entry.action == EXPORT]

@@ -101,7 +101,7 @@ async def test_killed_twice_in_the_middle_of_300_images_nothing_is_lost_or_doubl
         await shell.run("enqueue", "-", stdin=manifest(300))
         for reached in (100, 200):
             async with shell.started("run") as process:
-                await until(lambda goal=reached: accepted(cloud.ledger).total() >= goal, 60)
+                await until(lambda goal=reached: accepted(cloud.ledger).total() >= goal, 300)
                 process.send_signal(signal.SIGKILL)
                 await process.wait()
         ended = await shell.run("run", "--json")
