@@ -4,11 +4,13 @@ import os
 import shutil
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, suppress
+from datetime import timedelta
 from pathlib import Path
 
 import anyio
 import pytest
 import sqlalchemy as sa
+from hypothesis import HealthCheck, settings
 
 from orchestrator.clock import SystemClock
 from orchestrator.db import Database, Schema
@@ -18,6 +20,13 @@ from . import servers
 from .bench import Bench, bench_at
 from .servers import administer, fresh_database, text_of
 from .stores import FakeClock
+
+# An example takes milliseconds, and several times as long on a busy machine. The usual deadline of
+# 0.2 seconds would fail there; this one still finds work that grows with the square of its input.
+settings.register_profile(
+    "busy", deadline=timedelta(seconds=10), suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("busy")
 
 
 def pytest_configure(config: pytest.Config) -> None:
