@@ -8,6 +8,7 @@ from typing import Any
 
 from benchmarks.arrivals import accepted_per_second, refused, worst_second
 from benchmarks.cloud import Cloud
+from benchmarks.distance import distant
 from benchmarks.figures import ONCE, Case, Goal, Measured
 from benchmarks.neighbour import neighbour
 from benchmarks.scene import end_well, scene, wait_until
@@ -50,6 +51,19 @@ def _jitter(seconds: float) -> Measured:
     with _scene(faults=[latency]) as (here, store):
         store.drain()
         return _figures(here)
+
+
+def _distant(seconds: float) -> Measured:
+    """Over TLS, with so many seconds on each way."""
+    with _scene() as (here, store), distant(here, seconds, store.folder) as variables:
+        far = Store(store.folder, {**store.variables, **variables})
+        used = far.drain()
+        return _figures(
+            here,
+            **{
+                "of one core": used["processor_seconds"] / used["seconds"],
+            },
+        )
 
 
 def _typical(night: Callable[[], Measured]) -> Measured:
@@ -119,6 +133,16 @@ CASES = (
         (
             Goal("accepted, of the limit", 0.92, least=True),
             Goal("refused", 0.025, 0.0125),
+            ONCE,
+        ),
+    ),
+    Case(
+        "rate-tls-distant",
+        "TLS, and 150 ms on each way",
+        partial(_distant, 0.15),
+        (
+            Goal("accepted, of the limit", 0.95, least=True),
+            Goal("refused", 0.01),
             ONCE,
         ),
     ),
