@@ -5,7 +5,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from orchestrator.model import FINAL, TRANSITIONS, JobState
+from orchestrator.model import FINAL, NOT_RULED_OUT, TRANSITIONS, JobState
 from orchestrator.tables import attempts, events, jobs
 
 from .cloud import Vendor
@@ -21,7 +21,8 @@ class Watch:
 
     def __init__(self, world: World) -> None:
         self.states: dict[int, JobState] = {}
-        self.exact: set[int] = set()
+        self.undecided: set[int] = set()
+        """Unknown jobs that only an operator can settle."""
         self._tried_again: dict[int, int] = {}
         self._world = world
         self._read = 0
@@ -37,7 +38,7 @@ class Watch:
             answered = connection.execute(sa.select(attempts)).all()
             fresh = sa.select(events).where(events.c.id > self._read).order_by(events.c.id)
             happened = connection.execute(fresh).all()
-        self.exact = {row.id for row in rows if row.exact_names}
+        self.undecided = {row.id for row in rows if row.exact_names or row.reason == NOT_RULED_OUT}
         for event in happened:
             self._follow(event)
         for row in rows:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -13,6 +14,7 @@ from orchestrator.cloud.codes import CODES
 from orchestrator.db import Database
 from orchestrator.model import JobState, Outcome
 from orchestrator.send.outcome import outcome_of_exception
+from orchestrator.settle.absence import ResendMode
 from tests.stores import FakeClock, request
 
 from .checks import Watch
@@ -116,9 +118,14 @@ class Machine(RuleBasedStateMachine):
         """The jobs that were in one of these states after the last step."""
         return [job_id for job_id, state in self._watch.states.items() if state in states]
 
-    @initialize(exact=st.sampled_from([False, False, True]), described=st.booleans())
-    def begin(self, exact: bool, described: bool) -> None:
+    @initialize(
+        exact=st.sampled_from([False, False, True]),
+        described=st.booleans(),
+        resend=st.sampled_from([ResendMode.PROVEN, ResendMode.ALWAYS]),
+    )
+    def begin(self, exact: bool, described: bool, resend: ResendMode) -> None:
         """There is always a job."""
+        self.world.policy = replace(self.world.policy, resend=resend)
         self._run(self._enqueue(1, exact, described))
 
     async def _enqueue(self, number: int, exact: bool, described: bool) -> None:
@@ -273,7 +280,7 @@ class Machine(RuleBasedStateMachine):
     def _open(self) -> list[int]:
         """Jobs that have not come to an end."""
         waiting = self.in_state(JobState.QUEUED, JobState.SENDING, JobState.ACCEPTED)
-        return waiting + [job_id for job_id in unknown(self) if job_id not in self._watch.exact]
+        return waiting + [job_id for job_id in unknown(self) if job_id not in self._watch.undecided]
 
     async def _work_off(self) -> None:
         """One process does all that can be done now, and the vendor too."""

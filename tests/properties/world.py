@@ -93,6 +93,7 @@ class World:
     processes: dict[int, tuple[str, AsyncExitStack]] = field(default_factory=dict)
     flights: list[Flight] = field(default_factory=list)
     recorded: list[Flight] = field(default_factory=list)
+    policy: ResolvePolicy = POLICY
     asleep: list[tuple[int, Hold, asyncio.Task[None]]] = field(default_factory=list)
     told: list[Export] = field(default_factory=list)
     asked_anew: set[Export] = field(default_factory=set)
@@ -137,7 +138,7 @@ class World:
         """A process claims the next job, within what the gate lets through."""
         name, _ = self.processes[process]
         moment = await now(self.database)
-        want = wanted(watched=lambda table: ~left_to_operator(POLICY, lambda: moment, table))
+        want = wanted(watched=lambda table: ~left_to_operator(self.policy, lambda: moment, table))
         who = claimer(self.database, name)
         claimed = await claim(self.database, who, want, REGIONS, signed_at=self.vendor.now())
         if not claimed:
@@ -155,7 +156,7 @@ class World:
         """A process asks whether its attempt may be sent."""
         flight.asking = True
         flight.cleared = await clear_to_send(
-            self.database, self.looks, sight(), flight.lease, POLICY
+            self.database, self.looks, sight(), flight.lease, self.policy
         )
         if not flight.cleared:
             self.flights.remove(flight)
@@ -178,7 +179,7 @@ class World:
         """A process records what came of its attempt."""
         assert flight.outcome is not None
         decision = decide(
-            flight.lease, flight.outcome, max_attempts=POLICY.max_attempts, chance=0.5
+            flight.lease, flight.outcome, max_attempts=self.policy.max_attempts, chance=0.5
         )
         lane = claimer(self.database).lane
         answer = Answer(flight.lease, flight.outcome, decision, lane)
@@ -208,7 +209,7 @@ class World:
     async def _settle_by_look(self, job: Watched) -> None:
         try:
             if job.state is JobState.UNKNOWN:
-                await resolve(self.database, self.looks, job, POLICY, ME)
+                await resolve(self.database, self.looks, job, self.policy, ME)
             elif job.state is JobState.ACCEPTED:
                 await verified(self.database, self.looks, job)
         except CloudRefusal:
