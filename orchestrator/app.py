@@ -154,9 +154,10 @@ class Orchestrator:
             for profile, count in (await account.others()).items():
                 self._tell(f"{count} living jobs belong to profile {profile!r}, not to this one.")
             return await account.close(owner=None, seconds=0.0)
-        credentials = await self._credentials(ServerClock(self._database.clock))
+        clock = ServerClock(self._database.clock)
+        credentials = await self._credentials(clock)
         await self._check_account(credentials)
-        async with instance(self._database) as me, self._parts(credentials) as parts:
+        async with instance(self._database) as me, self._parts(credentials, clock) as parts:
             worker = Worker(parts, self._plan(batch, time_limit, forever=forever), me, self._tell)
             async with anyio.create_task_group() as tasks:
                 if stop is not None:
@@ -271,7 +272,14 @@ class Orchestrator:
         await check_account(self._database, self.settings.profile, account)
 
     @asynccontextmanager
-    async def _parts(self, credentials: "CredentialSource") -> AsyncIterator["Parts"]:
+    async def _parts(
+        self, credentials: "CredentialSource", clock: "ServerClock"
+    ) -> AsyncIterator["Parts"]:
+        """Open the clients of both services.
+
+        Args:
+            clock: of the API; COS has one of its own, which must not date the API's signatures.
+        """
         from orchestrator.cloud.cos import CosClient
         from orchestrator.cloud.cvm import CvmClient
         from orchestrator.cloud.http_client import open_http_client
@@ -282,11 +290,10 @@ class Orchestrator:
 
         settings = self.settings
         async with open_http_client(f"orchestrator/{__version__}") as http:
-            # a clock for each service: a wrong one must not date the other's signatures
             cvm = CvmClient(
                 http,
                 endpoint=settings.cvm_endpoint,
-                clock=ServerClock(self._database.clock),
+                clock=clock,
                 timeout=settings.request_timeout,
             )
             cos = CosClient(

@@ -1,7 +1,7 @@
 """A server that breaks HTTP in every way: no answer is given to another request."""
 
 import random
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ from .scene import accepted, images, jobs_of, once_each, orchestrator_at, orders
 
 pytestmark = pytest.mark.anyio
 
-COUNT = 130
+COUNT = 120
 GOOD = "answers"
 WAYS = {
     GOOD: 60,
@@ -33,19 +33,27 @@ WAYS = {
 }
 """What it does with a connection, and how often of a hundred."""
 
+_BACK = 40
+"""So many answers lie between an answer and its repetition."""
+
 
 @dataclass
 class Hostile:
     """Stands before a cloud and breaks what it answers.
 
     Args:
-        earlier: an answer that was given before, in full.
+        given: answers that were given in full, the oldest first.
     """
 
     port: int
     chance: random.Random = field(default_factory=lambda: random.Random(11))
     ways: Counter[str] = field(default_factory=Counter)
-    earlier: bytes = b""
+    given: deque[bytes] = field(default_factory=lambda: deque(maxlen=_BACK))
+
+    @property
+    def earlier(self) -> bytes:
+        """An answer that its own request has got long ago."""
+        return self.given[0] if len(self.given) == _BACK else b""
 
     async def serve(self, stream: ByteStream) -> None:
         """Hold one connection, and treat it badly."""
@@ -70,8 +78,8 @@ class Hostile:
         if way == "answers with half":
             await stream.send(answer[: len(answer) // 2])
             return
-        twice, self.earlier = self.earlier, answer
-        await stream.send(answer + twice if way == "answers twice" else answer)
+        await stream.send(answer + self.earlier if way == "answers twice" else answer)
+        self.given.append(answer)
 
     async def _asked(self, request: bytes) -> bytes:
         async with await anyio.connect_tcp("127.0.0.1", self.port) as cloud:

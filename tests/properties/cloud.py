@@ -8,9 +8,11 @@ from itertools import count
 import anyio
 from hypothesis.vendor.pretty import RepresentationPrinter
 
+from orchestrator.clock import SystemClock
 from orchestrator.cloud.codes import code_for
 from orchestrator.cloud.cos import CosClient
 from orchestrator.cloud.faults import code_for_reply
+from orchestrator.cloud.signing import ServerClock
 from orchestrator.errors import CloudRefusal
 from orchestrator.model import ExportOrder, Lease, ObjectFacts, Outcome, Reply, UploadFacts
 from tests.stores import BUCKET, REGION
@@ -136,6 +138,7 @@ class Looks(CosClient):
     def __init__(self, vendor: Vendor) -> None:
         self.denied = False
         self.hold: Hold | None = None
+        self.clock = ServerClock(SystemClock())
         self._vendor = vendor
 
     async def head_object(self, region: str, bucket: str, key: str) -> ObjectFacts | None:

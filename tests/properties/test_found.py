@@ -24,7 +24,9 @@ from tests.stores import (
     last_attempt,
     let_pass,
     make_jobs,
+    make_traced,
     now,
+    request,
 )
 
 pytestmark = pytest.mark.anyio
@@ -79,7 +81,8 @@ async def test_a_lease_that_was_lost_sends_nothing(bench: Bench) -> None:
 
 async def test_a_look_from_before_a_retry_ends_nothing(bench: Bench) -> None:
     """A sleeper has looked, others give the job up, and a person tries again before it wakes."""
-    (job_id,) = await make_jobs(bench.database)
+    await make_traced(bench.database)
+    (job_id,) = await make_jobs(bench.database, [request(2)])
     await claimed(bench.database, owner="dead")
     await let_pass(bench.database, seconds=LASTS.total_seconds() + 400)
     await rescue(bench.database, "rescuer")
