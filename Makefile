@@ -12,7 +12,7 @@ demo: $(VENV)/installed  ## the guided first run, against a cloud on loopback
 	@$(BIN)/orchestrator demo
 
 test: $(VENV)/developed  ## the whole test-suite; most tests wait, so more run at once than cores
-	$(BIN)/python -m pytest -n 4
+	$(BIN)/python -m pytest -n 4 --dist worksteal
 
 scale: $(VENV)/developed  ## a night's work in full size, with its figures
 	$(BIN)/python -m pytest -m scale -s tests/scale
