@@ -61,7 +61,7 @@ metadata = sa.MetaData(
 
 CLAIMABLE = "jobs.state = 'queued' AND jobs.described_at IS NOT NULL"
 UNDESCRIBED = "jobs.state = 'queued' AND jobs.described_at IS NULL"
-TRACED = "jobs.first_trace_at IS NOT NULL"
+TRACED = "jobs.first_trace_at >= jobs.trace_from"
 WATCHED = "jobs.state IN ('accepted', 'unknown')"
 ENDED = "jobs.state = 'verified' AND jobs.accepted_at IS NOT NULL"
 """Conditions of partial indexes: a query that has one, word for word, goes through its index."""
@@ -126,6 +126,7 @@ jobs = sa.Table(
     sa.Column("warnings", sa.JSON(none_as_null=True), comment="sentences; none if null"),
     sa.Column("created_at", Moment, nullable=False),
     sa.Column("sent_at", Moment),
+    sa.Column("trace_from", Moment, comment="when it was sent; null if the clock was set since"),
     sa.Column("first_trace_at", Moment, comment="an object or upload was found under its tag"),
     sa.Column("accepted_at", Moment),
     sa.Column("finished_at", Moment),

@@ -108,7 +108,8 @@ async def make_traced(database: Database, *, took: float = 1.0, **columns: Any) 
     """A job that was found under its tag so many seconds after its request was sent."""
     job_id = await make_ended(database, took=took, **columns)
     sent_at = (await job(database, job_id)).sent_at
-    await change(database, job_id, first_trace_at=sent_at + timedelta(seconds=took))
+    times = {"trace_from": sent_at, "first_trace_at": sent_at + timedelta(seconds=took)}
+    await change(database, job_id, **times)
     return job_id
 
 

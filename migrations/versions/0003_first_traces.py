@@ -15,6 +15,15 @@ def upgrade() -> None:
     op.add_column(
         "jobs",
         sa.Column(
+            "trace_from",
+            MOMENT,
+            nullable=True,
+            comment="when it was sent; null if the clock was set since",
+        ),
+    )
+    op.add_column(
+        "jobs",
+        sa.Column(
             "first_trace_at",
             MOMENT,
             nullable=True,
@@ -25,7 +34,7 @@ def upgrade() -> None:
         "jobs",
         sa.Column("warnings", sa.JSON(), nullable=True, comment="sentences; none if null"),
     )
-    where = sa.text("first_trace_at IS NOT NULL")
+    where = sa.text("first_trace_at >= trace_from")
     op.create_index(
         "ix_jobs_traced",
         "jobs",

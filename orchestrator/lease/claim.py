@@ -233,6 +233,7 @@ def _taking(lease: Lease) -> Move:
             "owner": lease.owner,
             "expires_at": lease.expires_at,
             "sent_at": lease.claimed_at,
+            "trace_from": lease.claimed_at,
             # an earlier attempt's stays with that attempt
             "task_id": None,
         },

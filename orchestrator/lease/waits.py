@@ -41,10 +41,10 @@ async def _let_jobs_move(connection: AsyncConnection, now: datetime) -> None:
     await connection.execute(ends_wait)
     # its deadline is reckoned from here; a place is held until the export's end is seen
     under_way = jobs.update().where(jobs.c.state == JobState.ACCEPTED)
-    await connection.execute(under_way.values(accepted_at=now, deadline_at=None))
+    await connection.execute(under_way.values(accepted_at=now, deadline_at=None, trace_from=None))
     # whoever might have held an unsent request is dead: the fence has nobody to keep out
     in_doubt = jobs.update().where(jobs.c.state == JobState.UNKNOWN)
-    await connection.execute(in_doubt.values(clean_since=None, fenced_until=None))
+    await connection.execute(in_doubt.values(clean_since=None, fenced_until=None, trace_from=None))
 
 
 async def _let_scopes_probe(connection: AsyncConnection, now: datetime) -> None:

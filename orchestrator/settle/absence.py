@@ -63,7 +63,7 @@ async def required_absence(
 async def _longest_time_to_trace(connection: AsyncConnection, job: Watched) -> timedelta | None:
     """From request to first trace, among the last jobs of this bucket; ``None`` without any."""
     query = (
-        sa.select(jobs.c.sent_at, jobs.c.first_trace_at)
+        sa.select(jobs.c.trace_from, jobs.c.first_trace_at)
         .where(
             sa.text(TRACED),
             jobs.c.profile == job.profile,
@@ -74,9 +74,7 @@ async def _longest_time_to_trace(connection: AsyncConnection, job: Watched) -> t
         .limit(_SAMPLES)
     )
     rows = (await connection.execute(query)).all()
-    # a difference below zero comes from a clock that was set: it says nothing
-    times = [row.first_trace_at - row.sent_at for row in rows if row.first_trace_at >= row.sent_at]
-    return max(times, default=None)
+    return max((row.first_trace_at - row.trace_from for row in rows), default=None)
 
 
 def left_to_operator(
@@ -114,7 +112,7 @@ def _is_bucket_proven(table: sa.FromClause) -> sa.ColumnElement[bool]:
         sa.select(sa.literal(1))
         .select_from(traced)
         .where(
-            traced.c.first_trace_at.is_not(None),
+            traced.c.first_trace_at >= traced.c.trace_from,
             traced.c.profile == table.c.profile,
             traced.c.region == table.c.region,
             traced.c.bucket == table.c.bucket,

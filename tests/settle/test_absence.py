@@ -8,6 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from orchestrator.db import Database
+from orchestrator.lease.waits import begin_waits_anew
 from orchestrator.model import NOT_RULED_OUT, JobState
 from orchestrator.settle.absence import (
     ResendMode,
@@ -24,6 +25,7 @@ from tests.stores import (
     BUCKET,
     ME,
     REGION,
+    change,
     job,
     kinds,
     let_pass,
@@ -83,6 +85,14 @@ async def test_a_trace_elsewhere_proves_nothing_here(
 async def test_a_trace_before_its_request_counts_for_nothing(database: Database) -> None:
     """Times that a clock made wrong when it was set are no experience."""
     await make_traced(database, took=-5)
+    assert await required(database, await unknown(database)) is None
+
+
+async def test_a_trace_across_a_set_clock_counts_for_nothing(database: Database) -> None:
+    """What was sent before the clock was set, or the machine booted, tells no time."""
+    job_id = await make_traced(database, took=3600)
+    await change(database, job_id, state=JobState.ACCEPTED, finished_at=None)
+    await begin_waits_anew(database, lambda _sentence: None)
     assert await required(database, await unknown(database)) is None
 
 
