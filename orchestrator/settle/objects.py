@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -66,6 +66,10 @@ class Watched:
         """
         is_datable = not self.adopted or self.attempt == 1
         return is_datable and self.first_trace_at is None
+
+    def first_trace(self, now: datetime, age: timedelta) -> datetime:
+        """When a trace of this age was left: not before the request, whatever COS's clock says."""
+        return now - age if self.sent_at is None else max(now - age, self.sent_at)
 
     @property
     def required(self) -> tuple[WatchedKey, ...]:

@@ -43,7 +43,7 @@ async def adopt(
     """Takes what was found in the bucket for the answer that is not held: no TaskId, but keys."""
     first_trace = {}
     if traces.age is not None and job.needs_first_trace:
-        first_trace = {"first_trace_at": now - traces.age}
+        first_trace = {"first_trace_at": job.first_trace(now, traces.age)}
     adopted = Move(
         job.job_id,
         job.state,

@@ -199,7 +199,8 @@ def _move(finding: Finding, actor: str, now: datetime) -> Move:
     made = _verified(finding, actor) if finding.delivery.is_whole else _lost(finding, actor)
     if finding.trace_age is None or not finding.job.needs_first_trace:
         return made
-    return replace(made, changes={**made.changes, "first_trace_at": now - finding.trace_age})
+    left_at = finding.job.first_trace(now, finding.trace_age)
+    return replace(made, changes={**made.changes, "first_trace_at": left_at})
 
 
 def _verified(finding: Finding, actor: str) -> Move:

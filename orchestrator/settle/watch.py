@@ -328,7 +328,7 @@ class Watcher:
 
     async def _keep_first_trace(self, job: Watched, age: timedelta) -> Watched:
         async with self._database.write() as connection:
-            left_at = await self._database.now(connection) - age
+            left_at = job.first_trace(await self._database.now(connection), age)
             await keep_first_trace(connection, job, left_at)
         return replace(job, first_trace_at=left_at)
 

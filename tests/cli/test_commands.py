@@ -122,6 +122,23 @@ async def test_a_run_without_keys_says_where_it_looked(shell: Shell) -> None:
     assert ".tccli" in refused.err
 
 
+async def test_certificates_that_are_not_there_are_named(shell: Shell) -> None:
+    """SSL_CERT_FILE that names nothing is unusable input: its name and value are in the message."""
+    await shell.run("enqueue", "-", stdin=manifest(1))
+    variables = {**shell.variables, "SSL_CERT_FILE": "/not/there.pem"}
+    refused = await Shell(shell.folder, variables).run("run")
+    assert refused.code == 2
+    assert "SSL_CERT_FILE names /not/there.pem" in refused.err
+    assert "Traceback" not in refused.err
+
+
+async def test_plain_http_beyond_this_machine_is_refused(shell: Shell) -> None:
+    """An endpoint without TLS is named with the setting that would permit it."""
+    refused = await shell.run("run", "--cvm-endpoint", "http://cvm.example")
+    assert refused.code == 2
+    assert "ORCHESTRATOR_ALLOW_PLAIN_HTTP" in refused.err
+
+
 async def test_a_run_with_nothing_to_do_needs_no_keys(shell: Shell) -> None:
     """An empty store is drained at once, with exit code 0."""
     bare = Shell(shell.folder, {"ORCHESTRATOR_DATABASE_URL": str(shell.folder / "exports.db")})
