@@ -127,7 +127,7 @@ async def _run(
 
     display = Display(batch)
     display.tell(f"Store: {describe_url(settings.sqlalchemy_url)}")
-    _ask_for_files(2 * settings.concurrency + _OTHER_FILES, display)
+    _ask_for_files(settings.concurrency + _OTHER_FILES, display)
     gc.set_threshold(_OBJECTS_A_COLLECTION)
     result, signalled = await drain(
         settings, display, batch=batch, time_limit=time_limit, forever=forever

@@ -45,6 +45,9 @@ _LINGER = 0.5
 
 _AFTER_FAILURE = timedelta(seconds=2)
 
+_UNLISTED_AFTER = timedelta(seconds=5)
+"""A listing is given so much time at least to show what was just written."""
+
 _FAILURES = 10
 """Looks in a row that fail: then one at a time finds out when the bucket answers again."""
 
@@ -315,7 +318,7 @@ class Watcher:
             job,
             timedelta(seconds=anyio.current_time() - one.begun),
             self._deadlines,
-            unlisted_after=self._policy.resend_after,
+            unlisted_after=max(self._policy.resend_after, _UNLISTED_AFTER),
             wants_trace=place not in self._traced and job.needs_first_trace,
         )
         if seen.trace_age is not None and job.needs_first_trace:

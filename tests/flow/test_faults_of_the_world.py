@@ -182,7 +182,7 @@ RIGHTS = {
     ),
     "a COS 403 that passes": World(codes(Refusal("AccessDenied", action="cos", times=20))),
     "COS out of order for a while": World(
-        faults(Fault("gateway", action="cos", status=503, times=46)),
+        faults(Fault("gateway", action="cos", status=503, times=23)),
         says=("gives no answer", "answers again"),
     ),
 }
