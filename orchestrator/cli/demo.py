@@ -56,7 +56,8 @@ async def _demo(images: int) -> int:
 def _settings(url: str, folder: Path) -> "Settings":
     from orchestrator.settings import load_settings
 
-    flags = {"database_url": str(folder / "demo.db"), "cvm_endpoint": url, "cos_endpoint": url}
+    endpoints = dict.fromkeys(("cvm_endpoint", "cos_endpoint", "sts_endpoint"), url)
+    flags = {"database_url": str(folder / "demo.db"), **endpoints}
     return load_settings({**flags, "verify_interval": 0.5}, {})
 
 
