@@ -79,7 +79,8 @@ class Hostile:
             await stream.send(answer[: len(answer) // 2])
             return
         await stream.send(answer + self.earlier if way == "answers twice" else answer)
-        self.given.append(answer)
+        if way != "answers before it is asked":  # then its request has taken the earlier one
+            self.given.append(answer)
 
     async def _asked(self, request: bytes) -> bytes:
         async with await anyio.connect_tcp("127.0.0.1", self.port) as cloud:
