@@ -70,7 +70,7 @@ async def _serve(client: ByteStream, *, port: int, seconds: float) -> None:
 
 
 async def _carry(source: ByteStream, target: ByteStream, seconds: float) -> None:
-    """Pass on what comes, each piece so many seconds later, until the source ends."""
+    """Forward each piece of data after this delay, until the source ends."""
     send, receive = anyio.create_memory_object_stream[tuple[float, bytes]](1000)
 
     async def deliver() -> None:

@@ -54,7 +54,7 @@ def _jitter(seconds: float) -> Measured:
 
 
 def _distant(seconds: float) -> Measured:
-    """Over TLS, with so many seconds on each way."""
+    """Drain over TLS with this delay in each direction."""
     with _scene() as (here, store), distant(here, seconds, store.folder) as variables:
         far = Store(store.folder, {**store.variables, **variables})
         used = far.drain()

@@ -105,7 +105,7 @@ async def make_ended(database: Database, *, took: float, **columns: Any) -> int:
 
 
 async def make_traced(database: Database, *, took: float = 1.0, **columns: Any) -> int:
-    """A job that was found under its tag so many seconds after its request was sent."""
+    """Make a job whose first trace was found ``took`` seconds after its request was sent."""
     job_id = await make_ended(database, took=took, **columns)
     sent_at = (await job(database, job_id)).sent_at
     times = {"trace_from": sent_at, "first_trace_at": sent_at + timedelta(seconds=took)}

@@ -32,7 +32,7 @@ def trusted_certificates(environ: Mapping[str, str] = os.environ) -> ssl.SSLCont
         return _from_environment(file, folders)
     if sys.platform == "darwin":
         # only the system itself knows which authorities the keychain trusts
-        import truststore  # noqa: PLC0415
+        import truststore  # noqa: PLC0415 - installed on macOS only
 
         return truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     # on Linux truststore would read the whole bundle again for each connection: 20 ms each

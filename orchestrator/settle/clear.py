@@ -33,7 +33,7 @@ async def clear_to_send(
     name it is first noted what lies there.
 
     After a store error the caller repeats this. A job that was put back at the first time is then
-    not sent: whoever claims it next would send it a second time.
+    not sent: the process that claims it next would send it a second time.
     """
     if not lease.doubted and not lease.exact_names:
         return True

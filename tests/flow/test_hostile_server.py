@@ -34,7 +34,7 @@ WAYS = {
 """What it does with a connection, and how often of a hundred."""
 
 _BACK = 40
-"""So many answers lie between an answer and its repetition."""
+"""Number of answers between an answer and its repetition."""
 
 
 @dataclass
