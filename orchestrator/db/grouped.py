@@ -50,7 +50,7 @@ class Grouped(Generic[_Item, _Result]):
         except Exception as error:  # noqa: BLE001 - raised where the item came from
             is_store_error = _is_store_error(error)
             if is_store_error:
-                # whoever waits for the next transaction would only wait as long again, one by one
+                # items that wait for the next transaction would only wait as long again, one by one
                 group, self._waiting = group + self._waiting, []
             if is_store_error or len(group) == 1:
                 for entry in group:

@@ -54,8 +54,8 @@ async def record(
     """
     with anyio.CancelScope(shield=True):
         async with database.write() as connection:
-            # attempts, rates by key, jobs, scopes by region: whoever writes them in this order, as
-            # a claim does that passes over jobs which are held, waits for nobody in a circle
+            # lock order: attempts, rates by key, jobs, scopes by region. A claim uses the same one
+            # and skips locked jobs, so the two cannot deadlock
             are_new = await _are_new(connection, answers)
             new = list(compress(answers, are_new))
             moved = iter(await _record_new(database, connection, new, export_deadline))
