@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 
 from benchmarks.store import BUCKET
-from orchestrator.cloud.credentials import Credential
+from orchestrator.cloud.credentials.base import Credential
 from orchestrator.cloud.signing import Tc3Auth
 
 IN_AIR = 16

@@ -9,12 +9,12 @@ import sqlalchemy as sa
 
 from benchmarks.turns import Act, against
 from orchestrator.clock import SystemClock
-from orchestrator.db import Database
-from orchestrator.lease.claim import Claimer, claim, wanted
-from orchestrator.pace.gate import known_regions
-from orchestrator.pace.rate import Pacer, RateKey
-from orchestrator.pace.stops import Stops
-from orchestrator.tables import scopes
+from orchestrator.job_queue.claim import Claimer, claim, wanted
+from orchestrator.limits.concurrency_limit import known_regions
+from orchestrator.limits.halted_scopes import Stops
+from orchestrator.limits.rate_limiter import Pacer, RateKey
+from orchestrator.store import Database
+from orchestrator.store.tables import scopes
 
 _TIMES = 400
 _PROFILE = "default"

@@ -20,27 +20,27 @@ from benchmarks.figures import Case, Goal, Measured
 from benchmarks.memory import InMemory
 from benchmarks.virtual import VirtualClock, in_virtual_time
 from orchestrator.cloud.cos import CosClient
-from orchestrator.cloud.credentials import Credential, StandingKeys
+from orchestrator.cloud.credentials.base import Credential, StandingKeys
 from orchestrator.cloud.cvm import CvmClient
 from orchestrator.cloud.http_client import HttpClient
 from orchestrator.cloud.signing import ServerClock
-from orchestrator.db import Database, Schema
-from orchestrator.intake.enqueue import enqueue
-from orchestrator.intake.export_request import ExportRequest
-from orchestrator.lease.owner import Instance, instance
+from orchestrator.job_queue.enqueue import enqueue
+from orchestrator.job_queue.worker_registry import Instance, instance
+from orchestrator.limits.admission import Traffic
+from orchestrator.limits.rate_limiter import Pacer
+from orchestrator.manifest.export_request import ExportRequest
 from orchestrator.model import JobFilter, JobState
-from orchestrator.pace.rate import Pacer
-from orchestrator.pace.traffic import Traffic
-from orchestrator.plan import Parts, Plan
+from orchestrator.reporting.history import Job, history
 from orchestrator.settings import load_settings
-from orchestrator.settle.absence import ResolvePolicy
-from orchestrator.settle.sight import VerifyMode
-from orchestrator.show.history import Job, history
 from orchestrator.simulator import Duration, Entry, ImageSettings, Key, Settings, SimulatorOptions
-from orchestrator.simulator.admin import exports
 from orchestrator.simulator.cloud import Clocks, Cloud
+from orchestrator.simulator.control_api import exports
 from orchestrator.simulator.regions import REGIONS
-from orchestrator.worker import Worker
+from orchestrator.store import Database, Schema
+from orchestrator.verification.bucket_permissions import VerifyMode
+from orchestrator.verification.resend_policy import ResolvePolicy
+from orchestrator.worker.run_settings import Parts, Plan
+from orchestrator.worker.worker import Worker
 
 _SEED = 26
 """Gives a world whose order alone leads close to the bound, as it does in one of five. Durations

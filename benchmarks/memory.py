@@ -6,8 +6,8 @@ import anyio
 import httpx
 
 from orchestrator.simulator.cloud import Cloud
-from orchestrator.simulator.protocol import Request
-from orchestrator.simulator.services import process, service_for
+from orchestrator.simulator.http_connection import Request
+from orchestrator.simulator.routing import process, service_for
 
 
 class InMemory(httpx.AsyncBaseTransport):

@@ -10,7 +10,7 @@ from unittest.mock import patch
 import aiosqlite.core
 import anyio.to_thread
 
-from tests.pace.instant import in_no_time
+from tests.limits.instant import in_no_time
 
 _Result = TypeVar("_Result")
 

@@ -13,31 +13,31 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from orchestrator.app import Orchestrator as Orchestrator
     from orchestrator.errors import InvalidRequestError as InvalidRequestError
     from orchestrator.errors import OrchestratorError as OrchestratorError
-    from orchestrator.intake.enqueue import EnqueueResult as EnqueueResult
-    from orchestrator.intake.export_request import ExportRequest as ExportRequest
+    from orchestrator.job_queue.enqueue import EnqueueResult as EnqueueResult
+    from orchestrator.manifest.export_request import ExportRequest as ExportRequest
     from orchestrator.model import ImageFormat as ImageFormat
     from orchestrator.model import JobFilter as JobFilter
     from orchestrator.model import JobState as JobState
+    from orchestrator.orchestrator import Orchestrator as Orchestrator
+    from orchestrator.reporting.history import Job as Job
+    from orchestrator.reporting.run_summary import RunResult as RunResult
     from orchestrator.settings import Settings as Settings
-    from orchestrator.show.account import RunResult as RunResult
-    from orchestrator.show.history import Job as Job
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Orchestrator": "app",
+    "Orchestrator": "orchestrator",
     "OrchestratorError": "errors",
-    "EnqueueResult": "intake.enqueue",
-    "ExportRequest": "intake.export_request",
+    "EnqueueResult": "job_queue.enqueue",
+    "ExportRequest": "manifest.export_request",
     "ImageFormat": "model",
     "InvalidRequestError": "errors",
-    "Job": "show.history",
+    "Job": "reporting.history",
     "JobFilter": "model",
     "JobState": "model",
-    "RunResult": "show.account",
+    "RunResult": "reporting.run_summary",
     "Settings": "settings",
 }
 

@@ -9,20 +9,12 @@ from typing import Any
 
 from orchestrator.clock import SystemClock
 from orchestrator.cloud.cos import CosClient
-from orchestrator.cloud.credentials import Credential
+from orchestrator.cloud.credentials.base import Credential
 from orchestrator.cloud.cvm import CvmClient
 from orchestrator.cloud.http_client import open_http_client
 from orchestrator.cloud.signing import ServerClock
-from orchestrator.db import Database
+from orchestrator.limits.halted_scopes import Stops
 from orchestrator.model import ExportOrder, ImageFormat, JobState, Lease, Outcome
-from orchestrator.pace.stops import Stops
-from orchestrator.send.outcome import outcome_of_reply
-from orchestrator.settle.deadline import Deadlines
-from orchestrator.settle.experience import Experience
-from orchestrator.settle.look import baselines
-from orchestrator.settle.objects import Watched, keep_baselines, watched
-from orchestrator.settle.sight import Sight, VerifyMode
-from orchestrator.settle.verify import examine, keep_findings
 from orchestrator.simulator import (
     DEFAULT_KEY,
     BucketSettings,
@@ -31,6 +23,14 @@ from orchestrator.simulator import (
     Simulator,
     SimulatorOptions,
 )
+from orchestrator.store import Database
+from orchestrator.verification.accepted_jobs import examine, keep_findings
+from orchestrator.verification.bucket_permissions import Sight, VerifyMode
+from orchestrator.verification.expected_objects import Watched, keep_baselines, watched
+from orchestrator.verification.experience import Experience
+from orchestrator.verification.export_deadline import Deadlines
+from orchestrator.verification.object_lookup import baselines
+from orchestrator.worker.outcome import outcome_of_reply
 
 from .cloud.scripted import HeldKeys
 from .stores import BUCKET, DEADLINE, ME, REGION, job, now

@@ -13,8 +13,8 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, settings
 
 from orchestrator.clock import SystemClock
-from orchestrator.db import Database, Schema
-from orchestrator.tables import metadata
+from orchestrator.store import Database, Schema
+from orchestrator.store.tables import metadata
 
 from . import servers
 from .bench import Bench, bench_at

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.pool import PoolProxiedConnection
 
-from orchestrator.db import Database
+from orchestrator.store import Database
 
 
 def sqlite_error(message: str, code: int) -> OperationalError:

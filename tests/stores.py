@@ -7,18 +7,18 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from orchestrator.cloud.codes import code_for
-from orchestrator.cloud.faults import code_for_reply
-from orchestrator.db import Database
-from orchestrator.intake.enqueue import enqueue
-from orchestrator.intake.export_request import ExportRequest
-from orchestrator.lease.claim import Claimer, Wanted, claim
-from orchestrator.lease.claim import wanted as claim_of
+from orchestrator.cloud.error_classification import code_for_reply
+from orchestrator.cloud.error_codes import code_for
+from orchestrator.job_queue.claim import Claimer, Wanted, claim
+from orchestrator.job_queue.claim import wanted as claim_of
+from orchestrator.job_queue.enqueue import enqueue
+from orchestrator.limits.rate_limiter import Pacer, RateKey
+from orchestrator.manifest.export_request import ExportRequest
 from orchestrator.model import JobState, Lease, Outcome, Reply
-from orchestrator.pace.rate import Pacer, RateKey
-from orchestrator.settle.decide import decide
-from orchestrator.settle.record import Answer, record
-from orchestrator.tables import Moment, attempts, events, jobs, metadata, objects, scopes
+from orchestrator.store import Database
+from orchestrator.store.tables import Moment, attempts, events, jobs, metadata, objects, scopes
+from orchestrator.worker.outcome_policy import decide
+from orchestrator.worker.outcome_recorder import Answer, record
 
 NOON = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 PROFILE, REGION, BUCKET, ME = "default", "ap-singapore", "backup-1250000000", "tester"

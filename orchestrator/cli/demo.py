@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import anyio
 import typer
 
-from orchestrator.cli.output import heading_of_jobs, job_line
+from orchestrator.cli.formatting import heading_of_jobs, job_line
 
 if TYPE_CHECKING:
     from orchestrator.settings import Settings
@@ -27,9 +27,9 @@ def command(
 
 
 async def _demo(images: int) -> int:
-    from orchestrator.cli.display import Display
-    from orchestrator.cli.result import exit_code, print_result, summary
+    from orchestrator.cli.progress import Display
     from orchestrator.cli.run import drain
+    from orchestrator.cli.run_outcome import exit_code, print_result, summary
     from orchestrator.simulator import DEFAULT_KEY, Duration, Simulator, SimulatorOptions
     from orchestrator.simulator import Settings as CloudSettings
 
@@ -62,8 +62,8 @@ def _settings(url: str, folder: Path) -> "Settings":
 
 
 async def _enqueue(settings: "Settings", image_ids: list[str], display: "object") -> None:
-    from orchestrator.app import Orchestrator
-    from orchestrator.intake.export_request import ExportRequest
+    from orchestrator.manifest.export_request import ExportRequest
+    from orchestrator.orchestrator import Orchestrator
 
     requests = [
         ExportRequest((image_id,), "ap-singapore", "demo-1250000000", prefix="nightly")
@@ -75,7 +75,7 @@ async def _enqueue(settings: "Settings", image_ids: list[str], display: "object"
 
 
 async def _show_history(settings: "Settings") -> None:
-    from orchestrator.app import Orchestrator
+    from orchestrator.orchestrator import Orchestrator
 
     print()
     print(heading_of_jobs())

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 import anyio
 import typer
 
+from orchestrator.cli.formatting import to_json
 from orchestrator.cli.options import Config, DatabaseUrl, Json, Profile, settings_from
-from orchestrator.cli.output import to_json
 from orchestrator.errors import UsageError
 
 if TYPE_CHECKING:
-    from orchestrator.intake.enqueue import EnqueueResult
-    from orchestrator.intake.manifest import Defaults, Manifest
+    from orchestrator.job_queue.enqueue import EnqueueResult
+    from orchestrator.manifest.reader import Defaults, Manifest
     from orchestrator.settings import Settings
 
 
@@ -64,7 +64,7 @@ def command(
     config: Config = None,
 ) -> None:
     """Add images to the queue; the same request again is a duplicate, not a second job."""
-    from orchestrator.intake.manifest import Defaults
+    from orchestrator.manifest.reader import Defaults
 
     settings = settings_from(config=config, database_url=database_url, profile=profile)
     defaults = Defaults(
@@ -86,7 +86,7 @@ def command(
 def _read(
     file: str | None, images: list[str], defaults: "Defaults", *, skip_invalid: bool
 ) -> "Manifest":
-    from orchestrator.intake.manifest import read_manifest, requests_from_images
+    from orchestrator.manifest.reader import read_manifest, requests_from_images
 
     if file is not None and images:
         raise UsageError("A manifest and --image exclude each other.", "Leave one of them out.")
@@ -111,7 +111,7 @@ def _read(
 async def _enqueue(
     settings: "Settings", manifest: "Manifest", batch: str | None, again: bool
 ) -> "EnqueueResult":
-    from orchestrator.app import Orchestrator
+    from orchestrator.orchestrator import Orchestrator
 
     async with Orchestrator(settings=settings) as orchestrator:
         return await orchestrator.enqueue(manifest.requests, batch=batch, again=again)
@@ -120,7 +120,7 @@ async def _enqueue(
 def _report(
     manifest: "Manifest", result: "EnqueueResult", settings: "Settings", *, json: bool
 ) -> None:
-    from orchestrator.db import describe_url
+    from orchestrator.store import describe_url
 
     for fault in manifest.faults:
         print(f"Left out: {fault}", file=sys.stderr)

@@ -8,7 +8,7 @@ import anyio
 import typer
 
 from orchestrator.cli import options
-from orchestrator.cli.output import (
+from orchestrator.cli.formatting import (
     JOB_FIELDS,
     csv_cells,
     end_with_the_pipe,
@@ -51,7 +51,7 @@ def command(
 
 
 async def _print(settings: "Settings", wanted: "JobFilter", limit: int | None, form: str) -> int:
-    from orchestrator.app import Orchestrator
+    from orchestrator.orchestrator import Orchestrator
 
     shown = 0
     table = csv.writer(sys.stdout, lineterminator="\n")

@@ -5,21 +5,11 @@ import sys
 
 import typer
 
-from orchestrator.cli import (
-    cancel,
-    db,
-    demo,
-    enqueue,
-    history,
-    retry,
-    run,
-    settle,
-    show,
-    simulate,
-    status,
-)
-from orchestrator.cli.faults import exit_code_for
-from orchestrator.cli.streams import prepare_streams
+from orchestrator.cli import cancel, demo, enqueue, history, retry, run, show, simulate, status
+from orchestrator.cli import database as db
+from orchestrator.cli import resolve_unknown as settle
+from orchestrator.cli.exit_codes import exit_code_for
+from orchestrator.cli.standard_streams import prepare_streams
 
 app = typer.Typer(
     name="orchestrator",

@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from orchestrator.cli import by_filter, options
-from orchestrator.cli.output import plural
+from orchestrator.cli import bulk_operations as by_filter
+from orchestrator.cli import options
+from orchestrator.cli.formatting import plural
 
 if TYPE_CHECKING:
     from orchestrator.model import JobFilter
-    from orchestrator.settle.retry import Retry
+    from orchestrator.operations.retry import Retry
 
 
 @options.takes_filter
@@ -23,7 +24,7 @@ def command(
 
     What may have left an export behind is looked for in the bucket first.
     """
-    from orchestrator.app import Orchestrator
+    from orchestrator.orchestrator import Orchestrator
 
     settings = options.settings_from(config=config, database_url=database_url)
     act = Orchestrator.retry

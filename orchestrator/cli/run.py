@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import anyio
 import typer
 
-from orchestrator.cli.faults import exit_code_for
+from orchestrator.cli.exit_codes import exit_code_for
+from orchestrator.cli.formatting import to_json
 from orchestrator.cli.options import Batch, Config, DatabaseUrl, Json, Profile, settings_from
-from orchestrator.cli.output import to_json
-from orchestrator.cli.result import as_json, exit_code, print_result, summary
+from orchestrator.cli.run_outcome import as_json, exit_code, print_result, summary
 from orchestrator.errors import UsageError
 
 if TYPE_CHECKING:
-    from orchestrator.cli.display import Display
+    from orchestrator.cli.progress import Display
+    from orchestrator.reporting.run_summary import RunResult
     from orchestrator.settings import Settings
-    from orchestrator.show.account import RunResult
 
 _A_YEAR = 365 * 86_400.0
 _OTHER_FILES = 64
@@ -122,8 +122,8 @@ def command(
 async def _run(
     settings: "Settings", batch: str | None, time_limit: float | None, forever: bool, json: bool
 ) -> int:
-    from orchestrator.cli.display import Display
-    from orchestrator.db import describe_url
+    from orchestrator.cli.progress import Display
+    from orchestrator.store import describe_url
 
     display = Display(batch)
     display.tell(f"Store: {describe_url(settings.sqlalchemy_url)}")
@@ -188,7 +188,7 @@ async def _drain(
     signalled: list[signal.Signals],
     **how: Any,
 ) -> "RunResult | None":
-    from orchestrator.app import Orchestrator
+    from orchestrator.orchestrator import Orchestrator
 
     result: RunResult | None = None
     async with (

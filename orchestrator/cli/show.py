@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import anyio
 import typer
 
+from orchestrator.cli.formatting import colour, end_with_the_pipe, job_fields, printable, to_json
 from orchestrator.cli.options import Config, DatabaseUrl, Json, settings_from
-from orchestrator.cli.output import colour, end_with_the_pipe, job_fields, printable, to_json
 from orchestrator.clock import iso
 from orchestrator.errors import UsageError
 
 if TYPE_CHECKING:
+    from orchestrator.reporting.history import JobStory
     from orchestrator.settings import Settings
-    from orchestrator.show.history import JobStory
 
 
 def command(
@@ -39,7 +39,7 @@ def command(
 
 
 async def _story(settings: "Settings", job: str) -> "JobStory | None":
-    from orchestrator.app import Orchestrator
+    from orchestrator.orchestrator import Orchestrator
 
     async with Orchestrator(settings=settings, create=False) as orchestrator:
         return await orchestrator.show(job)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import anyio
 import typer
 
-from orchestrator.cli.faults import leaves
+from orchestrator.cli.exit_codes import leaves
 from orchestrator.errors import UsageError
 
 if TYPE_CHECKING:

@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from orchestrator.cli.formatting import colour, duration, end_with_the_pipe, to_json
 from orchestrator.cli.options import Batch, Config, DatabaseUrl, Json, settings_from
-from orchestrator.cli.output import colour, duration, end_with_the_pipe, to_json
 from orchestrator.clock import iso
 
 if TYPE_CHECKING:
+    from orchestrator.reporting.status import ScopeStatus, Status
     from orchestrator.settings import Settings
-    from orchestrator.show.status import ScopeStatus, Status
 
 
 def command(
@@ -21,7 +21,7 @@ def command(
     config: Config = None,
 ) -> None:
     """Count the jobs in each state, and show what each scope waits for."""
-    from orchestrator.db import describe_url
+    from orchestrator.store import describe_url
 
     end_with_the_pipe()
     settings = settings_from(config=config, database_url=database_url)
@@ -35,7 +35,7 @@ def command(
 
 
 async def _status(settings: "Settings", batch: str | None) -> "Status":
-    from orchestrator.app import Orchestrator
+    from orchestrator.orchestrator import Orchestrator
 
     async with Orchestrator(settings=settings, create=False) as orchestrator:
         return await orchestrator.status(batch=batch)

@@ -11,7 +11,7 @@ from xml.etree.ElementTree import Element
 import httpx
 from aiolimiter import AsyncLimiter
 
-from orchestrator.cloud.credentials import CredentialSource
+from orchestrator.cloud.credentials.base import CredentialSource
 from orchestrator.cloud.http_client import HttpClient
 from orchestrator.cloud.signing import CosAuth, ServerClock, http_date
 from orchestrator.errors import CloudRefusal

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from orchestrator.cloud.credentials import Credential
+from orchestrator.cloud.credentials.base import Credential
 from orchestrator.cloud.http_client import HttpClient
 from orchestrator.cloud.signing import ServerClock, Tc3Auth
 from orchestrator.errors import CloudRefusal

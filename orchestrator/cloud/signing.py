@@ -15,7 +15,7 @@ from urllib.parse import quote
 import httpx
 
 from orchestrator.clock import Clock
-from orchestrator.cloud.credentials import Credential
+from orchestrator.cloud.credentials.base import Credential
 
 _COS_BACKDATED = timedelta(seconds=60)
 _COS_LIFETIME = timedelta(seconds=600)

@@ -3,10 +3,10 @@
 The other side of the wire: as strict as the vendor, with every misfortune at hand.
 """
 
-from orchestrator.simulator.exports import Export
+from orchestrator.simulator.command_line import DEFAULT_KEY, Key, SimulatorOptions
+from orchestrator.simulator.export_tasks import Export
 from orchestrator.simulator.images import Image
 from orchestrator.simulator.ledger import Entry
-from orchestrator.simulator.options import DEFAULT_KEY, Key, SimulatorOptions
 from orchestrator.simulator.scenario import ScenarioError, read_changes
 from orchestrator.simulator.server import Simulator, serve
 from orchestrator.simulator.settings import (

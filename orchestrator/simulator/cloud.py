@@ -8,15 +8,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from orchestrator.simulator.buckets import Buckets
-from orchestrator.simulator.chance import Rules
-from orchestrator.simulator.exports import Exports
+from orchestrator.simulator.command_line import Key, SimulatorOptions
+from orchestrator.simulator.error_messages import ApiError
+from orchestrator.simulator.export_tasks import Exports
+from orchestrator.simulator.fault_selection import Rules
+from orchestrator.simulator.http_connection import Request
 from orchestrator.simulator.images import Catalogue
 from orchestrator.simulator.ledger import Entry, Ledger
 from orchestrator.simulator.limits import Limits
-from orchestrator.simulator.messages import ApiError
-from orchestrator.simulator.options import Key, SimulatorOptions
 from orchestrator.simulator.parameters import Parameters
-from orchestrator.simulator.protocol import Request
 from orchestrator.simulator.settings import BucketSettings, Delivery, Fault, Refusal
 
 

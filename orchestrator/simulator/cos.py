@@ -5,12 +5,13 @@ from collections.abc import Callable, Mapping
 from email.utils import formatdate
 from urllib.parse import parse_qsl, unquote
 
-from orchestrator.simulator import cos_signature, cos_xml
+from orchestrator.simulator import cos_verification as cos_signature
+from orchestrator.simulator import cos_xml
 from orchestrator.simulator.cloud import Call, Cloud
+from orchestrator.simulator.error_messages import CosError
+from orchestrator.simulator.http_connection import Request, Response
 from orchestrator.simulator.ledger import Entry
-from orchestrator.simulator.messages import CosError
 from orchestrator.simulator.paging import cut
-from orchestrator.simulator.protocol import Request, Response
 from orchestrator.simulator.settings import BucketSettings
 
 _HOST = re.compile(r"(?P<bucket>[a-z0-9-]+)\.cos\.(?P<region>[a-z0-9-]+)\.myqcloud\.com(:\d+)?")

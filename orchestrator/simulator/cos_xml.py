@@ -6,7 +6,7 @@ from urllib.parse import quote
 from xml.sax.saxutils import escape
 
 from orchestrator.simulator.buckets import StoredObject, Upload
-from orchestrator.simulator.messages import CosError
+from orchestrator.simulator.error_messages import CosError
 from orchestrator.simulator.paging import Page
 
 _OWNER = ("Owner", (("ID", "1250000000"), ("DisplayName", "1250000000")))

@@ -5,11 +5,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.simulator import describe, export_images, parameters, tc3
+from orchestrator.simulator import describe_images as describe
+from orchestrator.simulator import export_images, parameters
+from orchestrator.simulator import tc3_verification as tc3
 from orchestrator.simulator.cloud import Call, Cloud
+from orchestrator.simulator.error_messages import ApiError
+from orchestrator.simulator.http_connection import MAX_BODY_BYTES, Request, Response
 from orchestrator.simulator.ledger import Entry
-from orchestrator.simulator.messages import ApiError
-from orchestrator.simulator.protocol import MAX_BODY_BYTES, Request, Response
 from orchestrator.simulator.regions import FINANCE_REGIONS, REGIONS
 
 _VERSION = "2017-03-12"

@@ -6,9 +6,9 @@ from typing import Any
 
 from orchestrator.simulator import parameters
 from orchestrator.simulator.cloud import Call, Cloud
-from orchestrator.simulator.exports import Order
+from orchestrator.simulator.error_messages import ApiError
+from orchestrator.simulator.export_tasks import Order
 from orchestrator.simulator.images import Image, is_image_id
-from orchestrator.simulator.messages import ApiError
 
 PARAMETERS: Mapping[str, parameters.Check] = {
     "BucketName": parameters.is_text,

@@ -1,6 +1,6 @@
 """What happens on the way back to the client."""
 
-from orchestrator.simulator.protocol import Connection, Response
+from orchestrator.simulator.http_connection import Connection, Response
 from orchestrator.simulator.settings import Fault
 
 _HTML = (("Content-Type", "text/html"),)

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import parse_qsl
 
-from orchestrator.simulator.messages import ApiError
-from orchestrator.simulator.protocol import Request
+from orchestrator.simulator.error_messages import ApiError
+from orchestrator.simulator.http_connection import Request
 
 Check = Callable[[object], bool]
 """Whether a value has the type of its parameter."""

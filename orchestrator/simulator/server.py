@@ -9,14 +9,15 @@ from typing import Any, Self
 
 import anyio
 
-from orchestrator.simulator import admin, faults
+from orchestrator.simulator import control_api as admin
+from orchestrator.simulator import faults
 from orchestrator.simulator.cloud import Cloud
-from orchestrator.simulator.exports import Export
+from orchestrator.simulator.command_line import Key, SimulatorOptions
+from orchestrator.simulator.export_tasks import Export
+from orchestrator.simulator.http_connection import MAX_HEAD_BYTES, Connection, Request
 from orchestrator.simulator.images import Image
 from orchestrator.simulator.ledger import Entry
-from orchestrator.simulator.options import Key, SimulatorOptions
-from orchestrator.simulator.protocol import MAX_HEAD_BYTES, Connection, Request
-from orchestrator.simulator.services import process, service_for
+from orchestrator.simulator.routing import process, service_for
 from orchestrator.simulator.settings import Fault, Settings
 
 _HOST = "127.0.0.1"

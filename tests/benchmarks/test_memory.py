@@ -8,7 +8,7 @@ import httpx
 from benchmarks.memory import InMemory
 from benchmarks.virtual import VirtualClock, in_virtual_time
 from orchestrator.cloud.cos import CosClient
-from orchestrator.cloud.credentials import Credential, StandingKeys
+from orchestrator.cloud.credentials.base import Credential, StandingKeys
 from orchestrator.cloud.http_client import HttpClient
 from orchestrator.cloud.signing import ServerClock
 from orchestrator.model import ObjectFacts

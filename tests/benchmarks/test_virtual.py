@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from anyio import to_thread
 
 from benchmarks.virtual import VirtualClock, in_virtual_time
-from orchestrator.db import Database
+from orchestrator.store import Database
 
 _REALLY = 0.2
 

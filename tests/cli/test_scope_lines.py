@@ -3,8 +3,8 @@
 import pytest
 
 from orchestrator.cli.status import scope_line
-from orchestrator.pace.gate import Gate
-from orchestrator.show.status import ScopeStatus
+from orchestrator.limits.concurrency_limit import Gate
+from orchestrator.reporting.status import ScopeStatus
 
 
 def scope(running: int, left: float | None, usual: float | None = 9.0) -> ScopeStatus:

@@ -15,7 +15,7 @@ finally:
 """
 
 
-_OF_A_RUN = {"alembic", "httpx", "orchestrator.cloud", "orchestrator.worker", "rich"}
+_OF_A_RUN = {"alembic", "httpx", "orchestrator.cloud", "orchestrator.worker.worker", "rich"}
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import anyio
 from anyio.abc import ByteStream, SocketAttribute
 from anyio.streams.buffered import BufferedByteReceiveStream
 
-from orchestrator.cloud.credentials import Credential
+from orchestrator.cloud.credentials.base import Credential
 
 NOON = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 KEYS = Credential("AKIDexample", "not-a-secret-of-anyone")

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from orchestrator.cloud.credentials import Credential
+from orchestrator.cloud.credentials.base import Credential
 from orchestrator.cloud.cvm import CvmClient
 from orchestrator.cloud.http_client import HttpClient
 from orchestrator.cloud.signing import ServerClock, sign_tc3

@@ -16,7 +16,7 @@ from tencentcloud.common.profile.client_profile import ClientProfile
 from tencentcloud.common.profile.http_profile import HttpProfile
 from tencentcloud.cvm.v20170312.cvm_client import CvmClient as VendorClient
 
-from orchestrator.cloud.credentials import Credential
+from orchestrator.cloud.credentials.base import Credential
 from orchestrator.cloud.signing import (
     CosAuth,
     ServerClock,

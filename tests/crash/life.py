@@ -13,10 +13,10 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
-from orchestrator import worker
-from orchestrator.lease import rescue
+from orchestrator.job_queue import orphan_recovery as rescue
 from orchestrator.model import Outcome
-from tests.flow.scene import orchestrator_at
+from orchestrator.worker import worker
+from tests.end_to_end.scene import orchestrator_at
 
 CLAIM = "INSERT INTO attempts"
 RECORD = "UPDATE attempts"

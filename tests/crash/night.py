@@ -14,7 +14,7 @@ from orchestrator.simulator import Duration, Fault, Settings, Simulator, Simulat
 from tests.crash.life import CLAIM, FINDING, RECORD, Death, Life
 from tests.crash.processes import Child, Zygote
 from tests.crash.tally import Tally, count, secrets_in
-from tests.flow.scene import images, jobs_of, orchestrator_at, orders
+from tests.end_to_end.scene import images, jobs_of, orchestrator_at, orders
 
 _LOST = (
     Fault("reset", action="ExportImages", after=True, chance=0.1),

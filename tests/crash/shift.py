@@ -14,7 +14,7 @@ from tests.crash.life import Life
 from tests.crash.night import asked, until_asked
 from tests.crash.processes import Zygote, zygote
 from tests.crash.tally import Tally, count, secrets_in
-from tests.flow.scene import images, jobs_of, orchestrator_at, orders
+from tests.end_to_end.scene import images, jobs_of, orchestrator_at, orders
 
 _LOST = Fault("reset", action="ExportImages", after=True, chance=0.05)
 _SETTINGS: dict[str, object] = {"rate": 20}
@@ -82,7 +82,7 @@ async def restarts(times: int) -> Tally:
         shell = Shell.towards(
             cloud,
             folder,
-            ORCHESTRATOR_DATABASE_URL=str(folder / "orchestrator.db"),
+            ORCHESTRATOR_DATABASE_URL=str(folder / "orchestrator.store"),
             ORCHESTRATOR_RESEND_AFTER="1",
         )
         for _ in range(times):

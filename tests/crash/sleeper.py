@@ -12,12 +12,12 @@ from typing import Any
 import anyio
 
 from orchestrator.model import JobState
-from orchestrator.show.history import JobStory
+from orchestrator.reporting.history import JobStory
 from orchestrator.simulator import Duration, Settings, Simulator, SimulatorOptions
 from tests.crash.life import Life
 from tests.crash.processes import Child, zygote
 from tests.crash.tally import Tally, count, secrets_in
-from tests.flow.scene import MAX_WAIT, images, jobs_of, orchestrator_at, orders
+from tests.end_to_end.scene import MAX_WAIT, images, jobs_of, orchestrator_at, orders
 
 BATCH = images(3)
 _SETTINGS: dict[str, Any] = {"concurrency": 1, "rate": 5}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from orchestrator.model import FINAL, JobState
-from orchestrator.show.history import Job
+from orchestrator.reporting.history import Job
 from orchestrator.simulator import DEFAULT_KEY, Entry
 
 _SECRET = DEFAULT_KEY.secret_key.encode()

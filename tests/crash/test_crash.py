@@ -15,7 +15,7 @@ from tests.crash.life import Death, Life
 from tests.crash.night import KINDS, Kill, Night, kills_of, spend
 from tests.crash.processes import Zygote, zygote
 from tests.crash.tally import Tally, count, secrets_in
-from tests.flow.scene import images, jobs_of, orchestrator_at, orders, requests, until
+from tests.end_to_end.scene import images, jobs_of, orchestrator_at, orders, requests, until
 
 pytestmark = pytest.mark.anyio
 

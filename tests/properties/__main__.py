@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from orchestrator.clock import SystemClock
-from orchestrator.db import Database, Schema
+from orchestrator.store import Database, Schema
 
 from .test_machine import SHORT, on_files
 

@@ -6,7 +6,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from orchestrator.model import FINAL, NOT_RULED_OUT, TRANSITIONS, JobState
-from orchestrator.tables import attempts, events, jobs
+from orchestrator.store.tables import attempts, events, jobs
 
 from .cloud import Vendor
 from .world import World

@@ -9,9 +9,9 @@ import anyio
 from hypothesis.vendor.pretty import RepresentationPrinter
 
 from orchestrator.clock import SystemClock
-from orchestrator.cloud.codes import code_for
 from orchestrator.cloud.cos import CosClient
-from orchestrator.cloud.faults import code_for_reply
+from orchestrator.cloud.error_classification import code_for_reply
+from orchestrator.cloud.error_codes import code_for
 from orchestrator.cloud.signing import ServerClock
 from orchestrator.errors import CloudRefusal
 from orchestrator.model import ExportOrder, Lease, ObjectFacts, Outcome, Reply, UploadFacts

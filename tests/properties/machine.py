@@ -10,11 +10,11 @@ import httpx
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from orchestrator.cloud.codes import CODES
-from orchestrator.db import Database
+from orchestrator.cloud.error_codes import CODES
 from orchestrator.model import JobState, Outcome
-from orchestrator.send.outcome import outcome_of_exception
-from orchestrator.settle.absence import ResendMode
+from orchestrator.store import Database
+from orchestrator.verification.resend_policy import ResendMode
+from orchestrator.worker.outcome import outcome_of_exception
 from tests.stores import FakeClock, request
 
 from .checks import Watch

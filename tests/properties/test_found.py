@@ -4,15 +4,15 @@ from datetime import timedelta
 
 import pytest
 
-from orchestrator.lease.rescue import rescue
+from orchestrator.job_queue.orphan_recovery import rescue
 from orchestrator.model import NOT_SENT, JobState
-from orchestrator.settle.absence import ResolvePolicy
-from orchestrator.settle.clear import clear_to_send
-from orchestrator.settle.delivery import Delivery
-from orchestrator.settle.resolve import resolve
-from orchestrator.settle.retry import retry
-from orchestrator.settle.verify import Finding, keep_findings
-from orchestrator.tables import jobs
+from orchestrator.operations.retry import retry
+from orchestrator.store.tables import jobs
+from orchestrator.verification.accepted_jobs import Finding, keep_findings
+from orchestrator.verification.completeness import Delivery
+from orchestrator.verification.resend_policy import ResolvePolicy
+from orchestrator.verification.unknown_jobs import resolve
+from orchestrator.worker.pre_send_check import clear_to_send
 from tests.bench import Bench, sight
 from tests.stores import (
     DEADLINE,

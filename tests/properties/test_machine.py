@@ -7,7 +7,7 @@ from pathlib import Path
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from orchestrator.db import Database
+from orchestrator.store import Database
 from tests.stores import FakeClock
 
 from .machine import Machine

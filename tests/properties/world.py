@@ -10,26 +10,26 @@ from typing import Any
 import httpx
 import sqlalchemy as sa
 
-from orchestrator.db import Database
 from orchestrator.errors import CloudRefusal, UsageError
-from orchestrator.intake.enqueue import EnqueueResult, enqueue
-from orchestrator.intake.export_request import ExportRequest
-from orchestrator.lease.claim import claim
-from orchestrator.lease.owner import instance
-from orchestrator.lease.rescue import rescue
+from orchestrator.job_queue.claim import claim
+from orchestrator.job_queue.enqueue import EnqueueResult, enqueue
+from orchestrator.job_queue.orphan_recovery import rescue
+from orchestrator.job_queue.worker_registry import instance
+from orchestrator.limits import concurrency_limit as gate
+from orchestrator.manifest.export_request import ExportRequest
 from orchestrator.model import JobState, Lease, Outcome
-from orchestrator.pace import gate
-from orchestrator.send.outcome import outcome_of_exception
-from orchestrator.settle import operate
-from orchestrator.settle.absence import ResolvePolicy, left_to_operator
-from orchestrator.settle.clear import clear_to_send
-from orchestrator.settle.decide import decide
-from orchestrator.settle.objects import Watched, postpone, watched
-from orchestrator.settle.operate import Verdict
-from orchestrator.settle.record import Answer, record
-from orchestrator.settle.resolve import resolve
-from orchestrator.settle.retry import retry
-from orchestrator.tables import jobs
+from orchestrator.operations import resolve_unknown as operate
+from orchestrator.operations.resolve_unknown import Verdict
+from orchestrator.operations.retry import retry
+from orchestrator.store import Database
+from orchestrator.store.tables import jobs
+from orchestrator.verification.expected_objects import Watched, postpone, watched
+from orchestrator.verification.resend_policy import ResolvePolicy, left_to_operator
+from orchestrator.verification.unknown_jobs import resolve
+from orchestrator.worker.outcome import outcome_of_exception
+from orchestrator.worker.outcome_policy import decide
+from orchestrator.worker.outcome_recorder import Answer, record
+from orchestrator.worker.pre_send_check import clear_to_send
 from tests.bench import sight, verified
 from tests.stores import (
     DEADLINE,

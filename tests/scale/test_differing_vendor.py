@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.flow.test_differing_vendor import (
+from tests.end_to_end.test_differing_vendor import (
     WORLDS,
     Night,
     no_lost_answer_becomes_a_second_export,

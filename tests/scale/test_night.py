@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.cloud.codes import CODES
+from orchestrator.cloud.error_codes import CODES
 from orchestrator.model import Reaction
 from orchestrator.simulator import (
     Duration,

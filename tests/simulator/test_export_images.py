@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from orchestrator.simulator import BucketSettings, ImageSettings, Refusal, Simulator
-from orchestrator.simulator.messages import COMMON_MESSAGES, EXPORT_MESSAGES
+from orchestrator.simulator.error_messages import COMMON_MESSAGES, EXPORT_MESSAGES
 
 from .callers import BUCKET, call, code, cos, export, in_thread
 

@@ -8,7 +8,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from orchestrator.simulator.protocol import (
+from orchestrator.simulator.http_connection import (
     MAX_BODY_BYTES,
     MAX_HEAD_BYTES,
     Connection,

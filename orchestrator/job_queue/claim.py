@@ -1,0 +1,240 @@
+"""Takes jobs out of the queue: the claim is the durable intent to send them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from orchestrator.limits import concurrency_limit as gate
+from orchestrator.limits.rate_limiter import Lane, Slot
+from orchestrator.model import UNDER_WAY, ExportOrder, ImageFormat, JobState, Lease
+from orchestrator.store import Database
+from orchestrator.store.tables import CLAIMABLE, Moment, attempts, job_images, jobs
+from orchestrator.store.transitions import Move, make_moves
+
+BROKEN_IMAGE_STATES = ("CREATEFAILED", "IMPORTFAILED")
+"""States in which an image is not busy but will never be exportable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which jobs a claim may take.
+
+    Args:
+        profile: the account.
+        next_jobs: the query for those of a scope to send next; it asks for ``profile``,
+            ``region``, ``now``, and how many at ``most``.
+    """
+
+    profile: str
+    next_jobs: sa.Select[Any]
+
+
+def wanted(
+    profile: str,
+    permitted: sa.ColumnElement[bool],
+    watched: Callable[[sa.FromClause], sa.ColumnElement[bool]],
+) -> Wanted:
+    """Of what is permitted the first by priority, then the largest, then the oldest.
+
+    A job waits while another of ours exports one of its images: the vendor takes one at a time.
+    One whose end nobody will see is not waited for; the vendor says whether the image is busy.
+
+    Args:
+        permitted: condition on the table of jobs, as for stops.
+        watched: the jobs whose end this run will see, as a condition on the given table.
+    """
+    is_seen = (_OTHER.c.state == JobState.SENDING) | watched(_OTHER)
+    is_free = ~_SHARES_AN_IMAGE.where(is_seen).exists()
+    return Wanted(profile, _NEXT.where(permitted, is_free))
+
+
+@dataclass(frozen=True, slots=True)
+class Claimer:
+    """Who claims.
+
+    Args:
+        owner: the instance that will send.
+        lasts: length of a lease: the longest request and a little.
+        lane: the stream of requests in which they are sent.
+    """
+
+    owner: str
+    lasts: timedelta
+    lane: Lane
+
+
+async def claim(
+    database: Database,
+    who: Claimer,
+    what: Wanted,
+    regions: Sequence[str],
+    *,
+    signed_at: datetime,
+    most: int = 1,
+) -> list[tuple[Lease, Slot]]:
+    """Claims the next jobs that may be sent now, each with its slot in the stream of requests.
+
+    One transaction takes slots of the shared rate, counts what runs in each scope, from the jobs
+    themselves, takes jobs only where the gate has room or wants a prober, and stamps owner,
+    attempt and expiry. The scope whose turn it is comes first; another only gets what it leaves.
+
+    Args:
+        regions: only of these, in the order in which it is their turn.
+        signed_at: goes into the attempts' signatures, in the server's time.
+        most: so many at most.
+    """
+    async with database.write() as connection:
+        free = await who.lane.free_slots(connection, most)
+        now, leases = free.now, list[Lease]()
+        if free.slots:
+            for found in await gate.wanted_gates(connection, what.profile, regions, now):
+                room = found.room(now, len(free.slots) - len(leases))
+                rows = await _next_jobs(connection, what, found.region, now, room)
+                leases += [_lease(row, who, found, now, signed_at) for row in rows]
+        await _take(connection, leases, now)
+        slots = await who.lane.take(connection, free, len(leases))
+    return list(zip(leases, slots, strict=True))
+
+
+async def _next_jobs(
+    connection: AsyncConnection, what: Wanted, region: str, now: datetime, most: int
+) -> list[Any]:
+    """The jobs of a scope to send next; of several that share an image only the first."""
+    if most < 1:
+        return []
+    found: list[Any] = []
+    images: set[str] = set()
+    asked = {"profile": what.profile, "region": region, "now": now, "most": most}
+    for row in (await connection.execute(what.next_jobs, asked)).all():
+        if images.isdisjoint(row.image_ids):
+            found.append(row)
+            images.update(row.image_ids)
+    return found
+
+
+_OTHER = jobs.alias("other")
+
+
+def _others_under_way() -> sa.Select[Any]:
+    mine, theirs = job_images.alias("mine"), job_images.alias("theirs")
+    return (
+        sa.select(_OTHER.c.id)
+        .select_from(mine)
+        .join(theirs, theirs.c.image_id == mine.c.image_id)
+        .join(_OTHER, _OTHER.c.id == theirs.c.job_id)
+        .where(
+            mine.c.job_id == jobs.c.id,
+            _OTHER.c.id != jobs.c.id,
+            _OTHER.c.profile == jobs.c.profile,
+            _OTHER.c.region == jobs.c.region,
+            _OTHER.c.state.in_(sorted(UNDER_WAY)),
+        )
+        .correlate(jobs)
+    )
+
+
+def _in_order() -> sa.Select[Any]:
+    needed = (
+        *("id", "attempt", "profile", "region", "image_ids", "bucket", "format"),
+        *("object_prefix", "only_root_disk", "role_name", "doubted", "exact_names"),
+        *("spent", "waits", "code"),
+    )
+    broken = (
+        sa.select(job_images.c.job_id)
+        .where(job_images.c.job_id == jobs.c.id, job_images.c.state.in_(BROKEN_IMAGE_STATES))
+        .exists()
+    )
+    is_due = jobs.c.due_at <= sa.bindparam("now", type_=Moment)
+    return (
+        sa.select(*(jobs.c[name] for name in needed), broken.label("image_broken"))
+        .where(
+            sa.text(CLAIMABLE),
+            jobs.c.profile == sa.bindparam("profile"),
+            jobs.c.region == sa.bindparam("region"),
+            # as a case, lest SQLite go by the index of times, and sort all that is due
+            sa.case((is_due, sa.true()), else_=sa.false()),
+        )
+        .order_by(jobs.c.priority.desc(), jobs.c.size_gib.desc(), jobs.c.id)
+        .limit(sa.bindparam("most", type_=sa.Integer))
+        .with_for_update(of=jobs, skip_locked=True)
+    )
+
+
+# what does not change from run to run
+_SHARES_AN_IMAGE, _NEXT = _others_under_way(), _in_order()
+
+
+def _lease(row: Any, who: Claimer, found: gate.Gate, now: datetime, signed_at: datetime) -> Lease:
+    return Lease(
+        job_id=row.id,
+        attempt=row.attempt + 1,
+        owner=who.owner,
+        profile=row.profile,
+        order=ExportOrder(
+            region=row.region,
+            image_ids=tuple(row.image_ids),
+            bucket=row.bucket,
+            format=ImageFormat(row.format),
+            name_prefix=row.object_prefix,
+            only_root_disk=row.only_root_disk,
+            role_name=row.role_name,
+        ),
+        claimed_at=now,
+        signed_at=signed_at,
+        expires_at=now + who.lasts,
+        doubted=row.doubted,
+        exact_names=row.exact_names,
+        probe=not found.has_room,
+        spent=row.spent,
+        waits=row.waits,
+        image_broken=row.image_broken,
+        last_code=row.code,
+    )
+
+
+async def _take(connection: AsyncConnection, leases: list[Lease], now: datetime) -> None:
+    if not leases:
+        return
+    # their rows were read in this very transaction, which holds them since
+    await make_moves(connection, [_taking(lease) for lease in leases], at=now)
+    begun = [
+        {
+            "job_id": lease.job_id,
+            "number": lease.attempt,
+            "owner": lease.owner,
+            "probe": lease.probe,
+            "claimed_at": lease.claimed_at,
+            "signed_at": lease.signed_at,
+            "expires_at": lease.expires_at,
+        }
+        for lease in leases
+    ]
+    await connection.execute(attempts.insert(), begun)
+    for lease in leases:
+        if lease.probe:
+            await gate.begin_probe(connection, lease)
+
+
+def _taking(lease: Lease) -> Move:
+    return Move(
+        lease.job_id,
+        JobState.QUEUED,
+        JobState.SENDING,
+        kind="claimed",
+        reason="probe" if lease.probe else "sending",
+        actor=lease.owner,
+        attempt=lease.attempt - 1,
+        changes={
+            "attempt": lease.attempt,
+            "owner": lease.owner,
+            "expires_at": lease.expires_at,
+            "sent_at": lease.claimed_at,
+            "trace_from": lease.claimed_at,
+            # an earlier attempt's stays with that attempt
+            "task_id": None,
+        },
+    )

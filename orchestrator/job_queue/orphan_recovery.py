@@ -1,0 +1,92 @@
+"""What a dead owner held becomes unknown: its requests may have left, no answer is held."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from orchestrator.job_queue import worker_registry as owner
+from orchestrator.model import JobState
+from orchestrator.store import Database
+from orchestrator.store.tables import attempts, instances, jobs
+from orchestrator.store.transitions import Move, move
+
+SIGNATURE_LIFETIME = timedelta(seconds=330)
+"""After this the vendor refuses a signature (300 s, and a little for the clocks)."""
+
+LOST = "Client.AnswerLost"
+_MESSAGE = "The process that sent this request ended before it recorded an answer."
+
+
+async def rescue(database: Database, me: str) -> int:
+    """Takes over the jobs of owners that are gone; returns how many.
+
+    Gone means that the owner's lock could be taken, or that its lease has run out. Unless it is
+    dead for certain, a request may still be waiting to leave in a process that sleeps, so the job
+    is not sent again before that request's signature has expired.
+    """
+    rescued = 0
+    async with database.write() as connection:
+        now = await database.now(connection)
+        held = await _held_by_others(connection, me, now)
+        others = await _other_instances(connection, me, {row.owner for row in held})
+        proofs = {row.id: await owner.proof_of_absence(database, connection, row) for row in others}
+        for row in held:
+            proof = proofs.get(row.owner)
+            if proof is not None or row.expires_at <= now:
+                rescued += await _give_up(connection, row, me, now, proof)
+        gone = {name for name, proof in proofs.items() if proof is not None}
+        this = instances.update().where(instances.c.id.in_(gone))
+        await connection.execute(this.values(ended_at=now))
+    for name in gone:
+        owner.forget(database, name)
+    owner.forget_unregistered(database, {me, *proofs})
+    return rescued
+
+
+async def _other_instances(connection: AsyncConnection, me: str, owners: set[str]) -> Sequence[Any]:
+    """Instances that have not said goodbye, and those that hold a job all the same."""
+    at_work = instances.c.ended_at.is_(None) | instances.c.id.in_(owners)
+    query = sa.select(instances).where(at_work, instances.c.id != me)
+    return (await connection.execute(query)).all()
+
+
+async def _held_by_others(connection: AsyncConnection, me: str, now: datetime) -> list[Any]:
+    """Jobs under another's lease, or under one of ours that has run out unrecorded."""
+    query = (
+        sa.select(jobs, attempts.c.claimed_at)
+        .join(
+            attempts, sa.and_(attempts.c.job_id == jobs.c.id, attempts.c.number == jobs.c.attempt)
+        )
+        .where(jobs.c.state == JobState.SENDING, (jobs.c.owner != me) | (jobs.c.expires_at <= now))
+    )
+    return list((await connection.execute(query)).all())
+
+
+async def _give_up(
+    connection: AsyncConnection, row: Any, me: str, now: datetime, proof: owner.Proof | None
+) -> bool:
+    is_dead = proof is owner.Proof.DEAD
+    rescued = Move(
+        row.id,
+        JobState.SENDING,
+        JobState.UNKNOWN,
+        kind="rescued",
+        reason="answer lost",
+        actor=me,
+        attempt=row.attempt,
+        changes={
+            "doubted": True,
+            "spent": row.spent + 1,
+            "due_at": now,
+            "clean_since": None,
+            "fenced_until": None if is_dead else row.claimed_at + SIGNATURE_LIFETIME,
+            "code": LOST,
+            "message": _MESSAGE,
+            "remedy": "Nothing to do: the bucket is looked at before anything is sent again.",
+        },
+        details={"owner": row.owner, "proof": proof or "lease expired"},
+    )
+    return await move(connection, rescued, at=now)

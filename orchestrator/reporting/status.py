@@ -1,0 +1,197 @@
+"""How things stand: counts, gates, and how long the rest will take."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from statistics import median_high
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from orchestrator.forecast import newest_ended
+from orchestrator.limits.concurrency_limit import Gate, gates
+from orchestrator.model import UNDER_WAY, JobState
+from orchestrator.store import Database
+from orchestrator.store.tables import CLAIMABLE, jobs, scopes
+
+_RECENT = 50
+"""Verified exports from which the usual duration is taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeStatus:
+    """One account in one region.
+
+    Args:
+        waiting: jobs in the queue.
+        usual_seconds: from acceptance to the end, the median of the latest; ``None`` before any.
+        seconds_left: what the rest may take at the learned ceiling, 0 where it is due already;
+            ``None`` when unknown.
+    """
+
+    profile: str
+    gate: Gate
+    waiting: int
+    usual_seconds: float | None
+    seconds_left: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The whole store, or one batch, at a moment.
+
+    Args:
+        reasons: why jobs wait, in the queue or for a look, and how many for each.
+        rests_until: when the next job falls due; ``None`` while something can move before.
+    """
+
+    at: datetime
+    counts: Mapping[JobState, int]
+    scopes: tuple[ScopeStatus, ...]
+    reasons: Mapping[str, int]
+    rests_until: datetime | None
+
+    @property
+    def total(self) -> int:
+        """All jobs."""
+        return sum(self.counts.values())
+
+    @property
+    def seconds_left(self) -> float | None:
+        """What the slowest scope may still take; ``None`` while any of them cannot be told."""
+        if self.rests_until is not None:
+            return (self.rests_until - self.at).total_seconds()
+        left = [scope.seconds_left for scope in self.scopes]
+        return (
+            None if not left or None in left else max(value for value in left if value is not None)
+        )
+
+
+async def status(database: Database, *, batch: str | None = None, rate: float = 0.0) -> Status:
+    """Counts and gates; the counts of one batch, where one is named.
+
+    Args:
+        rate: requests a second that may be sent, for the time to expect; 0 is no limit.
+    """
+    async with database.read() as connection:
+        now = await database.now(connection)
+        everywhere = (await connection.execute(_KINDS)).all()
+        shown = everywhere if batch is None else await _kinds_of(connection, batch)
+        counts = _sums(shown, "state")
+        return Status(
+            at=now,
+            counts={state: counts[state] for state in JobState},
+            scopes=await _scopes(connection, everywhere, now, rate),
+            reasons=_sums(_in_state(shown, JobState.QUEUED, JobState.UNKNOWN), "reason"),
+            rests_until=await _rests_until(connection, counts, batch, now),
+        )
+
+
+_SORT = (jobs.c.state, jobs.c.profile, jobs.c.region, jobs.c.reason)
+_KINDS = sa.select(*_SORT, sa.func.count().label("total")).group_by(*_SORT)
+"""How many jobs agree in all of these: one pass over an index that has nothing else."""
+
+
+async def _kinds_of(connection: AsyncConnection, batch: str) -> Sequence[Any]:
+    """The same of one batch, all read off its index."""
+    sort = (jobs.c.state, jobs.c.reason)
+    query = sa.select(*sort, sa.func.count().label("total")).where(jobs.c.batch == batch)
+    return (await connection.execute(query.group_by(*sort))).all()
+
+
+def _sums(kinds: Iterable[Any], column: str) -> Counter[str]:
+    sums: Counter[str] = Counter()
+    for kind in kinds:
+        sums[getattr(kind, column)] += kind.total
+    return sums
+
+
+def _in_state(kinds: Iterable[Any], *states: JobState) -> list[Any]:
+    return [kind for kind in kinds if kind.state in states]
+
+
+async def _rests_until(
+    connection: AsyncConnection, counts: Mapping[str, int], batch: str | None, now: datetime
+) -> datetime | None:
+    if any(counts[state] for state in UNDER_WAY):
+        return None
+    of_batch = sa.true() if batch is None else jobs.c.batch == batch
+    waiting = sa.and_(jobs.c.state == JobState.QUEUED, of_batch)
+    due = sa.select(sa.literal(1)).where(waiting, jobs.c.due_at <= now).limit(1)
+    if await connection.scalar(due) is not None:
+        return None
+    first: datetime | None = await connection.scalar(
+        sa.select(sa.func.min(jobs.c.due_at)).where(waiting)
+    )
+    return first
+
+
+async def _scopes(
+    connection: AsyncConnection, kinds: Iterable[Any], now: datetime, rate: float
+) -> tuple[ScopeStatus, ...]:
+    waiting: Counter[tuple[str, str]] = Counter()
+    for kind in _in_state(kinds, JobState.QUEUED):
+        waiting[kind.profile, kind.region] += kind.total
+    query = sa.select(scopes.c.profile).distinct().order_by(scopes.c.profile)
+    found: list[ScopeStatus] = []
+    for profile in (await connection.execute(query)).scalars().all():
+        for gate in await gates(connection, profile, now):
+            queue = waiting[profile, gate.region]
+            usual = await _usual_seconds(connection, profile, gate.region, now)
+            if queue:
+                later = await _seconds_until_last(connection, profile, gate.region, now)
+                left = _seconds_for_rounds(gate, queue, usual, rate, later)
+            else:
+                left = await _seconds_for_last(connection, profile, gate, usual, now)
+            found.append(ScopeStatus(profile, gate, queue, usual, left))
+    return tuple(found)
+
+
+async def _usual_seconds(
+    connection: AsyncConnection, profile: str, region: str, now: datetime
+) -> float | None:
+    ended = await newest_ended(connection, profile, region, now, most=_RECENT)
+    return median_high(one.took.total_seconds() for one in ended) if ended else None
+
+
+async def _seconds_until_last(
+    connection: AsyncConnection, profile: str, region: str, now: datetime
+) -> float:
+    """Until the last job in the queue may be sent; of what is not described yet no index tells."""
+    here = (jobs.c.profile == profile) & (jobs.c.region == region)
+    query = sa.select(sa.func.max(jobs.c.due_at)).where(sa.text(CLAIMABLE), here)
+    last: datetime | None = await connection.scalar(query)
+    return 0.0 if last is None else max(0.0, (last - now).total_seconds())
+
+
+def _seconds_for_rounds(
+    gate: Gate, waiting: int, usual: float | None, rate: float, later: float
+) -> float | None:
+    """What bounds the rest: rounds of a full gate, or the export that can begin last."""
+    if usual is None:
+        return None
+    places = gate.ceiling if gate.ceiling is not None else waiting + gate.running
+    rounds = -(-(waiting + gate.running) // max(places, 1))
+    sending = waiting / rate if rate else 0.0
+    return max(usual * rounds, max(sending, later) + usual)
+
+
+async def _seconds_for_last(
+    connection: AsyncConnection, profile: str, gate: Gate, usual: float | None, now: datetime
+) -> float | None:
+    """Where nothing waits: until the export that began last is due; unknown with one in doubt."""
+    if not gate.running:
+        return 0.0
+    here = (jobs.c.profile == profile) & (jobs.c.region == gate.region)
+    under_way = (
+        sa.select(jobs.c.state, sa.func.max(jobs.c.accepted_at))
+        .where(here, jobs.c.state.in_(sorted(UNDER_WAY)))
+        .group_by(jobs.c.state)
+    )
+    begun = dict((await connection.execute(under_way)).all())
+    if usual is None or set(begun) != {JobState.ACCEPTED}:
+        return None
+    age: timedelta = now - begun[JobState.ACCEPTED]
+    return max(0.0, usual - age.total_seconds())

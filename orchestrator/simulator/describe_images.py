@@ -1,0 +1,115 @@
+"""The actions DescribeImages and DescribeRegions."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from orchestrator.simulator import parameters
+from orchestrator.simulator.cloud import Call, Cloud
+from orchestrator.simulator.error_messages import ApiError
+from orchestrator.simulator.images import Image, is_image_id
+from orchestrator.simulator.regions import REGIONS
+
+PARAMETERS: Mapping[str, parameters.Check] = {
+    "ImageIds": parameters.is_texts,
+    "Filters": parameters.is_filters,
+    "Offset": parameters.is_number,
+    "Limit": parameters.is_number,
+    "InstanceType": parameters.is_text,
+}
+"""What DescribeImages takes (source: the vendor's own client)."""
+
+_DEFAULT_LIMIT, _MOST = 20, 100
+_MOST_FILTERS, _MOST_VALUES = 10, 5
+
+_FILTERS: Mapping[str, Callable[[Image, str], bool]] = {
+    "image-id": lambda image, value: image.image_id == value,
+    "image-name": lambda image, value: value.lower() in image.name.lower(),
+    "image-type": lambda image, value: image.type == value,
+    "image-state": lambda image, value: image.state == value,
+    "platform": lambda image, value: value.lower() in image.platform.lower(),
+    "tag-key": lambda image, value: value in image.tags,
+    "tag-value": lambda image, value: value in image.tags.values(),
+}
+
+
+def describe_images(cloud: Cloud, call: Call) -> Mapping[str, Any]:
+    """One page of the images that are asked for; an unknown id refuses the whole request."""
+    given, region = call.parameters, call.entry.region or ""
+    if given.get("ImageIds") and given.get("Filters"):
+        raise ApiError("InvalidParameter", "ImageIds and Filters exclude each other.")
+    limit, offset = given.get("Limit", _DEFAULT_LIMIT), given.get("Offset", 0)
+    if not 1 <= limit <= _MOST:
+        raise ApiError("InvalidParameterValue", f"Limit must be from 1 to {_MOST}.")
+    if ids := given.get("ImageIds"):
+        images = _by_id(cloud, ids, region)
+    else:
+        images = _filtered(cloud, given.get("Filters", []), region)
+    page = images[offset : offset + limit]
+    return {"TotalCount": len(images), "ImageSet": [_shown(cloud, one, region) for one in page]}
+
+
+def describe_regions(_cloud: Cloud, _call: Call) -> Mapping[str, Any]:
+    """All regions."""
+    regions = [
+        {"Region": name, "RegionName": title, "RegionState": "AVAILABLE"}
+        for name, title in REGIONS.items()
+    ]
+    return {"TotalCount": len(regions), "RegionSet": regions}
+
+
+def _by_id(cloud: Cloud, ids: list[str], region: str) -> list[Image]:
+    if len(ids) > _MOST:
+        raise ApiError("InvalidParameterValue.LimitExceeded")
+    images = []
+    for image_id in ids:
+        if not is_image_id(image_id):
+            raise ApiError("InvalidImageId.Malformed", f"The image ID `{image_id}` is malformed.")
+        image = cloud.images.find(image_id, region, cloud.settings)
+        if image is None:
+            raise ApiError("InvalidImageId.NotFound", f"The image ID `{image_id}` does not exist.")
+        images.append(image)
+    return images
+
+
+def _filtered(cloud: Cloud, filters: list[Mapping[str, Any]], region: str) -> list[Image]:
+    if len(filters) > _MOST_FILTERS or any(len(f["Values"]) > _MOST_VALUES for f in filters):
+        raise ApiError("InvalidParameterValue.LimitExceeded")
+    images: Iterable[Image] = cloud.images.known(region, cloud.settings)
+    for one in filters:
+        if one["Name"] == "image-id":
+            found = (cloud.images.find(i, region, cloud.settings) for i in one["Values"])
+            images = [image for image in found if image is not None]
+    for one in filters:
+        images = _kept(list(images), one["Name"], one["Values"])
+    return list(images)
+
+
+def _kept(images: list[Image], name: str, values: list[str]) -> list[Image]:
+    """The images that pass one filter: any of its values will do."""
+    if name.startswith("tag:"):
+        return [image for image in images if image.tags.get(name[4:]) in values]
+    if name not in _FILTERS:
+        raise ApiError("InvalidFilter", f"The filter `{name}` is not known.")
+    return [image for image in images if any(_FILTERS[name](image, v) for v in values)]
+
+
+def _shown(cloud: Cloud, image: Image, region: str) -> Mapping[str, Any]:
+    """An image as the vendor shows it; one that is being exported says so."""
+    busy = image.state == "NORMAL" and cloud.exports.busy(image.image_id, region)
+    return {
+        "ImageId": image.image_id,
+        "ImageName": image.name,
+        "ImageState": "EXPORTING" if busy else image.state,
+        "ImageType": image.type,
+        "ImageSource": "CREATE_IMAGE",
+        "Platform": image.platform,
+        "OsName": image.os_name,
+        "Architecture": "x86_64",
+        "ImageSize": image.sizes[0],
+        "CreatedTime": image.created,
+        "Tags": [{"Key": key, "Value": value} for key, value in image.tags.items()],
+        "SnapshotSet": [
+            {"SnapshotId": d.snapshot_id, "DiskUsage": d.usage, "DiskSize": d.size_gib}
+            for d in image.disks
+        ],
+    }

@@ -1,0 +1,283 @@
+"""Accepted is not done: a job is verified when its objects are seen in the bucket."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from itertools import compress
+
+import anyio
+
+from orchestrator.cloud.cos import CosClient
+from orchestrator.errors import CloudRefusal
+from orchestrator.limits import concurrency_limit as gate
+from orchestrator.model import JobState, ObjectFacts, UploadFacts
+from orchestrator.store import Database
+from orchestrator.store.transitions import Move, move_all
+from orchestrator.verification.completeness import Delivery, suspects, undelivered
+from orchestrator.verification.expected_objects import Watched, WatchedKey, keep_seen
+from orchestrator.verification.export_deadline import Deadlines
+from orchestrator.verification.object_lookup import (
+    head,
+    listed_objects,
+    open_uploads,
+    own_object,
+    trace_age_of,
+)
+
+NOT_DELIVERED = "Orchestrator.NotDelivered"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a look has shown for good: the export is whole, or counts as lost.
+
+    Args:
+        uploads: what is still being written; ``None`` where it may not be listed.
+        trace_age: how long ago a first trace was left under the job's tag; ``None`` without any.
+    """
+
+    job: Watched
+    delivery: Delivery
+    uploads: tuple[str, ...] | None = ()
+    trace_age: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """What one look at an accepted job has shown.
+
+    Args:
+        finding: ``None`` while its objects are still to come.
+        trace_age: as in `Finding`.
+    """
+
+    finding: Finding | None = None
+    trace_age: timedelta | None = None
+
+
+async def examine(
+    cos: CosClient,
+    job: Watched,
+    age: timedelta,
+    deadlines: Deadlines,
+    *,
+    unlisted_after: timedelta,
+    wants_trace: bool = False,
+) -> Examination:
+    """Look once at the objects that a job must have.
+
+    A key is asked for once it was listed. Where nothing at all is listed for long, the listing may
+    be at fault, and the keys are asked for all the same.
+
+    Args:
+        age: of the export.
+        unlisted_after: the age from which an empty listing is not relied upon.
+        wants_trace: look for uploads too: no export of this bucket has been seen there yet.
+
+    Raises:
+        CloudRefusal, httpx.HTTPError: a look failed, which says nothing.
+    """
+    listed, delivery = await _list_and_look(cos, job)
+    trace_age = trace_age_of(cos, job, [facts.last_modified for facts in (listed or {}).values()])
+    if delivery.is_whole:
+        return Examination(Finding(job, delivery, trace_age=trace_age), trace_age)
+    is_late = await deadlines.have_passed(job, age)
+    is_unlisted = not listed and age >= unlisted_after
+    if not is_late and not is_unlisted and (listed or not wants_trace):
+        return Examination(None, trace_age)
+    # uploads first, objects second: one that ends in between is seen as an object
+    uploads = await _uploads(cos, job)
+    if trace_age is None:
+        trace_age = trace_age_of(cos, job, [upload.initiated for upload in uploads or ()])
+    if is_late or (is_unlisted and not uploads):
+        delivery = await _look(cos, job, to_the_end=is_late)
+    written = uploads is None or bool(uploads)
+    if delivery.is_whole or (
+        is_late and await deadlines.have_passed(job, age, being_written=written)
+    ):
+        keys = None if uploads is None else tuple(upload.key for upload in uploads)
+        return Examination(Finding(job, delivery, keys, trace_age), trace_age)
+    return Examination(None, trace_age)
+
+
+async def keep_findings(
+    database: Database, actor: str, findings: Sequence[Finding]
+) -> list[JobState]:
+    """Moves the jobs to where the findings lead, in one transaction; their states after it."""
+    with anyio.CancelScope(shield=True):
+        async with database.write() as connection:
+            now = await database.now(connection)
+            moves = [_move(one, actor, now) for one in findings]
+            moved = await move_all(connection, moves, at=now)
+            kept = list(compress(findings, moved))
+            seen = [(one.job.job_id, facts) for one in kept for facts in one.delivery.found]
+            await keep_seen(connection, seen, now)
+            for profile, region in sorted({(one.job.profile, one.job.region) for one in kept}):
+                await gate.ended(connection, profile, region, now)
+    return [
+        one.target if is_moved else finding.job.state
+        for finding, one, is_moved in zip(findings, moves, moved, strict=True)
+    ]
+
+
+async def _list_and_look(
+    cos: CosClient, job: Watched
+) -> tuple[dict[str, ObjectFacts] | None, Delivery]:
+    """What is listed, and what of it is there; ``None`` where listing is not permitted."""
+    try:
+        listed = await listed_objects(cos, job)
+    except CloudRefusal as refusal:
+        if refusal.http_status != 403:
+            raise
+        try:
+            return None, await _look(cos, job, to_the_end=False)
+        except CloudRefusal:
+            # a HEAD tells no code
+            raise refusal from None
+    return listed, await _look(cos, job, to_the_end=False, listed=listed)
+
+
+async def _look(
+    cos: CosClient,
+    job: Watched,
+    *,
+    to_the_end: bool,
+    listed: Mapping[str, ObjectFacts] | None = None,
+) -> Delivery:
+    """Ask for one key after another; if not to the end, then until one is not there.
+
+    Args:
+        listed: the keys worth asking for; ``None`` is all.
+    """
+    found: list[ObjectFacts] = []
+    empty: list[str] = []
+    missing: list[str] = []
+    for key in job.required:
+        facts = await _facts(cos, job, key, listed)
+        if facts is None:
+            missing.append(key.key)
+        elif facts.size == 0:
+            empty.append(key.key)
+        else:
+            found.append(facts)
+        if not to_the_end and facts is None:
+            break
+    return Delivery(tuple(found), tuple(empty), tuple(missing))
+
+
+async def _facts(
+    cos: CosClient, job: Watched, key: WatchedKey, listed: Mapping[str, ObjectFacts] | None
+) -> ObjectFacts | None:
+    """What lies under a key.
+
+    The listing, which repeats what it was asked for, is relied upon where a HEAD is not permitted,
+    or tells of another object.
+    """
+    if listed is None:
+        return await head(cos, job, key)
+    if (shown := listed.get(key.key)) is None:
+        return None
+    try:
+        facts = await head(cos, job, key)
+    except CloudRefusal as refusal:
+        if refusal.http_status != 403:
+            raise
+        return own_object(job, key, shown)
+    is_same = facts is None or (facts.size, facts.etag) == (shown.size, shown.etag)
+    return facts if is_same else own_object(job, key, shown)
+
+
+async def _uploads(cos: CosClient, job: Watched) -> tuple[UploadFacts, ...] | None:
+    """What is still being written; ``None`` where it may not be listed."""
+    try:
+        return await open_uploads(cos, job)
+    except CloudRefusal:
+        return None
+
+
+def _move(finding: Finding, actor: str, now: datetime) -> Move:
+    made = _verified(finding, actor) if finding.delivery.is_whole else _lost(finding, actor)
+    if finding.trace_age is None or not finding.job.needs_first_trace:
+        return made
+    left_at = finding.job.first_trace(now, finding.trace_age)
+    return replace(made, changes={**made.changes, "first_trace_at": left_at})
+
+
+def _verified(finding: Finding, actor: str) -> Move:
+    job, delivery = finding.job, finding.delivery
+    doubts = suspects(job, delivery.found)
+    return Move(
+        job.job_id,
+        JobState.ACCEPTED,
+        JobState.VERIFIED,
+        kind="verified",
+        reason="seen in the bucket, with a size to be checked" if doubts else "seen in the bucket",
+        actor=actor,
+        attempt=job.attempt,
+        changes={
+            "message": " ".join(doubts) or None,
+            "remedy": _CHECK_SIZES if doubts else None,
+        },
+        details={"objects": [_evidence(facts) for facts in delivery.found], "suspect": doubts},
+    )
+
+
+_CHECK_SIZES = "Check the file before you rely on it: a RAW file should be as long as its disk."
+
+
+def _lost(finding: Finding, actor: str) -> Move:
+    job, delivery, uploads = finding.job, finding.delivery, finding.uploads
+    return Move(
+        job.job_id,
+        JobState.ACCEPTED,
+        JobState.FAILED,
+        kind="failed",
+        reason="not delivered",
+        actor=actor,
+        attempt=job.attempt,
+        known={"accepted_at": job.accepted_at},
+        changes={
+            "doubted": True,
+            "code": NOT_DELIVERED,
+            "message": _what_came(job, delivery),
+            "remedy": _remedy(job),
+        },
+        details={
+            "found": [_evidence(facts) for facts in delivery.found],
+            "empty": list(delivery.empty),
+            "missing": list(delivery.missing),
+            "uploads": "not to be listed" if uploads is None else list(uploads),
+        },
+    )
+
+
+def _what_came(job: Watched, delivery: Delivery) -> str:
+    """What is there and what is not; of several images each by its name."""
+    if not job.required:
+        return (
+            "An export of it is known of, but DescribeImages told nothing of the image, so nobody "
+            "knows how many objects belong to it."
+        )
+    said = f"The export was accepted, but by its deadline {delivery}"
+    found = {facts.key for facts in delivery.found}
+    late = undelivered(job.image_ids, job.object_prefix, [key.key for key in job.required], found)
+    if len(job.image_ids) < 2 or not late:
+        return f"{said}."
+    whole = [image for image in job.image_ids if image not in late]
+    return f"{said}. Arrived: {', '.join(whole) or 'none'}. Missing: {', '.join(late)}."
+
+
+def _remedy(job: Watched) -> str:
+    if not job.required:
+        return (
+            f"Look in the bucket under {job.object_prefix!r} whether each disk of the image has "
+            "its file. Grant cvm:DescribeImages, so that jobs enqueued later know what to expect."
+        )
+    return (
+        "Look at the image's state in the console, or ask the vendor about the task; then "
+        f"`orchestrator retry --job {job.job_id}`, which looks for a late object first."
+    )
+
+
+def _evidence(facts: ObjectFacts) -> dict[str, object]:
+    return {"key": facts.key, "size": facts.size, "etag": facts.etag, "crc64": facts.crc64}

@@ -1,0 +1,217 @@
+"""The objects of a job: which are expected, which the vendor named, what was seen of them."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from orchestrator.model import ImageFormat, JobState, ObjectFacts
+from orchestrator.store import insert_or_change
+from orchestrator.store.tables import WATCHED, jobs, objects
+
+
+@dataclass(frozen=True, slots=True)
+class WatchedKey:
+    """One key under which an object of the job is looked for."""
+
+    key: str
+    expected: bool
+    cos_path: str | None = None
+    baseline_etag: str | None = None
+    disk_gib: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """A job whose objects are looked for.
+
+    Args:
+        is_part: it has taken over some images of another, whose names its own objects bear.
+    """
+
+    job_id: int
+    attempt: int
+    state: JobState
+    profile: str
+    region: str
+    bucket: str
+    object_prefix: str
+    exact_names: bool
+    is_part: bool
+    format: ImageFormat
+    image_ids: tuple[str, ...]
+    size_gib: int
+    adopted: bool
+    spent: int
+    sent_at: datetime | None
+    first_trace_at: datetime | None
+    clean_since: datetime | None
+    fenced_until: datetime | None
+    accepted_at: datetime | None
+    keys: tuple[WatchedKey, ...]
+
+    @property
+    def begun(self) -> datetime | None:
+        """When its export began, as far as that is known."""
+        return self.accepted_at or self.sent_at
+
+    @property
+    def needs_first_trace(self) -> bool:
+        """Whether its first trace would tell how long exports take to leave one.
+
+        A trace that was found instead of an answer may be an earlier attempt's.
+        """
+        is_datable = not self.adopted or self.attempt == 1
+        return is_datable and self.first_trace_at is None
+
+    def first_trace(self, now: datetime, age: timedelta) -> datetime:
+        """When a trace of this age was left: not before the request, whatever COS's clock says."""
+        return now - age if self.sent_at is None else max(now - age, self.sent_at)
+
+    @property
+    def required(self) -> tuple[WatchedKey, ...]:
+        """The keys that must be there before the job counts as verified.
+
+        The vendor's own list where it answered for one image. Otherwise also each key that
+        DescribeImages let us expect: a list found in the bucket may not be whole yet. Paths that
+        bear neither the job's tag nor its images may be another job's, and are not required.
+        """
+        own = tuple(key for key in self.keys if key.cos_path is None or self._is_own(key))
+        named = tuple(key for key in own if key.cos_path is not None)
+        if self.adopted and not any(key.expected for key in self.keys):
+            return ()
+        if self.adopted or len(self.image_ids) > 1 or not named:
+            return own
+        return named
+
+    def _is_own(self, key: WatchedKey) -> bool:
+        return bears_names(key.key, self.object_prefix, self.image_ids)
+
+
+def bears_names(path: str, object_prefix: str, image_ids: Iterable[str]) -> bool:
+    """Whether a CosPath or key bears a job's own prefix or one of its images."""
+    named = bool(object_prefix) and path.removeprefix("/").startswith(object_prefix)
+    return named or any(image in path for image in image_ids)
+
+
+async def due(
+    connection: AsyncConnection, conditions: sa.ColumnElement[bool], now: datetime, *, limit: int
+) -> list[Watched]:
+    """Jobs whose objects are to be looked for now, until the transaction ends nobody else's."""
+    query = (
+        sa.select(jobs)
+        .where(sa.text(WATCHED), jobs.c.due_at <= now, conditions)
+        .order_by(jobs.c.due_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    rows = (await connection.execute(query)).all()
+    keys = await _keys_of(connection, [row.id for row in rows]) if rows else {}
+    return [_watched(row, keys.get(row.id, ())) for row in rows]
+
+
+async def postpone(connection: AsyncConnection, then: Mapping[int, datetime]) -> None:
+    """Puts off the next look at some jobs: until then others leave them alone.
+
+    Only of jobs that are looked for: one that meanwhile waits to be sent again has its own time.
+    """
+    if then:
+        rows = [{"this": job_id, "then": moment} for job_id, moment in then.items()]
+        await connection.execute(_POSTPONE, rows)
+
+
+_POSTPONE = (
+    jobs.update()
+    .where(jobs.c.id == sa.bindparam("this"), sa.text(WATCHED))
+    .values(due_at=sa.bindparam("then"))
+)
+
+
+async def watched(connection: AsyncConnection, job_id: int) -> Watched:
+    """One job with its keys."""
+    row = (await connection.execute(sa.select(jobs).where(jobs.c.id == job_id))).one()
+    return _watched(row, (await _keys_of(connection, [job_id])).get(job_id, ()))
+
+
+async def _keys_of(
+    connection: AsyncConnection, job_ids: Sequence[int]
+) -> dict[int, tuple[WatchedKey, ...]]:
+    query = sa.select(objects).where(objects.c.job_id.in_(job_ids)).order_by(objects.c.key)
+    found: dict[int, tuple[WatchedKey, ...]] = {}
+    for row in await connection.execute(query):
+        key = WatchedKey(row.key, row.expected, row.cos_path, row.baseline_etag, row.disk_gib)
+        found[row.job_id] = (*found.get(row.job_id, ()), key)
+    return found
+
+
+def _watched(row: Any, keys: tuple[WatchedKey, ...]) -> Watched:
+    return Watched(
+        job_id=row.id,
+        attempt=row.attempt,
+        state=JobState(row.state),
+        profile=row.profile,
+        region=row.region,
+        bucket=row.bucket,
+        object_prefix=row.object_prefix,
+        exact_names=row.exact_names,
+        is_part=not row.exact_names and row.tag not in row.object_prefix,
+        format=ImageFormat(row.format),
+        image_ids=tuple(row.image_ids),
+        size_gib=row.size_gib,
+        adopted=row.task_id is None,
+        spent=row.spent,
+        sent_at=row.sent_at,
+        first_trace_at=row.first_trace_at,
+        clean_since=row.clean_since,
+        fenced_until=row.fenced_until,
+        accepted_at=row.accepted_at,
+        keys=keys,
+    )
+
+
+async def keep_cos_paths(connection: AsyncConnection, paths: Iterable[tuple[int, str]]) -> None:
+    """Keeps CosPaths of jobs as the vendor wrote them; a key has no leading slash."""
+    rows = [
+        {"job_id": job_id, "key": path.removeprefix("/"), "cos_path": path}
+        for job_id, path in paths
+    ]
+    await _put(connection, rows)
+
+
+async def keep_baselines(
+    connection: AsyncConnection, job_id: int, etags: Mapping[str, str]
+) -> None:
+    """Keeps what lay under each exact name before the request; empty when nothing did."""
+    rows = [{"job_id": job_id, "key": key, "baseline_etag": tag} for key, tag in etags.items()]
+    await _put(connection, rows)
+
+
+async def keep_seen(
+    connection: AsyncConnection, seen: Iterable[tuple[int, ObjectFacts]], at: datetime
+) -> None:
+    """Keeps what was seen of the objects of jobs."""
+    rows = [
+        {
+            "job_id": job_id,
+            "key": facts.key,
+            "size": facts.size,
+            "etag": facts.etag,
+            "crc64": facts.crc64,
+            "storage_class": facts.storage_class,
+            "last_modified": facts.last_modified,
+            "seen_at": at,
+        }
+        for job_id, facts in seen
+    ]
+    await _put(connection, rows)
+
+
+async def _put(connection: AsyncConnection, rows: list[dict[str, Any]]) -> None:
+    """Sets columns of these objects; those that nobody has expected are new."""
+    if rows:
+        changed = [name for name in rows[0] if name not in {"job_id", "key"}]
+        statement = insert_or_change(connection, objects, *changed)
+        await connection.execute(statement, [{**row, "expected": False} for row in rows])

@@ -1,0 +1,30 @@
+"""What an account's exports took, by region, remembered for a moment."""
+
+from datetime import datetime
+
+import anyio
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from orchestrator.forecast import Ended, newest_ended
+
+_SAMPLES = 200
+_REMEMBERED = 2.0
+"""Seconds for which what was learned of a region is not asked for again."""
+
+
+class Experience:
+    """The exports that ended last."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str], tuple[float, list[Ended]]] = {}
+
+    async def ended(
+        self, connection: AsyncConnection, profile: str, region: str, now: datetime
+    ) -> list[Ended]:
+        """Those of a scope, the newest first."""
+        moment = anyio.current_time()
+        asked_at, ended = self._known.get((profile, region), (-_REMEMBERED, []))
+        if moment - asked_at >= _REMEMBERED:
+            ended = await newest_ended(connection, profile, region, now, most=_SAMPLES)
+            self._known[profile, region] = moment, ended
+        return ended

@@ -1,0 +1,144 @@
+"""Whether an empty bucket proves that a job's export never began.
+
+It proves nothing where the vendor begins to write late, names objects otherwise than documented, or
+hides uploads from us. So a bucket is believed only once an accepted job of it was found under its
+tag, and only after twice the longest time that one of its last jobs took to leave a first trace.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from orchestrator.model import JobState
+from orchestrator.store.tables import TRACED, Moment, jobs
+from orchestrator.verification.expected_objects import Watched
+
+_SAMPLES = 50
+_SAFETY_FACTOR = 2
+
+
+class ResendMode(StrEnum):
+    """When an unknown job may be sent again without an operator."""
+
+    PROVEN = "proven"
+    """When an accepted job of its bucket was found under its tag before."""
+    ALWAYS = "always"
+    """After `ResolvePolicy.resend_after`, whatever is known of the bucket."""
+    NEVER = "never"
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvePolicy:
+    """What becomes of an unknown job.
+
+    Args:
+        resend_after: how long successful look-ups must find nothing before it is sent again.
+        max_attempts: attempts that count before the job fails instead.
+        export_deadline: how long an export found in the bucket may take before it counts as lost.
+        resend: when it may be sent again without an operator.
+    """
+
+    resend_after: timedelta
+    max_attempts: int
+    export_deadline: timedelta
+    resend: ResendMode = ResendMode.PROVEN
+
+
+async def required_absence(
+    connection: AsyncConnection, job: Watched, policy: ResolvePolicy
+) -> timedelta | None:
+    """How long look-ups must find nothing before a job is sent again; ``None``: it never is."""
+    if job.exact_names or policy.resend is ResendMode.NEVER:
+        return None
+    if policy.resend is ResendMode.ALWAYS:
+        return policy.resend_after
+    longest = await _longest_time_to_trace(connection, job)
+    return None if longest is None else max(policy.resend_after, _SAFETY_FACTOR * longest)
+
+
+async def _longest_time_to_trace(connection: AsyncConnection, job: Watched) -> timedelta | None:
+    """From request to first trace, among the last jobs of this bucket; ``None`` without any."""
+    query = (
+        sa.select(jobs.c.trace_from, jobs.c.first_trace_at)
+        .where(
+            sa.text(TRACED),
+            jobs.c.profile == job.profile,
+            jobs.c.region == job.region,
+            jobs.c.bucket == job.bucket,
+        )
+        .order_by(jobs.c.id.desc())
+        .limit(_SAMPLES)
+    )
+    rows = (await connection.execute(query)).all()
+    return max((row.first_trace_at - row.trace_from for row in rows), default=None)
+
+
+def left_to_operator(
+    policy: ResolvePolicy, now: Callable[[], datetime], table: sa.FromClause = jobs
+) -> sa.ColumnElement[bool]:
+    """Unknown jobs that only a late object or an operator can settle, as a condition on jobs.
+
+    They are looked up whenever they are due, and keep no run alive.
+
+    Args:
+        now: tells the time of the store whenever the condition is executed.
+    """
+    return sa.and_(
+        table.c.state == JobState.UNKNOWN,
+        _is_never_resent(policy.resend, table),
+        table.c.clean_since.is_not(None),
+        table.c.clean_since <= _by(lambda: now() - policy.resend_after),
+        table.c.due_at > _by(now),
+    )
+
+
+def _is_never_resent(mode: ResendMode, table: sa.FromClause) -> sa.ColumnElement[bool]:
+    match mode:
+        case ResendMode.NEVER:
+            return sa.true()
+        case ResendMode.ALWAYS:
+            return table.c.exact_names
+        case ResendMode.PROVEN:
+            return sa.or_(table.c.exact_names, ~_is_bucket_proven(table))
+
+
+def _is_bucket_proven(table: sa.FromClause) -> sa.ColumnElement[bool]:
+    traced = jobs.alias("traced")
+    found = (
+        sa.select(sa.literal(1))
+        .select_from(traced)
+        .where(
+            traced.c.first_trace_at >= traced.c.trace_from,
+            traced.c.profile == table.c.profile,
+            traced.c.region == table.c.region,
+            traced.c.bucket == table.c.bucket,
+        )
+        .correlate(table)
+    )
+    return found.exists()
+
+
+def _by(moment: Callable[[], datetime]) -> sa.BindParameter[datetime]:
+    return sa.bindparam("moment", callable_=moment, type_=Moment, unique=True)
+
+
+async def traced_buckets(connection: AsyncConnection, profile: str) -> set[tuple[str, str]]:
+    """The buckets, each with its region, in which an accepted job was found under its tag."""
+    query = (
+        sa.select(jobs.c.region, jobs.c.bucket)
+        .where(sa.text(TRACED), jobs.c.profile == profile)
+        .distinct()
+    )
+    return {(row.region, row.bucket) for row in await connection.execute(query)}
+
+
+async def keep_first_trace(connection: AsyncConnection, job: Watched, at: datetime) -> None:
+    """Keep when a job left its first trace, where that is not known yet."""
+    this = jobs.update().where(
+        jobs.c.id == job.job_id, jobs.c.attempt == job.attempt, jobs.c.first_trace_at.is_(None)
+    )
+    await connection.execute(this.values(first_trace_at=at))

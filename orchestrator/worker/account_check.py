@@ -1,0 +1,32 @@
+"""Whose keys a profile has: the limits that are counted under it are those of one account."""
+
+from orchestrator.errors import CredentialError
+from orchestrator.store import Database, insert_or_leave
+from orchestrator.store.tables import accounts
+
+
+async def check_account(database: Database, profile: str, account_id: str) -> None:
+    """Keep the account of a profile at its first run, and hold it against later ones.
+
+    Args:
+        account_id: the main account's number (UIN).
+
+    Raises:
+        CredentialError: the store knows this profile as another account's.
+    """
+    async with database.write() as connection:
+        row = {
+            "profile": profile,
+            "account_id": account_id,
+            "seen_at": await database.now(connection),
+        }
+        await connection.execute(insert_or_leave(connection, accounts).values(row))
+        query = accounts.select().where(accounts.c.profile == profile)
+        known: str = (await connection.execute(query)).one().account_id
+    if known != account_id:
+        raise CredentialError(
+            f"The keys of profile {profile!r} belong to account {account_id}; in this store the "
+            f"profile belongs to account {known}. Nothing was sent.",
+            "Name the profile of this account with --profile, or put the keys of account "
+            f"{known} in force; another account needs another profile or another store.",
+        )

@@ -1,0 +1,83 @@
+"""What to do about an outcome: a pure function, tested as a table."""
+
+from datetime import timedelta
+
+from orchestrator.cloud.error_codes import MAY_CONCERN_ONE_IMAGE
+from orchestrator.limits.backoff import backoff
+from orchestrator.limits.quota_waits import EXPORT_CAP
+from orchestrator.model import NOT_SENT, Decision, JobState, Lease, Outcome, Reaction
+
+_SHARED = {
+    Reaction.SLOW: "rate",
+    Reaction.WITHDRAW: "not sent",
+    Reaction.PAUSE: "network",
+    Reaction.CAPACITY: "capacity",
+}
+"""What everyone waits for together: it is no wait of the job's own."""
+
+MOST_WAITS = 1500
+"""Waits in a row, about a day at one a minute, after which a busy image is waited for no more."""
+
+_DENIALS = 4
+"""Waits in a row after which a job that is denied once more, alone, is not sent again."""
+
+
+def decide(
+    lease: Lease,
+    outcome: Outcome,
+    *,
+    max_attempts: int,
+    chance: float,
+    endpoint_fails: bool = False,
+) -> Decision:
+    """The next state of the job, and what everyone else should know.
+
+    Args:
+        max_attempts: attempts that count before the job fails.
+        chance: a number from 0 to 1 that spreads the waits.
+        endpoint_fails: the trouble is not this request's own, so that it costs no attempt.
+    """
+    doubted = lease.doubted
+    match outcome.code.reaction:
+        case Reaction.ACCEPT:
+            return Decision(JobState.ACCEPTED, "exporting", spends=True)
+        case Reaction.RECONCILE:
+            spends = not endpoint_fails
+            return Decision(JobState.UNKNOWN, "answer lost", spends=spends, doubted=True)
+        case Reaction.RETRY if lease.spent + 1 >= max_attempts:
+            return Decision(JobState.FAILED, "attempts used up", spends=True, doubted=doubted)
+        case Reaction.RETRY:
+            wait = backoff(lease.spent, chance)
+            return _queued("retry", doubted=doubted, delay=wait, spends=True)
+        case Reaction.CAPACITY if outcome.code.name not in {EXPORT_CAP, NOT_SENT}:
+            return _queued("quota", doubted=doubted)
+        case Reaction.SLOW | Reaction.WITHDRAW | Reaction.PAUSE | Reaction.CAPACITY as shared:
+            return _queued(_SHARED[shared], doubted=doubted)
+        case Reaction.BUSY if lease.image_broken or lease.waits >= MOST_WAITS:
+            return Decision(JobState.FAILED, "image not exportable", doubted=doubted)
+        case Reaction.BUSY:
+            return _queued("image busy", doubted=doubted, delay=backoff(lease.waits, chance))
+        case Reaction.STOP if _is_denied_alone(lease, outcome):
+            return Decision(JobState.FAILED, "refused", doubted=doubted)
+        case Reaction.STOP | Reaction.RESIGN | Reaction.REFRESH:
+            wait = backoff(lease.waits, chance)
+            return _queued(f"stopped: {outcome.code.scope}", doubted=doubted, delay=wait)
+        case Reaction.FAIL | Reaction.DRY_RUN:
+            return Decision(JobState.FAILED, "refused", spends=True, doubted=doubted)
+
+
+def own_waits(lease: Lease, outcome: Outcome) -> int:
+    """Postponements in a row that were the job's own, after an outcome that counts for nothing."""
+    return lease.waits + (outcome.code.reaction not in _SHARED)
+
+
+def _queued(
+    reason: str, *, doubted: bool, delay: timedelta = timedelta(), spends: bool = False
+) -> Decision:
+    return Decision(JobState.QUEUED, reason, delay=delay, spends=spends, doubted=doubted)
+
+
+def _is_denied_alone(lease: Lease, outcome: Outcome) -> bool:
+    """Denied again and again, while no other job's denial has stopped the account."""
+    denied = outcome.code.name in MAY_CONCERN_ONE_IMAGE
+    return denied and lease.last_code == outcome.code.name and lease.waits >= _DENIALS

@@ -1,0 +1,127 @@
+"""The last question before a request leaves: may this attempt be sent at all?"""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+
+import httpx
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from orchestrator.cloud.cos import CosClient
+from orchestrator.errors import CloudRefusal, OrchestratorError
+from orchestrator.limits.halted_scopes import place_of
+from orchestrator.model import JobState, Lease
+from orchestrator.store import Database
+from orchestrator.store.tables import jobs
+from orchestrator.store.transitions import Move, move
+from orchestrator.verification.bucket_permissions import Sight
+from orchestrator.verification.expected_objects import Watched, keep_baselines, watched
+from orchestrator.verification.object_lookup import baselines, look
+from orchestrator.verification.resend_policy import ResolvePolicy
+from orchestrator.verification.unknown_jobs import adopt
+from orchestrator.worker.outcome_recorder import keep_not_sent
+
+_RETRY = timedelta(seconds=5)
+
+
+async def clear_to_send(
+    database: Database, cos: CosClient, sight: Sight, lease: Lease, policy: ResolvePolicy
+) -> bool:
+    """Whether the attempt may be sent; where not, the job has been put where it belongs.
+
+    A doubted job is looked up once more: what an earlier attempt left is adopted. Under an exact
+    name it is first noted what lies there.
+
+    After a store error the caller repeats this. A job that was put back at the first time is then
+    not sent: the process that claims it next would send it a second time.
+    """
+    if not lease.doubted and not lease.exact_names:
+        return True
+    seen = sight.sees(lease.order.region, lease.order.bucket)
+    etags: dict[str, str] = {}
+    try:
+        if lease.doubted and not seen:
+            raise OrchestratorError("The bucket may not be read, so no export can be ruled out.")
+        if lease.doubted and await _adopted(database, cos, lease, policy):
+            return False
+        if seen and not lease.doubted:
+            async with database.read() as connection:
+                job = await watched(connection, lease.job_id)
+            etags = await baselines(cos, job)
+    except (OrchestratorError, httpx.HTTPError) as error:
+        if isinstance(error, CloudRefusal):
+            sight.refused(place_of(lease.order.region, lease.order.bucket), error)
+        await _put_back(database, lease, str(error))
+        return False
+    return await _confirmed(database, lease, etags)
+
+
+async def _confirmed(database: Database, lease: Lease, etags: Mapping[str, str]) -> bool:
+    """Return whether the lease is still in force, now that the bucket was looked into.
+
+    That may have taken long: an expired lease is another process's to take over.
+
+    Args:
+        etags: what lies under the job's exact names; kept with it.
+    """
+    async with database.write() as connection:
+        now = await database.now(connection)
+        expires_at = await _held_until(connection, lease)
+        if expires_at is None:
+            await keep_not_sent(connection, lease, now)
+            return False
+        if now < expires_at:
+            await keep_baselines(connection, lease.job_id, etags)
+            return True
+    why = "The lease ended while the bucket was being looked into."
+    await _put_back(database, lease, why, reason="not sent")
+    return False
+
+
+async def _held_until(connection: AsyncConnection, lease: Lease) -> datetime | None:
+    """Return when this lease ends, and lock its job; ``None`` where the job has moved on."""
+    query = sa.select(jobs.c.expires_at).where(
+        jobs.c.id == lease.job_id,
+        jobs.c.state == JobState.SENDING,
+        jobs.c.attempt == lease.attempt,
+        jobs.c.owner == lease.owner,
+    )
+    expires_at: datetime | None = await connection.scalar(query.with_for_update())
+    return expires_at
+
+
+async def _adopted(database: Database, cos: CosClient, lease: Lease, policy: ResolvePolicy) -> bool:
+    """Whether the job has got its answer by what lies in the bucket."""
+    async with database.read() as connection:
+        job = await watched(connection, lease.job_id)
+    if not _is_ours(job, lease) or not (traces := await look(cos, job)):
+        return False
+    async with database.write() as connection:
+        now = await database.now(connection)
+        await adopt(connection, job, traces, policy, now, lease.owner)
+        await keep_not_sent(connection, lease, now)
+    return True
+
+
+def _is_ours(job: Watched, lease: Lease) -> bool:
+    return job.state is JobState.SENDING and job.attempt == lease.attempt
+
+
+async def _put_back(
+    database: Database, lease: Lease, why: str, *, reason: str = "bucket not readable"
+) -> None:
+    async with database.write() as connection:
+        now = await database.now(connection)
+        put_back = Move(
+            lease.job_id,
+            JobState.SENDING,
+            JobState.UNKNOWN if lease.doubted else JobState.QUEUED,
+            kind="not sent",
+            reason=reason,
+            actor=lease.owner,
+            attempt=lease.attempt,
+            changes={"clean_since": None, "due_at": now + _RETRY},
+            details={"message": why},
+        )
+        await move(connection, put_back, at=now)
+        await keep_not_sent(connection, lease, now)

@@ -1,0 +1,116 @@
+"""Whatever an answer is, and whatever comes instead of one, has a row."""
+
+import ssl
+
+import httpx
+import pytest
+
+from orchestrator.cloud.error_classification import EXCEPTIONS, code_for_exception, code_for_reply
+from orchestrator.cloud.error_codes import CODES, code_for
+from orchestrator.model import Effect, Reaction, Reply, Scope
+
+EXPORTED = [getattr(httpx, name) for name in httpx.__all__]
+RAISED = [kind for kind in EXPORTED if isinstance(kind, type) and issubclass(kind, Exception)]
+UNSENT = {
+    httpx.ConnectError: Reaction.PAUSE,
+    httpx.ConnectTimeout: Reaction.PAUSE,
+    httpx.PoolTimeout: Reaction.PAUSE,
+    httpx.ProxyError: Reaction.PAUSE,
+    httpx.InvalidURL: Reaction.FAIL,
+    httpx.LocalProtocolError: Reaction.FAIL,
+    httpx.UnsupportedProtocol: Reaction.FAIL,
+}
+
+
+def instance(kind: type[Exception]) -> Exception:
+    """An exception of a class whose constructor may ask for more than a message."""
+    return kind.__new__(kind, "m")
+
+
+def test_every_exception_of_httpx_has_a_row() -> None:
+    """A class that a new httpx adds, or drops, is seen here before a night's run sees it."""
+    assert set(EXCEPTIONS) == set(RAISED)
+
+
+@pytest.mark.parametrize("kind", RAISED)
+def test_a_row_is_named_after_its_exception(kind: type[Exception]) -> None:
+    """What happened is called by its class, and comes with one sentence of what to do."""
+    row = code_for_exception(instance(kind))
+    assert row.name == f"Client.{kind.__name__}"
+    assert row.remedy.endswith(".")
+    assert ". " not in row.remedy
+
+
+@pytest.mark.parametrize("kind", RAISED)
+def test_only_what_cannot_have_left_has_no_effect(kind: type[Exception]) -> None:
+    """Without a connection nothing was sent; anything later may have taken effect."""
+    row = code_for_exception(instance(kind))
+    expected = (UNSENT[kind], Effect.NO) if kind in UNSENT else (Reaction.RECONCILE, Effect.MAYBE)
+    assert (row.reaction, row.effect) == expected
+
+
+def test_no_two_exceptions_share_a_remedy() -> None:
+    """No two exceptions share a remedy, nor do they share one with a vendor's code."""
+    remedies = [row.remedy for row in (*EXCEPTIONS.values(), *CODES.values())]
+    assert len(set(remedies)) == len(remedies)
+
+
+def test_a_subclass_counts_as_its_parent() -> None:
+    """An exception that another library derives from httpx's is treated like the latter."""
+
+    class Derived(httpx.ConnectTimeout):
+        """Of other origin."""
+
+    assert code_for_exception(Derived("m")).name == "Client.ConnectTimeout"
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("m"), OSError(5, "m"), ExceptionGroup("m", [OSError()])]
+)
+def test_any_other_exception_is_looked_into(error: Exception) -> None:
+    """An exception that nobody foresaw may have come after the request had left."""
+    row = code_for_exception(error)
+    assert (row.name, row.reaction) == ("Client.Unexpected", Reaction.RECONCILE)
+    assert row.effect is Effect.MAYBE
+
+
+@pytest.mark.parametrize("explicit", [True, False])
+def test_a_distrusted_certificate_stops_the_endpoint(explicit: bool) -> None:
+    """A failed certificate check, however deep in the chain, needs a person and sent nothing."""
+    distrust = ssl.SSLCertVerificationError("self-signed")
+    middle, error = OSError("tls"), httpx.ConnectError("tls")
+    if explicit:
+        middle.__cause__, error.__cause__ = distrust, middle
+    else:
+        middle.__context__, error.__context__ = distrust, middle
+    row = code_for_exception(error)
+    assert (row.reaction, row.effect, row.scope) == (Reaction.STOP, Effect.NO, Scope.ENDPOINT)
+
+
+@pytest.mark.parametrize(
+    ("reply", "name", "reaction", "effect"),
+    [
+        (Reply(200, "r", 1, ("/a",)), "Client.Accepted", Reaction.ACCEPT, Effect.YES),
+        (Reply(200, "r", 0, ("/a",)), "Client.Accepted", Reaction.ACCEPT, Effect.YES),
+        (Reply(200, "r", 1), "Client.NoTaskId", Reaction.RECONCILE, Effect.MAYBE),
+        (Reply(200, "r", None, ("/a",)), "Client.NoTaskId", Reaction.RECONCILE, Effect.MAYBE),
+        (Reply(200, "r"), "Client.NoTaskId", Reaction.RECONCILE, Effect.MAYBE),
+        (Reply(200, excerpt=""), "Client.NotAnApiAnswer", Reaction.RECONCILE, Effect.MAYBE),
+        (Reply(502, excerpt="x"), "Client.HttpStatus", Reaction.RECONCILE, Effect.MAYBE),
+        (Reply(429), "Client.HttpStatus", Reaction.RECONCILE, Effect.MAYBE),
+    ],
+)
+def test_a_reply_without_a_code_is_judged_by_what_it_holds(
+    reply: Reply, name: str, reaction: Reaction, effect: Effect
+) -> None:
+    """Only TaskId and paths together are an acceptance; anything less may have been one."""
+    row = code_for_reply(reply)
+    assert (row.name, row.reaction, row.effect) == (name, reaction, effect)
+    assert row.remedy.endswith(".")
+
+
+@pytest.mark.parametrize("status", [200, 400, 500])
+def test_a_code_decides_whatever_the_status(status: int) -> None:
+    """Where the vendor gave a code, its row is the answer."""
+    reply = Reply(status, error_code="LimitExceeded.ExportImageTaskLimitExceeded")
+    assert code_for_reply(reply) == code_for("LimitExceeded.ExportImageTaskLimitExceeded")

@@ -1,0 +1,47 @@
+from collections.abc import AsyncIterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from orchestrator.orchestrator import Orchestrator
+from orchestrator.simulator import Duration, Settings, Simulator, SimulatorOptions
+from orchestrator.verification import bucket_permissions as sight
+from tests.end_to_end.scene import Store, orchestrator_at
+
+
+@pytest.fixture(autouse=True)
+def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loopback is reached directly, whatever proxy this machine uses."""
+    for name in ("HTTP_PROXY", "ALL_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _soon_convinced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bucket that refuses every look counts as unreadable after a moment, not after seconds."""
+    monkeypatch.setattr(sight, "_SHORTEST", 0.3)
+    monkeypatch.setattr(sight, "_LOOKS", 1.5)
+    monkeypatch.setattr(sight, "_HOPE", 30)
+
+
+@pytest.fixture
+async def cloud(anyio_backend: str) -> AsyncIterator[Simulator]:
+    """A cloud without limits, in which any image exists and an export takes a moment."""
+    settings = Settings(cap=None, limits={}, duration=Duration(seconds=0.2), queue_delay=0.02)
+    async with Simulator(SimulatorOptions(settings=settings)) as running:
+        yield running
+
+
+@pytest.fixture
+def store(cloud: Simulator, tmp_path: Path) -> Store:
+    """Opens one store as often as wanted, each time with settings of its own."""
+    return partial(orchestrator_at, cloud.url, tmp_path)
+
+
+@pytest.fixture
+async def orchestrator(store: Store) -> AsyncIterator[Orchestrator]:
+    """The store with the settings of most tests."""
+    async with store() as opened:
+        yield opened

@@ -1,0 +1,199 @@
+"""Every request of a run goes through httpx, whatever way it takes, and none is hidden."""
+
+import ast
+import ssl
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+from anyio.abc import ByteStream, SocketAttribute, SocketStream
+from anyio.streams.tls import TLSListener
+
+from orchestrator.model import JobState
+from orchestrator.simulator import Duration, Fault, Settings, Simulator, SimulatorOptions
+from tests.certificates import self_signed
+from tests.end_to_end.scene import accepted, drained, images, once_each, orchestrator_at, orders
+
+pytestmark = pytest.mark.anyio
+
+ROOT = Path(__file__).parents[2]
+OTHER_CLIENTS = {
+    "requests",
+    "urllib3",
+    "aiohttp",
+    "http.client",
+    "urllib.request",
+    "h11",
+    "httpcore",
+}
+
+
+def test_no_other_http_client_is_imported() -> None:
+    """The product imports httpx in `cloud`, and no other client or parser of HTTP anywhere."""
+    found: set[tuple[str, str]] = set()
+    for path in (ROOT / "orchestrator").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            found |= {(path.name, name) for name in names if name in OTHER_CLIENTS}
+    assert not found
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How many requests each action got, as an event hook of httpx counts them."""
+    counts: Counter[str] = Counter()
+
+    async def count(request: httpx.Request) -> None:
+        action = request.headers.get("x-tc-action")
+        counts["cos" if action is None else action] += 1
+
+    class Counting(httpx.AsyncClient):
+        def __init__(self, **options: Any) -> None:
+            super().__init__(**options, event_hooks={"request": [count]})
+
+    monkeypatch.setattr(httpx, "AsyncClient", Counting)
+    return counts
+
+
+@pytest.fixture
+async def cloud(anyio_backend: str) -> AsyncIterator[Simulator]:
+    """A cloud without limits that loses some answers and breaks some looks."""
+    settings = Settings(
+        cap=None,
+        limits={},
+        duration=Duration(seconds=0.2),
+        faults=(
+            Fault("reset", action="ExportImages", after=True, times=3),
+            Fault("gateway", action="cos", times=3, status=503),
+            Fault("half", action="DescribeImages", times=1),
+        ),
+    )
+    async with Simulator(SimulatorOptions(settings=settings)) as running:
+        yield running
+
+
+def seen(cloud: Simulator) -> Counter[str]:
+    """How many requests of each action the cloud has seen."""
+    return Counter("cos" if one.service == "cos" else one.action for one in cloud.ledger)
+
+
+async def relay(one: ByteStream, other: ByteStream) -> None:
+    """Carry bytes one way until that side ends."""
+    try:
+        async for data in one:
+            await other.send(data)
+        await other.send_eof()
+    except (anyio.BrokenResourceError, anyio.ClosedResourceError, NotImplementedError):
+        pass
+
+
+async def carry(one: ByteStream, other: ByteStream) -> None:
+    """Carry bytes both ways until either side ends."""
+    async with anyio.create_task_group() as ways:
+
+        async def back() -> None:
+            await relay(other, one)
+            ways.cancel_scope.cancel()
+
+        ways.start_soon(relay, one, other)
+        ways.start_soon(back)
+
+
+@asynccontextmanager
+async def proxy(port: int) -> AsyncIterator[str]:
+    """A proxy that makes a tunnel, or forwards one plain request, to the cloud; its URL."""
+
+    async def serve(stream: SocketStream) -> None:
+        async with stream:
+            head = b""
+            while b"\r\n\r\n" not in head:
+                head += await stream.receive()
+            async with await anyio.connect_tcp("127.0.0.1", port) as upstream:
+                if head.startswith(b"CONNECT"):
+                    await stream.send(b"HTTP/1.1 200 Connection established\r\n\r\n")
+                else:
+                    method, target, rest = head.split(b" ", 2)
+                    path = b"/" + target.split(b"/", 3)[3]
+                    await upstream.send(b" ".join([method, path, rest]))
+                await carry(stream, upstream)
+
+    async with (
+        await anyio.create_tcp_listener(local_host="127.0.0.1") as listener,
+        anyio.create_task_group() as group,
+    ):
+        group.start_soon(listener.serve, serve)
+        yield f"http://127.0.0.1:{listener.extra_attributes[SocketAttribute.local_port]()}"
+        group.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def tls_in_front_of(port: int, context: ssl.SSLContext) -> AsyncIterator[int]:
+    """A server that ends TLS before the cloud; its port."""
+
+    async def serve(stream: ByteStream) -> None:
+        async with stream, await anyio.connect_tcp("127.0.0.1", port) as upstream:
+            await carry(stream, upstream)
+
+    async with (
+        await anyio.create_tcp_listener(local_host="127.0.0.1") as plain,
+        TLSListener(plain, context, standard_compatible=False) as listener,
+        anyio.create_task_group() as group,
+    ):
+        group.start_soon(listener.serve, serve)
+        yield plain.extra_attributes[SocketAttribute.local_port]()
+        group.cancel_scope.cancel()
+
+
+async def all_is_counted(cloud: Simulator, counted: Counter[str], url: str, folder: Path) -> None:
+    async with orchestrator_at(
+        url, folder, allow_plain_http=True, request_timeout=20
+    ) as orchestrator:
+        result = await drained(orchestrator, orders(images(10)))
+    assert result.counts[JobState.VERIFIED] == 10
+    assert accepted(cloud) == once_each(images(10))
+    assert counted == seen(cloud)
+    assert set(counted) == {"GetCallerIdentity", "DescribeImages", "ExportImages", "cos"}
+
+
+async def test_without_a_proxy(cloud: Simulator, counted: Counter[str], tmp_path: Path) -> None:
+    """The hook counts what the cloud has seen."""
+    await all_is_counted(cloud, counted, cloud.url, tmp_path)
+
+
+async def test_through_a_proxy(
+    cloud: Simulator, counted: Counter[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A proxy that the environment names carries every request, each once."""
+    async with proxy(cloud.port) as url:
+        monkeypatch.setenv("HTTP_PROXY", url)
+        await all_is_counted(cloud, counted, "http://cloud.example", tmp_path)
+
+
+async def test_over_tls(
+    cloud: Simulator, counted: Counter[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So it is over TLS."""
+    context, certificate = self_signed(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    monkeypatch.delenv("SSL_CERT_DIR", raising=False)
+    async with tls_in_front_of(cloud.port, context) as port:
+        await all_is_counted(cloud, counted, f"https://127.0.0.1:{port}", tmp_path)
+
+
+async def test_over_tls_through_a_tunnel(
+    cloud: Simulator, counted: Counter[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And so it is through a tunnel that the proxy makes."""
+    context, certificate = self_signed(tmp_path, name="cloud.example")
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    monkeypatch.delenv("SSL_CERT_DIR", raising=False)
+    async with tls_in_front_of(cloud.port, context) as port, proxy(port) as url:
+        monkeypatch.setenv("HTTPS_PROXY", url)
+        await all_is_counted(cloud, counted, "https://cloud.example", tmp_path)

@@ -1,0 +1,180 @@
+"""An endpoint that cannot be reached, and is back after a while."""
+
+import asyncio
+import random
+import socket
+from contextlib import suppress
+from datetime import datetime
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from orchestrator.cli.run_outcome import exit_code
+from orchestrator.model import JobState, Scope
+from orchestrator.orchestrator import Orchestrator
+from orchestrator.simulator import Duration, Fault, Refusal, Settings, Simulator, SimulatorOptions
+from tests.certificates import self_signed
+from tests.end_to_end.scene import (
+    Store,
+    accepted,
+    drained,
+    images,
+    jobs_of,
+    once_each,
+    orchestrator_at,
+    orders,
+    print_row,
+    ran,
+    requests,
+    until,
+    until_kept,
+)
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def port() -> int:
+    """A free port below the range from which systems assign ports to other programs."""
+    while True:
+        number = random.randrange(20_000, 30_000)
+        with socket.socket() as free, suppress(OSError):
+            free.bind(("127.0.0.1", number))
+            return number
+
+
+def cloud_at(port: int, *codes: Refusal) -> Simulator:
+    """A cloud without limits on this port."""
+    settings = Settings(
+        cap=None, limits={}, duration=Duration(seconds=0.2), queue_delay=0.02, codes=codes
+    )
+    return Simulator(SimulatorOptions(port=port, settings=settings))
+
+
+async def test_an_endpoint_that_is_not_there_yet(port: int, tmp_path: Path) -> None:
+    """Begun while nothing answers, a run waits without spending an attempt, and then does all."""
+    said: list[str] = []
+    url = f"http://127.0.0.1:{port}"
+    async with orchestrator_at(url, tmp_path, tell=said.append) as orchestrator:
+        await orchestrator.enqueue(orders(images(12)))
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ran, orchestrator)
+            await until(lambda: len(said) > 0)
+            async with cloud_at(port) as cloud:
+                await until_kept(partial(all_verified, orchestrator, 12))
+        assert {job.attempts for job in await jobs_of(orchestrator)} == {1}
+    assert accepted(cloud) == once_each(images(12))
+    lost, found = said
+    assert "cannot be reached" in lost
+    assert "answers again" in found
+
+
+async def test_one_request_at_a_time_finds_out(port: int, tmp_path: Path) -> None:
+    """In an outage one prober goes at a time; no attempt is spent, and each image is sent once."""
+    url = f"http://127.0.0.1:{port}"
+    async with orchestrator_at(url, tmp_path, rate=20) as orchestrator:
+        await orchestrator.enqueue(orders(images(12)))
+
+        async def probed_twice() -> bool:
+            return len(await probes(orchestrator)) >= 2
+
+        async with anyio.create_task_group() as tasks:
+            async with cloud_at(port, Refusal("RequestLimitExceeded")) as refusing:
+                tasks.start_soon(ran, orchestrator)
+                await until(lambda: len(requests(refusing)) > 0)
+            await until_kept(probed_twice)
+            async with cloud_at(port) as cloud:
+                await until_kept(partial(all_verified, orchestrator, 12))
+        spans = await probes(orchestrator)
+        assert all(end <= begin for (_, end), (begin, _) in pairwise(spans))
+        assert {job.attempts for job in await jobs_of(orchestrator)} == {1}
+    assert accepted(cloud) == once_each(images(12))
+
+
+async def test_a_name_that_is_not_resolved_for_a_while(
+    store: Store, cloud: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without name resolution nothing leaves; it is told once, and nothing is spent by waiting."""
+    resolve, failures, said = socket.getaddrinfo, iter(range(3)), list[str]()
+
+    def resolver(host: bytes | str, port: int, *args: Any, **kwargs: Any) -> Any:
+        if host != b"cvm.example":  # as anyio hands it over
+            return resolve(host, port, *args, **kwargs)
+        if next(failures, None) is not None:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return resolve("127.0.0.1", port, *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolver)
+    async with store(
+        cvm_endpoint=f"http://cvm.example:{cloud.port}", allow_plain_http=True, tell=said.append
+    ) as opened:
+        result = await drained(opened, orders(images(8)))
+        assert {job.attempts for job in await jobs_of(opened)} == {1}
+    print_row("a name that is not resolved for a while", said, exit_code(result), result, cloud)
+    assert (result.counts[JobState.VERIFIED], exit_code(result)) == (8, 0)
+    assert accepted(cloud) == once_each(images(8))
+    lost, found = said
+    assert "Name or service not known" in lost
+    assert "answers again" in found
+
+
+async def test_a_certificate_that_is_not_trusted(
+    store: Store, cloud: Simulator, tmp_path: Path
+) -> None:
+    """Keys are not shown to just anybody: the endpoint stops, with what to do; nothing is spent."""
+    said: list[str] = []
+    async with (
+        await asyncio.start_server(hang_up, "127.0.0.1", ssl=self_signed(tmp_path)[0]) as server,
+        store(cvm_endpoint=f"https://{address_of(server)}", tell=said.append) as opened,
+    ):
+        result = await drained(opened, orders(images(8)))
+        assert {job.attempts for job in await jobs_of(opened)} == {0}
+    print_row("a certificate that is not trusted", said, exit_code(result), result, cloud)
+    (stop,) = result.blocked
+    assert (stop.scope, exit_code(result)) == (Scope.ENDPOINT, 6)
+    assert "trust the endpoint's certificate" in stop.remedy
+    assert result.counts[JobState.QUEUED] == result.left == 8
+
+
+async def hang_up(_: asyncio.StreamReader, answer: asyncio.StreamWriter) -> None:
+    """Says nothing to anybody."""
+    answer.close()
+
+
+def address_of(server: asyncio.Server) -> str:
+    """Where it listens."""
+    host, port = server.sockets[0].getsockname()
+    return f"{host}:{port}"
+
+
+async def all_verified(orchestrator: Orchestrator, count: int) -> bool:
+    """Whether so many jobs are verified."""
+    return (await orchestrator.status()).counts[JobState.VERIFIED] == count
+
+
+async def probes(orchestrator: Orchestrator) -> list[tuple[datetime, datetime]]:
+    """When the requests left and failed that were sent after the outage was known."""
+    spans = []
+    for job in await jobs_of(orchestrator):
+        story = await orchestrator.show(str(job.id))
+        assert story is not None
+        spans += [
+            (attempt["claimed_at"], attempt["answered_at"])
+            for attempt in story.attempts
+            if attempt["code"] == "Client.ConnectError"
+        ]
+    known = min((end for _, end in spans), default=None)
+    return sorted(span for span in spans if known is not None and span[0] > known)
+
+
+async def test_a_gateway_that_fails_for_a_while(store: Store, cloud: Simulator) -> None:
+    """Where every answer is a gateway's error, one request at a time goes out and none counts."""
+    cloud.set_faults(Fault("gateway", action="ExportImages", times=7))
+    async with store(resend_after=0, max_attempts=3, concurrency=4) as orchestrator:
+        result = await drained(orchestrator, orders(images(30)))
+    assert result.counts[JobState.VERIFIED] == 30
+    assert accepted(cloud) == once_each(images(30))

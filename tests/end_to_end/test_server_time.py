@@ -1,0 +1,52 @@
+"""No claim before the vendor has told its time: only then a signature expires when expected."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from orchestrator.clock import SystemClock
+from orchestrator.job_queue.orphan_recovery import SIGNATURE_LIFETIME
+from orchestrator.model import JobState
+from orchestrator.simulator import Simulator
+from orchestrator.store import Database
+from orchestrator.store.tables import attempts
+from tests.end_to_end.scene import Store, drained, images, orders, ran, requests
+from tests.stores import change, rows
+
+pytestmark = pytest.mark.anyio
+
+VENDOR_LIFETIME = timedelta(seconds=300)
+
+
+@pytest.mark.parametrize("skew", [-3600.0, -400.0, -20.0, 0.0, 20.0, 250.0, 3600.0])
+async def test_every_signature_has_expired_when_the_fence_ends(
+    store: Store, cloud: Simulator, tmp_path: Path, skew: float
+) -> None:
+    """However wrong this machine's clock is, also of the first request, and of a resumed run."""
+    cloud.change(skew=skew)
+    async with store() as orchestrator:
+        await drained(orchestrator, orders(images(2)))
+    # a job that an earlier process has described: nothing has to be asked before its claim
+    async with store() as orchestrator:
+        await orchestrator.enqueue(orders(images(1, first=2)))
+        database = Database(f"sqlite+aiosqlite:///{tmp_path}/orchestrator.db", SystemClock())
+        await change(database, 3, described_at=SystemClock().now())
+        result = await ran(orchestrator)
+    assert result.counts[JobState.VERIFIED] == 1
+    for job in (1, 2, 3):
+        for attempt in await rows(database, attempts, job):
+            # the vendor refuses it from then on, by its own clock, which is ahead by the skew
+            expires_at = attempt.signed_at + VENDOR_LIFETIME - timedelta(seconds=skew)
+            assert expires_at <= attempt.claimed_at + SIGNATURE_LIFETIME
+            assert expires_at > attempt.claimed_at
+    await database.close()
+    assert not [entry for entry in requests(cloud) if entry.code]
+
+
+async def test_the_time_is_asked_before_the_first_claim(store: Store, cloud: Simulator) -> None:
+    """DescribeImages comes first in every run, also where everything is described already."""
+    async with store(verify="off") as orchestrator:
+        await drained(orchestrator, orders(images(1)))
+    actions = [entry.action for entry in cloud.ledger if entry.service == "cvm"]
+    assert actions == ["DescribeImages", "ExportImages"]

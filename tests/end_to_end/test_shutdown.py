@@ -1,0 +1,139 @@
+"""A run that is to end does not wait for a locked store for more than a few seconds."""
+
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+
+import anyio
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.exc import OperationalError
+
+from orchestrator.clock import SystemClock
+from orchestrator.model import JobState
+from orchestrator.orchestrator import Orchestrator
+from orchestrator.reporting.run_summary import RunResult
+from orchestrator.simulator import Duration, Fault, Simulator
+from orchestrator.store import Database
+from tests.end_to_end.scene import Store, accepted, images, orders, states_of, until, until_kept
+
+pytestmark = pytest.mark.anyio
+
+COUNT = 100
+FEW_SECONDS = 25.0
+"""Longer than the longest wait, with time for a busy machine; a lock is else waited for 60 s."""
+
+Lock = AbstractAsyncContextManager[None]
+
+
+@asynccontextmanager
+async def written(url: str) -> AsyncIterator[None]:
+    """Another program writes to the file and does not come to an end."""
+    other = sqlite3.connect(sa.make_url(url).database or "", isolation_level=None, timeout=0)
+    with anyio.fail_after(20):
+        while not other.in_transaction:
+            with suppress(sqlite3.OperationalError):
+                other.execute("BEGIN IMMEDIATE")
+            await anyio.sleep(0.001)
+    yield
+    other.close()
+
+
+@asynccontextmanager
+async def held(url: str, table: str) -> AsyncIterator[None]:
+    """Another session holds a table, which nobody else can even read."""
+    other = Database(url, SystemClock())
+    async with other.write() as connection:
+        await connection.execute(sa.text(f"LOCK TABLE {table}"))
+        yield
+    await other.close()
+
+
+def locked(url: str, table: str) -> Lock:
+    """Lock the store, on a server one table of it."""
+    return written(url) if url.startswith("sqlite") else held(url, table)
+
+
+class Run:
+    """A run, which is told to end while the store is locked.
+
+    Args:
+        orchestrator: with jobs in its queue.
+    """
+
+    def __init__(self, orchestrator: Orchestrator) -> None:
+        self._orchestrator = orchestrator
+        self._stop, self._ended = anyio.Event(), anyio.Event()
+        self.result: RunResult | None = None
+
+    async def work(self) -> None:
+        """Run until told to end; whether the store could be used in the end does not matter."""
+        with suppress(OperationalError):
+            try:
+                self.result = await self._orchestrator.run(stop=self._stop)
+            except ExceptionGroup as group:
+                _, others = group.split(OperationalError)
+                if others is not None:
+                    raise
+        self._ended.set()
+
+    async def ends_soon(self) -> bool:
+        """Return whether the run ends soon after it was told to."""
+        self._stop.set()
+        with anyio.move_on_after(FEW_SECONDS):
+            await self._ended.wait()
+        return self._ended.is_set()
+
+
+async def ends_soon(orchestrator: Orchestrator, is_time: Callable[[], bool], lock: Lock) -> bool:
+    """Return whether a run ends soon that is told to end a second after the store was locked."""
+    await orchestrator.enqueue(orders(images(COUNT)))
+    run, is_soon = Run(orchestrator), False
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(run.work)
+        await until(is_time)
+        async with lock:
+            await anyio.sleep(1)
+            is_soon = await run.ends_soon()
+    return is_soon
+
+
+async def test_answers_in_hand_are_waited_for_a_few_seconds(
+    database_url: str, cloud: Simulator, store: Store
+) -> None:
+    """A hundred answers cannot be recorded: all give up together, and not one after another."""
+    cloud.set_faults(Fault("latency", action="ExportImages", seconds=1.0))
+    async with store(database_url=database_url) as orchestrator:
+        lock = locked(database_url, "jobs")
+        assert await ends_soon(orchestrator, lambda: len(accepted(cloud)) > COUNT // 2, lock)
+
+
+async def test_looks_are_waited_for_a_few_seconds(
+    database_url: str, cloud: Simulator, store: Store
+) -> None:
+    """Exports are looked for while the store is locked."""
+    cloud.change(duration=Duration(seconds=100))
+    async with store(database_url=database_url, verify_interval=1) as orchestrator:
+        lock = locked(database_url, "jobs")
+        assert await ends_soon(orchestrator, lambda: len(accepted(cloud)) == COUNT, lock)
+
+
+async def test_the_end_of_the_process_is_not_waited_for(
+    database_url: str, cloud: Simulator, store: Store
+) -> None:
+    """Nothing is to be written but the end of the process, which its free lock tells as well."""
+    cloud.change(duration=Duration(seconds=100))
+    async with store(database_url=database_url, verify_interval=600) as orchestrator:
+        await orchestrator.enqueue(orders(images(8)))
+        run = Run(orchestrator)
+
+        async def are_accepted() -> bool:
+            return (await states_of(orchestrator))[JobState.ACCEPTED] == 8
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(run.work)
+            await until_kept(are_accepted)
+            async with locked(database_url, "instances"):
+                assert await run.ends_soon()
+    assert run.result is not None
+    assert run.result.counts[JobState.ACCEPTED] == 8

@@ -1,0 +1,271 @@
+"""Whatever goes wrong out there: what the user hears, where the jobs end, what the ledger says.
+
+With ``pytest -s`` each row is printed as it was seen.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+import anyio
+import pytest
+
+from orchestrator.cli.run_outcome import exit_code
+from orchestrator.limits import admission as traffic
+from orchestrator.model import JobState, Scope
+from orchestrator.orchestrator import Orchestrator
+from orchestrator.reporting.run_summary import RunResult
+from orchestrator.simulator import BucketSettings, Fault, Refusal, Simulator
+from orchestrator.verification import bucket_permissions as sight
+from orchestrator.verification import poller as watch
+from orchestrator.worker import image_describer as describe
+from tests.end_to_end.scene import (
+    BUCKET,
+    Store,
+    accepted,
+    drained,
+    images,
+    jobs_of,
+    orders,
+    print_row,
+    requests,
+    until,
+)
+
+pytestmark = [pytest.mark.anyio, pytest.mark.faults]
+
+EACH = 6
+BATCH = images(EACH)
+OTHERS = images(EACH, first=EACH)
+OTHER_BUCKET = "other-1250000000"
+OTHER_ROLE = "Exporter"
+EXPORT = "ExportImages"
+LOOKS = ("HeadObject", "GetBucket", "ListMultipartUploads")
+POISONED = tuple(BATCH[:1])
+
+VERIFIED, ACCEPTED, FAILED = JobState.VERIFIED, JobState.ACCEPTED, JobState.FAILED
+UNKNOWN, QUEUED = JobState.UNKNOWN, JobState.QUEUED
+
+Change = Callable[[Simulator], None]
+Counts = Mapping[JobState, int]
+
+
+@dataclass(frozen=True)
+class World:
+    """One thing that goes wrong while six images go to each of two buckets, by two roles.
+
+    Args:
+        wrong: what is wrong from the start.
+        later: what goes wrong each time that three more exports have begun.
+        settings: of the program.
+        ends: how many jobs are in which state at the end; where that is a matter of the moment,
+            the states there are.
+        exits: the exit code.
+        stops: scopes that a person has to mend.
+        says: words that the user hears, in this order; none where nobody need be troubled.
+        spent: most ExportImages requests that this may cost.
+        patience: seconds for which a bucket must refuse every look.
+    """
+
+    wrong: Change | None = None
+    later: tuple[Change, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    ends: Counts | frozenset[JobState] = field(default_factory=lambda: {VERIFIED: 2 * EACH})
+    exits: int = 0
+    stops: tuple[Scope, ...] = ()
+    says: tuple[str, ...] = ()
+    spent: int = 2 * EACH + 6
+    patience: float = 20.0
+
+
+def faults(*given: Fault) -> Change:
+    """The way there or back goes wrong."""
+    return lambda cloud: cloud.set_faults(*given)
+
+
+def codes(*given: Refusal) -> Change:
+    """The service refuses."""
+    return lambda cloud: cloud.change(codes=given)
+
+
+def denied(*actions: str) -> Mapping[str, BucketSettings]:
+    """The first bucket refuses this to everyone."""
+    return {BUCKET: BucketSettings(deny=actions)}
+
+
+def skewed(seconds: float) -> Change:
+    """The vendor's clock and ours are so far apart from now on."""
+    return lambda cloud: cloud.change(skew=seconds)
+
+
+def unread_and_lost(cloud: Simulator) -> None:
+    """The first bucket may not be read any more, and then an answer that concerns it is lost."""
+    lost = Fault("reset", action=EXPORT, after=True, images=tuple(BATCH), times=1)
+    cloud.change(buckets=denied(*LOOKS), faults=(lost,))
+
+
+ANSWERS = {
+    "reset before it took effect": World(faults(Fault("reset", action=EXPORT, times=3))),
+    "reset after it took effect": World(faults(Fault("reset", action=EXPORT, after=True, times=3))),
+    "half an answer": World(faults(Fault("half", action=EXPORT, times=3))),
+    "an answer that comes late": World(
+        faults(Fault("latency", action=EXPORT, seconds=0.5, times=6)),
+        settings={"request_timeout": 60},
+        spent=2 * EACH,
+    ),
+    "no answer at all": World(
+        faults(Fault("hang", action=EXPORT, times=2)), settings={"request_timeout": 3}
+    ),
+    "no answer at all, but all the same done": World(
+        faults(Fault("hang", action=EXPORT, after=True, times=2)), settings={"request_timeout": 3}
+    ),
+    "a gateway's 502, nothing done": World(faults(Fault("gateway", action=EXPORT, times=3))),
+    "a gateway's 504, all the same done": World(
+        faults(Fault("gateway", action=EXPORT, status=504, after=True, times=3))
+    ),
+    "a page in place of an answer": World(faults(Fault("html", action=EXPORT, times=3))),
+    "JSON without Response": World(faults(Fault("bare", action=EXPORT, after=True, times=3))),
+    "InternalError, all the same done": World(codes(Refusal("InternalError", after=True, times=3))),
+    "a gateway out of order for a while": World(
+        faults(Fault("gateway", action=EXPORT, times=6)), says=("HTTP 502", "answers again")
+    ),
+    "a gateway out of order at first, then lost answers": World(
+        faults(
+            Fault("gateway", action="cvm", times=3),
+            Fault("reset", action=EXPORT, after=True, times=2),
+        ),
+        settings={"export_deadline": 8},
+    ),
+}
+
+RIGHTS = {
+    "a clock that jumps again and again": World(
+        later=(skewed(600), skewed(3600), skewed(7200)), spent=60
+    ),
+    "a clock that cannot be set right": World(
+        later=(codes(Refusal("AuthFailure.SignatureExpire")),),
+        ends=frozenset({VERIFIED, QUEUED}),
+        exits=6,
+        stops=(Scope.CLOCK,),
+        says=("NTP",),
+    ),
+    "a role that is taken away": World(
+        later=(lambda cloud: cloud.change(absent_roles=(OTHER_ROLE,)),),
+        ends=frozenset({VERIFIED, QUEUED}),
+        exits=6,
+        stops=(Scope.ROLE,),
+        says=(OTHER_ROLE,),
+    ),
+    "a bucket that may not be written to any more": World(
+        later=(lambda cloud: cloud.change(buckets=denied(EXPORT)),),
+        ends=frozenset({VERIFIED, QUEUED}),
+        exits=6,
+        stops=(Scope.BUCKET,),
+        says=("right to write",),
+    ),
+    "a bucket that loses every right": World(
+        later=(lambda cloud: cloud.change(buckets=denied(EXPORT, *LOOKS)),),
+        ends=frozenset({VERIFIED, ACCEPTED, QUEUED}),
+        exits=6,
+        stops=(Scope.BUCKET,),
+        says=("right to write", "may not be read"),
+        patience=1.0,
+    ),
+    "a bucket that may not be read any more, and a lost answer": World(
+        later=(unread_and_lost,),
+        ends=frozenset({VERIFIED, ACCEPTED, UNKNOWN}),
+        exits=4,
+        says=("may not be read", "Grant"),
+        patience=0.3,
+    ),
+    "a COS 403 that passes": World(codes(Refusal("AccessDenied", action="cos", times=20))),
+    "COS out of order for a while": World(
+        faults(Fault("gateway", action="cos", status=503, times=23)),
+        says=("gives no answer", "answers again"),
+    ),
+}
+
+POISON = {
+    "one poisoned image, never answered": World(
+        faults(Fault("reset", action=EXPORT, images=POISONED)),
+        settings={"max_attempts": 7, "resend_after": 0},
+        ends={VERIFIED: 2 * EACH - 1, FAILED: 1},
+        exits=3,
+        spent=2 * EACH + 8,
+        says=("cannot be reached",),
+    ),
+    "one poisoned image, InternalError for ever": World(
+        codes(Refusal("InternalError", images=POISONED)),
+        settings={"max_attempts": 3, "resend_after": 0},
+        ends={VERIFIED: 2 * EACH - 1, FAILED: 1},
+        exits=3,
+    ),
+    "one poisoned image that may not even be asked about": World(
+        faults(Fault("reset", action="cvm", images=POISONED)),
+        settings={"max_attempts": 3, "resend_after": 0},
+        ends={VERIFIED: 2 * EACH - 1, FAILED: 1},
+        exits=3,
+    ),
+}
+
+WORLDS = ANSWERS | RIGHTS | POISON
+
+
+@pytest.mark.parametrize("name", WORLDS)
+async def test_what_goes_wrong_out_there(
+    name: str, store: Store, cloud: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No image is exported twice, none is lost, and only what is concerned is held up."""
+    world, said = WORLDS[name], list[str]()
+    monkeypatch.setattr(sight, "_SHORTEST", world.patience)
+    monkeypatch.setattr(traffic, "_EXCUSED", 1)
+    monkeypatch.setattr(describe, "_IDLE", 0.1)
+    monkeypatch.setattr(watch, "_AFTER_FAILURE", timedelta(seconds=0.3))
+    if world.wrong is not None:
+        world.wrong(cloud)
+    if world.later:
+        cloud.change(limits={EXPORT: 20})
+    settings = {"concurrency": 4, "resend_after": 0.5, **world.settings}
+    async with store(tell=said.append, **settings) as orchestrator:
+        await orchestrator.enqueue(orders(OTHERS, bucket=OTHER_BUCKET, role_name=OTHER_ROLE))
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(go_wrong, cloud, world.later)
+            result = await drained(orchestrator, orders(BATCH))
+        print_row(name, said, exit_code(result), result, cloud)
+        await check(world, orchestrator, result, cloud)
+    heard = " ".join(said)
+    places = [heard.find(words) for words in world.says]
+    assert -1 not in places
+    assert places == sorted(places)
+    assert bool(said) == bool(world.says)
+
+
+async def go_wrong(cloud: Simulator, changes: tuple[Change, ...]) -> None:
+    """Changes the world in the middle of a run, each time after three more exports."""
+    for number, change in enumerate(changes, 1):
+        await until(partial(has_begun, cloud, 3 * number))
+        change(cloud)
+
+
+def has_begun(cloud: Simulator, count: int) -> bool:
+    """Whether so many images' exports have."""
+    return len(accepted(cloud)) >= count
+
+
+async def check(
+    world: World, orchestrator: Orchestrator, result: RunResult, cloud: Simulator
+) -> None:
+    """What must hold of the store, the ledger and the result."""
+    jobs, began = await jobs_of(orchestrator), accepted(cloud)
+    counts = {state: count for state, count in result.counts.items() if count}
+    assert max(began.values()) == 1
+    assert all(job.remedy for job in jobs if job.state in {FAILED, UNKNOWN})
+    held = {VERIFIED, ACCEPTED, UNKNOWN}
+    assert {image for job in jobs if job.state in held for image in job.image_ids} == set(began)
+    assert len(requests(cloud)) <= world.spent
+    assert tuple(stop.scope for stop in result.blocked) == world.stops
+    assert all(stop.remedy for stop in result.blocked)
+    assert world.ends == (counts if isinstance(world.ends, Mapping) else counts.keys())
+    assert exit_code(result) == world.exits

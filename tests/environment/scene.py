@@ -1,0 +1,119 @@
+"""What the faults of the machine are made of: a run at work, and the truth about it afterwards."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+from anyio.abc import Process
+
+from orchestrator.model import JobState
+from orchestrator.orchestrator import Orchestrator
+from orchestrator.simulator import Fault, Simulator
+from tests.command import Result, Shell
+from tests.end_to_end.scene import (
+    MAX_WAIT,
+    accepted,
+    images,
+    once_each,
+    orchestrator_at,
+    orders,
+    ran,
+    states_of,
+    until,
+)
+
+COUNT = 24
+STORE = "exports.db"
+
+
+def store_of(shell: Shell, cloud: Simulator) -> Orchestrator:
+    """The store that a shell's commands work on, in this process."""
+    where = shell.variables["ORCHESTRATOR_DATABASE_URL"]
+    return orchestrator_at(cloud.url, shell.folder, database_url=where)
+
+
+class Run:
+    """A `run` in a process of its own.
+
+    Args:
+        process: with its stderr in a pipe.
+    """
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self.said = ""
+
+    def signal(self, number: signal.Signals) -> None:
+        """Sends it a signal."""
+        self._process.send_signal(number)
+
+    async def says(self, words: str) -> None:
+        """Returns when these words have been on stderr."""
+        assert self._process.stderr is not None
+        with anyio.fail_after(2 * MAX_WAIT):
+            while words not in self.said:
+                self.said += (await self._process.stderr.receive()).decode()
+
+    async def ends(self) -> int:
+        """Its exit code, when it has ended by itself."""
+        assert self._process.stderr is not None
+        with anyio.fail_after(2 * MAX_WAIT):
+            async for piece in self._process.stderr:
+                self.said += piece.decode()
+            return await self._process.wait()
+
+
+@asynccontextmanager
+async def at_work(shell: Shell, cloud: Simulator, *options: str) -> AsyncIterator[Run]:
+    """A run in the middle of its work: some answers are recorded, others are in the air."""
+    async with store_of(shell, cloud) as orchestrator:
+        await orchestrator.enqueue(orders(images(COUNT)))
+    cloud.set_faults(Fault("latency", action="ExportImages", seconds=0.3))
+    async with shell.started("run", *options) as process:
+        await until(lambda: len(accepted(cloud)) >= 10)
+        yield Run(process)
+
+
+async def assert_each_once(shell: Shell, cloud: Simulator) -> None:
+    """A further run finds or makes whatever is left; the cloud began each export exactly once."""
+    cloud.set_faults()
+    async with store_of(shell, cloud) as orchestrator:
+        await ran(orchestrator)
+        assert await states_of(orchestrator) == {JobState.VERIFIED: COUNT}
+    assert accepted(cloud) == once_each(images(COUNT))
+
+
+async def in_bash(shell: Shell, line: str) -> Result:
+    """Runs a line of bash in which `orchestrator` is the program."""
+    program = f'orchestrator() {{ "{sys.executable}" -m orchestrator "$@"; }}; '
+    with anyio.fail_after(2 * MAX_WAIT):
+        ended = await anyio.run_process(
+            ["bash", "-c", program + line],
+            check=False,
+            env=shell._environ(),
+            cwd=shell.folder,
+        )
+    return Result(ended.returncode, ended.stdout.decode(), ended.stderr.decode())
+
+
+def fill(folder: Path) -> Path:
+    """Leaves no room on a folder's disk; gives the file that takes it all."""
+    ballast = folder / "ballast"
+    with ballast.open("wb", buffering=0) as stream:
+        try:
+            while stream.write(b"\0" * 4096):
+                pass
+        except OSError:
+            return ballast
+    raise AssertionError("the disk has no end")
+
+
+def mount(folder: Path, *options: str) -> str:
+    """Mounts, or mounts anew, a small disk; says why where that is not possible."""
+    command = ["mount", "-t", "tmpfs", *options, "tmpfs", str(folder)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    return ended.stderr.strip()

@@ -1,0 +1,284 @@
+"""The claim: which job goes next, and that nobody else takes it."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+import anyio
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
+
+from orchestrator.job_queue.claim import claim
+from orchestrator.limits.halted_scopes import Stops
+from orchestrator.model import ExportOrder, ImageFormat, JobState, Lease, Scope, Stop
+from orchestrator.store import Database
+from orchestrator.store.tables import attempts, events, job_images
+from tests.stores import (
+    BUCKET,
+    LASTS,
+    ME,
+    PROFILE,
+    REGION,
+    REGIONS,
+    change,
+    claim_all,
+    claimed,
+    claimer,
+    job,
+    let_pass,
+    make_job,
+    make_jobs,
+    now,
+    numbered,
+    request,
+    rows,
+    set_scope,
+    try_claim,
+    wanted,
+)
+
+pytestmark = pytest.mark.anyio
+
+
+async def claimed_ids(database: Database) -> list[int]:
+    """All that can be claimed, one after another."""
+    ids = []
+    while (lease := await try_claim(database)) is not None:
+        ids.append(lease.job_id)
+    return ids
+
+
+async def test_the_order_is_priority_then_size_then_age(database: Database) -> None:
+    """What is urgent goes first, then what takes longest, then what waits longest."""
+    plain, later, large, urgent = await make_jobs(
+        database,
+        [request(1), request(2), request(3), request(4, priority=9)],
+        sizes=[50, 50, 400, 10],
+    )
+    assert await claimed_ids(database) == [urgent, large, plain, later]
+
+
+async def test_the_claim_is_the_intent_made_durable(database: Database) -> None:
+    """Owner, attempt, expiry and signing time are kept before anything is sent."""
+    moment = await now(database)
+    asked = request(
+        7, prefix="web", only_root_disk=True, role_name="Writer", format=ImageFormat.VHD
+    )
+    (job_id,) = await make_jobs(database, [asked])
+    signed_at = moment + timedelta(minutes=3)
+    ((lease, _),) = await claim(database, claimer(database), wanted(), REGIONS, signed_at=signed_at)
+    kept = await job(database, job_id)
+    assert lease.order == ExportOrder(
+        REGION, asked.image_ids, BUCKET, ImageFormat.VHD, f"web-{kept.tag}", True, "Writer"
+    )
+    assert (kept.state, kept.owner, kept.attempt) == (JobState.SENDING, ME, lease.attempt)
+    assert kept.expires_at == lease.expires_at == lease.claimed_at + LASTS
+    assert kept.sent_at == lease.claimed_at
+    (attempt,) = await rows(database, attempts, job_id)
+    assert (attempt.number, attempt.owner, attempt.signed_at) == (1, ME, signed_at)
+    assert (attempt.answered_at, attempt.code, attempt.probe) == (None, None, False)
+    event = (await rows(database, events, job_id))[-1]
+    assert (event.kind, event.attempt, event.actor) == ("claimed", 1, ME)
+
+
+async def test_what_an_attempt_must_know_comes_with_its_lease(database: Database) -> None:
+    """Doubt, spent attempts and postponements are those of the job."""
+    job_id = await make_job(database, doubted=True, attempt=4, spent=2, waits=3, exact_names=True)
+    lease = await claimed(database)
+    assert (lease.job_id, lease.attempt, lease.spent, lease.waits) == (job_id, 5, 2, 3)
+    assert lease.doubted
+    assert lease.exact_names
+
+
+@pytest.mark.parametrize(("state", "broken"), [("CREATEFAILED", True), ("NORMAL", False)])
+async def test_an_image_that_never_gets_ready_is_marked(
+    database: Database, state: str, broken: bool
+) -> None:
+    """The lease says whether one of the images is broken and not merely busy."""
+    (job_id,) = await make_jobs(database, [request(image_ids=("img-00000001", "img-00000002"))])
+    async with database.write() as connection:
+        second = (job_images.c.job_id == job_id) & (job_images.c.position == 1)
+        await connection.execute(job_images.update().where(second).values(state=state))
+    assert (await claimed(database)).image_broken is broken
+
+
+async def test_a_job_waits_until_it_is_due(database: Database) -> None:
+    """Not a moment before its time, and then at once."""
+    due = await now(database) + timedelta(minutes=10)
+    await make_jobs(database, [request(not_before=due)])
+    assert await try_claim(database) is None
+    await let_pass(database, minutes=10)
+    assert await try_claim(database) is not None
+
+
+async def test_a_job_that_was_not_described_waits(database: Database) -> None:
+    """Before the expected keys are known, nothing is sent."""
+    (job_id,) = await make_jobs(database, described=False)
+    assert await try_claim(database) is None
+    await change(database, job_id, described_at=await now(database))
+    assert await try_claim(database) is not None
+
+
+@pytest.mark.parametrize("state", sorted(set(JobState) - {JobState.QUEUED}))
+async def test_only_what_waits_is_claimed(database: Database, state: JobState) -> None:
+    """A job in any other state is left alone."""
+    await make_job(database, state)
+    assert await try_claim(database) is None
+
+
+async def test_another_accounts_jobs_are_left_alone(database: Database) -> None:
+    """A job belongs to one account, and goes with its keys alone."""
+    await make_job(database, profile="somebody else")
+    assert await try_claim(database) is None
+
+
+@pytest.mark.parametrize(
+    "state", [JobState.SENDING, JobState.UNKNOWN, JobState.ACCEPTED], ids=lambda state: state.value
+)
+async def test_an_image_is_exported_by_one_job_at_a_time(
+    database: Database, state: JobState
+) -> None:
+    """The second format of an image waits until the first has ended, and others do not."""
+    raw, qcow = await make_jobs(database, [request(1), request(1, format=ImageFormat.QCOW2)])
+    (other,) = await make_jobs(database, [request(2)])
+    held = {"owner": ME} if state is JobState.SENDING else {}
+    await change(database, raw, state=state, **held)
+    assert await claimed_ids(database) == [other]
+    await change(database, raw, state=JobState.VERIFIED, owner=None)
+    assert await claimed_ids(database) == [qcow]
+
+
+async def test_one_shared_image_of_several_is_enough_to_wait(database: Database) -> None:
+    """A request of several images waits for every one of them."""
+    await make_jobs(database, [request(1)])
+    await claimed(database)
+    await make_jobs(database, [request(image_ids=("img-00000002", "img-00000001"))])
+    assert await try_claim(database) is None
+
+
+async def test_the_same_image_id_elsewhere_is_another_image(database: Database) -> None:
+    """Only a job of the same region holds an image up."""
+    await make_jobs(database, [request(1), request(1, region="ap-tokyo")])
+    assert len(await claimed_ids(database)) == 2
+
+
+async def test_an_endpoint_gets_its_own_regions_only(database: Database) -> None:
+    """A claim for one region's endpoint takes no other region's job."""
+    await make_jobs(database, [request(1, priority=1)])
+    (tokyo,) = await make_jobs(database, [request(2, region="ap-tokyo")])
+    lease = await try_claim(database, wanted(), ("ap-tokyo", "ap-seoul"))
+    assert lease is not None
+    assert lease.job_id == tokyo
+    assert await try_claim(database, wanted(), ("ap-seoul",)) is None
+
+
+@pytest.mark.parametrize(
+    ("scope", "value"),
+    [
+        (Scope.BUCKET, "ap-tokyo/other-1250000000"),
+        (Scope.ROLE, "Writer"),
+        (Scope.REGION, "ap-tokyo"),
+    ],
+)
+async def test_a_stop_is_passed_over(database: Database, scope: Scope, value: str) -> None:
+    """What a stop holds up waits, however urgent, and the rest goes on."""
+    special = {"region": "ap-tokyo", "bucket": "other-1250000000", "role_name": "Writer"}
+    await make_jobs(database, [request(1, priority=9, **special)])
+    (plain,) = await make_jobs(database, [request(2)])
+    stops = Stops()
+    stops.active.append(Stop(scope, value, "Code", "message", "remedy"))
+    first = await try_claim(database, wanted(stops.permitted()))
+    assert first is not None
+    assert first.job_id == plain
+    assert await try_claim(database, wanted(stops.permitted())) is None
+    assert await try_claim(database) is not None
+
+
+async def test_the_default_role_is_a_role_too(database: Database) -> None:
+    """A stop of the vendor's default role holds up the jobs that name none."""
+    await make_jobs(database, [request(1)])
+    (named,) = await make_jobs(database, [request(2, role_name="Writer")])
+    stops = Stops()
+    stops.active.append(Stop(Scope.ROLE, "", "Code", "message", "remedy"))
+    first = await try_claim(database, wanted(stops.permitted()))
+    assert first is not None
+    assert first.job_id == named
+    assert await try_claim(database, wanted(stops.permitted())) is None
+
+
+async def test_an_earlier_attempts_task_stays_with_it(database: Database) -> None:
+    """A new attempt begins without a TaskId, so that its own late answer can name the job's."""
+    job_id = await make_job(database, task_id="7")
+    lease = await claimed(database)
+    assert lease.job_id == job_id
+    assert (await job(database, job_id)).task_id is None
+
+
+async def test_one_claim_takes_several(database: Database) -> None:
+    """As many as are wanted, in the order in which they are to be sent, each once."""
+    ids = await make_jobs(database, numbered(5), sizes=[10, 20, 50, 40, 30])
+    leases = await claim_all(database, most=3)
+    assert [lease.job_id for lease in leases] == [ids[2], ids[3], ids[4]]
+    assert len({(lease.claimed_at, lease.expires_at) for lease in leases}) == 1
+    for lease in leases:
+        assert (await job(database, lease.job_id)).state == JobState.SENDING
+        assert [row.number for row in await rows(database, attempts, lease.job_id)] == [1]
+    assert await claimed_ids(database) == [ids[1], ids[0]]
+
+
+async def test_one_claim_takes_an_image_once(database: Database) -> None:
+    """Two formats of an image do not leave together, though neither is under way yet."""
+    raw, _ = await make_jobs(database, [request(1), request(1, format=ImageFormat.QCOW2)])
+    (other,) = await make_jobs(database, [request(2)])
+    assert [lease.job_id for lease in await claim_all(database)] == [raw, other]
+
+
+async def test_one_claim_fills_a_gate_and_no_more(database: Database) -> None:
+    """Where three may run, three are taken; what is left of the claim goes to another scope."""
+    await make_jobs(database, numbered(5))
+    await make_jobs(database, [request(9, region="ap-tokyo")])
+    await set_scope(database, ceiling=3, probe_at=await now(database) + timedelta(hours=1))
+    leases = await claim_all(database)
+    assert [lease.order.region for lease in leases] == 3 * [REGION] + ["ap-tokyo"]
+    assert not any(lease.probe for lease in leases)
+
+
+async def test_the_scope_whose_turn_it_is_comes_first(database: Database) -> None:
+    """Neither priority nor size brings a scope before another whose turn it is."""
+    await make_jobs(database, [request(1, priority=9)], sizes=[400])
+    (tokyo,) = await make_jobs(database, [request(2, region="ap-tokyo")])
+    lease = await try_claim(database, wanted(), ("ap-tokyo", REGION))
+    assert lease is not None
+    assert lease.job_id == tokyo
+
+
+async def test_claims_at_once_take_different_jobs(databases: Sequence[Database]) -> None:
+    """Four processes' worth of connections share out forty jobs, each to one of them."""
+    ids = await make_jobs(databases[0], numbered(40))
+    taken: list[Lease] = []
+
+    async def take_all(database: Database, owner: str) -> None:
+        while (lease := await try_claim(database, owner=owner)) is not None:
+            taken.append(lease)
+
+    async with anyio.create_task_group() as tasks:
+        for number, store in enumerate(databases):
+            tasks.start_soon(take_all, store, f"worker-{number}")
+    assert sorted(lease.job_id for lease in taken) == ids
+    for lease in taken:
+        assert (await job(databases[0], lease.job_id)).owner == lease.owner
+
+
+async def test_the_claim_goes_through_its_index(sqlite: Database) -> None:
+    """The next job is read off the index in order: nothing is scanned, nothing is sorted."""
+    await make_jobs(sqlite, numbered(3))
+    async with sqlite.read() as connection:
+        moment = await sqlite.now(connection)
+        query = wanted(Stops().permitted()).next_jobs.params(
+            profile=PROFILE, region=REGION, now=moment, most=16
+        )
+        text = str(query.compile(dialect=sqlite_dialect(), compile_kwargs={"literal_binds": True}))
+        plan = (await connection.execute(sa.text(f"EXPLAIN QUERY PLAN {text}"))).all()
+    steps = [step.detail for step in plan]
+    assert "SEARCH jobs USING INDEX ix_jobs_claim (profile=? AND region=?)" in steps
+    assert not [step for step in steps if "SCAN" in step or "ORDER BY" in step]

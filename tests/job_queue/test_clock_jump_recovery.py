@@ -1,0 +1,58 @@
+"""What waits by a clock that was set meanwhile."""
+
+from datetime import timedelta
+
+import pytest
+
+from orchestrator.job_queue.clock_jump_recovery import begin_waits_anew
+from orchestrator.model import JobState
+from orchestrator.store import Database
+from tests.stores import change, job, make_job, make_jobs, now, request
+
+pytestmark = pytest.mark.anyio
+
+AHEAD = timedelta(hours=3)
+
+
+async def begun_anew(database: Database) -> list[str]:
+    """What the user hears when all waits begin anew."""
+    said: list[str] = []
+    await begin_waits_anew(database, said.append)
+    return said
+
+
+async def test_a_wait_does_not_hold_a_job_up_for_hours(database: Database) -> None:
+    """A job that was to be tried again in a while, by the old clock, is due."""
+    job_id = await make_job(database, attempt=1, due_at=await now(database) + AHEAD)
+    assert await begun_anew(database) == []
+    assert (await job(database, job_id)).due_at <= await now(database)
+
+
+async def test_what_a_user_wants_later_is_sent_later(database: Database) -> None:
+    """A time of day that a person named is no wait."""
+    wanted = await now(database) + AHEAD
+    (job_id,) = await make_jobs(database, [request(not_before=wanted)])
+    await begun_anew(database)
+    assert (await job(database, job_id)).due_at == wanted
+
+
+async def test_an_export_under_way_gets_its_whole_time(database: Database) -> None:
+    """Its deadline is reckoned from now: nothing is given up because a clock was set."""
+    long_ago = await now(database) - timedelta(days=400)
+    job_id = await make_job(
+        database, JobState.ACCEPTED, accepted_at=long_ago, deadline_at=long_ago + AHEAD
+    )
+    await begun_anew(database)
+    kept = await job(database, job_id)
+    assert await now(database) - kept.accepted_at < timedelta(minutes=1)
+    assert kept.deadline_at is None
+
+
+async def test_a_time_of_grace_begins_anew(database: Database) -> None:
+    """Clean looks by another clock prove nothing; nobody holds an unsent request any more."""
+    job_id = await make_job(database, JobState.UNKNOWN)
+    moment = await now(database)
+    await change(database, job_id, clean_since=moment - AHEAD, fenced_until=moment + AHEAD)
+    await begun_anew(database)
+    kept = await job(database, job_id)
+    assert (kept.clean_since, kept.fenced_until) == (None, None)

@@ -1,0 +1,312 @@
+"""Requests become jobs: each once, all of them or none."""
+
+import re
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from typing import Any
+
+import anyio
+import pytest
+import sqlalchemy as sa
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
+
+from orchestrator.job_queue.enqueue import EnqueueResult, _fingerprint, _same, enqueue, tagged
+from orchestrator.manifest.export_request import ExportRequest
+from orchestrator.model import ImageFormat, JobState
+from orchestrator.store import Database
+from orchestrator.store.tables import events, job_images, jobs, scopes
+from tests.servers import administer
+from tests.stores import (
+    BUCKET,
+    ME,
+    PROFILE,
+    REGION,
+    change,
+    job,
+    kinds,
+    make_jobs,
+    now,
+    numbered,
+    request,
+    rows,
+)
+
+pytestmark = pytest.mark.anyio
+
+
+async def add(
+    database: Database, requests: Sequence[ExportRequest], *, again: bool = False
+) -> EnqueueResult:
+    return await enqueue(database, requests, profile=PROFILE, batch="b", again=again, actor=ME)
+
+
+async def count(database: Database, table: sa.Table = jobs) -> int:
+    async with database.read() as connection:
+        query = sa.select(sa.func.count()).select_from(table)
+        return int((await connection.execute(query)).scalar_one())
+
+
+async def test_a_job_is_the_request_that_was_made(database: Database) -> None:
+    """Everything that was asked for stands in the row, with a tag of its own in the names."""
+    asked = request(
+        image_ids=("img-bbbbbbbb", "img-aaaaaaaa"),
+        format=ImageFormat.QCOW2,
+        prefix="web",
+        only_root_disk=True,
+        role_name="Writer",
+        priority=-3,
+    )
+    (job_id,) = await make_jobs(database, [asked], described=False)
+    row = await job(database, job_id)
+    kept = ExportRequest(
+        tuple(row.image_ids),
+        row.region,
+        row.bucket,
+        ImageFormat(row.format),
+        row.prefix,
+        row.only_root_disk,
+        row.role_name,
+        row.priority,
+    )
+    assert kept == asked
+    assert re.fullmatch("[a-z2-7]{12}", row.tag)
+    assert row.object_prefix == f"web-{row.tag}"
+    assert (row.state, row.reason, row.described_at) == (JobState.QUEUED, "new", None)
+    assert (row.attempt, row.spent, row.waits, row.doubted) == (0, 0, 0, False)
+    assert row.due_at == row.created_at
+    images = await rows(database, job_images, job_id)
+    assert [image.image_id for image in images] == list(asked.image_ids)
+    (event,) = await rows(database, events, job_id)
+    assert (event.kind, event.to_state, event.actor) == ("enqueued", "queued", ME)
+
+
+async def test_each_request_keeps_its_own_images(database: Database) -> None:
+    """However many images the requests of one lot name, all are kept, and in their order."""
+    named = [tuple(f"img-{n:04}{m:04}" for m in range(n, 0, -1)) for n in (1, 3, 2)]
+    ids = await make_jobs(database, [request(image_ids=images) for images in named])
+    kept = [await rows(database, job_images, job_id) for job_id in ids]
+    assert [tuple(image.image_id for image in images) for images in kept] == named
+    assert [image.position for image in kept[1]] == [0, 1, 2]
+
+
+async def test_an_exact_name_has_no_tag(database: Database) -> None:
+    """The prefix is taken as it is, and the tag stays out of the objects' names."""
+    (job_id,) = await make_jobs(database, [request(prefix="web", exact_names=True)])
+    assert (await job(database, job_id)).object_prefix == "web"
+
+
+async def test_a_job_may_wait_for_its_time(database: Database) -> None:
+    """What is not to be sent before a moment is due then, and says so."""
+    later = await now(database) + timedelta(days=2)
+    (job_id,) = await make_jobs(database, [request(not_before=later)])
+    row = await job(database, job_id)
+    assert (row.due_at, row.reason) == (later, "not before")
+
+
+async def test_the_same_again_adds_nothing(database: Database) -> None:
+    """However often a manifest is enqueued, each of its requests is one job."""
+    assert await add(database, numbered(3)) == EnqueueResult("b", added=3)
+    assert await add(database, numbered(3)) == EnqueueResult("b", duplicates=3)
+    assert await add(database, numbered(4)) == EnqueueResult("b", added=1, duplicates=3)
+    assert await count(database) == await count(database, events) == 4
+
+
+async def test_a_repetition_within_one_lot_is_a_duplicate(database: Database) -> None:
+    """Also where the two stand so far apart that they are not read together."""
+    lot = [*numbered(1100), request(1), request(1100)]
+    assert await add(database, lot) == EnqueueResult("b", added=1100, duplicates=2)
+
+
+async def test_again_adds_it_all_the_same(database: Database) -> None:
+    """A person who insists gets a second job, with another tag."""
+    await add(database, numbered(2))
+    assert await add(database, numbered(2), again=True) == EnqueueResult("b", added=2)
+    async with database.read() as connection:
+        tags = (await connection.execute(sa.select(jobs.c.tag))).scalars().all()
+    assert len(set(tags)) == 4
+
+
+@pytest.mark.parametrize(
+    ("state", "doubted", "blocks"),
+    [
+        (JobState.QUEUED, False, True),
+        (JobState.SENDING, False, True),
+        (JobState.UNKNOWN, True, True),
+        (JobState.ACCEPTED, False, True),
+        (JobState.VERIFIED, False, True),
+        (JobState.FAILED, False, False),
+        (JobState.FAILED, True, True),
+        (JobState.CANCELLED, False, False),
+    ],
+)
+async def test_what_lives_or_may_have_left_an_export_blocks(
+    database: Database, state: JobState, doubted: bool, blocks: bool
+) -> None:
+    """A failure that cannot have taken effect, or a cancelled job, makes way for a new one."""
+    (job_id,) = await make_jobs(database)
+    owner = ME if state is JobState.SENDING else None
+    await change(database, job_id, state=state, doubted=doubted, owner=owner)
+    assert (await add(database, [request()])).duplicates == blocks
+
+
+OTHER_OBJECTS: list[dict[str, Any]] = [
+    {"format": ImageFormat.VHD},
+    {"prefix": "web"},
+    {"bucket": "other-1250000000"},
+    {"region": "ap-tokyo"},
+    {"only_root_disk": True},
+    {"exact_names": True},
+    {"image_ids": ("img-00000001", "img-00000002")},
+]
+
+
+async def test_what_writes_other_objects_is_another_job(database: Database) -> None:
+    """Format, prefix and whatever else changes the outcome tell two requests apart."""
+    await add(database, [request()])
+    for fields in OTHER_OBJECTS:
+        assert (await add(database, [request(**fields)])).added == 1, fields
+
+
+async def test_how_it_is_sent_makes_no_other_job(database: Database) -> None:
+    """Urgency, time and role do not change what is exported."""
+    await add(database, [request()])
+    later = await now(database) + timedelta(days=1)
+    sent_otherwise = request(priority=9, role_name="Writer", not_before=later)
+    assert (await add(database, [sent_otherwise])).duplicates == 1
+
+
+async def test_the_order_of_images_makes_no_other_job(database: Database) -> None:
+    """The same images in another order are the same export."""
+    images = ("img-00000001", "img-00000002")
+    await add(database, [request(image_ids=images)])
+    assert (await add(database, [request(image_ids=images[::-1])])).duplicates == 1
+
+
+async def test_how_a_value_is_written_makes_no_other_job(database: Database) -> None:
+    """Values that are normalized to the same request are duplicates of each other."""
+    plain = ExportRequest(("img-1a2b3c4d",), REGION, BUCKET, ImageFormat.QCOW2, "", True)
+    written = ExportRequest(" img-1a2b3c4d", f"{REGION} ", BUCKET, "qcow2", " ", "yes")
+    assert _fingerprint(PROFILE, written) == _fingerprint(PROFILE, plain)
+    (job_id,) = await make_jobs(database, [written])
+    assert (await add(database, [plain])).duplicates == 1
+    images = await rows(database, job_images, job_id)
+    assert [image.image_id for image in images] == ["img-1a2b3c4d"]
+    assert (await job(database, job_id)).image_ids == ["img-1a2b3c4d"]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"format": "qcow2"},
+        {"format": ImageFormat.QCOW2},
+        {"format": "qcow2", "image_ids": "img-00000001"},
+        {"format": "qcow2", "image_ids": ["img-00000001"]},
+    ],
+)
+def test_a_fingerprint_depends_on_the_normalized_values(fields: dict[str, Any]) -> None:
+    """A format in lower case and an image id as text make no other fingerprint."""
+    plain = request(format=ImageFormat.QCOW2)
+    assert _fingerprint("default", request(**fields)) == _fingerprint("default", plain)
+
+
+def test_a_fingerprint_stays_what_it_was() -> None:
+    """What an older version has enqueued is known again."""
+    asked = request(
+        image_ids=("img-bbbbbbbb", "img-aaaaaaaa"),
+        format=ImageFormat.QCOW2,
+        prefix="größe/x",
+        only_root_disk=True,
+    )
+    known = "e231cffe36810626c8f5c47c38df1b4fc2b897ff09cc852d80ec22c244a3ff34"
+    assert _fingerprint("default", asked) == known
+
+
+async def test_duplicates_are_looked_up_one_by_one(sqlite: Database) -> None:
+    """Whatever lives besides, a lot is compared with jobs of the same fingerprints alone."""
+    query = _same([f"{number:064}" for number in range(2000)])
+    text = str(query.compile(dialect=sqlite_dialect(), compile_kwargs={"literal_binds": True}))
+    async with sqlite.read() as connection:
+        plan = (await connection.execute(sa.text(f"EXPLAIN QUERY PLAN {text}"))).all()
+    (step,) = plan
+    assert step.detail == "SEARCH jobs USING INDEX ix_jobs_fingerprint (fingerprint=?)"
+
+
+async def test_another_account_has_its_own_jobs(database: Database) -> None:
+    """The same request for another profile is no duplicate, and opens a scope of its own."""
+    await add(database, [request()])
+    result = await enqueue(database, [request()], profile="other", batch="b", actor=ME)
+    assert result.added == 1
+    async with database.read() as connection:
+        query = sa.select(scopes.c.profile, scopes.c.region).order_by(scopes.c.profile)
+        found = (await connection.execute(query)).all()
+    assert [tuple(row) for row in found] == [(PROFILE, REGION), ("other", REGION)]
+
+
+async def test_it_is_all_or_nothing(database: Database) -> None:
+    """Requests that break off in the middle leave no job, no event and no scope."""
+
+    def breaking() -> Iterator[ExportRequest]:
+        yield from numbered(700)
+        raise RuntimeError("the file is torn")
+
+    with pytest.raises(RuntimeError, match="torn"):
+        await enqueue(database, breaking(), profile=PROFILE, batch="b", actor=ME)
+    for table in (jobs, job_images, events, scopes):
+        assert await count(database, table) == 0
+
+
+async def test_a_batch_without_a_name_gets_one(database: Database) -> None:
+    """Made of the time, and never the same twice."""
+    made = [await enqueue(database, [], profile=PROFILE, actor=ME) for _ in range(2)]
+    moment = await now(database)
+    assert made[0].batch.startswith(f"{moment:%Y%m}")
+    assert made[0].batch != made[1].batch
+
+
+async def test_a_job_that_a_retry_adds_meanwhile_is_left_alone(postgresql: Database) -> None:
+    """It got its images and its event where it was made: it gets no second ones here."""
+    (job_id,) = await make_jobs(postgresql, batch="b")
+    kept = ", ".join(column.name for column in jobs.c if column.name not in {"id", "tag"})
+    split = (
+        f"WITH part AS (INSERT INTO jobs (tag, {kept}) SELECT 'part', {kept} FROM jobs"  # noqa: S608 - our columns
+        f" WHERE id = {job_id} RETURNING id)"
+        " INSERT INTO events (job_id, at, kind, actor, details)"
+        " SELECT id, now(), 'split off', 'another', '{}' FROM part"
+    )
+
+    def meanwhile(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        if statement.startswith("INSERT INTO jobs "):
+            administer(postgresql.url, split)
+
+    sa.event.listen(postgresql._writer.sync_engine, "before_cursor_execute", meanwhile)
+    assert (await add(postgresql, [request(2)])).added == 1
+    assert await count(postgresql) == 3
+    assert await kinds(postgresql, job_id + 1) == ["split off"]
+    assert await rows(postgresql, job_images, job_id + 1) == []
+    assert await kinds(postgresql, job_id + 2) == ["enqueued"]
+
+
+async def test_lots_at_once_add_each_request_once(databases: Sequence[Database]) -> None:
+    """Four processes that enqueue the same manifest make one set of jobs between them."""
+    results: list[EnqueueResult] = []
+
+    async def one(database: Database) -> None:
+        results.append(await add(database, numbered(20)))
+
+    async with anyio.create_task_group() as tasks:
+        for database in databases:
+            tasks.start_soon(one, database)
+    assert sorted(result.added for result in results) == [0, 0, 0, 20]
+    assert await count(databases[0]) == 20
+
+
+@given(st.text(max_size=20), st.text("abcdefghijklmnopqrstuvwxyz234567", min_size=12, max_size=12))
+def test_a_tag_ends_the_name_readably(prefix: str, tag: str) -> None:
+    """The prefix leads, the tag follows, and exactly one separator stands between them."""
+    name = tagged(prefix, tag)
+    assert name.startswith(prefix)
+    assert name.endswith(tag)
+    joint = name[len(prefix) : -len(tag)]
+    assert joint == ("" if not prefix or prefix[-1] in "/-_." else "-")

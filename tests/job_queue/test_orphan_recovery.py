@@ -1,0 +1,248 @@
+"""Who lives and who is gone, and what becomes of the jobs that the gone have held."""
+
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+import sqlalchemy as sa
+from anyio.abc import Process
+from anyio.streams.text import TextReceiveStream
+from sqlalchemy.exc import DBAPIError
+
+from orchestrator.job_queue.orphan_recovery import LOST, SIGNATURE_LIFETIME, rescue
+from orchestrator.job_queue.worker_registry import Proof, instance, lock_path, proof_of_absence
+from orchestrator.model import JobState
+from orchestrator.store import Database
+from orchestrator.store.tables import attempts, events, instances
+from tests.stores import (
+    LASTS,
+    ME,
+    change,
+    claimed,
+    job,
+    let_pass,
+    make_job,
+    make_jobs,
+    now,
+    numbered,
+    rows,
+    try_claim,
+)
+
+pytestmark = pytest.mark.anyio
+
+
+@asynccontextmanager
+async def another_process(database: Database) -> AsyncIterator[tuple[str, Process]]:
+    """The name of an instance that another process holds, and that process."""
+    url = database.url.render_as_string(hide_password=False)
+    command = [sys.executable, "-m", "tests.job_queue.child", url]
+    root = Path(__file__).parents[2]
+    async with await anyio.open_process(command, cwd=root, stderr=None) as process:
+        assert process.stdout is not None
+        try:
+            with anyio.fail_after(60):
+                name = await TextReceiveStream(process.stdout).receive()
+            yield name.strip(), process
+        finally:
+            if process.returncode is None:
+                process.kill()
+
+
+async def row_of(database: Database, name: str) -> Any:
+    """An instance as the store knows it."""
+    async with database.read() as connection:
+        query = sa.select(instances).where(instances.c.id == name)
+        return (await connection.execute(query)).one()
+
+
+async def proof(database: Database, name: str) -> Proof | None:
+    """Why an instance counts as gone, if it does."""
+    async with database.write() as connection:
+        return await proof_of_absence(database, connection, await row_of(database, name))
+
+
+async def killed(database: Database, name: str, process: Process) -> None:
+    """Kills a process; returns when a server, too, has seen that it is gone."""
+    process.kill()
+    await process.wait()
+    with anyio.fail_after(60):
+        while await proof(database, name) is None:
+            await anyio.sleep(0.01)
+
+
+async def test_an_instance_lives_as_long_as_its_process(database: Database) -> None:
+    """While it lives its lock is held; killed on this machine, it is dead for certain."""
+    async with another_process(database) as (name, process):
+        assert await proof(database, name) is None
+        await killed(database, name, process)
+    assert await proof(database, name) is Proof.DEAD
+
+
+async def test_the_file_of_an_instance_is_its_users_alone(sqlite: Database) -> None:
+    """Nobody else may open it, and so hold its lock."""
+    async with instance(sqlite) as me:
+        path = lock_path(sqlite, me.name)
+        assert path is not None
+        assert path.stat().st_mode & 0o777 == 0o600
+
+
+async def test_an_instance_that_ends_well_leaves_no_lock(database: Database) -> None:
+    """It writes down its end, and nothing of it remains beside the database."""
+    async with instance(database) as me:
+        assert await proof(database, me.name) is None
+    row = await row_of(database, me.name)
+    assert row.ended_at >= row.started_at
+    path = lock_path(database, me.name)
+    assert path is None or not path.exists()
+
+
+async def test_an_instance_that_ends_by_an_exception_is_gone(database: Database) -> None:
+    """What it may still hold need not wait for the end of its lease."""
+    with pytest.raises(RuntimeError, match="broken"):
+        async with instance(database) as me:
+            raise RuntimeError("the disk is broken")
+    with anyio.fail_after(60):
+        while await proof(database, me.name) is None:
+            await anyio.sleep(0.01)
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+async def test_a_lost_session_proves_no_death(postgresql: Database, *, elsewhere: bool) -> None:
+    """The server ends it while the process lives: others rescue at once, but behind the fence."""
+    async with instance(postgresql) as me:
+        (job_id,) = await make_jobs(postgresql)
+        lease = await claimed(postgresql, owner=me.name)
+        async with postgresql.write() as connection:
+            if elsewhere:
+                await connection.execute(instances.update().values(host="another", pid=2**22 + 1))
+            await connection.execute(_END_LOCKING_SESSIONS)
+        with anyio.fail_after(60):
+            while not await rescue(postgresql, ME):
+                await anyio.sleep(0.01)
+        kept = await job(postgresql, job_id)
+        assert kept.fenced_until == lease.claimed_at + SIGNATURE_LIFETIME
+        event = (await rows(postgresql, events, job_id))[-1]
+        assert event.details["proof"] == Proof.OUT_OF_TOUCH
+
+
+_END_LOCKING_SESSIONS = sa.text(
+    "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' "
+    "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+)
+
+
+async def test_a_lost_session_is_opened_anew(postgresql: Database) -> None:
+    """A process whose session has ended takes its lock again, and is known to live."""
+    async with instance(postgresql) as me:
+        async with postgresql.write() as connection:
+            await connection.execute(_END_LOCKING_SESSIONS)
+        with pytest.raises(DBAPIError):
+            await me.keep_present()
+        await me.keep_present()
+        assert await proof(postgresql, me.name) is None
+
+
+async def test_a_lock_that_was_never_registered_is_cleared_away(sqlite: Database) -> None:
+    """A process that died before it could register leaves a file that nobody would ask for."""
+    orphan = lock_path(sqlite, "killed-before-it-was-known")
+    assert orphan is not None
+    orphan.touch()
+    async with instance(sqlite) as me:
+        mine = lock_path(sqlite, me.name)
+        assert mine is not None
+        await rescue(sqlite, ME)
+        assert (orphan.exists(), mine.exists()) == (False, True)
+
+
+async def test_what_a_dead_process_held_is_rescued_at_once(database: Database) -> None:
+    """A free lock proves that nothing of it can still leave: there is nothing to wait for."""
+    async with another_process(database) as (name, process):
+        held, other = await make_jobs(database, numbered(2))
+        await claimed(database, owner=name)
+        await claimed(database, owner=name)
+        await killed(database, name, process)
+    assert await rescue(database, ME) == 2
+    for job_id in (held, other):
+        kept = await job(database, job_id)
+        assert (kept.state, kept.reason, kept.fenced_until) == ("unknown", "answer lost", None)
+        assert (kept.owner, kept.code, kept.doubted, kept.spent) == (None, LOST, True, 1)
+        event = (await rows(database, events, job_id))[-1]
+        assert (event.kind, event.actor) == ("rescued", ME)
+        assert event.details == {"owner": name, "proof": "its lock was free"}
+    assert (await row_of(database, name)).ended_at is not None
+    path = lock_path(database, name)
+    assert path is None or not path.exists()
+
+
+async def test_a_living_owner_is_left_alone(database: Database) -> None:
+    """Before its lease has run out, a process that lives keeps its jobs."""
+    async with another_process(database) as (name, _):
+        (job_id,) = await make_jobs(database)
+        await claimed(database, owner=name)
+        assert await rescue(database, ME) == 0
+        assert (await job(database, job_id)).owner == name
+        path = lock_path(database, name)
+        assert path is None or path.exists()
+
+
+async def test_an_expired_lease_is_rescued_behind_a_fence(database: Database) -> None:
+    """An owner not proven gone may still send: not before its signature has expired."""
+    (job_id,) = await make_jobs(database)
+    lease = await claimed(database, owner="asleep")
+    assert await rescue(database, ME) == 0
+    await let_pass(database, seconds=46)
+    assert await rescue(database, ME) == 1
+    kept = await job(database, job_id)
+    (attempt,) = await rows(database, attempts, job_id)
+    assert kept.state == JobState.UNKNOWN
+    assert kept.fenced_until == attempt.claimed_at + SIGNATURE_LIFETIME
+    assert kept.clean_since is None
+    event = (await rows(database, events, job_id))[-1]
+    assert event.details == {"owner": lease.owner, "proof": "lease expired"}
+
+
+async def test_a_living_owner_loses_what_it_holds_too_long(sqlite: Database) -> None:
+    """A process that sleeps behind its lock loses the job at the lease's end, not its lock."""
+    async with another_process(sqlite) as (name, _):
+        (job_id,) = await make_jobs(sqlite)
+        await claimed(sqlite, owner=name)
+        await let_pass(sqlite, seconds=46)
+        assert await rescue(sqlite, ME) == 1
+        assert (await job(sqlite, job_id)).fenced_until is not None
+        path = lock_path(sqlite, name)
+        assert path is not None
+        assert path.exists()
+
+
+async def test_what_one_sends_oneself_is_given_up_last(database: Database) -> None:
+    """A request of one's own is left alone while its lease runs; unrecorded then, it is lost."""
+    (job_id,) = await make_jobs(database)
+    await claimed(database)
+    await let_pass(database, seconds=LASTS.total_seconds() / 2)
+    assert await rescue(database, ME) == 0
+    await let_pass(database, seconds=LASTS.total_seconds() / 2 + 1)
+    assert await rescue(database, ME) == 1
+    assert (await job(database, job_id)).fenced_until is not None
+
+
+@pytest.mark.parametrize("state", sorted(set(JobState) - {JobState.SENDING}))
+async def test_only_what_is_in_the_air_is_rescued(database: Database, state: JobState) -> None:
+    """A job that nobody is sending has no owner to lose."""
+    job_id = await make_job(database, state)
+    await change(database, job_id, expires_at=await now(database) - timedelta(days=1))
+    assert await rescue(database, ME) == 0
+
+
+async def test_a_rescued_job_is_not_sent_before_a_look(database: Database) -> None:
+    """It is unknown, never queued: only the bucket can say whether it may go again."""
+    await make_jobs(database)
+    await claimed(database, owner="asleep")
+    await let_pass(database, hours=1)
+    await rescue(database, ME)
+    assert await try_claim(database) is None

@@ -1,0 +1,196 @@
+"""Requests a second, shared: slots that several processes take from one row, and their spacing."""
+
+import random
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from itertools import pairwise
+
+import anyio
+import pytest
+import sqlalchemy as sa
+from aiolimiter import AsyncLimiter
+
+from orchestrator.limits import rate_limiter as rate_module
+from orchestrator.limits.permit_stream import Stream
+from orchestrator.limits.rate_limiter import Lane, Pacer, RateKey, Slot
+from orchestrator.store import Database
+from orchestrator.store.tables import rates
+from tests.limits.instant import in_no_time
+from tests.stores import EXPORTS, NOON, let_pass, now
+
+pytestmark = pytest.mark.anyio
+
+RATE = 20.0
+INTERVAL = Stream(NOON).interval(RATE, NOON)
+
+
+def lane(database: Database, key: RateKey = EXPORTS, rate: float = RATE) -> Lane:
+    return Pacer(database, rate).lane(key)
+
+
+async def take(database: Database, stream: Lane, most: int = 100) -> Sequence[datetime]:
+    """The slots that can be had now."""
+    async with database.write() as connection:
+        free = await stream.free_slots(connection, most)
+        await stream.take(connection, free, most)
+        return free.slots
+
+
+async def next_slot(database: Database) -> datetime:
+    """The moment of the next slot, as the store has it."""
+    async with database.read() as connection:
+        moment: datetime = (await connection.execute(sa.select(rates.c.next_at))).scalar_one()
+        return moment
+
+
+async def test_processes_take_different_slots(databases: Sequence[Database]) -> None:
+    """What one has taken is no longer there for the others, and the spacing goes on."""
+    first, second = lane(databases[0]), lane(databases[1])
+    mine = await take(databases[0], first, most=1)
+    theirs = await take(databases[1], second, most=1)
+    assert theirs[0] - mine[0] >= INTERVAL
+
+
+async def test_a_restart_begins_with_no_burst(databases: Sequence[Database]) -> None:
+    """Whoever comes after a process that took all it could goes on where that one ended."""
+    before = await take(databases[0], lane(databases[0]))
+    await databases[0].close()
+    assert await next_slot(databases[1]) - before[-1] == INTERVAL
+    after = await take(databases[1], lane(databases[1]))
+    assert all(slot - before[-1] >= INTERVAL for slot in after)
+
+
+async def test_a_free_slot_that_nobody_takes_stays_free(database: Database) -> None:
+    """Where nothing was there to be sent, the stream is as it was."""
+    stream = lane(database)
+    async with database.write() as connection:
+        free = await stream.free_slots(connection, 1)
+        assert await stream.take(connection, free, 0) == []
+    assert [await next_slot(database)] == free.slots
+
+
+OTHER = RateKey("DescribeImages", "cvm.example", "default")
+
+
+async def test_each_key_has_its_own_allowance(database: Database) -> None:
+    """What one action spends, another still has."""
+    assert await take(database, lane(database))
+    assert await take(database, lane(database, OTHER))
+
+
+async def test_a_slow_down_holds_for_all_processes(databases: Sequence[Database]) -> None:
+    """A refusal that one process hears spaces the requests of the others too."""
+    async with databases[0].write() as connection:
+        await lane(databases[0]).slow_down(connection)
+    other = lane(databases[1])
+    await let_pass(databases[0], seconds=0.1)
+    slots = await take(databases[1], other, most=2)
+    assert slots[1] - slots[0] > 1.02 * INTERVAL
+
+
+async def until_somebody_waits(database: Database) -> None:
+    """Returns when a server makes somebody wait for a row; on SQLite whoever writes waits."""
+    waits = sa.text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+    with anyio.fail_after(10):
+        while not database.is_sqlite:
+            async with database.read() as connection:
+                if (await connection.execute(waits)).scalar_one():
+                    break
+
+
+async def test_who_waited_for_the_stream_goes_on_from_what_another_left(
+    databases: Sequence[Database],
+) -> None:
+    """A refusal heard while another is being kept counts beside that one, not instead of it."""
+
+    async def slow_down(database: Database) -> None:
+        async with database.write() as connection:
+            await lane(database).slow_down(connection)
+
+    await slow_down(databases[0])
+    async with anyio.create_task_group() as tasks, databases[0].write() as connection:
+        held = await lane(databases[0]).free_slots(connection, 0)
+        tasks.start_soon(slow_down, databases[1])
+        await until_somebody_waits(databases[2])
+        await lane(databases[0]).slow_down(connection)
+    async with databases[0].read() as connection:
+        pace = (await connection.execute(sa.select(rates.c.pace))).scalar_one()
+    assert held.stream.pace == pytest.approx(0.97 * RATE)
+    assert pace == pytest.approx(0.97**3 * RATE, rel=0.001)
+
+
+async def test_slots_that_are_given_away_are_waited_for(sqlite: Database) -> None:
+    """It is not worth asking again before the next slot is near."""
+    stream = lane(sqlite)
+    assert not stream.is_ahead
+    await take(sqlite, stream)
+    assert stream.is_ahead
+
+
+async def test_a_row_told_by_another_clock_is_no_wait(database: Database) -> None:
+    """A slot hours ahead, as after a clock that was put back, holds nothing up."""
+    await take(database, lane(database))
+    async with database.write() as connection:
+        ahead = await database.now(connection) + timedelta(hours=3)
+        await connection.execute(rates.update().values(next_at=ahead))
+    (slot,) = await take(database, lane(database), most=1)
+    assert slot < ahead - timedelta(hours=2)
+
+
+async def test_one_slot_without_a_claim(sqlite: Database) -> None:
+    """A request that needs no claim gets its slot in a transaction of its own."""
+    slot = await lane(sqlite).slot()
+    await slot.reached()
+    assert anyio.current_time() >= slot.at
+    assert await next_slot(sqlite) == await now(sqlite) + INTERVAL
+
+
+def departures(rate: float, ready: Sequence[float]) -> list[float]:
+    """When attempts leave that are ready at these moments, and whose permits are long due."""
+    left: list[float] = []
+
+    async def work() -> None:
+        limiter = AsyncLimiter(1, 1 / rate) if rate else None
+
+        async def one(moment: float) -> None:
+            await anyio.sleep_until(moment)
+            await Slot(limiter, at=0.0).reached()
+            left.append(anyio.current_time())
+
+        async with anyio.create_task_group() as tasks:
+            for moment in ready:
+                tasks.start_soon(one, moment)
+
+    in_no_time(work)
+    return left
+
+
+def test_attempts_that_are_ready_at_once_leave_one_by_one() -> None:
+    """Neither at the start nor after a stall does a process send a burst."""
+    left = departures(RATE, [0.0] * 40 + [10.0] * 40)
+    gaps = [after - before for before, after in pairwise(left)]
+    assert min(gaps) >= 0.95 / RATE
+
+
+def test_slow_claims_do_not_bunch_requests() -> None:
+    """Commits that take their time, one more than another, bring no second over the rate."""
+    chance = random.Random(7)
+    interval = INTERVAL.total_seconds()
+    ready = [number * interval + chance.choice((0.0, 0.01, 0.2)) for number in range(100)]
+    left = departures(RATE, ready)
+    assert max(sum(start <= time < start + 1 for time in left) for start in left) <= RATE + 1
+
+
+async def test_without_a_limit_there_is_no_limiter(
+    sqlite: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rate of 0 makes no limiter, and every slot is reached at once."""
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("a limiter was made")
+
+    monkeypatch.setattr(rate_module, "AsyncLimiter", refuse)
+    slots = [await lane(sqlite, rate=0).slot() for _ in range(3)]
+    with anyio.fail_after(5):
+        for slot in slots:
+            await slot.reached()

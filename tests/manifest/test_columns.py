@@ -1,0 +1,151 @@
+"""The rules of single columns, as flags, CSV and JSON meet them alike."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from orchestrator.manifest import columns as fields
+from orchestrator.manifest.columns import Problem, quoted
+from orchestrator.model import ImageFormat
+
+
+@pytest.mark.parametrize(
+    ("column", "raw", "value"),
+    [
+        ("image_id", "img-1a2b3c4d", ("img-1a2b3c4d",)),
+        ("image_id", "img-" + "a" * 32, ("img-" + "a" * 32,)),
+        ("image_ids", "img-aaaa;img-bbbb", ("img-aaaa", "img-bbbb")),
+        ("image_ids", [" img-aaaa"], ("img-aaaa",)),
+        ("region", "ap-singapore", "ap-singapore"),
+        ("region", "xx-nobody-knows-2", "xx-nobody-knows-2"),
+        ("region", "ap-singapor", "ap-singapor"),
+        ("region", " ap-tokyo\t", "ap-tokyo"),
+        ("bucket", "a-12345", "a-12345"),
+        ("bucket", "1-b--c-1250000000", "1-b--c-1250000000"),
+        ("format", "qCow2", ImageFormat.QCOW2),
+        ("prefix", "=1+1", "=1+1"),
+        ("prefix", "夜/a b.c/..d", "夜/a b.c/..d"),
+        ("prefix", "x" * 770, "x" * 770),
+        ("only_root_disk", "YES", True),
+        ("only_root_disk", "0", False),
+        ("only_root_disk", True, True),
+        ("role_name", "CVM_QcsRole", "CVM_QcsRole"),
+        ("priority", "-1000", -1000),
+        ("priority", "+7", 7),
+        ("priority", 1000, 1000),
+        ("not_before", "2026-12-31T22:00:00Z", datetime(2026, 12, 31, 22, tzinfo=UTC)),
+        ("not_before", "2026-12-31 22:00", datetime(2026, 12, 31, 22, tzinfo=UTC)),
+        ("not_before", "2026-12-31T22:00:00-02:00", datetime(2027, 1, 1, tzinfo=UTC)),
+    ],
+)
+def test_a_good_value_is_taken(column: str, raw: object, value: object) -> None:
+    """What the vendor may accept passes, in its plain form."""
+    assert fields.RULES[column](raw) == value
+
+
+@pytest.mark.parametrize(
+    ("column", "raw", "reason"),
+    [
+        ("image_id", "img-AAAA", "'img-AAAA' is not a valid image id."),
+        ("image_id", "ami-12345678", "'ami-12345678' is not a valid image id."),
+        ("image_id", "img-aaaa;img-bbbb", "'img-aaaa;img-bbbb' is not a valid image id."),
+        ("image_id", "img-aaaa\nimg-bbbb", r"'img-aaaa\nimg-bbbb' is not a valid image id."),
+        ("image_id", "img-" + "a" * 33, "'img-" + "a" * 33 + "' is not a valid image id."),
+        ("image_id", "@SUM(A1)", "'@SUM(A1)' is not a valid image id."),
+        ("image_id", 5, "has the wrong type (a number)."),
+        ("image_id", ["img-aaaa"], "has the wrong type (a list)."),
+        ("image_ids", ";", "contains no image id."),
+        ("image_ids", [], "contains no image id."),
+        ("image_ids", [None], "has the wrong type (null)."),
+        ("image_ids", ["img-aaaa;img-bbbb"], "'img-aaaa;img-bbbb' is not a valid image id."),
+        ("image_ids", ["img-aaaa", "img-aaaa"], "img-aaaa is listed twice in one request."),
+        ("region", "=cmd|' /C calc'!A0", "'=cmd|' /C calc'!A0' is not a valid region."),
+        ("region", "a" * 10_000, f"'{'a' * 40}…' (10000 characters) is not a valid region."),
+        ("region", "ap-" + "a" * 30, f"'ap-{'a' * 30}' is not a valid region."),
+        ("region", {"id": 1}, "has the wrong type (an object)."),
+        ("bucket", "backup", "'backup' has no APPID at its end."),
+        ("bucket", "backup-2026", "'backup-2026' has no APPID at its end."),
+        ("bucket", "1250000000", "'1250000000' has no APPID at its end."),
+        ("bucket", "-backup-1250000000", "'-backup-1250000000' is not a valid bucket name."),
+        ("bucket", "Backup-1250000000", "'Backup-1250000000' is not a valid bucket name."),
+        (
+            "bucket",
+            "cos://backup-1250000000",
+            "'cos://backup-1250000000' is not a valid bucket name.",
+        ),
+        ("format", "png", "'png' is not a valid format."),
+        ("prefix", "a\x1b[31m", r"'a\x1b[31m' contains a control character"),
+        ("prefix", "a\\b", r"'a\b' contains a control character, a backslash"),
+        ("prefix", "\ud800", r"'\ud800' contains a control character, a backslash or an unp"),
+        ("prefix", "/a", "'/a' begins with /"),
+        ("prefix", "a//b", "'a//b' begins with / or has a part that is empty"),
+        ("prefix", "a/../b", "'a/../b' begins with / or has a part that is empty, . or .."),
+        ("prefix", ".", "'.' begins with / or has a part that is empty, . or .."),
+        ("prefix", "é" * 386, f"'{'é' * 40}…' (386 characters) takes 772 bytes as UTF-8."),
+        ("only_root_disk", "maybe", "'maybe' is not a boolean."),
+        ("only_root_disk", 1, "has the wrong type (a number)."),
+        ("role_name", "a b", "'a b' is not a valid role name."),
+        ("role_name", "r" * 129, f"'{'r' * 40}…' (129 characters) is not a valid role name."),
+        ("priority", "high", "'high' is not a valid priority."),
+        ("priority", "1001", "'1001' is not a valid priority."),
+        ("priority", -1001, "'-1001' is not a valid priority."),
+        ("priority", "٣", "'٣' is not a valid priority."),
+        ("priority", 1.0, "has the wrong type (a number)."),
+        ("priority", True, "has the wrong type (a boolean)."),
+        ("not_before", "tomorrow", "'tomorrow' is not a valid timestamp."),
+        (
+            "not_before",
+            "0001-01-01T00:00:00+14:00",
+            "'0001-01-01T00:00:00+14:00' is not a valid timestamp.",
+        ),
+        ("not_before", 20261231, "has the wrong type (a number)."),
+    ],
+)
+def test_a_bad_value_is_refused_with_a_reason(column: str, raw: object, reason: str) -> None:
+    """The reason quotes the value, shortened and harmless, and a remedy follows."""
+    problem = fields.RULES[column](raw)
+    assert isinstance(problem, Problem)
+    assert problem.reason.startswith(reason)
+    assert problem.remedy
+
+
+def test_a_bucket_without_appid_gets_its_own_remedy() -> None:
+    """The most frequent mistake is met with what to append."""
+    problem = fields.bucket("backup")
+    assert isinstance(problem, Problem)
+    assert "Append - and the account's APPID" in problem.remedy
+
+
+def test_bucket_and_region_share_the_sixty_characters_of_a_domain() -> None:
+    """The vendor counts the whole domain: in a region with a short name, a bucket's may be longer.
+
+    The longest name in the vendor's own documentation makes sixty characters exactly.
+    """
+    bucket = "a" * 21 + "-1254277702"
+    assert fields.domain(bucket, "ap-beijing") is None
+    problem = fields.domain(bucket, "na-siliconvalley")
+    assert problem is not None
+    assert "a domain of 66 characters" in problem.reason
+
+
+def test_the_longest_prefix_leaves_room_for_what_the_vendor_appends() -> None:
+    """The longest object's key that can come of it is what COS allows."""
+    longest = "x" * fields.LONGEST_PREFIX
+    key = f"{longest}-{'t' * 12}_img-{'i' * 32}_system_snap-{'s' * 11}.qcow2"
+    assert len(key) == 850
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("plain", "'plain'"),
+        ("tab\tnul\0bell\x07", r"'tab\tnul\x00bell\x07'"),
+        ("turned\u202earound", r"'turned\u202earound'"),
+        ("lost\udcff", r"'lost\udcff'"),
+        ("夜", "'夜'"),
+        ("x" * 41, f"'{'x' * 40}…' (41 characters)"),
+    ],
+)
+def test_a_quoted_value_cannot_harm_a_terminal(value: str, shown: str) -> None:
+    """Whatever does not print is escaped, and what is long is cut."""
+    assert quoted(value) == shown

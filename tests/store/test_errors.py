@@ -1,0 +1,282 @@
+"""Store errors are classified by their code, whatever words the message contains."""
+
+import errno
+import sqlite3
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from orchestrator.clock import SystemClock
+from orchestrator.store import Database
+from orchestrator.store.errors import Trouble, trouble_of
+from tests.servers import text_of
+from tests.store_errors import misuse_error, server_error, sqlite_error
+
+pytestmark = pytest.mark.anyio
+
+WORDS = "database is locked, busy, full, read-only, malformed, unable to open, disk I/O error"
+
+
+async def trouble_with(database: Database, *statements: str) -> Trouble:
+    """Return the class of the error that the last of these statements raises."""
+    with pytest.raises(DBAPIError) as caught:
+        await execute(database, *statements)
+    return trouble_of(caught.value)
+
+
+async def execute(database: Database, *statements: str) -> None:
+    """Execute the statements in one transaction."""
+    async with database.write() as connection:
+        for statement in statements:
+            await connection.exec_driver_sql(statement)
+
+
+MAKE_TABLE = (
+    "CREATE TEMPORARY TABLE disk_full (busy varchar(9) NOT NULL CONSTRAINT pk_locked PRIMARY KEY, "
+    "size integer CONSTRAINT ck_full CHECK (size < 3))"
+)
+REJECTED = {
+    "a check": ("INSERT INTO disk_full VALUES ('busy', 3)",),
+    "a key": ("INSERT INTO disk_full VALUES ('locked', 1)",) * 2,
+    "a null": ("INSERT INTO disk_full VALUES (NULL, 1)",),
+    "a missing column": ("SELECT readonly_locked_full FROM disk_full",),
+    "a missing table": ("SELECT * FROM malformed_disk_is_full",),
+    "a syntax error": ("SELECT 'locked' busy full",),
+}
+
+
+@pytest.mark.parametrize("statements", REJECTED.values(), ids=REJECTED)
+async def test_a_rejected_statement_stays_rejected(
+    database: Database, statements: tuple[str, ...]
+) -> None:
+    """An error whose names or values contain the words of another class is not retried."""
+    assert not (await trouble_with(database, MAKE_TABLE, *statements)).passes
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "INSERT INTO disk_full VALUES ('disk full, busy', 1)",
+        "INSERT INTO disk_full VALUES ('one', CAST('locked' AS integer))",
+        "SELECT 1/0 AS locked",
+    ],
+)
+async def test_a_value_that_a_server_rejects_stays_rejected(
+    postgresql: Database, statement: str
+) -> None:
+    """A value that is too long, or not a number, is not retried."""
+    assert not (await trouble_with(postgresql, MAKE_TABLE, statement)).passes
+
+
+async def test_a_value_that_is_too_long_for_sqlite_stays_rejected(sqlite: Database) -> None:
+    """SQLite's own limit on the length of a value is not a full disk."""
+    value = "SELECT length(zeroblob(2000000000))"
+    assert not (await trouble_with(sqlite, value)).passes
+
+
+def sqlite_trouble(path: Path, *statements: str, options: str = "") -> Trouble:
+    """Return the class of the error that the last of these statements raises on a file."""
+    engine = sa.create_engine(f"sqlite:///file:{path}?uri=true&timeout=0{options}")
+    try:
+        with engine.connect() as connection:
+            for statement in statements:
+                connection.exec_driver_sql(statement)
+    except DBAPIError as error:
+        return trouble_of(error)
+    finally:
+        engine.dispose()
+    raise AssertionError("no error was raised")
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """Make a SQLite file with one table."""
+    path = tmp_path / "file.db"
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE t (a)")
+    connection.close()
+    return path
+
+
+ADD = "INSERT INTO t VALUES (zeroblob(100000))"
+
+
+def test_a_locked_file_may_become_free(file: Path) -> None:
+    """While another program writes, the file is locked, and the remedy says how to find it."""
+    other = sqlite3.connect(file, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    found = sqlite_trouble(file, ADD)
+    other.close()
+    assert found.passes
+    assert "lsof" in found.remedy
+
+
+def test_a_full_disk_may_get_room(file: Path) -> None:
+    """A file that may not grow is full."""
+    found = sqlite_trouble(file, "PRAGMA max_page_count = 3", ADD)
+    assert found.passes
+    assert "Make room" in found.remedy
+
+
+@pytest.mark.parametrize(
+    ("statements", "options"), [((ADD,), "&mode=ro"), (("PRAGMA query_only = 1", ADD), "")]
+)
+def test_a_read_only_file_may_become_writable(
+    file: Path, statements: tuple[str, ...], options: str
+) -> None:
+    """A file that cannot be written may become writable."""
+    found = sqlite_trouble(file, *statements, options=options)
+    assert found.passes
+    assert "writable" in found.remedy
+
+
+def test_a_file_that_cannot_be_opened_may_be_opened_later(tmp_path: Path) -> None:
+    """Too many open files are one reason why SQLite cannot open its file."""
+    found = sqlite_trouble(tmp_path, "SELECT 1")
+    assert found.passes
+    assert "ulimit" in found.remedy
+
+
+def test_a_damaged_file_stays_damaged(file: Path, tmp_path: Path) -> None:
+    """A file with a broken page, or with other content, comes back only from a backup."""
+    content = bytearray(file.read_bytes())
+    content[4096:] = b"\xff" * len(content[4096:])
+    (broken := tmp_path / "broken.db").write_bytes(content)
+    (foreign := tmp_path / "foreign.db").write_bytes(b"busy, full, locked" * 100)
+    for path in (broken, foreign):
+        found = sqlite_trouble(path, "SELECT * FROM t")
+        assert not found.passes
+        assert "backup" in found.remedy
+
+
+async def test_a_table_that_another_session_locks_may_become_free(postgresql: Database) -> None:
+    """The remedy says how to find the session that holds the lock."""
+    async with postgresql.write() as holder:
+        await holder.execute(sa.text("LOCK TABLE jobs"))
+        met = await trouble_with(postgresql, "SET lock_timeout = '20ms'", "LOCK TABLE jobs")
+    assert met.passes
+    assert "pg_locks" in met.remedy
+
+
+async def test_a_serialization_failure_is_retried(postgresql: Database) -> None:
+    """Of two transactions that change the same row, the second may succeed when repeated."""
+    insert = "INSERT INTO scopes (profile, region, misses) VALUES ('p', 'r', 0)"
+    update = "UPDATE scopes SET misses = misses + 1"
+    await execute(postgresql, insert)
+    async with postgresql.write() as connection:
+        await connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        await connection.exec_driver_sql("SELECT * FROM scopes")
+        await execute(postgresql, update)
+        with pytest.raises(DBAPIError) as caught:
+            await connection.exec_driver_sql(update)
+    assert trouble_of(caught.value).passes
+
+
+async def test_a_server_that_takes_no_writes_may_take_them_later(postgresql: Database) -> None:
+    """A standby, or an administrator's setting, does not last for ever."""
+    insert = "INSERT INTO scopes (profile, region, misses) VALUES ('p', 'r', 0)"
+    met = await trouble_with(postgresql, "SET TRANSACTION READ ONLY", insert)
+    assert met.passes
+    assert "primary" in met.remedy
+
+
+async def test_a_statement_that_took_too_long_is_retried(postgresql: Database) -> None:
+    """The limit of an administrator may only be met under load."""
+    slow = ("SET LOCAL statement_timeout = '20ms'", "SELECT pg_sleep(5)")
+    met = await trouble_with(postgresql, *slow)
+    assert met.passes
+    assert "statement_timeout" in met.remedy
+
+
+async def test_a_session_that_was_ended_may_begin_again(postgresql: Database) -> None:
+    """A server that shuts down, or an administrator, ends sessions."""
+    own = "SELECT pg_terminate_backend(pg_backend_pid())"
+    assert (await trouble_with(postgresql, own)).passes
+
+
+async def test_a_server_that_cannot_be_reached_may_come_back(postgresql: Database) -> None:
+    """Where nobody listens there is no SQLSTATE."""
+    away = Database(text_of(postgresql.url.set(port=1)), SystemClock())
+    assert (await trouble_with(away, "SELECT 1")).passes
+
+
+@pytest.mark.parametrize(
+    ("code", "passes"),
+    [
+        (sqlite3.SQLITE_BUSY, True),
+        (sqlite3.SQLITE_BUSY_SNAPSHOT, True),
+        (sqlite3.SQLITE_LOCKED, True),
+        (sqlite3.SQLITE_LOCKED_SHAREDCACHE, True),
+        (sqlite3.SQLITE_PROTOCOL, True),
+        (sqlite3.SQLITE_FULL, True),
+        (sqlite3.SQLITE_READONLY, True),
+        (sqlite3.SQLITE_READONLY_DIRECTORY, True),
+        (sqlite3.SQLITE_PERM, True),
+        (sqlite3.SQLITE_CANTOPEN, True),
+        (sqlite3.SQLITE_IOERR, True),
+        (sqlite3.SQLITE_IOERR_FSYNC, True),
+        (sqlite3.SQLITE_NOMEM, True),
+        (sqlite3.SQLITE_CORRUPT, False),
+        (sqlite3.SQLITE_CORRUPT_INDEX, False),
+        (sqlite3.SQLITE_NOTADB, False),
+        (sqlite3.SQLITE_ERROR, False),
+        (sqlite3.SQLITE_CONSTRAINT_CHECK, False),
+        (sqlite3.SQLITE_TOOBIG, False),
+        (sqlite3.SQLITE_MISMATCH, False),
+        (sqlite3.SQLITE_MISUSE, False),
+    ],
+)
+def test_sqlite_errors_are_classified_by_result_code(code: int, passes: bool) -> None:
+    """The primary result code decides; the words of the message do not."""
+    assert trouble_of(sqlite_error(WORDS, code)).passes is passes
+
+
+@pytest.mark.parametrize(
+    ("sqlstate", "passes"),
+    [
+        *((state, True) for state in ("08000", "08001", "08003", "08006", "08P01")),
+        *((state, True) for state in ("40001", "40P01", "53100", "53200", "53300", "53400")),
+        *((state, True) for state in ("25006", "25P03", "25P04", "55P03", "57014", "58030")),
+        *((state, True) for state in ("57P01", "57P02", "57P03", "57P05")),
+        *((state, False) for state in ("57P04", "XX000", "XX001", "XX002", "40002", "55000")),
+        *((state, False) for state in ("22001", "22P02", "23502", "23505", "23514", "25P02")),
+        *((state, False) for state in ("28000", "28P01", "3D000", "42501", "42601", "42P01")),
+    ],
+)
+def test_server_errors_are_classified_by_sqlstate(sqlstate: str, passes: bool) -> None:
+    """The SQLSTATE decides; the words of the message do not."""
+    assert trouble_of(server_error(sqlstate, WORDS)).passes is passes
+
+
+def test_a_sqlstate_decides_even_where_the_connection_was_lost() -> None:
+    """A constraint does not pass because the connection broke after it."""
+    error = server_error("23514")
+    error.connection_invalidated = True
+    assert not trouble_of(error).passes
+
+
+def test_a_driver_that_has_no_connection_may_get_one() -> None:
+    """An error without a code is about the connection, unless the sqlite3 module raised it."""
+    assert trouble_of(server_error(None)).passes
+    assert trouble_of(PoolTimeoutError()).passes
+    lost = misuse_error()
+    assert not trouble_of(lost).passes
+    lost.connection_invalidated = True
+    assert trouble_of(lost).passes
+
+
+@pytest.mark.parametrize(
+    ("number", "passes"),
+    [
+        *((number, True) for number in (errno.EAGAIN, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)),
+        *((number, True) for number in (errno.EROFS, errno.EACCES, errno.EMFILE, errno.EIO)),
+        *((number, True) for number in (errno.EPERM, errno.ENFILE, errno.ENOMEM)),
+        *((number, False) for number in (errno.ENOENT, errno.EISDIR, errno.EINVAL)),
+    ],
+)
+def test_system_errors_are_classified_by_number(number: int, passes: bool) -> None:
+    """What the system says about a file beside the database is classified by errno."""
+    assert trouble_of(OSError(number, WORDS)).passes is passes

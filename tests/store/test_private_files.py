@@ -1,0 +1,219 @@
+"""Files beside the database: locked, never followed as links, never truncated, private."""
+
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+
+import pytest
+
+from orchestrator.clock import SystemClock
+from orchestrator.errors import StoreError
+from orchestrator.job_queue.orphan_recovery import rescue
+from orchestrator.job_queue.worker_registry import instance
+from orchestrator.store import Database, Schema
+from orchestrator.store.private_files import is_still, open_private_file
+from orchestrator.store.sqlite import prepare_file
+from tests.stores import ME
+
+pytestmark = pytest.mark.anyio
+
+NAME = "00000000"
+
+
+@pytest.fixture(autouse=True)
+def _usual_umask() -> Iterator[None]:
+    """What is made may be read by everybody, unless it is made otherwise."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
+@pytest.fixture(autouse=True)
+def _known_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next instance has a name that can be known beforehand."""
+    monkeypatch.setattr(secrets, "token_hex", lambda _bytes: NAME)
+
+
+async def nothing() -> None:
+    """Do nothing."""
+
+
+async def create(path: Path) -> None:
+    """Make the store."""
+    with suppress(FileNotFoundError):
+        os.remove(path)  # noqa: PTH107 - no blocking method of a path in an async function
+    await opened(path, Schema.require)
+
+
+async def opened(path: Path, use: Callable[..., Awaitable[object]]) -> None:
+    """Open the store and use it."""
+    database = Database(f"sqlite+aiosqlite:///{path}", SystemClock())
+    try:
+        if use is Schema.require:
+            await Schema(database).require(create=True)
+        else:
+            await use(database)
+    finally:
+        await database.close()
+
+
+async def look(path: Path) -> None:
+    """Open the store, as a command does that only reads."""
+    await opened(path, lambda database: Schema(database).revision())
+
+
+async def checkpoint(path: Path) -> None:
+    """Move the log into the file."""
+    await opened(path, Database.checkpoint)
+
+
+async def share_time(path: Path) -> None:
+    """Put one time in force, as a run does."""
+
+    async def use(database: Database) -> None:
+        async with database.worked_on(nothing):
+            pass
+
+    await opened(path, use)
+
+
+async def register(path: Path) -> None:
+    """Register a process, as a run does."""
+
+    async def use(database: Database) -> None:
+        async with instance(database):
+            pass
+
+    await opened(path, use)
+
+
+async def recover(path: Path) -> None:
+    """Look for what dead processes have left behind."""
+    await opened(path, lambda database: rescue(database, ME))
+
+
+def alive(path: Path) -> Path:
+    """Return the lock file of the next instance."""
+    return Path(f"{path}.alive-{os.uname().nodename}-{os.getpid()}-{NAME}")
+
+
+USES = {
+    "lock, new store": (".lock", create),
+    "lock": (".lock", look),
+    "lock, checkpoint": (".lock", checkpoint),
+    "clock": (".clock", look),
+    "clock, run": (".clock", share_time),
+    "instance": ("alive", register),
+    "instance of another": ("alive", recover),
+}
+
+
+def beside(path: Path, suffix: str) -> Path:
+    """Return a file beside the database."""
+    return alive(path) if suffix == "alive" else Path(f"{path}{suffix}")
+
+
+@pytest.fixture
+def path(sqlite_template: Path, tmp_path: Path) -> Path:
+    """A store beside which there is nothing."""
+    return Path(shutil.copy(sqlite_template, tmp_path / "store.db"))
+
+
+@pytest.mark.parametrize(("suffix", "use"), USES.values(), ids=USES)
+async def test_a_link_is_not_followed(
+    path: Path, suffix: str, use: Callable[[Path], Awaitable[None]]
+) -> None:
+    """The file to which it leads is not truncated, locked or dated; the error names the link."""
+    precious = path.parent / "precious"
+    precious.write_text("precious")
+    os.utime(precious, (1, 1))
+    link = beside(path, suffix)
+    link.symlink_to(precious)
+    with pytest.raises(StoreError, match="symbolic link") as caught:
+        await use(path)
+    assert str(link) in caught.value.message
+    assert "remove it" in caught.value.remedy
+    assert (precious.read_text(), precious.stat().st_mtime) == ("precious", 1)
+    assert link.is_symlink()
+
+
+@pytest.mark.parametrize(("suffix", "use"), USES.values(), ids=USES)
+async def test_a_link_to_nothing_makes_nothing(
+    path: Path, suffix: str, use: Callable[[Path], Awaitable[None]]
+) -> None:
+    """No file is made where a link leads."""
+    target = path.parent / "target"
+    beside(path, suffix).symlink_to(target)
+    with pytest.raises(StoreError, match="symbolic link"):
+        await use(path)
+    assert not target.exists()
+
+
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo], ids=["folder", "pipe"])
+async def test_only_a_regular_file_is_locked(path: Path, make: Callable[[Path], None]) -> None:
+    """A folder or a pipe in the place of a lock file is named, too."""
+    make(beside(path, ".clock"))
+    with pytest.raises(StoreError, match=r"store\.db\.clock is"):
+        await look(path)
+
+
+@pytest.mark.parametrize(("suffix", "use"), USES.values(), ids=USES)
+async def test_a_file_keeps_what_it_contains(
+    path: Path, suffix: str, use: Callable[[Path], Awaitable[None]]
+) -> None:
+    """A lock file is never written, whatever is in it."""
+    file = beside(path, suffix)
+    file.write_text("content")
+    with closing(file.open()) as before:
+        await use(path)
+        assert before.read() == "content"
+        assert os.fstat(before.fileno()).st_size == len("content")
+
+
+async def test_every_file_is_its_owners_alone(path: Path) -> None:
+    """What is made beside the database has mode 0600."""
+    modes: dict[str, int] = {}
+
+    async def use(database: Database) -> None:
+        async with database.worked_on(nothing), instance(database):
+            await database.checkpoint()
+            for file in path.parent.iterdir():
+                modes[file.name] = stat.S_IMODE(file.stat().st_mode)
+
+    await opened(path, use)
+    names = {
+        file.name for suffix in (".lock", ".clock", "alive") for file in [beside(path, suffix)]
+    }
+    assert names <= set(modes)
+    assert set(modes.values()) == {0o600}
+
+
+def test_no_other_program_inherits_an_open_lock(tmp_path: Path) -> None:
+    """A program that is started meanwhile would hold the lock beyond the end of this one."""
+    handle = open_private_file(tmp_path / "file")
+    assert not os.get_inheritable(handle)
+    os.close(handle)
+
+
+def test_a_file_that_was_removed_is_another(tmp_path: Path) -> None:
+    """A lock on a file without a name shows nobody that the process lives."""
+    path = tmp_path / "file"
+    handle = open_private_file(path)
+    assert is_still(path, handle)
+    path.unlink()
+    assert not is_still(path, handle)
+    path.touch()
+    assert not is_still(path, handle)
+    os.close(handle)
+
+
+def test_a_new_folder_is_its_owners_alone(tmp_path: Path) -> None:
+    """Folders that are made have mode 0700, the one that was there keeps its own."""
+    tmp_path.chmod(0o755)
+    prepare_file(tmp_path / "deep" / "er" / "store.db")
+    folders = (tmp_path, tmp_path / "deep", tmp_path / "deep" / "er")
+    assert [stat.S_IMODE(folder.stat().st_mode) for folder in folders] == [0o755, 0o700, 0o700]

@@ -1,0 +1,153 @@
+"""The one writer of states keeps to the transition table, and to its fence."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from orchestrator.model import FINAL, TRANSITIONS, JobState
+from orchestrator.store import Database
+from orchestrator.store.tables import events, jobs
+from orchestrator.store.transitions import Move, move
+from tests.stores import LASTS, ME, change, job, kinds, make_job, now, rows
+
+pytestmark = pytest.mark.anyio
+
+PAIRS = [(source, target) for source in JobState for target in JobState]
+ALLOWED = [(source, target) for source, target in PAIRS if target in TRANSITIONS[source]]
+REFUSED = [pair for pair in PAIRS if pair not in ALLOWED]
+
+
+async def try_move(
+    database: Database, job_id: int, source: JobState, target: JobState, *, attempt: int = 0
+) -> bool:
+    async with database.write() as connection:
+        moment = await database.now(connection)
+        held = {"owner": ME, "expires_at": moment + LASTS} if target is JobState.SENDING else {}
+        tried = Move(
+            job_id,
+            source,
+            target,
+            kind="tried",
+            reason="a test",
+            actor=ME,
+            attempt=attempt,
+            changes=held,
+            details={"answer": 42},
+        )
+        return await move(connection, tried, at=moment)
+
+
+async def test_every_move_of_the_table_writes_the_state_and_its_event(database: Database) -> None:
+    """An allowed move changes the state and its reason, and leaves one event with its evidence."""
+    for source, target in ALLOWED:
+        job_id = await make_job(database, source)
+        assert await try_move(database, job_id, source, target)
+        moved = await job(database, job_id)
+        assert (moved.state, moved.reason) == (target, "a test")
+        event = (await rows(database, events, job_id))[-1]
+        assert (event.kind, event.from_state, event.to_state) == ("tried", source, target)
+        assert (event.actor, event.details) == (ME, {"answer": 42})
+
+
+async def test_no_other_move_is_made(database: Database) -> None:
+    """A pair that the table lacks is a bug in the caller, and nothing is written."""
+    assert len(REFUSED) + len(ALLOWED) == len(JobState) ** 2
+    for source, target in REFUSED:
+        job_id = await make_job(database, source)
+        with pytest.raises(ValueError, match=f"from {source} to {target}"):
+            await try_move(database, job_id, source, target)
+        assert (await job(database, job_id)).state == source
+        assert await kinds(database, job_id) == ["enqueued"]
+
+
+@pytest.mark.parametrize(
+    ("source", "attempt"),
+    [(JobState.UNKNOWN, 3), (JobState.SENDING, 2), (JobState.SENDING, 4)],
+    ids=["another state", "an older attempt", "an attempt that never was"],
+)
+async def test_who_is_behind_writes_nothing(
+    database: Database, source: JobState, attempt: int
+) -> None:
+    """A move from a state or an attempt that the job has left is refused without a trace."""
+    job_id = await make_job(database, JobState.SENDING, attempt=3)
+    before = await job(database, job_id)
+    assert not await try_move(database, job_id, source, JobState.ACCEPTED, attempt=attempt)
+    assert await job(database, job_id) == before
+    assert await kinds(database, job_id) == ["enqueued"]
+
+
+async def test_leaving_the_air_gives_the_lease_back(database: Database) -> None:
+    """A job that is no longer sent has no owner and no lease."""
+    job_id = await make_job(database, JobState.SENDING)
+    await try_move(database, job_id, JobState.SENDING, JobState.UNKNOWN)
+    moved = await job(database, job_id)
+    assert (moved.owner, moved.expires_at) == (None, None)
+
+
+async def test_only_what_has_ended_has_an_end(database: Database) -> None:
+    """A final state sets the end, and a job that lives again has none."""
+    for source, target in ALLOWED:
+        ended = await now(database) - timedelta(days=1) if source in FINAL else None
+        job_id = await make_job(database, source, finished_at=ended)
+        await try_move(database, job_id, source, target)
+        finished_at = (await job(database, job_id)).finished_at
+        assert (finished_at is not None) == (target in FINAL), (source, target)
+
+
+async def test_a_move_is_undone_with_its_transaction(database: Database) -> None:
+    """State and event come together or not at all."""
+    job_id = await make_job(database)
+
+    async def move_and_fail() -> None:
+        async with database.write() as connection:
+            tried = Move(
+                job_id,
+                JobState.QUEUED,
+                JobState.CANCELLED,
+                kind="tried",
+                reason="a test",
+                actor=ME,
+                attempt=0,
+            )
+            await move(connection, tried, at=await database.now(connection))
+            await connection.execute(jobs.insert().values(id=job_id))
+
+    with pytest.raises(sa.exc.IntegrityError):
+        await move_and_fail()
+    assert (await job(database, job_id)).state == JobState.QUEUED
+    assert await kinds(database, job_id) == ["enqueued"]
+
+
+async def test_the_database_itself_knows_the_states(database: Database) -> None:
+    """Whoever writes past the guard meets the table's own rules."""
+    wrong: list[dict[str, Any]] = [
+        {"state": "sent"},
+        {"format": "TAR"},
+        {"state": JobState.SENDING, "owner": None},
+        {"state": JobState.QUEUED, "owner": ME},
+    ]
+    job_id = await make_job(database)
+    for columns in wrong:
+        with pytest.raises(sa.exc.IntegrityError):
+            await change(database, job_id, **columns)
+    assert (await job(database, job_id)).state == JobState.QUEUED
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [events.update().values(kind="another"), events.delete(), jobs.delete()],
+    ids=["update", "delete", "delete the job"],
+)
+async def test_what_has_happened_stays(database: Database, statement: sa.Executable) -> None:
+    """No statement changes an event, takes it away, or takes its job away."""
+    job_id = await make_job(database)
+
+    async def execute() -> None:
+        async with database.write() as connection:
+            await connection.execute(statement)
+
+    with pytest.raises(sa.exc.DBAPIError, match=r"append-only|(?i:foreign key)"):
+        await execute()
+    assert await kinds(database, job_id) == ["enqueued"]

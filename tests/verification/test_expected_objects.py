@@ -1,0 +1,74 @@
+"""Which objects must be there before a job counts as verified."""
+
+import pytest
+
+from orchestrator.model import ImageFormat, JobState
+from orchestrator.verification.expected_objects import Watched, WatchedKey
+from tests.stores import BUCKET, PROFILE, REGION
+
+NAMED = WatchedKey("tag_named", expected=False, cos_path="/tag_named")
+BOTH = WatchedKey("tag_both", expected=True, cos_path="/tag_both")
+EXPECTED = WatchedKey("tag_expected", expected=True)
+FOREIGN = WatchedKey("other_img-9", expected=False, cos_path="/other_img-9")
+IMAGE_ONLY = WatchedKey("img-0_system", expected=False, cos_path="/img-0_system")
+
+
+def job(keys: tuple[WatchedKey, ...], *, images: int, adopted: bool) -> Watched:
+    return Watched(
+        job_id=1,
+        attempt=1,
+        state=JobState.ACCEPTED,
+        profile=PROFILE,
+        region=REGION,
+        bucket=BUCKET,
+        object_prefix="tag",
+        exact_names=False,
+        is_part=False,
+        format=ImageFormat.RAW,
+        image_ids=tuple(f"img-{number}" for number in range(images)),
+        size_gib=0,
+        adopted=adopted,
+        spent=1,
+        sent_at=None,
+        first_trace_at=None,
+        clean_since=None,
+        fenced_until=None,
+        accepted_at=None,
+        keys=keys,
+    )
+
+
+@pytest.mark.parametrize(
+    ("images", "adopted", "keys", "required"),
+    [
+        (1, False, (NAMED, BOTH, EXPECTED), (NAMED, BOTH)),
+        (1, False, (NAMED,), (NAMED,)),
+        (2, False, (NAMED, BOTH, EXPECTED), (NAMED, BOTH, EXPECTED)),
+        (2, False, (NAMED,), (NAMED,)),
+        (1, True, (BOTH, EXPECTED), (BOTH, EXPECTED)),
+        (2, True, (BOTH, EXPECTED), (BOTH, EXPECTED)),
+        (1, True, (NAMED,), ()),
+        (2, True, (NAMED,), ()),
+        (1, False, (FOREIGN, EXPECTED), (EXPECTED,)),
+        (1, False, (FOREIGN,), ()),
+        (1, False, (IMAGE_ONLY, EXPECTED), (IMAGE_ONLY,)),
+    ],
+    ids=[
+        "one image: the vendor's list",
+        "one image, not described",
+        "several images: what was expected too",
+        "several images, not described",
+        "found in the bucket: what was expected too",
+        "several found in the bucket",
+        "found, and nothing was expected",
+        "several found, and nothing was expected",
+        "paths of another job: what was expected",
+        "paths of another job, not described",
+        "paths without the tag, but with the image",
+    ],
+)
+def test_the_vendors_list_counts_where_it_is_whole(
+    images: int, adopted: bool, keys: tuple[WatchedKey, ...], required: tuple[WatchedKey, ...]
+) -> None:
+    """A list from the vendor speaks for one image; what was found in a bucket may lack some."""
+    assert job(keys, images=images, adopted=adopted).required == required

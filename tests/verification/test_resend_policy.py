@@ -1,0 +1,160 @@
+"""When an empty bucket proves that an export never began, and when it proves nothing."""
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from orchestrator.job_queue.clock_jump_recovery import begin_waits_anew
+from orchestrator.model import NOT_RULED_OUT, JobState
+from orchestrator.store import Database
+from orchestrator.store.tables import jobs
+from orchestrator.verification.expected_objects import watched
+from orchestrator.verification.resend_policy import (
+    ResendMode,
+    ResolvePolicy,
+    left_to_operator,
+    required_absence,
+    traced_buckets,
+)
+from orchestrator.verification.unknown_jobs import resolve
+from tests.bench import Bench
+from tests.stores import (
+    BUCKET,
+    ME,
+    REGION,
+    change,
+    job,
+    kinds,
+    let_pass,
+    make_job,
+    make_traced,
+    now,
+)
+
+pytestmark = pytest.mark.anyio
+
+POLICY = ResolvePolicy(timedelta(seconds=120), 5, timedelta(hours=6))
+
+
+async def unknown(database: Database, **columns: object) -> int:
+    """A job whose answer was lost."""
+    return await make_job(database, JobState.UNKNOWN, attempt=1, spent=1, doubted=True, **columns)
+
+
+async def required(database: Database, job_id: int, **policy: object) -> timedelta | None:
+    """How long look-ups must find nothing of a job."""
+    async with database.read() as connection:
+        one = await watched(connection, job_id)
+        return await required_absence(connection, one, replace(POLICY, **policy))  # type: ignore[arg-type]
+
+
+async def test_a_bucket_in_which_nothing_was_found_proves_nothing(database: Database) -> None:
+    """Without an accepted job that was found under its tag nothing is ever sent again."""
+    assert await required(database, await unknown(database)) is None
+
+
+async def test_a_trace_in_the_same_bucket_makes_absence_a_proof(database: Database) -> None:
+    """It takes `resend_after`, or twice the time to a first trace where that is longer."""
+    await make_traced(database, took=10)
+    job_id = await unknown(database)
+    assert await required(database, job_id) == POLICY.resend_after
+    await make_traced(database, took=600)
+    assert await required(database, job_id) == timedelta(seconds=1200)
+
+
+async def test_only_the_last_fifty_traces_count(database: Database) -> None:
+    """A slow night of long ago does not hold up tonight's jobs."""
+    await make_traced(database, took=900)
+    for _ in range(50):
+        await make_traced(database, took=5)
+    assert await required(database, await unknown(database)) == POLICY.resend_after
+
+
+@pytest.mark.parametrize("other", [{"bucket": "other-1250000000"}, {"region": "ap-tokyo"}])
+async def test_a_trace_elsewhere_proves_nothing_here(
+    database: Database, other: dict[str, Any]
+) -> None:
+    """Each bucket has rights and a place of its own."""
+    await make_traced(database, **other)
+    assert await required(database, await unknown(database)) is None
+
+
+async def test_a_trace_before_its_request_counts_for_nothing(database: Database) -> None:
+    """Times that a clock made wrong when it was set are no experience."""
+    await make_traced(database, took=-5)
+    assert await required(database, await unknown(database)) is None
+
+
+async def test_a_trace_across_a_set_clock_counts_for_nothing(database: Database) -> None:
+    """What was sent before the clock was set, or the machine booted, tells no time."""
+    job_id = await make_traced(database, took=3600)
+    await change(database, job_id, state=JobState.ACCEPTED, finished_at=None)
+    await begin_waits_anew(database, lambda _sentence: None)
+    assert await required(database, await unknown(database)) is None
+
+
+async def test_the_settings_decide(database: Database) -> None:
+    """``always`` needs no proof, ``never`` accepts none; exact names never have one."""
+    job_id = await unknown(database)
+    assert await required(database, job_id, resend=ResendMode.ALWAYS) == POLICY.resend_after
+    await make_traced(database)
+    assert await required(database, job_id, resend=ResendMode.NEVER) is None
+    exact = await unknown(database, exact_names=True)
+    assert await required(database, exact, resend=ResendMode.ALWAYS) is None
+
+
+async def left(database: Database, policy: ResolvePolicy = POLICY) -> list[int]:
+    """The jobs that are left to an operator."""
+    moment = await now(database)
+    async with database.read() as connection:
+        query = sa.select(jobs.c.id).where(left_to_operator(policy, lambda: moment))
+        return list((await connection.execute(query)).scalars())
+
+
+async def test_what_cannot_be_ruled_out_keeps_no_run_alive(database: Database) -> None:
+    """After its time of look-ups it is left to an operator, until the bucket is proven."""
+    moment = await now(database)
+    since, due = moment - timedelta(seconds=121), moment + timedelta(seconds=60)
+    job_id = await unknown(database, clean_since=since, due_at=due)
+    assert await left(database) == [job_id]
+    assert await left(database, replace(POLICY, resend=ResendMode.ALWAYS)) == []
+    await make_traced(database)
+    assert await left(database) == []
+    assert await left(database, replace(POLICY, resend=ResendMode.NEVER)) == [job_id]
+
+
+async def test_the_job_says_once_why_it_is_not_sent_again(bench: Bench) -> None:
+    """Reason, message and remedy stand with the job, and one event tells it."""
+    job_id = await unknown(bench.database)
+    for _ in range(3):
+        one = await bench.watched(job_id)
+        assert await resolve(bench.database, bench.cos, one, POLICY, ME) is JobState.UNKNOWN
+        await let_pass(bench.database, seconds=130)
+    kept = await job(bench.database, job_id)
+    assert (kept.state, kept.reason) == (JobState.UNKNOWN, NOT_RULED_OUT)
+    assert "does not prove" in kept.message
+    assert f"settle {job_id}" in kept.remedy
+    assert await kinds(bench.database, job_id) == ["enqueued", "not resent"]
+
+
+async def test_a_slow_bucket_is_given_twice_its_time(bench: Bench) -> None:
+    """Where exports showed after ten minutes, a lost one is sent again after twenty."""
+    await make_traced(bench.database, took=600)
+    job_id = await unknown(bench.database)
+    states: list[JobState] = []
+    for _ in range(3):
+        one = await bench.watched(job_id)
+        states.append(await resolve(bench.database, bench.cos, one, POLICY, ME))
+        await let_pass(bench.database, seconds=605)
+    assert states == [JobState.UNKNOWN, JobState.UNKNOWN, JobState.QUEUED]
+
+
+async def test_the_buckets_with_traces_are_known(database: Database) -> None:
+    """Each with its region, once."""
+    for _ in range(2):
+        await make_traced(database)
+    async with database.read() as connection:
+        assert await traced_buckets(connection, "default") == {(REGION, BUCKET)}

@@ -1,0 +1,224 @@
+"""What the images are, before they are sent: sizes, states, and the keys to expect."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import anyio
+import pytest
+import sqlalchemy as sa
+
+from orchestrator.limits.admission import Traffic
+from orchestrator.limits.rate_limiter import Pacer
+from orchestrator.manifest.export_request import ExportRequest
+from orchestrator.model import Disk, ImageFacts, ImageFormat
+from orchestrator.simulator import Fault, ImageSettings, Refusal
+from orchestrator.store import Database, Patience
+from orchestrator.store.tables import job_images, jobs, objects
+from orchestrator.wakeup import News
+from orchestrator.worker import image_describer as describe_module
+from orchestrator.worker.image_describer import Describer, exported_disks, object_key
+from tests.bench import KEYS, Bench
+from tests.cloud.scripted import HeldKeys
+from tests.stores import PROFILE, REGION, change, job, make_jobs, now, numbered, request, rows
+
+pytestmark = pytest.mark.anyio
+
+SYSTEM = Disk("snap-a", "SYSTEM_DISK", 50)
+DATA = Disk("snap-b", "DATA_DISK", 100)
+
+
+@asynccontextmanager
+async def describing(bench: Bench) -> AsyncIterator[list[str]]:
+    """A describer at work; what it told the user."""
+    said: list[str] = []
+    describer = Describer(
+        bench.database,
+        bench.cvm,
+        Traffic(PROFILE, Pacer(bench.database, 0), HeldKeys(KEYS), said.append, quota_wait=60),
+        PROFILE,
+        regions=["ap-tokyo", REGION],
+        permitted=sa.true,
+        in_air=anyio.Semaphore(1),
+        patience=Patience(said.append),
+        news=News(),
+        tell=said.append,
+    )
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(describer.run)
+        yield said
+        tasks.cancel_scope.cancel()
+
+
+async def all_described(database: Database) -> None:
+    """Returns when no job waits for its description any more."""
+    query = sa.select(sa.func.count()).where(jobs.c.described_at.is_(None))
+    with anyio.fail_after(60):
+        while True:
+            async with database.read() as connection:
+                if (await connection.execute(query)).scalar_one() == 0:
+                    return
+            await anyio.lowlevel.checkpoint()
+
+
+async def describe(bench: Bench, requests: list[ExportRequest]) -> list[int]:
+    """Jobs of these requests, described."""
+    ids = await make_jobs(bench.database, requests, described=False)
+    async with describing(bench):
+        await all_described(bench.database)
+    return ids
+
+
+def asked(bench: Bench) -> list[tuple[str | None, int]]:
+    """Region and number of images of each DescribeImages so far."""
+    return [(entry.region, len(entry.image_ids)) for entry in bench.simulator.ledger]
+
+
+async def test_the_expected_keys_are_those_that_come(bench: Bench) -> None:
+    """What was computed before the first send is what the cloud then writes, to the letter."""
+    images = ("img-00000001", "img-00000002")
+    bench.simulator.change(images={images[0]: ImageSettings(sizes=(50, 100, 20))})
+    several = request(image_ids=images)
+    formats = [replace(several, format=image_format, prefix="web") for image_format in ImageFormat]
+    ids = await describe(bench, [several, replace(several, only_root_disk=True), *formats])
+    for job_id in ids:
+        before = len(bench.simulator.exports)
+        await bench.export_unseen(job_id)
+        bench.end_exports()
+        expected = await rows(bench.database, objects, job_id)
+        exports = bench.simulator.exports[before:]
+        assert {row.key for row in expected} == {one.key for e in exports for one in e.objects}
+        assert all(row.expected and row.cos_path is None for row in expected)
+        size = (await job(bench.database, job_id)).size_gib
+        assert size == sum(row.disk_gib for row in expected)
+
+
+async def test_an_image_that_is_broken_is_known_as_such(bench: Bench) -> None:
+    """The state of each image is kept beside it."""
+    images = ("img-00000001", "img-00000002")
+    bench.simulator.change(images={images[1]: ImageSettings(state="CREATEFAILED")})
+    (job_id,) = await describe(bench, [request(image_ids=images)])
+    kept = await rows(bench.database, job_images, job_id)
+    assert [image.state for image in kept] == ["NORMAL", "CREATEFAILED"]
+
+
+async def test_a_hundred_are_asked_for_at_a_time(bench: Bench) -> None:
+    """Each image once, in calls of as many as the vendor takes."""
+    await describe(bench, numbered(250))
+    assert asked(bench) == [("ap-singapore", 100), ("ap-singapore", 100), ("ap-singapore", 50)]
+
+
+async def test_each_region_is_asked_for_its_own(bench: Bench) -> None:
+    """The regions take turns, and no call mixes two."""
+    await describe(bench, [*numbered(150), request(200, region="ap-tokyo")])
+    assert asked(bench) == [("ap-singapore", 100), ("ap-tokyo", 1), ("ap-singapore", 50)]
+
+
+async def test_an_unknown_image_keeps_no_other_from_being_described(bench: Bench) -> None:
+    """The ones that exist get their sizes; the one that does not is left to ExportImages."""
+    bench.simulator.change(images={"img-00000037": ImageSettings(missing=True)})
+    ids = await describe(bench, numbered(60))
+    sizes = [(await job(bench.database, job_id)).size_gib for job_id in ids]
+    assert sizes[36] == 0
+    assert all(sizes[:36] + sizes[37:])
+    assert await rows(bench.database, objects, ids[36]) == []
+
+
+async def test_an_account_that_may_not_ask_goes_without(bench: Bench) -> None:
+    """It is said once, asked once, and every job may be sent, with nothing known of it."""
+    code = "UnauthorizedOperation"
+    bench.simulator.change(codes=(Refusal(code=code, action="DescribeImages"),))
+    ids = await make_jobs(bench.database, numbered(250), described=False)
+    async with describing(bench) as said:
+        await all_described(bench.database)
+    assert (await job(bench.database, ids[-1])).size_gib == 0
+    assert len(bench.simulator.ledger) == 1
+    assert len(said) == 1
+    assert "cvm:DescribeImages" in said[0]
+
+
+async def test_trouble_passes(bench: Bench) -> None:
+    """An answer that makes no sense is asked for again."""
+    bench.simulator.set_faults(Fault(kind="html", action="DescribeImages", times=1))
+    (job_id,) = await describe(bench, [request()])
+    assert (await job(bench.database, job_id)).size_gib > 0
+    assert len(bench.simulator.ledger) == 2
+
+
+async def test_a_gateway_out_of_order_is_waited_for(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While nothing is answered at all no job goes without its description."""
+    monkeypatch.setattr(describe_module, "_IDLE", 0.02)
+    bench.simulator.set_faults(Fault("gateway", action="DescribeImages", times=4))
+    ids = await describe(bench, numbered(5))
+    assert all([(await job(bench.database, job_id)).size_gib for job_id in ids])
+
+
+async def test_an_image_that_nobody_can_ask_about(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A question that dies whenever it names one image costs the other images nothing."""
+    monkeypatch.setattr(describe_module, "_IDLE", 0.02)
+    bench.simulator.set_faults(
+        Fault("reset", action="DescribeImages", images=("img-00000004",)),
+    )
+    ids = await describe(bench, numbered(6))
+    sizes = [(await job(bench.database, job_id)).size_gib for job_id in ids]
+    assert [bool(size) for size in sizes] == [number != 4 for number in range(1, 7)]
+    assert len(bench.simulator.ledger) <= 3 + 2 + 6
+
+
+async def test_the_only_image_cannot_be_asked_about(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With nothing to tell it from an outage, it goes without at last; it is not held for ever."""
+    monkeypatch.setattr(describe_module, "_IDLE", 0.02)
+    monkeypatch.setattr(describe_module, "_LAST_TRY", 4)
+    bench.simulator.set_faults(Fault("gateway", action="DescribeImages"))
+    (job_id,) = await describe(bench, [request()])
+    assert (await job(bench.database, job_id)).size_gib == 0
+    assert len(bench.simulator.ledger) == 4
+
+
+async def test_what_is_described_is_not_described_again(bench: Bench) -> None:
+    """A job that somebody else has described meanwhile keeps what it has."""
+    (done,) = await make_jobs(bench.database, [request(1)], sizes=[7])
+    await describe(bench, [request(2)])
+    assert (await job(bench.database, done)).size_gib == 7
+    assert await rows(bench.database, objects, done) == []
+
+
+async def test_what_has_ended_is_not_described(bench: Bench) -> None:
+    """A job that was cancelled before anybody asked is not asked for."""
+    (cancelled,) = await make_jobs(bench.database, [request(1)], described=False)
+    await change(
+        bench.database, cancelled, state="cancelled", finished_at=await now(bench.database)
+    )
+    (waiting,) = await make_jobs(bench.database, [request(2)], described=False)
+    async with describing(bench):
+        with anyio.fail_after(60):
+            while (await job(bench.database, waiting)).described_at is None:
+                await anyio.lowlevel.checkpoint()
+    assert asked(bench) == [("ap-singapore", 1)]
+    assert (await job(bench.database, cancelled)).described_at is None
+
+
+@pytest.mark.parametrize(
+    ("disk", "prefix", "key"),
+    [
+        (SYSTEM, "web", "web_img-1_system_snap-a.qcow2"),
+        (DATA, "web", "web_img-1_data_snap-b.qcow2"),
+        (SYSTEM, "", "img-1_system_snap-a.qcow2"),
+    ],
+)
+def test_a_key_is_made_of_prefix_image_and_snapshot(disk: Disk, prefix: str, key: str) -> None:
+    """As the vendor's page on exporting images has it; without a prefix the image leads."""
+    assert object_key(prefix, "img-1", disk, ImageFormat.QCOW2) == key
+
+
+def test_only_the_root_disk_means_that() -> None:
+    """Data disks are left out where they are not wanted, and nothing else is."""
+    image = ImageFacts("img-1", "NORMAL", disks=(SYSTEM, DATA))
+    assert exported_disks(image, only_root_disk=True) == (SYSTEM,)
+    assert exported_disks(image, only_root_disk=False) == (SYSTEM, DATA)

@@ -1,0 +1,179 @@
+"""An answer that comes after the job was taken over: no TaskId is lost, and no job is torn."""
+
+import pytest
+
+from orchestrator.cloud.error_classification import code_for_exception, code_for_reply
+from orchestrator.job_queue.orphan_recovery import rescue
+from orchestrator.model import JobState, Lease, Outcome, Reply
+from orchestrator.operations.resolve_unknown import Cancel, cancel
+from orchestrator.store import Database
+from orchestrator.store.tables import events, jobs, objects
+from orchestrator.store.transitions import Move, move
+from tests.stores import (
+    CAPACITY,
+    LASTS,
+    acceptance,
+    change,
+    claimed,
+    job,
+    kinds,
+    last_attempt,
+    let_pass,
+    make_jobs,
+    now,
+    refusal,
+    rows,
+    settle,
+)
+
+pytestmark = pytest.mark.anyio
+
+TASK = 2**63 + 5
+
+
+async def taken_over(database: Database) -> Lease:
+    """The lease of a sleeper whose job a rescuer has made unknown."""
+    await make_jobs(database)
+    lease = await claimed(database, owner="sleeper")
+    await let_pass(database, seconds=LASTS.total_seconds() + 1)
+    assert await rescue(database, "rescuer") == 1
+    return lease
+
+
+async def put_back(database: Database, lease: Lease) -> None:
+    """The job was not found in the bucket, and waits to be sent again."""
+    async with database.write() as connection:
+        absent = Move(
+            lease.job_id,
+            JobState.UNKNOWN,
+            JobState.QUEUED,
+            kind="absent",
+            reason="not in the bucket",
+            actor="rescuer",
+            attempt=lease.attempt,
+        )
+        assert await move(connection, absent, at=await database.now(connection))
+
+
+async def test_a_late_acceptance_settles_an_unknown_job(database: Database) -> None:
+    """What a rescuer could not know, the TaskId tells: the job is accepted, once spent."""
+    lease = await taken_over(database)
+    await settle(database, lease, acceptance(TASK, "/a.raw", "/b.raw"))
+    kept = await job(database, lease.job_id)
+    assert (kept.state, kept.task_id, kept.request_id) == ("accepted", str(TASK), "request-1")
+    assert (kept.spent, kept.doubted, kept.code) == (1, False, None)
+    assert kept.deadline_at > kept.accepted_at
+    assert await kinds(database, lease.job_id) == ["enqueued", "claimed", "rescued", "late answer"]
+    assert [row.key for row in await rows(database, objects, lease.job_id)] == ["a.raw", "b.raw"]
+
+
+async def test_a_late_acceptance_stops_the_next_sending(database: Database) -> None:
+    """A job that waits to be sent again is taken out of the queue by the answer."""
+    lease = await taken_over(database)
+    await put_back(database, lease)
+    await settle(database, lease, acceptance(TASK))
+    kept = await job(database, lease.job_id)
+    assert (kept.state, kept.task_id) == (JobState.ACCEPTED, str(TASK))
+
+
+async def test_a_late_acceptance_revives_a_job_that_was_given_up(database: Database) -> None:
+    """Failed because its requests seemed lost, it is accepted when a TaskId comes after all."""
+    lease = await taken_over(database)
+    await change(database, lease.job_id, state=JobState.FAILED, code="Client.AnswerLost")
+    await settle(database, lease, acceptance(TASK))
+    kept = await job(database, lease.job_id)
+    assert (kept.state, kept.task_id, kept.code) == ("accepted", str(TASK), None)
+    assert kept.finished_at is None
+
+
+async def test_a_late_acceptance_is_not_lost_on_a_job_that_a_person_gave_up(
+    database: Database,
+) -> None:
+    """Put back into the queue and cancelled there, it is accepted: its export runs."""
+    lease = await taken_over(database)
+    await put_back(database, lease)
+    given_up = await cancel(database, jobs.c.id == lease.job_id, actor="person")
+    assert given_up == Cancel(changed=1, doubted=1)
+    await settle(database, lease, acceptance(TASK))
+    kept = await job(database, lease.job_id)
+    assert (kept.state, kept.task_id, kept.finished_at) == ("accepted", str(TASK), None)
+
+
+@pytest.mark.parametrize("state", [JobState.ACCEPTED, JobState.VERIFIED, JobState.FAILED])
+async def test_a_late_acceptance_names_the_task_of_what_was_found(
+    database: Database, state: JobState
+) -> None:
+    """A job that what lay in the bucket has brought further gets its TaskId and stays there."""
+    lease = await taken_over(database)
+    found_at = await now(database)
+    await change(database, lease.job_id, state=state, accepted_at=found_at)
+    await settle(database, lease, acceptance(TASK))
+    kept = await job(database, lease.job_id)
+    assert (kept.state, kept.task_id, kept.request_id) == (state, str(TASK), "request-1")
+    event = (await rows(database, events, lease.job_id))[-1]
+    assert (event.kind, event.from_state, event.to_state) == ("late answer", None, None)
+    assert event.details == {"task_id": str(TASK), "request_id": "request-1"}
+
+
+async def test_a_named_task_is_not_named_anew(database: Database) -> None:
+    """The TaskId that a job already has is not overwritten; the other stays with its attempt."""
+    lease = await taken_over(database)
+    await change(database, lease.job_id, state=JobState.ACCEPTED, task_id="1")
+    await settle(database, lease, acceptance(TASK))
+    assert (await job(database, lease.job_id)).task_id == "1"
+    assert (await last_attempt(database, lease.job_id)).task_id == str(TASK)
+
+
+@pytest.mark.parametrize("later", [False, True], ids=["in the air", "accepted"])
+async def test_an_older_attempts_task_is_a_possible_duplicate(
+    database: Database, later: bool
+) -> None:
+    """It is kept with its attempt and in the audit, and the job goes its later attempt's way."""
+    lease = await taken_over(database)
+    await put_back(database, lease)
+    second = await claimed(database, owner="rescuer")
+    if later:
+        await settle(database, second, acceptance(9))
+    before = await job(database, lease.job_id)
+    await settle(database, lease, acceptance(TASK))
+    assert await job(database, lease.job_id) == before
+    event = (await rows(database, events, lease.job_id))[-1]
+    assert (event.kind, event.attempt) == ("possible duplicate", lease.attempt)
+    assert event.details["task_id"] == str(TASK)
+
+
+async def test_an_older_attempts_task_settles_where_the_later_one_had_no_effect(
+    database: Database,
+) -> None:
+    """The later attempt was refused, so the one export that began is the older one's."""
+    lease = await taken_over(database)
+    await put_back(database, lease)
+    await settle(database, await claimed(database, owner="rescuer"), refusal(CAPACITY))
+    await settle(database, lease, acceptance(TASK))
+    kept = await job(database, lease.job_id)
+    assert (kept.state, kept.task_id) == (JobState.ACCEPTED, str(TASK))
+
+
+LATE_FAULTS = {
+    "a lost connection": Outcome(code_for_exception(ConnectionResetError()), "reset"),
+    "a full vendor": refusal(CAPACITY),
+    "an unknown image": refusal("InvalidImageId.NotFound"),
+    "a task without paths": Outcome(code_for_reply(Reply(200, task_id=TASK)), task_id=TASK),
+}
+
+
+@pytest.mark.parametrize("outcome", LATE_FAULTS.values(), ids=LATE_FAULTS)
+@pytest.mark.parametrize("waiting", [False, True], ids=["unknown", "queued"])
+async def test_anything_else_that_is_late_changes_nothing(
+    database: Database, outcome: Outcome, waiting: bool
+) -> None:
+    """The attempt keeps what came of it; the job stays where its rescuer has put it."""
+    lease = await taken_over(database)
+    if waiting:
+        await put_back(database, lease)
+    before = await job(database, lease.job_id)
+    await settle(database, lease, outcome)
+    assert await job(database, lease.job_id) == before
+    attempt = await last_attempt(database, lease.job_id)
+    assert attempt.code == outcome.code.name
+    assert attempt.task_id == (None if outcome.task_id is None else str(TASK))

@@ -1,0 +1,181 @@
+"""What came of an attempt is written down: whole, once, and by its owner."""
+
+from datetime import timedelta
+
+import anyio
+import pytest
+
+from orchestrator.model import JobState
+from orchestrator.store import Database
+from orchestrator.store.tables import events, objects
+from orchestrator.worker.outcome_policy import decide
+from orchestrator.worker.outcome_recorder import Answer, keep_not_sent, record
+from tests.stores import (
+    BUSY,
+    CAPACITY,
+    DEADLINE,
+    acceptance,
+    change,
+    claimed,
+    claimer,
+    job,
+    kinds,
+    last_attempt,
+    let_pass,
+    make_jobs,
+    now,
+    refusal,
+    request,
+    rows,
+    settle,
+)
+
+pytestmark = pytest.mark.anyio
+
+TASK = 2**64 - 1
+LOST = "InternalError"
+GONE = "InvalidImageId.NotFound"
+
+
+async def test_an_acceptance_is_kept_to_the_last_bit(database: Database) -> None:
+    """TaskId, RequestId and times stand with the job, and its failure of before does not."""
+    (job_id,) = await make_jobs(database)
+    await change(database, job_id, code="Old", message="old", remedy="old", spent=1, waits=4)
+    lease = await claimed(database)
+    await settle(database, lease, acceptance(TASK))
+    kept = await job(database, job_id)
+    assert (kept.state, kept.reason) == (JobState.ACCEPTED, "exporting")
+    assert (kept.task_id, kept.request_id) == (str(TASK), "request-1")
+    assert (kept.code, kept.message, kept.remedy) == (None, None, None)
+    assert (kept.spent, kept.waits, kept.doubted) == (2, 0, False)
+    assert kept.deadline_at == kept.accepted_at + DEADLINE
+    assert kept.accepted_at >= lease.claimed_at
+    event = (await rows(database, events, job_id))[-1]
+    assert (event.kind, event.attempt, event.actor) == ("accepted", 1, lease.owner)
+    assert event.details == {"task_id": str(TASK), "request_id": "request-1"}
+
+
+async def test_every_cos_path_is_a_row(database: Database) -> None:
+    """Each is kept as the vendor wrote it, under the key that COS knows, beside the expected."""
+    (job_id,) = await make_jobs(database)
+    async with database.write() as connection:
+        row = {"job_id": job_id, "key": "a_system.raw", "expected": True, "disk_gib": 50}
+        await connection.execute(objects.insert().values(row))
+    paths = ("/a_system.raw", "//b_data.raw", "c_data.raw")
+    await settle(database, await claimed(database), acceptance(7, *paths))
+    found = await rows(database, objects, job_id)
+    assert {(row.key, row.cos_path, row.expected, row.disk_gib) for row in found} == {
+        ("a_system.raw", "/a_system.raw", True, 50),
+        ("/b_data.raw", "//b_data.raw", False, None),
+        ("c_data.raw", "c_data.raw", False, None),
+    }
+
+
+async def test_each_attempt_keeps_its_own_answer(database: Database) -> None:
+    """What a later attempt is told does not overwrite what an earlier one was."""
+    (job_id,) = await make_jobs(database)
+    await settle(database, await claimed(database), refusal(BUSY, "occupied"))
+    first = await last_attempt(database, job_id)
+    await let_pass(database, minutes=1)
+    await settle(database, await claimed(database), acceptance(TASK))
+    second = await last_attempt(database, job_id)
+    assert (first.number, first.code, first.message) == (1, BUSY, "occupied")
+    assert (first.reaction, first.effect, first.http_status) == ("busy", "no", 200)
+    assert (second.number, second.task_id, second.reaction) == (2, str(TASK), "accept")
+    assert second.answered_at is not None
+
+
+async def test_a_failure_says_what_and_what_to_do(database: Database) -> None:
+    """Code, message, RequestId and remedy stand with the job, which has ended."""
+    (job_id,) = await make_jobs(database)
+    outcome = refusal(GONE, "there is no such image")
+    await settle(database, await claimed(database), outcome)
+    kept = await job(database, job_id)
+    assert (kept.state, kept.code, kept.message) == ("failed", GONE, "there is no such image")
+    assert (kept.remedy, kept.request_id) == (outcome.code.remedy, "request-1")
+    assert kept.finished_at is not None
+    event = (await rows(database, events, job_id))[-1]
+    assert event.kind == "failed"
+    assert event.details["code"] == GONE
+
+
+async def test_a_postponement_counts_itself_and_nothing_else(database: Database) -> None:
+    """A busy image waits its turn without having spent an attempt, and its waits add up."""
+    (job_id,) = await make_jobs(database)
+    for times in (1, 2, 3):
+        before = await now(database)
+        await settle(database, await claimed(database), refusal(BUSY))
+        kept = await job(database, job_id)
+        assert (kept.state, kept.reason) == (JobState.QUEUED, "image busy")
+        assert (kept.attempt, kept.spent, kept.waits) == (times, 0, times)
+        assert kept.due_at > before
+        await let_pass(database, minutes=2)
+    assert await kinds(database, job_id) == ["enqueued"] + 3 * ["claimed", "postponed"]
+
+
+async def test_a_lost_answer_is_looked_for_at_once(database: Database) -> None:
+    """The job is unknown, in doubt, and due: no clean look has been, and nothing fences it."""
+    (job_id,) = await make_jobs(database)
+    await settle(database, await claimed(database), refusal(LOST))
+    kept = await job(database, job_id)
+    assert (kept.state, kept.doubted, kept.spent) == (JobState.UNKNOWN, True, 1)
+    assert (kept.clean_since, kept.fenced_until, kept.owner) == (None, None, None)
+    assert kept.due_at <= await now(database)
+
+
+@pytest.mark.parametrize("code", [CAPACITY, "RequestLimitExceeded", BUSY])
+async def test_waiting_keeps_the_doubt(database: Database, code: str) -> None:
+    """A refused second attempt does not clear up what became of the first."""
+    (job_id,) = await make_jobs(database)
+    await change(database, job_id, doubted=True)
+    await settle(database, await claimed(database), refusal(code))
+    assert (await job(database, job_id)).doubted
+
+
+async def test_a_cancelled_worker_still_records(database: Database) -> None:
+    """An answer that has come is written down, whoever wants to stop in that moment."""
+    (job_id,) = await make_jobs(database)
+    lease, outcome = await claimed(database), acceptance(TASK)
+    decision = decide(lease, outcome, max_attempts=5, chance=0.0)
+    with anyio.CancelScope() as stopped:
+        stopped.cancel()
+        answer = Answer(lease, outcome, decision, claimer(database).lane)
+        await record(database, [answer], timedelta(hours=1))
+    assert (await job(database, job_id)).task_id == str(TASK)
+
+
+async def test_a_request_that_never_left_says_so(database: Database) -> None:
+    """The attempt is marked, and its election as a prober is over."""
+    (job_id,) = await make_jobs(database, [request(1)])
+    lease = await claimed(database)
+    async with database.write() as connection:
+        await keep_not_sent(connection, lease, await database.now(connection))
+    attempt = await last_attempt(database, job_id)
+    assert (attempt.code, attempt.effect) == ("Orchestrator.NotSent", "no")
+    assert attempt.answered_at is not None
+
+
+@pytest.mark.parametrize(
+    ("path", "is_odd"),
+    [
+        ("/{prefix}_img-00000001_system_snap-1.raw", False),
+        ("/{prefix}-elsewhere.raw", False),
+        ("/img-00000001_system_snap-1.raw", False),
+        ("/img-pq5pau1w_system_snap-fiux4bof.raw", True),
+        ("/othertag_img-00000002_system_snap-2.raw", True),
+    ],
+)
+async def test_paths_of_another_job_are_kept_with_a_warning(
+    database: Database, path: str, is_odd: bool
+) -> None:
+    """It is an acceptance, TaskId and all, as in the vendor's own example; it is never resent."""
+    (job_id,) = await make_jobs(database)
+    lease = await claimed(database)
+    named = path.format(prefix=lease.order.name_prefix)
+    await settle(database, lease, acceptance(TASK, named))
+    kept = await job(database, job_id)
+    assert (kept.state, kept.task_id) == (JobState.ACCEPTED, str(TASK))
+    assert bool(kept.warnings) is is_odd
+    assert not is_odd or named in kept.warnings[0]
+    (found,) = await rows(database, objects, job_id)
+    assert found.cos_path == named

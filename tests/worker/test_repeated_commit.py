@@ -1,0 +1,303 @@
+"""A commit that was applied although it seemed to fail: its repetition changes nothing."""
+
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+import anyio
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.exc import OperationalError
+
+from orchestrator.cloud.error_classification import code_for_exception, code_for_reply
+from orchestrator.limits.rate_limiter import Lane, Pacer
+from orchestrator.model import NOT_SENT, JobState, Lease, Outcome, Reply
+from orchestrator.store import Database, Patience
+from orchestrator.store import busy_retry as patience
+from orchestrator.store.tables import attempts, metadata, objects
+from orchestrator.verification.accepted_jobs import Finding, examine, keep_findings
+from orchestrator.verification.bucket_permissions import VerifyMode
+from orchestrator.verification.expected_objects import postpone
+from orchestrator.verification.experience import Experience
+from orchestrator.verification.export_deadline import Deadlines
+from orchestrator.verification.resend_policy import ResolvePolicy
+from orchestrator.worker.outcome import FULL, WITHDRAWN
+from orchestrator.worker.outcome_policy import decide
+from orchestrator.worker.outcome_recorder import Answer, record
+from orchestrator.worker.pre_send_check import clear_to_send
+from tests.bench import Bench, sight
+from tests.reporting.query_plans import plans
+from tests.store_errors import commit_in_doubt
+from tests.stores import (
+    BUSY,
+    CAPACITY,
+    DEADLINE,
+    EXPORTS,
+    ME,
+    acceptance,
+    change,
+    claimed,
+    expect,
+    job,
+    kinds,
+    last_attempt,
+    make_job,
+    make_jobs,
+    refusal,
+    request,
+    rows,
+    set_scope,
+)
+
+pytestmark = pytest.mark.anyio
+
+POLICY = ResolvePolicy(timedelta(seconds=120), 5, DEADLINE)
+TASK = 2**63 + 5
+
+
+@pytest.fixture(autouse=True)
+def _short_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store error is waited for a moment, not a second."""
+    monkeypatch.setattr(patience, "_PAUSE", 0.005)
+
+
+async def content(database: Database) -> dict[str, list[Any]]:
+    """Return every row of the store."""
+    async with database.read() as connection:
+        return {
+            table.name: list(
+                (await connection.execute(sa.select(table).order_by(*table.primary_key))).all()
+            )
+            for table in metadata.sorted_tables
+        }
+
+
+async def repeated(database: Database, action: Callable[[], Awaitable[Any]]) -> Any:
+    """Return what an action gives that is repeated after a commit in doubt.
+
+    The content of the store after the repetition must be the one after the commit.
+    """
+    committed: list[dict[str, list[Any]]] = []
+    sentences: list[str] = []
+
+    async def action_with_snapshot() -> Any:
+        try:
+            return await action()
+        except OperationalError:
+            committed.append(await content(database))
+            raise
+
+    with commit_in_doubt(database):
+        result = await Patience(sentences.append).until_done(action_with_snapshot)
+    assert len(committed) == 1
+    assert len(sentences) == 2
+    assert await content(database) == committed[0]
+    return result
+
+
+OUTCOMES = {
+    "accepted": acceptance(TASK, "/a.raw", "/b.raw"),
+    "a lost connection": Outcome(code_for_exception(ConnectionResetError()), "reset"),
+    "a full vendor": refusal(CAPACITY),
+    "too many requests": refusal("RequestLimitExceeded"),
+    "a busy image": refusal(BUSY),
+    "an unknown image": refusal("InvalidImageId.NotFound"),
+    "a task without paths": Outcome(code_for_reply(Reply(200, task_id=TASK)), task_id=TASK),
+    "not sent": WITHDRAWN,
+    "not sent to a full vendor": FULL,
+}
+
+
+@pytest.mark.parametrize("outcome", OUTCOMES.values(), ids=OUTCOMES)
+@pytest.mark.parametrize("probe", [False, True], ids=["known place", "probe"])
+async def test_an_answer_is_recorded_once(
+    database: Database, outcome: Outcome, probe: bool
+) -> None:
+    """No event, no slow-down and no lesson about the capacity is added by the repetition."""
+    await make_jobs(database)
+    if probe:
+        await set_scope(database, ceiling=0)
+    lease = await claimed(database)
+    assert lease.probe is probe
+    decision = decide(lease, outcome, max_attempts=5, chance=0.0)
+    answer = Answer(lease, outcome, decision, Pacer(database, 20).lane(EXPORTS))
+    await repeated(database, partial(record, database, [answer], DEADLINE))
+
+
+async def test_an_answer_in_doubt_is_recorded_beside_new_ones(database: Database) -> None:
+    """Of a group of which one answer is recorded already, the others still are."""
+    await make_jobs(database, [request(1), request(2)])
+    leases = [await claimed(database), await claimed(database)]
+    lane = Lane(database, EXPORTS, 0)
+    one, two = (
+        Answer(lease, outcome, decide(lease, outcome, max_attempts=5, chance=0.0), lane)
+        for lease, outcome in zip(leases, [acceptance(1), acceptance(2)], strict=True)
+    )
+    assert await record(database, [one], DEADLINE) == [True]
+    assert await record(database, [one, two], DEADLINE) == [False, True]
+    for lease, task_id in zip(leases, ("1", "2"), strict=True):
+        assert (await job(database, lease.job_id)).task_id == task_id
+        assert await kinds(database, lease.job_id) == ["enqueued", "claimed", "accepted"]
+
+
+async def test_what_is_recorded_already_is_found_by_index(sqlite: Database) -> None:
+    """However long the history of attempts is, each answer costs the same."""
+    await make_jobs(sqlite, [request(1), request(2)])
+    leases = [await claimed(sqlite), await claimed(sqlite)]
+    decision = decide(leases[0], acceptance(), max_attempts=5, chance=0.0)
+    lane = Lane(sqlite, EXPORTS, 0)
+    async with plans(sqlite, writer=True) as steps:
+        answers = [Answer(lease, acceptance(), decision, lane) for lease in leases]
+        await record(sqlite, answers, DEADLINE)
+    assert any("attempts" in step for step in steps)
+    assert [step for step in steps if step.startswith(("SCAN attempts", "SCAN jobs"))] == []
+
+
+async def test_a_commit_that_is_still_under_way_is_waited_for(postgresql: Database) -> None:
+    """The server may go on with a commit whose connection was lost; the repetition comes later."""
+    await make_jobs(postgresql)
+    lease = await claimed(postgresql)
+    decision = decide(lease, acceptance(TASK), max_attempts=5, chance=0.0)
+    answer = Answer(lease, acceptance(TASK), decision, Lane(postgresql, EXPORTS, 0))
+    this = (attempts.c.job_id == lease.job_id) & (attempts.c.number == lease.attempt)
+    code = answer.outcome.code.name
+    given = {"answered_at": lease.claimed_at, "code": code, "task_id": str(TASK)}
+    results: list[list[bool]] = []
+
+    async def repeat() -> None:
+        results.append(await record(postgresql, [answer], DEADLINE))
+
+    async with anyio.create_task_group() as tasks, postgresql.write() as connection:
+        await connection.execute(attempts.update().where(this).values(given))
+        tasks.start_soon(repeat)
+        await anyio.sleep(0.2)
+        assert results == []
+    assert results == [[False]]
+
+
+async def test_a_look_that_is_repeated_leaves_a_job_that_moved_on(database: Database) -> None:
+    """A job that waits to be sent again keeps the time at which it is due."""
+    job_id = await make_job(database)
+    before = (await job(database, job_id)).due_at
+    async with database.write() as connection:
+        await postpone(connection, {job_id: before + timedelta(hours=1)})
+    assert (await job(database, job_id)).due_at == before
+
+
+async def test_a_task_is_never_thrown_away(database: Database) -> None:
+    """An attempt that holds another answer still takes a TaskId."""
+    await make_jobs(database)
+    lease = await claimed(database)
+    lane = Lane(database, EXPORTS, 0)
+    for outcome in (WITHDRAWN, acceptance(TASK)):
+        decision = decide(lease, outcome, max_attempts=5, chance=0.0)
+        await record(database, [Answer(lease, outcome, decision, lane)], DEADLINE)
+    assert (await last_attempt(database, lease.job_id)).task_id == str(TASK)
+    assert (await job(database, lease.job_id)).state == JobState.ACCEPTED
+
+
+async def test_a_finding_is_kept_once(bench: Bench) -> None:
+    """A job that was verified by the first commit is left alone by the second."""
+    job_id = await exported(bench)
+    finding = await finding_of(bench, job_id)
+    await repeated(bench.database, partial(keep_findings, bench.database, ME, [finding]))
+    assert await kinds(bench.database, job_id) == ["enqueued", "claimed", "accepted", "verified"]
+
+
+async def exported(bench: Bench) -> int:
+    """Return a job that was accepted and whose export has ended."""
+    (job_id,) = await make_jobs(bench.database)
+    lease = await claimed(bench.database)
+    outcome = await bench.send(lease)
+    decision = decide(lease, outcome, max_attempts=5, chance=0.0)
+    answer = Answer(lease, outcome, decision, Lane(bench.database, EXPORTS, 0))
+    await record(bench.database, [answer], DEADLINE)
+    bench.end_exports()
+    return job_id
+
+
+async def finding_of(bench: Bench, job_id: int) -> Finding:
+    """Return what one look finds."""
+    deadlines = Deadlines(bench.database, Experience(), DEADLINE)
+    seen = await bench.watched(job_id)
+    examined = await examine(
+        bench.cos, seen, timedelta(), deadlines, unlisted_after=POLICY.resend_after
+    )
+    assert examined.finding is not None
+    return examined.finding
+
+
+async def cleared_again(bench: Bench, lease: Lease, *, denied: str = "") -> bool:
+    """Return what the second call before a request gives, after a commit in doubt in the first.
+
+    Args:
+        denied: what the bucket refuses, the first time only.
+    """
+    seen = sight()
+    clear = partial(clear_to_send, bench.database, bench.cos, seen, lease, POLICY)
+    bench.deny(*filter(None, [denied]))
+    with commit_in_doubt(bench.database, "UPDATE"), pytest.raises(OperationalError):
+        await clear()
+    before = await content(bench.database)
+    bench.deny()
+    is_cleared = await clear()
+    assert await content(bench.database) == before
+    return is_cleared
+
+
+async def exact(bench: Bench) -> Lease:
+    """Return the lease of a job with an exact name that is known."""
+    await make_jobs(bench.database, [request(prefix="web", exact_names=True)])
+    lease = await claimed(bench.database)
+    await expect(bench.database, lease.job_id, "one.raw")
+    return lease
+
+
+async def maybe_applied(bench: Bench) -> Lease:
+    """Return the lease of a job whose earlier attempt may have taken effect."""
+    await make_job(bench.database, doubted=True, attempt=1, spent=1)
+    return await claimed(bench.database)
+
+
+async def test_an_exact_name_that_was_put_back_is_not_sent(bench: Bench) -> None:
+    """The bucket can be read again when the check is repeated, but the job is in the queue."""
+    lease = await exact(bench)
+    assert not await cleared_again(bench, lease, denied="HeadObject")
+    assert (await job(bench.database, lease.job_id)).state == JobState.QUEUED
+    assert (await last_attempt(bench.database, lease.job_id)).code == NOT_SENT
+
+
+async def test_a_doubted_job_that_was_put_back_is_not_sent(bench: Bench) -> None:
+    """The bucket can be read again when the check is repeated, but the job is unknown."""
+    lease = await maybe_applied(bench)
+    assert not await cleared_again(bench, lease, denied="GetBucket")
+    assert (await job(bench.database, lease.job_id)).state == JobState.UNKNOWN
+
+
+async def test_an_export_that_was_found_is_not_sent_again(bench: Bench) -> None:
+    """The job was accepted by what lay in the bucket."""
+    lease = await maybe_applied(bench)
+    await bench.export_unseen(lease.job_id)
+    assert not await cleared_again(bench, lease)
+    assert (await job(bench.database, lease.job_id)).state == JobState.ACCEPTED
+
+
+@pytest.mark.parametrize("mode", [VerifyMode.AUTO, VerifyMode.OFF])
+async def test_an_exact_name_is_sent_only_under_its_lease(bench: Bench, mode: VerifyMode) -> None:
+    """A process that slept neither sends the job of another nor changes what it compares with."""
+    lease = await exact(bench)
+    await change(bench.database, lease.job_id, owner="another", attempt=2)
+    cleared = await clear_to_send(bench.database, bench.cos, sight(mode), lease, POLICY)
+    assert not cleared
+    assert (await rows(bench.database, objects, lease.job_id))[0].baseline_etag is None
+
+
+async def test_a_baseline_is_noted_once(bench: Bench) -> None:
+    """What was noted by the commit in doubt is what the object is compared with."""
+    lease = await exact(bench)
+    clear = partial(clear_to_send, bench.database, bench.cos, sight(), lease, POLICY)
+    with commit_in_doubt(bench.database, "INSERT INTO objects"), pytest.raises(OperationalError):
+        await clear()
+    assert await clear()
+    assert [row.baseline_etag for row in await rows(bench.database, objects, lease.job_id)] == [""]
