@@ -9,10 +9,10 @@ import sqlalchemy as sa
 
 from benchmarks.turns import Act, against
 from orchestrator.clock import SystemClock
-from orchestrator.job_queue.claim import Claimer, claim, wanted
+from orchestrator.job_queue.claim import ClaimSettings, claim, wanted
 from orchestrator.limits.concurrency_limit import known_regions
-from orchestrator.limits.halted_scopes import Stops
-from orchestrator.limits.rate_limiter import Pacer, RateKey
+from orchestrator.limits.halted_scopes import HaltedScopes
+from orchestrator.limits.rate_limiter import RateKey, RateLimiters
 from orchestrator.store import Database
 from orchestrator.store.tables import scopes
 
@@ -33,11 +33,13 @@ async def _claiming(database: Database) -> Act:
     async with database.write() as connection:
         # a learned ceiling, out of reach: what runs is counted for each claim
         await connection.execute(scopes.update().values(ceiling=1_000_000))
-    lane = Pacer(database, 0).lane(RateKey("ExportImages", "cvm.example", _PROFILE))
+    rate_limiter = RateLimiters(database, 0).rate_limiter(
+        RateKey("ExportImages", "cvm.example", _PROFILE)
+    )
     async with database.read() as connection:
         regions = tuple(await known_regions(connection, _PROFILE))
-    what = wanted(_PROFILE, Stops().permitted(), lambda _table: sa.true())
-    who = Claimer("benchmark", timedelta(seconds=45), lane)
+    what = wanted(_PROFILE, HaltedScopes().permitted_jobs(), lambda _table: sa.true())
+    who = ClaimSettings("benchmark", timedelta(seconds=45), rate_limiter)
 
     async def act() -> None:
         leases = await claim(database, who, what, regions, signed_at=database.clock.now())

@@ -20,7 +20,7 @@ class Goal:
     """
 
     figure: str
-    reach: float
+    eligibility: float
     stretch: float | None = None
     least: bool = False
 
@@ -52,7 +52,7 @@ class Case:
         """Whether every goal was measured, and kept; a case that could not be is no failure."""
         figures = measured.figures
         return measured.lacks is not None or all(
-            goal.figure in figures and goal.kept(figures[goal.figure], goal.reach)
+            goal.figure in figures and goal.kept(figures[goal.figure], goal.eligibility)
             for goal in self.goals
         )
 
@@ -98,10 +98,10 @@ def _judged(goal: Goal | None, value: float) -> str:
     if goal is None:
         return ""
     sign = "≥" if goal.least else "≤"
-    words = f"{sign} {_number(goal.reach)}"
+    words = f"{sign} {_number(goal.eligibility)}"
     if goal.stretch is not None:
         words += f" ({_number(goal.stretch)})"
-    if not goal.kept(value, goal.reach):
+    if not goal.kept(value, goal.eligibility):
         return f"{words}  MISSED"
     stretched = goal.stretch is not None and goal.kept(value, goal.stretch)
     return f"{words}  reached, and the stretch" if stretched else f"{words}  reached"

@@ -20,14 +20,14 @@ from benchmarks.figures import Case, Goal, Measured
 from benchmarks.memory import InMemory
 from benchmarks.virtual import VirtualClock, in_virtual_time
 from orchestrator.cloud.cos import CosClient
-from orchestrator.cloud.credentials.base import Credential, StandingKeys
+from orchestrator.cloud.credentials.base import Credential, StaticCredentials
 from orchestrator.cloud.cvm import CvmClient
 from orchestrator.cloud.http_client import HttpClient
 from orchestrator.cloud.signing import ServerClock
 from orchestrator.job_queue.enqueue import enqueue
 from orchestrator.job_queue.worker_registry import Instance, instance
-from orchestrator.limits.admission import Traffic
-from orchestrator.limits.rate_limiter import Pacer
+from orchestrator.limits.admission import Admission
+from orchestrator.limits.rate_limiter import RateLimiters
 from orchestrator.manifest.export_request import ExportRequest
 from orchestrator.model import JobFilter, JobState
 from orchestrator.reporting.history import Job, history
@@ -39,7 +39,7 @@ from orchestrator.simulator.regions import REGIONS
 from orchestrator.store import Database, Schema
 from orchestrator.verification.bucket_permissions import VerifyMode
 from orchestrator.verification.resend_policy import ResolvePolicy
-from orchestrator.worker.run_settings import Parts, Plan
+from orchestrator.worker.run_settings import RunContext, RunSettings
 from orchestrator.worker.worker import Worker
 
 _SEED = 26
@@ -131,11 +131,11 @@ def _fleet() -> Measured:
         url = f"sqlite+aiosqlite:///{folder}/exports.db"
         night = in_virtual_time(lambda: _night(url, world))
     measured = _measured(world, night)
-    spent = {
+    attempts_charged = {
         "real seconds": time.monotonic() - began,
         "seconds of one core": time.process_time() - used,
     }
-    return replace(measured, figures={**measured.figures, **spent})
+    return replace(measured, figures={**measured.figures, **attempts_charged})
 
 
 def _quick_folder() -> Path | None:
@@ -171,19 +171,19 @@ def _worker(database: Database, profile: str, me: Instance, http: HttpClient) ->
     settings = load_settings({"profile": profile, "rate": _RATE}, {})
     clock, key = ServerClock(database.clock), _KEYS[profile]
     credential = Credential(key.secret_id, key.secret_key)
-    keys = StandingKeys("the benchmark", lambda: credential, clock)
+    keys = StaticCredentials("the benchmark", lambda: credential, clock)
     timeout = settings.request_timeout
-    parts = Parts(
+    parts = RunContext(
         database,
         CvmClient(http, endpoint=settings.cvm_endpoint, clock=clock, timeout=timeout),
         CosClient(
             http, endpoint=settings.cos_endpoint, credentials=keys, clock=clock, timeout=timeout
         ),
-        Traffic(
+        Admission(
             profile,
-            Pacer(database, settings.rate),
+            RateLimiters(database, settings.rate),
             keys,
-            _tell,
+            _notify,
             quota_wait=settings.quota_wait,
         ),
     )
@@ -192,7 +192,7 @@ def _worker(database: Database, profile: str, me: Instance, http: HttpClient) ->
         max_attempts=settings.max_attempts,
         export_deadline=timedelta(seconds=settings.export_deadline),
     )
-    plan = Plan(
+    plan = RunSettings(
         profile,
         batch=None,
         concurrency=settings.concurrency,
@@ -202,10 +202,10 @@ def _worker(database: Database, profile: str, me: Instance, http: HttpClient) ->
         resolve=policy,
         time_limit=_TOO_LONG,
     )
-    return Worker(parts, plan, me, _tell)
+    return Worker(parts, plan, me, _notify)
 
 
-def _tell(sentence: str) -> None:
+def _notify(sentence: str) -> None:
     print(sentence, file=sys.stderr)
 
 

@@ -64,7 +64,8 @@ told AS (
 INSERT INTO jobs (
     id, tag, object_prefix, batch, profile, region, bucket, format, prefix, exact_names,
     only_root_disk, priority, image_ids, fingerprint, state, reason, due_at, described_at,
-    size_gib, attempt, spent, waits, doubted, task_id, request_id, code, message, remedy,
+    size_gib, attempt, attempts_charged, deferrals, maybe_applied,
+    task_id, request_id, code, message, remedy,
     created_at, sent_at, accepted_at, finished_at
 )
 SELECT

@@ -7,11 +7,11 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchestrator.store.tables import ENDED, Moment, events, jobs, objects
+from orchestrator.store.tables import ENDED, UtcDateTime, events, jobs, objects
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class FinishedExport:
     """One export that came to its end.
 
     Args:
@@ -41,11 +41,11 @@ _ANSWERED_WITHIN = timedelta(minutes=2)
 """From the claim to an acceptance that its answer dates; later ones were dated anew."""
 
 
-async def newest_ended(
-    connection: AsyncConnection, profile: str, region: str, now: datetime, *, most: int
-) -> list[Ended]:
+async def latest_finished_exports(
+    connection: AsyncConnection, profile: str, region: str, now: datetime, *, limit: int
+) -> list[FinishedExport]:
     """The exports of a scope that ended last, the newest first, as far as their times are known."""
-    asked = {"profile": profile, "region": region, "now": now, "most": most}
+    asked = {"profile": profile, "region": region, "now": now, "limit": limit}
     rows = (await connection.execute(_NEWEST, asked)).all()
     return [_ended(row) for row in rows if _is_timed(row)]
 
@@ -60,30 +60,30 @@ def _newest() -> sa.Select[Any]:
             jobs.c.profile == sa.bindparam("profile"),
             jobs.c.region == sa.bindparam("region"),
             # what seems to have ended in the future was told by another clock
-            jobs.c.finished_at <= sa.bindparam("now", type_=Moment),
+            jobs.c.finished_at <= sa.bindparam("now", type_=UtcDateTime),
             ~sa.exists().where(events.c.job_id == jobs.c.id, events.c.kind.in_(_UNTIMED)),
         )
         .order_by(jobs.c.finished_at.desc())
-        .limit(sa.bindparam("most", type_=sa.Integer))
+        .limit(sa.bindparam("limit", type_=sa.Integer))
     )
 
 
 _NEWEST = _newest()
 
 
-def _ended(row: Any) -> Ended:
+def _ended(row: Any) -> FinishedExport:
     took = max(timedelta(), row.finished_at - row.accepted_at)
     if row.written_at is None:
-        return Ended(took, row.size_gib)
+        return FinishedExport(took, row.size_gib)
     lasted = row.written_at + _WRITTEN_WITHIN - row.accepted_at
-    return Ended(took, row.size_gib, max(timedelta(), lasted))
+    return FinishedExport(took, row.size_gib, max(timedelta(), lasted))
 
 
 def _is_timed(row: Any) -> bool:
     return row.sent_at is None or row.accepted_at - row.sent_at <= _ANSWERED_WITHIN
 
 
-def usual(ended: list[Ended]) -> timedelta | None:
+def typical_duration(ended: list[FinishedExport]) -> timedelta | None:
     """What at least three of four exports take at most; ``None`` before any has ended."""
     took = sorted(one.took for one in ended)
     return took[len(took) * 3 // 4] if took else None

@@ -136,9 +136,9 @@ class Lease:
         attempt: number of this attempt, from 1; fences every later write.
         claimed_at: when it was taken, on the store's clock.
         signed_at: the time that goes into the signature, in the server's time; never renewed.
-        doubted: an earlier attempt may have taken effect, so the bucket is looked at first.
+        maybe_applied: an earlier attempt may have taken effect, so the bucket is looked at first.
         probe: sent to find out whether the closed gate has room again.
-        spent: attempts that counted, before this one.
+        attempts_charged: attempts that counted, before this one.
         waits: postponements in a row that counted for nothing and were the job's own.
         last_code: what the attempt before this one was answered with.
     """
@@ -151,11 +151,11 @@ class Lease:
     claimed_at: datetime
     signed_at: datetime
     expires_at: datetime
-    doubted: bool = False
+    maybe_applied: bool = False
     exact_names: bool = False
     probe: bool = False
-    spent: int = 0
-    waits: int = 0
+    attempts_charged: int = 0
+    deferrals: int = 0
     image_broken: bool = False
     last_code: str | None = None
 
@@ -218,14 +218,14 @@ class Decision:
         reason: one word for why the job is where it is, as in ``capacity``.
         delay: how long the job rests before it is looked at again.
         spends: whether the attempt counts.
-        doubted: an export may run that we hold no answer for.
+        maybe_applied: an export may run that we hold no answer for.
     """
 
     state: JobState
     reason: str
     delay: timedelta = timedelta()
-    spends: bool = False
-    doubted: bool = False
+    charges_attempt: bool = False
+    maybe_applied: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,7 +297,7 @@ class JobFilter:
 
 
 @dataclass(frozen=True, slots=True)
-class Stop:
+class Halt:
     """Something that a person has to mend before more can be sent.
 
     Args:

@@ -23,7 +23,7 @@ from orchestrator.clock import Clock, SystemClock
 from orchestrator.errors import CredentialError
 from orchestrator.job_queue.job_filter import is_named, matches
 from orchestrator.model import JobFilter
-from orchestrator.reporting.history import Job, JobStory, history, story
+from orchestrator.reporting.history import Job, JobDetails, history, job_details
 from orchestrator.reporting.lines import lines
 from orchestrator.settings import Settings, load_settings
 from orchestrator.store import Database, Schema
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from orchestrator.operations.retry import Retry
     from orchestrator.reporting.run_summary import RunResult
     from orchestrator.reporting.status import Status
-    from orchestrator.worker.run_settings import Parts, Plan
+    from orchestrator.worker.run_settings import RunContext, RunSettings
     from orchestrator.worker.worker import Worker
 
 _log = logging.getLogger("orchestrator")
@@ -67,7 +67,7 @@ class Orchestrator:
         settings: Settings | None = None,
         environ: Mapping[str, str] = os.environ,
         clock: Clock | None = None,
-        tell: Callable[[str], None] = _log.info,
+        notify: Callable[[str], None] = _log.info,
         create: bool = True,
     ) -> None:
         flags = {} if database is None else {"database_url": database}
@@ -75,7 +75,7 @@ class Orchestrator:
         self._environ = environ
         self._home = Path(environ.get("HOME", "~")).expanduser()
         self._clock = clock or SystemClock()
-        self._tell = tell
+        self._notify = notify
         self._create = create
         self._stack = AsyncExitStack()
 
@@ -135,9 +135,11 @@ class Orchestrator:
         Raises:
             CredentialError: there is work, and there are no keys to do it with.
         """
-        from orchestrator.job_queue.clock_jump_recovery import begin_waits_anew
+        from orchestrator.job_queue.clock_jump_recovery import reset_waits_after_clock_jump
 
-        async with self._database.worked_on(partial(begin_waits_anew, self._database, self._tell)):
+        async with self._database.worked_on(
+            partial(reset_waits_after_clock_jump, self._database, self._notify)
+        ):
             return await self._run(batch, time_limit, stop, forever)
 
     async def _run(
@@ -152,26 +154,28 @@ class Orchestrator:
         account = await Account.open(self._database, self.settings.profile, batch)
         if not account.has_work and not forever:
             for profile, count in (await account.others()).items():
-                self._tell(f"{count} living jobs belong to profile {profile!r}, not to this one.")
+                self._notify(f"{count} living jobs belong to profile {profile!r}, not to this one.")
             return await account.close(owner=None, seconds=0.0)
         clock = ServerClock(self._database.clock)
         credentials = await self._credentials(clock)
         await self._check_account(credentials)
-        async with instance(self._database) as me, self._parts(credentials, clock) as parts:
-            worker = Worker(parts, self._plan(batch, time_limit, forever=forever), me, self._tell)
+        async with instance(self._database) as me, self._context(credentials, clock) as context:
+            worker = Worker(
+                context, self._run_settings(batch, time_limit, forever=forever), me, self._notify
+            )
             async with anyio.create_task_group() as tasks:
                 if stop is not None:
                     tasks.start_soon(_finish_when, stop, worker)
                 tasks.start_soon(credentials.keep_fresh)
                 await worker.run()
                 tasks.cancel_scope.cancel()
-            with self._database.waiting_briefly():
+            with self._database.short_lock_timeout():
                 return await account.close(
                     owner=me.name,
                     seconds=time.monotonic() - began,
-                    left=worker.reach.unfinished(),
+                    left=worker.eligibility.unfinished(),
                     timed_out=worker.timed_out,
-                    blocked=tuple(parts.traffic.stops.active),
+                    blocked=tuple(context.admission.halts.active),
                 )
 
     async def status(self, *, batch: str | None = None) -> "Status":
@@ -192,9 +196,9 @@ class Orchestrator:
         """The same as JSON Lines of these fields, many at a time: for a history of any length."""
         return lines(self._database, wanted or JobFilter(), fields, limit=limit)
 
-    async def show(self, job: str) -> JobStory | None:
+    async def show(self, job: str) -> JobDetails | None:
         """One job, by number or tag, with all that happened to it."""
-        return await story(self._database, job)
+        return await job_details(self._database, job)
 
     async def settle(
         self, job: str, verdict: "Verdict", *, why: str, actor: str | None = None
@@ -242,10 +246,12 @@ class Orchestrator:
         return await cancel(self._database, matches(wanted), actor=actor, dry_run=dry_run)
 
     async def _credentials(self, clock: "ServerClock") -> "CredentialSource":
-        from orchestrator.cloud.credentials.chain import Lenders, find_credentials
+        from orchestrator.cloud.credentials.chain import CredentialProviders, find_credentials
 
         settings = self.settings
-        lenders = Lenders(settings.sts_endpoint, settings.metadata_endpoint, clock, self._tell)
+        lenders = CredentialProviders(
+            settings.sts_endpoint, settings.metadata_endpoint, clock, self._notify
+        )
         return await find_credentials(settings.profile, self._environ, self._home, lenders)
 
     async def _check_account(self, credentials: "CredentialSource") -> None:
@@ -272,9 +278,9 @@ class Orchestrator:
         await check_account(self._database, self.settings.profile, account)
 
     @asynccontextmanager
-    async def _parts(
+    async def _context(
         self, credentials: "CredentialSource", clock: "ServerClock"
-    ) -> AsyncIterator["Parts"]:
+    ) -> AsyncIterator["RunContext"]:
         """Open the clients of both services.
 
         Args:
@@ -284,9 +290,9 @@ class Orchestrator:
         from orchestrator.cloud.cvm import CvmClient
         from orchestrator.cloud.http_client import open_http_client
         from orchestrator.cloud.signing import ServerClock
-        from orchestrator.limits.admission import Traffic
-        from orchestrator.limits.rate_limiter import Pacer
-        from orchestrator.worker.run_settings import Parts
+        from orchestrator.limits.admission import Admission
+        from orchestrator.limits.rate_limiter import RateLimiters
+        from orchestrator.worker.run_settings import RunContext
 
         settings = self.settings
         async with open_http_client(f"orchestrator/{__version__}") as http:
@@ -303,23 +309,25 @@ class Orchestrator:
                 clock=ServerClock(self._database.clock),
                 timeout=settings.request_timeout,
             )
-            traffic = Traffic(
+            admission = Admission(
                 settings.profile,
-                Pacer(self._database, settings.rate),
+                RateLimiters(self._database, settings.rate),
                 credentials,
-                self._tell,
+                self._notify,
                 quota_wait=settings.quota_wait,
             )
-            yield Parts(database=self._database, cvm=cvm, cos=cos, traffic=traffic)
+            yield RunContext(database=self._database, cvm=cvm, cos=cos, admission=admission)
 
-    def _plan(self, batch: str | None, time_limit: float | None, *, forever: bool) -> "Plan":
+    def _run_settings(
+        self, batch: str | None, time_limit: float | None, *, forever: bool
+    ) -> "RunSettings":
         from orchestrator.verification.bucket_permissions import VerifyMode
         from orchestrator.verification.resend_policy import ResendMode, ResolvePolicy
-        from orchestrator.worker.run_settings import Plan
+        from orchestrator.worker.run_settings import RunSettings
 
         settings = self.settings
         interval = settings.verify_interval
-        return Plan(
+        return RunSettings(
             profile=settings.profile,
             batch=batch,
             concurrency=settings.concurrency,

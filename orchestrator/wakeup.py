@@ -3,13 +3,13 @@
 import anyio
 
 
-class News:
+class Wakeup:
     """A bell that wakes all who wait, and is then new again."""
 
     def __init__(self) -> None:
         self._bell = anyio.Event()
 
-    def spread(self) -> None:
+    def notify(self) -> None:
         """Wakes everyone who waits."""
         self._bell.set()
         self._bell = anyio.Event()

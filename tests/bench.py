@@ -13,7 +13,7 @@ from orchestrator.cloud.credentials.base import Credential
 from orchestrator.cloud.cvm import CvmClient
 from orchestrator.cloud.http_client import open_http_client
 from orchestrator.cloud.signing import ServerClock
-from orchestrator.limits.halted_scopes import Stops
+from orchestrator.limits.halted_scopes import HaltedScopes
 from orchestrator.model import ExportOrder, ImageFormat, JobState, Lease, Outcome
 from orchestrator.simulator import (
     DEFAULT_KEY,
@@ -24,11 +24,11 @@ from orchestrator.simulator import (
     SimulatorOptions,
 )
 from orchestrator.store import Database
-from orchestrator.verification.accepted_jobs import examine, keep_findings
-from orchestrator.verification.bucket_permissions import Sight, VerifyMode
-from orchestrator.verification.expected_objects import Watched, keep_baselines, watched
+from orchestrator.verification.accepted_jobs import examine, save_findings
+from orchestrator.verification.bucket_permissions import BucketPermissions, VerifyMode
+from orchestrator.verification.expected_objects import TrackedJob, save_baselines, watched
 from orchestrator.verification.experience import Experience
-from orchestrator.verification.export_deadline import Deadlines
+from orchestrator.verification.export_deadline import ExportDeadlines
 from orchestrator.verification.object_lookup import baselines
 from orchestrator.worker.outcome import outcome_of_reply
 
@@ -78,7 +78,7 @@ class Bench:
         """Lets every export come to its end: the objects are there."""
         self.simulator.change(skew=self.simulator.settings.skew + _ENDED)
 
-    async def watched(self, job_id: int) -> Watched:
+    async def watched(self, job_id: int) -> TrackedJob:
         """The job as a look sees it."""
         async with self.database.read() as connection:
             return await watched(connection, job_id)
@@ -87,9 +87,9 @@ class Bench:
         """Note what lies under a job's exact names, as is done before it is sent."""
         etags = await baselines(self.cos, await self.watched(job_id))
         async with self.database.write() as connection:
-            await keep_baselines(connection, job_id, etags)
+            await save_baselines(connection, job_id, etags)
 
-    async def verify(self, seen: Watched) -> JobState:
+    async def verify(self, seen: TrackedJob) -> JobState:
         """The state after a look at the objects of a job that was read before."""
         return await verified(self.database, self.cos, seen)
 
@@ -123,29 +123,31 @@ async def bench_at(database: Database) -> AsyncIterator[Bench]:
         yield Bench(database, simulator, cvm, cos)
 
 
-def sight(mode: VerifyMode = VerifyMode.AUTO, *, blind: bool = False) -> Sight:
+def permissions(
+    mode: VerifyMode = VerifyMode.AUTO, *, unreadable: bool = False
+) -> BucketPermissions:
     """What may be looked at; blind, the bucket of the tests may not."""
-    made = Sight(mode, Stops(), _tell)
-    if blind:
-        made.blind[f"{REGION}/{BUCKET}"] = math.inf
+    made = BucketPermissions(mode, HaltedScopes(), _notify)
+    if unreadable:
+        made.unreadable[f"{REGION}/{BUCKET}"] = math.inf
     return made
 
 
-def _tell(_sentence: str) -> None: ...
+def _notify(_sentence: str) -> None: ...
 
 
-async def verified(database: Database, cos: CosClient, job: Watched) -> JobState:
+async def verified(database: Database, cos: CosClient, job: TrackedJob) -> JobState:
     """The state of a job after a look at its objects."""
-    deadlines = Deadlines(database, Experience(), DEADLINE)
+    deadlines = ExportDeadlines(database, Experience(), DEADLINE)
     age = await age_of(database, job)
     seen = await examine(cos, job, age, deadlines, unlisted_after=UNLISTED_AFTER)
     if seen.finding is None:
         return job.state
-    (state,) = await keep_findings(database, ME, [seen.finding])
+    (state,) = await save_findings(database, ME, [seen.finding])
     return state
 
 
-async def age_of(database: Database, job: Watched) -> timedelta:
+async def age_of(database: Database, job: TrackedJob) -> timedelta:
     """How long ago its export began."""
     assert job.begun is not None
     return await now(database) - job.begun

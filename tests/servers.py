@@ -58,8 +58,10 @@ def find_server() -> sa.URL | None:
     named = os.environ.get(VARIABLE)
     if named == PRIVATE:
         return None
-    usual = (f"postgresql://{user}@127.0.0.1:5432/postgres" for user in dict.fromkeys(_USERS))
-    for url in map(sa.make_url, [named] if named else usual):
+    typical_duration = (
+        f"postgresql://{user}@127.0.0.1:5432/postgres" for user in dict.fromkeys(_USERS)
+    )
+    for url in map(sa.make_url, [named] if named else typical_duration):
         if _answers(url):
             return url
     return None

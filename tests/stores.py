@@ -9,14 +9,14 @@ import sqlalchemy as sa
 
 from orchestrator.cloud.error_classification import code_for_reply
 from orchestrator.cloud.error_codes import code_for
-from orchestrator.job_queue.claim import Claimer, Wanted, claim
+from orchestrator.job_queue.claim import ClaimQuery, ClaimSettings, claim
 from orchestrator.job_queue.claim import wanted as claim_of
 from orchestrator.job_queue.enqueue import enqueue
-from orchestrator.limits.rate_limiter import Pacer, RateKey
+from orchestrator.limits.rate_limiter import RateKey, RateLimiters
 from orchestrator.manifest.export_request import ExportRequest
 from orchestrator.model import JobState, Lease, Outcome, Reply
 from orchestrator.store import Database
-from orchestrator.store.tables import Moment, attempts, events, jobs, metadata, objects, scopes
+from orchestrator.store.tables import UtcDateTime, attempts, events, jobs, metadata, objects, scopes
 from orchestrator.worker.outcome_policy import decide
 from orchestrator.worker.outcome_recorder import Answer, record
 
@@ -187,7 +187,7 @@ async def let_pass(database: Database, **span: float) -> None:
         return
     async with database.write() as connection:
         for table in set(metadata.tables.values()) - {events}:
-            moments = [column for column in table.c if isinstance(column.type, Moment)]
+            moments = [column for column in table.c if isinstance(column.type, UtcDateTime)]
             if moments:
                 moved = {column: column - sa.literal(passed, sa.Interval) for column in moments}
                 await connection.execute(table.update().values(moved))
@@ -196,40 +196,40 @@ async def let_pass(database: Database, **span: float) -> None:
 def wanted(
     permitted: sa.ColumnElement[bool] | None = None,
     watched: Callable[[sa.FromClause], sa.ColumnElement[bool]] = lambda _table: sa.true(),
-) -> Wanted:
+) -> ClaimQuery:
     """What a claim may take; by default anything of the account."""
     anything = sa.true() if permitted is None else permitted
     return claim_of(PROFILE, anything, watched)
 
 
-def claimer(database: Database, owner: str = ME) -> Claimer:
+def claimer(database: Database, owner: str = ME) -> ClaimSettings:
     """Who claims in a stream of requests without a limit."""
-    return Claimer(owner, LASTS, Pacer(database, 0).lane(EXPORTS))
+    return ClaimSettings(owner, LASTS, RateLimiters(database, 0).rate_limiter(EXPORTS))
 
 
 async def claim_all(
     database: Database,
-    want: Wanted | None = None,
+    want: ClaimQuery | None = None,
     regions: tuple[str, ...] = REGIONS,
     *,
     owner: str = ME,
-    most: int = 100,
+    limit: int = 100,
 ) -> list[Lease]:
     """Claims all that one claim takes."""
     moment, who = await now(database), claimer(database, owner)
-    claimed = await claim(database, who, want or wanted(), regions, signed_at=moment, most=most)
+    claimed = await claim(database, who, want or wanted(), regions, signed_at=moment, limit=limit)
     return [lease for lease, _ in claimed]
 
 
 async def try_claim(
     database: Database,
-    want: Wanted | None = None,
+    want: ClaimQuery | None = None,
     regions: tuple[str, ...] = REGIONS,
     *,
     owner: str = ME,
 ) -> Lease | None:
     """Claims the next job, if there is one."""
-    leases = await claim_all(database, want, regions, owner=owner, most=1)
+    leases = await claim_all(database, want, regions, owner=owner, limit=1)
     return leases[0] if leases else None
 
 
@@ -259,9 +259,11 @@ def acceptance(task_id: int = 2**63 + 1, *cos_paths: str) -> Outcome:
 
 
 async def settle(
-    database: Database, lease: Lease, outcome: Outcome, *, sighted: bool = False
+    database: Database, lease: Lease, outcome: Outcome, *, is_end_visible: bool = False
 ) -> None:
     """Decides and records an outcome, as the worker does."""
-    decision = decide(lease, outcome, max_attempts=5, chance=0.0)
-    lane = claimer(database).lane
-    await record(database, [Answer(lease, outcome, decision, lane, sighted)], DEADLINE)
+    decision = decide(lease, outcome, max_attempts=5, jitter=0.0)
+    rate_limiter = claimer(database).rate_limiter
+    await record(
+        database, [Answer(lease, outcome, decision, rate_limiter, is_end_visible)], DEADLINE
+    )

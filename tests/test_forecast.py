@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
-from orchestrator.forecast import Ended, newest_ended, usual
+from orchestrator.forecast import FinishedExport, latest_finished_exports, typical_duration
 from orchestrator.store import Database
 from orchestrator.store.tables import events
 from tests.stores import ME, PROFILE, REGION, change, expect, job, make_ended, now
@@ -15,10 +15,10 @@ pytestmark = pytest.mark.anyio
 MINUTE = timedelta(minutes=1)
 
 
-async def known(database: Database, *, most: int = 10) -> list[Ended]:
+async def known(database: Database, *, limit: int = 10) -> list[FinishedExport]:
     async with database.read() as connection:
         moment = await database.now(connection)
-        return await newest_ended(connection, PROFILE, REGION, moment, most=most)
+        return await latest_finished_exports(connection, PROFILE, REGION, moment, limit=limit)
 
 
 async def test_the_newest_come_first_and_no_more_than_are_wanted(database: Database) -> None:
@@ -28,7 +28,7 @@ async def test_the_newest_come_first_and_no_more_than_are_wanted(database: Datab
         ended = await now(database) - took * MINUTE
         begun = ended - timedelta(seconds=took)
         await change(database, job_id, finished_at=ended, accepted_at=begun, sent_at=begun)
-    found = await known(database, most=2)
+    found = await known(database, limit=2)
     assert [one.took for one in found] == [MINUTE, 2 * MINUTE]
 
 
@@ -72,5 +72,7 @@ async def test_what_ended_by_another_clock_is_no_example(database: Database) -> 
 
 def test_the_usual_time_is_what_three_of_four_take_at_most() -> None:
     """One that takes for ever does not make all the others late."""
-    assert usual([Ended(n * MINUTE, 0) for n in (400, 1, 4, 2, 3)]) == 4 * MINUTE
-    assert usual([]) is None
+    assert (
+        typical_duration([FinishedExport(n * MINUTE, 0) for n in (400, 1, 4, 2, 3)]) == 4 * MINUTE
+    )
+    assert typical_duration([]) is None

@@ -42,12 +42,12 @@ async def _enqueue(queue: PgQueuer) -> None:
 
 
 async def _work(queue: PgQueuer) -> None:
-    calls, in_air = Calls(), anyio.CapacityLimiter(IN_AIR)
+    calls, in_flight = Calls(), anyio.CapacityLimiter(IN_AIR)
     async with httpx.AsyncClient(limits=LIMITS) as http:
 
         async def export(job: Job) -> None:
             image = json.loads(job.payload or b"")
-            async with in_air:
+            async with in_flight:
                 task_of(await http.request(**calls.request(**image)))
 
         queue.entrypoint("export")(export)

@@ -22,7 +22,7 @@ DryRun = Annotated[
 ]
 
 
-class Decided(Protocol):
+class BulkResult(Protocol):
     """What becomes of the jobs."""
 
     @property
@@ -34,7 +34,7 @@ class Decided(Protocol):
         """How many are left alone."""
 
 
-_Decided = TypeVar("_Decided", bound=Decided)
+_Decided = TypeVar("_Decided", bound=BulkResult)
 
 
 def decide(

@@ -36,7 +36,7 @@ def command(
 def _lines(given_up: "Cancel") -> Iterator[str]:
     if given_up.changed:
         yield f"  {given_up.changed} in the queue: cancelled."
-    if given_up.doubted:
-        yield f"  {given_up.doubted} of them sent before, to no effect that was found."
+    if given_up.maybe_applied:
+        yield f"  {given_up.maybe_applied} of them sent before, to no effect that was found."
     if given_up.untouched:
         yield f"  {given_up.untouched} left alone: sent already, or ended."

@@ -27,13 +27,13 @@ def command(
 
 
 async def _demo(images: int) -> int:
-    from orchestrator.cli.progress import Display
+    from orchestrator.cli.progress import ProgressDisplay
     from orchestrator.cli.run import drain
     from orchestrator.cli.run_outcome import exit_code, print_result, summary
     from orchestrator.simulator import DEFAULT_KEY, Duration, Simulator, SimulatorOptions
     from orchestrator.simulator import Settings as CloudSettings
 
-    display = Display(_BATCH)
+    display = ProgressDisplay(_BATCH)
     folder = Path(tempfile.mkdtemp(prefix="orchestrator-demo-"))
     cloud = CloudSettings(cap=24, duration=Duration("uniform", seconds=1.0, spread=0.6))
     options = SimulatorOptions(images=images, ledger=folder / "ledger.jsonl", settings=cloud)
@@ -41,8 +41,8 @@ async def _demo(images: int) -> int:
     os.environ["TENCENTCLOUD_SECRET_KEY"] = DEFAULT_KEY.secret_key
     os.environ.pop("TENCENTCLOUD_TOKEN", None)
     async with Simulator(options) as simulator:
-        display.tell(f"A cloud as strict as the vendor's listens on {simulator.url}: 20 requests")
-        display.tell("a second, 24 exports at once. Nothing leaves this machine.")
+        display.notify(f"A cloud as strict as the vendor's listens on {simulator.url}: 20 requests")
+        display.notify("a second, 24 exports at once. Nothing leaves this machine.")
         settings = _settings(simulator.url, folder)
         await _enqueue(settings, [image.image_id for image in simulator.images], display)
         result, signalled = await drain(settings, display, batch=_BATCH)

@@ -66,7 +66,7 @@ def _report(error: BaseException) -> _Report:
         OrchestratorError,
         StoreGoneError,
     )
-    from orchestrator.store.errors import said_by, trouble_of
+    from orchestrator.store.errors import classify_store_error, store_error_text
 
     match error:
         case BrokenPipeError():
@@ -79,11 +79,13 @@ def _report(error: BaseException) -> _Report:
             special = {StoreGoneError: INTERNAL, CredentialError: A_PERSON_MUST_ACT}
             return _Report(special.get(type(error), USAGE), str(error))
         case DBAPIError():
-            said = f"The database cannot be used: {said_by(error)}."
-            return _Report(INTERNAL, f"{said}\n  {trouble_of(error).remedy}")
-        case OSError() if trouble_of(error).passes:
-            said = f"{error.filename or 'The output'}: {said_by(error)}."
-            return _Report(INTERNAL, f"{said}\n  {trouble_of(error).remedy}", ends_output=True)
+            said = f"The database cannot be used: {store_error_text(error)}."
+            return _Report(INTERNAL, f"{said}\n  {classify_store_error(error).remedy}")
+        case OSError() if classify_store_error(error).passes:
+            said = f"{error.filename or 'The output'}: {store_error_text(error)}."
+            return _Report(
+                INTERNAL, f"{said}\n  {classify_store_error(error).remedy}", ends_output=True
+            )
         case _:
             trace = "".join(traceback.format_exception(error))
             return _Report(INTERNAL, trace + _FAULT_OF_THE_PROGRAM)

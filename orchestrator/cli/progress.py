@@ -19,7 +19,7 @@ from orchestrator.cli.status import scope_line
 from orchestrator.clock import iso
 from orchestrator.errors import StoreGoneError
 from orchestrator.model import FINAL, JobState
-from orchestrator.store.errors import FAULTS
+from orchestrator.store.errors import STORE_ERRORS
 
 if TYPE_CHECKING:
     from orchestrator.orchestrator import Orchestrator
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _REFRESH = 0.5
 _LINE_EVERY = 10.0
 _RATE_OVER = 30.0
-_IN_TROUBLE = (*FAULTS, StoreGoneError)
+_IN_TROUBLE = (*STORE_ERRORS, StoreGoneError)
 """A store that cannot be read: what is wrong with it the run says."""
 
 _STYLES = {
@@ -40,7 +40,7 @@ _STYLES = {
 }
 
 
-class Display:
+class ProgressDisplay:
     """The progress of one run, on stderr.
 
     Args:
@@ -53,7 +53,7 @@ class Display:
         self._began = time.monotonic()
         self._sent: deque[tuple[float, int]] = deque()
 
-    def tell(self, sentence: str) -> None:
+    def notify(self, sentence: str) -> None:
         """Says something in passing, above the live view."""
         self._console.print(sentence, markup=False, highlight=False, soft_wrap=True)
 
@@ -82,7 +82,7 @@ class Display:
         while True:
             await anyio.sleep(_LINE_EVERY)
             if found := await self._found(orchestrator):
-                self.tell(self._line(found))
+                self.notify(self._line(found))
 
     async def _found(self, orchestrator: "Orchestrator") -> "Status | None":
         with suppress(*_IN_TROUBLE):
@@ -101,12 +101,12 @@ class Display:
         )
         rows: list[RenderableType] = [grid, counts]
         if found.reasons:
-            waits = ", ".join(f"{count} {reason}" for reason, count in found.reasons.items())
-            rows.append(Text(f"waiting: {waits}", style="dim"))
+            deferrals = ", ".join(f"{count} {reason}" for reason, count in found.reasons.items())
+            rows.append(Text(f"waiting: {deferrals}", style="dim"))
         rows.extend(
             Text(scope_line(scope), style="dim", overflow="ellipsis")
             for scope in found.scopes
-            if scope.waiting or scope.gate.running
+            if scope.waiting or scope.concurrency.running
         )
         return Group(*rows)
 

@@ -16,7 +16,7 @@ from orchestrator.cli.run_outcome import as_json, exit_code, print_result, summa
 from orchestrator.errors import UsageError
 
 if TYPE_CHECKING:
-    from orchestrator.cli.progress import Display
+    from orchestrator.cli.progress import ProgressDisplay
     from orchestrator.reporting.run_summary import RunResult
     from orchestrator.settings import Settings
 
@@ -122,11 +122,11 @@ def command(
 async def _run(
     settings: "Settings", batch: str | None, time_limit: float | None, forever: bool, json: bool
 ) -> int:
-    from orchestrator.cli.progress import Display
+    from orchestrator.cli.progress import ProgressDisplay
     from orchestrator.store import describe_url
 
-    display = Display(batch)
-    display.tell(f"Store: {describe_url(settings.sqlalchemy_url)}")
+    display = ProgressDisplay(batch)
+    display.notify(f"Store: {describe_url(settings.sqlalchemy_url)}")
     _ask_for_files(settings.concurrency + _OTHER_FILES, display)
     gc.set_threshold(_OBJECTS_A_COLLECTION)
     result, signalled = await drain(
@@ -139,7 +139,7 @@ async def _run(
     return exit_code(result) if result is not None else 1
 
 
-def _ask_for_files(needed: int, display: "Display") -> None:
+def _ask_for_files(needed: int, display: "ProgressDisplay") -> None:
     """Lets this process have so many files open; where the system does not, says so.
 
     Raises:
@@ -155,14 +155,14 @@ def _ask_for_files(needed: int, display: "Display") -> None:
             f"Raise the limit: ulimit -n {needed}.",
         )
     if may_have < needed:
-        display.tell(
+        display.notify(
             f"This process may have {may_have} files open and may need {needed}: raise the limit "
             f"(ulimit -n {needed}) or lower --concurrency if it gets into trouble."
         )
 
 
 async def drain(
-    settings: "Settings", display: "Display", **how: Any
+    settings: "Settings", display: "ProgressDisplay", **how: Any
 ) -> "tuple[RunResult | None, signal.Signals | None]":
     """Runs under the display; returns the result, none when it was torn, and the signal if any.
 
@@ -183,7 +183,7 @@ async def drain(
 
 async def _drain(
     settings: "Settings",
-    display: "Display",
+    display: "ProgressDisplay",
     stop: anyio.Event,
     signalled: list[signal.Signals],
     **how: Any,
@@ -192,7 +192,7 @@ async def _drain(
 
     result: RunResult | None = None
     async with (
-        Orchestrator(settings=settings, tell=display.tell) as orchestrator,
+        Orchestrator(settings=settings, notify=display.notify) as orchestrator,
         anyio.create_task_group() as tasks,
     ):
 
@@ -202,7 +202,7 @@ async def _drain(
                     signalled.append(number)
                     if stop.is_set():
                         tasks.cancel_scope.cancel()
-                    display.tell(_STOPPING if not stop.is_set() else _TORN)
+                    display.notify(_STOPPING if not stop.is_set() else _TORN)
                     stop.set()
 
         tasks.start_soon(listen)

@@ -26,7 +26,7 @@ def as_json(result: "RunResult") -> dict[str, Any]:
 
 def summary(result: "RunResult", batch: str | None = None) -> list[str]:
     """The result in a few lines for eyes."""
-    from orchestrator.limits.admission import describe_stop
+    from orchestrator.limits.admission import describe_halt
 
     total = sum(result.counts.values())
     if not total:
@@ -38,7 +38,7 @@ def summary(result: "RunResult", batch: str | None = None) -> list[str]:
     ended = ", its time limit" if result.timed_out else ""
     lines = [f"{counts} of {total} in {duration(result.seconds)}{ended}; {sent}."]
     lines += [
-        f"{'Given up for now' if stop.passes else 'To mend'}: {printable(describe_stop(stop))}"
+        f"{'Given up for now' if stop.passes else 'To mend'}: {printable(describe_halt(stop))}"
         for stop in result.blocked
     ]
     lines += [advice for holds, advice in _advice(result) if holds]

@@ -13,7 +13,7 @@ from orchestrator.clock import iso
 from orchestrator.errors import UsageError
 
 if TYPE_CHECKING:
-    from orchestrator.reporting.history import JobStory
+    from orchestrator.reporting.history import JobDetails
     from orchestrator.settings import Settings
 
 
@@ -38,14 +38,14 @@ def command(
         print(line)
 
 
-async def _story(settings: "Settings", job: str) -> "JobStory | None":
+async def _story(settings: "Settings", job: str) -> "JobDetails | None":
     from orchestrator.orchestrator import Orchestrator
 
     async with Orchestrator(settings=settings, create=False) as orchestrator:
         return await orchestrator.show(job)
 
 
-def _as_json(found: "JobStory") -> dict[str, Any]:
+def _as_json(found: "JobDetails") -> dict[str, Any]:
     return {
         **job_fields(found.job),
         **found.settings,
@@ -56,7 +56,7 @@ def _as_json(found: "JobStory") -> dict[str, Any]:
     }
 
 
-def _lines(found: "JobStory") -> Iterator[str]:
+def _lines(found: "JobDetails") -> Iterator[str]:
     from orchestrator.model import JobState
 
     job = found.job
@@ -79,7 +79,7 @@ def _lines(found: "JobStory") -> Iterator[str]:
     yield from _section("events", found.events, _event_line)
 
 
-def _what_to_check(found: "JobStory") -> Iterator[str]:
+def _what_to_check(found: "JobDetails") -> Iterator[str]:
     """How it goes on: by itself, or by what a person finds out."""
     from orchestrator.model import NOT_RULED_OUT
 

@@ -18,7 +18,7 @@ def prepare_streams() -> None:
             os.dup2(os.open(os.devnull, os.O_RDWR), number)
     sys.stdin = sys.stdin or _opened(0, "r")
     sys.stdout = sys.stdout or _opened(1, "w")
-    sys.stderr = PatientStream(sys.stderr or _opened(2, "w"))
+    sys.stderr = RetryingStream(sys.stderr or _opened(2, "w"))
 
 
 def _opened(number: int, mode: str) -> TextIO:
@@ -32,7 +32,7 @@ def silence(stream: TextIO) -> None:
     os.close(nowhere)
 
 
-class PatientStream:
+class RetryingStream:
     """A stream that falls silent when it cannot be written.
 
     A pipe that was closed, a full disk behind a log file, a terminal that is gone.

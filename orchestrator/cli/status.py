@@ -49,12 +49,12 @@ def _as_json(found: "Status") -> dict[str, Any]:
         "scopes": [
             {
                 "profile": scope.profile,
-                "region": scope.gate.region,
-                "ceiling": scope.gate.ceiling,
-                "running": scope.gate.running,
+                "region": scope.concurrency.region,
+                "ceiling": scope.concurrency.ceiling,
+                "running": scope.concurrency.running,
                 "waiting": scope.waiting,
-                "full_since": scope.gate.full_since,
-                "next_probe": scope.gate.probe_at if scope.gate.full_since else None,
+                "full_since": scope.concurrency.full_since,
+                "next_probe": scope.concurrency.probe_at if scope.concurrency.full_since else None,
                 "usual_seconds": scope.usual_seconds,
                 "seconds_left": scope.seconds_left,
             }
@@ -72,9 +72,11 @@ def lines(found: "Status") -> list[str]:
         return ["No jobs."]
     shown = [counts]
     if found.reasons:
-        waits = ", ".join(f"{count} {reason}" for reason, count in found.reasons.items())
-        shown.append(f"waiting: {waits}")
-    shown += [scope_line(scope) for scope in found.scopes if scope.waiting or scope.gate.running]
+        reasons = ", ".join(f"{count} {reason}" for reason, count in found.reasons.items())
+        shown.append(f"waiting: {reasons}")
+    shown += [
+        scope_line(scope) for scope in found.scopes if scope.waiting or scope.concurrency.running
+    ]
     if found.rests_until is not None:
         shown.append(f"nothing is due before {iso(found.rests_until)}")
     elif found.seconds_left:
@@ -84,13 +86,17 @@ def lines(found: "Status") -> list[str]:
 
 def scope_line(scope: "ScopeStatus") -> str:
     """One scope: its gate, and what it waits for."""
-    gate = scope.gate
-    places = f"{gate.running}/{gate.ceiling}" if gate.ceiling is not None else f"{gate.running}"
-    line = f"{scope.profile} {gate.region}: gate {places} under way, {scope.waiting} waiting"
-    if gate.full_since is not None and not gate.has_room:
-        line += f", full since {gate.full_since:%H:%M:%SZ}"
-        if gate.probe_at is not None:
-            line += f", next probe {gate.probe_at:%H:%M:%SZ}"
-    if gate.running and scope.seconds_left == 0 and scope.usual_seconds is not None:
+    concurrency = scope.concurrency
+    places = (
+        f"{concurrency.running}/{concurrency.ceiling}"
+        if concurrency.ceiling is not None
+        else f"{concurrency.running}"
+    )
+    line = f"{scope.profile} {concurrency.region}: gate {places} under way, {scope.waiting} waiting"
+    if concurrency.full_since is not None and not concurrency.has_room:
+        line += f", full since {concurrency.full_since:%H:%M:%SZ}"
+        if concurrency.probe_at is not None:
+            line += f", next probe {concurrency.probe_at:%H:%M:%SZ}"
+    if concurrency.running and scope.seconds_left == 0 and scope.usual_seconds is not None:
         line += f", not seen to end in the usual {duration(scope.usual_seconds)}"
     return line

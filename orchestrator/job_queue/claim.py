@@ -8,25 +8,25 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchestrator.limits import concurrency_limit as gate
-from orchestrator.limits.rate_limiter import Lane, Slot
+from orchestrator.limits import concurrency_limit
+from orchestrator.limits.rate_limiter import Permit, RateLimiter
 from orchestrator.model import UNDER_WAY, ExportOrder, ImageFormat, JobState, Lease
 from orchestrator.store import Database
-from orchestrator.store.tables import CLAIMABLE, Moment, attempts, job_images, jobs
-from orchestrator.store.transitions import Move, make_moves
+from orchestrator.store.tables import CLAIMABLE, UtcDateTime, attempts, job_images, jobs
+from orchestrator.store.transitions import Transition, write_transitions
 
 BROKEN_IMAGE_STATES = ("CREATEFAILED", "IMPORTFAILED")
 """States in which an image is not busy but will never be exportable."""
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class ClaimQuery:
     """Which jobs a claim may take.
 
     Args:
         profile: the account.
         next_jobs: the query for those of a scope to send next; it asks for ``profile``,
-            ``region``, ``now``, and how many at ``most``.
+            ``region``, ``now``, and how many at ``limit``.
     """
 
     profile: str
@@ -37,7 +37,7 @@ def wanted(
     profile: str,
     permitted: sa.ColumnElement[bool],
     watched: Callable[[sa.FromClause], sa.ColumnElement[bool]],
-) -> Wanted:
+) -> ClaimQuery:
     """Of what is permitted the first by priority, then the largest, then the oldest.
 
     A job waits while another of ours exports one of its images: the vendor takes one at a time.
@@ -49,11 +49,11 @@ def wanted(
     """
     is_seen = (_OTHER.c.state == JobState.SENDING) | watched(_OTHER)
     is_free = ~_SHARES_AN_IMAGE.where(is_seen).exists()
-    return Wanted(profile, _NEXT.where(permitted, is_free))
+    return ClaimQuery(profile, _NEXT.where(permitted, is_free))
 
 
 @dataclass(frozen=True, slots=True)
-class Claimer:
+class ClaimSettings:
     """Who claims.
 
     Args:
@@ -64,18 +64,18 @@ class Claimer:
 
     owner: str
     lasts: timedelta
-    lane: Lane
+    rate_limiter: RateLimiter
 
 
 async def claim(
     database: Database,
-    who: Claimer,
-    what: Wanted,
+    who: ClaimSettings,
+    what: ClaimQuery,
     regions: Sequence[str],
     *,
     signed_at: datetime,
-    most: int = 1,
-) -> list[tuple[Lease, Slot]]:
+    limit: int = 1,
+) -> list[tuple[Lease, Permit]]:
     """Claims the next jobs that may be sent now, each with its slot in the stream of requests.
 
     One transaction takes slots of the shared rate, counts what runs in each scope, from the jobs
@@ -85,30 +85,32 @@ async def claim(
     Args:
         regions: only of these, in the order in which it is their turn.
         signed_at: goes into the attempts' signatures, in the server's time.
-        most: so many at most.
+        limit: so many at most.
     """
     async with database.write() as connection:
-        free = await who.lane.free_slots(connection, most)
+        free = await who.rate_limiter.free_permits(connection, limit)
         now, leases = free.now, list[Lease]()
-        if free.slots:
-            for found in await gate.wanted_gates(connection, what.profile, regions, now):
-                room = found.room(now, len(free.slots) - len(leases))
+        if free.permits:
+            for found in await concurrency_limit.limits_with_waiting_jobs(
+                connection, what.profile, regions, now
+            ):
+                room = found.room(now, len(free.permits) - len(leases))
                 rows = await _next_jobs(connection, what, found.region, now, room)
                 leases += [_lease(row, who, found, now, signed_at) for row in rows]
         await _take(connection, leases, now)
-        slots = await who.lane.take(connection, free, len(leases))
-    return list(zip(leases, slots, strict=True))
+        permits = await who.rate_limiter.take_permits(connection, free, len(leases))
+    return list(zip(leases, permits, strict=True))
 
 
 async def _next_jobs(
-    connection: AsyncConnection, what: Wanted, region: str, now: datetime, most: int
+    connection: AsyncConnection, what: ClaimQuery, region: str, now: datetime, limit: int
 ) -> list[Any]:
     """The jobs of a scope to send next; of several that share an image only the first."""
-    if most < 1:
+    if limit < 1:
         return []
     found: list[Any] = []
     images: set[str] = set()
-    asked = {"profile": what.profile, "region": region, "now": now, "most": most}
+    asked = {"profile": what.profile, "region": region, "now": now, "limit": limit}
     for row in (await connection.execute(what.next_jobs, asked)).all():
         if images.isdisjoint(row.image_ids):
             found.append(row)
@@ -140,15 +142,15 @@ def _others_under_way() -> sa.Select[Any]:
 def _in_order() -> sa.Select[Any]:
     needed = (
         *("id", "attempt", "profile", "region", "image_ids", "bucket", "format"),
-        *("object_prefix", "only_root_disk", "role_name", "doubted", "exact_names"),
-        *("spent", "waits", "code"),
+        *("object_prefix", "only_root_disk", "role_name", "maybe_applied", "exact_names"),
+        *("attempts_charged", "deferrals", "code"),
     )
     broken = (
         sa.select(job_images.c.job_id)
         .where(job_images.c.job_id == jobs.c.id, job_images.c.state.in_(BROKEN_IMAGE_STATES))
         .exists()
     )
-    is_due = jobs.c.due_at <= sa.bindparam("now", type_=Moment)
+    is_due = jobs.c.due_at <= sa.bindparam("now", type_=UtcDateTime)
     return (
         sa.select(*(jobs.c[name] for name in needed), broken.label("image_broken"))
         .where(
@@ -159,7 +161,7 @@ def _in_order() -> sa.Select[Any]:
             sa.case((is_due, sa.true()), else_=sa.false()),
         )
         .order_by(jobs.c.priority.desc(), jobs.c.size_gib.desc(), jobs.c.id)
-        .limit(sa.bindparam("most", type_=sa.Integer))
+        .limit(sa.bindparam("limit", type_=sa.Integer))
         .with_for_update(of=jobs, skip_locked=True)
     )
 
@@ -168,7 +170,13 @@ def _in_order() -> sa.Select[Any]:
 _SHARES_AN_IMAGE, _NEXT = _others_under_way(), _in_order()
 
 
-def _lease(row: Any, who: Claimer, found: gate.Gate, now: datetime, signed_at: datetime) -> Lease:
+def _lease(
+    row: Any,
+    who: ClaimSettings,
+    found: concurrency_limit.ConcurrencyLimit,
+    now: datetime,
+    signed_at: datetime,
+) -> Lease:
     return Lease(
         job_id=row.id,
         attempt=row.attempt + 1,
@@ -186,11 +194,11 @@ def _lease(row: Any, who: Claimer, found: gate.Gate, now: datetime, signed_at: d
         claimed_at=now,
         signed_at=signed_at,
         expires_at=now + who.lasts,
-        doubted=row.doubted,
+        maybe_applied=row.maybe_applied,
         exact_names=row.exact_names,
         probe=not found.has_room,
-        spent=row.spent,
-        waits=row.waits,
+        attempts_charged=row.attempts_charged,
+        deferrals=row.deferrals,
         image_broken=row.image_broken,
         last_code=row.code,
     )
@@ -200,7 +208,7 @@ async def _take(connection: AsyncConnection, leases: list[Lease], now: datetime)
     if not leases:
         return
     # their rows were read in this very transaction, which holds them since
-    await make_moves(connection, [_taking(lease) for lease in leases], at=now)
+    await write_transitions(connection, [_taking(lease) for lease in leases], at=now)
     begun = [
         {
             "job_id": lease.job_id,
@@ -216,11 +224,11 @@ async def _take(connection: AsyncConnection, leases: list[Lease], now: datetime)
     await connection.execute(attempts.insert(), begun)
     for lease in leases:
         if lease.probe:
-            await gate.begin_probe(connection, lease)
+            await concurrency_limit.begin_probe(connection, lease)
 
 
-def _taking(lease: Lease) -> Move:
-    return Move(
+def _taking(lease: Lease) -> Transition:
+    return Transition(
         lease.job_id,
         JobState.QUEUED,
         JobState.SENDING,

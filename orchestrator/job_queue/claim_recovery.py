@@ -12,13 +12,13 @@ from typing import Any
 import sqlalchemy as sa
 
 from orchestrator.errors import StoreGoneError
-from orchestrator.job_queue.claim import Claimer, Wanted, claim
-from orchestrator.limits.rate_limiter import Slot
+from orchestrator.job_queue.claim import ClaimQuery, ClaimSettings, claim
+from orchestrator.limits.rate_limiter import Permit
 from orchestrator.model import NOT_SENT, Effect, JobState, Lease
 from orchestrator.store import Database
-from orchestrator.store.errors import FAULTS
+from orchestrator.store.errors import STORE_ERRORS
 from orchestrator.store.tables import attempts, jobs, scopes
-from orchestrator.store.transitions import Move, make_moves
+from orchestrator.store.transitions import Transition, write_transitions
 
 
 class Claims:
@@ -37,12 +37,18 @@ class Claims:
         self._in_doubt: set[str] = set()
 
     async def claim(
-        self, who: Claimer, what: Wanted, regions: Sequence[str], *, signed_at: datetime, most: int
-    ) -> list[tuple[Lease, Slot]]:
+        self,
+        who: ClaimSettings,
+        what: ClaimQuery,
+        regions: Sequence[str],
+        *,
+        signed_at: datetime,
+        limit: int,
+    ) -> list[tuple[Lease, Permit]]:
         """Claim jobs, after putting back what a failed claim of these regions may have left."""
         await self._put_back(self._in_doubt.intersection(regions))
         self._in_doubt.update(regions)
-        claimed = await claim(self._database, who, what, regions, signed_at=signed_at, most=most)
+        claimed = await claim(self._database, who, what, regions, signed_at=signed_at, limit=limit)
         self._in_progress.update((lease.job_id, lease.attempt) for lease, _ in claimed)
         self._in_doubt.difference_update(regions)
         return claimed
@@ -60,7 +66,7 @@ class Claims:
 
         Where it cannot, the jobs become unknown once this process has ended.
         """
-        with suppress(*FAULTS, StoreGoneError):
+        with suppress(*STORE_ERRORS, StoreGoneError):
             await self._put_back(self._in_doubt)
 
     async def _put_back(self, regions: Collection[str]) -> None:
@@ -89,7 +95,7 @@ async def put_back_unsent(
         held = (await connection.execute(_HELD, asked)).all()
         if held:
             now = await database.now(connection)
-            await make_moves(connection, [_back(row, owner, now) for row in held], at=now)
+            await write_transitions(connection, [_back(row, owner, now) for row in held], at=now)
             these = [{"this_job": row.id, "this_number": row.attempt, "at": now} for row in held]
             await connection.execute(_NOT_SENT, these)
             ended = scopes.update().where(scopes.c.probe_job.in_([row.id for row in held]))
@@ -97,17 +103,17 @@ async def put_back_unsent(
     return len(held)
 
 
-def _back(row: Any, owner: str, now: datetime) -> Move:
+def _back(row: Any, owner: str, now: datetime) -> Transition:
     """Return the transition of a job back to where it waited before the claim."""
-    return Move(
+    return Transition(
         row.id,
         JobState.SENDING,
-        JobState.UNKNOWN if row.doubted else JobState.QUEUED,
+        JobState.UNKNOWN if row.maybe_applied else JobState.QUEUED,
         kind="not sent",
         reason="not sent",
         actor=owner,
         attempt=row.attempt,
-        changes={"clean_since": None, "due_at": now},
+        changes={"absent_since": None, "due_at": now},
         details={"message": "The store failed during the claim, so no request was sent."},
     )
 
@@ -120,7 +126,7 @@ _LOCK_SCOPES = (
     .with_for_update()
 )
 _HELD = (
-    sa.select(jobs.c.id, jobs.c.attempt, jobs.c.doubted)
+    sa.select(jobs.c.id, jobs.c.attempt, jobs.c.maybe_applied)
     .where(
         jobs.c.state == JobState.SENDING,
         jobs.c.owner == sa.bindparam("owner"),

@@ -13,7 +13,7 @@ from orchestrator.store.tables import events, jobs, rates, scopes
 _WORTH_TELLING = timedelta(seconds=2)
 
 
-async def begin_waits_anew(database: Database, tell: Callable[[str], None]) -> None:
+async def reset_waits_after_clock_jump(database: Database, notify: Callable[[str], None]) -> None:
     """Ends the waits and begins the times of grace anew; nobody else may be at work.
 
     For when the clock was set, or the machine booted, since the store was last worked on. A time
@@ -28,7 +28,7 @@ async def begin_waits_anew(database: Database, tell: Callable[[str], None]) -> N
         await _let_jobs_move(connection, now)
         await _let_scopes_probe(connection, now)
     if last is not None and last - now > _WORTH_TELLING:
-        tell(
+        notify(
             f"This machine's clock was put back: the store's last event lies {last - now} ahead of "
             "it. Waits begin anew, and nothing is held up; see that the clock is right."
         )
@@ -44,7 +44,9 @@ async def _let_jobs_move(connection: AsyncConnection, now: datetime) -> None:
     await connection.execute(under_way.values(accepted_at=now, deadline_at=None, trace_from=None))
     # whoever might have held an unsent request is dead: the fence has nobody to keep out
     in_doubt = jobs.update().where(jobs.c.state == JobState.UNKNOWN)
-    await connection.execute(in_doubt.values(clean_since=None, fenced_until=None, trace_from=None))
+    await connection.execute(
+        in_doubt.values(absent_since=None, no_resend_before=None, trace_from=None)
+    )
 
 
 async def _let_scopes_probe(connection: AsyncConnection, now: datetime) -> None:

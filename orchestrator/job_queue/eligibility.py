@@ -5,15 +5,15 @@ from collections.abc import Mapping
 import sqlalchemy as sa
 
 from orchestrator.clock import Clock
-from orchestrator.job_queue.claim import Wanted, wanted
-from orchestrator.limits.admission import Traffic
+from orchestrator.job_queue.claim import ClaimQuery, wanted
+from orchestrator.limits.admission import Admission
 from orchestrator.model import JobState
 from orchestrator.store.tables import jobs
-from orchestrator.verification.bucket_permissions import Sight
+from orchestrator.verification.bucket_permissions import BucketPermissions
 from orchestrator.verification.resend_policy import ResolvePolicy, left_to_operator
 
 
-class Reach:
+class Eligibility:
     """Conditions on the table of jobs, as they are at the moment.
 
     Args:
@@ -27,20 +27,20 @@ class Reach:
         *,
         profile: str,
         batch: str | None,
-        traffic: Traffic,
-        sight: Sight,
+        admission: Admission,
+        permissions: BucketPermissions,
         policy: ResolvePolicy,
         regions: Mapping[str, list[str]],
         clock: Clock,
     ) -> None:
         self._profile = profile
         self._batch = batch
-        self._traffic = traffic
-        self._sight = sight
+        self._admission = admission
+        self._permissions = permissions
         self._policy = policy
         self._regions = regions
         self._clock = clock
-        self._wanted: Wanted | None = None
+        self._wanted: ClaimQuery | None = None
         self._wanted_under: object = None
 
     def mine(self) -> sa.ColumnElement[bool]:
@@ -51,12 +51,12 @@ class Reach:
     def permitted(self) -> sa.ColumnElement[bool]:
         """Those that no stop holds up."""
         reachable = jobs.c.region.not_in(self._held())
-        return self.mine() & self._traffic.stops.permitted() & reachable
+        return self.mine() & self._admission.halts.permitted_jobs() & reachable
 
-    def wanted(self) -> Wanted:
+    def wanted(self) -> ClaimQuery:
         """What a claim may take: the same object for as long as the same may be taken."""
-        stops = tuple(self._traffic.stops.active), tuple(self._held())
-        hidden = self._traffic.can_look, tuple(self._sight.closed())
+        stops = tuple(self._admission.halts.active), tuple(self._held())
+        hidden = self._admission.may_read_buckets, tuple(self._permissions.unreadable_buckets())
         if self._wanted is None or self._wanted_under != (stops, hidden):
             self._wanted_under = stops, hidden
             self._wanted = wanted(self._profile, self.permitted(), self.watched)
@@ -64,16 +64,16 @@ class Reach:
 
     def watched(self, table: sa.FromClause = jobs) -> sa.ColumnElement[bool]:
         """Accepted and unknown jobs whose end this run will see."""
-        if not self._traffic.can_look:
+        if not self._admission.may_read_buckets:
             return sa.false()
-        return self._sight.visible(table) & ~self._given_up(table)
+        return self._permissions.readable(table) & ~self._given_up(table)
 
     def unfinished(self) -> tuple[sa.ColumnElement[bool], ...]:
         """Those that running again may bring further, a condition for each of their states."""
         waiting = jobs.c.state.in_([JobState.QUEUED, JobState.SENDING])
-        exporting = (jobs.c.state == JobState.ACCEPTED) & ~self._sight.resting()
+        exporting = (jobs.c.state == JobState.ACCEPTED) & ~self._permissions.unverifiable()
         unknown = jobs.c.state == JobState.UNKNOWN
-        in_doubt = unknown & self._sight.visible() & ~self._given_up(jobs)
+        in_doubt = unknown & self._permissions.readable() & ~self._given_up(jobs)
         return tuple(self.mine() & one for one in (waiting, exporting, in_doubt))
 
     def _given_up(self, table: sa.FromClause) -> sa.ColumnElement[bool]:
@@ -81,6 +81,6 @@ class Reach:
 
     def _held(self) -> list[str]:
         """Regions of endpoints to which nothing can be sent."""
-        stops = self._traffic.stops
-        held = [regions for host, regions in self._regions.items() if stops.holds_all(host)]
+        stops = self._admission.halts
+        held = [regions for host, regions in self._regions.items() if stops.blocks_endpoint(host)]
         return sorted(set().union(*held))

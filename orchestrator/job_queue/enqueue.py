@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from orchestrator.limits.concurrency_limit import open_scope
 from orchestrator.manifest.export_request import ExportRequest
 from orchestrator.model import LIVING, JobState
-from orchestrator.store import Database, lock_out_others
+from orchestrator.store import Database, acquire_exclusive_lock
 from orchestrator.store.tables import events, job_images, jobs
 
 _CHUNK = 2000
@@ -64,7 +64,7 @@ async def enqueue(
     """
     added = duplicates = 0
     async with database.write() as connection:
-        await lock_out_others(connection)
+        await acquire_exclusive_lock(connection)
         now = await database.now(connection)
         batch = batch or f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
         lot = _Lot(profile, batch, now, actor)
@@ -106,13 +106,13 @@ async def _known(connection: AsyncConnection, prints: Sequence[str]) -> set[str]
     return {
         job.fingerprint
         for job in (await connection.execute(_same(prints))).all()
-        if job.state in _BLOCKING or (job.state == JobState.FAILED and job.doubted)
+        if job.state in _BLOCKING or (job.state == JobState.FAILED and job.maybe_applied)
     }
 
 
 def _same(prints: Sequence[str]) -> sa.Select[Any]:
     # no condition on the state: SQLite would take the index of that, and every living job with it
-    query = sa.select(jobs.c.fingerprint, jobs.c.state, jobs.c.doubted)
+    query = sa.select(jobs.c.fingerprint, jobs.c.state, jobs.c.maybe_applied)
     return query.where(jobs.c.fingerprint.in_(prints))
 
 
@@ -171,9 +171,9 @@ def _shared(lot: _Lot) -> dict[str, Any]:
         "state": JobState.QUEUED,
         "size_gib": 0,
         "attempt": 0,
-        "spent": 0,
-        "waits": 0,
-        "doubted": False,
+        "attempts_charged": 0,
+        "deferrals": 0,
+        "maybe_applied": False,
         "created_at": lot.now,
     }
 

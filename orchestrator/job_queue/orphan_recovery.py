@@ -11,7 +11,7 @@ from orchestrator.job_queue import worker_registry as owner
 from orchestrator.model import JobState
 from orchestrator.store import Database
 from orchestrator.store.tables import attempts, instances, jobs
-from orchestrator.store.transitions import Move, move
+from orchestrator.store.transitions import Transition, apply_transition
 
 SIGNATURE_LIFETIME = timedelta(seconds=330)
 """After this the vendor refuses a signature (300 s, and a little for the clocks)."""
@@ -20,7 +20,7 @@ LOST = "Client.AnswerLost"
 _MESSAGE = "The process that sent this request ended before it recorded an answer."
 
 
-async def rescue(database: Database, me: str) -> int:
+async def recover_orphans(database: Database, me: str) -> int:
     """Takes over the jobs of owners that are gone; returns how many.
 
     Gone means that the owner's lock could be taken, or that its lease has run out. Unless it is
@@ -32,7 +32,7 @@ async def rescue(database: Database, me: str) -> int:
         now = await database.now(connection)
         held = await _held_by_others(connection, me, now)
         others = await _other_instances(connection, me, {row.owner for row in held})
-        proofs = {row.id: await owner.proof_of_absence(database, connection, row) for row in others}
+        proofs = {row.id: await owner.why_gone(database, connection, row) for row in others}
         for row in held:
             proof = proofs.get(row.owner)
             if proof is not None or row.expires_at <= now:
@@ -42,7 +42,7 @@ async def rescue(database: Database, me: str) -> int:
         await connection.execute(this.values(ended_at=now))
     for name in gone:
         owner.forget(database, name)
-    owner.forget_unregistered(database, {me, *proofs})
+    owner.remove_stale_lock_files(database, {me, *proofs})
     return rescued
 
 
@@ -66,10 +66,10 @@ async def _held_by_others(connection: AsyncConnection, me: str, now: datetime) -
 
 
 async def _give_up(
-    connection: AsyncConnection, row: Any, me: str, now: datetime, proof: owner.Proof | None
+    connection: AsyncConnection, row: Any, me: str, now: datetime, proof: owner.GoneReason | None
 ) -> bool:
-    is_dead = proof is owner.Proof.DEAD
-    rescued = Move(
+    is_dead = proof is owner.GoneReason.DEAD
+    rescued = Transition(
         row.id,
         JobState.SENDING,
         JobState.UNKNOWN,
@@ -78,15 +78,15 @@ async def _give_up(
         actor=me,
         attempt=row.attempt,
         changes={
-            "doubted": True,
-            "spent": row.spent + 1,
+            "maybe_applied": True,
+            "attempts_charged": row.attempts_charged + 1,
             "due_at": now,
-            "clean_since": None,
-            "fenced_until": None if is_dead else row.claimed_at + SIGNATURE_LIFETIME,
+            "absent_since": None,
+            "no_resend_before": None if is_dead else row.claimed_at + SIGNATURE_LIFETIME,
             "code": LOST,
             "message": _MESSAGE,
             "remedy": "Nothing to do: the bucket is looked at before anything is sent again.",
         },
         details={"owner": row.owner, "proof": proof or "lease expired"},
     )
-    return await move(connection, rescued, at=now)
+    return await apply_transition(connection, rescued, at=now)

@@ -9,7 +9,7 @@ from orchestrator.store import Database
 from orchestrator.store.tables import jobs
 
 
-async def anything_moves(
+async def has_remaining_work(
     database: Database,
     mine: sa.ColumnElement[bool],
     *,

@@ -18,21 +18,21 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.store import Database
-from orchestrator.store.errors import FAULTS, trouble_of
+from orchestrator.store.errors import STORE_ERRORS, classify_store_error
 from orchestrator.store.private_files import is_still, open_private_file
 from orchestrator.store.tables import instances
 
 
-class Proof(StrEnum):
+class GoneReason(StrEnum):
     """Why an instance counts as gone."""
 
     DEAD = "its lock was free"
     """Nothing of it can still be sent."""
-    OUT_OF_TOUCH = "its session with the server has ended"
+    SESSION_LOST = "its session with the server has ended"
     """It records nothing more just now, but a request may still wait in it."""
 
 
-class Presence(Protocol):
+class LivenessLock(Protocol):
     """The lock by which an instance shows that it lives."""
 
     async def keep(self) -> None:
@@ -51,11 +51,11 @@ class Instance:
         name: never used by another.
     """
 
-    def __init__(self, name: str, presence: Presence) -> None:
+    def __init__(self, name: str, presence: LivenessLock) -> None:
         self.name = name
         self._presence = presence
 
-    async def keep_present(self) -> None:
+    async def renew_lock(self) -> None:
         """Sees to it that others still know this process to be alive."""
         await self._presence.keep()
 
@@ -70,7 +70,7 @@ async def instance(database: Database) -> AsyncIterator[Instance]:
     exception is gone like a dead one: whatever it still holds can be rescued at once.
     """
     name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-    presence: Presence
+    presence: LivenessLock
     if (path := lock_path(database, name)) is not None:
         presence = _FileLock(path)
     else:
@@ -92,13 +92,13 @@ async def _record_end(database: Database, name: str) -> None:
     Then its free lock tells the next process: a run that is to end does not wait for that.
     """
     try:
-        with database.waiting_briefly():
+        with database.short_lock_timeout():
             async with database.write() as connection:
                 ended = await database.now(connection)
                 this = instances.update().where(instances.c.id == name)
                 await connection.execute(this.values(ended_at=ended))
-    except FAULTS as error:
-        if not trouble_of(error).passes:
+    except STORE_ERRORS as error:
+        if not classify_store_error(error).passes:
             raise
     else:
         forget(database, name)
@@ -166,9 +166,7 @@ class _SessionLock:
                 await session.close()
 
 
-async def proof_of_absence(
-    database: Database, connection: AsyncConnection, row: Any
-) -> Proof | None:
+async def why_gone(database: Database, connection: AsyncConnection, row: Any) -> GoneReason | None:
     """Why an instance counts as gone; ``None`` while it may be alive.
 
     A session that has ended does not prove that its process has: the network may have cut it. Only
@@ -178,12 +176,12 @@ async def proof_of_absence(
         row: of the table of instances.
     """
     if (path := lock_path(database, row.id)) is not None:
-        return Proof.DEAD if _can_be_locked(path) else None
+        return GoneReason.DEAD if _can_be_locked(path) else None
     query = sa.select(sa.func.pg_try_advisory_xact_lock(_lock_key(row.id)))
     if not (await connection.execute(query)).scalar_one():
         return None
     is_ours = row.host == _machine() != socket.gethostname()
-    return Proof.DEAD if is_ours and not _runs(row.pid) else Proof.OUT_OF_TOUCH
+    return GoneReason.DEAD if is_ours and not _runs(row.pid) else GoneReason.SESSION_LOST
 
 
 def forget(database: Database, name: str) -> None:
@@ -192,7 +190,7 @@ def forget(database: Database, name: str) -> None:
         path.unlink(missing_ok=True)
 
 
-def forget_unregistered(database: Database, registered: set[str]) -> None:
+def remove_stale_lock_files(database: Database, registered: set[str]) -> None:
     """Takes away the locks of processes that died before they could register."""
     if database.path is None:
         return

@@ -8,11 +8,11 @@ import anyio
 
 from orchestrator.cloud.credentials.base import Credential, CredentialSource
 from orchestrator.errors import CredentialError
-from orchestrator.limits.circuit_breaker import Outage
-from orchestrator.limits.halted_scopes import Stops
+from orchestrator.limits.circuit_breaker import CircuitBreaker
+from orchestrator.limits.halted_scopes import HaltedScopes
 from orchestrator.limits.quota_waits import QuotaWaits
-from orchestrator.limits.rate_limiter import Lane, Pacer, RateKey, Slot
-from orchestrator.model import Outcome, Reaction, Scope, Stop
+from orchestrator.limits.rate_limiter import Permit, RateKey, RateLimiter, RateLimiters
+from orchestrator.model import Halt, Outcome, Reaction, Scope
 
 EXPORT = "ExportImages"
 DESCRIBE = "DescribeImages"
@@ -28,7 +28,7 @@ _EXCUSED = 10
 """Lost answers in a row that cost a job nothing: it may be what is in trouble itself."""
 
 
-class Traffic:
+class Admission:
     """The traffic of one account to the vendor's endpoints.
 
     Args:
@@ -39,54 +39,54 @@ class Traffic:
     def __init__(
         self,
         profile: str,
-        pacer: Pacer,
+        rate_limiters: RateLimiters,
         credentials: CredentialSource,
-        tell: Callable[[str], None],
+        notify: Callable[[str], None],
         *,
         quota_wait: float,
     ) -> None:
-        self.stops = Stops()
-        self.can_look = True
+        self.halts = HaltedScopes()
+        self.may_read_buckets = True
         """Whether buckets can be looked into, as far as the account is concerned."""
         self._profile = profile
-        self._pacer = pacer
+        self._rate_limiters = rate_limiters
         self._credentials = credentials
-        self._tell = tell
-        self._outages: defaultdict[str, Outage] = defaultdict(Outage)
+        self._notify = notify
+        self._breakers: defaultdict[str, CircuitBreaker] = defaultdict(CircuitBreaker)
         self._doubts: Counter[str] = Counter()
-        self._quotas = QuotaWaits(quota_wait, tell)
+        self._quotas = QuotaWaits(quota_wait, notify)
         self._renewing = anyio.Lock()
         self._forced: Credential | None = None
         """What the last renewal gave, until something is accepted with it."""
 
-    async def turn(self, action: str, host: str) -> Lane:
+    async def wait_for_turn(self, action: str, host: str) -> RateLimiter:
         """Waits until the endpoint can be reached and slots may be free; whose they are."""
-        await self._outages[host].passed()
-        lane = self.lane(action, host)
-        await lane.turn()
-        return lane
+        await self._breakers[host].wait_until_admitted()
+        rate_limiter = self.rate_limiter(action, host)
+        await rate_limiter.wait_for_turn()
+        return rate_limiter
 
-    async def permit(self, action: str, host: str) -> Slot:
+    async def acquire_permit(self, action: str, host: str) -> Permit:
         """Waits until the endpoint can be reached and the rate allows one more request."""
-        await self._outages[host].passed()
-        return await self.lane(action, host).slot()
+        await self._breakers[host].wait_until_admitted()
+        return await self.rate_limiter(action, host).acquire()
 
-    def is_in_trouble(self, host: str) -> bool:
+    def is_endpoint_failing(self, host: str) -> bool:
         """Whether one request at a time finds out if the endpoint works again."""
-        return self._outages[host].present
+        return self._breakers[host].is_open
 
-    def lane(self, action: str, host: str) -> Lane:
+    def rate_limiter(self, action: str, host: str) -> RateLimiter:
         """The stream of requests for one action at an endpoint."""
-        return self._pacer.lane(RateKey(action, host, self._profile))
+        return self._rate_limiters.rate_limiter(RateKey(action, host, self._profile))
 
-    def answered(self, host: str) -> None:
+    def record_response(self, host: str) -> None:
         """Takes note that the endpoint works, whatever it said."""
-        if self._outages[host].present:
-            self._tell(f"{host} answers again.")
-        self._outages[host].answered()
+        if self._breakers[host].is_open:
+            self._notify(f"{host} answers again.")
+        self._breakers[host].record_success()
         self._doubts.pop(host, None)
 
-    def excuses(self, host: str, waits: int) -> bool:
+    def excuses_lost_answer(self, host: str, deferrals: int) -> bool:
         """Whether a lost answer is the fault of the endpoint, which is in trouble, not the job's.
 
         Where nothing is left but what no endpoint can answer, it looks the same; so that such a
@@ -95,27 +95,27 @@ class Traffic:
         Args:
             waits: how often in a row the job was put off, and that was not counted.
         """
-        return self.is_in_trouble(host) and waits < _EXCUSED
+        return self.is_endpoint_failing(host) and deferrals < _EXCUSED
 
-    def unused(self, host: str) -> None:
+    def release(self, host: str) -> None:
         """Gives a permit back: there was nothing to send with it."""
-        self._outages[host].unused()
+        self._breakers[host].release()
 
-    async def lift_stops(self) -> None:
+    async def clear_halts(self) -> None:
         """Lets the next requests find out whether a person has mended what stopped them."""
-        self.stops.lift()
-        self.can_look = True
+        self.halts.clear()
+        self.may_read_buckets = True
         self._quotas.clear()
         self._forced = None
         # what is wrong with the keys still, the next request tells
         with suppress(CredentialError):
             await self._credentials.renew()
 
-    def end_quota_waits(self) -> None:
+    def halt_expired_quota_waits(self) -> None:
         """Stop the regions that have waited too long for a quota."""
-        for stop in self._quotas.expired():
-            if self.stops.begin(stop):
-                self._tell(f"Stopped: {describe_stop(stop)}")
+        for halt in self._quotas.expired():
+            if self.halts.add(halt):
+                self._notify(f"Stopped: {describe_halt(halt)}")
 
     async def credential(self) -> Credential | None:
         """The keys to sign with; ``None`` when they are gone, which stops the account."""
@@ -125,13 +125,13 @@ class Traffic:
             self._no_keys(error)
             return None
 
-    async def heard(
+    async def record_outcome(
         self,
         action: str,
         host: str,
         outcome: Outcome,
         *,
-        places: Mapping[Scope, str],
+        scope_values: Mapping[Scope, str],
         asked_at: float,
         credential: Credential,
         job_id: int | None = None,
@@ -147,45 +147,45 @@ class Traffic:
         self._reached(host, outcome)
         match outcome.code.reaction:
             case Reaction.ACCEPT:
-                self.stops.accepted()
-                self._quotas.record_acceptance(places[Scope.REGION])
+                self.halts.record_acceptance()
+                self._quotas.record_acceptance(scope_values[Scope.REGION])
                 self._forced = None
             case Reaction.CAPACITY:
-                self._quotas.record_refusal(places[Scope.REGION], outcome)
+                self._quotas.record_refusal(scope_values[Scope.REGION], outcome)
             case Reaction.REFRESH if await self._renewed(credential):
                 pass
             case Reaction.STOP | Reaction.RESIGN | Reaction.REFRESH:
-                stop = self._stop_for(host, outcome, places)
-                if self.stops.hear(stop, outcome.code, job_id=job_id, asked_at=asked_at):
-                    self._tell(f"Stopped: {describe_stop(stop)}")
-                if action == LOOK and self.stops.has(stop):
-                    self.can_look = False
+                halt = self._halt_for(host, outcome, scope_values)
+                if self.halts.record_refusal(halt, outcome.code, job_id=job_id, asked_at=asked_at):
+                    self._notify(f"Stopped: {describe_halt(halt)}")
+                if action == LOOK and self.halts.contains(halt):
+                    self.may_read_buckets = False
             case _:
                 pass
 
     def _reached(self, host: str, outcome: Outcome) -> None:
         """Whether the endpoint is in trouble: out of reach, or doubtful so many times in a row."""
-        outage = self._outages[host]
+        breaker = self._breakers[host]
         if outcome.code.reaction is Reaction.RECONCILE:
             self._doubts[host] += 1
-            in_trouble = outage.present or self._doubts[host] >= _DOUBTS
+            in_trouble = breaker.is_open or self._doubts[host] >= _DOUBTS
         else:
             in_trouble = outcome.code.reaction is Reaction.PAUSE
         if in_trouble:
-            if not outage.present:
+            if not breaker.is_open:
                 what = f"is in trouble ({outcome.code.name}, HTTP {outcome.http_status})"
                 if outcome.http_status is None:
                     what = f"cannot be reached ({outcome.message})"
-                self._tell(f"{host} {what}; one request at a time finds out when it answers.")
-            outage.lost()
+                self._notify(f"{host} {what}; one request at a time finds out when it answers.")
+            breaker.record_failure()
         elif outcome.http_status is not None and outcome.code.reaction is not Reaction.RECONCILE:
-            self.answered(host)
+            self.record_response(host)
 
-    def _stop_for(self, host: str, outcome: Outcome, places: Mapping[Scope, str]) -> Stop:
+    def _halt_for(self, host: str, outcome: Outcome, scope_values: Mapping[Scope, str]) -> Halt:
         scope = outcome.code.scope or Scope.ACCOUNT
         everywhere = {scope: host if scope is Scope.ENDPOINT else self._profile}
-        value = {**everywhere, **places}[scope]
-        return Stop(scope, value, outcome.code.name, outcome.message, outcome.code.remedy)
+        value = {**everywhere, **scope_values}[scope]
+        return Halt(scope, value, outcome.code.name, outcome.message, outcome.code.remedy)
 
     async def _renewed(self, refused: Credential) -> bool:
         """Whether others are in force by now than those refused: renewed once, for all at once."""
@@ -200,15 +200,15 @@ class Traffic:
             return in_force != refused
 
     def _no_keys(self, error: CredentialError) -> None:
-        stop = Stop(Scope.CREDENTIAL, self._profile, NO_KEYS, error.message, error.remedy)
-        if self.stops.begin(stop):
-            self._tell(f"Stopped: {describe_stop(stop)}")
+        halt = Halt(Scope.CREDENTIAL, self._profile, NO_KEYS, error.message, error.remedy)
+        if self.halts.add(halt):
+            self._notify(f"Stopped: {describe_halt(halt)}")
         # even where an export has met a stop of the same scope before
-        self.can_look = False
+        self.may_read_buckets = False
 
 
-def describe_stop(stop: Stop) -> str:
+def describe_halt(halt: Halt) -> str:
     """A stop as a sentence: what, why, and what to do."""
-    what = f"{stop.scope} {stop.value or '(the default one)'}"
-    said = f" ({stop.message})" if stop.message else ""
-    return f"{what}: {stop.code}{said}. {stop.remedy}"
+    what = f"{halt.scope} {halt.value or '(the default one)'}"
+    said = f" ({halt.message})" if halt.message else ""
+    return f"{what}: {halt.code}{said}. {halt.remedy}"

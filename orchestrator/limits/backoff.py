@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 
-def backoff(misses: int, chance: float, *, first: float = 1.0, longest: float = 60.0) -> timedelta:
+def backoff(misses: int, jitter: float, *, first: float = 1.0, longest: float = 60.0) -> timedelta:
     """The wait after `misses` refusals in a row.
 
     Args:
@@ -14,4 +14,4 @@ def backoff(misses: int, chance: float, *, first: float = 1.0, longest: float = 
     """
     # the exponent is capped too: a float overflows at 2 to the 1024th
     whole = min(longest, first * 2.0 ** min(misses, 40))
-    return timedelta(seconds=whole * (0.5 + chance / 2))
+    return timedelta(seconds=whole * (0.5 + jitter / 2))

@@ -10,7 +10,7 @@ _PATIENCE = 35.0
 """Seconds after which a prober that never reported back is replaced."""
 
 
-class Outage:
+class CircuitBreaker:
     """Whether one endpoint can be reached, as far as the last requests have shown."""
 
     def __init__(self) -> None:
@@ -19,16 +19,16 @@ class Outage:
         self._next_probe = 0.0
 
     @property
-    def present(self) -> bool:
+    def is_open(self) -> bool:
         """Whether the last request did not get through."""
         return self._misses > 0
 
-    async def passed(self) -> None:
+    async def wait_until_admitted(self) -> None:
         """Waits while the endpoint is out of reach, unless the caller is the next prober."""
-        while not self.admits():
+        while not self.admit():
             await anyio.sleep(min(self._next_probe - anyio.current_time(), 0.5))
 
-    def admits(self) -> bool:
+    def admit(self) -> bool:
         """Whether the caller may pass; in an outage that makes it the next prober."""
         now = anyio.current_time()
         if self._misses and now < self._next_probe:
@@ -38,13 +38,13 @@ class Outage:
             self._next_probe = now + _PATIENCE
         return True
 
-    def unused(self) -> None:
+    def release(self) -> None:
         """Whoever was let through had nothing to send: the next may find out instead."""
         if self._probing:
             self._probing = False
             self._next_probe = anyio.current_time()
 
-    def lost(self) -> None:
+    def record_failure(self) -> None:
         """A request did not get through; those in the air with the first count as one with it."""
         if self._misses and not self._probing:
             return
@@ -53,7 +53,7 @@ class Outage:
         self._probing = False
         self._next_probe = anyio.current_time() + wait.total_seconds()
 
-    def answered(self) -> None:
+    def record_success(self) -> None:
         """A request got an answer, whatever it said."""
         self._misses = 0
         self._probing = False

@@ -15,9 +15,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchestrator.forecast import newest_ended, usual
+from orchestrator.forecast import latest_finished_exports, typical_duration
 from orchestrator.model import UNDER_WAY, JobState, Lease
-from orchestrator.store.tables import CLAIMABLE, Moment, jobs, scopes
+from orchestrator.store.tables import CLAIMABLE, UtcDateTime, jobs, scopes
 
 _SEEN = 20
 """Ended exports from which the usual duration is taken."""
@@ -46,7 +46,7 @@ _UNTIL_FIRST_END = timedelta(minutes=5)
 
 
 @dataclass(frozen=True, slots=True)
-class Gate:
+class ConcurrencyLimit:
     """One scope's gate as it stands.
 
     Args:
@@ -68,13 +68,13 @@ class Gate:
         """Whether a place is known to be free."""
         return self.ceiling is None or self.running < self.ceiling
 
-    def room(self, now: datetime, most: int) -> int:
+    def room(self, now: datetime, limit: int) -> int:
         """How many more requests may leave now; a single one where it is time for a prober."""
         if self.ceiling is None:
-            return most
+            return limit
         if self.has_room:
-            return min(most, self.ceiling - self.running)
-        return min(most, 1) if self.admits_prober(now) else 0
+            return min(limit, self.ceiling - self.running)
+        return min(limit, 1) if self.admits_prober(now) else 0
 
     def admits_prober(self, now: datetime) -> bool:
         """Whether it is time to look for a place that nobody told us of."""
@@ -99,16 +99,18 @@ def has_job(*conditions: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
     return sa.select(jobs.c.id).where(*conditions, here).exists()
 
 
-async def gates(connection: AsyncConnection, profile: str, now: datetime) -> list[Gate]:
+async def concurrency_limits(
+    connection: AsyncConnection, profile: str, now: datetime
+) -> list[ConcurrencyLimit]:
     """The gates of an account, by region."""
     rows = (await connection.execute(_SCOPES, {"profile": profile})).all()
     running = await _running(connection, profile, [row.region for row in rows], now)
     return _as_they_stand(rows, running, now)
 
 
-async def wanted_gates(
+async def limits_with_waiting_jobs(
     connection: AsyncConnection, profile: str, regions: Sequence[str], now: datetime
-) -> list[Gate]:
+) -> list[ConcurrencyLimit]:
     """The gates behind which a job waits that might be sent, in the order of these regions.
 
     Their rows are held until the end of the transaction, so that of several processes on
@@ -123,9 +125,11 @@ async def wanted_gates(
     return _as_they_stand(sorted(rows, key=lambda row: turn[row.region]), running, now)
 
 
-def _as_they_stand(rows: Sequence[Any], running: Mapping[str, int], now: datetime) -> list[Gate]:
+def _as_they_stand(
+    rows: Sequence[Any], running: Mapping[str, int], now: datetime
+) -> list[ConcurrencyLimit]:
     return [
-        Gate(
+        ConcurrencyLimit(
             region=row.region,
             ceiling=row.ceiling,
             running=running.get(row.region, 0),
@@ -137,7 +141,7 @@ def _as_they_stand(rows: Sequence[Any], running: Mapping[str, int], now: datetim
     ]
 
 
-async def pressed_regions(connection: AsyncConnection, profile: str) -> frozenset[str]:
+async def regions_at_capacity(connection: AsyncConnection, profile: str) -> frozenset[str]:
     """The regions whose cap has been met: there an end that is seen late costs a place."""
     return frozenset((await connection.execute(_PRESSED, {"profile": profile})).scalars())
 
@@ -149,8 +153,8 @@ async def begin_probe(connection: AsyncConnection, lease: Lease) -> None:
     )
 
 
-async def refused(
-    connection: AsyncConnection, lease: Lease, now: datetime, *, sighted: bool
+async def record_refusal(
+    connection: AsyncConnection, lease: Lease, now: datetime, *, is_end_visible: bool
 ) -> None:
     """The vendor is full: what we know to be running is the ceiling, and a prober waits.
 
@@ -162,7 +166,7 @@ async def refused(
     running = await _running_beside(connection, lease, now)
     misses = scope.misses + 2 if lease.probe else min(0, scope.misses)
     wait = _blind_wait(misses)
-    if sighted and running:
+    if is_end_visible and running:
         wait = await _sighted_wait(connection, lease.profile, lease.order.region, running, now)
     await connection.execute(
         _scope_of(lease).values(
@@ -176,13 +180,13 @@ async def refused(
     )
 
 
-async def answered(
+async def record_answer(
     connection: AsyncConnection,
     lease: Lease,
     now: datetime,
     *,
     accepted: bool,
-    sighted: bool = False,
+    is_end_visible: bool = False,
 ) -> None:
     """A prober came back without a refusal; accepted, it has found a place more.
 
@@ -195,8 +199,8 @@ async def answered(
     if accepted:
         running = await _running_beside(connection, lease, now)
         usually = None
-        if sighted:
-            usually = await _usual(connection, lease.profile, lease.order.region, now)
+        if is_end_visible:
+            usually = await _typical_duration(connection, lease.profile, lease.order.region, now)
         streak = (scope.streak or 0) + 1
         values |= {
             "ceiling": max(running + streak - 1, scope.ceiling or 0),
@@ -209,7 +213,7 @@ async def answered(
         await connection.execute(_scope_of(lease).values(values))
 
 
-async def ended(connection: AsyncConnection, profile: str, region: str, now: datetime) -> None:
+async def record_end(connection: AsyncConnection, profile: str, region: str, now: datetime) -> None:
     """An end was seen: no prober waits longer than the time that exports take calls for."""
     scope = {"profile": profile, "region": region}
     if (await connection.execute(_TO_BE_PROBED, {**scope, "now": now})).first() is None:
@@ -229,16 +233,18 @@ def _blind_wait(misses: int) -> timedelta:
 async def _sighted_wait(
     connection: AsyncConnection, profile: str, region: str, running: int, now: datetime
 ) -> timedelta:
-    usually = await _usual(connection, profile, region, now)
+    usually = await _typical_duration(connection, profile, region, now)
     if usually is None:
         return _UNTIL_FIRST_END
     return min(_LONGEST, usually * _SHARE * math.sqrt(max(1, running)))
 
 
-async def _usual(
+async def _typical_duration(
     connection: AsyncConnection, profile: str, region: str, now: datetime
 ) -> timedelta | None:
-    return usual(await newest_ended(connection, profile, region, now, most=_SEEN))
+    return typical_duration(
+        await latest_finished_exports(connection, profile, region, now, limit=_SEEN)
+    )
 
 
 async def _running(
@@ -273,7 +279,7 @@ def _scope_of(lease: Lease) -> sa.Update:
 
 
 _PROFILE = sa.bindparam("profile", type_=sa.Text)
-_NOW = sa.bindparam("now", type_=Moment)
+_NOW = sa.bindparam("now", type_=UtcDateTime)
 _SOME_REGIONS = sa.bindparam("regions", type_=sa.Text, expanding=True)
 
 # made anew, each would cost as much again as its execution

@@ -34,7 +34,7 @@ _RECOVERY = 0.005
 
 
 @dataclass(frozen=True, slots=True)
-class Stream:
+class PermitStream:
     """What is kept of a stream.
 
     Args:
@@ -66,14 +66,14 @@ class Stream:
         allowed = self.allowed(rate, now)
         return timedelta(seconds=1 / (allowed * _MARGIN)) if allowed else timedelta()
 
-    def slots(self, rate: float, now: datetime, most: int) -> list[datetime]:
+    def permits(self, rate: float, now: datetime, limit: int) -> list[datetime]:
         """The moments that can be given away now, the earliest first."""
         first = self.begins(rate, now)
         step = self.interval(rate, now)
         if first > now + HORIZON:
             return []
-        fitting = 1 + (now + HORIZON - first) // step if step else most
-        return [first + number * step for number in range(min(most, fitting))]
+        fitting = 1 + (now + HORIZON - first) // step if step else limit
+        return [first + number * step for number in range(min(limit, fitting))]
 
     def begins(self, rate: float, now: datetime) -> datetime:
         """When the next permit begins: now, where the stream was idle."""
@@ -81,11 +81,11 @@ class Stream:
         is_near = now - _BEHIND <= self.next_at <= furthest
         return self.next_at if is_near else now
 
-    def without(self, last: datetime, rate: float, now: datetime) -> "Stream":
+    def without(self, last: datetime, rate: float, now: datetime) -> "PermitStream":
         """The stream once the permits up to this one are given away."""
         return replace(self, next_at=last + self.interval(rate, now))
 
-    def slowed(self, rate: float, now: datetime) -> "Stream":
+    def slowed(self, rate: float, now: datetime) -> "PermitStream":
         """The stream once the vendor has refused a request for its rate."""
         allowed = self.allowed(rate, now) or _DOCUMENTED
         return replace(self, pace=max(_SLOWEST, allowed * (1 - _CUT)), slowed_at=now)

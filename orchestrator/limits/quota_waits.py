@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import anyio
 
-from orchestrator.model import NOT_SENT, Outcome, Scope, Stop
+from orchestrator.model import NOT_SENT, Halt, Outcome, Scope
 
 EXPORT_CAP = "LimitExceeded.ExportImageTaskLimitExceeded"
 
@@ -21,9 +21,9 @@ class QuotaWaits:
         tell: takes a sentence for the user when a wait begins or ends.
     """
 
-    def __init__(self, longest: float, tell: Callable[[str], None]) -> None:
+    def __init__(self, longest: float, notify: Callable[[str], None]) -> None:
         self._longest = longest
-        self._tell = tell
+        self._notify = notify
         self._waiting: dict[str, tuple[float, Outcome]] = {}
 
     def record_refusal(self, region: str, outcome: Outcome) -> None:
@@ -34,7 +34,7 @@ class QuotaWaits:
             self._waiting.pop(region, None)
         elif region not in self._waiting:
             self._waiting[region] = anyio.current_time(), outcome
-            self._tell(
+            self._notify(
                 f"{region}: {outcome.code.name} ({outcome.message}); waiting for this quota, "
                 f"{self._longest:g} s at most. {outcome.code.remedy}"
             )
@@ -42,9 +42,9 @@ class QuotaWaits:
     def record_acceptance(self, region: str) -> None:
         """Take note of an accepted export: there is room."""
         if self._waiting.pop(region, None) is not None:
-            self._tell(f"{region}: exports are accepted again.")
+            self._notify(f"{region}: exports are accepted again.")
 
-    def expired(self) -> list[Stop]:
+    def expired(self) -> list[Halt]:
         """End the waits that have lasted too long; each as a stop of its region."""
         now = anyio.current_time()
         ended = {
@@ -55,7 +55,7 @@ class QuotaWaits:
         for region in ended:
             del self._waiting[region]
         return [
-            Stop(
+            Halt(
                 Scope.REGION,
                 region,
                 outcome.code.name,

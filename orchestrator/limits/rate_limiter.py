@@ -12,15 +12,15 @@ import sqlalchemy as sa
 from aiolimiter import AsyncLimiter
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchestrator.limits.permit_stream import Stream
-from orchestrator.store import Database, insert_or_leave
+from orchestrator.limits.permit_stream import PermitStream
+from orchestrator.store import Database, insert_or_ignore
 from orchestrator.store.tables import rates
 
 _LEAD = 0.05
 """Seconds before its slot at which a request is claimed: time for the claim's commit, so that a
 slow disk does not bunch the requests that the slots have spaced."""
 
-_KEPT = [field.name for field in fields(Stream)]
+_KEPT = [field.name for field in fields(PermitStream)]
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -38,7 +38,7 @@ _READ = sa.select(*(rates.c[name] for name in _KEPT)).where(_THIS).with_for_upda
 _WRITE = rates.update().where(_THIS).values({name: sa.bindparam(f"new_{name}") for name in _KEPT})
 
 
-class Pacer:
+class RateLimiters:
     """The streams of requests, one for each key.
 
     Args:
@@ -48,16 +48,16 @@ class Pacer:
     def __init__(self, database: Database, rate: float) -> None:
         self._database = database
         self._rate = rate
-        self._lanes: dict[RateKey, Lane] = {}
+        self._limiters: dict[RateKey, RateLimiter] = {}
 
-    def lane(self, key: RateKey) -> "Lane":
+    def rate_limiter(self, key: RateKey) -> "RateLimiter":
         """The stream of requests under this key."""
-        if key not in self._lanes:
-            self._lanes[key] = Lane(self._database, key, self._rate)
-        return self._lanes[key]
+        if key not in self._limiters:
+            self._limiters[key] = RateLimiter(self._database, key, self._rate)
+        return self._limiters[key]
 
 
-class Lane:
+class RateLimiter:
     """This process's part in one stream.
 
     Slots are taken in the transaction that claims what is to be sent in them, so that none is
@@ -79,65 +79,67 @@ class Lane:
         """Whether the next slot is too far off to be asked for."""
         return self._begins_at - _LEAD > anyio.current_time()
 
-    async def turn(self) -> None:
+    async def wait_for_turn(self) -> None:
         """Waits until it is worth asking the store for slots."""
         while self.is_ahead:
             await anyio.sleep_until(self._begins_at - _LEAD)
 
-    async def free_slots(self, connection: AsyncConnection, most: int) -> "Free":
+    async def free_permits(self, connection: AsyncConnection, limit: int) -> "FreePermits":
         """The slots that can be taken in this transaction."""
         stream = await self._held(connection)
         # only now: waiting for the row may have taken long, and others have written to it since
         now = await self._database.now(connection)
-        slots = stream.slots(self._rate, now, most)
-        return self._learnt(Free(stream, now, anyio.current_time(), slots))
+        permits = stream.permits(self._rate, now, limit)
+        return self._learnt(FreePermits(stream, now, anyio.current_time(), permits))
 
-    async def take(self, connection: AsyncConnection, free: "Free", count: int) -> list["Slot"]:
+    async def take_permits(
+        self, connection: AsyncConnection, free: "FreePermits", count: int
+    ) -> list["Permit"]:
         """Takes the earliest of the slots that are free."""
-        taken = free.slots[:count]
+        taken = free.permits[:count]
         if taken and free.stream.allowed(self._rate, free.now) is not None:
             stream = free.stream.without(taken[-1], self._rate, free.now)
             await self._write(connection, stream)
             self._learnt(replace(free, stream=stream))
-        return [Slot(self._limiter, free.moment(at)) for at in taken]
+        return [Permit(self._limiter, free.moment(at)) for at in taken]
 
-    async def slot(self) -> "Slot":
+    async def acquire(self) -> "Permit":
         """Waits for one slot, for a request that needs no claim."""
         while True:
-            await self.turn()
+            await self.wait_for_turn()
             async with self._database.write() as connection:
-                free = await self.free_slots(connection, 1)
-                for taken in await self.take(connection, free, 1):
+                free = await self.free_permits(connection, 1)
+                for taken in await self.take_permits(connection, free, 1):
                     return taken
 
     async def slow_down(self, connection: AsyncConnection) -> None:
         """The vendor has counted too many: all processes slow down a little, for a while."""
-        free = await self.free_slots(connection, 0)
+        free = await self.free_permits(connection, 0)
         stream = free.stream.slowed(self._rate, free.now)
         await self._write(connection, stream)
         self._learnt(replace(free, stream=stream))
 
-    def _learnt(self, free: "Free") -> "Free":
+    def _learnt(self, free: "FreePermits") -> "FreePermits":
         self._begins_at = free.moment(free.stream.begins(self._rate, free.now))
         return free
 
-    async def _held(self, connection: AsyncConnection) -> Stream:
+    async def _held(self, connection: AsyncConnection) -> PermitStream:
         """The stream as it is kept, until this transaction ends for nobody else."""
         row = (await connection.execute(_READ, self._this)).first()
         if row is None:
-            begun = Stream(next_at=await self._database.now(connection))
+            begun = PermitStream(next_at=await self._database.now(connection))
             new = {**asdict(self.key), **asdict(begun)}
-            await connection.execute(insert_or_leave(connection, rates).values(new))
+            await connection.execute(insert_or_ignore(connection, rates).values(new))
             row = (await connection.execute(_READ, self._this)).one()
-        return Stream(*row)
+        return PermitStream(*row)
 
-    async def _write(self, connection: AsyncConnection, stream: Stream) -> None:
+    async def _write(self, connection: AsyncConnection, stream: PermitStream) -> None:
         new = {f"new_{name}": value for name, value in asdict(stream).items()}
         await connection.execute(_WRITE, {**self._this, **new})
 
 
 @dataclass(frozen=True, slots=True)
-class Free:
+class FreePermits:
     """What a transaction has found free: as long as it lasts, nobody else takes it.
 
     Args:
@@ -145,10 +147,10 @@ class Free:
         told_at: the same by the event loop's.
     """
 
-    stream: Stream
+    stream: PermitStream
     now: datetime
     told_at: float
-    slots: Sequence[datetime]
+    permits: Sequence[datetime]
 
     def moment(self, at: datetime) -> float:
         """A moment of the store's clock on the event loop's."""
@@ -156,7 +158,7 @@ class Free:
 
 
 @dataclass(frozen=True, slots=True)
-class Slot:
+class Permit:
     """The right to one request, at a moment of the event loop's clock.
 
     Args:
@@ -166,7 +168,7 @@ class Slot:
     limiter: AsyncLimiter | None
     at: float
 
-    async def reached(self) -> None:
+    async def wait(self) -> None:
         """Return when the request may leave."""
         await anyio.sleep_until(self.at)
         if self.limiter is not None:

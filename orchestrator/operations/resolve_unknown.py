@@ -13,7 +13,7 @@ from orchestrator.errors import UsageError
 from orchestrator.model import JobState
 from orchestrator.store import Database
 from orchestrator.store.tables import jobs
-from orchestrator.store.transitions import Move, make_moves, move
+from orchestrator.store.transitions import Transition, apply_transition, write_transitions
 
 
 class Verdict(StrEnum):
@@ -48,15 +48,20 @@ async def settle(
     async with database.write() as connection:
         row = await _the_one(connection, wanted)
         now = await database.now(connection)
-        if verdict is Verdict.ABSENT and row.fenced_until is not None and now < row.fenced_until:
+        if (
+            verdict is Verdict.ABSENT
+            and row.no_resend_before is not None
+            and now < row.no_resend_before
+        ):
             raise UsageError(
-                f"A process that sleeps may still send job {row.id} until {iso(row.fenced_until)}.",
+                f"A suspended process may still send job {row.id} until "
+                f"{iso(row.no_resend_before)}.",
                 "Look once more after that time, and settle it then.",
             )
         target, changes = JobState.QUEUED, _absent(now)
         if verdict is Verdict.ACCEPTED:
             target, changes = JobState.ACCEPTED, _accepted(now, export_deadline)
-        settled = Move(
+        settled = Transition(
             row.id,
             JobState.UNKNOWN,
             target,
@@ -67,7 +72,7 @@ async def settle(
             changes=changes,
             details={"as": verdict, "why": why},
         )
-        await move(connection, settled, at=now)
+        await apply_transition(connection, settled, at=now)
         return int(row.id)
 
 
@@ -105,7 +110,13 @@ def _accepted(now: datetime, export_deadline: timedelta) -> dict[str, Any]:
 
 
 def _absent(now: datetime) -> dict[str, Any]:
-    return {"due_at": now, "doubted": False, "spent": 0, "waits": 0, **NO_FAULT}
+    return {
+        "due_at": now,
+        "maybe_applied": False,
+        "attempts_charged": 0,
+        "deferrals": 0,
+        **NO_FAULT,
+    }
 
 
 NO_FAULT = {"code": None, "message": None, "remedy": None}
@@ -123,7 +134,7 @@ class Cancel:
     """
 
     changed: int = 0
-    doubted: int = 0
+    maybe_applied: int = 0
     untouched: int = 0
 
 
@@ -138,25 +149,25 @@ async def cancel(
     """
     async with database.write() as connection:
         now = await database.now(connection)
-        waits = jobs.c.state == JobState.QUEUED
-        others = sa.select(sa.func.count()).where(wanted, ~waits)
+        deferrals = jobs.c.state == JobState.QUEUED
+        others = sa.select(sa.func.count()).where(wanted, ~deferrals)
         untouched = int((await connection.execute(others)).scalar_one())
-        needed = (jobs.c.id, jobs.c.attempt, jobs.c.doubted)
-        query = sa.select(*needed).where(wanted, waits).order_by(jobs.c.id).with_for_update()
+        needed = (jobs.c.id, jobs.c.attempt, jobs.c.maybe_applied)
+        query = sa.select(*needed).where(wanted, deferrals).order_by(jobs.c.id).with_for_update()
         rows = (await connection.execute(query)).all()
         if not dry_run:
             for first in range(0, len(rows), _AT_A_TIME):
                 given_up = [_cancelled(row, actor) for row in rows[first : first + _AT_A_TIME]]
-                await make_moves(connection, given_up, at=now)
-    return Cancel(len(rows), sum(row.doubted for row in rows), untouched)
+                await write_transitions(connection, given_up, at=now)
+    return Cancel(len(rows), sum(row.maybe_applied for row in rows), untouched)
 
 
 _AT_A_TIME = 1000
 """Jobs whose moves and events are made together: they weigh more than the jobs' numbers."""
 
 
-def _cancelled(row: Any, actor: str) -> Move:
-    return Move(
+def _cancelled(row: Any, actor: str) -> Transition:
+    return Transition(
         row.id,
         JobState.QUEUED,
         JobState.CANCELLED,

@@ -12,9 +12,9 @@ from orchestrator.operations.resolve_unknown import NO_FAULT
 from orchestrator.store import Database
 from orchestrator.store import events as audit
 from orchestrator.store.tables import job_images, jobs, objects
-from orchestrator.store.transitions import Move, move
+from orchestrator.store.transitions import Transition, apply_transition
 from orchestrator.verification.accepted_jobs import NOT_DELIVERED
-from orchestrator.verification.completeness import is_of, undelivered
+from orchestrator.verification.completeness import is_disk_of, missing_images
 
 _ENDED = frozenset({JobState.FAILED, JobState.CANCELLED})
 _ASKED_ANEW = "its missing images have a job of their own"
@@ -64,8 +64,8 @@ async def retry(
         for row in (await connection.execute(query)).all():
             missing = await _missing_images(connection, row)
             parts += bool(missing)
-            queued += not missing and not row.doubted
-            unknown += not missing and row.doubted
+            queued += not missing and not row.maybe_applied
+            unknown += not missing and row.maybe_applied
             if missing and not dry_run:
                 await _split(connection, row, missing, now, actor)
             elif not dry_run:
@@ -79,7 +79,7 @@ async def _missing_images(connection: AsyncConnection, row: Any) -> list[str]:
         return []
     keys = (await connection.execute(sa.select(objects).where(objects.c.job_id == row.id))).all()
     arrived = {key.key for key in keys if key.size}
-    images = undelivered(row.image_ids, row.object_prefix, [key.key for key in keys], arrived)
+    images = missing_images(row.image_ids, row.object_prefix, [key.key for key in keys], arrived)
     return images if len(images) < len(row.image_ids) else []
 
 
@@ -99,7 +99,7 @@ async def _split(
         "state": JobState.UNKNOWN,
         "reason": "missing images, to be looked for",
         "attempt": 0,
-        "doubted": True,
+        "maybe_applied": True,
         "task_id": None,
         "request_id": None,
         "created_at": now,
@@ -141,32 +141,32 @@ async def _hand_over(
             "baseline_etag": key.baseline_etag,
         }
         for key in (await connection.execute(query)).all()
-        if any(is_of(image, key.key, row.object_prefix) for image in missing)
+        if any(is_disk_of(image, key.key, row.object_prefix) for image in missing)
     ]
     if expected:
         await connection.execute(objects.insert(), expected)
 
 
 async def _try_again(connection: AsyncConnection, row: Any, now: datetime, actor: str) -> None:
-    retried = Move(
+    retried = Transition(
         row.id,
         JobState(row.state),
-        JobState.UNKNOWN if row.doubted else JobState.QUEUED,
+        JobState.UNKNOWN if row.maybe_applied else JobState.QUEUED,
         kind="retried",
-        reason="retried, to be looked for" if row.doubted else "retried",
+        reason="retried, to be looked for" if row.maybe_applied else "retried",
         actor=actor,
         attempt=row.attempt,
         changes={**_ANEW, "due_at": now, "task_id": None},
         details={"after": row.code},
     )
-    await move(connection, retried, at=now)
+    await apply_transition(connection, retried, at=now)
 
 
 _ANEW = {
     "accepted_at": None,
     "deadline_at": None,
-    "clean_since": None,
-    "spent": 0,
-    "waits": 0,
+    "absent_since": None,
+    "attempts_charged": 0,
+    "deferrals": 0,
     **NO_FAULT,
 }

@@ -44,7 +44,7 @@ class Job:
 
 
 _COLUMNS = tuple(
-    jobs.c["spent" if field.name == "attempts" else field.name]
+    jobs.c["attempts_charged" if field.name == "attempts" else field.name]
     for field in fields(Job)
     if field.name != "cos_paths"
 )
@@ -77,7 +77,7 @@ def _job(row: Any) -> Job:
         format=ImageFormat(row.format),
         prefix=row.prefix,
         tag=row.tag,
-        attempts=row.spent,
+        attempts=row.attempts_charged,
         task_id=None if row.task_id is None else int(row.task_id),
         request_id=row.request_id,
         cos_paths=tuple(row.cos_paths),
@@ -92,7 +92,7 @@ def _job(row: Any) -> Job:
 
 
 @dataclass(frozen=True, slots=True)
-class JobStory:
+class JobDetails:
     """One job with everything that is kept of it; rows as mappings of their columns."""
 
     job: Job
@@ -103,7 +103,7 @@ class JobStory:
     events: tuple[Mapping[str, Any], ...]
 
 
-async def story(database: Database, name: str) -> JobStory | None:
+async def job_details(database: Database, name: str) -> JobDetails | None:
     """One job by its number or tag, with all that happened to it; ``None`` where there is none."""
     async with database.read() as connection:
         query = sa.select(jobs, _cos_paths(database)).where(is_named((name,)))
@@ -115,11 +115,11 @@ async def story(database: Database, name: str) -> JobStory | None:
             "size_gib",
             "due_at",
             "deadline_at",
-            "doubted",
+            "maybe_applied",
             "owner",
             "warnings",
         )
-        return JobStory(
+        return JobDetails(
             job=_job(row),
             settings={name: getattr(row, name) for name in shown + more},
             images=await _rows(connection, job_images, row.id, job_images.c.position),

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from orchestrator.model import JobFilter
 from orchestrator.reporting.search import pages
 from orchestrator.store import Database
-from orchestrator.store.tables import Moment, jobs, objects
+from orchestrator.store.tables import UtcDateTime, jobs, objects
 
 
 async def lines(
@@ -54,12 +54,12 @@ def _value(name: str, *, sqlite: bool) -> sa.ColumnElement[Any]:
     """One field of a job, as JSON has it."""
     match name:
         case "attempts":
-            return jobs.c.spent
+            return jobs.c.attempts_charged
         case "cos_paths":
             return cos_paths(sqlite=sqlite)
         case "image_ids" | "task_id":  # a JSON text, and a number too large for SQLite
             return sa.func.json(jobs.c[name]) if sqlite else sa.cast(jobs.c[name], sa.JSON)
-        case _ if not isinstance(jobs.c[name].type, Moment):
+        case _ if not isinstance(jobs.c[name].type, UtcDateTime):
             return jobs.c[name]
         case _ if sqlite:
             day = sa.func.substr(jobs.c[name], 1, 10, type_=sa.Text)

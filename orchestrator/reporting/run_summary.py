@@ -8,7 +8,7 @@ from typing import Self
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchestrator.model import LIVING, NOT_RULED_OUT, NOT_SENT, JobState, Reaction, Stop
+from orchestrator.model import LIVING, NOT_RULED_OUT, NOT_SENT, Halt, JobState, Reaction
 from orchestrator.store import Database
 from orchestrator.store.tables import attempts, jobs
 
@@ -33,7 +33,7 @@ class RunResult:
     seconds: float
     left: int = 0
     timed_out: bool = False
-    blocked: tuple[Stop, ...] = ()
+    blocked: tuple[Halt, ...] = ()
     not_ruled_out: int = 0
     warned: int = 0
 
@@ -82,7 +82,7 @@ class Account:
         seconds: float,
         left: Sequence[sa.ColumnElement[bool]] = (),
         timed_out: bool = False,
-        blocked: tuple[Stop, ...] = (),
+        blocked: tuple[Halt, ...] = (),
     ) -> RunResult:
         """Counts where the jobs stand, and what was sent.
 

@@ -10,8 +10,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchestrator.forecast import newest_ended
-from orchestrator.limits.concurrency_limit import Gate, gates
+from orchestrator.forecast import latest_finished_exports
+from orchestrator.limits.concurrency_limit import ConcurrencyLimit, concurrency_limits
 from orchestrator.model import UNDER_WAY, JobState
 from orchestrator.store import Database
 from orchestrator.store.tables import CLAIMABLE, jobs, scopes
@@ -32,7 +32,7 @@ class ScopeStatus:
     """
 
     profile: str
-    gate: Gate
+    concurrency: ConcurrencyLimit
     waiting: int
     usual_seconds: float | None
     seconds_left: float | None
@@ -137,22 +137,24 @@ async def _scopes(
     query = sa.select(scopes.c.profile).distinct().order_by(scopes.c.profile)
     found: list[ScopeStatus] = []
     for profile in (await connection.execute(query)).scalars().all():
-        for gate in await gates(connection, profile, now):
-            queue = waiting[profile, gate.region]
-            usual = await _usual_seconds(connection, profile, gate.region, now)
+        for concurrency in await concurrency_limits(connection, profile, now):
+            queue = waiting[profile, concurrency.region]
+            typical_duration = await _usual_seconds(connection, profile, concurrency.region, now)
             if queue:
-                later = await _seconds_until_last(connection, profile, gate.region, now)
-                left = _seconds_for_rounds(gate, queue, usual, rate, later)
+                later = await _seconds_until_last(connection, profile, concurrency.region, now)
+                left = _seconds_for_rounds(concurrency, queue, typical_duration, rate, later)
             else:
-                left = await _seconds_for_last(connection, profile, gate, usual, now)
-            found.append(ScopeStatus(profile, gate, queue, usual, left))
+                left = await _seconds_for_last(
+                    connection, profile, concurrency, typical_duration, now
+                )
+            found.append(ScopeStatus(profile, concurrency, queue, typical_duration, left))
     return tuple(found)
 
 
 async def _usual_seconds(
     connection: AsyncConnection, profile: str, region: str, now: datetime
 ) -> float | None:
-    ended = await newest_ended(connection, profile, region, now, most=_RECENT)
+    ended = await latest_finished_exports(connection, profile, region, now, limit=_RECENT)
     return median_high(one.took.total_seconds() for one in ended) if ended else None
 
 
@@ -167,31 +169,41 @@ async def _seconds_until_last(
 
 
 def _seconds_for_rounds(
-    gate: Gate, waiting: int, usual: float | None, rate: float, later: float
+    concurrency: ConcurrencyLimit,
+    waiting: int,
+    typical_duration: float | None,
+    rate: float,
+    later: float,
 ) -> float | None:
     """What bounds the rest: rounds of a full gate, or the export that can begin last."""
-    if usual is None:
+    if typical_duration is None:
         return None
-    places = gate.ceiling if gate.ceiling is not None else waiting + gate.running
-    rounds = -(-(waiting + gate.running) // max(places, 1))
+    places = (
+        concurrency.ceiling if concurrency.ceiling is not None else waiting + concurrency.running
+    )
+    rounds = -(-(waiting + concurrency.running) // max(places, 1))
     sending = waiting / rate if rate else 0.0
-    return max(usual * rounds, max(sending, later) + usual)
+    return max(typical_duration * rounds, max(sending, later) + typical_duration)
 
 
 async def _seconds_for_last(
-    connection: AsyncConnection, profile: str, gate: Gate, usual: float | None, now: datetime
+    connection: AsyncConnection,
+    profile: str,
+    concurrency: ConcurrencyLimit,
+    typical_duration: float | None,
+    now: datetime,
 ) -> float | None:
     """Where nothing waits: until the export that began last is due; unknown with one in doubt."""
-    if not gate.running:
+    if not concurrency.running:
         return 0.0
-    here = (jobs.c.profile == profile) & (jobs.c.region == gate.region)
+    here = (jobs.c.profile == profile) & (jobs.c.region == concurrency.region)
     under_way = (
         sa.select(jobs.c.state, sa.func.max(jobs.c.accepted_at))
         .where(here, jobs.c.state.in_(sorted(UNDER_WAY)))
         .group_by(jobs.c.state)
     )
     begun = dict((await connection.execute(under_way)).all())
-    if usual is None or set(begun) != {JobState.ACCEPTED}:
+    if typical_duration is None or set(begun) != {JobState.ACCEPTED}:
         return None
     age: timedelta = now - begun[JobState.ACCEPTED]
-    return max(0.0, usual - age.total_seconds())
+    return max(0.0, typical_duration - age.total_seconds())

@@ -1,23 +1,23 @@
 """The database: connections that can be trusted, and the schema's version."""
 
-from orchestrator.store.busy_retry import Patience
+from orchestrator.store.busy_retry import BusyRetry
 from orchestrator.store.database import (
     Database,
+    acquire_exclusive_lock,
     describe_url,
-    insert_or_change,
-    insert_or_leave,
-    lock_out_others,
+    insert_or_ignore,
+    upsert,
 )
-from orchestrator.store.group_commit import Grouped
+from orchestrator.store.group_commit import GroupCommit
 from orchestrator.store.migrations import Schema
 
 __all__ = [
+    "BusyRetry",
     "Database",
-    "Grouped",
-    "Patience",
+    "GroupCommit",
     "Schema",
+    "acquire_exclusive_lock",
     "describe_url",
-    "insert_or_change",
-    "insert_or_leave",
-    "lock_out_others",
+    "insert_or_ignore",
+    "upsert",
 ]

@@ -7,7 +7,7 @@ from typing import TypeVar
 import anyio
 
 from orchestrator.errors import StoreGoneError
-from orchestrator.store.errors import FAULTS, said_by, trouble_of
+from orchestrator.store.errors import STORE_ERRORS, classify_store_error, store_error_text
 
 _Result = TypeVar("_Result")
 
@@ -15,10 +15,10 @@ _PAUSE = 1.0
 _LAST = 5.0
 """Seconds that are still waited for a store in trouble when the run is to end."""
 
-_FAULTS = (*FAULTS, StoreGoneError)
+_FAULTS = (*STORE_ERRORS, StoreGoneError)
 
 
-class Patience:
+class BusyRetry:
     """Tries again for as long as the store's trouble may pass: locked, full, out of reach.
 
     Args:
@@ -27,20 +27,20 @@ class Patience:
     """
 
     def __init__(
-        self, tell: Callable[[str], None], give_up: Callable[[], None] = lambda: None
+        self, notify: Callable[[str], None], give_up: Callable[[], None] = lambda: None
     ) -> None:
-        self._tell = tell
+        self._notify = notify
         self._give_up = give_up
         self._waiting = 0
         self._hurried_at: float | None = None
         self._fault: Exception | None = None
 
-    def hurry(self) -> None:
+    def begin_shutdown(self) -> None:
         """The run is to end: trouble that does not pass soon is waited for no more."""
         if self._hurried_at is None:
             self._hurried_at = anyio.current_time()
 
-    async def until_done(self, action: Callable[[], Awaitable[_Result]]) -> _Result:
+    async def retry(self, action: Callable[[], Awaitable[_Result]]) -> _Result:
         """The action's result, from the first time that it succeeds.
 
         Args:
@@ -63,10 +63,12 @@ class Patience:
             raise
         self._waiting -= 1
         if not self._waiting:
-            self._tell("The store can be used again.")
+            self._notify("The store can be used again.")
         return result
 
-    async def keep(self, action: Callable[[], Awaitable[object]], *, or_say: str) -> bool:
+    async def retry_or_report(
+        self, action: Callable[[], Awaitable[object]], *, or_say: str
+    ) -> bool:
         """Keeps what cannot be had again; where that fails, the user is told instead.
 
         Args:
@@ -74,16 +76,16 @@ class Patience:
         """
         kept = False
         try:
-            with self.fault_noted():
-                await self.until_done(action)
+            with self.note_error():
+                await self.retry(action)
                 kept = True
         finally:
             if not kept:
-                self._tell(or_say)
+                self._notify(or_say)
         return kept
 
     @contextmanager
-    def fault_noted(self) -> Iterator[None]:
+    def note_error(self) -> Iterator[None]:
         """Ends the block quietly when the store can no longer be used: others may still be busy.
 
         `raise_fault` says it when they have ended.
@@ -94,12 +96,12 @@ class Patience:
             if self._fault is None:
                 raise
 
-    async def guarded(self, task: Callable[[], Awaitable[object]]) -> None:
+    async def run_guarded(self, task: Callable[[], Awaitable[object]]) -> None:
         """Runs a task that ends quietly when the store can no longer be used."""
-        with self.fault_noted():
+        with self.note_error():
             await task()
 
-    def raise_fault(self) -> None:
+    def raise_error(self) -> None:
         """Raises what made the store unusable, if anything did."""
         if self._fault is not None:
             raise self._fault
@@ -116,7 +118,7 @@ class Patience:
 
     def _see_that_it_may_pass(self, error: Exception, since: float) -> None:
         """Raises the error where it is final; the first that is ends the run."""
-        passes = isinstance(error, FAULTS) and trouble_of(error).passes
+        passes = isinstance(error, STORE_ERRORS) and classify_store_error(error).passes
         if passes and not self._is_out_of_time(since):
             return
         if self._fault is None:
@@ -131,8 +133,8 @@ class Patience:
 
     def _begin(self, error: Exception) -> None:
         self._waiting += 1
-        if self._waiting == 1 and isinstance(error, FAULTS):
-            self._tell(
-                f"The store cannot be used just now ({said_by(error)}); nothing is sent until it "
-                f"can. {trouble_of(error).remedy}"
+        if self._waiting == 1 and isinstance(error, STORE_ERRORS):
+            self._notify(
+                f"The store cannot be used just now ({store_error_text(error)}); nothing is sent "
+                f"until it can. {classify_store_error(error).remedy}"
             )

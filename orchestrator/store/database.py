@@ -33,10 +33,10 @@ class Database:
         # by its real name: what lies beside it must be the same for whoever comes by a link
         self.path = Path(self.url.database or "").resolve() if self.is_sqlite else None
         self._turn = anyio.Lock(fast_acquire=True)
-        self._lock_wait = sqlite.LockWait()
+        self._lock_wait = sqlite.LockTimeout()
         if self.path is not None:
             sqlite.prepare_file(self.path)
-            self._file = sqlite.OpenFile(self.path)
+            self._file = sqlite.DatabaseFile(self.path)
             self.clock = shared_time.in_force(self.path, clock)
             self._writer = self._sqlite_engine(1, self._lock_wait.begin_writing)
             self._reader = self._sqlite_engine(_READERS, self._lock_wait.begin_reading)
@@ -61,9 +61,9 @@ class Database:
                 yield connection
             return
         async with self._turn:
-            self._file.see_that_it_is_there()
+            self._file.check_exists()
             async with _transaction(self._writer) as connection:
-                self._file.see_that_its_log_is_there()
+                self._file.check_wal_exists()
                 yield connection
 
     @asynccontextmanager
@@ -71,7 +71,7 @@ class Database:
         """A transaction that only reads, on one snapshot, beside the writer."""
         if self.path is not None:
             # a new connection would make an empty file in the place of one that is gone
-            self._file.see_that_it_is_there()
+            self._file.check_exists()
         async with _transaction(self._reader) as connection:
             yield connection
 
@@ -90,10 +90,10 @@ class Database:
             yield
 
     @contextmanager
-    def waiting_briefly(self) -> Iterator[None]:
+    def short_lock_timeout(self) -> Iterator[None]:
         """Wait for locks for a few seconds only, and then raise.
 
-        For a run: its `Patience` says that the store is locked, tries again, and ends in time.
+        For a run: its `BusyRetry` says that the store is locked, tries again, and ends in time.
         """
         with self._lock_wait.briefly():
             yield
@@ -119,7 +119,7 @@ class Database:
         """Moves what SQLite's log holds into the file; one process at a time, others pass by."""
         if self.path is None:
             return
-        self._file.see_that_it_is_there()
+        self._file.check_exists()
         with sqlite.sole_checkpointer(self.path) as alone:
             if alone:
                 async with self._turn, _connection(self._reader) as connection:
@@ -159,7 +159,7 @@ _ONE_SNAPSHOT = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": Tr
 """Of a server's transactions that only read; by itself each statement would see its own."""
 
 
-def _server_engine(url: sa.URL, lock_wait: sqlite.LockWait) -> AsyncEngine:
+def _server_engine(url: sa.URL, lock_wait: sqlite.LockTimeout) -> AsyncEngine:
     def begin(connection: sa.Connection) -> None:
         wanted = lock_wait.milliseconds
         if connection.info.get("lock_timeout", sqlite.BUSY_TIMEOUT_MS) != wanted:
@@ -209,7 +209,7 @@ async def _connection(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
                 await connection.close()
 
 
-async def lock_out_others(connection: AsyncConnection) -> None:
+async def acquire_exclusive_lock(connection: AsyncConnection) -> None:
     """Until this transaction ends, whoever asks for the same waits, as SQLite's writers always do.
 
     For what looks first and inserts afterwards: the tables themselves, or jobs that are new.
@@ -218,12 +218,12 @@ async def lock_out_others(connection: AsyncConnection) -> None:
         await connection.execute(sa.text("SELECT pg_advisory_xact_lock(hashtext('orchestrator'))"))
 
 
-def insert_or_leave(connection: AsyncConnection, table: sa.Table) -> sa.Insert:
+def insert_or_ignore(connection: AsyncConnection, table: sa.Table) -> sa.Insert:
     """An INSERT that does nothing where the row is there already."""
     return _insert(connection.dialect.name, table).on_conflict_do_nothing()
 
 
-def insert_or_change(connection: AsyncConnection, table: sa.Table, *changed: str) -> sa.Insert:
+def upsert(connection: AsyncConnection, table: sa.Table, *changed: str) -> sa.Insert:
     """An INSERT that, where the row is there already, sets these columns of it instead."""
     return _upsert(connection.dialect.name, table, changed)
 

@@ -14,7 +14,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class StoreErrorClass:
     """One class of store errors.
 
     Args:
@@ -26,54 +26,54 @@ class Trouble:
     remedy: str
 
 
-_FILE_LOCKED = Trouble(
+_FILE_LOCKED = StoreErrorClass(
     passes=True,
     remedy="Another program holds it locked: end that; fuser or lsof on the file names it.",
 )
-_DISK_FULL = Trouble(passes=True, remedy="Make room on its disk: what is recorded is safe.")
-_FILE_READ_ONLY = Trouble(
+_DISK_FULL = StoreErrorClass(passes=True, remedy="Make room on its disk: what is recorded is safe.")
+_FILE_READ_ONLY = StoreErrorClass(
     passes=True, remedy="Make the file, its folder and its disk writable for this user."
 )
-_FILE_NOT_OPENED = Trouble(
+_FILE_NOT_OPENED = StoreErrorClass(
     passes=True,
     remedy="If this process has too many files open, raise its limit (ulimit -n), or lower "
     "--concurrency; else look whether file and folder may be read and written.",
 )
-_DISK_FAILS = Trouble(passes=True, remedy="Look at the disk's health and room.")
-_NO_MEMORY = Trouble(passes=True, remedy="Free memory on its machine.")
-_FILE_DAMAGED = Trouble(
+_DISK_FAILS = StoreErrorClass(passes=True, remedy="Look at the disk's health and room.")
+_NO_MEMORY = StoreErrorClass(passes=True, remedy="FreePermits memory on its machine.")
+_FILE_DAMAGED = StoreErrorClass(
     passes=False,
     remedy="The file is damaged or not a database of this program: restore it from a backup.",
 )
 
-_SESSION_LOCKED = Trouble(
+_SESSION_LOCKED = StoreErrorClass(
     passes=True,
     remedy="Another session holds it locked: pg_stat_activity and pg_locks name it; end that.",
 )
-_CONFLICT = Trouble(passes=True, remedy="Nothing to do: the transaction is repeated.")
-_STATEMENT_CANCELLED = Trouble(
+_CONFLICT = StoreErrorClass(passes=True, remedy="Nothing to do: the transaction is repeated.")
+_STATEMENT_CANCELLED = StoreErrorClass(
     passes=True,
     remedy="Look for locks and load on the server (pg_stat_activity), or raise statement_timeout.",
 )
-_SERVER_READ_ONLY = Trouble(
+_SERVER_READ_ONLY = StoreErrorClass(
     passes=True,
     remedy="The server takes no writes: connect to the primary, and check "
     "default_transaction_read_only.",
 )
-_SERVER_AT_LIMIT = Trouble(
+_SERVER_AT_LIMIT = StoreErrorClass(
     passes=True, remedy="End sessions that are not needed, or raise the server's limits."
 )
-_SERVER_DAMAGED = Trouble(
+_SERVER_DAMAGED = StoreErrorClass(
     passes=False, remedy="The server reports damaged data: restore it from a backup."
 )
-_UNREACHABLE = Trouble(passes=True, remedy="Check the URL, and that the server answers.")
-_NO_ACCESS = Trouble(passes=False, remedy="Check the URL, and the rights of its user.")
-_OTHER = Trouble(
+_UNREACHABLE = StoreErrorClass(passes=True, remedy="Check the URL, and that the server answers.")
+_NO_ACCESS = StoreErrorClass(passes=False, remedy="Check the URL, and the rights of its user.")
+_OTHER = StoreErrorClass(
     passes=False,
     remedy="The database rejected a statement: report this message as an error of the program.",
 )
 
-_BY_ERRNO: Mapping[int, Trouble] = {
+_BY_ERRNO: Mapping[int, StoreErrorClass] = {
     errno.EAGAIN: _FILE_LOCKED,
     errno.ENOSPC: _DISK_FULL,
     errno.EDQUOT: _DISK_FULL,
@@ -87,7 +87,7 @@ _BY_ERRNO: Mapping[int, Trouble] = {
     errno.EIO: _DISK_FAILS,
 }
 
-_BY_SQLITE_CODE: Mapping[int, Trouble] = {
+_BY_SQLITE_CODE: Mapping[int, StoreErrorClass] = {
     sqlite3.SQLITE_BUSY: _FILE_LOCKED,
     sqlite3.SQLITE_LOCKED: _FILE_LOCKED,
     sqlite3.SQLITE_PROTOCOL: _FILE_LOCKED,
@@ -105,7 +105,7 @@ _BY_SQLITE_CODE: Mapping[int, Trouble] = {
 _PRIMARY = 0xFF
 """Bits of SQLite's result code that hold the primary one; the others only say more of it."""
 
-_BY_SQLSTATE: Mapping[str, Trouble] = {
+_BY_SQLSTATE: Mapping[str, StoreErrorClass] = {
     "08": _UNREACHABLE,  # connection exception
     "25006": _SERVER_READ_ONLY,  # read-only transaction: a standby, or an administrator's setting
     "25P03": _UNREACHABLE,  # the session waited too long inside a transaction, and was ended
@@ -134,11 +134,11 @@ _BY_SQLSTATE: Mapping[str, Trouble] = {
 Of class 40 a constraint (40002) does not pass, of class 57P a dropped database does not.
 """
 
-FAULTS = (DBAPIError, PoolTimeoutError, OSError)
+STORE_ERRORS = (DBAPIError, PoolTimeoutError, OSError)
 """What a store raises when it cannot be used."""
 
 
-def trouble_of(error: DBAPIError | PoolTimeoutError | OSError) -> Trouble:
+def classify_store_error(error: DBAPIError | PoolTimeoutError | OSError) -> StoreErrorClass:
     """Return the class of a store error."""
     if isinstance(error, PoolTimeoutError):
         return _UNREACHABLE
@@ -159,7 +159,7 @@ def _is_connection_error(error: DBAPIError) -> bool:
     return isinstance(error, OperationalError) and not is_local
 
 
-def said_by(error: DBAPIError | PoolTimeoutError | OSError) -> str:
+def store_error_text(error: DBAPIError | PoolTimeoutError | OSError) -> str:
     """Return the message of the database or of the system, in its own words."""
     if isinstance(error, PoolTimeoutError):
         return "no connection to it became free"

@@ -6,7 +6,7 @@ from typing import Generic, TypeVar
 import anyio
 
 from orchestrator.errors import StoreGoneError
-from orchestrator.store.errors import FAULTS, trouble_of
+from orchestrator.store.errors import STORE_ERRORS, classify_store_error
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -14,7 +14,7 @@ _Result = TypeVar("_Result")
 _MOST = 64
 
 
-class Grouped(Generic[_Item, _Result]):
+class GroupCommit(Generic[_Item, _Result]):
     """Keeps items together; whoever brings one goes on only when it is kept.
 
     Whoever comes while a transaction is under way waits for the next one, which takes all of them.
@@ -66,8 +66,8 @@ class Grouped(Generic[_Item, _Result]):
 
 def _is_store_error(error: Exception) -> bool:
     """Return whether the store failed, and not one of the items."""
-    if isinstance(error, FAULTS):
-        return trouble_of(error).passes
+    if isinstance(error, STORE_ERRORS):
+        return classify_store_error(error).passes
     return isinstance(error, StoreGoneError)
 
 

@@ -10,9 +10,9 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.errors import StoreError
-from orchestrator.store.database import Database, describe_url, lock_out_others
+from orchestrator.store.database import Database, acquire_exclusive_lock, describe_url
 
-HEAD: Final = "0003"
+HEAD: Final = "0004"
 """Newest revision; written here so that no command waits for Alembic's import to check it."""
 
 _MIGRATING = threading.Lock()
@@ -82,7 +82,7 @@ class Schema:
         await to_thread.run_sync(_MIGRATING.acquire)
         try:
             async with self._database.write() as connection:
-                await lock_out_others(connection)
+                await acquire_exclusive_lock(connection)
                 await connection.run_sync(_run_migrations)
         finally:
             _MIGRATING.release()

@@ -99,7 +99,7 @@ def refuse_shared_file_system(path: Path, mounts: Path = Path("/proc/self/mounts
         )
 
 
-class LockWait:
+class LockTimeout:
     """Sets how long the transactions of one process wait for a lock.
 
     After the writer was refused once, those who wait for their turn behind it are not kept as long
@@ -153,7 +153,7 @@ def _set_busy_timeout(connection: sa.Connection, milliseconds: int) -> None:
 
 
 def listen(
-    engine: sa.Engine, begin: Callable[[sa.Connection], object], lock_wait: LockWait
+    engine: sa.Engine, begin: Callable[[sa.Connection], object], lock_wait: LockTimeout
 ) -> None:
     """Sets up every connection of an engine, and how its transactions begin."""
 
@@ -214,7 +214,7 @@ def checkpoint(connection: sa.Connection) -> None:
         cursor.close()
 
 
-class OpenFile:
+class DatabaseFile:
     """The database's file as it was when it was opened, to notice when it is no longer there.
 
     The system lets a file be written that has been deleted or replaced: all goes well, and is lost.
@@ -227,7 +227,7 @@ class OpenFile:
         self._path = path
         self._identity = _identity(path)
 
-    def see_that_it_is_there(self) -> None:
+    def check_exists(self) -> None:
         """Looks at the file.
 
         Raises:
@@ -236,14 +236,14 @@ class OpenFile:
         if (found := _identity(self._path)) != self._identity:
             raise self._gone("replaced by another file" if found else "deleted or moved away")
 
-    def see_that_its_log_is_there(self) -> None:
+    def check_wal_exists(self) -> None:
         """Looks at the log, which is there as long as a transaction is open.
 
         Raises:
             StoreGoneError: it was taken away.
         """
         if not Path(f"{self._path}-wal").exists():
-            self.see_that_it_is_there()
+            self.check_exists()
             raise self._gone("robbed of its log, the file beside it that ends in -wal,")
 
     def _gone(self, what: str) -> StoreGoneError:

@@ -26,7 +26,7 @@ class _SqliteMoment(sqlite.DATETIME):
         return process
 
 
-class Moment(sa.TypeDecorator[datetime]):
+class UtcDateTime(sa.TypeDecorator[datetime]):
     """An aware moment, kept in UTC: text that sorts in SQLite, ``timestamptz`` in PostgreSQL."""
 
     impl = sa.DateTime(timezone=True)
@@ -106,30 +106,38 @@ jobs = sa.Table(
     sa.Column("fingerprint", sa.Text, nullable=False, comment="the same request has the same"),
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("reason", sa.Text, nullable=False, comment="why it is in this state"),
-    sa.Column("due_at", Moment, nullable=False, comment="no sooner sent, or looked at again"),
-    sa.Column("described_at", Moment, comment="disks and sizes were asked for"),
+    sa.Column("due_at", UtcDateTime, nullable=False, comment="no sooner sent, or looked at again"),
+    sa.Column("described_at", UtcDateTime, comment="disks and sizes were asked for"),
     sa.Column("size_gib", sa.Integer, nullable=False, comment="all its disks; 0 is unknown"),
     sa.Column("attempt", sa.Integer, nullable=False, comment="last attempt; fences its writes"),
-    sa.Column("spent", sa.Integer, nullable=False, comment="attempts that counted"),
-    sa.Column("waits", sa.Integer, nullable=False, comment="postponements in a row"),
+    sa.Column("attempts_charged", sa.Integer, nullable=False, comment="attempts that counted"),
+    sa.Column("deferrals", sa.Integer, nullable=False, comment="postponements in a row"),
     sa.Column("owner", sa.Text, comment="the process that holds the lease"),
-    sa.Column("expires_at", Moment, comment="end of the lease"),
-    sa.Column("doubted", sa.Boolean, nullable=False, comment="an attempt may have taken effect"),
-    sa.Column("clean_since", Moment, comment="first look that found nothing, since the doubt"),
-    sa.Column("fenced_until", Moment, comment="an unsent request may still leave until then"),
-    sa.Column("deadline_at", Moment, comment="an accepted export counts as lost after it"),
+    sa.Column("expires_at", UtcDateTime, comment="end of the lease"),
+    sa.Column(
+        "maybe_applied", sa.Boolean, nullable=False, comment="an attempt may have taken effect"
+    ),
+    sa.Column(
+        "absent_since", UtcDateTime, comment="first look that found nothing, since the doubt"
+    ),
+    sa.Column(
+        "no_resend_before", UtcDateTime, comment="an unsent request may still leave until then"
+    ),
+    sa.Column("deadline_at", UtcDateTime, comment="an accepted export counts as lost after it"),
     sa.Column("task_id", sa.Text, comment="unsigned 64-bit, larger than the databases' integers"),
     sa.Column("request_id", sa.Text),
     sa.Column("code", sa.Text),
     sa.Column("message", sa.Text),
     sa.Column("remedy", sa.Text),
     sa.Column("warnings", sa.JSON(none_as_null=True), comment="sentences; none if null"),
-    sa.Column("created_at", Moment, nullable=False),
-    sa.Column("sent_at", Moment),
-    sa.Column("trace_from", Moment, comment="when it was sent; null if the clock was set since"),
-    sa.Column("first_trace_at", Moment, comment="an object or upload was found under its tag"),
-    sa.Column("accepted_at", Moment),
-    sa.Column("finished_at", Moment),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("sent_at", UtcDateTime),
+    sa.Column(
+        "trace_from", UtcDateTime, comment="when it was sent; null if the clock was set since"
+    ),
+    sa.Column("first_trace_at", UtcDateTime, comment="an object or upload was found under its tag"),
+    sa.Column("accepted_at", UtcDateTime),
+    sa.Column("finished_at", UtcDateTime),
     sa.CheckConstraint(_one_of("state", JobState), name="state"),
     sa.CheckConstraint(_one_of("format", ImageFormat), name="format"),
     sa.CheckConstraint("(state = 'sending') = (owner IS NOT NULL)", name="owner"),
@@ -174,10 +182,10 @@ attempts = sa.Table(
     sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("owner", sa.Text, nullable=False),
     sa.Column("probe", sa.Boolean, nullable=False, comment="sent to find out about the gate"),
-    sa.Column("claimed_at", Moment, nullable=False),
-    sa.Column("signed_at", Moment, nullable=False, comment="in the server's time"),
-    sa.Column("expires_at", Moment, nullable=False),
-    sa.Column("answered_at", Moment),
+    sa.Column("claimed_at", UtcDateTime, nullable=False),
+    sa.Column("signed_at", UtcDateTime, nullable=False, comment="in the server's time"),
+    sa.Column("expires_at", UtcDateTime, nullable=False),
+    sa.Column("answered_at", UtcDateTime),
     sa.Column("code", sa.Text),
     sa.Column("reaction", sa.Text),
     sa.Column("effect", sa.Text),
@@ -201,8 +209,8 @@ objects = sa.Table(
     sa.Column("etag", sa.Text),
     sa.Column("crc64", sa.Text),
     sa.Column("storage_class", sa.Text),
-    sa.Column("last_modified", Moment),
-    sa.Column("seen_at", Moment),
+    sa.Column("last_modified", UtcDateTime),
+    sa.Column("seen_at", UtcDateTime),
 )
 
 events = sa.Table(
@@ -210,7 +218,7 @@ events = sa.Table(
     metadata,
     sa.Column("id", _Id, primary_key=True),
     sa.Column("job_id", sa.ForeignKey("jobs.id")),
-    sa.Column("at", Moment, nullable=False),
+    sa.Column("at", UtcDateTime, nullable=False),
     sa.Column("kind", sa.Text, nullable=False),
     sa.Column("from_state", sa.Text),
     sa.Column("to_state", sa.Text),
@@ -233,10 +241,10 @@ scopes = sa.Table(
         comment="twice the refused probes, less those accepted",
     ),
     sa.Column("streak", sa.Integer, comment="accepted probes in a row"),
-    sa.Column("full_since", Moment),
-    sa.Column("probe_at", Moment, comment="when the next probe may leave"),
+    sa.Column("full_since", UtcDateTime),
+    sa.Column("probe_at", UtcDateTime, comment="when the next probe may leave"),
     sa.Column("probe_job", _Id, comment="the job that probes now"),
-    sa.Column("probe_until", Moment, comment="after this the prober counts as dead"),
+    sa.Column("probe_until", UtcDateTime, comment="after this the prober counts as dead"),
 )
 
 rates = sa.Table(
@@ -245,9 +253,9 @@ rates = sa.Table(
     sa.Column("profile", sa.Text, primary_key=True),
     sa.Column("host", sa.Text, primary_key=True, comment="of the endpoint"),
     sa.Column("action", sa.Text, primary_key=True),
-    sa.Column("next_at", Moment, nullable=False, comment="the next request leaves no sooner"),
+    sa.Column("next_at", UtcDateTime, nullable=False, comment="the next request leaves no sooner"),
     sa.Column("pace", sa.Float, comment="requests a second after the last slow-down"),
-    sa.Column("slowed_at", Moment),
+    sa.Column("slowed_at", UtcDateTime),
 )
 
 instances = sa.Table(
@@ -256,8 +264,8 @@ instances = sa.Table(
     sa.Column("id", sa.Text, primary_key=True),
     sa.Column("host", sa.Text, nullable=False),
     sa.Column("pid", sa.Integer, nullable=False),
-    sa.Column("started_at", Moment, nullable=False),
-    sa.Column("ended_at", Moment),
+    sa.Column("started_at", UtcDateTime, nullable=False),
+    sa.Column("ended_at", UtcDateTime),
 )
 
 accounts = sa.Table(
@@ -265,5 +273,5 @@ accounts = sa.Table(
     metadata,
     sa.Column("profile", sa.Text, primary_key=True),
     sa.Column("account_id", sa.Text, nullable=False, comment="the main account's UIN"),
-    sa.Column("seen_at", Moment, nullable=False),
+    sa.Column("seen_at", UtcDateTime, nullable=False),
 )

@@ -17,7 +17,7 @@ from orchestrator.store.tables import jobs
 
 
 @dataclass(frozen=True, slots=True)
-class Move:
+class Transition:
     """One job's way from a state to another.
 
     Args:
@@ -62,19 +62,19 @@ class Move:
         )
 
 
-def may_move(source: JobState, target: JobState) -> bool:
+def is_allowed(source: JobState, target: JobState) -> bool:
     """Whether the transition table has this move."""
     return target in TRANSITIONS[source]
 
 
-async def move(connection: AsyncConnection, one: Move, *, at: datetime) -> bool:
+async def apply_transition(connection: AsyncConnection, one: Transition, *, at: datetime) -> bool:
     """Moves one job; false when it has moved on, and then nothing was written."""
-    (moved,) = await move_all(connection, [one], at=at)
+    (moved,) = await apply_transitions(connection, [one], at=at)
     return moved
 
 
-async def move_all(
-    connection: AsyncConnection, moves: Sequence[Move], *, at: datetime
+async def apply_transitions(
+    connection: AsyncConnection, transitions: Sequence[Transition], *, at: datetime
 ) -> list[bool]:
     """Moves each job that still is where, and at the attempt that, the caller believes.
 
@@ -84,28 +84,30 @@ async def move_all(
     Raises:
         ValueError: the transition table has no such move as is to be made: a bug in the caller.
     """
-    found = await _standing(connection, [one.job_id for one in moves])
-    valid = [one.job_id in found and one.begins_at(found[one.job_id]) for one in moves]
-    await make_moves(connection, list(compress(moves, valid)), at=at)
+    found = await _standing(connection, [one.job_id for one in transitions])
+    valid = [one.job_id in found and one.begins_at(found[one.job_id]) for one in transitions]
+    await write_transitions(connection, list(compress(transitions, valid)), at=at)
     return valid
 
 
-async def make_moves(connection: AsyncConnection, moves: Sequence[Move], *, at: datetime) -> None:
+async def write_transitions(
+    connection: AsyncConnection, transitions: Sequence[Transition], *, at: datetime
+) -> None:
     """Moves jobs that this transaction has read and locked where the moves begin.
 
     Raises:
         ValueError: the transition table has no such move: a bug in the caller.
     """
-    for one in moves:
-        if not may_move(one.source, one.target):
+    for one in transitions:
+        if not is_allowed(one.source, one.target):
             raise ValueError(f"no job goes from {one.source} to {one.target}")
     alike: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
-    for one in moves:
+    for one in transitions:
         columns = one.columns(at)
         alike[tuple(columns)].append({"this": one.job_id, **_bound(columns)})
     for names, rows in alike.items():
         await connection.execute(_setting(names), rows)
-    await audit.append(connection, *(one.event() for one in moves), at=at)
+    await audit.append(connection, *(one.event() for one in transitions), at=at)
 
 
 async def _standing(connection: AsyncConnection, job_ids: Sequence[int]) -> dict[int, Any]:
@@ -116,7 +118,7 @@ async def _standing(connection: AsyncConnection, job_ids: Sequence[int]) -> dict
 
 # made anew, these would cost more than their execution
 _STANDING = (
-    sa.select(jobs.c.id, jobs.c.state, jobs.c.attempt, jobs.c.accepted_at, jobs.c.clean_since)
+    sa.select(jobs.c.id, jobs.c.state, jobs.c.attempt, jobs.c.accepted_at, jobs.c.absent_since)
     .where(jobs.c.id.in_(sa.bindparam("job_ids", expanding=True)))
     .order_by(jobs.c.id)
     .with_for_update()

@@ -9,13 +9,13 @@ import anyio
 
 from orchestrator.cloud.cos import CosClient
 from orchestrator.errors import CloudRefusal
-from orchestrator.limits import concurrency_limit as gate
+from orchestrator.limits import concurrency_limit
 from orchestrator.model import JobState, ObjectFacts, UploadFacts
 from orchestrator.store import Database
-from orchestrator.store.transitions import Move, move_all
-from orchestrator.verification.completeness import Delivery, suspects, undelivered
-from orchestrator.verification.expected_objects import Watched, WatchedKey, keep_seen
-from orchestrator.verification.export_deadline import Deadlines
+from orchestrator.store.transitions import Transition, apply_transitions
+from orchestrator.verification.completeness import Completeness, missing_images, size_warnings
+from orchestrator.verification.expected_objects import TrackedJob, TrackedKey, save_seen_objects
+from orchestrator.verification.export_deadline import ExportDeadlines
 from orchestrator.verification.object_lookup import (
     head,
     listed_objects,
@@ -36,14 +36,14 @@ class Finding:
         trace_age: how long ago a first trace was left under the job's tag; ``None`` without any.
     """
 
-    job: Watched
-    delivery: Delivery
+    job: TrackedJob
+    delivery: Completeness
     uploads: tuple[str, ...] | None = ()
     trace_age: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Examination:
+class PollResult:
     """What one look at an accepted job has shown.
 
     Args:
@@ -57,13 +57,13 @@ class Examination:
 
 async def examine(
     cos: CosClient,
-    job: Watched,
+    job: TrackedJob,
     age: timedelta,
-    deadlines: Deadlines,
+    deadlines: ExportDeadlines,
     *,
     unlisted_after: timedelta,
     wants_trace: bool = False,
-) -> Examination:
+) -> PollResult:
     """Look once at the objects that a job must have.
 
     A key is asked for once it was listed. Where nothing at all is listed for long, the listing may
@@ -79,12 +79,12 @@ async def examine(
     """
     listed, delivery = await _list_and_look(cos, job)
     trace_age = trace_age_of(cos, job, [facts.last_modified for facts in (listed or {}).values()])
-    if delivery.is_whole:
-        return Examination(Finding(job, delivery, trace_age=trace_age), trace_age)
-    is_late = await deadlines.have_passed(job, age)
+    if delivery.is_complete:
+        return PollResult(Finding(job, delivery, trace_age=trace_age), trace_age)
+    is_late = await deadlines.has_passed(job, age)
     is_unlisted = not listed and age >= unlisted_after
     if not is_late and not is_unlisted and (listed or not wants_trace):
-        return Examination(None, trace_age)
+        return PollResult(None, trace_age)
     # uploads first, objects second: one that ends in between is seen as an object
     uploads = await _uploads(cos, job)
     if trace_age is None:
@@ -92,15 +92,15 @@ async def examine(
     if is_late or (is_unlisted and not uploads):
         delivery = await _look(cos, job, to_the_end=is_late)
     written = uploads is None or bool(uploads)
-    if delivery.is_whole or (
-        is_late and await deadlines.have_passed(job, age, being_written=written)
+    if delivery.is_complete or (
+        is_late and await deadlines.has_passed(job, age, being_written=written)
     ):
         keys = None if uploads is None else tuple(upload.key for upload in uploads)
-        return Examination(Finding(job, delivery, keys, trace_age), trace_age)
-    return Examination(None, trace_age)
+        return PollResult(Finding(job, delivery, keys, trace_age), trace_age)
+    return PollResult(None, trace_age)
 
 
-async def keep_findings(
+async def save_findings(
     database: Database, actor: str, findings: Sequence[Finding]
 ) -> list[JobState]:
     """Moves the jobs to where the findings lead, in one transaction; their states after it."""
@@ -108,12 +108,12 @@ async def keep_findings(
         async with database.write() as connection:
             now = await database.now(connection)
             moves = [_move(one, actor, now) for one in findings]
-            moved = await move_all(connection, moves, at=now)
+            moved = await apply_transitions(connection, moves, at=now)
             kept = list(compress(findings, moved))
             seen = [(one.job.job_id, facts) for one in kept for facts in one.delivery.found]
-            await keep_seen(connection, seen, now)
+            await save_seen_objects(connection, seen, now)
             for profile, region in sorted({(one.job.profile, one.job.region) for one in kept}):
-                await gate.ended(connection, profile, region, now)
+                await concurrency_limit.record_end(connection, profile, region, now)
     return [
         one.target if is_moved else finding.job.state
         for finding, one, is_moved in zip(findings, moves, moved, strict=True)
@@ -121,8 +121,8 @@ async def keep_findings(
 
 
 async def _list_and_look(
-    cos: CosClient, job: Watched
-) -> tuple[dict[str, ObjectFacts] | None, Delivery]:
+    cos: CosClient, job: TrackedJob
+) -> tuple[dict[str, ObjectFacts] | None, Completeness]:
     """What is listed, and what of it is there; ``None`` where listing is not permitted."""
     try:
         listed = await listed_objects(cos, job)
@@ -139,11 +139,11 @@ async def _list_and_look(
 
 async def _look(
     cos: CosClient,
-    job: Watched,
+    job: TrackedJob,
     *,
     to_the_end: bool,
     listed: Mapping[str, ObjectFacts] | None = None,
-) -> Delivery:
+) -> Completeness:
     """Ask for one key after another; if not to the end, then until one is not there.
 
     Args:
@@ -162,11 +162,11 @@ async def _look(
             found.append(facts)
         if not to_the_end and facts is None:
             break
-    return Delivery(tuple(found), tuple(empty), tuple(missing))
+    return Completeness(tuple(found), tuple(empty), tuple(missing))
 
 
 async def _facts(
-    cos: CosClient, job: Watched, key: WatchedKey, listed: Mapping[str, ObjectFacts] | None
+    cos: CosClient, job: TrackedJob, key: TrackedKey, listed: Mapping[str, ObjectFacts] | None
 ) -> ObjectFacts | None:
     """What lies under a key.
 
@@ -187,7 +187,7 @@ async def _facts(
     return facts if is_same else own_object(job, key, shown)
 
 
-async def _uploads(cos: CosClient, job: Watched) -> tuple[UploadFacts, ...] | None:
+async def _uploads(cos: CosClient, job: TrackedJob) -> tuple[UploadFacts, ...] | None:
     """What is still being written; ``None`` where it may not be listed."""
     try:
         return await open_uploads(cos, job)
@@ -195,18 +195,18 @@ async def _uploads(cos: CosClient, job: Watched) -> tuple[UploadFacts, ...] | No
         return None
 
 
-def _move(finding: Finding, actor: str, now: datetime) -> Move:
-    made = _verified(finding, actor) if finding.delivery.is_whole else _lost(finding, actor)
+def _move(finding: Finding, actor: str, now: datetime) -> Transition:
+    made = _verified(finding, actor) if finding.delivery.is_complete else _lost(finding, actor)
     if finding.trace_age is None or not finding.job.needs_first_trace:
         return made
     left_at = finding.job.first_trace(now, finding.trace_age)
     return replace(made, changes={**made.changes, "first_trace_at": left_at})
 
 
-def _verified(finding: Finding, actor: str) -> Move:
+def _verified(finding: Finding, actor: str) -> Transition:
     job, delivery = finding.job, finding.delivery
-    doubts = suspects(job, delivery.found)
-    return Move(
+    doubts = size_warnings(job, delivery.found)
+    return Transition(
         job.job_id,
         JobState.ACCEPTED,
         JobState.VERIFIED,
@@ -225,9 +225,9 @@ def _verified(finding: Finding, actor: str) -> Move:
 _CHECK_SIZES = "Check the file before you rely on it: a RAW file should be as long as its disk."
 
 
-def _lost(finding: Finding, actor: str) -> Move:
+def _lost(finding: Finding, actor: str) -> Transition:
     job, delivery, uploads = finding.job, finding.delivery, finding.uploads
-    return Move(
+    return Transition(
         job.job_id,
         JobState.ACCEPTED,
         JobState.FAILED,
@@ -237,7 +237,7 @@ def _lost(finding: Finding, actor: str) -> Move:
         attempt=job.attempt,
         known={"accepted_at": job.accepted_at},
         changes={
-            "doubted": True,
+            "maybe_applied": True,
             "code": NOT_DELIVERED,
             "message": _what_came(job, delivery),
             "remedy": _remedy(job),
@@ -251,7 +251,7 @@ def _lost(finding: Finding, actor: str) -> Move:
     )
 
 
-def _what_came(job: Watched, delivery: Delivery) -> str:
+def _what_came(job: TrackedJob, delivery: Completeness) -> str:
     """What is there and what is not; of several images each by its name."""
     if not job.required:
         return (
@@ -260,14 +260,16 @@ def _what_came(job: Watched, delivery: Delivery) -> str:
         )
     said = f"The export was accepted, but by its deadline {delivery}"
     found = {facts.key for facts in delivery.found}
-    late = undelivered(job.image_ids, job.object_prefix, [key.key for key in job.required], found)
+    late = missing_images(
+        job.image_ids, job.object_prefix, [key.key for key in job.required], found
+    )
     if len(job.image_ids) < 2 or not late:
         return f"{said}."
     whole = [image for image in job.image_ids if image not in late]
     return f"{said}. Arrived: {', '.join(whole) or 'none'}. Missing: {', '.join(late)}."
 
 
-def _remedy(job: Watched) -> str:
+def _remedy(job: TrackedJob) -> str:
     if not job.required:
         return (
             f"Look in the bucket under {job.object_prefix!r} whether each disk of the image has "

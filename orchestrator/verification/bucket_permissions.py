@@ -9,8 +9,13 @@ import sqlalchemy as sa
 
 from orchestrator.cloud.error_codes import cos_code_for
 from orchestrator.errors import CloudRefusal
-from orchestrator.limits.halted_scopes import WHOLE_ACCOUNT, Stops, bucket_place, place_of
-from orchestrator.model import Reaction, Scope, Stop
+from orchestrator.limits.halted_scopes import (
+    WHOLE_ACCOUNT,
+    HaltedScopes,
+    bucket_location,
+    bucket_location_column,
+)
+from orchestrator.model import Halt, Reaction, Scope
 from orchestrator.store.tables import jobs
 
 _SHORTEST = 5.0
@@ -38,7 +43,7 @@ class VerifyMode(StrEnum):
     """Never: accepted is where a job rests."""
 
 
-class Sight:
+class BucketPermissions:
     """The buckets that proved unreadable during one run.
 
     Args:
@@ -55,30 +60,30 @@ class Sight:
     def __init__(
         self,
         mode: VerifyMode,
-        stops: Stops,
-        tell: Callable[[str], None],
+        halts: HaltedScopes,
+        notify: Callable[[str], None],
         interval: timedelta | None = None,
     ) -> None:
         self.mode = mode
-        self.blind: dict[str, float] = {}
-        self._stops = stops
-        self._tell = tell
+        self.unreadable: dict[str, float] = {}
+        self._halts = halts
+        self._notify = notify
         looks = _USUAL if interval is None else _LOOKS * interval.total_seconds()
-        self._patience = max(_SHORTEST, looks)
+        self._busy_retry = max(_SHORTEST, looks)
         self._refused_since: dict[str, float] = {}
         self._seen: set[str] = set()
-        self._stopped: dict[str, Stop] = {}
+        self._halted: dict[str, Halt] = {}
 
-    def saw(self, place: str) -> None:
+    def record_success(self, place: str) -> None:
         """A look into this bucket succeeded."""
         self._seen.add(place)
         self._refused_since.pop(place, None)
-        if (stop := self._stopped.pop(place, None)) is not None:
-            self._stops.end(stop)
-        if self.blind.pop(place, None) is not None:
-            self._tell(f"The bucket {place} may be read again: its exports are verified.")
+        if (halt := self._halted.pop(place, None)) is not None:
+            self._halts.remove(halt)
+        if self.unreadable.pop(place, None) is not None:
+            self._notify(f"The bucket {place} may be read again: its exports are verified.")
 
-    def refused(self, place: str, refusal: CloudRefusal) -> bool:
+    def record_refusal(self, place: str, refusal: CloudRefusal) -> bool:
         """A look into this bucket was refused; true when it counts as unreadable from now on.
 
         What the account as a whole is refused for is not held against a bucket.
@@ -87,50 +92,53 @@ class Sight:
         if code.reaction is Reaction.RETRY or code.scope in WHOLE_ACCOUNT:
             return False
         now = anyio.current_time()
-        is_new = place not in self.blind
-        patience = self._patience * (_TRUST if place in self._seen else 1)
-        if is_new and now - self._refused_since.setdefault(place, now) < patience:
+        is_new = place not in self.unreadable
+        busy_retry = self._busy_retry * (_TRUST if place in self._seen else 1)
+        if is_new and now - self._refused_since.setdefault(place, now) < busy_retry:
             return False
-        self.blind[place] = now + _HOPE * self._patience
+        self.unreadable[place] = now + _HOPE * self._busy_retry
         if not is_new:
             return False
         if self.mode is VerifyMode.REQUIRED:
-            stop = Stop(Scope.BUCKET, place, code.name, refusal.said, code.remedy)
-            self._stopped[place] = stop
-            self._stops.begin(stop)
-        self._tell(
+            halt = Halt(Scope.BUCKET, place, code.name, refusal.said, code.remedy)
+            self._halted[place] = halt
+            self._halts.add(halt)
+        self._notify(
             f"The bucket {place} may not be read ({refusal}): its exports are not verified, and "
             f"what is unknown there stays unknown. {code.remedy}"
         )
         return True
 
-    def proves(self, region: str, bucket: str) -> bool:
+    def is_proven_readable(self, region: str, bucket: str) -> bool:
         """Whether looks into this bucket do succeed: then the ends of exports are seen."""
-        place = place_of(region, bucket)
+        place = bucket_location(region, bucket)
         return place in self._seen and place not in self._refused_since
 
-    def sees(self, region: str, bucket: str) -> bool:
+    def may_be_readable(self, region: str, bucket: str) -> bool:
         """Whether looks into this bucket may succeed."""
-        return self.mode is not VerifyMode.OFF and place_of(region, bucket) not in self.closed()
+        return (
+            self.mode is not VerifyMode.OFF
+            and bucket_location(region, bucket) not in self.unreadable_buckets()
+        )
 
-    def visible(self, table: sa.FromClause = jobs) -> sa.ColumnElement[bool]:
+    def readable(self, table: sa.FromClause = jobs) -> sa.ColumnElement[bool]:
         """Jobs whose objects can be looked for, as a condition on the table of jobs."""
         if self.mode is VerifyMode.OFF:
             return sa.false()
-        return bucket_place(table).not_in(self.closed())
+        return bucket_location_column(table).not_in(self.unreadable_buckets())
 
-    def closed(self) -> list[str]:
+    def unreadable_buckets(self) -> list[str]:
         """Unreadable buckets into which it is too early to look again."""
         now = anyio.current_time()
-        return sorted(place for place, again_at in self.blind.items() if again_at > now)
+        return sorted(place for place, again_at in self.unreadable.items() if again_at > now)
 
-    def resting(self) -> sa.ColumnElement[bool]:
+    def unverifiable(self) -> sa.ColumnElement[bool]:
         """Jobs for which accepted is the end: nobody wants, or is allowed, to see more."""
         if self.mode is VerifyMode.REQUIRED:
             return sa.false()
-        return ~self.visible()
+        return ~self.readable()
 
-    def open_eyes(self) -> None:
+    def reset(self) -> None:
         """Forgets what proved unreadable: the next looks find out again."""
-        self.blind.clear()
+        self.unreadable.clear()
         self._refused_since.clear()

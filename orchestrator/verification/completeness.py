@@ -4,13 +4,13 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from orchestrator.model import ImageFormat, ObjectFacts
-from orchestrator.verification.expected_objects import Watched
+from orchestrator.verification.expected_objects import TrackedJob
 
 _GIB = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
+class Completeness:
     """What was seen under the keys that a job must have.
 
     Args:
@@ -24,7 +24,7 @@ class Delivery:
     missing: tuple[str, ...]
 
     @property
-    def is_whole(self) -> bool:
+    def is_complete(self) -> bool:
         """Whether everything is there."""
         return bool(self.found) and not self.empty and not self.missing
 
@@ -34,7 +34,7 @@ class Delivery:
         return f"{said}, {len(self.empty)} without a byte" if self.empty else said
 
 
-def is_of(image_id: str, key: str, object_prefix: str) -> bool:
+def is_disk_of(image_id: str, key: str, object_prefix: str) -> bool:
     """Whether an object's name says that it is a disk of this image.
 
     Behind the prefix comes the image's id (source: the vendor's page on exporting images).
@@ -42,7 +42,7 @@ def is_of(image_id: str, key: str, object_prefix: str) -> bool:
     return key.removeprefix(object_prefix).removeprefix("_").startswith(f"{image_id}_")
 
 
-def undelivered(
+def missing_images(
     image_ids: Iterable[str], object_prefix: str, keys: Iterable[str], found: Collection[str]
 ) -> list[str]:
     """The images of one request that never arrived, in its order; none where one cannot tell.
@@ -52,14 +52,14 @@ def undelivered(
         found: those of them that arrived.
     """
     of_image = {
-        image: {key for key in keys if is_of(image, key, object_prefix)} for image in image_ids
+        image: {key for key in keys if is_disk_of(image, key, object_prefix)} for image in image_ids
     }
     if not any(of_image.values()):
         return []
     return [image for image, own in of_image.items() if not own or not own <= set(found)]
 
 
-def suspects(job: Watched, found: Iterable[ObjectFacts]) -> list[str]:
+def size_warnings(job: TrackedJob, found: Iterable[ObjectFacts]) -> list[str]:
     """Objects of a size that cannot be right, each as a sentence.
 
     A RAW file is as long as its disk (inferred, not documented: so it is said, and fails nothing).

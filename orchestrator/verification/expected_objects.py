@@ -9,12 +9,12 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.model import ImageFormat, JobState, ObjectFacts
-from orchestrator.store import insert_or_change
+from orchestrator.store import upsert
 from orchestrator.store.tables import WATCHED, jobs, objects
 
 
 @dataclass(frozen=True, slots=True)
-class WatchedKey:
+class TrackedKey:
     """One key under which an object of the job is looked for."""
 
     key: str
@@ -25,7 +25,7 @@ class WatchedKey:
 
 
 @dataclass(frozen=True, slots=True)
-class Watched:
+class TrackedJob:
     """A job whose objects are looked for.
 
     Args:
@@ -45,13 +45,13 @@ class Watched:
     image_ids: tuple[str, ...]
     size_gib: int
     adopted: bool
-    spent: int
+    attempts_charged: int
     sent_at: datetime | None
     first_trace_at: datetime | None
-    clean_since: datetime | None
-    fenced_until: datetime | None
+    absent_since: datetime | None
+    no_resend_before: datetime | None
     accepted_at: datetime | None
-    keys: tuple[WatchedKey, ...]
+    keys: tuple[TrackedKey, ...]
 
     @property
     def begun(self) -> datetime | None:
@@ -72,7 +72,7 @@ class Watched:
         return now - age if self.sent_at is None else max(now - age, self.sent_at)
 
     @property
-    def required(self) -> tuple[WatchedKey, ...]:
+    def required(self) -> tuple[TrackedKey, ...]:
         """The keys that must be there before the job counts as verified.
 
         The vendor's own list where it answered for one image. Otherwise also each key that
@@ -87,11 +87,11 @@ class Watched:
             return own
         return named
 
-    def _is_own(self, key: WatchedKey) -> bool:
-        return bears_names(key.key, self.object_prefix, self.image_ids)
+    def _is_own(self, key: TrackedKey) -> bool:
+        return names_job_or_image(key.key, self.object_prefix, self.image_ids)
 
 
-def bears_names(path: str, object_prefix: str, image_ids: Iterable[str]) -> bool:
+def names_job_or_image(path: str, object_prefix: str, image_ids: Iterable[str]) -> bool:
     """Whether a CosPath or key bears a job's own prefix or one of its images."""
     named = bool(object_prefix) and path.removeprefix("/").startswith(object_prefix)
     return named or any(image in path for image in image_ids)
@@ -99,7 +99,7 @@ def bears_names(path: str, object_prefix: str, image_ids: Iterable[str]) -> bool
 
 async def due(
     connection: AsyncConnection, conditions: sa.ColumnElement[bool], now: datetime, *, limit: int
-) -> list[Watched]:
+) -> list[TrackedJob]:
     """Jobs whose objects are to be looked for now, until the transaction ends nobody else's."""
     query = (
         sa.select(jobs)
@@ -130,7 +130,7 @@ _POSTPONE = (
 )
 
 
-async def watched(connection: AsyncConnection, job_id: int) -> Watched:
+async def watched(connection: AsyncConnection, job_id: int) -> TrackedJob:
     """One job with its keys."""
     row = (await connection.execute(sa.select(jobs).where(jobs.c.id == job_id))).one()
     return _watched(row, (await _keys_of(connection, [job_id])).get(job_id, ()))
@@ -138,17 +138,17 @@ async def watched(connection: AsyncConnection, job_id: int) -> Watched:
 
 async def _keys_of(
     connection: AsyncConnection, job_ids: Sequence[int]
-) -> dict[int, tuple[WatchedKey, ...]]:
+) -> dict[int, tuple[TrackedKey, ...]]:
     query = sa.select(objects).where(objects.c.job_id.in_(job_ids)).order_by(objects.c.key)
-    found: dict[int, tuple[WatchedKey, ...]] = {}
+    found: dict[int, tuple[TrackedKey, ...]] = {}
     for row in await connection.execute(query):
-        key = WatchedKey(row.key, row.expected, row.cos_path, row.baseline_etag, row.disk_gib)
+        key = TrackedKey(row.key, row.expected, row.cos_path, row.baseline_etag, row.disk_gib)
         found[row.job_id] = (*found.get(row.job_id, ()), key)
     return found
 
 
-def _watched(row: Any, keys: tuple[WatchedKey, ...]) -> Watched:
-    return Watched(
+def _watched(row: Any, keys: tuple[TrackedKey, ...]) -> TrackedJob:
+    return TrackedJob(
         job_id=row.id,
         attempt=row.attempt,
         state=JobState(row.state),
@@ -162,17 +162,17 @@ def _watched(row: Any, keys: tuple[WatchedKey, ...]) -> Watched:
         image_ids=tuple(row.image_ids),
         size_gib=row.size_gib,
         adopted=row.task_id is None,
-        spent=row.spent,
+        attempts_charged=row.attempts_charged,
         sent_at=row.sent_at,
         first_trace_at=row.first_trace_at,
-        clean_since=row.clean_since,
-        fenced_until=row.fenced_until,
+        absent_since=row.absent_since,
+        no_resend_before=row.no_resend_before,
         accepted_at=row.accepted_at,
         keys=keys,
     )
 
 
-async def keep_cos_paths(connection: AsyncConnection, paths: Iterable[tuple[int, str]]) -> None:
+async def save_cos_paths(connection: AsyncConnection, paths: Iterable[tuple[int, str]]) -> None:
     """Keeps CosPaths of jobs as the vendor wrote them; a key has no leading slash."""
     rows = [
         {"job_id": job_id, "key": path.removeprefix("/"), "cos_path": path}
@@ -181,7 +181,7 @@ async def keep_cos_paths(connection: AsyncConnection, paths: Iterable[tuple[int,
     await _put(connection, rows)
 
 
-async def keep_baselines(
+async def save_baselines(
     connection: AsyncConnection, job_id: int, etags: Mapping[str, str]
 ) -> None:
     """Keeps what lay under each exact name before the request; empty when nothing did."""
@@ -189,7 +189,7 @@ async def keep_baselines(
     await _put(connection, rows)
 
 
-async def keep_seen(
+async def save_seen_objects(
     connection: AsyncConnection, seen: Iterable[tuple[int, ObjectFacts]], at: datetime
 ) -> None:
     """Keeps what was seen of the objects of jobs."""
@@ -213,5 +213,5 @@ async def _put(connection: AsyncConnection, rows: list[dict[str, Any]]) -> None:
     """Sets columns of these objects; those that nobody has expected are new."""
     if rows:
         changed = [name for name in rows[0] if name not in {"job_id", "key"}]
-        statement = insert_or_change(connection, objects, *changed)
+        statement = upsert(connection, objects, *changed)
         await connection.execute(statement, [{**row, "expected": False} for row in rows])

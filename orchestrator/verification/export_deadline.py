@@ -2,9 +2,9 @@
 
 from datetime import timedelta
 
-from orchestrator.forecast import Ended
+from orchestrator.forecast import FinishedExport
 from orchestrator.store import Database
-from orchestrator.verification.expected_objects import Watched
+from orchestrator.verification.expected_objects import TrackedJob
 from orchestrator.verification.experience import Experience
 
 _SHORTEST = timedelta(minutes=1)
@@ -12,7 +12,7 @@ _GENEROSITY = 10
 """How many times slower than anything seen an export may be; more while few have been seen."""
 
 
-class Deadlines:
+class ExportDeadlines:
     """When exports of an account count as lost.
 
     Args:
@@ -24,8 +24,8 @@ class Deadlines:
         self._experience = experience
         self._longest = longest
 
-    async def have_passed(
-        self, job: Watched, age: timedelta, *, being_written: bool = False
+    async def has_passed(
+        self, job: TrackedJob, age: timedelta, *, being_written: bool = False
     ) -> bool:
         """Whether an export of this age counts as lost by now.
 
@@ -43,7 +43,7 @@ class Deadlines:
         return age >= min(allowed * (2 if being_written else 1), self._longest)
 
 
-def time_allowed(ended: list[Ended], size_gib: int) -> timedelta | None:
+def time_allowed(ended: list[FinishedExport], size_gib: int) -> timedelta | None:
     """How long an export of this size may take, after what the others took; ``None``: who knows.
 
     The slowest counts, scaled up for a larger image but never down for a smaller one: much of the

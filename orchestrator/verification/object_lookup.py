@@ -7,12 +7,12 @@ from datetime import datetime, timedelta
 from orchestrator.cloud.cos import CosClient
 from orchestrator.cloud.signing import TOLERATED_DRIFT
 from orchestrator.model import ObjectFacts, UploadFacts
-from orchestrator.verification.completeness import is_of
-from orchestrator.verification.expected_objects import Watched, WatchedKey
+from orchestrator.verification.completeness import is_disk_of
+from orchestrator.verification.expected_objects import TrackedJob, TrackedKey
 
 
 @dataclass(frozen=True, slots=True)
-class Traces:
+class LookupResult:
     """What one look found.
 
     Args:
@@ -34,7 +34,7 @@ class Traces:
         return bool(self.uploads or self.objects)
 
 
-async def look(cos: CosClient, job: Watched) -> Traces:
+async def look(cos: CosClient, job: TrackedJob) -> LookupResult:
     """Looks for uploads first and objects second, so that one which ends in between is seen.
 
     Under the job's own tag anything is its own. Under an exact name only what has changed since
@@ -48,14 +48,14 @@ async def look(cos: CosClient, job: Watched) -> Traces:
     objects = await listed_objects(cos, job)
     if job.exact_names:
         heads = [await head(cos, job, key) for key in job.keys if key.key in objects]
-        return Traces(writing, tuple(facts for facts in heads if facts is not None))
+        return LookupResult(writing, tuple(facts for facts in heads if facts is not None))
     moments = [facts.last_modified for facts in objects.values()]
     moments += [upload.initiated for upload in uploads]
-    return Traces(writing, tuple(objects.values()), trace_age_of(cos, job, moments))
+    return LookupResult(writing, tuple(objects.values()), trace_age_of(cos, job, moments))
 
 
 def trace_age_of(
-    cos: CosClient, job: Watched, moments: Sequence[datetime | None]
+    cos: CosClient, job: TrackedJob, moments: Sequence[datetime | None]
 ) -> timedelta | None:
     """How long ago the first of these traces was left, at least, by COS's own clock."""
     if job.exact_names or job.is_part or not moments:
@@ -66,7 +66,7 @@ def trace_age_of(
     return max(timedelta(), cos.clock.now() - min(known) - TOLERATED_DRIFT)
 
 
-async def listed_objects(cos: CosClient, job: Watched) -> dict[str, ObjectFacts]:
+async def listed_objects(cos: CosClient, job: TrackedJob) -> dict[str, ObjectFacts]:
     """The objects that may be this job's, by key, as a listing shows them.
 
     Raises:
@@ -82,7 +82,7 @@ async def listed_objects(cos: CosClient, job: Watched) -> dict[str, ObjectFacts]
     return listed
 
 
-async def open_uploads(cos: CosClient, job: Watched) -> tuple[UploadFacts, ...]:
+async def open_uploads(cos: CosClient, job: TrackedJob) -> tuple[UploadFacts, ...]:
     """The uploads of this job that go on now.
 
     Raises:
@@ -98,25 +98,27 @@ async def open_uploads(cos: CosClient, job: Watched) -> tuple[UploadFacts, ...]:
     return tuple(found)
 
 
-def _is_own(job: Watched, key: str) -> bool:
+def _is_own(job: TrackedJob, key: str) -> bool:
     """Under a job's own tag anything is its own; a part shares the tag with the whole."""
     if not key.startswith(job.object_prefix):
         return False  # a listing that ignores the prefix shows other jobs' objects
-    return not job.is_part or any(is_of(image, key, job.object_prefix) for image in job.image_ids)
+    return not job.is_part or any(
+        is_disk_of(image, key, job.object_prefix) for image in job.image_ids
+    )
 
 
-async def head(cos: CosClient, job: Watched, key: WatchedKey) -> ObjectFacts | None:
+async def head(cos: CosClient, job: TrackedJob, key: TrackedKey) -> ObjectFacts | None:
     """The object under a key, if it is there and this job's own; it may be empty."""
     facts = await cos.head_object(job.region, job.bucket, key.key)
     return None if facts is None else own_object(job, key, facts)
 
 
-def own_object(job: Watched, key: WatchedKey, facts: ObjectFacts) -> ObjectFacts | None:
+def own_object(job: TrackedJob, key: TrackedKey, facts: ObjectFacts) -> ObjectFacts | None:
     """An object under one of a job's keys, if it is this job's own."""
     return facts if not job.exact_names or _is_new(job, key, facts) else None
 
 
-def _is_new(job: Watched, key: WatchedKey, facts: ObjectFacts) -> bool:
+def _is_new(job: TrackedJob, key: TrackedKey, facts: ObjectFacts) -> bool:
     """Whether an object under an exact name is this job's, and not what lay there before.
 
     Where nothing was noted before the request, an accepted one may be judged by the time.
@@ -128,7 +130,7 @@ def _is_new(job: Watched, key: WatchedKey, facts: ObjectFacts) -> bool:
     return facts.last_modified >= job.sent_at.replace(microsecond=0)
 
 
-async def baselines(cos: CosClient, job: Watched) -> dict[str, str]:
+async def baselines(cos: CosClient, job: TrackedJob) -> dict[str, str]:
     """Return what lies under the exact names before they are sent: it is not the job's own.
 
     Returns:

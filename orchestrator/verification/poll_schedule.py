@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from orchestrator.forecast import Ended
+from orchestrator.forecast import FinishedExport
 
 _RECENT = 50
 _EARLY = 0.98
@@ -34,7 +34,7 @@ _OVERLAP = timedelta(milliseconds=500)
 
 
 @dataclass(frozen=True, slots=True)
-class Schedule:
+class PollSchedule:
     """The looks at one export.
 
     Args:
@@ -57,7 +57,7 @@ class Schedule:
         return None if self.again is None else age + max(self.soonest, age * self.again)
 
 
-def schedule(ended: Sequence[Ended], size_gib: int, *, pressed: bool) -> Schedule:
+def schedule(ended: Sequence[FinishedExport], size_gib: int, *, at_capacity: bool) -> PollSchedule:
     """The looks at an export of this size, after what the others took.
 
     Those of about the same size tell best. Where none has ended yet, a larger one may have taken
@@ -70,14 +70,16 @@ def schedule(ended: Sequence[Ended], size_gib: int, *, pressed: bool) -> Schedul
     alike = [one.shortest * share for one, share in shares if share > _ALIKE]
     took = sorted(alike or [one.shortest * share for one, share in shares if share])
     first = took[len(took) // _FEW] * _EARLY if took else timedelta()
-    if not pressed:
-        return Schedule(first)
+    if not at_capacity:
+        return PollSchedule(first)
     return (
-        Schedule(first, _OFTEN, _SOONEST) if alike else Schedule(first, _GUESSING, _SOONEST_GUESS)
+        PollSchedule(first, _OFTEN, _SOONEST)
+        if alike
+        else PollSchedule(first, _GUESSING, _SOONEST_GUESS)
     )
 
 
-def _share(one: Ended, size_gib: int) -> float:
+def _share(one: FinishedExport, size_gib: int) -> float:
     """The least part of what another took that an export of this size takes; 0 is unknown."""
     if bool(one.size_gib) != bool(size_gib):
         return 0.0

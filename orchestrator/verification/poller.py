@@ -16,22 +16,22 @@ from orchestrator.cloud.cos import CosClient
 from orchestrator.cloud.credentials.base import Credential
 from orchestrator.cloud.error_codes import cos_code_for
 from orchestrator.errors import CloudRefusal, CredentialError
-from orchestrator.limits.admission import LOOK, Traffic
-from orchestrator.limits.circuit_breaker import Outage
-from orchestrator.limits.concurrency_limit import pressed_regions
-from orchestrator.limits.halted_scopes import WHOLE_ACCOUNT, bucket_place, place_of
+from orchestrator.limits.admission import LOOK, Admission
+from orchestrator.limits.circuit_breaker import CircuitBreaker
+from orchestrator.limits.concurrency_limit import regions_at_capacity
+from orchestrator.limits.halted_scopes import WHOLE_ACCOUNT, bucket_location, bucket_location_column
 from orchestrator.model import JobState, Outcome, Reaction
-from orchestrator.store import Database, Grouped, Patience
-from orchestrator.store.tables import WATCHED, Moment, jobs
-from orchestrator.verification.accepted_jobs import Finding, examine, keep_findings
-from orchestrator.verification.bucket_permissions import Sight, VerifyMode
-from orchestrator.verification.expected_objects import Watched, due, postpone
+from orchestrator.store import BusyRetry, Database, GroupCommit
+from orchestrator.store.tables import WATCHED, UtcDateTime, jobs
+from orchestrator.verification.accepted_jobs import Finding, examine, save_findings
+from orchestrator.verification.bucket_permissions import BucketPermissions, VerifyMode
+from orchestrator.verification.expected_objects import TrackedJob, due, postpone
 from orchestrator.verification.experience import Experience
-from orchestrator.verification.export_deadline import Deadlines
-from orchestrator.verification.poll_schedule import Schedule, schedule
-from orchestrator.verification.resend_policy import ResolvePolicy, keep_first_trace, traced_buckets
+from orchestrator.verification.export_deadline import ExportDeadlines
+from orchestrator.verification.poll_schedule import PollSchedule, schedule
+from orchestrator.verification.resend_policy import ResolvePolicy, save_first_trace, traced_buckets
 from orchestrator.verification.unknown_jobs import resolve
-from orchestrator.wakeup import News
+from orchestrator.wakeup import Wakeup
 
 _TICK = 0.2
 """Seconds between looks at the store for jobs that are due."""
@@ -53,7 +53,7 @@ _FAILURES = 10
 
 
 @dataclass(slots=True)
-class _Followed:
+class _PolledJob:
     """A job that this process looks for, with moments of the event loop's clock.
 
     Args:
@@ -61,12 +61,12 @@ class _Followed:
         until: no longer, unless the store gives it to us again.
     """
 
-    job: Watched
-    schedule: Schedule
+    job: TrackedJob
+    schedule: PollSchedule
     begun: float
     until: float
 
-    def renew(self, other: "_Followed") -> None:
+    def renew(self, other: "_PolledJob") -> None:
         """Goes on with what the store says of the job now."""
         self.job, self.schedule = other.job, other.schedule
         self.begun, self.until = other.begun, other.until
@@ -81,7 +81,7 @@ class _Followed:
         return math.inf if age is None else self.begun + age.total_seconds()
 
 
-class Watcher:
+class Poller:
     """Looks into the buckets, so many jobs at once, each when it is due.
 
     The store leaves a job for a while to the process that asks first; within that time it looks
@@ -99,53 +99,53 @@ class Watcher:
         self,
         database: Database,
         cos: CosClient,
-        sight: Sight,
-        traffic: Traffic,
+        permissions: BucketPermissions,
+        admission: Admission,
         policy: ResolvePolicy,
         *,
         profile: str,
         interval: timedelta | None,
         actor: str,
-        patience: Patience,
-        news: News,
-        tell: Callable[[str], None],
+        busy_retry: BusyRetry,
+        wakeup: Wakeup,
+        notify: Callable[[str], None],
     ) -> None:
         self._database = database
         self._cos = cos
-        self._sight = sight
-        self._traffic = traffic
+        self._permissions = permissions
+        self._admission = admission
         self._policy = policy
         self._profile = profile
         self._wanted = jobs.c.profile == profile
         self._traced: set[tuple[str, str]] = set()
         """Buckets, by region, in which an accepted job was found under its tag."""
-        is_due = jobs.c.due_at <= sa.bindparam("now", type_=Moment)
+        is_due = jobs.c.due_at <= sa.bindparam("now", type_=UtcDateTime)
         self._first_due = (
             sa.select(jobs.c.id).where(sa.text(WATCHED), is_due, self._wanted).limit(1)
         )
         self._interval = interval
         self._actor = actor
-        self._patience = patience
-        self._news = news
-        self._tell = tell
+        self._busy_retry = busy_retry
+        self._wakeup = wakeup
+        self._notify = notify
         self._experience = Experience()
-        self._deadlines = Deadlines(database, self._experience, policy.export_deadline)
-        self._findings = Grouped[Finding, JobState](partial(keep_findings, database, actor))
-        self._followed: dict[int, _Followed] = {}
+        self._deadlines = ExportDeadlines(database, self._experience, policy.export_deadline)
+        self._findings = GroupCommit[Finding, JobState](partial(save_findings, database, actor))
+        self._followed: dict[int, _PolledJob] = {}
         self._probers: set[int] = set()
         self._looking = anyio.Semaphore(_AT_ONCE, fast_acquire=True)
-        self._outages: defaultdict[str, Outage] = defaultdict(Outage)
+        self._breakers: defaultdict[str, CircuitBreaker] = defaultdict(CircuitBreaker)
         self._failures: Counter[str] = Counter()
 
     async def run(self) -> None:
         """Looks until cancelled."""
-        if self._sight.mode is VerifyMode.OFF:
+        if self._permissions.mode is VerifyMode.OFF:
             return
-        self._traced = await self._patience.until_done(self._traced_buckets)
+        self._traced = await self._busy_retry.retry(self._traced_buckets)
         async with anyio.create_task_group() as looks:
             while True:
-                if await self._patience.until_done(self._anything_due):
-                    for one in await self._patience.until_done(self._reserve):
+                if await self._busy_retry.retry(self._anything_due):
+                    for one in await self._busy_retry.retry(self._reserve):
                         looks.start_soon(self._follow, one)
                 await anyio.sleep(_TICK)
 
@@ -158,7 +158,7 @@ class Watcher:
             now = await self._database.now(connection)
             return (await connection.execute(self._first_due, {"now": now})).first() is not None
 
-    async def _reserve(self) -> list[_Followed]:
+    async def _reserve(self) -> list[_PolledJob]:
         """Takes what is due off the others, and returns what is not followed yet."""
         async with self._database.write() as connection:
             now = await self._database.now(connection)
@@ -168,57 +168,57 @@ class Watcher:
             then = {one.job_id: now + span for one, span in zip(found, spans, strict=True)}
             await postpone(connection, then)
         moment = anyio.current_time()
-        fresh: list[_Followed] = []
+        fresh: list[_PolledJob] = []
         for job, plan, span in zip(found, planned, spans, strict=True):
             begun = moment - _age(job, now).total_seconds()
-            one = _Followed(job, plan, begun, moment + span.total_seconds() + _LINGER)
+            one = _PolledJob(job, plan, begun, moment + span.total_seconds() + _LINGER)
             if (known := self._followed.get(job.job_id)) is not None:
                 known.renew(one)
             elif job.job_id in self._probers and one.first_look() > moment + _TICK:
                 # it would find nothing out for a while: another may
                 self._probers.discard(job.job_id)
-                self._outages[place_of(job.region, job.bucket)].unused()
+                self._breakers[bucket_location(job.region, job.bucket)].release()
             elif one.first_look() <= one.until:
                 self._followed[job.job_id] = one
                 fresh.append(one)
         return fresh
 
-    async def _due(self, connection: AsyncConnection, now: datetime) -> list[Watched]:
+    async def _due(self, connection: AsyncConnection, now: datetime) -> list[TrackedJob]:
         reserve = partial(due, connection, now=now)
-        wanted = self._wanted & self._sight.visible()
-        failing = sorted(place for place in self._outages if self._outages[place].present)
+        wanted = self._wanted & self._permissions.readable()
+        failing = sorted(place for place in self._breakers if self._breakers[place].is_open)
         free = _FOLLOWED - len(self._followed)
-        found = await reserve(wanted & bucket_place().not_in(failing), limit=max(0, free))
-        for place in filter(lambda place: self._outages[place].admits(), failing):
-            prober = await reserve(wanted & (bucket_place() == place), limit=1)
+        found = await reserve(wanted & bucket_location_column().not_in(failing), limit=max(0, free))
+        for place in filter(lambda place: self._breakers[place].admit(), failing):
+            prober = await reserve(wanted & (bucket_location_column() == place), limit=1)
             if not prober:
-                self._outages[place].unused()
+                self._breakers[place].release()
             self._probers.update(job.job_id for job in prober)
             found += prober
         return found
 
     async def _planned(
-        self, connection: AsyncConnection, found: Sequence[Watched], now: datetime
-    ) -> list[Schedule]:
-        plans: list[Schedule] = []
-        pressed = {
-            profile: await pressed_regions(connection, profile)
+        self, connection: AsyncConnection, found: Sequence[TrackedJob], now: datetime
+    ) -> list[PollSchedule]:
+        plans: list[PollSchedule] = []
+        at_capacity = {
+            profile: await regions_at_capacity(connection, profile)
             for profile in {job.profile for job in found}
         }
         for job in found:
-            plan = Schedule()
+            plan = PollSchedule()
             if self._interval is None and job.state is JobState.ACCEPTED:
                 here = (job.profile, job.region)
                 ended = await self._experience.ended(connection, *here, now)
-                is_pressed = job.region in pressed[job.profile]
-                plan = schedule(ended, job.size_gib, pressed=is_pressed)
+                is_at_capacity = job.region in at_capacity[job.profile]
+                plan = schedule(ended, job.size_gib, at_capacity=is_at_capacity)
             plans.append(plan)
         return plans
 
-    def _span(self, job: Watched, plan: Schedule, now: datetime) -> timedelta:
+    def _span(self, job: TrackedJob, plan: PollSchedule, now: datetime) -> timedelta:
         return self._interval or plan.due_again(_age(job, now))
 
-    async def _follow(self, one: _Followed) -> None:
+    async def _follow(self, one: _PolledJob) -> None:
         """Looks at one job for as long as the store leaves it to us."""
         try:
             moment = max(one.first_look(), anyio.current_time())
@@ -234,81 +234,81 @@ class Watcher:
             self._followed.pop(one.job.job_id, None)
             self._probers.discard(one.job.job_id)
 
-    def _is_for_others(self, job: Watched) -> bool:
+    def _is_for_others(self, job: TrackedJob) -> bool:
         """Whether its bucket gives no answer, and another job finds out when it does again."""
-        place = place_of(job.region, job.bucket)
-        return self._outages[place].present and job.job_id not in self._probers
+        place = bucket_location(job.region, job.bucket)
+        return self._breakers[place].is_open and job.job_id not in self._probers
 
-    async def _look_at(self, one: _Followed) -> bool:
+    async def _look_at(self, one: _PolledJob) -> bool:
         """Looks once; true when there is nothing to follow any more."""
         job = one.job
-        place = place_of(job.region, job.bucket)
+        place = bucket_location(job.region, job.bucket)
         try:
-            if (credential := await self._traffic.credential()) is not None:
+            if (credential := await self._admission.credential()) is not None:
                 looking = partial(self._look_and_learn, one, place, credential)
-                return await self._patience.until_done(looking)
+                return await self._busy_retry.retry(looking)
         except (httpx.HTTPError, CredentialError) as error:
             # keys that went away are no fault of the bucket's; the traffic asks for them, and tells
             if not isinstance(error, CredentialError):
                 self._failed(place, str(error) or type(error).__name__)
-            await self._patience.until_done(partial(self._look_again_soon, job))
+            await self._busy_retry.retry(partial(self._look_again_soon, job))
         return True
 
-    async def _look_and_learn(self, one: _Followed, place: str, credential: Credential) -> bool:
+    async def _look_and_learn(self, one: _PolledJob, place: str, credential: Credential) -> bool:
         asked_at = anyio.current_time()
         try:
             has_changed = await self._state_after_look(one) is not one.job.state
         except CloudRefusal as refusal:
             await self._refused(one.job, place, refusal, credential, asked_at)
             return True
-        self._sight.saw(place)
+        self._permissions.record_success(place)
         self._answered(place)
         if has_changed:
-            self._news.spread()
+            self._wakeup.notify()
         return has_changed
 
     async def _refused(
         self,
-        job: Watched,
+        job: TrackedJob,
         place: str,
         refusal: CloudRefusal,
         credential: Credential,
         asked_at: float,
     ) -> None:
         await self._look_again_soon(job)
-        if self._sight.refused(place, refusal):
-            self._news.spread()
+        if self._permissions.record_refusal(place, refusal):
+            self._wakeup.notify()
         outcome = Outcome(cos_code_for(refusal), refusal.said, http_status=refusal.http_status)
         if outcome.code.reaction is Reaction.RETRY:
             self._failed(place, str(refusal))
         else:
             self._answered(place)
         if outcome.code.scope in WHOLE_ACCOUNT:
-            await self._traffic.heard(
-                LOOK, place, outcome, places={}, asked_at=asked_at, credential=credential
+            await self._admission.record_outcome(
+                LOOK, place, outcome, scope_values={}, asked_at=asked_at, credential=credential
             )
 
     def _failed(self, place: str, why: str) -> None:
         self._failures[place] += 1
         if self._failures[place] == _FAILURES:
-            self._tell(f"The bucket {place} gives no answer ({why}); one look at a time.")
+            self._notify(f"The bucket {place} gives no answer ({why}); one look at a time.")
         if self._failures[place] >= _FAILURES:
-            self._outages[place].lost()
+            self._breakers[place].record_failure()
 
     def _answered(self, place: str) -> None:
         self._failures.pop(place, None)
-        if self._outages[place].present:
-            self._outages[place].answered()
-            self._tell(f"The bucket {place} answers again.")
-            self._news.spread()
+        if self._breakers[place].is_open:
+            self._breakers[place].record_success()
+            self._notify(f"The bucket {place} answers again.")
+            self._wakeup.notify()
 
-    async def _look_again_soon(self, job: Watched) -> None:
+    async def _look_again_soon(self, job: TrackedJob) -> None:
         """A look that failed is none: an old export's next one would be minutes away."""
         async with self._database.write() as connection:
             now = await self._database.now(connection)
             await postpone(connection, {job.job_id: now + _AFTER_FAILURE})
 
-    async def _state_after_look(self, one: _Followed) -> JobState:
+    async def _state_after_look(self, one: _PolledJob) -> JobState:
         job = one.job
         if job.state is JobState.UNKNOWN:
             return await resolve(self._database, self._cos, job, self._policy, self._actor)
@@ -329,13 +329,13 @@ class Watcher:
             one.job = await self._keep_first_trace(job, seen.trace_age)
         return job.state
 
-    async def _keep_first_trace(self, job: Watched, age: timedelta) -> Watched:
+    async def _keep_first_trace(self, job: TrackedJob, age: timedelta) -> TrackedJob:
         async with self._database.write() as connection:
             left_at = job.first_trace(await self._database.now(connection), age)
-            await keep_first_trace(connection, job, left_at)
+            await save_first_trace(connection, job, left_at)
         return replace(job, first_trace_at=left_at)
 
 
-def _age(job: Watched, now: datetime) -> timedelta:
+def _age(job: TrackedJob, now: datetime) -> timedelta:
     # another clock may have told when it began
     return max(timedelta(), now - (job.begun or now))

@@ -14,8 +14,8 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.model import JobState
-from orchestrator.store.tables import TRACED, Moment, jobs
-from orchestrator.verification.expected_objects import Watched
+from orchestrator.store.tables import TRACED, UtcDateTime, jobs
+from orchestrator.verification.expected_objects import TrackedJob
 
 _SAMPLES = 50
 _SAFETY_FACTOR = 2
@@ -49,7 +49,7 @@ class ResolvePolicy:
 
 
 async def required_absence(
-    connection: AsyncConnection, job: Watched, policy: ResolvePolicy
+    connection: AsyncConnection, job: TrackedJob, policy: ResolvePolicy
 ) -> timedelta | None:
     """How long look-ups must find nothing before a job is sent again; ``None``: it never is."""
     if job.exact_names or policy.resend is ResendMode.NEVER:
@@ -60,7 +60,7 @@ async def required_absence(
     return None if longest is None else max(policy.resend_after, _SAFETY_FACTOR * longest)
 
 
-async def _longest_time_to_trace(connection: AsyncConnection, job: Watched) -> timedelta | None:
+async def _longest_time_to_trace(connection: AsyncConnection, job: TrackedJob) -> timedelta | None:
     """From request to first trace, among the last jobs of this bucket; ``None`` without any."""
     query = (
         sa.select(jobs.c.trace_from, jobs.c.first_trace_at)
@@ -90,8 +90,8 @@ def left_to_operator(
     return sa.and_(
         table.c.state == JobState.UNKNOWN,
         _is_never_resent(policy.resend, table),
-        table.c.clean_since.is_not(None),
-        table.c.clean_since <= _by(lambda: now() - policy.resend_after),
+        table.c.absent_since.is_not(None),
+        table.c.absent_since <= _by(lambda: now() - policy.resend_after),
         table.c.due_at > _by(now),
     )
 
@@ -123,7 +123,7 @@ def _is_bucket_proven(table: sa.FromClause) -> sa.ColumnElement[bool]:
 
 
 def _by(moment: Callable[[], datetime]) -> sa.BindParameter[datetime]:
-    return sa.bindparam("moment", callable_=moment, type_=Moment, unique=True)
+    return sa.bindparam("moment", callable_=moment, type_=UtcDateTime, unique=True)
 
 
 async def traced_buckets(connection: AsyncConnection, profile: str) -> set[tuple[str, str]]:
@@ -136,7 +136,7 @@ async def traced_buckets(connection: AsyncConnection, profile: str) -> set[tuple
     return {(row.region, row.bucket) for row in await connection.execute(query)}
 
 
-async def keep_first_trace(connection: AsyncConnection, job: Watched, at: datetime) -> None:
+async def save_first_trace(connection: AsyncConnection, job: TrackedJob, at: datetime) -> None:
     """Keep when a job left its first trace, where that is not known yet."""
     this = jobs.update().where(
         jobs.c.id == job.job_id, jobs.c.attempt == job.attempt, jobs.c.first_trace_at.is_(None)

@@ -10,14 +10,14 @@ from orchestrator.model import NOT_RULED_OUT, JobState
 from orchestrator.store import Database
 from orchestrator.store import events as audit
 from orchestrator.store.tables import jobs
-from orchestrator.store.transitions import Move, move
-from orchestrator.verification.expected_objects import Watched, keep_cos_paths, keep_seen
-from orchestrator.verification.object_lookup import Traces, look
+from orchestrator.store.transitions import Transition, apply_transition
+from orchestrator.verification.expected_objects import TrackedJob, save_cos_paths, save_seen_objects
+from orchestrator.verification.object_lookup import LookupResult, look
 from orchestrator.verification.resend_policy import ResendMode, ResolvePolicy, required_absence
 
 
 async def resolve(
-    database: Database, cos: CosClient, job: Watched, policy: ResolvePolicy, actor: str
+    database: Database, cos: CosClient, job: TrackedJob, policy: ResolvePolicy, actor: str
 ) -> JobState:
     """Looks once for traces of an unknown job; returns the state it is in after it.
 
@@ -34,8 +34,8 @@ async def resolve(
 
 async def adopt(
     connection: AsyncConnection,
-    job: Watched,
-    traces: Traces,
+    job: TrackedJob,
+    traces: LookupResult,
     policy: ResolvePolicy,
     now: datetime,
     actor: str,
@@ -44,7 +44,7 @@ async def adopt(
     first_trace = {}
     if traces.age is not None and job.needs_first_trace:
         first_trace = {"first_trace_at": job.first_trace(now, traces.age)}
-    adopted = Move(
+    adopted = Transition(
         job.job_id,
         job.state,
         JobState.ACCEPTED,
@@ -66,22 +66,22 @@ async def adopt(
             "objects": [facts.key for facts in traces.objects],
         },
     )
-    if not await move(connection, adopted, at=now):
+    if not await apply_transition(connection, adopted, at=now):
         return job.state
-    await keep_cos_paths(connection, [(job.job_id, f"/{key}") for key in traces.keys])
-    await keep_seen(connection, [(job.job_id, facts) for facts in traces.objects], now)
+    await save_cos_paths(connection, [(job.job_id, f"/{key}") for key in traces.keys])
+    await save_seen_objects(connection, [(job.job_id, facts) for facts in traces.objects], now)
     return JobState.ACCEPTED
 
 
 async def _clean_look(
-    connection: AsyncConnection, job: Watched, policy: ResolvePolicy, now: datetime, actor: str
+    connection: AsyncConnection, job: TrackedJob, policy: ResolvePolicy, now: datetime, actor: str
 ) -> JobState:
-    if job.clean_since is None:
+    if job.absent_since is None:
         this = jobs.update().where(jobs.c.id == job.job_id, jobs.c.attempt == job.attempt)
-        await connection.execute(this.values(clean_since=now))
+        await connection.execute(this.values(absent_since=now))
         return job.state
     # a request that a stopped process sends at the last moment needs the same time to leave a trace
-    absent_for = now - max(job.clean_since, job.fenced_until or job.clean_since)
+    absent_for = now - max(job.absent_since, job.no_resend_before or job.absent_since)
     if absent_for < policy.resend_after:
         return job.state
     required = await required_absence(connection, job, policy)
@@ -89,9 +89,9 @@ async def _clean_look(
         await _leave_to_operator(connection, job, policy, now, actor)
     if required is None or absent_for < required:
         return job.state
-    gives_up = job.spent >= policy.max_attempts
+    gives_up = job.attempts_charged >= policy.max_attempts
     target = JobState.FAILED if gives_up else JobState.QUEUED
-    absent = Move(
+    absent = Transition(
         job.job_id,
         JobState.UNKNOWN,
         target,
@@ -99,15 +99,15 @@ async def _clean_look(
         reason="not in the bucket",
         actor=actor,
         attempt=job.attempt,
-        known={"clean_since": job.clean_since},
+        known={"absent_since": job.absent_since},
         changes={"due_at": now} | (_given_up(job) if gives_up else {}),
-        details={"clean_since": iso(job.clean_since), "attempts": job.spent},
+        details={"absent_since": iso(job.absent_since), "attempts": job.attempts_charged},
     )
-    return target if await move(connection, absent, at=now) else job.state
+    return target if await apply_transition(connection, absent, at=now) else job.state
 
 
 async def _leave_to_operator(
-    connection: AsyncConnection, job: Watched, policy: ResolvePolicy, now: datetime, actor: str
+    connection: AsyncConnection, job: TrackedJob, policy: ResolvePolicy, now: datetime, actor: str
 ) -> None:
     """Say once, with the job, why it is not sent again by itself."""
     why = _WHY_NOT_RESENT["exact names" if job.exact_names else policy.resend]
@@ -141,10 +141,10 @@ _WHY_NOT_RESENT = {
 }
 
 
-def _given_up(job: Watched) -> dict[str, str]:
+def _given_up(job: TrackedJob) -> dict[str, str]:
     return {
-        "message": f"{job.spent} requests were left without an answer, and the bucket holds "
-        "nothing of them.",
+        "message": f"{job.attempts_charged} requests were left without an answer, and the bucket "
+        "holds nothing of them.",
         "remedy": "Look at the image's state in the console; then `orchestrator retry "
         f"--job {job.job_id}`, which looks for a late object first.",
     }

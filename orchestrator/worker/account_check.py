@@ -1,7 +1,7 @@
 """Whose keys a profile has: the limits that are counted under it are those of one account."""
 
 from orchestrator.errors import CredentialError
-from orchestrator.store import Database, insert_or_leave
+from orchestrator.store import Database, insert_or_ignore
 from orchestrator.store.tables import accounts
 
 
@@ -20,7 +20,7 @@ async def check_account(database: Database, profile: str, account_id: str) -> No
             "account_id": account_id,
             "seen_at": await database.now(connection),
         }
-        await connection.execute(insert_or_leave(connection, accounts).values(row))
+        await connection.execute(insert_or_ignore(connection, accounts).values(row))
         query = accounts.select().where(accounts.c.profile == profile)
         known: str = (await connection.execute(query)).one().account_id
     if known != account_id:

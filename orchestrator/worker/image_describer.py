@@ -14,13 +14,13 @@ from orchestrator.cloud.cvm import MAX_IMAGES, CvmClient
 from orchestrator.cloud.error_classification import code_for_exception
 from orchestrator.cloud.error_codes import code_for
 from orchestrator.errors import CloudRefusal
-from orchestrator.limits.admission import DESCRIBE, Traffic
+from orchestrator.limits.admission import DESCRIBE, Admission
 from orchestrator.limits.backoff import backoff
 from orchestrator.limits.concurrency_limit import has_job
 from orchestrator.model import Disk, ImageFacts, ImageFormat, Outcome, Reaction, Scope
-from orchestrator.store import Database, Patience
+from orchestrator.store import BusyRetry, Database
 from orchestrator.store.tables import CLAIMABLE, UNDESCRIBED, job_images, jobs, objects, scopes
-from orchestrator.wakeup import News
+from orchestrator.wakeup import Wakeup
 
 _IDLE = 0.5
 _LONGEST_IDLE = 5.0
@@ -31,7 +31,7 @@ _LAST_TRY = 20
 _NOT_ALLOWED = frozenset({"AuthFailure.UnauthorizedOperation", "UnauthorizedOperation"})
 
 
-class Describer:
+class ImageDescriber:
     """Describes waiting jobs, a call's worth at a time, in the order in which they will be sent.
 
     An image that DescribeImages does not know is left to ExportImages to refuse, which names the
@@ -49,28 +49,28 @@ class Describer:
         self,
         database: Database,
         cvm: CvmClient,
-        traffic: Traffic,
+        admission: Admission,
         profile: str,
         *,
         regions: list[str],
         permitted: Callable[[], sa.ColumnElement[bool]],
-        in_air: anyio.Semaphore,
-        patience: Patience,
-        news: News,
-        tell: Callable[[str], None],
+        in_flight: anyio.Semaphore,
+        busy_retry: BusyRetry,
+        wakeup: Wakeup,
+        notify: Callable[[str], None],
     ) -> None:
         self._database = database
         self._cvm = cvm
-        self._traffic = traffic
+        self._admission = admission
         self._profile = profile
         self._regions = regions
         self._last = ""
         """The region that had its turn last."""
         self._permitted = permitted
-        self._in_air = in_air
-        self._patience = patience
-        self._news = news
-        self._tell = tell
+        self._in_flight = in_flight
+        self._busy_retry = busy_retry
+        self._wakeup = wakeup
+        self._notify = notify
         self._forbidden = False
         self._misses = 0
         self._answered = False
@@ -80,12 +80,12 @@ class Describer:
     async def run(self) -> None:
         """Describes until cancelled."""
         while True:
-            has_news = await self._patience.until_done(self._describe_next)
+            has_news = await self._busy_retry.retry(self._describe_next)
             if not self._cvm.clock.is_known:
-                has_news = await self._patience.until_done(self._ask_for_time) or has_news
+                has_news = await self._busy_retry.retry(self._ask_for_time) or has_news
             if has_news:
                 self._misses = 0
-                self._news.spread()
+                self._wakeup.notify()
             else:
                 pause = backoff(self._misses, 1.0, first=_IDLE, longest=_LONGEST_IDLE)
                 await anyio.sleep(pause.total_seconds())
@@ -123,7 +123,7 @@ class Describer:
         await self._ask(row.region, row.image_ids[:MAX_IMAGES])
         if self._answered and not self._cvm.clock.is_known and not self._is_told_of_clock:
             self._is_told_of_clock = True
-            self._tell(
+            self._notify(
                 f"{self._cvm.host(row.region)} sends no Date header. Without the server's time a "
                 "signature may live longer than this program believes, so nothing is sent."
             )
@@ -166,14 +166,14 @@ class Describer:
         """What is known of these images; ``None`` when the question must be put again."""
         self._answered = False
         host = self._cvm.host(region)
-        credential = await self._traffic.credential()
-        if credential is None or self._traffic.stops.holds_all(host):
+        credential = await self._admission.credential()
+        if credential is None or self._admission.halts.blocks_endpoint(host):
             return None
-        slot = await self._traffic.permit(DESCRIBE, host)
-        await slot.reached()
+        permit = await self._admission.acquire_permit(DESCRIBE, host)
+        await permit.wait()
         asked_at = anyio.current_time()
         try:
-            async with self._in_air:
+            async with self._in_flight:
                 found = await self._cvm.describe_images(region, images, credential=credential)
         except CloudRefusal as refusal:
             return await self._refused(refusal, region, images, credential, asked_at)
@@ -182,7 +182,7 @@ class Describer:
             await self._learn(host, region, outcome, credential, asked_at)
             return None
         self._answered = True
-        self._traffic.answered(host)
+        self._admission.record_response(host)
         return {image.image_id: image for image in found}
 
     async def _refused(
@@ -195,11 +195,11 @@ class Describer:
     ) -> dict[str, ImageFacts] | None:
         self._answered = not refusal.code.startswith("Http")
         if self._answered:
-            self._traffic.answered(self._cvm.host(region))
+            self._admission.record_response(self._cvm.host(region))
         code = code_for(refusal.code)
         if code.name in _NOT_ALLOWED:
             self._forbidden = True
-            self._tell(
+            self._notify(
                 "This account may not call DescribeImages: sizes and disks stay unknown. "
                 "Grant cvm:DescribeImages to have the largest images sent first."
             )
@@ -233,14 +233,14 @@ class Describer:
         if outcome.code.reaction in {Reaction.RETRY, Reaction.RECONCILE}:
             self._misses += 1
         if outcome.code.reaction is Reaction.SLOW:
-            lane = self._traffic.lane(DESCRIBE, host)
+            rate_limiter = self._admission.rate_limiter(DESCRIBE, host)
             async with self._database.write() as connection:
-                await lane.slow_down(connection)
-        await self._traffic.heard(
+                await rate_limiter.slow_down(connection)
+        await self._admission.record_outcome(
             DESCRIBE,
             host,
             outcome,
-            places={Scope.REGION: region},
+            scope_values={Scope.REGION: region},
             asked_at=asked_at,
             credential=credential,
         )

@@ -15,7 +15,7 @@ _SHARED = {
 }
 """What everyone waits for together: it is no wait of the job's own."""
 
-MOST_WAITS = 1500
+MAX_DEFERRALS = 1500
 """Waits in a row, about a day at one a minute, after which a busy image is waited for no more."""
 
 _DENIALS = 4
@@ -27,7 +27,7 @@ def decide(
     outcome: Outcome,
     *,
     max_attempts: int,
-    chance: float,
+    jitter: float,
     endpoint_fails: bool = False,
 ) -> Decision:
     """The next state of the job, and what everyone else should know.
@@ -37,47 +37,70 @@ def decide(
         chance: a number from 0 to 1 that spreads the waits.
         endpoint_fails: the trouble is not this request's own, so that it costs no attempt.
     """
-    doubted = lease.doubted
+    maybe_applied = lease.maybe_applied
     match outcome.code.reaction:
         case Reaction.ACCEPT:
-            return Decision(JobState.ACCEPTED, "exporting", spends=True)
+            return Decision(JobState.ACCEPTED, "exporting", charges_attempt=True)
         case Reaction.RECONCILE:
-            spends = not endpoint_fails
-            return Decision(JobState.UNKNOWN, "answer lost", spends=spends, doubted=True)
-        case Reaction.RETRY if lease.spent + 1 >= max_attempts:
-            return Decision(JobState.FAILED, "attempts used up", spends=True, doubted=doubted)
+            charges_attempt = not endpoint_fails
+            return Decision(
+                JobState.UNKNOWN, "answer lost", charges_attempt=charges_attempt, maybe_applied=True
+            )
+        case Reaction.RETRY if lease.attempts_charged + 1 >= max_attempts:
+            return Decision(
+                JobState.FAILED,
+                "attempts used up",
+                charges_attempt=True,
+                maybe_applied=maybe_applied,
+            )
         case Reaction.RETRY:
-            wait = backoff(lease.spent, chance)
-            return _queued("retry", doubted=doubted, delay=wait, spends=True)
+            wait = backoff(lease.attempts_charged, jitter)
+            return _queued("retry", maybe_applied=maybe_applied, delay=wait, charges_attempt=True)
         case Reaction.CAPACITY if outcome.code.name not in {EXPORT_CAP, NOT_SENT}:
-            return _queued("quota", doubted=doubted)
+            return _queued("quota", maybe_applied=maybe_applied)
         case Reaction.SLOW | Reaction.WITHDRAW | Reaction.PAUSE | Reaction.CAPACITY as shared:
-            return _queued(_SHARED[shared], doubted=doubted)
-        case Reaction.BUSY if lease.image_broken or lease.waits >= MOST_WAITS:
-            return Decision(JobState.FAILED, "image not exportable", doubted=doubted)
+            return _queued(_SHARED[shared], maybe_applied=maybe_applied)
+        case Reaction.BUSY if lease.image_broken or lease.deferrals >= MAX_DEFERRALS:
+            return Decision(JobState.FAILED, "image not exportable", maybe_applied=maybe_applied)
         case Reaction.BUSY:
-            return _queued("image busy", doubted=doubted, delay=backoff(lease.waits, chance))
+            return _queued(
+                "image busy", maybe_applied=maybe_applied, delay=backoff(lease.deferrals, jitter)
+            )
         case Reaction.STOP if _is_denied_alone(lease, outcome):
-            return Decision(JobState.FAILED, "refused", doubted=doubted)
+            return Decision(JobState.FAILED, "refused", maybe_applied=maybe_applied)
         case Reaction.STOP | Reaction.RESIGN | Reaction.REFRESH:
-            wait = backoff(lease.waits, chance)
-            return _queued(f"stopped: {outcome.code.scope}", doubted=doubted, delay=wait)
+            wait = backoff(lease.deferrals, jitter)
+            return _queued(
+                f"stopped: {outcome.code.scope}", maybe_applied=maybe_applied, delay=wait
+            )
         case Reaction.FAIL | Reaction.DRY_RUN:
-            return Decision(JobState.FAILED, "refused", spends=True, doubted=doubted)
+            return Decision(
+                JobState.FAILED, "refused", charges_attempt=True, maybe_applied=maybe_applied
+            )
 
 
-def own_waits(lease: Lease, outcome: Outcome) -> int:
+def own_deferrals(lease: Lease, outcome: Outcome) -> int:
     """Postponements in a row that were the job's own, after an outcome that counts for nothing."""
-    return lease.waits + (outcome.code.reaction not in _SHARED)
+    return lease.deferrals + (outcome.code.reaction not in _SHARED)
 
 
 def _queued(
-    reason: str, *, doubted: bool, delay: timedelta = timedelta(), spends: bool = False
+    reason: str,
+    *,
+    maybe_applied: bool,
+    delay: timedelta = timedelta(),
+    charges_attempt: bool = False,
 ) -> Decision:
-    return Decision(JobState.QUEUED, reason, delay=delay, spends=spends, doubted=doubted)
+    return Decision(
+        JobState.QUEUED,
+        reason,
+        delay=delay,
+        charges_attempt=charges_attempt,
+        maybe_applied=maybe_applied,
+    )
 
 
 def _is_denied_alone(lease: Lease, outcome: Outcome) -> bool:
     """Denied again and again, while no other job's denial has stopped the account."""
     denied = outcome.code.name in MAY_CONCERN_ONE_IMAGE
-    return denied and lease.last_code == outcome.code.name and lease.waits >= _DENIALS
+    return denied and lease.last_code == outcome.code.name and lease.deferrals >= _DENIALS

@@ -10,15 +10,20 @@ import anyio
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchestrator.limits import concurrency_limit as gate
-from orchestrator.limits.rate_limiter import Lane
+from orchestrator.limits import concurrency_limit
+from orchestrator.limits.rate_limiter import RateLimiter
 from orchestrator.model import NOT_SENT, Decision, Effect, JobState, Lease, Outcome, Reaction
 from orchestrator.store import Database
 from orchestrator.store import events as audit
 from orchestrator.store.tables import attempts, jobs
-from orchestrator.store.transitions import Move, may_move, move, move_all
-from orchestrator.verification.expected_objects import bears_names, keep_cos_paths
-from orchestrator.worker.outcome_policy import own_waits
+from orchestrator.store.transitions import (
+    Transition,
+    apply_transition,
+    apply_transitions,
+    is_allowed,
+)
+from orchestrator.verification.expected_objects import names_job_or_image, save_cos_paths
+from orchestrator.worker.outcome_policy import own_deferrals
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +38,8 @@ class Answer:
     lease: Lease
     outcome: Outcome
     decision: Decision
-    lane: Lane
-    sighted: bool = False
+    rate_limiter: RateLimiter
+    is_end_visible: bool = False
 
 
 async def record(
@@ -71,20 +76,20 @@ async def _record_new(
     """Record answers that are not recorded yet; return for each whether it moved its job."""
     if not answers:
         return []
-    slowed = [one.lane for one in answers if one.outcome.code.reaction is Reaction.SLOW]
-    for lane in sorted(slowed, key=lambda lane: lane.key):
-        await lane.slow_down(connection)
+    slowed = [one.rate_limiter for one in answers if one.outcome.code.reaction is Reaction.SLOW]
+    for rate_limiter in sorted(slowed, key=lambda rate_limiter: rate_limiter.key):
+        await rate_limiter.slow_down(connection)
     now = await database.now(connection)
     await _keep_answers(connection, answers, now)
     moves = [_move(one, now, export_deadline) for one in answers]
-    moved = await move_all(connection, moves, at=now)
+    moved = await apply_transitions(connection, moves, at=now)
     for one, intended, is_moved in zip(answers, moves, moved, strict=True):
         if not is_moved and _is_accepted(one):
             await _late_answer(connection, one, intended.changes, now)
     paths = [(one.lease.job_id, path) for one in answers for path in one.outcome.cos_paths]
-    await keep_cos_paths(connection, paths)
+    await save_cos_paths(connection, paths)
     for one in sorted(answers, key=_region):
-        await _tell_gate(connection, one, now)
+        await _update_concurrency_limit(connection, one, now)
     return moved
 
 
@@ -121,7 +126,7 @@ _ATTEMPTS = (
 )
 
 
-async def keep_not_sent(connection: AsyncConnection, lease: Lease, now: datetime) -> None:
+async def record_not_sent(connection: AsyncConnection, lease: Lease, now: datetime) -> None:
     """Keeps with the attempt that its request never left, unless it holds an answer."""
     this = attempts.update().where(
         attempts.c.job_id == lease.job_id,
@@ -129,7 +134,7 @@ async def keep_not_sent(connection: AsyncConnection, lease: Lease, now: datetime
         attempts.c.answered_at.is_(None),
     )
     await connection.execute(this.values(answered_at=now, code=NOT_SENT, effect=Effect.NO))
-    await gate.answered(connection, lease, now, accepted=False)
+    await concurrency_limit.record_answer(connection, lease, now, accepted=False)
 
 
 async def _keep_answers(
@@ -173,10 +178,10 @@ def _is_accepted(answer: Answer) -> bool:
     return answer.outcome.code.reaction is Reaction.ACCEPT
 
 
-def _move(answer: Answer, now: datetime, deadline: timedelta) -> Move:
+def _move(answer: Answer, now: datetime, deadline: timedelta) -> Transition:
     decision = answer.decision
     changes = _changes(answer, now, deadline)
-    return Move(
+    return Transition(
         answer.lease.job_id,
         JobState.SENDING,
         decision.state,
@@ -194,9 +199,9 @@ def _changes(answer: Answer, now: datetime, deadline: timedelta) -> dict[str, An
     lease, outcome, decision = answer.lease, answer.outcome, answer.decision
     changes: dict[str, Any] = {
         "due_at": now + decision.delay,
-        "spent": lease.spent + decision.spends,
-        "waits": 0 if decision.spends else own_waits(lease, outcome),
-        "doubted": decision.doubted,
+        "attempts_charged": lease.attempts_charged + decision.charges_attempt,
+        "deferrals": 0 if decision.charges_attempt else own_deferrals(lease, outcome),
+        "maybe_applied": decision.maybe_applied,
         "request_id": outcome.request_id,
     }
     if decision.state is JobState.ACCEPTED:
@@ -210,7 +215,7 @@ def _changes(answer: Answer, now: datetime, deadline: timedelta) -> dict[str, An
             "remedy": None,
         }
     if decision.state is JobState.UNKNOWN:
-        changes |= {"clean_since": None, "fenced_until": None}
+        changes |= {"absent_since": None, "no_resend_before": None}
     return changes | {
         "code": outcome.code.name,
         "message": outcome.message,
@@ -221,7 +226,7 @@ def _changes(answer: Answer, now: datetime, deadline: timedelta) -> dict[str, An
 def _warnings(lease: Lease, outcome: Outcome) -> list[str] | None:
     """What is odd about an acceptance; it is one all the same, and nothing is sent again."""
     order, paths = lease.order, outcome.cos_paths
-    if any(bears_names(path, order.name_prefix, order.image_ids) for path in paths):
+    if any(names_job_or_image(path, order.name_prefix, order.image_ids) for path in paths):
         return None
     named = ", ".join(paths)
     return [f"The answer names {named}, which bears neither the tag nor an image of this job."]
@@ -241,8 +246,8 @@ async def _late_answer(
     state = JobState(job.state)
     is_latest = not await _may_have_begun_later(connection, lease)
     # one that was accepted before, by what lay in the bucket, stays where that has led it
-    if is_latest and job.accepted_at is None and may_move(state, JobState.ACCEPTED):
-        late = Move(
+    if is_latest and job.accepted_at is None and is_allowed(state, JobState.ACCEPTED):
+        late = Transition(
             lease.job_id,
             state,
             JobState.ACCEPTED,
@@ -253,7 +258,7 @@ async def _late_answer(
             changes=changes,
             details=_evidence(changes),
         )
-        await move(connection, late, at=now)
+        await apply_transition(connection, late, at=now)
         return
     if is_latest and job.task_id is None:
         task_id = {"task_id": _text(outcome.task_id), "request_id": outcome.request_id}
@@ -275,13 +280,19 @@ async def _may_have_begun_later(connection: AsyncConnection, lease: Lease) -> bo
     return (await connection.execute(query.limit(1))).first() is not None
 
 
-async def _tell_gate(connection: AsyncConnection, answer: Answer, now: datetime) -> None:
-    lease, sighted = answer.lease, answer.sighted
+async def _update_concurrency_limit(
+    connection: AsyncConnection, answer: Answer, now: datetime
+) -> None:
+    lease, is_end_visible = answer.lease, answer.is_end_visible
     if answer.outcome.code.reaction is Reaction.CAPACITY:
-        await gate.refused(connection, lease, now, sighted=sighted)
+        await concurrency_limit.record_refusal(
+            connection, lease, now, is_end_visible=is_end_visible
+        )
     else:
         accepted = _is_accepted(answer)
-        await gate.answered(connection, lease, now, accepted=accepted, sighted=sighted)
+        await concurrency_limit.record_answer(
+            connection, lease, now, accepted=accepted, is_end_visible=is_end_visible
+        )
 
 
 def _evidence(changes: Mapping[str, Any]) -> dict[str, object]:

@@ -9,23 +9,27 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.cloud.cos import CosClient
 from orchestrator.errors import CloudRefusal, OrchestratorError
-from orchestrator.limits.halted_scopes import place_of
+from orchestrator.limits.halted_scopes import bucket_location
 from orchestrator.model import JobState, Lease
 from orchestrator.store import Database
 from orchestrator.store.tables import jobs
-from orchestrator.store.transitions import Move, move
-from orchestrator.verification.bucket_permissions import Sight
-from orchestrator.verification.expected_objects import Watched, keep_baselines, watched
+from orchestrator.store.transitions import Transition, apply_transition
+from orchestrator.verification.bucket_permissions import BucketPermissions
+from orchestrator.verification.expected_objects import TrackedJob, save_baselines, watched
 from orchestrator.verification.object_lookup import baselines, look
 from orchestrator.verification.resend_policy import ResolvePolicy
 from orchestrator.verification.unknown_jobs import adopt
-from orchestrator.worker.outcome_recorder import keep_not_sent
+from orchestrator.worker.outcome_recorder import record_not_sent
 
 _RETRY = timedelta(seconds=5)
 
 
-async def clear_to_send(
-    database: Database, cos: CosClient, sight: Sight, lease: Lease, policy: ResolvePolicy
+async def check_before_send(
+    database: Database,
+    cos: CosClient,
+    permissions: BucketPermissions,
+    lease: Lease,
+    policy: ResolvePolicy,
 ) -> bool:
     """Whether the attempt may be sent; where not, the job has been put where it belongs.
 
@@ -35,22 +39,24 @@ async def clear_to_send(
     After a store error the caller repeats this. A job that was put back at the first time is then
     not sent: the process that claims it next would send it a second time.
     """
-    if not lease.doubted and not lease.exact_names:
+    if not lease.maybe_applied and not lease.exact_names:
         return True
-    seen = sight.sees(lease.order.region, lease.order.bucket)
+    seen = permissions.may_be_readable(lease.order.region, lease.order.bucket)
     etags: dict[str, str] = {}
     try:
-        if lease.doubted and not seen:
+        if lease.maybe_applied and not seen:
             raise OrchestratorError("The bucket may not be read, so no export can be ruled out.")
-        if lease.doubted and await _adopted(database, cos, lease, policy):
+        if lease.maybe_applied and await _adopted(database, cos, lease, policy):
             return False
-        if seen and not lease.doubted:
+        if seen and not lease.maybe_applied:
             async with database.read() as connection:
                 job = await watched(connection, lease.job_id)
             etags = await baselines(cos, job)
     except (OrchestratorError, httpx.HTTPError) as error:
         if isinstance(error, CloudRefusal):
-            sight.refused(place_of(lease.order.region, lease.order.bucket), error)
+            permissions.record_refusal(
+                bucket_location(lease.order.region, lease.order.bucket), error
+            )
         await _put_back(database, lease, str(error))
         return False
     return await _confirmed(database, lease, etags)
@@ -68,10 +74,10 @@ async def _confirmed(database: Database, lease: Lease, etags: Mapping[str, str])
         now = await database.now(connection)
         expires_at = await _held_until(connection, lease)
         if expires_at is None:
-            await keep_not_sent(connection, lease, now)
+            await record_not_sent(connection, lease, now)
             return False
         if now < expires_at:
-            await keep_baselines(connection, lease.job_id, etags)
+            await save_baselines(connection, lease.job_id, etags)
             return True
     why = "The lease ended while the bucket was being looked into."
     await _put_back(database, lease, why, reason="not sent")
@@ -99,11 +105,11 @@ async def _adopted(database: Database, cos: CosClient, lease: Lease, policy: Res
     async with database.write() as connection:
         now = await database.now(connection)
         await adopt(connection, job, traces, policy, now, lease.owner)
-        await keep_not_sent(connection, lease, now)
+        await record_not_sent(connection, lease, now)
     return True
 
 
-def _is_ours(job: Watched, lease: Lease) -> bool:
+def _is_ours(job: TrackedJob, lease: Lease) -> bool:
     return job.state is JobState.SENDING and job.attempt == lease.attempt
 
 
@@ -112,16 +118,16 @@ async def _put_back(
 ) -> None:
     async with database.write() as connection:
         now = await database.now(connection)
-        put_back = Move(
+        put_back = Transition(
             lease.job_id,
             JobState.SENDING,
-            JobState.UNKNOWN if lease.doubted else JobState.QUEUED,
+            JobState.UNKNOWN if lease.maybe_applied else JobState.QUEUED,
             kind="not sent",
             reason=reason,
             actor=lease.owner,
             attempt=lease.attempt,
-            changes={"clean_since": None, "due_at": now + _RETRY},
+            changes={"absent_since": None, "due_at": now + _RETRY},
             details={"message": why},
         )
-        await move(connection, put_back, at=now)
-        await keep_not_sent(connection, lease, now)
+        await apply_transition(connection, put_back, at=now)
+        await record_not_sent(connection, lease, now)

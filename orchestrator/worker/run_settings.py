@@ -5,14 +5,14 @@ from datetime import timedelta
 
 from orchestrator.cloud.cos import CosClient
 from orchestrator.cloud.cvm import CvmClient
-from orchestrator.limits.admission import Traffic
+from orchestrator.limits.admission import Admission
 from orchestrator.store import Database
 from orchestrator.verification.bucket_permissions import VerifyMode
 from orchestrator.verification.resend_policy import ResolvePolicy
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class RunSettings:
     """What a run is to do, and how.
 
     Args:
@@ -36,10 +36,10 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class RunContext:
     """What a run works with."""
 
     database: Database
     cvm: CvmClient
     cos: CosClient
-    traffic: Traffic
+    admission: Admission

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from orchestrator.cloud.credentials.base import Credential
 from orchestrator.cloud.cvm import CvmClient
-from orchestrator.limits.rate_limiter import Slot
+from orchestrator.limits.rate_limiter import Permit
 from orchestrator.model import Lease, Outcome
 from orchestrator.worker.outcome import outcome_of_exception, outcome_of_reply
 
@@ -13,7 +13,7 @@ async def submit(
     cvm: CvmClient,
     lease: Lease,
     credential: Credential,
-    slot: Slot,
+    permit: Permit,
     instead: Callable[[], Outcome | None] = lambda: None,
 ) -> Outcome:
     """Sends the request of this lease at its slot's time; never twice, never raises for it.
@@ -24,7 +24,7 @@ async def submit(
     Args:
         instead: asked when its time has come: what has come of it already, if it has.
     """
-    await slot.reached()
+    await permit.wait()
     if (known := instead()) is not None:
         return known
     try:

@@ -8,7 +8,7 @@ import httpx
 from benchmarks.memory import InMemory
 from benchmarks.virtual import VirtualClock, in_virtual_time
 from orchestrator.cloud.cos import CosClient
-from orchestrator.cloud.credentials.base import Credential, StandingKeys
+from orchestrator.cloud.credentials.base import Credential, StaticCredentials
 from orchestrator.cloud.http_client import HttpClient
 from orchestrator.cloud.signing import ServerClock
 from orchestrator.model import ObjectFacts
@@ -28,7 +28,7 @@ def test_an_answer_comes_a_round_trip_later() -> None:
             http = HttpClient(over_memory, over_memory)
             clock = ServerClock(VirtualClock())
             credential = Credential(DEFAULT_KEY.secret_id, DEFAULT_KEY.secret_key)
-            keys = StandingKeys("the test", lambda: credential, clock)
+            keys = StaticCredentials("the test", lambda: credential, clock)
             cos = CosClient(http, endpoint="http://cos", credentials=keys, clock=clock, timeout=9)
             found = await cos.head_object("ap-tokyo", "b-1", "key")
         (entry,) = cloud.ledger.entries

@@ -3,13 +3,13 @@
 import pytest
 
 from orchestrator.cli.status import scope_line
-from orchestrator.limits.concurrency_limit import Gate
+from orchestrator.limits.concurrency_limit import ConcurrencyLimit
 from orchestrator.reporting.status import ScopeStatus
 
 
-def scope(running: int, left: float | None, usual: float | None = 9.0) -> ScopeStatus:
-    gate = Gate("ap-tokyo", 7, running, full_since=None, probe_at=None, probing=False)
-    return ScopeStatus("default", gate, 0, usual, left)
+def scope(running: int, left: float | None, typical_duration: float | None = 9.0) -> ScopeStatus:
+    gate = ConcurrencyLimit("ap-tokyo", 7, running, full_since=None, probe_at=None, probing=False)
+    return ScopeStatus("default", gate, 0, typical_duration, left)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
-from orchestrator.job_queue import orphan_recovery as rescue
+from orchestrator.job_queue import orphan_recovery as recover_orphans
 from orchestrator.model import Outcome
 from orchestrator.worker import worker
 from tests.end_to_end.scene import orchestrator_at
@@ -69,7 +69,7 @@ async def live(life: Life) -> None:
     if life.falls_asleep:
         _fall_asleep()
     if life.fence is not None:
-        rescue.SIGNATURE_LIFETIME = timedelta(seconds=life.fence)
+        recover_orphans.SIGNATURE_LIFETIME = timedelta(seconds=life.fence)
     async with orchestrator_at(life.url, life.folder, **life.settings) as orchestrator:
         if life.lease is not None:
             spare = life.lease - orchestrator.settings.request_timeout

@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 
 from orchestrator.model import JobState
-from orchestrator.reporting.history import JobStory
+from orchestrator.reporting.history import JobDetails
 from orchestrator.simulator import Duration, Settings, Simulator, SimulatorOptions
 from tests.crash.life import Life
 from tests.crash.processes import Child, zygote
@@ -35,7 +35,7 @@ class Nap:
     """
 
     tally: Tally
-    story: JobStory
+    story: JobDetails
     codes: list[str]
 
 
@@ -96,7 +96,7 @@ async def nap(*, lease: float | None, fence: float | None, woken_by: JobState) -
     return Nap(tally, story, refusals)
 
 
-async def _job(orchestrator: Any, number: int) -> JobStory:
-    story: JobStory | None = await orchestrator.show(str(number))
+async def _job(orchestrator: Any, number: int) -> JobDetails:
+    story: JobDetails | None = await orchestrator.show(str(number))
     assert story is not None
     return story

@@ -53,7 +53,7 @@ def orchestrator_at(
     folder: Path,
     *,
     environ: Mapping[str, str] | None = None,
-    tell: Callable[[str], None] = lambda _sentence: None,
+    notify: Callable[[str], None] = lambda _sentence: None,
     **settings: object,
 ) -> Orchestrator:
     """A store in a folder over the cloud at a URL, with everything that waits cut short."""
@@ -72,7 +72,7 @@ def orchestrator_at(
     return Orchestrator(
         settings=load_settings({**short, **settings}, {}),
         environ={"HOME": str(folder), **(keys_of() if environ is None else environ)},
-        tell=tell,
+        notify=notify,
     )
 
 

@@ -12,7 +12,7 @@ from orchestrator.model import JobState, Scope
 from orchestrator.orchestrator import Orchestrator
 from orchestrator.simulator import BucketSettings, Fault, Refusal, Simulator
 from orchestrator.store import Database
-from orchestrator.verification import bucket_permissions as sight
+from orchestrator.verification import bucket_permissions as permissions
 from tests.end_to_end.scene import (
     BUCKET,
     Store,
@@ -52,7 +52,9 @@ async def test_a_refusal_that_passes(
     orchestrator: Orchestrator, cloud: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A refused look or two are no lost right: the exports are verified all the same."""
-    monkeypatch.setattr(sight, "_SHORTEST", 20)  # two looks may be far apart on a busy machine
+    monkeypatch.setattr(
+        permissions, "_SHORTEST", 20
+    )  # two looks may be far apart on a busy machine
     cloud.change(codes=(Refusal("AccessDenied", action="HeadObject", times=2),))
     result = await drained(orchestrator, orders(images(6)))
     assert result.counts[JobState.VERIFIED] == 6
@@ -82,19 +84,24 @@ async def test_after_an_outage_no_ended_export_waits_for_a_young_one(
         await drained(orchestrator, orders(images(15)))
     long_ago, young, ended = range(1, 3), range(3, 6), range(6, 16)
     database = Database(f"sqlite+aiosqlite:///{tmp_path}/orchestrator.db", SystemClock())
-    moment, usual = await now(database), timedelta(minutes=minutes)
+    moment, typical_duration = await now(database), timedelta(minutes=minutes)
     for job in long_ago:
-        times = {"sent_at": moment - 2 * usual, "accepted_at": moment - 2 * usual}
-        await change(database, job, state="verified", finished_at=moment - usual, **times)
+        times = {
+            "sent_at": moment - 2 * typical_duration,
+            "accepted_at": moment - 2 * typical_duration,
+        }
+        await change(
+            database, job, state="verified", finished_at=moment - typical_duration, **times
+        )
     for job in young:
         await change(database, job, due_at=moment + timedelta(seconds=1))
     for job in ended:
-        await change(database, job, accepted_at=moment - usual)
+        await change(database, job, accepted_at=moment - typical_duration)
     await database.close()
     cloud.set_faults(Fault("reset", action="cos", times=len(ended)))
     said: list[str] = []
     async with (
-        store(verify_interval="adaptive", tell=said.append) as orchestrator,
+        store(verify_interval="adaptive", notify=said.append) as orchestrator,
         anyio.create_task_group() as tasks,
     ):
         tasks.start_soon(orchestrator.run)
@@ -134,7 +141,7 @@ async def test_no_right_to_look(store: Store, cloud: Simulator) -> None:
     """Without the right to look exports go on and rest on accepted; that is said once."""
     cloud.change(buckets={BUCKET: BucketSettings(deny=("HeadObject", "GetBucket"))})
     said: list[str] = []
-    async with store(tell=said.append) as orchestrator:
+    async with store(notify=said.append) as orchestrator:
         await orchestrator.enqueue(orders(images(8)))
         result = await drained(orchestrator, orders(images(4, first=8), bucket=OTHER))
         assert await states_of(orchestrator, buckets=(BUCKET,)) == {JobState.ACCEPTED: 8}
@@ -229,7 +236,7 @@ async def test_one_look_at_a_time_finds_out(store: Store, cloud: Simulator) -> N
         times = [entry.monotonic for entry in requests(cloud, "GetBucket")][-3:]
         return len(times) == 3 and all(later - sooner > 0.4 for sooner, later in pairwise(times))
 
-    async with store(tell=said.append) as orchestrator, anyio.create_task_group() as tasks:
+    async with store(notify=said.append) as orchestrator, anyio.create_task_group() as tasks:
         await orchestrator.enqueue(orders(images(24)))
         tasks.start_soon(ran, orchestrator)
         await until(far_apart)

@@ -53,7 +53,7 @@ async def test_a_learned_ceiling_outlives_the_run(store: Store, cloud: Simulator
     async with store() as orchestrator:
         await drained(orchestrator, orders(images(6, first=6)))
         (scope,) = (await orchestrator.status()).scopes
-    assert scope.gate.ceiling is not None
+    assert scope.concurrency.ceiling is not None
     assert refusals(cloud) - learned <= 4
     assert accepted(cloud) == once_each(images(12))
 
@@ -71,7 +71,7 @@ async def test_a_cap_that_moves_while_running(orchestrator: Orchestrator, cloud:
     assert accepted(cloud) == once_each(images(24))
     assert await states_of(orchestrator) == {JobState.VERIFIED: 24}
     assert {job.attempts for job in await jobs_of(orchestrator)} == {1}
-    assert ((await orchestrator.status()).scopes[0].gate.ceiling or 0) > 2
+    assert ((await orchestrator.status()).scopes[0].concurrency.ceiling or 0) > 2
 
 
 async def test_a_full_region_does_not_hold_up_another(

@@ -110,7 +110,7 @@ async def test_a_lender_that_breaks_down_under_way(store: Store, cloud: Simulato
     """What is held serves to its end; then the run says what is wrong, and nothing is lost."""
     cloud.change(instance_role="exporter", lent_for=4, cap=4, duration=Duration(seconds=200))
     said: list[str] = []
-    async with store(environ={}, tell=said.append) as orchestrator:
+    async with store(environ={}, notify=said.append) as orchestrator:
         await orchestrator.enqueue(orders(images(10)))
         result = await ran_until(
             orchestrator,
@@ -134,7 +134,7 @@ async def test_no_secret_of_a_role_is_kept_or_said(
     """Neither the keys that a role is assumed with nor those lent stand in a file or a message."""
     caplog.set_level(logging.DEBUG)
     said: list[str] = []
-    async with store(environ={**keys_of(), **ROLE}, tell=said.append) as orchestrator:
+    async with store(environ={**keys_of(), **ROLE}, notify=said.append) as orchestrator:
         await orchestrator.enqueue(orders(images(1)))
         for code in ("AuthFailure.TokenFailure", "AuthFailure.SecretIdNotFound"):
             cloud.change(codes=(Refusal(code, action="cvm"),))

@@ -25,8 +25,8 @@ from orchestrator.cloud.http_client import HttpClient
 from orchestrator.cloud.signing import ServerClock
 from orchestrator.job_queue.enqueue import enqueue
 from orchestrator.job_queue.worker_registry import instance
-from orchestrator.limits.admission import Traffic
-from orchestrator.limits.rate_limiter import Pacer
+from orchestrator.limits.admission import Admission
+from orchestrator.limits.rate_limiter import RateLimiters
 from orchestrator.model import NOT_RULED_OUT, JobFilter, JobState
 from orchestrator.reporting.history import Job, history
 from orchestrator.reporting.run_summary import Account, RunResult
@@ -35,7 +35,7 @@ from orchestrator.simulator.cloud import Clocks, Cloud
 from orchestrator.store import Database, Schema
 from orchestrator.verification.bucket_permissions import VerifyMode
 from orchestrator.verification.resend_policy import ResolvePolicy
-from orchestrator.worker.run_settings import Parts, Plan
+from orchestrator.worker.run_settings import RunContext, RunSettings
 from orchestrator.worker.worker import Worker
 from tests.cloud.scripted import HeldKeys
 from tests.end_to_end.scene import images, orders
@@ -134,7 +134,7 @@ async def _run(night: Night, world: Mapping[str, Any], folder: Path) -> Outcome:
 
 async def _drained(database: Database, http: HttpClient, night: Night) -> RunResult:
     policy = ResolvePolicy(timedelta(seconds=night.resend_after), 8, timedelta(days=1))
-    parts = Parts(
+    parts = RunContext(
         database,
         CvmClient(http, endpoint="https://cvm", clock=ServerClock(database.clock), timeout=30),
         CosClient(
@@ -144,9 +144,9 @@ async def _drained(database: Database, http: HttpClient, night: Night) -> RunRes
             clock=ServerClock(database.clock),
             timeout=30,
         ),
-        Traffic(PROFILE, Pacer(database, 20), KEYS, print, quota_wait=3600),
+        Admission(PROFILE, RateLimiters(database, 20), KEYS, print, quota_wait=3600),
     )
-    plan = Plan(
+    plan = RunSettings(
         PROFILE,
         batch=None,
         concurrency=32,
@@ -159,7 +159,7 @@ async def _drained(database: Database, http: HttpClient, night: Night) -> RunRes
     async with instance(database) as me:
         worker = Worker(parts, plan, me, print)
         await worker.run()
-        return await account.close(owner=me.name, seconds=0, left=worker.reach.unfinished())
+        return await account.close(owner=me.name, seconds=0, left=worker.eligibility.unfinished())
 
 
 def no_lost_answer_becomes_a_second_export(name: str, night: Night, folder: Path) -> str:

@@ -204,7 +204,7 @@ async def test_images_may_not_be_described(store: Store, cloud: Simulator) -> No
     """Without the right to describe, exports go on without sizes; the right is named once."""
     cloud.change(codes=(Refusal("UnauthorizedOperation", action="DescribeImages"),))
     said: list[str] = []
-    async with store(tell=said.append) as orchestrator:
+    async with store(notify=said.append) as orchestrator:
         result = await drained(orchestrator, orders(images(5)))
     assert result.counts[JobState.VERIFIED] == 5
     assert result.blocked == ()

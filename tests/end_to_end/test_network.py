@@ -59,7 +59,7 @@ async def test_an_endpoint_that_is_not_there_yet(port: int, tmp_path: Path) -> N
     """Begun while nothing answers, a run waits without spending an attempt, and then does all."""
     said: list[str] = []
     url = f"http://127.0.0.1:{port}"
-    async with orchestrator_at(url, tmp_path, tell=said.append) as orchestrator:
+    async with orchestrator_at(url, tmp_path, notify=said.append) as orchestrator:
         await orchestrator.enqueue(orders(images(12)))
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(ran, orchestrator)
@@ -110,7 +110,7 @@ async def test_a_name_that_is_not_resolved_for_a_while(
 
     monkeypatch.setattr(socket, "getaddrinfo", resolver)
     async with store(
-        cvm_endpoint=f"http://cvm.example:{cloud.port}", allow_plain_http=True, tell=said.append
+        cvm_endpoint=f"http://cvm.example:{cloud.port}", allow_plain_http=True, notify=said.append
     ) as opened:
         result = await drained(opened, orders(images(8)))
         assert {job.attempts for job in await jobs_of(opened)} == {1}
@@ -129,7 +129,7 @@ async def test_a_certificate_that_is_not_trusted(
     said: list[str] = []
     async with (
         await asyncio.start_server(hang_up, "127.0.0.1", ssl=self_signed(tmp_path)[0]) as server,
-        store(cvm_endpoint=f"https://{address_of(server)}", tell=said.append) as opened,
+        store(cvm_endpoint=f"https://{address_of(server)}", notify=said.append) as opened,
     ):
         result = await drained(opened, orders(images(8)))
         assert {job.attempts for job in await jobs_of(opened)} == {0}

@@ -20,7 +20,7 @@ async def test_a_quota_that_is_never_freed_ends_the_run(
     """After its time the run ends with 5 and the reason; nothing failed, nothing is lost."""
     cloud.change(codes=(Refusal(code),))
     said: list[str] = []
-    async with store(quota_wait=WAIT, tell=said.append) as orchestrator:
+    async with store(quota_wait=WAIT, notify=said.append) as orchestrator:
         result = await drained(orchestrator, orders(images(3)))
         found = await jobs_of(orchestrator)
     assert exit_code(result) == 5
@@ -35,7 +35,7 @@ async def test_a_quota_that_is_freed_is_waited_for(store: Store, cloud: Simulato
     """A quota that is free again in time costs nothing but the wait, which is told."""
     cloud.change(codes=(Refusal(QUOTA, times=1),))
     said: list[str] = []
-    async with store(quota_wait=30, tell=said.append) as orchestrator:
+    async with store(quota_wait=30, notify=said.append) as orchestrator:
         result = await drained(orchestrator, orders(images(3)))
     assert exit_code(result) == 0
     assert accepted(cloud) == once_each(images(3))

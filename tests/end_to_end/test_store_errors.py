@@ -37,7 +37,7 @@ async def test_a_locked_store_is_waited_for(
     monkeypatch.setattr(sqlite, "BUSY_TIMEOUT_MS", 20)
     cloud.set_faults(Fault("latency", action="ExportImages", seconds=0.3))
     said: list[str] = []
-    async with store(tell=said.append) as orchestrator, anyio.create_task_group() as tasks:
+    async with store(notify=said.append) as orchestrator, anyio.create_task_group() as tasks:
         tasks.start_soon(drained, orchestrator, orders(images(8)))
         await until(lambda: len(accepted(cloud)) > 0)
         other = sqlite3.connect(tmp_path / "orchestrator.store", isolation_level=None)
@@ -59,7 +59,7 @@ async def test_a_server_that_restarts_is_waited_for(
     async with relay_to(url.port or 5432) as relay:
         behind = url.set(port=relay.port).render_as_string(hide_password=False)
         async with (
-            store(tell=said.append, database_url=behind) as orchestrator,
+            store(notify=said.append, database_url=behind) as orchestrator,
             anyio.create_task_group() as tasks,
         ):
             tasks.start_soon(drained, orchestrator, orders(images(8)))

@@ -44,7 +44,7 @@ async def test_lent_keys_leave_no_trace(store: Store, cloud: Simulator, tmp_path
     """Neither the store nor a sentence holds a key or a token that was lent."""
     cloud.change(instance_role="exporter", codes=(Refusal("AuthFailure.TokenFailure"),))
     said: list[str] = []
-    async with store(environ={}, tell=said.append) as orchestrator:
+    async with store(environ={}, notify=said.append) as orchestrator:
         result = await drained(orchestrator, orders(images(3)))
     (stop,) = result.blocked
     assert stop.scope is Scope.CREDENTIAL

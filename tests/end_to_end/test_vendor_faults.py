@@ -13,12 +13,12 @@ import anyio
 import pytest
 
 from orchestrator.cli.run_outcome import exit_code
-from orchestrator.limits import admission as traffic
+from orchestrator.limits import admission
 from orchestrator.model import JobState, Scope
 from orchestrator.orchestrator import Orchestrator
 from orchestrator.reporting.run_summary import RunResult
 from orchestrator.simulator import BucketSettings, Fault, Refusal, Simulator
-from orchestrator.verification import bucket_permissions as sight
+from orchestrator.verification import bucket_permissions as permissions
 from orchestrator.verification import poller as watch
 from orchestrator.worker import image_describer as describe
 from tests.end_to_end.scene import (
@@ -76,8 +76,8 @@ class World:
     exits: int = 0
     stops: tuple[Scope, ...] = ()
     says: tuple[str, ...] = ()
-    spent: int = 2 * EACH + 6
-    patience: float = 20.0
+    attempts_charged: int = 2 * EACH + 6
+    busy_retry: float = 20.0
 
 
 def faults(*given: Fault) -> Change:
@@ -113,7 +113,7 @@ ANSWERS = {
     "an answer that comes late": World(
         faults(Fault("latency", action=EXPORT, seconds=0.5, times=6)),
         settings={"request_timeout": 60},
-        spent=2 * EACH,
+        attempts_charged=2 * EACH,
     ),
     "no answer at all": World(
         faults(Fault("hang", action=EXPORT, times=2)), settings={"request_timeout": 3}
@@ -142,7 +142,7 @@ ANSWERS = {
 
 RIGHTS = {
     "a clock that jumps again and again": World(
-        later=(skewed(600), skewed(3600), skewed(7200)), spent=60
+        later=(skewed(600), skewed(3600), skewed(7200)), attempts_charged=60
     ),
     "a clock that cannot be set right": World(
         later=(codes(Refusal("AuthFailure.SignatureExpire")),),
@@ -171,14 +171,14 @@ RIGHTS = {
         exits=6,
         stops=(Scope.BUCKET,),
         says=("right to write", "may not be read"),
-        patience=1.0,
+        busy_retry=1.0,
     ),
     "a bucket that may not be read any more, and a lost answer": World(
         later=(unread_and_lost,),
         ends=frozenset({VERIFIED, ACCEPTED, UNKNOWN}),
         exits=4,
         says=("may not be read", "Grant"),
-        patience=0.3,
+        busy_retry=0.3,
     ),
     "a COS 403 that passes": World(codes(Refusal("AccessDenied", action="cos", times=20))),
     "COS out of order for a while": World(
@@ -193,7 +193,7 @@ POISON = {
         settings={"max_attempts": 7, "resend_after": 0},
         ends={VERIFIED: 2 * EACH - 1, FAILED: 1},
         exits=3,
-        spent=2 * EACH + 8,
+        attempts_charged=2 * EACH + 8,
         says=("cannot be reached",),
     ),
     "one poisoned image, InternalError for ever": World(
@@ -219,8 +219,8 @@ async def test_what_goes_wrong_out_there(
 ) -> None:
     """No image is exported twice, none is lost, and only what is concerned is held up."""
     world, said = WORLDS[name], list[str]()
-    monkeypatch.setattr(sight, "_SHORTEST", world.patience)
-    monkeypatch.setattr(traffic, "_EXCUSED", 1)
+    monkeypatch.setattr(permissions, "_SHORTEST", world.busy_retry)
+    monkeypatch.setattr(admission, "_EXCUSED", 1)
     monkeypatch.setattr(describe, "_IDLE", 0.1)
     monkeypatch.setattr(watch, "_AFTER_FAILURE", timedelta(seconds=0.3))
     if world.wrong is not None:
@@ -228,7 +228,7 @@ async def test_what_goes_wrong_out_there(
     if world.later:
         cloud.change(limits={EXPORT: 20})
     settings = {"concurrency": 4, "resend_after": 0.5, **world.settings}
-    async with store(tell=said.append, **settings) as orchestrator:
+    async with store(notify=said.append, **settings) as orchestrator:
         await orchestrator.enqueue(orders(OTHERS, bucket=OTHER_BUCKET, role_name=OTHER_ROLE))
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(go_wrong, cloud, world.later)
@@ -264,7 +264,7 @@ async def check(
     assert all(job.remedy for job in jobs if job.state in {FAILED, UNKNOWN})
     held = {VERIFIED, ACCEPTED, UNKNOWN}
     assert {image for job in jobs if job.state in held for image in job.image_ids} == set(began)
-    assert len(requests(cloud)) <= world.spent
+    assert len(requests(cloud)) <= world.attempts_charged
     assert tuple(stop.scope for stop in result.blocked) == world.stops
     assert all(stop.remedy for stop in result.blocked)
     assert world.ends == (counts if isinstance(world.ends, Mapping) else counts.keys())

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.clock import ShiftedClock, SystemClock
-from orchestrator.job_queue.clock_jump_recovery import begin_waits_anew
+from orchestrator.job_queue.clock_jump_recovery import reset_waits_after_clock_jump
 from orchestrator.model import JobState
 from orchestrator.orchestrator import Orchestrator
 from orchestrator.simulator import Fault, Simulator
@@ -44,7 +44,7 @@ class Wall:
 def at(cloud: Simulator, folder: Path, ahead: timedelta, said: list[str]) -> Orchestrator:
     """A store on a machine whose clock is so much ahead."""
     # after a clock was set no time to a first trace is known, so absence could not be proven
-    made = orchestrator_at(cloud.url, folder, tell=said.append, resend_after=2.5, resend="always")
+    made = orchestrator_at(cloud.url, folder, notify=said.append, resend_after=2.5, resend="always")
     made._clock = ShiftedClock(SystemClock(), ahead)
     return made
 
@@ -116,18 +116,18 @@ async def test_the_waits_begin_anew_once(sqlite_url: str) -> None:
 async def test_what_begins_anew(sqlite: Database) -> None:
     """Waits end and times of grace begin anew; what a user wants later stays later."""
     later = NOON + HOUR
-    by_user, tried, doubted = await make_jobs(sqlite, numbered(3, not_before=later))
+    by_user, tried, maybe_applied = await make_jobs(sqlite, numbered(3, not_before=later))
     async with sqlite.write() as connection:
         await connection.execute(jobs.update().where(jobs.c.id != by_user).values(attempt=1))
-        values = {"state": JobState.UNKNOWN, "clean_since": NOON, "fenced_until": later}
-        await connection.execute(jobs.update().where(jobs.c.id == doubted).values(values))
+        values = {"state": JobState.UNKNOWN, "absent_since": NOON, "no_resend_before": later}
+        await connection.execute(jobs.update().where(jobs.c.id == maybe_applied).values(values))
     await set_scope(sqlite, probe_at=later, probe_until=later, probe_job=tried)
     said: list[str] = []
-    await begin_waits_anew(sqlite, said.append)
+    await reset_waits_after_clock_jump(sqlite, said.append)
     assert (await job(sqlite, by_user)).due_at == later
     assert (await job(sqlite, tried)).due_at == NOON
-    row = await job(sqlite, doubted)
-    assert (row.due_at, row.clean_since, row.fenced_until) == (NOON, None, None)
+    row = await job(sqlite, maybe_applied)
+    assert (row.due_at, row.absent_since, row.no_resend_before) == (NOON, None, None)
     gate = await scope(sqlite)
     assert (gate.probe_at, gate.probe_until, gate.probe_job) == (NOON, None, None)
     assert said == []

@@ -9,8 +9,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
 
 from orchestrator.job_queue.claim import claim
-from orchestrator.limits.halted_scopes import Stops
-from orchestrator.model import ExportOrder, ImageFormat, JobState, Lease, Scope, Stop
+from orchestrator.limits.halted_scopes import HaltedScopes
+from orchestrator.model import ExportOrder, Halt, ImageFormat, JobState, Lease, Scope
 from orchestrator.store import Database
 from orchestrator.store.tables import attempts, events, job_images
 from tests.stores import (
@@ -83,10 +83,17 @@ async def test_the_claim_is_the_intent_made_durable(database: Database) -> None:
 
 async def test_what_an_attempt_must_know_comes_with_its_lease(database: Database) -> None:
     """Doubt, spent attempts and postponements are those of the job."""
-    job_id = await make_job(database, doubted=True, attempt=4, spent=2, waits=3, exact_names=True)
+    job_id = await make_job(
+        database, maybe_applied=True, attempt=4, attempts_charged=2, deferrals=3, exact_names=True
+    )
     lease = await claimed(database)
-    assert (lease.job_id, lease.attempt, lease.spent, lease.waits) == (job_id, 5, 2, 3)
-    assert lease.doubted
+    assert (lease.job_id, lease.attempt, lease.attempts_charged, lease.deferrals) == (
+        job_id,
+        5,
+        2,
+        3,
+    )
+    assert lease.maybe_applied
     assert lease.exact_names
 
 
@@ -185,12 +192,12 @@ async def test_a_stop_is_passed_over(database: Database, scope: Scope, value: st
     special = {"region": "ap-tokyo", "bucket": "other-1250000000", "role_name": "Writer"}
     await make_jobs(database, [request(1, priority=9, **special)])
     (plain,) = await make_jobs(database, [request(2)])
-    stops = Stops()
-    stops.active.append(Stop(scope, value, "Code", "message", "remedy"))
-    first = await try_claim(database, wanted(stops.permitted()))
+    stops = HaltedScopes()
+    stops.active.append(Halt(scope, value, "Code", "message", "remedy"))
+    first = await try_claim(database, wanted(stops.permitted_jobs()))
     assert first is not None
     assert first.job_id == plain
-    assert await try_claim(database, wanted(stops.permitted())) is None
+    assert await try_claim(database, wanted(stops.permitted_jobs())) is None
     assert await try_claim(database) is not None
 
 
@@ -198,12 +205,12 @@ async def test_the_default_role_is_a_role_too(database: Database) -> None:
     """A stop of the vendor's default role holds up the jobs that name none."""
     await make_jobs(database, [request(1)])
     (named,) = await make_jobs(database, [request(2, role_name="Writer")])
-    stops = Stops()
-    stops.active.append(Stop(Scope.ROLE, "", "Code", "message", "remedy"))
-    first = await try_claim(database, wanted(stops.permitted()))
+    stops = HaltedScopes()
+    stops.active.append(Halt(Scope.ROLE, "", "Code", "message", "remedy"))
+    first = await try_claim(database, wanted(stops.permitted_jobs()))
     assert first is not None
     assert first.job_id == named
-    assert await try_claim(database, wanted(stops.permitted())) is None
+    assert await try_claim(database, wanted(stops.permitted_jobs())) is None
 
 
 async def test_an_earlier_attempts_task_stays_with_it(database: Database) -> None:
@@ -217,7 +224,7 @@ async def test_an_earlier_attempts_task_stays_with_it(database: Database) -> Non
 async def test_one_claim_takes_several(database: Database) -> None:
     """As many as are wanted, in the order in which they are to be sent, each once."""
     ids = await make_jobs(database, numbered(5), sizes=[10, 20, 50, 40, 30])
-    leases = await claim_all(database, most=3)
+    leases = await claim_all(database, limit=3)
     assert [lease.job_id for lease in leases] == [ids[2], ids[3], ids[4]]
     assert len({(lease.claimed_at, lease.expires_at) for lease in leases}) == 1
     for lease in leases:
@@ -274,8 +281,8 @@ async def test_the_claim_goes_through_its_index(sqlite: Database) -> None:
     await make_jobs(sqlite, numbered(3))
     async with sqlite.read() as connection:
         moment = await sqlite.now(connection)
-        query = wanted(Stops().permitted()).next_jobs.params(
-            profile=PROFILE, region=REGION, now=moment, most=16
+        query = wanted(HaltedScopes().permitted_jobs()).next_jobs.params(
+            profile=PROFILE, region=REGION, now=moment, limit=16
         )
         text = str(query.compile(dialect=sqlite_dialect(), compile_kwargs={"literal_binds": True}))
         plan = (await connection.execute(sa.text(f"EXPLAIN QUERY PLAN {text}"))).all()

@@ -36,10 +36,10 @@ from tests.stores import (
 pytestmark = pytest.mark.anyio
 
 
-async def claim_with(claims: Claims, database: Database, *, most: int = 2) -> list[Lease]:
+async def claim_with(claims: Claims, database: Database, *, limit: int = 2) -> list[Lease]:
     """Claim the next jobs."""
     moment = await now(database)
-    given = await claims.claim(claimer(database), wanted(), REGIONS, signed_at=moment, most=most)
+    given = await claims.claim(claimer(database), wanted(), REGIONS, signed_at=moment, limit=limit)
     return [lease for lease, _ in given]
 
 
@@ -59,7 +59,7 @@ async def test_a_claim_is_repeated_with_the_same_jobs(database: Database) -> Non
     assert [(lease.job_id, lease.attempt) for lease in leases] == [(id_, 2) for id_ in ids]
     for job_id in ids:
         assert await kinds(database, job_id) == ["enqueued", "claimed", "not sent", "claimed"]
-        assert (await job(database, job_id)).spent == 0
+        assert (await job(database, job_id)).attempts_charged == 0
 
 
 async def test_a_job_that_was_not_sent_waits_as_before(database: Database) -> None:
@@ -69,7 +69,7 @@ async def test_a_job_that_was_not_sent_waits_as_before(database: Database) -> No
     assert await put_back_unsent(database, ME, [REGION], ()) == 1
     kept = await job(database, job_id)
     assert (kept.state, kept.reason, kept.owner) == (JobState.QUEUED, "not sent", None)
-    assert (kept.expires_at, kept.spent, kept.waits) == (None, 0, 0)
+    assert (kept.expires_at, kept.attempts_charged, kept.deferrals) == (None, 0, 0)
     assert kept.due_at <= await now(database)
     attempt = await last_attempt(database, job_id)
     assert (attempt.code, attempt.effect) == (NOT_SENT, "no")
@@ -81,11 +81,11 @@ async def test_a_job_that_was_not_sent_waits_as_before(database: Database) -> No
 async def test_a_job_that_may_have_been_exported_before_is_unknown(database: Database) -> None:
     """Before it is sent again the bucket is looked at for what the earlier attempt left."""
     (job_id,) = await make_jobs(database)
-    await change(database, job_id, doubted=True)
+    await change(database, job_id, maybe_applied=True)
     await claimed(database)
     assert await put_back_unsent(database, ME, [REGION], ()) == 1
     kept = await job(database, job_id)
-    assert (kept.state, kept.doubted, kept.clean_since) == (JobState.UNKNOWN, True, None)
+    assert (kept.state, kept.maybe_applied, kept.absent_since) == (JobState.UNKNOWN, True, None)
 
 
 async def test_only_what_is_not_in_progress_is_put_back(database: Database) -> None:
@@ -125,8 +125,8 @@ async def test_what_was_sent_is_never_put_back(database: Database) -> None:
     """While its outcome is not in the store a request may have been sent, even at the end."""
     ids = await make_jobs(database, numbered(3))
     claims = Claims(database, ME)
-    (first,) = await claim_with(claims, database, most=1)
-    (second,) = await claim_with(claims, database, most=1)
+    (first,) = await claim_with(claims, database, limit=1)
+    (second,) = await claim_with(claims, database, limit=1)
     await settle(database, first, acceptance())
     claims.recorded(first)
     await in_doubt(database, lambda: claim_with(claims, database))

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from orchestrator.job_queue.clock_jump_recovery import begin_waits_anew
+from orchestrator.job_queue.clock_jump_recovery import reset_waits_after_clock_jump
 from orchestrator.model import JobState
 from orchestrator.store import Database
 from tests.stores import change, job, make_job, make_jobs, now, request
@@ -17,7 +17,7 @@ AHEAD = timedelta(hours=3)
 async def begun_anew(database: Database) -> list[str]:
     """What the user hears when all waits begin anew."""
     said: list[str] = []
-    await begin_waits_anew(database, said.append)
+    await reset_waits_after_clock_jump(database, said.append)
     return said
 
 
@@ -52,7 +52,7 @@ async def test_a_time_of_grace_begins_anew(database: Database) -> None:
     """Clean looks by another clock prove nothing; nobody holds an unsent request any more."""
     job_id = await make_job(database, JobState.UNKNOWN)
     moment = await now(database)
-    await change(database, job_id, clean_since=moment - AHEAD, fenced_until=moment + AHEAD)
+    await change(database, job_id, absent_since=moment - AHEAD, no_resend_before=moment + AHEAD)
     await begun_anew(database)
     kept = await job(database, job_id)
-    assert (kept.clean_since, kept.fenced_until) == (None, None)
+    assert (kept.absent_since, kept.no_resend_before) == (None, None)

@@ -74,7 +74,7 @@ async def test_a_job_is_the_request_that_was_made(database: Database) -> None:
     assert re.fullmatch("[a-z2-7]{12}", row.tag)
     assert row.object_prefix == f"web-{row.tag}"
     assert (row.state, row.reason, row.described_at) == (JobState.QUEUED, "new", None)
-    assert (row.attempt, row.spent, row.waits, row.doubted) == (0, 0, 0, False)
+    assert (row.attempt, row.attempts_charged, row.deferrals, row.maybe_applied) == (0, 0, 0, False)
     assert row.due_at == row.created_at
     images = await rows(database, job_images, job_id)
     assert [image.image_id for image in images] == list(asked.image_ids)
@@ -129,7 +129,7 @@ async def test_again_adds_it_all_the_same(database: Database) -> None:
 
 
 @pytest.mark.parametrize(
-    ("state", "doubted", "blocks"),
+    ("state", "maybe_applied", "blocks"),
     [
         (JobState.QUEUED, False, True),
         (JobState.SENDING, False, True),
@@ -142,12 +142,12 @@ async def test_again_adds_it_all_the_same(database: Database) -> None:
     ],
 )
 async def test_what_lives_or_may_have_left_an_export_blocks(
-    database: Database, state: JobState, doubted: bool, blocks: bool
+    database: Database, state: JobState, maybe_applied: bool, blocks: bool
 ) -> None:
     """A failure that cannot have taken effect, or a cancelled job, makes way for a new one."""
     (job_id,) = await make_jobs(database)
     owner = ME if state is JobState.SENDING else None
-    await change(database, job_id, state=state, doubted=doubted, owner=owner)
+    await change(database, job_id, state=state, maybe_applied=maybe_applied, owner=owner)
     assert (await add(database, [request()])).duplicates == blocks
 
 

@@ -14,8 +14,8 @@ from anyio.abc import Process
 from anyio.streams.text import TextReceiveStream
 from sqlalchemy.exc import DBAPIError
 
-from orchestrator.job_queue.orphan_recovery import LOST, SIGNATURE_LIFETIME, rescue
-from orchestrator.job_queue.worker_registry import Proof, instance, lock_path, proof_of_absence
+from orchestrator.job_queue.orphan_recovery import LOST, SIGNATURE_LIFETIME, recover_orphans
+from orchestrator.job_queue.worker_registry import GoneReason, instance, lock_path, why_gone
 from orchestrator.model import JobState
 from orchestrator.store import Database
 from orchestrator.store.tables import attempts, events, instances
@@ -61,10 +61,10 @@ async def row_of(database: Database, name: str) -> Any:
         return (await connection.execute(query)).one()
 
 
-async def proof(database: Database, name: str) -> Proof | None:
+async def proof(database: Database, name: str) -> GoneReason | None:
     """Why an instance counts as gone, if it does."""
     async with database.write() as connection:
-        return await proof_of_absence(database, connection, await row_of(database, name))
+        return await why_gone(database, connection, await row_of(database, name))
 
 
 async def killed(database: Database, name: str, process: Process) -> None:
@@ -81,7 +81,7 @@ async def test_an_instance_lives_as_long_as_its_process(database: Database) -> N
     async with another_process(database) as (name, process):
         assert await proof(database, name) is None
         await killed(database, name, process)
-    assert await proof(database, name) is Proof.DEAD
+    assert await proof(database, name) is GoneReason.DEAD
 
 
 async def test_the_file_of_an_instance_is_its_users_alone(sqlite: Database) -> None:
@@ -123,12 +123,12 @@ async def test_a_lost_session_proves_no_death(postgresql: Database, *, elsewhere
                 await connection.execute(instances.update().values(host="another", pid=2**22 + 1))
             await connection.execute(_END_LOCKING_SESSIONS)
         with anyio.fail_after(60):
-            while not await rescue(postgresql, ME):
+            while not await recover_orphans(postgresql, ME):
                 await anyio.sleep(0.01)
         kept = await job(postgresql, job_id)
-        assert kept.fenced_until == lease.claimed_at + SIGNATURE_LIFETIME
+        assert kept.no_resend_before == lease.claimed_at + SIGNATURE_LIFETIME
         event = (await rows(postgresql, events, job_id))[-1]
-        assert event.details["proof"] == Proof.OUT_OF_TOUCH
+        assert event.details["proof"] == GoneReason.SESSION_LOST
 
 
 _END_LOCKING_SESSIONS = sa.text(
@@ -143,8 +143,8 @@ async def test_a_lost_session_is_opened_anew(postgresql: Database) -> None:
         async with postgresql.write() as connection:
             await connection.execute(_END_LOCKING_SESSIONS)
         with pytest.raises(DBAPIError):
-            await me.keep_present()
-        await me.keep_present()
+            await me.renew_lock()
+        await me.renew_lock()
         assert await proof(postgresql, me.name) is None
 
 
@@ -156,7 +156,7 @@ async def test_a_lock_that_was_never_registered_is_cleared_away(sqlite: Database
     async with instance(sqlite) as me:
         mine = lock_path(sqlite, me.name)
         assert mine is not None
-        await rescue(sqlite, ME)
+        await recover_orphans(sqlite, ME)
         assert (orphan.exists(), mine.exists()) == (False, True)
 
 
@@ -167,11 +167,16 @@ async def test_what_a_dead_process_held_is_rescued_at_once(database: Database) -
         await claimed(database, owner=name)
         await claimed(database, owner=name)
         await killed(database, name, process)
-    assert await rescue(database, ME) == 2
+    assert await recover_orphans(database, ME) == 2
     for job_id in (held, other):
         kept = await job(database, job_id)
-        assert (kept.state, kept.reason, kept.fenced_until) == ("unknown", "answer lost", None)
-        assert (kept.owner, kept.code, kept.doubted, kept.spent) == (None, LOST, True, 1)
+        assert (kept.state, kept.reason, kept.no_resend_before) == ("unknown", "answer lost", None)
+        assert (kept.owner, kept.code, kept.maybe_applied, kept.attempts_charged) == (
+            None,
+            LOST,
+            True,
+            1,
+        )
         event = (await rows(database, events, job_id))[-1]
         assert (event.kind, event.actor) == ("rescued", ME)
         assert event.details == {"owner": name, "proof": "its lock was free"}
@@ -185,7 +190,7 @@ async def test_a_living_owner_is_left_alone(database: Database) -> None:
     async with another_process(database) as (name, _):
         (job_id,) = await make_jobs(database)
         await claimed(database, owner=name)
-        assert await rescue(database, ME) == 0
+        assert await recover_orphans(database, ME) == 0
         assert (await job(database, job_id)).owner == name
         path = lock_path(database, name)
         assert path is None or path.exists()
@@ -195,14 +200,14 @@ async def test_an_expired_lease_is_rescued_behind_a_fence(database: Database) ->
     """An owner not proven gone may still send: not before its signature has expired."""
     (job_id,) = await make_jobs(database)
     lease = await claimed(database, owner="asleep")
-    assert await rescue(database, ME) == 0
+    assert await recover_orphans(database, ME) == 0
     await let_pass(database, seconds=46)
-    assert await rescue(database, ME) == 1
+    assert await recover_orphans(database, ME) == 1
     kept = await job(database, job_id)
     (attempt,) = await rows(database, attempts, job_id)
     assert kept.state == JobState.UNKNOWN
-    assert kept.fenced_until == attempt.claimed_at + SIGNATURE_LIFETIME
-    assert kept.clean_since is None
+    assert kept.no_resend_before == attempt.claimed_at + SIGNATURE_LIFETIME
+    assert kept.absent_since is None
     event = (await rows(database, events, job_id))[-1]
     assert event.details == {"owner": lease.owner, "proof": "lease expired"}
 
@@ -213,8 +218,8 @@ async def test_a_living_owner_loses_what_it_holds_too_long(sqlite: Database) -> 
         (job_id,) = await make_jobs(sqlite)
         await claimed(sqlite, owner=name)
         await let_pass(sqlite, seconds=46)
-        assert await rescue(sqlite, ME) == 1
-        assert (await job(sqlite, job_id)).fenced_until is not None
+        assert await recover_orphans(sqlite, ME) == 1
+        assert (await job(sqlite, job_id)).no_resend_before is not None
         path = lock_path(sqlite, name)
         assert path is not None
         assert path.exists()
@@ -225,10 +230,10 @@ async def test_what_one_sends_oneself_is_given_up_last(database: Database) -> No
     (job_id,) = await make_jobs(database)
     await claimed(database)
     await let_pass(database, seconds=LASTS.total_seconds() / 2)
-    assert await rescue(database, ME) == 0
+    assert await recover_orphans(database, ME) == 0
     await let_pass(database, seconds=LASTS.total_seconds() / 2 + 1)
-    assert await rescue(database, ME) == 1
-    assert (await job(database, job_id)).fenced_until is not None
+    assert await recover_orphans(database, ME) == 1
+    assert (await job(database, job_id)).no_resend_before is not None
 
 
 @pytest.mark.parametrize("state", sorted(set(JobState) - {JobState.SENDING}))
@@ -236,7 +241,7 @@ async def test_only_what_is_in_the_air_is_rescued(database: Database, state: Job
     """A job that nobody is sending has no owner to lose."""
     job_id = await make_job(database, state)
     await change(database, job_id, expires_at=await now(database) - timedelta(days=1))
-    assert await rescue(database, ME) == 0
+    assert await recover_orphans(database, ME) == 0
 
 
 async def test_a_rescued_job_is_not_sent_before_a_look(database: Database) -> None:
@@ -244,5 +249,5 @@ async def test_a_rescued_job_is_not_sent_before_a_look(database: Database) -> No
     await make_jobs(database)
     await claimed(database, owner="asleep")
     await let_pass(database, hours=1)
-    await rescue(database, ME)
+    await recover_orphans(database, ME)
     assert await try_claim(database) is None

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
-from orchestrator.job_queue.remaining_work import anything_moves
+from orchestrator.job_queue.remaining_work import has_remaining_work
 from orchestrator.model import JobState
 from orchestrator.store import Database
 from orchestrator.store.tables import jobs
@@ -21,7 +21,7 @@ async def moves(
     watched: bool = True,
     within: float | None = None,
 ) -> bool:
-    return await anything_moves(
+    return await has_remaining_work(
         database,
         jobs.c.batch == "night",
         sendable=sa.true() if sendable else sa.false(),

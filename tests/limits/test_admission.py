@@ -6,12 +6,12 @@ import httpx
 import pytest
 
 from orchestrator.clock import SystemClock
-from orchestrator.cloud.credentials.base import Credential, StandingKeys
+from orchestrator.cloud.credentials.base import Credential, StaticCredentials
 from orchestrator.cloud.error_classification import code_for_exception
 from orchestrator.cloud.error_codes import code_for
 from orchestrator.errors import CredentialError
-from orchestrator.limits.admission import EXPORT, LOOK, Traffic
-from orchestrator.limits.rate_limiter import Pacer
+from orchestrator.limits.admission import EXPORT, LOOK, Admission
+from orchestrator.limits.rate_limiter import RateLimiters
 from orchestrator.model import Outcome
 from orchestrator.store import Database
 from tests.bench import KEYS
@@ -23,54 +23,60 @@ HOST = "cvm.example"
 LOST = Outcome(code_for_exception(httpx.ReadError("cut")), "cut")
 
 
-def after(still: Database, doubts: int) -> tuple[Traffic, list[str]]:
+def after(still: Database, doubts: int) -> tuple[Admission, list[str]]:
     """What so many lost answers in a row have taught, and what the user has heard."""
     said: list[str] = []
-    traffic = Traffic(PROFILE, Pacer(still, 0), HeldKeys(KEYS), said.append, quota_wait=60)
+    admission = Admission(
+        PROFILE, RateLimiters(still, 0), HeldKeys(KEYS), said.append, quota_wait=60
+    )
 
     async def learn() -> None:
         for _ in range(doubts):
-            await traffic.heard(EXPORT, HOST, LOST, places={}, asked_at=0.0, credential=KEYS)
+            await admission.record_outcome(
+                EXPORT, HOST, LOST, scope_values={}, asked_at=0.0, credential=KEYS
+            )
 
     in_no_time(learn)
-    return traffic, said
+    return admission, said
 
 
 def test_a_few_lost_answers_are_the_jobs_own(still: Database) -> None:
     """Four in a row are counted, each against its job, and nobody is troubled."""
-    traffic, said = after(still, 4)
-    assert not traffic.excuses(HOST, 0)
+    admission, said = after(still, 4)
+    assert not admission.excuses_lost_answer(HOST, 0)
     assert said == []
 
 
 def test_an_endpoint_in_trouble_excuses_the_jobs(still: Database) -> None:
     """From the fifth in a row until the next answer a lost one costs its job nothing."""
-    traffic, said = after(still, 5)
-    assert traffic.excuses(HOST, 0)
-    assert not traffic.excuses("other.example", 0)
-    traffic.answered(HOST)
-    assert not traffic.excuses(HOST, 0)
+    admission, said = after(still, 5)
+    assert admission.excuses_lost_answer(HOST, 0)
+    assert not admission.excuses_lost_answer("other.example", 0)
+    admission.record_response(HOST)
+    assert not admission.excuses_lost_answer(HOST, 0)
     assert [HOST in sentence for sentence in said] == [True, True]
 
 
 def test_no_job_is_excused_for_ever(still: Database) -> None:
     """It may be what is in trouble itself: after ten in a row the next one counts."""
-    traffic, _ = after(still, 5)
-    assert traffic.excuses(HOST, 9)
-    assert not traffic.excuses(HOST, 10)
+    admission, _ = after(still, 5)
+    assert admission.excuses_lost_answer(HOST, 9)
+    assert not admission.excuses_lost_answer(HOST, 10)
 
 
 def test_mended_keys_are_read_when_stops_are_lifted(still: Database) -> None:
     """Whoever has put other keys where the refused ones stood need not start anew."""
     standing = [KEYS]
-    source = StandingKeys("a file", lambda: standing[0], SystemClock())
-    traffic = Traffic(PROFILE, Pacer(still, 0), source, lambda _sentence: None, quota_wait=60)
+    source = StaticCredentials("a file", lambda: standing[0], SystemClock())
+    admission = Admission(
+        PROFILE, RateLimiters(still, 0), source, lambda _sentence: None, quota_wait=60
+    )
     standing[0] = replace(KEYS, secret_id="AKIDmended")
     found: list[Credential | None] = []
 
     async def mend() -> None:
-        await traffic.lift_stops()
-        found.append(await traffic.credential())
+        await admission.clear_halts()
+        found.append(await admission.credential())
 
     in_no_time(mend)
     assert found == standing
@@ -92,14 +98,16 @@ def test_looks_end_even_where_an_export_was_stopped_first(
 ) -> None:
     """Keys that an export has found revoked are told once, and the looks with them end too."""
     said: list[str] = []
-    traffic = Traffic(PROFILE, Pacer(still, 0), source, said.append, quota_wait=60)
+    admission = Admission(PROFILE, RateLimiters(still, 0), source, said.append, quota_wait=60)
     revoked = Outcome(code_for("AuthFailure.SecretIdNotFound"), "no such key")
 
     async def learn() -> None:
         for action in (EXPORT, LOOK):
-            await traffic.credential()
-            await traffic.heard(action, HOST, revoked, places={}, asked_at=9.0, credential=KEYS)
+            await admission.credential()
+            await admission.record_outcome(
+                action, HOST, revoked, scope_values={}, asked_at=9.0, credential=KEYS
+            )
 
     in_no_time(learn)
-    assert not traffic.can_look
+    assert not admission.may_read_buckets
     assert len(said) == 1

@@ -35,5 +35,5 @@ def test_chance_spreads_the_upper_half(misses: int, chance: float) -> None:
 
 def test_it_doubles() -> None:
     """One second, two, four, up to a minute."""
-    waits = [backoff(misses, 1.0).total_seconds() for misses in range(8)]
-    assert waits == [1, 2, 4, 8, 16, 32, 60, 60]
+    deferrals = [backoff(misses, 1.0).total_seconds() for misses in range(8)]
+    assert deferrals == [1, 2, 4, 8, 16, 32, 60, 60]

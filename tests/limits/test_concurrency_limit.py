@@ -6,7 +6,13 @@ from datetime import datetime, timedelta
 import anyio
 import pytest
 
-from orchestrator.limits.concurrency_limit import Gate, ended, gates, known_regions, open_scope
+from orchestrator.limits.concurrency_limit import (
+    ConcurrencyLimit,
+    concurrency_limits,
+    known_regions,
+    open_scope,
+    record_end,
+)
 from orchestrator.model import JobState, Lease
 from orchestrator.store import Database
 from tests.stores import (
@@ -39,21 +45,21 @@ LONGEST = 300.0
 LONG_ENOUGH = 1.1 * LONGEST
 
 
-async def gate(database: Database) -> Gate:
+async def concurrency_limit(database: Database) -> ConcurrencyLimit:
     async with database.read() as connection:
-        (found,) = await gates(connection, PROFILE, await database.now(connection))
+        (found,) = await concurrency_limits(connection, PROFILE, await database.now(connection))
         return found
 
 
 async def fill(
-    database: Database, running: int, *, waiting: int, sighted: bool = False
+    database: Database, running: int, *, waiting: int, is_end_visible: bool = False
 ) -> list[Lease]:
     """So many exports run, and the vendor has refused one more."""
     await make_jobs(database, numbered(running + waiting, first=100))
     leases = [await claimed(database) for _ in range(running + 1)]
     for task, lease in enumerate(leases[:-1], start=1):
-        await settle(database, lease, acceptance(task), sighted=sighted)
-    await settle(database, leases[-1], refusal(CAPACITY), sighted=sighted)
+        await settle(database, lease, acceptance(task), is_end_visible=is_end_visible)
+    await settle(database, leases[-1], refusal(CAPACITY), is_end_visible=is_end_visible)
     return leases[:-1]
 
 
@@ -91,7 +97,7 @@ async def test_before_a_refusal_there_is_no_ceiling(database: Database) -> None:
     """Everything may leave, until the vendor says that it is full."""
     await make_jobs(database, numbered(5))
     leases = [await claimed(database) for _ in range(5)]
-    found = await gate(database)
+    found = await concurrency_limit(database)
     assert (found.ceiling, found.running, found.has_room) == (None, 5, True)
     assert not any(lease.probe for lease in leases)
 
@@ -99,7 +105,7 @@ async def test_before_a_refusal_there_is_no_ceiling(database: Database) -> None:
 async def test_a_refusal_sets_the_ceiling_to_what_runs(database: Database) -> None:
     """What was refused waits without having spent an attempt, and so does the whole scope."""
     await fill(database, 3, waiting=2)
-    found = await gate(database)
+    found = await concurrency_limit(database)
     assert (found.ceiling, found.running, found.has_room) == (3, 3, False)
     assert found.full_since is not None
     assert (await scope(database)).probe_at > found.full_since
@@ -113,10 +119,10 @@ async def test_refusals_at_once_leave_the_true_ceiling(database: Database) -> No
     leases = [await claimed(database) for _ in range(8)]
     await settle(database, leases[0], acceptance(1))
     await settle(database, leases[1], refusal(CAPACITY))
-    assert (await gate(database)).ceiling == 7
+    assert (await concurrency_limit(database)).ceiling == 7
     for lease in leases[2:]:
         await settle(database, lease, refusal(CAPACITY))
-    assert (await gate(database)).ceiling == 1
+    assert (await concurrency_limit(database)).ceiling == 1
 
 
 async def test_refusals_of_several_processes_count_right(databases: Sequence[Database]) -> None:
@@ -126,7 +132,7 @@ async def test_refusals_of_several_processes_count_right(databases: Sequence[Dat
     async with anyio.create_task_group() as tasks:
         for position, lease in enumerate(leases):
             tasks.start_soon(settle, databases[position % 4], lease, refusal(CAPACITY))
-    assert (await gate(databases[0])).ceiling == 0
+    assert (await concurrency_limit(databases[0])).ceiling == 0
 
 
 async def test_a_seen_end_frees_a_place_at_once(database: Database) -> None:
@@ -145,15 +151,19 @@ async def test_a_refused_request_spends_nothing(database: Database) -> None:
     prober = await probe(database)
     await settle(database, prober, refusal(CAPACITY))
     waiting = await job(database, prober.job_id)
-    assert (waiting.state, waiting.reason, waiting.spent) == (JobState.QUEUED, "capacity", 0)
-    assert (waiting.attempt, waiting.waits) == (2, 0)
+    assert (waiting.state, waiting.reason, waiting.attempts_charged) == (
+        JobState.QUEUED,
+        "capacity",
+        0,
+    )
+    assert (waiting.attempt, waiting.deferrals) == (2, 0)
 
 
 async def test_there_is_one_prober(database: Database) -> None:
     """While one looks for a place, nobody else does."""
     await fill(database, 2, waiting=3)
     await probe(database)
-    assert (await gate(database)).probing
+    assert (await concurrency_limit(database)).probing
     await let_pass(database, seconds=LASTS.total_seconds() / 2)
     assert await try_claim(database) is None
 
@@ -177,7 +187,7 @@ async def test_a_late_prober_does_not_end_anothers_election(database: Database) 
     for outcome in (refusal(BUSY), refusal(CAPACITY)):
         await settle(database, first, outcome)
         assert (await scope(database)).probe_job == second.job_id
-        assert (await gate(database)).probing
+        assert (await concurrency_limit(database)).probing
 
 
 async def test_where_no_end_is_seen_the_wait_between_probes_grows(database: Database) -> None:
@@ -213,20 +223,20 @@ async def test_where_ends_are_seen_the_next_probe_waits_for_what_exports_take(
     await make_jobs(database, numbered(9, first=20))
     leases = [await claimed(database) for _ in range(5)]
     for task, lease in enumerate(leases[:-1], start=1):
-        await settle(database, lease, acceptance(task), sighted=True)
+        await settle(database, lease, acceptance(task), is_end_visible=True)
     before = await now(database)
-    await settle(database, leases[-1], refusal(CAPACITY), sighted=True)
+    await settle(database, leases[-1], refusal(CAPACITY), is_end_visible=True)
     await assert_probe_after(database, before, 0.89 * 900, 1.12 * 900)
 
 
 async def test_the_first_end_that_is_seen_brings_the_prober(database: Database) -> None:
     """Before it nobody knows how long exports take, and probing would tell nothing."""
-    await fill(database, 4, waiting=2, sighted=True)
+    await fill(database, 4, waiting=2, is_end_visible=True)
     assert (await scope(database)).probe_at - await now(database) > timedelta(minutes=4)
     await make_ended(database, took=10)
     before = await now(database)
     async with database.write() as connection:
-        await ended(connection, PROFILE, REGION, await database.now(connection))
+        await record_end(connection, PROFILE, REGION, await database.now(connection))
     await assert_probe_after(database, before, 14, 16)
 
 
@@ -236,7 +246,7 @@ async def test_an_end_puts_no_prober_off(database: Database) -> None:
     due = (await scope(database)).probe_at
     await make_ended(database, took=600)
     async with database.write() as connection:
-        await ended(connection, PROFILE, REGION, await database.now(connection))
+        await record_end(connection, PROFILE, REGION, await database.now(connection))
     assert (await scope(database)).probe_at == due
 
 
@@ -244,7 +254,7 @@ async def test_an_accepted_probe_opens_the_gate_by_one(database: Database) -> No
     """The place that it found counts, and the next prober may leave at once."""
     await fill(database, 2, waiting=3)
     await settle(database, await probe(database), acceptance(3))
-    found = await gate(database)
+    found = await concurrency_limit(database)
     assert (found.ceiling, found.running, found.full_since, found.probing) == (3, 3, None, False)
     assert (await claimed(database)).probe
 
@@ -258,20 +268,20 @@ async def test_successes_in_a_row_open_it_faster_and_faster(database: Database) 
         while not (lease := await claimed(database)).probe:
             await settle(database, lease, acceptance(task))
         await settle(database, lease, acceptance(task))
-        ceilings.append((await gate(database)).ceiling)
+        ceilings.append((await concurrency_limit(database)).ceiling)
     assert ceilings == [3, 5, 8]
     await settle(database, await claimed(database), refusal(CAPACITY))
-    assert ((await scope(database)).streak, (await gate(database)).ceiling) == (0, 6)
+    assert ((await scope(database)).streak, (await concurrency_limit(database)).ceiling) == (0, 6)
 
 
 async def test_a_place_found_is_confirmed_before_more_are_sought(database: Database) -> None:
     """Where ends are seen, the next prober waits a twentieth of the time that exports take."""
     await make_ended(database, took=600)
-    await fill(database, 4, waiting=3, sighted=True)
+    await fill(database, 4, waiting=3, is_end_visible=True)
     await let_pass(database, hours=1)
     lease = await claimed(database)
     assert lease.probe
-    await settle(database, lease, acceptance(9), sighted=True)
+    await settle(database, lease, acceptance(9), is_end_visible=True)
     assert await try_claim(database) is None
     await let_pass(database, seconds=31)
     assert (await claimed(database)).probe
@@ -283,14 +293,14 @@ async def test_a_refusal_after_successes_closes_it_again(database: Database) -> 
     await end(database, leases[0])
     await end(database, leases[1])
     await settle(database, await claimed(database), refusal(CAPACITY))
-    assert (await gate(database)).ceiling == 1
+    assert (await concurrency_limit(database)).ceiling == 1
 
 
 async def test_a_prober_that_found_nothing_out_changes_nothing(database: Database) -> None:
     """An answer about the image says nothing about the cap: another probes at once."""
     await fill(database, 2, waiting=3)
     await settle(database, await probe(database), refusal(BUSY))
-    found = await gate(database)
+    found = await concurrency_limit(database)
     assert (found.ceiling, found.probing) == (2, False)
     assert (await claimed(database)).probe
 
@@ -308,9 +318,9 @@ async def test_a_full_scope_holds_up_no_other(database: Database) -> None:
 async def test_what_was_learned_outlives_the_process(databases: Sequence[Database]) -> None:
     """A new process finds the ceiling and the prober's time as they were."""
     await fill(databases[0], 2, waiting=2)
-    known = await gate(databases[0])
+    known = await concurrency_limit(databases[0])
     await databases[0].close()
-    assert await gate(databases[1]) == known
+    assert await concurrency_limit(databases[1]) == known
     assert known.ceiling == 2
 
 
@@ -318,9 +328,9 @@ async def test_a_place_is_held_no_longer_than_its_deadline(database: Database) -
     """An export whose end was never seen does not keep its place for ever."""
     await fill(database, 2, waiting=2)
     await let_pass(database, seconds=DEADLINE.total_seconds() - 60)
-    assert (await gate(database)).running == 2
+    assert (await concurrency_limit(database)).running == 2
     await let_pass(database, seconds=61)
-    assert (await gate(database)).running == 0
+    assert (await concurrency_limit(database)).running == 0
     assert not (await claimed(database)).probe
 
 

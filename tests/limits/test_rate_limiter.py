@@ -11,8 +11,8 @@ import sqlalchemy as sa
 from aiolimiter import AsyncLimiter
 
 from orchestrator.limits import rate_limiter as rate_module
-from orchestrator.limits.permit_stream import Stream
-from orchestrator.limits.rate_limiter import Lane, Pacer, RateKey, Slot
+from orchestrator.limits.permit_stream import PermitStream
+from orchestrator.limits.rate_limiter import Permit, RateKey, RateLimiter, RateLimiters
 from orchestrator.store import Database
 from orchestrator.store.tables import rates
 from tests.limits.instant import in_no_time
@@ -21,19 +21,21 @@ from tests.stores import EXPORTS, NOON, let_pass, now
 pytestmark = pytest.mark.anyio
 
 RATE = 20.0
-INTERVAL = Stream(NOON).interval(RATE, NOON)
+INTERVAL = PermitStream(NOON).interval(RATE, NOON)
 
 
-def lane(database: Database, key: RateKey = EXPORTS, rate: float = RATE) -> Lane:
-    return Pacer(database, rate).lane(key)
+def rate_limiter(database: Database, key: RateKey = EXPORTS, rate: float = RATE) -> RateLimiter:
+    return RateLimiters(database, rate).rate_limiter(key)
 
 
-async def take(database: Database, stream: Lane, most: int = 100) -> Sequence[datetime]:
+async def take_permits(
+    database: Database, stream: RateLimiter, most: int = 100
+) -> Sequence[datetime]:
     """The slots that can be had now."""
     async with database.write() as connection:
-        free = await stream.free_slots(connection, most)
-        await stream.take(connection, free, most)
-        return free.slots
+        free = await stream.free_permits(connection, most)
+        await stream.take_permits(connection, free, most)
+        return free.permits
 
 
 async def next_slot(database: Database) -> datetime:
@@ -45,28 +47,28 @@ async def next_slot(database: Database) -> datetime:
 
 async def test_processes_take_different_slots(databases: Sequence[Database]) -> None:
     """What one has taken is no longer there for the others, and the spacing goes on."""
-    first, second = lane(databases[0]), lane(databases[1])
-    mine = await take(databases[0], first, most=1)
-    theirs = await take(databases[1], second, most=1)
+    first, second = rate_limiter(databases[0]), rate_limiter(databases[1])
+    mine = await take_permits(databases[0], first, most=1)
+    theirs = await take_permits(databases[1], second, most=1)
     assert theirs[0] - mine[0] >= INTERVAL
 
 
 async def test_a_restart_begins_with_no_burst(databases: Sequence[Database]) -> None:
     """Whoever comes after a process that took all it could goes on where that one ended."""
-    before = await take(databases[0], lane(databases[0]))
+    before = await take_permits(databases[0], rate_limiter(databases[0]))
     await databases[0].close()
     assert await next_slot(databases[1]) - before[-1] == INTERVAL
-    after = await take(databases[1], lane(databases[1]))
-    assert all(slot - before[-1] >= INTERVAL for slot in after)
+    after = await take_permits(databases[1], rate_limiter(databases[1]))
+    assert all(permit - before[-1] >= INTERVAL for permit in after)
 
 
 async def test_a_free_slot_that_nobody_takes_stays_free(database: Database) -> None:
     """Where nothing was there to be sent, the stream is as it was."""
-    stream = lane(database)
+    stream = rate_limiter(database)
     async with database.write() as connection:
-        free = await stream.free_slots(connection, 1)
-        assert await stream.take(connection, free, 0) == []
-    assert [await next_slot(database)] == free.slots
+        free = await stream.free_permits(connection, 1)
+        assert await stream.take_permits(connection, free, 0) == []
+    assert [await next_slot(database)] == free.permits
 
 
 OTHER = RateKey("DescribeImages", "cvm.example", "default")
@@ -74,27 +76,27 @@ OTHER = RateKey("DescribeImages", "cvm.example", "default")
 
 async def test_each_key_has_its_own_allowance(database: Database) -> None:
     """What one action spends, another still has."""
-    assert await take(database, lane(database))
-    assert await take(database, lane(database, OTHER))
+    assert await take_permits(database, rate_limiter(database))
+    assert await take_permits(database, rate_limiter(database, OTHER))
 
 
 async def test_a_slow_down_holds_for_all_processes(databases: Sequence[Database]) -> None:
     """A refusal that one process hears spaces the requests of the others too."""
     async with databases[0].write() as connection:
-        await lane(databases[0]).slow_down(connection)
-    other = lane(databases[1])
+        await rate_limiter(databases[0]).slow_down(connection)
+    other = rate_limiter(databases[1])
     await let_pass(databases[0], seconds=0.1)
-    slots = await take(databases[1], other, most=2)
-    assert slots[1] - slots[0] > 1.02 * INTERVAL
+    permits = await take_permits(databases[1], other, most=2)
+    assert permits[1] - permits[0] > 1.02 * INTERVAL
 
 
 async def until_somebody_waits(database: Database) -> None:
     """Returns when a server makes somebody wait for a row; on SQLite whoever writes waits."""
-    waits = sa.text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+    deferrals = sa.text("SELECT count(*) FROM pg_locks WHERE NOT granted")
     with anyio.fail_after(10):
         while not database.is_sqlite:
             async with database.read() as connection:
-                if (await connection.execute(waits)).scalar_one():
+                if (await connection.execute(deferrals)).scalar_one():
                     break
 
 
@@ -105,14 +107,14 @@ async def test_who_waited_for_the_stream_goes_on_from_what_another_left(
 
     async def slow_down(database: Database) -> None:
         async with database.write() as connection:
-            await lane(database).slow_down(connection)
+            await rate_limiter(database).slow_down(connection)
 
     await slow_down(databases[0])
     async with anyio.create_task_group() as tasks, databases[0].write() as connection:
-        held = await lane(databases[0]).free_slots(connection, 0)
+        held = await rate_limiter(databases[0]).free_permits(connection, 0)
         tasks.start_soon(slow_down, databases[1])
         await until_somebody_waits(databases[2])
-        await lane(databases[0]).slow_down(connection)
+        await rate_limiter(databases[0]).slow_down(connection)
     async with databases[0].read() as connection:
         pace = (await connection.execute(sa.select(rates.c.pace))).scalar_one()
     assert held.stream.pace == pytest.approx(0.97 * RATE)
@@ -121,27 +123,27 @@ async def test_who_waited_for_the_stream_goes_on_from_what_another_left(
 
 async def test_slots_that_are_given_away_are_waited_for(sqlite: Database) -> None:
     """It is not worth asking again before the next slot is near."""
-    stream = lane(sqlite)
+    stream = rate_limiter(sqlite)
     assert not stream.is_ahead
-    await take(sqlite, stream)
+    await take_permits(sqlite, stream)
     assert stream.is_ahead
 
 
 async def test_a_row_told_by_another_clock_is_no_wait(database: Database) -> None:
     """A slot hours ahead, as after a clock that was put back, holds nothing up."""
-    await take(database, lane(database))
+    await take_permits(database, rate_limiter(database))
     async with database.write() as connection:
         ahead = await database.now(connection) + timedelta(hours=3)
         await connection.execute(rates.update().values(next_at=ahead))
-    (slot,) = await take(database, lane(database), most=1)
-    assert slot < ahead - timedelta(hours=2)
+    (permit,) = await take_permits(database, rate_limiter(database), most=1)
+    assert permit < ahead - timedelta(hours=2)
 
 
 async def test_one_slot_without_a_claim(sqlite: Database) -> None:
     """A request that needs no claim gets its slot in a transaction of its own."""
-    slot = await lane(sqlite).slot()
-    await slot.reached()
-    assert anyio.current_time() >= slot.at
+    permit = await rate_limiter(sqlite).acquire()
+    await permit.wait()
+    assert anyio.current_time() >= permit.at
     assert await next_slot(sqlite) == await now(sqlite) + INTERVAL
 
 
@@ -154,7 +156,7 @@ def departures(rate: float, ready: Sequence[float]) -> list[float]:
 
         async def one(moment: float) -> None:
             await anyio.sleep_until(moment)
-            await Slot(limiter, at=0.0).reached()
+            await Permit(limiter, at=0.0).wait()
             left.append(anyio.current_time())
 
         async with anyio.create_task_group() as tasks:
@@ -190,7 +192,7 @@ async def test_without_a_limit_there_is_no_limiter(
         raise AssertionError("a limiter was made")
 
     monkeypatch.setattr(rate_module, "AsyncLimiter", refuse)
-    slots = [await lane(sqlite, rate=0).slot() for _ in range(3)]
+    permits = [await rate_limiter(sqlite, rate=0).acquire() for _ in range(3)]
     with anyio.fail_after(5):
-        for slot in slots:
-            await slot.reached()
+        for permit in permits:
+            await permit.wait()

@@ -52,7 +52,7 @@ def _padded(value: Any) -> st.SearchStrategy[Any]:
     return st.builds("{}{}{}".format, _blanks, st.just(str(value)), _blanks)
 
 
-_values = {name: usual.flatmap(_padded) for name, usual in USUAL.items()}
+_values = {name: typical_duration.flatmap(_padded) for name, typical_duration in USUAL.items()}
 _usual_rows = st.fixed_dictionaries({}, optional=_values).map(lambda row: _VALID | row)
 _odd_rows = st.builds(
     lambda row, name, value: row | {name: value},

@@ -38,7 +38,13 @@ async def settled(database: Database, *job_ids: int, verdict: Verdict) -> int:
 
 async def doubtful(database: Database, **columns: object) -> int:
     """A job whose answer was lost."""
-    given = {"attempt": 1, "spent": 1, "doubted": True, "code": "InternalError", **columns}
+    given = {
+        "attempt": 1,
+        "attempts_charged": 1,
+        "maybe_applied": True,
+        "code": "InternalError",
+        **columns,
+    }
     return await make_job(database, JobState.UNKNOWN, **given)
 
 
@@ -59,14 +65,14 @@ async def test_a_persons_word_sends_a_job_again(database: Database) -> None:
     job_id = await doubtful(database)
     await settled(database, job_id, verdict=Verdict.ABSENT)
     kept = await job(database, job_id)
-    assert (kept.state, kept.doubted, kept.spent) == ("queued", False, 0)
+    assert (kept.state, kept.maybe_applied, kept.attempts_charged) == ("queued", False, 0)
     assert (await claimed(database)).attempt == 2
 
 
 async def test_a_persons_word_does_not_lift_the_fence(database: Database) -> None:
     """A sleeping process may still send: before its signature has expired nobody can know."""
     fence = await now(database) + timedelta(seconds=300)
-    job_id = await doubtful(database, fenced_until=fence)
+    job_id = await doubtful(database, no_resend_before=fence)
     with pytest.raises(UsageError, match="may still send") as refusal:
         await settled(database, job_id, verdict=Verdict.ABSENT)
     assert refusal.value.remedy

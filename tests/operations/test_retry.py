@@ -44,12 +44,14 @@ async def test_a_retry_takes_up_what_was_given_up(database: Database) -> None:
 
 async def test_a_retry_of_what_cannot_run_goes_back_to_the_queue(database: Database) -> None:
     """Failed or cancelled without a doubt: queued anew, with all its attempts."""
-    failed = await make_job(database, JobState.FAILED, spent=5, code="InvalidImageId.NotFound")
+    failed = await make_job(
+        database, JobState.FAILED, attempts_charged=5, code="InvalidImageId.NotFound"
+    )
     cancelled = await make_job(database, JobState.CANCELLED)
     assert await retried(database) == Retry(queued=2)
     for job_id in (failed, cancelled):
         kept = await job(database, job_id)
-        assert (kept.state, kept.spent, kept.code) == ("queued", 0, None)
+        assert (kept.state, kept.attempts_charged, kept.code) == ("queued", 0, None)
         assert kept.finished_at is None
     event = (await rows(database, events, failed))[-1]
     assert (event.kind, event.details) == ("retried", {"after": "InvalidImageId.NotFound"})
@@ -59,12 +61,12 @@ async def test_a_retry_of_what_may_run_is_looked_for_first(database: Database) -
     """A doubted job becomes unknown, with no clean look to its name yet."""
     since = await now(database) - timedelta(days=1)
     job_id = await make_job(
-        database, JobState.FAILED, doubted=True, clean_since=since, accepted_at=since
+        database, JobState.FAILED, maybe_applied=True, absent_since=since, accepted_at=since
     )
     assert await retried(database) == Retry(unknown=1)
     kept = await job(database, job_id)
-    assert (kept.state, kept.clean_since, kept.accepted_at) == ("unknown", None, None)
-    assert kept.doubted
+    assert (kept.state, kept.absent_since, kept.accepted_at) == ("unknown", None, None)
+    assert kept.maybe_applied
 
 
 async def test_a_retry_leaves_what_has_not_ended(database: Database) -> None:
@@ -86,7 +88,7 @@ async def partly_delivered(database: Database) -> int:
         owner=None,
         expires_at=None,
         code=NOT_DELIVERED,
-        doubted=True,
+        maybe_applied=True,
         object_prefix="web-tag",
     )
     for image in THREE:
@@ -100,7 +102,7 @@ async def test_a_retry_of_a_part_makes_a_job_of_what_is_missing(database: Databa
     job_id = await partly_delivered(database)
     assert await retried(database) == Retry(parts=1)
     old, part = await job(database, job_id), await job(database, job_id + 1)
-    assert (part.state, part.image_ids, part.doubted) == ("unknown", list(THREE[1:]), True)
+    assert (part.state, part.image_ids, part.maybe_applied) == ("unknown", list(THREE[1:]), True)
     shared = ("object_prefix", "prefix", "profile", "batch", "bucket", "region", "format")
     assert [getattr(part, name) for name in shared] == [getattr(old, name) for name in shared]
     expected = [row.key for row in await rows(database, objects, part.id)]
@@ -120,13 +122,13 @@ async def test_a_retry_of_nothing_delivered_is_a_retry_of_the_whole(database: Da
     assert (await job(database, job_id)).state == JobState.UNKNOWN
 
 
-@pytest.mark.parametrize("doubted", [False, True])
-async def test_a_dry_run_changes_nothing(database: Database, doubted: bool) -> None:
+@pytest.mark.parametrize("maybe_applied", [False, True])
+async def test_a_dry_run_changes_nothing(database: Database, maybe_applied: bool) -> None:
     """It says what would become of the jobs, and leaves them and their events as they are."""
-    job_id = await make_job(database, JobState.FAILED, doubted=doubted)
+    job_id = await make_job(database, JobState.FAILED, maybe_applied=maybe_applied)
     partly = await partly_delivered(database)
     tried = await retried(database, dry_run=True)
-    assert (tried.queued, tried.unknown) == (not doubted, doubted)
+    assert (tried.queued, tried.unknown) == (not maybe_applied, maybe_applied)
     assert tried.parts == 1
     for each in (job_id, partly):
         assert (await job(database, each)).state == JobState.FAILED

@@ -201,7 +201,7 @@ class Machine(RuleBasedStateMachine):
     async def _pass_time(self, span: timedelta, at_work: bool) -> None:
         await self.world.pass_time(span)
         if at_work:
-            await self.world.rescue(PROCESSES[-1])
+            await self.world.recover_orphans(PROCESSES[-1])
             await self._look_at_all()
 
     @precondition(there_are(running))
@@ -241,7 +241,7 @@ class Machine(RuleBasedStateMachine):
         elif what == "repeat a record":
             self._run(self.world.record(self.world.recorded[-1]))
         else:
-            act = self.world.crash if what == "crash" else self.world.rescue
+            act = self.world.crash if what == "crash" else self.world.recover_orphans
             self._run(act(data.draw(st.sampled_from(PROCESSES))))
 
     @invariant()
@@ -284,7 +284,7 @@ class Machine(RuleBasedStateMachine):
 
     async def _work_off(self) -> None:
         """One process does all that can be done now, and the vendor too."""
-        await self.world.rescue(0)
+        await self.world.recover_orphans(0)
         await self._look_at_all()
         while await self.world.claim(0) is not None:
             pass

@@ -4,16 +4,16 @@ from datetime import timedelta
 
 import pytest
 
-from orchestrator.job_queue.orphan_recovery import rescue
+from orchestrator.job_queue.orphan_recovery import recover_orphans
 from orchestrator.model import NOT_SENT, JobState
 from orchestrator.operations.retry import retry
 from orchestrator.store.tables import jobs
-from orchestrator.verification.accepted_jobs import Finding, keep_findings
-from orchestrator.verification.completeness import Delivery
+from orchestrator.verification.accepted_jobs import Finding, save_findings
+from orchestrator.verification.completeness import Completeness
 from orchestrator.verification.resend_policy import ResolvePolicy
 from orchestrator.verification.unknown_jobs import resolve
-from orchestrator.worker.pre_send_check import clear_to_send
-from tests.bench import Bench, sight
+from orchestrator.worker.pre_send_check import check_before_send
+from tests.bench import Bench, permissions
 from tests.stores import (
     DEADLINE,
     LASTS,
@@ -39,7 +39,7 @@ async def test_what_a_sleeper_sends_last_has_its_time_to_be_seen(bench: Bench) -
     (job_id,) = await make_jobs(bench.database)
     await claimed(bench.database, owner="sleeper")
     await let_pass(bench.database, seconds=LASTS.total_seconds() + 1)
-    assert await rescue(bench.database, "rescuer") == 1
+    assert await recover_orphans(bench.database, "rescuer") == 1
     for seconds in (0, 290, 100):
         await let_pass(bench.database, seconds=seconds)
         seen = await bench.watched(job_id)
@@ -56,14 +56,14 @@ async def test_what_a_sleeper_sends_last_has_its_time_to_be_seen(bench: Bench) -
 async def test_a_lease_that_was_lost_adopts_nothing(bench: Bench, become: JobState) -> None:
     """A sleeper wakes before its look, when others have found its job's export long ago."""
     (job_id,) = await make_jobs(bench.database)
-    await change(bench.database, job_id, doubted=True)
+    await change(bench.database, job_id, maybe_applied=True)
     lease = await claimed(bench.database, owner="sleeper")
     await let_pass(bench.database, seconds=LASTS.total_seconds() + 1)
-    await rescue(bench.database, "rescuer")
+    await recover_orphans(bench.database, "rescuer")
     await bench.export_unseen(job_id)
     await change(bench.database, job_id, state=become)
     before = await job(bench.database, job_id)
-    assert not await clear_to_send(bench.database, bench.cos, sight(), lease, POLICY)
+    assert not await check_before_send(bench.database, bench.cos, permissions(), lease, POLICY)
     assert await job(bench.database, job_id) == before
     assert (await last_attempt(bench.database, job_id)).code == NOT_SENT
 
@@ -71,11 +71,11 @@ async def test_a_lease_that_was_lost_adopts_nothing(bench: Bench, become: JobSta
 async def test_a_lease_that_was_lost_sends_nothing(bench: Bench) -> None:
     """Where its job is unknown by now, a look that finds nothing clears nothing."""
     (job_id,) = await make_jobs(bench.database)
-    await change(bench.database, job_id, doubted=True)
+    await change(bench.database, job_id, maybe_applied=True)
     lease = await claimed(bench.database, owner="sleeper")
     await let_pass(bench.database, seconds=LASTS.total_seconds() + 1)
-    await rescue(bench.database, "rescuer")
-    assert not await clear_to_send(bench.database, bench.cos, sight(), lease, POLICY)
+    await recover_orphans(bench.database, "rescuer")
+    assert not await check_before_send(bench.database, bench.cos, permissions(), lease, POLICY)
     assert (await job(bench.database, job_id)).state == JobState.UNKNOWN
 
 
@@ -85,8 +85,10 @@ async def test_a_look_from_before_a_retry_ends_nothing(bench: Bench) -> None:
     (job_id,) = await make_jobs(bench.database, [request(2)])
     await claimed(bench.database, owner="dead")
     await let_pass(bench.database, seconds=LASTS.total_seconds() + 400)
-    await rescue(bench.database, "rescuer")
-    await change(bench.database, job_id, spent=POLICY.max_attempts, fenced_until=None)
+    await recover_orphans(bench.database, "rescuer")
+    await change(
+        bench.database, job_id, attempts_charged=POLICY.max_attempts, no_resend_before=None
+    )
     await resolve(bench.database, bench.cos, await bench.watched(job_id), POLICY, "rescuer")
     await let_pass(bench.database, seconds=121)
     seen = await bench.watched(job_id)
@@ -103,12 +105,12 @@ async def test_a_finding_from_before_a_retry_ends_nothing(bench: Bench) -> None:
     begun = await now(bench.database)
     runs = {"state": JobState.ACCEPTED, "owner": None, "expires_at": None, "accepted_at": begun}
     await change(bench.database, job_id, **runs)
-    lost = Finding(await bench.watched(job_id), Delivery((), (), ("a key",)))
-    assert await keep_findings(bench.database, "another", [lost]) == [JobState.FAILED]
+    lost = Finding(await bench.watched(job_id), Completeness((), (), ("a key",)))
+    assert await save_findings(bench.database, "another", [lost]) == [JobState.FAILED]
     await retry(bench.database, jobs.c.id == job_id, actor="person")
     await bench.export_unseen(job_id)
     await let_pass(bench.database, seconds=1)
     seen = await bench.watched(job_id)
     assert await resolve(bench.database, bench.cos, seen, POLICY, ME) is JobState.ACCEPTED
-    assert await keep_findings(bench.database, "sleeper", [lost]) == [JobState.ACCEPTED]
+    assert await save_findings(bench.database, "sleeper", [lost]) == [JobState.ACCEPTED]
     assert (await job(bench.database, job_id)).state == JobState.ACCEPTED

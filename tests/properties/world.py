@@ -13,9 +13,9 @@ import sqlalchemy as sa
 from orchestrator.errors import CloudRefusal, UsageError
 from orchestrator.job_queue.claim import claim
 from orchestrator.job_queue.enqueue import EnqueueResult, enqueue
-from orchestrator.job_queue.orphan_recovery import rescue
+from orchestrator.job_queue.orphan_recovery import recover_orphans
 from orchestrator.job_queue.worker_registry import instance
-from orchestrator.limits import concurrency_limit as gate
+from orchestrator.limits import concurrency_limit
 from orchestrator.manifest.export_request import ExportRequest
 from orchestrator.model import JobState, Lease, Outcome
 from orchestrator.operations import resolve_unknown as operate
@@ -23,14 +23,14 @@ from orchestrator.operations.resolve_unknown import Verdict
 from orchestrator.operations.retry import retry
 from orchestrator.store import Database
 from orchestrator.store.tables import jobs
-from orchestrator.verification.expected_objects import Watched, postpone, watched
+from orchestrator.verification.expected_objects import TrackedJob, postpone, watched
 from orchestrator.verification.resend_policy import ResolvePolicy, left_to_operator
 from orchestrator.verification.unknown_jobs import resolve
 from orchestrator.worker.outcome import outcome_of_exception
 from orchestrator.worker.outcome_policy import decide
 from orchestrator.worker.outcome_recorder import Answer, record
-from orchestrator.worker.pre_send_check import clear_to_send
-from tests.bench import sight, verified
+from orchestrator.worker.pre_send_check import check_before_send
+from tests.bench import permissions, verified
 from tests.stores import (
     DEADLINE,
     ME,
@@ -145,18 +145,18 @@ class World:
             return None
         ((lease, _),) = claimed
         async with self.database.read() as connection:
-            (found,) = await gate.gates(connection, PROFILE, moment)
+            (found,) = await concurrency_limit.concurrency_limits(connection, PROFILE, moment)
         assert lease.probe or found.ceiling is None or found.running <= found.ceiling
         flight = Flight(process, lease, len(self.told))
-        flight.cleared = not lease.doubted and not lease.exact_names
+        flight.cleared = not lease.maybe_applied and not lease.exact_names
         self.flights.append(flight)
         return flight
 
     async def clear(self, flight: Flight) -> None:
         """A process asks whether its attempt may be sent."""
         flight.asking = True
-        flight.cleared = await clear_to_send(
-            self.database, self.looks, sight(), flight.lease, self.policy
+        flight.cleared = await check_before_send(
+            self.database, self.looks, permissions(), flight.lease, self.policy
         )
         if not flight.cleared:
             self.flights.remove(flight)
@@ -179,10 +179,10 @@ class World:
         """A process records what came of its attempt."""
         assert flight.outcome is not None
         decision = decide(
-            flight.lease, flight.outcome, max_attempts=self.policy.max_attempts, chance=0.5
+            flight.lease, flight.outcome, max_attempts=self.policy.max_attempts, jitter=0.5
         )
-        lane = claimer(self.database).lane
-        answer = Answer(flight.lease, flight.outcome, decision, lane)
+        rate_limiter = claimer(self.database).rate_limiter
+        answer = Answer(flight.lease, flight.outcome, decision, rate_limiter)
         await record(self.database, [answer], DEADLINE)
         if flight in self.flights:
             self.flights.remove(flight)
@@ -193,9 +193,9 @@ class World:
             if export.task_id == flight.outcome.task_id and export not in self.told
         )
 
-    async def rescue(self, process: int) -> None:
+    async def recover_orphans(self, process: int) -> None:
         """A process takes over what others have left behind."""
-        await rescue(self.database, self.processes[process][0])
+        await recover_orphans(self.database, self.processes[process][0])
 
     async def look(self, job_id: int) -> None:
         """Looks once for the objects of a job, if it is one that is looked for."""
@@ -206,7 +206,7 @@ class World:
                 await postpone(connection, {job_id: then})
         await self._settle_by_look(job)
 
-    async def _settle_by_look(self, job: Watched) -> None:
+    async def _settle_by_look(self, job: TrackedJob) -> None:
         try:
             if job.state is JobState.UNKNOWN:
                 await resolve(self.database, self.looks, job, self.policy, ME)

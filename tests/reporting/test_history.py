@@ -6,7 +6,7 @@ import pytest
 
 from orchestrator.model import JobFilter, JobState
 from orchestrator.reporting import search
-from orchestrator.reporting.history import history, story
+from orchestrator.reporting.history import history, job_details
 from orchestrator.store import Database
 from tests.stores import (
     BUSY,
@@ -144,7 +144,7 @@ async def test_a_name_of_nothing_finds_nothing(database: Database) -> None:
     await make_jobs(database)
     for name in ("999999", "9" * 30, "-1", "\N{ARABIC-INDIC DIGIT THREE}", "", "nothing"):
         assert await ids(database, JobFilter(jobs=(name,))) == [], name
-        assert await story(database, name) is None
+        assert await job_details(database, name) is None
 
 
 async def test_a_job_shows_what_the_vendor_said(database: Database) -> None:
@@ -172,9 +172,9 @@ async def test_a_story_has_everything_in_its_order(database: Database) -> None:
     await let_pass(database, minutes=1)
     await expect(database, made, "z.raw", "a.raw")
     tag = (await job(database, made)).tag
-    told = await story(database, str(made))
+    told = await job_details(database, str(made))
     assert told is not None
-    assert told == await story(database, tag)
+    assert told == await job_details(database, tag)
     assert told.job.id == made
     assert told.settings["object_prefix"] == tag
     assert [image["image_id"] for image in told.images] == ["img-bbbbbbbb", "img-aaaaaaaa"]

@@ -2,11 +2,11 @@
 
 import pytest
 
-from orchestrator.model import JobState, Scope, Stop
+from orchestrator.model import Halt, JobState, Scope
 from orchestrator.reporting.run_summary import Account, RunResult
 from orchestrator.store import Database
 from orchestrator.store.tables import jobs
-from orchestrator.worker.outcome_recorder import keep_not_sent
+from orchestrator.worker.outcome_recorder import record_not_sent
 from tests.stores import (
     BUSY,
     CAPACITY,
@@ -110,7 +110,7 @@ async def test_requests_are_those_that_left(database: Database) -> None:
     for lease, outcome in zip(leases, outcomes, strict=False):
         await settle(database, lease, outcome)
     async with database.write() as connection:
-        await keep_not_sent(connection, leases[4], await database.now(connection))
+        await record_not_sent(connection, leases[4], await database.now(connection))
     result = await close(account)
     assert (result.requests, result.refused) == (5, 2)
     assert (await close(account, owner="another")).requests == 0
@@ -119,6 +119,6 @@ async def test_requests_are_those_that_left(database: Database) -> None:
 async def test_what_a_person_must_mend_is_handed_on(database: Database) -> None:
     """The stops and the time limit of a run stand in its result as they were."""
     account = await Account.open(database, PROFILE, None)
-    stop = Stop(Scope.BUCKET, "r/b", "Code", "message", "remedy")
+    stop = Halt(Scope.BUCKET, "r/b", "Code", "message", "remedy")
     result = await account.close(owner=ME, seconds=1.0, timed_out=True, blocked=(stop,))
     assert (result.timed_out, result.blocked) == (True, (stop,))

@@ -86,9 +86,13 @@ async def test_each_scope_shows_its_gate(database: Database) -> None:
     await settle(database, await claimed(database), acceptance())
     await settle(database, await claimed(database), refusal(CAPACITY))
     here, there = (await status(database)).scopes
-    assert (here.profile, here.gate.region, here.waiting) == (PROFILE, REGION, 2)
-    assert (here.gate.ceiling, here.gate.running) == (1, 1)
-    assert (there.gate.region, there.gate.ceiling, there.waiting) == ("ap-tokyo", None, 1)
+    assert (here.profile, here.concurrency.region, here.waiting) == (PROFILE, REGION, 2)
+    assert (here.concurrency.ceiling, here.concurrency.running) == (1, 1)
+    assert (there.concurrency.region, there.concurrency.ceiling, there.waiting) == (
+        "ap-tokyo",
+        None,
+        1,
+    )
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.scale]
 
 EXPORT = "ExportImages"
 
-FAULTS = (
+STORE_ERRORS = (
     Fault("reset", action=EXPORT, after=True, chance=0.1),
     Fault("reset", action=EXPORT, chance=0.005),
     Fault("latency", action=EXPORT, chance=0.005, seconds=2.0),
@@ -48,7 +48,11 @@ REFUSALS = (
 async def test_600_images_on_a_night_on_which_everything_goes_wrong(tmp_path: Path) -> None:
     """A tenth of the answers lost, every other fault besides, COS failing: each image once."""
     settings = Settings(
-        cap=None, duration=Duration(seconds=2.0), queue_delay=0.1, faults=FAULTS, codes=REFUSALS
+        cap=None,
+        duration=Duration(seconds=2.0),
+        queue_delay=0.1,
+        faults=STORE_ERRORS,
+        codes=REFUSALS,
     )
     async with Simulator(SimulatorOptions(settings=settings)) as cloud:
         shell = Shell.towards(

@@ -8,8 +8,7 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from orchestrator.errors import StoreGoneError
-from orchestrator.store import Patience
-from orchestrator.store import busy_retry as patience
+from orchestrator.store import BusyRetry, busy_retry
 from tests.store_errors import sqlite_error
 
 pytestmark = pytest.mark.anyio
@@ -21,7 +20,7 @@ DAMAGED = sqlite_error("database disk image is malformed", sqlite3.SQLITE_CORRUP
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """What waits a second waits a moment."""
-    monkeypatch.setattr(patience, "_PAUSE", 0.005)
+    monkeypatch.setattr(busy_retry, "_PAUSE", 0.005)
 
 
 class Store:
@@ -54,13 +53,13 @@ class Store:
 async def test_trouble_is_told_once(error: Exception, words: str) -> None:
     """However many meet it, while reads go on: one sentence when it begins, one when it is over."""
     said: list[str] = []
-    patient, store = Patience(said.append), Store(error)
+    patient, store = BusyRetry(said.append), Store(error)
     with anyio.fail_after(60):
         async with anyio.create_task_group() as tasks:
             for _ in range(3):
-                tasks.start_soon(patient.until_done, store.act)
+                tasks.start_soon(patient.retry, store.act)
             await store.asked(3 + 3)
-            await patient.until_done(Store().act)
+            await patient.retry(Store().act)
             assert len(said) == 1
             store.error = None
     assert len(said) == 2
@@ -73,33 +72,33 @@ async def test_what_does_not_pass_ends_the_run_once(error: Exception) -> None:
     """Answers in hand are told, tasks end quietly, and the first fault is raised at the end."""
     said: list[str] = []
     given_up: list[bool] = []
-    patient, store = Patience(said.append, lambda: given_up.append(True)), Store(error)
-    assert not await patient.keep(store.act, or_say="task 7")
-    await patient.guarded(store.act)
+    patient, store = BusyRetry(said.append, lambda: given_up.append(True)), Store(error)
+    assert not await patient.retry_or_report(store.act, or_say="task 7")
+    await patient.run_guarded(store.act)
     assert (said, given_up) == (["task 7"], [True])
     with pytest.raises(type(error)):
-        patient.raise_fault()
+        patient.raise_error()
 
 
 async def test_a_run_that_is_to_end_waits_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trouble that would be waited for for ever is final soon after the run was told to end."""
-    monkeypatch.setattr(patience, "_LAST", 0.05)
+    monkeypatch.setattr(busy_retry, "_LAST", 0.05)
     said: list[str] = []
-    patient, store = Patience(said.append), Store(LOCKED)
+    patient, store = BusyRetry(said.append), Store(LOCKED)
     with anyio.fail_after(60):
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(lambda: patient.keep(store.act, or_say="task 7"))
+            tasks.start_soon(lambda: patient.retry_or_report(store.act, or_say="task 7"))
             await store.asked(5)
             assert "task 7" not in said
-            patient.hurry()
+            patient.begin_shutdown()
     assert said[-1] == "task 7"
     with pytest.raises(OperationalError, match="locked"):
-        patient.raise_fault()
+        patient.raise_error()
 
 
 async def test_whoever_is_cut_off_says_what_is_lost() -> None:
     """Cancelled while it waits, an answer in hand is told too."""
     said: list[str] = []
     with anyio.move_on_after(0.05):
-        await Patience(said.append).keep(Store(LOCKED).act, or_say="task 7")
+        await BusyRetry(said.append).retry_or_report(Store(LOCKED).act, or_say="task 7")
     assert said[-1] == "task 7"

@@ -115,8 +115,8 @@ async def limits(database: Database) -> set[int]:
 async def test_a_run_waits_briefly_for_a_lock(database: Database) -> None:
     """Within the block, writers and readers are refused soon; after it they wait long again."""
     assert await limits(database) == {files.BUSY_TIMEOUT_MS}
-    with database.waiting_briefly():
-        with database.waiting_briefly():
+    with database.short_lock_timeout():
+        with database.short_lock_timeout():
             assert await limits(database) == {files.SHORT_TIMEOUT_MS}
         assert await limits(database) == {files.SHORT_TIMEOUT_MS}
     assert await limits(database) == {files.BUSY_TIMEOUT_MS}
@@ -130,7 +130,7 @@ async def test_a_transaction_that_was_rolled_back_leaves_the_limit(database: Dat
             await connection.execute(sa.select(1))
             raise RuntimeError("no")
 
-    with database.waiting_briefly():
+    with database.short_lock_timeout():
         with pytest.raises(RuntimeError):
             await fail()
         assert await limits(database) == {files.SHORT_TIMEOUT_MS}
@@ -145,7 +145,7 @@ async def test_a_reader_is_refused_soon(sqlite: Database, monkeypatch: pytest.Mo
     other = sqlite3.connect(sqlite.path or "", isolation_level=None)
     other.execute("PRAGMA locking_mode = EXCLUSIVE")
     other.execute("BEGIN EXCLUSIVE")
-    with anyio.fail_after(20), sqlite.waiting_briefly(), pytest.raises(OperationalError):
+    with anyio.fail_after(20), sqlite.short_lock_timeout(), pytest.raises(OperationalError):
         await count(sqlite, scopes)
     other.close()
 

@@ -11,7 +11,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from orchestrator.clock import SystemClock
 from orchestrator.store import Database
-from orchestrator.store.errors import Trouble, trouble_of
+from orchestrator.store.errors import StoreErrorClass, classify_store_error
 from tests.servers import text_of
 from tests.store_errors import misuse_error, server_error, sqlite_error
 
@@ -20,11 +20,11 @@ pytestmark = pytest.mark.anyio
 WORDS = "database is locked, busy, full, read-only, malformed, unable to open, disk I/O error"
 
 
-async def trouble_with(database: Database, *statements: str) -> Trouble:
+async def trouble_with(database: Database, *statements: str) -> StoreErrorClass:
     """Return the class of the error that the last of these statements raises."""
     with pytest.raises(DBAPIError) as caught:
         await execute(database, *statements)
-    return trouble_of(caught.value)
+    return classify_store_error(caught.value)
 
 
 async def execute(database: Database, *statements: str) -> None:
@@ -77,7 +77,7 @@ async def test_a_value_that_is_too_long_for_sqlite_stays_rejected(sqlite: Databa
     assert not (await trouble_with(sqlite, value)).passes
 
 
-def sqlite_trouble(path: Path, *statements: str, options: str = "") -> Trouble:
+def sqlite_trouble(path: Path, *statements: str, options: str = "") -> StoreErrorClass:
     """Return the class of the error that the last of these statements raises on a file."""
     engine = sa.create_engine(f"sqlite:///file:{path}?uri=true&timeout=0{options}")
     try:
@@ -85,7 +85,7 @@ def sqlite_trouble(path: Path, *statements: str, options: str = "") -> Trouble:
             for statement in statements:
                 connection.exec_driver_sql(statement)
     except DBAPIError as error:
-        return trouble_of(error)
+        return classify_store_error(error)
     finally:
         engine.dispose()
     raise AssertionError("no error was raised")
@@ -172,7 +172,7 @@ async def test_a_serialization_failure_is_retried(postgresql: Database) -> None:
         await execute(postgresql, update)
         with pytest.raises(DBAPIError) as caught:
             await connection.exec_driver_sql(update)
-    assert trouble_of(caught.value).passes
+    assert classify_store_error(caught.value).passes
 
 
 async def test_a_server_that_takes_no_writes_may_take_them_later(postgresql: Database) -> None:
@@ -231,7 +231,7 @@ async def test_a_server_that_cannot_be_reached_may_come_back(postgresql: Databas
 )
 def test_sqlite_errors_are_classified_by_result_code(code: int, passes: bool) -> None:
     """The primary result code decides; the words of the message do not."""
-    assert trouble_of(sqlite_error(WORDS, code)).passes is passes
+    assert classify_store_error(sqlite_error(WORDS, code)).passes is passes
 
 
 @pytest.mark.parametrize(
@@ -248,24 +248,24 @@ def test_sqlite_errors_are_classified_by_result_code(code: int, passes: bool) ->
 )
 def test_server_errors_are_classified_by_sqlstate(sqlstate: str, passes: bool) -> None:
     """The SQLSTATE decides; the words of the message do not."""
-    assert trouble_of(server_error(sqlstate, WORDS)).passes is passes
+    assert classify_store_error(server_error(sqlstate, WORDS)).passes is passes
 
 
 def test_a_sqlstate_decides_even_where_the_connection_was_lost() -> None:
     """A constraint does not pass because the connection broke after it."""
     error = server_error("23514")
     error.connection_invalidated = True
-    assert not trouble_of(error).passes
+    assert not classify_store_error(error).passes
 
 
 def test_a_driver_that_has_no_connection_may_get_one() -> None:
     """An error without a code is about the connection, unless the sqlite3 module raised it."""
-    assert trouble_of(server_error(None)).passes
-    assert trouble_of(PoolTimeoutError()).passes
+    assert classify_store_error(server_error(None)).passes
+    assert classify_store_error(PoolTimeoutError()).passes
     lost = misuse_error()
-    assert not trouble_of(lost).passes
+    assert not classify_store_error(lost).passes
     lost.connection_invalidated = True
-    assert trouble_of(lost).passes
+    assert classify_store_error(lost).passes
 
 
 @pytest.mark.parametrize(
@@ -279,4 +279,4 @@ def test_a_driver_that_has_no_connection_may_get_one() -> None:
 )
 def test_system_errors_are_classified_by_number(number: int, passes: bool) -> None:
     """What the system says about a file beside the database is classified by errno."""
-    assert trouble_of(OSError(number, WORDS)).passes is passes
+    assert classify_store_error(OSError(number, WORDS)).passes is passes

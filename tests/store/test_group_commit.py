@@ -7,8 +7,8 @@ import anyio
 import pytest
 from sqlalchemy.exc import DBAPIError
 
-from orchestrator.store import Grouped
-from orchestrator.store.errors import trouble_of
+from orchestrator.store import GroupCommit
+from orchestrator.store.errors import classify_store_error
 from tests.store_errors import server_error, sqlite_error
 
 pytestmark = pytest.mark.anyio
@@ -27,7 +27,7 @@ class Keeper:
         """Each number doubled."""
         self.groups.append(list(items))
         await self.held.wait()
-        if self.error is not None and (trouble_of(self.error).passes or min(items) < 0):
+        if self.error is not None and (classify_store_error(self.error).passes or min(items) < 0):
             raise self.error
         if min(items) < 0:
             raise ValueError(str(items))
@@ -37,7 +37,7 @@ class Keeper:
 async def test_one_alone_is_kept_at_once() -> None:
     """Nothing waits for company."""
     keeper = Keeper()
-    assert await Grouped(keeper.keep).add(4) == 8
+    assert await GroupCommit(keeper.keep).add(4) == 8
     assert keeper.groups == [[4]]
 
 
@@ -61,7 +61,7 @@ async def test_an_item_that_the_store_rejects_fails_alone() -> None:
 
 async def added(keeper: Keeper, items: Sequence[int]) -> dict[int, object]:
     """What each gets that comes while the first is being kept."""
-    grouped, results = Grouped(keeper.keep), dict[int, object]()
+    grouped, results = GroupCommit(keeper.keep), dict[int, object]()
 
     async def add(item: int) -> None:
         try:
@@ -100,5 +100,5 @@ async def test_a_cancelled_caller_is_kept_all_the_same() -> None:
     keeper = Keeper()
     with anyio.CancelScope() as stopped:
         stopped.cancel()
-        await Grouped(keeper.keep).add(4)
+        await GroupCommit(keeper.keep).add(4)
     assert keeper.groups == [[4]]

@@ -12,7 +12,7 @@ import pytest
 
 from orchestrator.clock import SystemClock
 from orchestrator.errors import StoreError
-from orchestrator.job_queue.orphan_recovery import rescue
+from orchestrator.job_queue.orphan_recovery import recover_orphans
 from orchestrator.job_queue.worker_registry import instance
 from orchestrator.store import Database, Schema
 from orchestrator.store.private_files import is_still, open_private_file
@@ -93,7 +93,7 @@ async def register(path: Path) -> None:
 
 async def recover(path: Path) -> None:
     """Look for what dead processes have left behind."""
-    await opened(path, lambda database: rescue(database, ME))
+    await opened(path, lambda database: recover_orphans(database, ME))
 
 
 def alive(path: Path) -> Path:

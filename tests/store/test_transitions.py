@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from orchestrator.model import FINAL, TRANSITIONS, JobState
 from orchestrator.store import Database
 from orchestrator.store.tables import events, jobs
-from orchestrator.store.transitions import Move, move
+from orchestrator.store.transitions import Transition, apply_transition
 from tests.stores import LASTS, ME, change, job, kinds, make_job, now, rows
 
 pytestmark = pytest.mark.anyio
@@ -25,7 +25,7 @@ async def try_move(
     async with database.write() as connection:
         moment = await database.now(connection)
         held = {"owner": ME, "expires_at": moment + LASTS} if target is JobState.SENDING else {}
-        tried = Move(
+        tried = Transition(
             job_id,
             source,
             target,
@@ -36,7 +36,7 @@ async def try_move(
             changes=held,
             details={"answer": 42},
         )
-        return await move(connection, tried, at=moment)
+        return await apply_transition(connection, tried, at=moment)
 
 
 async def test_every_move_of_the_table_writes_the_state_and_its_event(database: Database) -> None:
@@ -102,7 +102,7 @@ async def test_a_move_is_undone_with_its_transaction(database: Database) -> None
 
     async def move_and_fail() -> None:
         async with database.write() as connection:
-            tried = Move(
+            tried = Transition(
                 job_id,
                 JobState.QUEUED,
                 JobState.CANCELLED,
@@ -111,7 +111,7 @@ async def test_a_move_is_undone_with_its_transaction(database: Database) -> None
                 actor=ME,
                 attempt=0,
             )
-            await move(connection, tried, at=await database.now(connection))
+            await apply_transition(connection, tried, at=await database.now(connection))
             await connection.execute(jobs.insert().values(id=job_id))
 
     with pytest.raises(sa.exc.IntegrityError):

@@ -161,7 +161,7 @@ async def test_what_is_missing_at_the_deadline_is_named(bench: Bench) -> None:
     await let_pass(bench.database, seconds=61)
     assert await verified(bench, job_id) is JobState.FAILED
     kept = await job(bench.database, job_id)
-    assert (kept.code, kept.reason, kept.doubted) == (NOT_DELIVERED, "not delivered", True)
+    assert (kept.code, kept.reason, kept.maybe_applied) == (NOT_DELIVERED, "not delivered", True)
     assert "2 of 3 objects are there" in kept.message
     assert f"retry --job {job_id}" in kept.remedy
     event = (await rows(bench.database, events, job_id))[-1]

@@ -11,11 +11,11 @@ import pytest
 import sqlalchemy as sa
 
 from orchestrator.errors import CloudRefusal
-from orchestrator.limits.halted_scopes import Stops
-from orchestrator.model import Scope, Stop
+from orchestrator.limits.halted_scopes import HaltedScopes
+from orchestrator.model import Halt, Scope
 from orchestrator.store import Database
 from orchestrator.store.tables import jobs
-from orchestrator.verification.bucket_permissions import Sight, VerifyMode
+from orchestrator.verification.bucket_permissions import BucketPermissions, VerifyMode
 from tests.limits.instant import in_no_time
 from tests.stores import BUCKET, REGION, make_jobs, request
 
@@ -27,11 +27,11 @@ DOWN = CloudRefusal("SlowDown", "later", http_status=503)
 
 def make(
     mode: VerifyMode = VerifyMode.AUTO, interval: float | None = None
-) -> tuple[Sight, Stops, list[str]]:
+) -> tuple[BucketPermissions, HaltedScopes, list[str]]:
     said: list[str] = []
-    stops = Stops()
+    stops = HaltedScopes()
     every = None if interval is None else timedelta(seconds=interval)
-    return Sight(mode, stops, said.append, every), stops, said
+    return BucketPermissions(mode, stops, said.append, every), stops, said
 
 
 def looks(look: Callable[[], bool], seconds: int) -> list[bool]:
@@ -49,10 +49,10 @@ def looks(look: Callable[[], bool], seconds: int) -> list[bool]:
 
 def test_refusals_for_a_while_mean_a_lost_right() -> None:
     """After twenty seconds of nothing but refusals the bucket is unreadable, which is said once."""
-    sight, stops, said = make()
-    answers = looks(partial(sight.refused, PLACE, DENIED), 30)
+    permissions, stops, said = make()
+    answers = looks(partial(permissions.record_refusal, PLACE, DENIED), 30)
     assert [second for second, blinded in enumerate(answers) if blinded] == [20]
-    assert sight.blind.keys() == {PLACE}
+    assert permissions.unreadable.keys() == {PLACE}
     (sentence,) = said
     assert PLACE in sentence
     assert stops.active == []
@@ -60,79 +60,79 @@ def test_refusals_for_a_while_mean_a_lost_right() -> None:
 
 def test_a_bucket_that_was_readable_is_trusted_for_longer() -> None:
     """Once seen in this run, it is two minutes of nothing but refusals that mean a lost right."""
-    sight, _, said = make()
-    sight.saw(PLACE)
-    assert looks(partial(sight.refused, PLACE, DENIED), 130).index(True) == 120
+    permissions, _, said = make()
+    permissions.record_success(PLACE)
+    assert looks(partial(permissions.record_refusal, PLACE, DENIED), 130).index(True) == 120
     assert len(said) == 1
 
 
 def test_whoever_looks_often_finds_out_sooner() -> None:
     """Ten looks' time is enough where the user has set how often to look, and never under 5 s."""
     for interval, seconds in ((0.2, 5), (1.0, 10)):
-        refused = partial(make(interval=interval)[0].refused, PLACE, DENIED)
-        assert looks(refused, 15).index(True) == seconds
+        record_refusal = partial(make(interval=interval)[0].record_refusal, PLACE, DENIED)
+        assert looks(record_refusal, 15).index(True) == seconds
 
 
 def test_a_refusal_now_and_then_means_nothing() -> None:
     """A look that succeeds forgets the refusals before it, however many they were."""
-    sight, _, said = make()
+    permissions, _, said = make()
     seconds = itertools.count(1)
 
     def look() -> bool:
         if next(seconds) % 15 == 0:
-            sight.saw(PLACE)
+            permissions.record_success(PLACE)
             return False
-        return sight.refused(PLACE, DENIED)
+        return permissions.record_refusal(PLACE, DENIED)
 
     assert not any(looks(look, 120))
-    assert (said, sight.blind) == ([], {})
+    assert (said, permissions.unreadable) == ([], {})
 
 
 def test_a_right_that_comes_back_is_noticed() -> None:
     """After a minute somebody looks again: refused, it stays as it is; else all is well again."""
-    sight, _, said = make()
+    permissions, _, said = make()
 
     async def wait() -> None:
         for _ in range(21):
-            sight.refused(PLACE, DENIED)
+            permissions.record_refusal(PLACE, DENIED)
             await anyio.sleep(1)
-        assert not sight.sees(REGION, BUCKET)
+        assert not permissions.may_be_readable(REGION, BUCKET)
         await anyio.sleep(60)
-        assert sight.sees(REGION, BUCKET)
-        assert not sight.refused(PLACE, DENIED)
-        assert not sight.sees(REGION, BUCKET)
+        assert permissions.may_be_readable(REGION, BUCKET)
+        assert not permissions.record_refusal(PLACE, DENIED)
+        assert not permissions.may_be_readable(REGION, BUCKET)
         await anyio.sleep(60)
-        sight.saw(PLACE)
+        permissions.record_success(PLACE)
 
     in_no_time(wait)
-    assert not sight.blind
+    assert not permissions.unreadable
     assert "may be read again" in said[-1]
     assert len(said) == 2
 
 
 def test_trouble_is_no_refusal() -> None:
     """A bucket that answers badly may still be read later."""
-    sight, _, _ = make()
-    assert not any(looks(partial(sight.refused, PLACE, DOWN), 100))
-    assert not sight.blind
+    permissions, _, _ = make()
+    assert not any(looks(partial(permissions.record_refusal, PLACE, DOWN), 100))
+    assert not permissions.unreadable
 
 
 def test_a_bucket_that_must_be_read_stops() -> None:
     """Where verification is required, nothing more is sent to it, and to no other."""
-    sight, stops, _ = make(VerifyMode.REQUIRED)
-    looks(partial(sight.refused, PLACE, DENIED), 21)
+    permissions, stops, _ = make(VerifyMode.REQUIRED)
+    looks(partial(permissions.record_refusal, PLACE, DENIED), 21)
     (stop,) = stops.active
     assert (stop.scope, stop.value, stop.code) == (Scope.BUCKET, PLACE, "AccessDenied")
 
 
 def test_a_stop_for_a_bucket_ends_when_it_may_be_read_again() -> None:
     """Its exports go on; a stop that its exports have met themselves is another matter."""
-    sight, stops, said = make(VerifyMode.REQUIRED)
-    met = Stop(Scope.BUCKET, OTHER, "NoSuchBucket", "no", "Create it.")
-    stops.begin(met)
-    looks(partial(sight.refused, PLACE, DENIED), 21)
+    permissions, stops, said = make(VerifyMode.REQUIRED)
+    met = Halt(Scope.BUCKET, OTHER, "NoSuchBucket", "no", "Create it.")
+    stops.add(met)
+    looks(partial(permissions.record_refusal, PLACE, DENIED), 21)
     for place in (PLACE, OTHER):
-        sight.saw(place)
+        permissions.record_success(place)
     assert stops.active == [met]
     assert "may be read again" in said[-1]
 
@@ -142,13 +142,13 @@ async def test_what_can_be_seen_is_a_condition_on_jobs(database: Database) -> No
     """Jobs of unreadable buckets are passed over, and all of them with verification off."""
     here, there = await make_jobs(database, [request(1), request(2, region="ap-tokyo")])
 
-    async def visible(sight: Sight) -> list[int]:
+    async def visible(permissions: BucketPermissions) -> list[int]:
         async with database.read() as connection:
-            query = sa.select(jobs.c.id).where(sight.visible()).order_by(jobs.c.id)
+            query = sa.select(jobs.c.id).where(permissions.readable()).order_by(jobs.c.id)
             return list((await connection.execute(query)).scalars())
 
-    sight, _, _ = make()
-    assert await visible(sight) == [here, there]
-    sight.blind[PLACE] = math.inf
-    assert await visible(sight) == [there]
+    permissions, _, _ = make()
+    assert await visible(permissions) == [here, there]
+    permissions.unreadable[PLACE] = math.inf
+    assert await visible(permissions) == [there]
     assert await visible(make(VerifyMode.OFF)[0]) == []

@@ -2,7 +2,7 @@
 
 import pytest
 
-from orchestrator.verification.completeness import Delivery, undelivered
+from orchestrator.verification.completeness import Completeness, missing_images
 
 ONE, OTHER = "img-00000001", "img-00000002"
 SYSTEM, DATA = f"tag_{ONE}_system_snap-1.raw", f"tag_{ONE}_data_snap-2.raw"
@@ -25,16 +25,16 @@ def test_an_image_has_arrived_when_each_of_its_objects_has(
     keys: list[str], found: list[str], missing: list[str]
 ) -> None:
     """An image is missing when one of its objects is, or none was ever named."""
-    assert undelivered([ONE, OTHER], "tag", keys, found) == missing
+    assert missing_images([ONE, OTHER], "tag", keys, found) == missing
 
 
 def test_nothing_at_all_is_not_whole() -> None:
     """A job that must have no object has not been delivered."""
-    assert not Delivery((), (), ()).is_whole
+    assert not Completeness((), (), ()).is_complete
 
 
 def test_an_image_named_by_the_prefix_is_not_taken_for_delivered() -> None:
     """An image's id in the user's own prefix says nothing of whose the object is."""
     prefix = f"{OTHER}-tag"
     key = f"{prefix}_{ONE}_system_snap-1.raw"
-    assert undelivered([ONE, OTHER], prefix, [key], [key]) == [OTHER]
+    assert missing_images([ONE, OTHER], prefix, [key], [key]) == [OTHER]

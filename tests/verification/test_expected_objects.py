@@ -3,18 +3,18 @@
 import pytest
 
 from orchestrator.model import ImageFormat, JobState
-from orchestrator.verification.expected_objects import Watched, WatchedKey
+from orchestrator.verification.expected_objects import TrackedJob, TrackedKey
 from tests.stores import BUCKET, PROFILE, REGION
 
-NAMED = WatchedKey("tag_named", expected=False, cos_path="/tag_named")
-BOTH = WatchedKey("tag_both", expected=True, cos_path="/tag_both")
-EXPECTED = WatchedKey("tag_expected", expected=True)
-FOREIGN = WatchedKey("other_img-9", expected=False, cos_path="/other_img-9")
-IMAGE_ONLY = WatchedKey("img-0_system", expected=False, cos_path="/img-0_system")
+NAMED = TrackedKey("tag_named", expected=False, cos_path="/tag_named")
+BOTH = TrackedKey("tag_both", expected=True, cos_path="/tag_both")
+EXPECTED = TrackedKey("tag_expected", expected=True)
+FOREIGN = TrackedKey("other_img-9", expected=False, cos_path="/other_img-9")
+IMAGE_ONLY = TrackedKey("img-0_system", expected=False, cos_path="/img-0_system")
 
 
-def job(keys: tuple[WatchedKey, ...], *, images: int, adopted: bool) -> Watched:
-    return Watched(
+def job(keys: tuple[TrackedKey, ...], *, images: int, adopted: bool) -> TrackedJob:
+    return TrackedJob(
         job_id=1,
         attempt=1,
         state=JobState.ACCEPTED,
@@ -28,11 +28,11 @@ def job(keys: tuple[WatchedKey, ...], *, images: int, adopted: bool) -> Watched:
         image_ids=tuple(f"img-{number}" for number in range(images)),
         size_gib=0,
         adopted=adopted,
-        spent=1,
+        attempts_charged=1,
         sent_at=None,
         first_trace_at=None,
-        clean_since=None,
-        fenced_until=None,
+        absent_since=None,
+        no_resend_before=None,
         accepted_at=None,
         keys=keys,
     )
@@ -68,7 +68,7 @@ def job(keys: tuple[WatchedKey, ...], *, images: int, adopted: bool) -> Watched:
     ],
 )
 def test_the_vendors_list_counts_where_it_is_whole(
-    images: int, adopted: bool, keys: tuple[WatchedKey, ...], required: tuple[WatchedKey, ...]
+    images: int, adopted: bool, keys: tuple[TrackedKey, ...], required: tuple[TrackedKey, ...]
 ) -> None:
     """A list from the vendor speaks for one image; what was found in a bucket may lack some."""
     assert job(keys, images=images, adopted=adopted).required == required

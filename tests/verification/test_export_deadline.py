@@ -4,13 +4,13 @@ from datetime import timedelta
 
 import pytest
 
-from orchestrator.forecast import Ended
+from orchestrator.forecast import FinishedExport
 from orchestrator.model import JobState
 from orchestrator.store import Database
 from orchestrator.store.tables import events
-from orchestrator.verification.expected_objects import Watched, watched
+from orchestrator.verification.expected_objects import TrackedJob, watched
 from orchestrator.verification.experience import Experience
-from orchestrator.verification.export_deadline import Deadlines, time_allowed
+from orchestrator.verification.export_deadline import ExportDeadlines, time_allowed
 from tests.bench import age_of
 from tests.stores import ME, let_pass, make_ended, make_job, now
 
@@ -19,11 +19,11 @@ pytestmark = pytest.mark.anyio
 DAY = timedelta(days=1)
 
 
-def ended(*seconds: float, size_gib: int = 0) -> list[Ended]:
-    return [Ended(timedelta(seconds=one), size_gib) for one in seconds]
+def ended(*seconds: float, size_gib: int = 0) -> list[FinishedExport]:
+    return [FinishedExport(timedelta(seconds=one), size_gib) for one in seconds]
 
 
-async def exporting(database: Database, *, size_gib: int = 50) -> Watched:
+async def exporting(database: Database, *, size_gib: int = 50) -> TrackedJob:
     """A job accepted just now."""
     moment = await now(database)
     job_id = await make_job(
@@ -116,11 +116,11 @@ async def test_an_adopted_example_is_left_out_though_its_task_came_to_be_known(
 
 
 async def passed(
-    database: Database, job: Watched, longest: timedelta, *, being_written: bool = False
+    database: Database, job: TrackedJob, longest: timedelta, *, being_written: bool = False
 ) -> bool:
     """Whether the job's deadline is over, by what the store has of it now."""
     async with database.read() as connection:
         job = await watched(connection, job.job_id)
-    deadlines = Deadlines(database, Experience(), longest)
+    deadlines = ExportDeadlines(database, Experience(), longest)
     age = await age_of(database, job)
-    return await deadlines.have_passed(job, age, being_written=being_written)
+    return await deadlines.has_passed(job, age, being_written=being_written)

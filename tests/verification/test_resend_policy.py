@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from orchestrator.job_queue.clock_jump_recovery import begin_waits_anew
+from orchestrator.job_queue.clock_jump_recovery import reset_waits_after_clock_jump
 from orchestrator.model import NOT_RULED_OUT, JobState
 from orchestrator.store import Database
 from orchestrator.store.tables import jobs
@@ -41,7 +41,9 @@ POLICY = ResolvePolicy(timedelta(seconds=120), 5, timedelta(hours=6))
 
 async def unknown(database: Database, **columns: object) -> int:
     """A job whose answer was lost."""
-    return await make_job(database, JobState.UNKNOWN, attempt=1, spent=1, doubted=True, **columns)
+    return await make_job(
+        database, JobState.UNKNOWN, attempt=1, attempts_charged=1, maybe_applied=True, **columns
+    )
 
 
 async def required(database: Database, job_id: int, **policy: object) -> timedelta | None:
@@ -92,7 +94,7 @@ async def test_a_trace_across_a_set_clock_counts_for_nothing(database: Database)
     """What was sent before the clock was set, or the machine booted, tells no time."""
     job_id = await make_traced(database, took=3600)
     await change(database, job_id, state=JobState.ACCEPTED, finished_at=None)
-    await begin_waits_anew(database, lambda _sentence: None)
+    await reset_waits_after_clock_jump(database, lambda _sentence: None)
     assert await required(database, await unknown(database)) is None
 
 
@@ -118,7 +120,7 @@ async def test_what_cannot_be_ruled_out_keeps_no_run_alive(database: Database) -
     """After its time of look-ups it is left to an operator, until the bucket is proven."""
     moment = await now(database)
     since, due = moment - timedelta(seconds=121), moment + timedelta(seconds=60)
-    job_id = await unknown(database, clean_since=since, due_at=due)
+    job_id = await unknown(database, absent_since=since, due_at=due)
     assert await left(database) == [job_id]
     assert await left(database, replace(POLICY, resend=ResendMode.ALWAYS)) == []
     await make_traced(database)

@@ -31,7 +31,13 @@ LOOKS = ["ListMultipartUploads", "GetBucket"]
 
 async def unknown(bench: Bench, **columns: object) -> int:
     """A job whose answer was lost."""
-    given = {"attempt": 1, "spent": 1, "doubted": True, "code": "InternalError", **columns}
+    given = {
+        "attempt": 1,
+        "attempts_charged": 1,
+        "maybe_applied": True,
+        "code": "InternalError",
+        **columns,
+    }
     return await make_job(bench.database, JobState.UNKNOWN, **given)
 
 
@@ -136,14 +142,14 @@ async def test_clean_looks_over_the_grace_time_send_it_again(proven: Bench) -> N
     job_id = await unknown(proven)
     began = await now(proven.database)
     assert await looked(proven, job_id) is JobState.UNKNOWN
-    assert (await job(proven.database, job_id)).clean_since >= began
+    assert (await job(proven.database, job_id)).absent_since >= began
     await let_pass(proven.database, seconds=60)
     assert await looked(proven, job_id) is JobState.UNKNOWN
     await let_pass(proven.database, seconds=61)
     assert await looked(proven, job_id) is JobState.QUEUED
     kept = await job(proven.database, job_id)
-    assert (kept.state, kept.reason, kept.doubted) == ("queued", "not in the bucket", True)
-    assert kept.spent == 1
+    assert (kept.state, kept.reason, kept.maybe_applied) == ("queued", "not in the bucket", True)
+    assert kept.attempts_charged == 1
     assert kept.due_at <= await now(proven.database)
     assert await kinds(proven.database, job_id) == ["enqueued", "absent"]
 
@@ -152,19 +158,19 @@ async def test_clean_looks_over_the_grace_time_send_it_again(proven: Bench) -> N
 async def test_a_listing_that_failed_is_no_look(bench: Bench, action: str) -> None:
     """Where one of the two listings is refused, no clean time begins, and none ends."""
     since = await now(bench.database) - timedelta(hours=1)
-    fresh, looked_at = await unknown(bench), await unknown(bench, clean_since=since)
+    fresh, looked_at = await unknown(bench), await unknown(bench, absent_since=since)
     bench.deny(action)
-    for job_id, clean_since in ((fresh, None), (looked_at, since)):
+    for job_id, absent_since in ((fresh, None), (looked_at, since)):
         with pytest.raises(CloudRefusal):
             await looked(bench, job_id)
         kept = await job(bench.database, job_id)
-        assert (kept.state, kept.clean_since) == (JobState.UNKNOWN, clean_since)
+        assert (kept.state, kept.absent_since) == (JobState.UNKNOWN, absent_since)
 
 
 async def test_a_request_that_may_still_leave_fences_the_next(proven: Bench) -> None:
     """However many clean looks: the time of grace begins when its signature has expired."""
     fence = await now(proven.database) + timedelta(seconds=330)
-    job_id = await unknown(proven, fenced_until=fence)
+    job_id = await unknown(proven, no_resend_before=fence)
     await looked(proven, job_id)
     await let_pass(proven.database, seconds=330 + 60)
     assert await looked(proven, job_id) is JobState.UNKNOWN
@@ -196,12 +202,16 @@ async def test_an_exact_name_that_changed_is_adopted(bench: Bench) -> None:
 
 async def test_when_attempts_are_used_up_a_clean_time_ends_it(proven: Bench) -> None:
     """Sent as often as allowed and never found: it has failed, in doubt, with its last code."""
-    job_id = await unknown(proven, spent=5)
+    job_id = await unknown(proven, attempts_charged=5)
     await looked(proven, job_id)
     await let_pass(proven.database, seconds=121)
     assert await looked(proven, job_id) is JobState.FAILED
     kept = await job(proven.database, job_id)
-    assert (kept.code, kept.doubted, kept.reason) == ("InternalError", True, "not in the bucket")
+    assert (kept.code, kept.maybe_applied, kept.reason) == (
+        "InternalError",
+        True,
+        "not in the bucket",
+    )
     assert kept.finished_at is not None
 
 

@@ -8,16 +8,16 @@ import anyio
 import pytest
 import sqlalchemy as sa
 
-from orchestrator.limits.admission import Traffic
-from orchestrator.limits.rate_limiter import Pacer
+from orchestrator.limits.admission import Admission
+from orchestrator.limits.rate_limiter import RateLimiters
 from orchestrator.manifest.export_request import ExportRequest
 from orchestrator.model import Disk, ImageFacts, ImageFormat
 from orchestrator.simulator import Fault, ImageSettings, Refusal
-from orchestrator.store import Database, Patience
+from orchestrator.store import BusyRetry, Database
 from orchestrator.store.tables import job_images, jobs, objects
-from orchestrator.wakeup import News
+from orchestrator.wakeup import Wakeup
 from orchestrator.worker import image_describer as describe_module
-from orchestrator.worker.image_describer import Describer, exported_disks, object_key
+from orchestrator.worker.image_describer import ImageDescriber, exported_disks, object_key
 from tests.bench import KEYS, Bench
 from tests.cloud.scripted import HeldKeys
 from tests.stores import PROFILE, REGION, change, job, make_jobs, now, numbered, request, rows
@@ -32,17 +32,19 @@ DATA = Disk("snap-b", "DATA_DISK", 100)
 async def describing(bench: Bench) -> AsyncIterator[list[str]]:
     """A describer at work; what it told the user."""
     said: list[str] = []
-    describer = Describer(
+    describer = ImageDescriber(
         bench.database,
         bench.cvm,
-        Traffic(PROFILE, Pacer(bench.database, 0), HeldKeys(KEYS), said.append, quota_wait=60),
+        Admission(
+            PROFILE, RateLimiters(bench.database, 0), HeldKeys(KEYS), said.append, quota_wait=60
+        ),
         PROFILE,
         regions=["ap-tokyo", REGION],
         permitted=sa.true,
-        in_air=anyio.Semaphore(1),
-        patience=Patience(said.append),
-        news=News(),
-        tell=said.append,
+        in_flight=anyio.Semaphore(1),
+        busy_retry=BusyRetry(said.append),
+        wakeup=Wakeup(),
+        notify=said.append,
     )
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(describer.run)

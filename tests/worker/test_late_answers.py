@@ -3,12 +3,12 @@
 import pytest
 
 from orchestrator.cloud.error_classification import code_for_exception, code_for_reply
-from orchestrator.job_queue.orphan_recovery import rescue
+from orchestrator.job_queue.orphan_recovery import recover_orphans
 from orchestrator.model import JobState, Lease, Outcome, Reply
 from orchestrator.operations.resolve_unknown import Cancel, cancel
 from orchestrator.store import Database
 from orchestrator.store.tables import events, jobs, objects
-from orchestrator.store.transitions import Move, move
+from orchestrator.store.transitions import Transition, apply_transition
 from tests.stores import (
     CAPACITY,
     LASTS,
@@ -36,14 +36,14 @@ async def taken_over(database: Database) -> Lease:
     await make_jobs(database)
     lease = await claimed(database, owner="sleeper")
     await let_pass(database, seconds=LASTS.total_seconds() + 1)
-    assert await rescue(database, "rescuer") == 1
+    assert await recover_orphans(database, "rescuer") == 1
     return lease
 
 
 async def put_back(database: Database, lease: Lease) -> None:
     """The job was not found in the bucket, and waits to be sent again."""
     async with database.write() as connection:
-        absent = Move(
+        absent = Transition(
             lease.job_id,
             JobState.UNKNOWN,
             JobState.QUEUED,
@@ -52,7 +52,7 @@ async def put_back(database: Database, lease: Lease) -> None:
             actor="rescuer",
             attempt=lease.attempt,
         )
-        assert await move(connection, absent, at=await database.now(connection))
+        assert await apply_transition(connection, absent, at=await database.now(connection))
 
 
 async def test_a_late_acceptance_settles_an_unknown_job(database: Database) -> None:
@@ -61,7 +61,7 @@ async def test_a_late_acceptance_settles_an_unknown_job(database: Database) -> N
     await settle(database, lease, acceptance(TASK, "/a.raw", "/b.raw"))
     kept = await job(database, lease.job_id)
     assert (kept.state, kept.task_id, kept.request_id) == ("accepted", str(TASK), "request-1")
-    assert (kept.spent, kept.doubted, kept.code) == (1, False, None)
+    assert (kept.attempts_charged, kept.maybe_applied, kept.code) == (1, False, None)
     assert kept.deadline_at > kept.accepted_at
     assert await kinds(database, lease.job_id) == ["enqueued", "claimed", "rescued", "late answer"]
     assert [row.key for row in await rows(database, objects, lease.job_id)] == ["a.raw", "b.raw"]
@@ -93,7 +93,7 @@ async def test_a_late_acceptance_is_not_lost_on_a_job_that_a_person_gave_up(
     lease = await taken_over(database)
     await put_back(database, lease)
     given_up = await cancel(database, jobs.c.id == lease.job_id, actor="person")
-    assert given_up == Cancel(changed=1, doubted=1)
+    assert given_up == Cancel(changed=1, maybe_applied=1)
     await settle(database, lease, acceptance(TASK))
     kept = await job(database, lease.job_id)
     assert (kept.state, kept.task_id, kept.finished_at) == ("accepted", str(TASK), None)

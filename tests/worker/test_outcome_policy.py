@@ -18,7 +18,7 @@ from orchestrator.model import (
     Reaction,
     Scope,
 )
-from orchestrator.worker.outcome_policy import MOST_WAITS, decide, own_waits
+from orchestrator.worker.outcome_policy import MAX_DEFERRALS, decide, own_deferrals
 from tests.stores import BUCKET, LASTS, ME, NOON, PROFILE, REGION
 
 LEASE = Lease(
@@ -37,7 +37,7 @@ S = JobState
 
 def decided(lease: Lease, reaction: Reaction, *, scope: Scope | None = None) -> Decision:
     outcome = Outcome(Code("Code", reaction, Effect.NO, "remedy", scope))
-    return decide(lease, outcome, max_attempts=ATTEMPTS, chance=1.0)
+    return decide(lease, outcome, max_attempts=ATTEMPTS, jitter=1.0)
 
 
 @pytest.mark.parametrize(
@@ -58,11 +58,15 @@ def decided(lease: Lease, reaction: Reaction, *, scope: Scope | None = None) -> 
     ],
 )
 def test_each_reaction_has_its_ending(
-    reaction: Reaction, state: JobState, reason: str, spends: bool
+    reaction: Reaction, state: JobState, reason: str, charges_attempt: bool
 ) -> None:
     """State, reason and whether the attempt counts follow from the reaction alone."""
     decision = decided(LEASE, reaction, scope=Scope.CLOCK)
-    assert (decision.state, decision.reason, decision.spends) == (state, reason, spends)
+    assert (decision.state, decision.reason, decision.charges_attempt) == (
+        state,
+        reason,
+        charges_attempt,
+    )
 
 
 @pytest.mark.parametrize(
@@ -78,35 +82,40 @@ def test_each_reaction_has_its_ending(
 def test_only_the_export_cap_is_called_capacity(code: str, reason: str) -> None:
     """Our own exports free the cap as they end; any other quota may never be freed."""
     outcome = Outcome(code_for(code))
-    decision = decide(LEASE, outcome, max_attempts=ATTEMPTS, chance=1.0)
+    decision = decide(LEASE, outcome, max_attempts=ATTEMPTS, jitter=1.0)
     assert (decision.state, decision.reason) == (S.QUEUED, reason)
 
 
 def test_no_reaction_is_forgotten() -> None:
     """Every reaction there is comes to a decision, and waiting never spends an attempt."""
     for reaction in Reaction:
-        decision = decided(replace(LEASE, spent=ATTEMPTS), reaction)
+        decision = decided(replace(LEASE, attempts_charged=ATTEMPTS), reaction)
         assert decision.state in {S.QUEUED, S.ACCEPTED, S.UNKNOWN, S.FAILED}
-        assert not (decision.spends and decision.state is S.QUEUED)
+        assert not (decision.charges_attempt and decision.state is S.QUEUED)
 
 
 @pytest.mark.parametrize("reaction", sorted(set(Reaction) - {Reaction.ACCEPT, Reaction.RECONCILE}))
-@pytest.mark.parametrize("doubted", [False, True])
-def test_doubt_is_kept(reaction: Reaction, doubted: bool) -> None:
+@pytest.mark.parametrize("maybe_applied", [False, True])
+def test_doubt_is_kept(reaction: Reaction, maybe_applied: bool) -> None:
     """What an earlier attempt left in doubt no later refusal clears up."""
-    assert decided(replace(LEASE, doubted=doubted), reaction).doubted is doubted
+    assert (
+        decided(replace(LEASE, maybe_applied=maybe_applied), reaction).maybe_applied
+        is maybe_applied
+    )
 
 
 def test_a_lost_answer_begins_the_doubt_and_an_acceptance_ends_it() -> None:
     """Only an answer that is held, or its loss, changes what is in doubt."""
-    assert decided(LEASE, Reaction.RECONCILE).doubted
-    assert not decided(replace(LEASE, doubted=True), Reaction.ACCEPT).doubted
+    assert decided(LEASE, Reaction.RECONCILE).maybe_applied
+    assert not decided(replace(LEASE, maybe_applied=True), Reaction.ACCEPT).maybe_applied
 
 
-@pytest.mark.parametrize(("spent", "state"), [(3, S.QUEUED), (4, S.FAILED), (9, S.FAILED)])
-def test_attempts_are_used_up(spent: int, state: JobState) -> None:
+@pytest.mark.parametrize(
+    ("attempts_charged", "state"), [(3, S.QUEUED), (4, S.FAILED), (9, S.FAILED)]
+)
+def test_attempts_are_used_up(attempts_charged: int, state: JobState) -> None:
     """The attempt that reaches the allowance is the last one."""
-    decision = decided(replace(LEASE, spent=spent), Reaction.RETRY)
+    decision = decided(replace(LEASE, attempts_charged=attempts_charged), Reaction.RETRY)
     assert decision.state is state
     assert decision.reason == ("retry" if state is S.QUEUED else "attempts used up")
 
@@ -120,29 +129,31 @@ def test_what_concerns_everyone_waits_elsewhere(reaction: Reaction) -> None:
 @pytest.mark.parametrize(
     ("reaction", "counter"),
     [
-        (Reaction.RETRY, "spent"),
-        (Reaction.BUSY, "waits"),
-        (Reaction.STOP, "waits"),
-        (Reaction.RESIGN, "waits"),
-        (Reaction.REFRESH, "waits"),
+        (Reaction.RETRY, "attempts_charged"),
+        (Reaction.BUSY, "deferrals"),
+        (Reaction.STOP, "deferrals"),
+        (Reaction.RESIGN, "deferrals"),
+        (Reaction.REFRESH, "deferrals"),
     ],
 )
 def test_what_concerns_one_job_waits_longer_each_time(reaction: Reaction, counter: str) -> None:
     """The wait doubles with what has happened in a row, and ends at a minute."""
-    waits = []
+    deferrals = []
     for times in (0, 1, 2, 100):
-        waited = replace(LEASE, waits=times)
-        lease = replace(LEASE, spent=times) if counter == "spent" else waited
+        waited = replace(LEASE, deferrals=times)
+        lease = replace(LEASE, attempts_charged=times) if counter == "attempts_charged" else waited
         outcome = Outcome(Code("Code", reaction, Effect.NO, "remedy"))
-        waits.append(decide(lease, outcome, max_attempts=1000, chance=1.0).delay.total_seconds())
-    assert waits == [1, 2, 4, 60]
+        deferrals.append(
+            decide(lease, outcome, max_attempts=1000, jitter=1.0).delay.total_seconds()
+        )
+    assert deferrals == [1, 2, 4, 60]
 
 
 def test_chance_spreads_the_waits() -> None:
     """The same refusal at the same time does not bring two jobs back together."""
     outcome = Outcome(Code("Code", Reaction.BUSY, Effect.NO, "remedy"))
-    early = decide(LEASE, outcome, max_attempts=5, chance=0.0)
-    late = decide(LEASE, outcome, max_attempts=5, chance=1.0)
+    early = decide(LEASE, outcome, max_attempts=5, jitter=0.0)
+    late = decide(LEASE, outcome, max_attempts=5, jitter=1.0)
     assert early.delay < late.delay
 
 
@@ -154,8 +165,8 @@ def test_an_image_that_is_broken_is_not_waited_for() -> None:
 
 def test_a_busy_image_is_not_waited_for_longer_than_a_day() -> None:
     """Whatever occupies it for so long will not end by itself."""
-    for waits, state in [(MOST_WAITS - 1, S.QUEUED), (MOST_WAITS, S.FAILED)]:
-        assert decided(replace(LEASE, waits=waits), Reaction.BUSY).state is state
+    for deferrals, state in [(MAX_DEFERRALS - 1, S.QUEUED), (MAX_DEFERRALS, S.FAILED)]:
+        assert decided(replace(LEASE, deferrals=deferrals), Reaction.BUSY).state is state
 
 
 @pytest.mark.parametrize("scope", Scope)
@@ -166,7 +177,7 @@ def test_a_stop_says_what_is_stopped(scope: Scope) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "before", "waits", "state"),
+    ("name", "before", "deferrals", "state"),
     [
         ("AuthFailure.UnauthorizedOperation", None, 0, S.QUEUED),
         ("AuthFailure.UnauthorizedOperation", "AuthFailure.UnauthorizedOperation", 3, S.QUEUED),
@@ -176,11 +187,11 @@ def test_a_stop_says_what_is_stopped(scope: Scope) -> None:
     ],
 )
 def test_an_image_that_is_denied_alone_fails_in_the_end(
-    name: str, before: str | None, waits: int, state: JobState
+    name: str, before: str | None, deferrals: int, state: JobState
 ) -> None:
     """A policy against one image is that image's own affair, after five denials in a row."""
-    lease = replace(LEASE, last_code=before, waits=waits)
-    assert decide(lease, Outcome(code_for(name)), max_attempts=5, chance=0.5).state is state
+    lease = replace(LEASE, last_code=before, deferrals=deferrals)
+    assert decide(lease, Outcome(code_for(name)), max_attempts=5, jitter=0.5).state is state
 
 
 @pytest.mark.parametrize("reaction", Reaction)
@@ -188,12 +199,16 @@ def test_only_waits_of_its_own_count_as_a_job_s_own(reaction: Reaction) -> None:
     """Whoever waits for a place, with all the others, has not been denied or found busy."""
     shared = {Reaction.SLOW, Reaction.PAUSE, Reaction.CAPACITY, Reaction.WITHDRAW}
     outcome = Outcome(Code("Code", reaction, Effect.NO, "remedy"))
-    waits = own_waits(replace(LEASE, waits=3), outcome)
-    assert waits == (3 if reaction in shared else 4)
+    deferrals = own_deferrals(replace(LEASE, deferrals=3), outcome)
+    assert deferrals == (3 if reaction in shared else 4)
 
 
 def test_an_endpoint_in_trouble_costs_no_attempt() -> None:
     """Where everyone's answers are lost, a lost answer says nothing about the job."""
     outcome = Outcome(Code("Code", Reaction.RECONCILE, Effect.MAYBE, "remedy"))
-    decision = decide(LEASE, outcome, max_attempts=5, chance=0.5, endpoint_fails=True)
-    assert (decision.state, decision.spends, decision.doubted) == (S.UNKNOWN, False, True)
+    decision = decide(LEASE, outcome, max_attempts=5, jitter=0.5, endpoint_fails=True)
+    assert (decision.state, decision.charges_attempt, decision.maybe_applied) == (
+        S.UNKNOWN,
+        False,
+        True,
+    )

@@ -9,7 +9,7 @@ from orchestrator.model import JobState
 from orchestrator.store import Database
 from orchestrator.store.tables import events, objects
 from orchestrator.worker.outcome_policy import decide
-from orchestrator.worker.outcome_recorder import Answer, keep_not_sent, record
+from orchestrator.worker.outcome_recorder import Answer, record, record_not_sent
 from tests.stores import (
     BUSY,
     CAPACITY,
@@ -40,14 +40,16 @@ GONE = "InvalidImageId.NotFound"
 async def test_an_acceptance_is_kept_to_the_last_bit(database: Database) -> None:
     """TaskId, RequestId and times stand with the job, and its failure of before does not."""
     (job_id,) = await make_jobs(database)
-    await change(database, job_id, code="Old", message="old", remedy="old", spent=1, waits=4)
+    await change(
+        database, job_id, code="Old", message="old", remedy="old", attempts_charged=1, deferrals=4
+    )
     lease = await claimed(database)
     await settle(database, lease, acceptance(TASK))
     kept = await job(database, job_id)
     assert (kept.state, kept.reason) == (JobState.ACCEPTED, "exporting")
     assert (kept.task_id, kept.request_id) == (str(TASK), "request-1")
     assert (kept.code, kept.message, kept.remedy) == (None, None, None)
-    assert (kept.spent, kept.waits, kept.doubted) == (2, 0, False)
+    assert (kept.attempts_charged, kept.deferrals, kept.maybe_applied) == (2, 0, False)
     assert kept.deadline_at == kept.accepted_at + DEADLINE
     assert kept.accepted_at >= lease.claimed_at
     event = (await rows(database, events, job_id))[-1]
@@ -107,7 +109,7 @@ async def test_a_postponement_counts_itself_and_nothing_else(database: Database)
         await settle(database, await claimed(database), refusal(BUSY))
         kept = await job(database, job_id)
         assert (kept.state, kept.reason) == (JobState.QUEUED, "image busy")
-        assert (kept.attempt, kept.spent, kept.waits) == (times, 0, times)
+        assert (kept.attempt, kept.attempts_charged, kept.deferrals) == (times, 0, times)
         assert kept.due_at > before
         await let_pass(database, minutes=2)
     assert await kinds(database, job_id) == ["enqueued"] + 3 * ["claimed", "postponed"]
@@ -118,8 +120,8 @@ async def test_a_lost_answer_is_looked_for_at_once(database: Database) -> None:
     (job_id,) = await make_jobs(database)
     await settle(database, await claimed(database), refusal(LOST))
     kept = await job(database, job_id)
-    assert (kept.state, kept.doubted, kept.spent) == (JobState.UNKNOWN, True, 1)
-    assert (kept.clean_since, kept.fenced_until, kept.owner) == (None, None, None)
+    assert (kept.state, kept.maybe_applied, kept.attempts_charged) == (JobState.UNKNOWN, True, 1)
+    assert (kept.absent_since, kept.no_resend_before, kept.owner) == (None, None, None)
     assert kept.due_at <= await now(database)
 
 
@@ -127,19 +129,19 @@ async def test_a_lost_answer_is_looked_for_at_once(database: Database) -> None:
 async def test_waiting_keeps_the_doubt(database: Database, code: str) -> None:
     """A refused second attempt does not clear up what became of the first."""
     (job_id,) = await make_jobs(database)
-    await change(database, job_id, doubted=True)
+    await change(database, job_id, maybe_applied=True)
     await settle(database, await claimed(database), refusal(code))
-    assert (await job(database, job_id)).doubted
+    assert (await job(database, job_id)).maybe_applied
 
 
 async def test_a_cancelled_worker_still_records(database: Database) -> None:
     """An answer that has come is written down, whoever wants to stop in that moment."""
     (job_id,) = await make_jobs(database)
     lease, outcome = await claimed(database), acceptance(TASK)
-    decision = decide(lease, outcome, max_attempts=5, chance=0.0)
+    decision = decide(lease, outcome, max_attempts=5, jitter=0.0)
     with anyio.CancelScope() as stopped:
         stopped.cancel()
-        answer = Answer(lease, outcome, decision, claimer(database).lane)
+        answer = Answer(lease, outcome, decision, claimer(database).rate_limiter)
         await record(database, [answer], timedelta(hours=1))
     assert (await job(database, job_id)).task_id == str(TASK)
 
@@ -149,7 +151,7 @@ async def test_a_request_that_never_left_says_so(database: Database) -> None:
     (job_id,) = await make_jobs(database, [request(1)])
     lease = await claimed(database)
     async with database.write() as connection:
-        await keep_not_sent(connection, lease, await database.now(connection))
+        await record_not_sent(connection, lease, await database.now(connection))
     attempt = await last_attempt(database, job_id)
     assert (attempt.code, attempt.effect) == ("Orchestrator.NotSent", "no")
     assert attempt.answered_at is not None

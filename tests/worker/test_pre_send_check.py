@@ -6,11 +6,11 @@ import pytest
 
 from orchestrator.model import NOT_SENT, JobState, Lease
 from orchestrator.store.tables import objects
-from orchestrator.verification.bucket_permissions import Sight, VerifyMode
+from orchestrator.verification.bucket_permissions import BucketPermissions, VerifyMode
 from orchestrator.verification.resend_policy import ResolvePolicy
 from orchestrator.worker import pre_send_check as clear
-from orchestrator.worker.pre_send_check import clear_to_send
-from tests.bench import Bench, sight
+from orchestrator.worker.pre_send_check import check_before_send
+from tests.bench import Bench, permissions
 from tests.stores import (
     change,
     claimed,
@@ -31,13 +31,13 @@ pytestmark = pytest.mark.anyio
 POLICY = ResolvePolicy(timedelta(seconds=120), 5, timedelta(hours=6))
 
 
-async def cleared(bench: Bench, lease: Lease, seen: Sight | None = None) -> bool:
-    return await clear_to_send(bench.database, bench.cos, seen or sight(), lease, POLICY)
+async def cleared(bench: Bench, lease: Lease, seen: BucketPermissions | None = None) -> bool:
+    return await check_before_send(bench.database, bench.cos, seen or permissions(), lease, POLICY)
 
 
-async def doubted(bench: Bench) -> Lease:
+async def maybe_applied(bench: Bench) -> Lease:
     """The lease of a job that was sent before, and whose answer was lost."""
-    await make_job(bench.database, doubted=True, attempt=1, spent=1)
+    await make_job(bench.database, maybe_applied=True, attempt=1, attempts_charged=1)
     return await claimed(bench.database)
 
 
@@ -50,7 +50,7 @@ async def test_a_first_attempt_is_sent_without_a_look(bench: Bench) -> None:
 
 async def test_a_doubted_job_is_looked_up_before_every_send(bench: Bench) -> None:
     """Where the bucket shows nothing, it may go."""
-    lease = await doubted(bench)
+    lease = await maybe_applied(bench)
     assert await cleared(bench, lease)
     assert bench.looks() == ["ListMultipartUploads", "GetBucket"]
     assert (await job(bench.database, lease.job_id)).state == JobState.SENDING
@@ -58,11 +58,11 @@ async def test_a_doubted_job_is_looked_up_before_every_send(bench: Bench) -> Non
 
 async def test_what_an_earlier_attempt_left_is_adopted(bench: Bench) -> None:
     """The request is not sent; the attempt says so, and the job is accepted on evidence."""
-    lease = await doubted(bench)
+    lease = await maybe_applied(bench)
     await bench.export_unseen(lease.job_id)
     assert not await cleared(bench, lease)
     kept = await job(bench.database, lease.job_id)
-    assert (kept.state, kept.owner, kept.spent) == (JobState.ACCEPTED, None, 1)
+    assert (kept.state, kept.owner, kept.attempts_charged) == (JobState.ACCEPTED, None, 1)
     assert (await last_attempt(bench.database, lease.job_id)).code == NOT_SENT
     assert await kinds(bench.database, lease.job_id) == ["enqueued", "claimed", "adopted"]
 
@@ -70,14 +70,14 @@ async def test_what_an_earlier_attempt_left_is_adopted(bench: Bench) -> None:
 @pytest.mark.parametrize("how", ["denied", "blind", "off"])
 async def test_without_a_look_a_doubted_job_is_not_sent(bench: Bench, how: str) -> None:
     """Where no export can be ruled out, it goes back to being unknown."""
-    lease = await doubted(bench)
+    lease = await maybe_applied(bench)
     if how == "denied":
         bench.deny("GetBucket")
     mode = VerifyMode.OFF if how == "off" else VerifyMode.AUTO
-    assert not await cleared(bench, lease, sight(mode, blind=how == "blind"))
+    assert not await cleared(bench, lease, permissions(mode, unreadable=how == "blind"))
     kept = await job(bench.database, lease.job_id)
     assert (kept.state, kept.reason) == (JobState.UNKNOWN, "bucket not readable")
-    assert (kept.spent, kept.doubted, kept.clean_since) == (1, True, None)
+    assert (kept.attempts_charged, kept.maybe_applied, kept.absent_since) == (1, True, None)
     assert kept.due_at > await now(bench.database)
     assert (await last_attempt(bench.database, lease.job_id)).code == NOT_SENT
 
@@ -106,7 +106,7 @@ async def test_an_exact_name_that_cannot_be_looked_at_waits(bench: Bench) -> Non
     bench.deny("HeadObject")
     assert not await cleared(bench, lease)
     kept = await job(bench.database, lease.job_id)
-    assert (kept.state, kept.reason, kept.spent) == ("queued", "bucket not readable", 0)
+    assert (kept.state, kept.reason, kept.attempts_charged) == ("queued", "bucket not readable", 0)
     await change(bench.database, lease.job_id, due_at=await now(bench.database))
     bench.deny()
     assert await cleared(bench, await claimed(bench.database))
@@ -115,11 +115,11 @@ async def test_an_exact_name_that_cannot_be_looked_at_waits(bench: Bench) -> Non
 async def test_an_exact_name_goes_unseen_where_nothing_is_looked_at(bench: Bench) -> None:
     """With verification off nobody would compare: the first attempt is sent without a look."""
     await make_jobs(bench.database, [request(prefix="web", exact_names=True)])
-    assert await cleared(bench, await claimed(bench.database), sight(VerifyMode.OFF))
+    assert await cleared(bench, await claimed(bench.database), permissions(VerifyMode.OFF))
     assert bench.looks() == []
 
 
-@pytest.mark.parametrize("exact", [False, True], ids=["doubted", "exact names"])
+@pytest.mark.parametrize("exact", [False, True], ids=["maybe_applied", "exact names"])
 async def test_a_lease_that_ends_during_a_slow_look_is_not_used(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, exact: bool
 ) -> None:
@@ -129,7 +129,7 @@ async def test_a_lease_that_ends_during_a_slow_look_is_not_used(
         await expect(bench.database, job_id, "key.raw")
         lease = await claimed(bench.database)
     else:
-        lease = await doubted(bench)
+        lease = await maybe_applied(bench)
     name = "baselines" if exact else "look"
     look = getattr(clear, name)
 

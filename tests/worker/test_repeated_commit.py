@@ -11,22 +11,21 @@ import sqlalchemy as sa
 from sqlalchemy.exc import OperationalError
 
 from orchestrator.cloud.error_classification import code_for_exception, code_for_reply
-from orchestrator.limits.rate_limiter import Lane, Pacer
+from orchestrator.limits.rate_limiter import RateLimiter, RateLimiters
 from orchestrator.model import NOT_SENT, JobState, Lease, Outcome, Reply
-from orchestrator.store import Database, Patience
-from orchestrator.store import busy_retry as patience
+from orchestrator.store import BusyRetry, Database, busy_retry
 from orchestrator.store.tables import attempts, metadata, objects
-from orchestrator.verification.accepted_jobs import Finding, examine, keep_findings
+from orchestrator.verification.accepted_jobs import Finding, examine, save_findings
 from orchestrator.verification.bucket_permissions import VerifyMode
 from orchestrator.verification.expected_objects import postpone
 from orchestrator.verification.experience import Experience
-from orchestrator.verification.export_deadline import Deadlines
+from orchestrator.verification.export_deadline import ExportDeadlines
 from orchestrator.verification.resend_policy import ResolvePolicy
 from orchestrator.worker.outcome import FULL, WITHDRAWN
 from orchestrator.worker.outcome_policy import decide
 from orchestrator.worker.outcome_recorder import Answer, record
-from orchestrator.worker.pre_send_check import clear_to_send
-from tests.bench import Bench, sight
+from orchestrator.worker.pre_send_check import check_before_send
+from tests.bench import Bench, permissions
 from tests.reporting.query_plans import plans
 from tests.store_errors import commit_in_doubt
 from tests.stores import (
@@ -59,7 +58,7 @@ TASK = 2**63 + 5
 @pytest.fixture(autouse=True)
 def _short_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     """A store error is waited for a moment, not a second."""
-    monkeypatch.setattr(patience, "_PAUSE", 0.005)
+    monkeypatch.setattr(busy_retry, "_PAUSE", 0.005)
 
 
 async def content(database: Database) -> dict[str, list[Any]]:
@@ -89,7 +88,7 @@ async def repeated(database: Database, action: Callable[[], Awaitable[Any]]) -> 
             raise
 
     with commit_in_doubt(database):
-        result = await Patience(sentences.append).until_done(action_with_snapshot)
+        result = await BusyRetry(sentences.append).retry(action_with_snapshot)
     assert len(committed) == 1
     assert len(sentences) == 2
     assert await content(database) == committed[0]
@@ -120,8 +119,8 @@ async def test_an_answer_is_recorded_once(
         await set_scope(database, ceiling=0)
     lease = await claimed(database)
     assert lease.probe is probe
-    decision = decide(lease, outcome, max_attempts=5, chance=0.0)
-    answer = Answer(lease, outcome, decision, Pacer(database, 20).lane(EXPORTS))
+    decision = decide(lease, outcome, max_attempts=5, jitter=0.0)
+    answer = Answer(lease, outcome, decision, RateLimiters(database, 20).rate_limiter(EXPORTS))
     await repeated(database, partial(record, database, [answer], DEADLINE))
 
 
@@ -129,9 +128,9 @@ async def test_an_answer_in_doubt_is_recorded_beside_new_ones(database: Database
     """Of a group of which one answer is recorded already, the others still are."""
     await make_jobs(database, [request(1), request(2)])
     leases = [await claimed(database), await claimed(database)]
-    lane = Lane(database, EXPORTS, 0)
+    rate_limiter = RateLimiter(database, EXPORTS, 0)
     one, two = (
-        Answer(lease, outcome, decide(lease, outcome, max_attempts=5, chance=0.0), lane)
+        Answer(lease, outcome, decide(lease, outcome, max_attempts=5, jitter=0.0), rate_limiter)
         for lease, outcome in zip(leases, [acceptance(1), acceptance(2)], strict=True)
     )
     assert await record(database, [one], DEADLINE) == [True]
@@ -145,10 +144,10 @@ async def test_what_is_recorded_already_is_found_by_index(sqlite: Database) -> N
     """However long the history of attempts is, each answer costs the same."""
     await make_jobs(sqlite, [request(1), request(2)])
     leases = [await claimed(sqlite), await claimed(sqlite)]
-    decision = decide(leases[0], acceptance(), max_attempts=5, chance=0.0)
-    lane = Lane(sqlite, EXPORTS, 0)
+    decision = decide(leases[0], acceptance(), max_attempts=5, jitter=0.0)
+    rate_limiter = RateLimiter(sqlite, EXPORTS, 0)
     async with plans(sqlite, writer=True) as steps:
-        answers = [Answer(lease, acceptance(), decision, lane) for lease in leases]
+        answers = [Answer(lease, acceptance(), decision, rate_limiter) for lease in leases]
         await record(sqlite, answers, DEADLINE)
     assert any("attempts" in step for step in steps)
     assert [step for step in steps if step.startswith(("SCAN attempts", "SCAN jobs"))] == []
@@ -158,8 +157,8 @@ async def test_a_commit_that_is_still_under_way_is_waited_for(postgresql: Databa
     """The server may go on with a commit whose connection was lost; the repetition comes later."""
     await make_jobs(postgresql)
     lease = await claimed(postgresql)
-    decision = decide(lease, acceptance(TASK), max_attempts=5, chance=0.0)
-    answer = Answer(lease, acceptance(TASK), decision, Lane(postgresql, EXPORTS, 0))
+    decision = decide(lease, acceptance(TASK), max_attempts=5, jitter=0.0)
+    answer = Answer(lease, acceptance(TASK), decision, RateLimiter(postgresql, EXPORTS, 0))
     this = (attempts.c.job_id == lease.job_id) & (attempts.c.number == lease.attempt)
     code = answer.outcome.code.name
     given = {"answered_at": lease.claimed_at, "code": code, "task_id": str(TASK)}
@@ -189,10 +188,10 @@ async def test_a_task_is_never_thrown_away(database: Database) -> None:
     """An attempt that holds another answer still takes a TaskId."""
     await make_jobs(database)
     lease = await claimed(database)
-    lane = Lane(database, EXPORTS, 0)
+    rate_limiter = RateLimiter(database, EXPORTS, 0)
     for outcome in (WITHDRAWN, acceptance(TASK)):
-        decision = decide(lease, outcome, max_attempts=5, chance=0.0)
-        await record(database, [Answer(lease, outcome, decision, lane)], DEADLINE)
+        decision = decide(lease, outcome, max_attempts=5, jitter=0.0)
+        await record(database, [Answer(lease, outcome, decision, rate_limiter)], DEADLINE)
     assert (await last_attempt(database, lease.job_id)).task_id == str(TASK)
     assert (await job(database, lease.job_id)).state == JobState.ACCEPTED
 
@@ -201,7 +200,7 @@ async def test_a_finding_is_kept_once(bench: Bench) -> None:
     """A job that was verified by the first commit is left alone by the second."""
     job_id = await exported(bench)
     finding = await finding_of(bench, job_id)
-    await repeated(bench.database, partial(keep_findings, bench.database, ME, [finding]))
+    await repeated(bench.database, partial(save_findings, bench.database, ME, [finding]))
     assert await kinds(bench.database, job_id) == ["enqueued", "claimed", "accepted", "verified"]
 
 
@@ -210,8 +209,8 @@ async def exported(bench: Bench) -> int:
     (job_id,) = await make_jobs(bench.database)
     lease = await claimed(bench.database)
     outcome = await bench.send(lease)
-    decision = decide(lease, outcome, max_attempts=5, chance=0.0)
-    answer = Answer(lease, outcome, decision, Lane(bench.database, EXPORTS, 0))
+    decision = decide(lease, outcome, max_attempts=5, jitter=0.0)
+    answer = Answer(lease, outcome, decision, RateLimiter(bench.database, EXPORTS, 0))
     await record(bench.database, [answer], DEADLINE)
     bench.end_exports()
     return job_id
@@ -219,7 +218,7 @@ async def exported(bench: Bench) -> int:
 
 async def finding_of(bench: Bench, job_id: int) -> Finding:
     """Return what one look finds."""
-    deadlines = Deadlines(bench.database, Experience(), DEADLINE)
+    deadlines = ExportDeadlines(bench.database, Experience(), DEADLINE)
     seen = await bench.watched(job_id)
     examined = await examine(
         bench.cos, seen, timedelta(), deadlines, unlisted_after=POLICY.resend_after
@@ -234,8 +233,8 @@ async def cleared_again(bench: Bench, lease: Lease, *, denied: str = "") -> bool
     Args:
         denied: what the bucket refuses, the first time only.
     """
-    seen = sight()
-    clear = partial(clear_to_send, bench.database, bench.cos, seen, lease, POLICY)
+    seen = permissions()
+    clear = partial(check_before_send, bench.database, bench.cos, seen, lease, POLICY)
     bench.deny(*filter(None, [denied]))
     with commit_in_doubt(bench.database, "UPDATE"), pytest.raises(OperationalError):
         await clear()
@@ -256,7 +255,7 @@ async def exact(bench: Bench) -> Lease:
 
 async def maybe_applied(bench: Bench) -> Lease:
     """Return the lease of a job whose earlier attempt may have taken effect."""
-    await make_job(bench.database, doubted=True, attempt=1, spent=1)
+    await make_job(bench.database, maybe_applied=True, attempt=1, attempts_charged=1)
     return await claimed(bench.database)
 
 
@@ -288,7 +287,7 @@ async def test_an_exact_name_is_sent_only_under_its_lease(bench: Bench, mode: Ve
     """A process that slept neither sends the job of another nor changes what it compares with."""
     lease = await exact(bench)
     await change(bench.database, lease.job_id, owner="another", attempt=2)
-    cleared = await clear_to_send(bench.database, bench.cos, sight(mode), lease, POLICY)
+    cleared = await check_before_send(bench.database, bench.cos, permissions(mode), lease, POLICY)
     assert not cleared
     assert (await rows(bench.database, objects, lease.job_id))[0].baseline_etag is None
 
@@ -296,7 +295,7 @@ async def test_an_exact_name_is_sent_only_under_its_lease(bench: Bench, mode: Ve
 async def test_a_baseline_is_noted_once(bench: Bench) -> None:
     """What was noted by the commit in doubt is what the object is compared with."""
     lease = await exact(bench)
-    clear = partial(clear_to_send, bench.database, bench.cos, sight(), lease, POLICY)
+    clear = partial(check_before_send, bench.database, bench.cos, permissions(), lease, POLICY)
     with commit_in_doubt(bench.database, "INSERT INTO objects"), pytest.raises(OperationalError):
         await clear()
     assert await clear()

@@ -10,7 +10,7 @@ from orchestrator.cloud.credentials.base import Credential
 from orchestrator.cloud.cvm import CvmClient
 from orchestrator.cloud.http_client import open_http_client
 from orchestrator.cloud.signing import ServerClock
-from orchestrator.limits.rate_limiter import Slot
+from orchestrator.limits.rate_limiter import Permit
 from orchestrator.model import ExportOrder, ImageFormat, Lease, Outcome, Reaction
 from orchestrator.simulator import DEFAULT_KEY, Fault, Settings, Simulator, SimulatorOptions
 from orchestrator.worker.send import submit
@@ -46,7 +46,7 @@ class DefaultKeys:
 async def submitted(url: str, seconds: float = PATIENCE) -> Outcome:
     """What comes of sending one lease to a URL."""
     keys = DefaultKeys()
-    slot = Slot(None, at=0.0)
+    permit = Permit(None, at=0.0)
     async with open_http_client("tests/1") as http:
         cvm = CvmClient(
             http,
@@ -54,7 +54,7 @@ async def submitted(url: str, seconds: float = PATIENCE) -> Outcome:
             clock=ServerClock(SystemClock()),
             timeout=seconds,
         )
-        return await submit(cvm, lease(datetime.now(UTC)), keys.credential, slot)
+        return await submit(cvm, lease(datetime.now(UTC)), keys.credential, permit)
 
 
 def lease(signed_at: datetime) -> Lease:

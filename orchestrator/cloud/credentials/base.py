@@ -41,7 +41,7 @@ class CredentialSource(Protocol):
         ...
 
 
-class StandingKeys:
+class StaticCredentials:
     """Keys that stand in one place until somebody writes others there.
 
     Args:

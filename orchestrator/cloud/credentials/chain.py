@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from orchestrator.cloud.credentials.base import Credential, CredentialSource, StandingKeys
+from orchestrator.cloud.credentials.base import Credential, CredentialSource, StaticCredentials
 from orchestrator.cloud.credentials.files import (
     ENVIRONMENT,
     AssumedRole,
@@ -15,14 +15,14 @@ from orchestrator.cloud.credentials.files import (
     in_tccli_profile,
     role_in_environment,
 )
-from orchestrator.cloud.credentials.refreshing import LentKeys
+from orchestrator.cloud.credentials.refreshing import RefreshingCredentials
 from orchestrator.cloud.credentials.roles import assumed, of_instance
 from orchestrator.cloud.signing import ServerClock
 from orchestrator.errors import CredentialError
 
 
 @dataclass(frozen=True, slots=True)
-class Lenders:
+class CredentialProviders:
     """Who lends keys for a while.
 
     Args:
@@ -35,19 +35,21 @@ class Lenders:
     sts: str
     metadata: str
     clock: ServerClock
-    tell: Callable[[str], None]
+    notify: Callable[[str], None]
 
     def instance(self) -> CredentialSource:
         """The keys of this instance's role."""
-        return LentKeys(partial(of_instance, self.metadata), self.clock, self.tell)
+        return RefreshingCredentials(partial(of_instance, self.metadata), self.clock, self.notify)
 
     def assume(self, role: AssumedRole, base: CredentialSource) -> CredentialSource:
         """The keys of a role, for the holder of others."""
-        return LentKeys(partial(assumed, role, base, self.sts, self.clock), self.clock, self.tell)
+        return RefreshingCredentials(
+            partial(assumed, role, base, self.sts, self.clock), self.clock, self.notify
+        )
 
 
 async def find_credentials(
-    profile: str, environ: Mapping[str, str], home: Path, lenders: Lenders
+    profile: str, environ: Mapping[str, str], home: Path, lenders: CredentialProviders
 ) -> CredentialSource:
     """The first place that holds keys for the profile, in force at once.
 
@@ -79,7 +81,7 @@ async def find_credentials(
 
 
 async def _in_force(
-    base: CredentialSource, role: AssumedRole | None, lenders: Lenders
+    base: CredentialSource, role: AssumedRole | None, lenders: CredentialProviders
 ) -> CredentialSource:
     source = base if role is None else lenders.assume(role, base)
     await source.current()
@@ -87,7 +89,7 @@ async def _in_force(
 
 
 def _base(
-    place: str, read: Callable[[], Found | None], found: Found, lenders: Lenders
+    place: str, read: Callable[[], Found | None], found: Found, lenders: CredentialProviders
 ) -> CredentialSource:
     if found.by_instance:
         return lenders.instance()
@@ -96,4 +98,4 @@ def _base(
         again = read()
         return None if again is None else again.credential
 
-    return StandingKeys(place, keys, lenders.clock)
+    return StaticCredentials(place, keys, lenders.clock)

@@ -19,7 +19,7 @@ _RETRY = 10.0
 _LONGEST_SLEEP = 30.0
 
 
-class LentKeys:
+class RefreshingCredentials:
     """Keys that run out, fetched again before they do, by one fetch at a time.
 
     Args:
@@ -32,11 +32,11 @@ class LentKeys:
         self,
         fetch: Callable[[], Awaitable[Credential]],
         clock: ServerClock,
-        tell: Callable[[str], None],
+        notify: Callable[[str], None],
     ) -> None:
         self._fetch = fetch
         self._clock = clock
-        self._tell = tell
+        self._notify = notify
         self._turn = anyio.Lock()
         self._fetches = 0
         self._held: Credential | None = None
@@ -71,7 +71,7 @@ class LentKeys:
                 is_told = False
             except CredentialError as error:
                 if not is_told:
-                    self._tell(f"The keys cannot be renewed, trying again: {error.message}")
+                    self._notify(f"The keys cannot be renewed, trying again: {error.message}")
                 is_told = True
                 await anyio.sleep(_RETRY)
 

@@ -12,7 +12,7 @@ import pytest
 
 from orchestrator.clock import Clock, SystemClock
 from orchestrator.cloud.credentials.base import Credential, CredentialSource
-from orchestrator.cloud.credentials.chain import Lenders, find_credentials
+from orchestrator.cloud.credentials.chain import CredentialProviders, find_credentials
 from orchestrator.cloud.signing import ServerClock
 from orchestrator.errors import CredentialError
 from tests.cloud.scripted import NOON, HeldClock
@@ -42,11 +42,11 @@ NOWHERE = "http://127.0.0.1:9"
 async def find(
     profile: str, environ: Mapping[str, str], home: Path, *, clock: Clock | None = None
 ) -> CredentialSource:
-    lenders = Lenders(NOWHERE, NOWHERE, ServerClock(clock or SystemClock()), _tell)
+    lenders = CredentialProviders(NOWHERE, NOWHERE, ServerClock(clock or SystemClock()), _notify)
     return await find_credentials(profile, environ, home, lenders)
 
 
-def _tell(_sentence: str) -> None: ...
+def _notify(_sentence: str) -> None: ...
 
 
 def found(profile: str, environ: Mapping[str, str], home: Path, **more: Any) -> CredentialSource:

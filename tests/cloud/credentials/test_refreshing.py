@@ -7,7 +7,7 @@ import anyio
 import pytest
 
 from orchestrator.cloud.credentials.base import Credential
-from orchestrator.cloud.credentials.refreshing import LentKeys
+from orchestrator.cloud.credentials.refreshing import RefreshingCredentials
 from orchestrator.cloud.signing import ServerClock
 from orchestrator.errors import CredentialError
 from tests.cloud.scripted import NOON
@@ -34,7 +34,7 @@ class Lender:
         self.asked = 0
         self.is_down = False
         self.said: list[str] = []
-        self.source = LentKeys(self.lend, ServerClock(self.clock), self.said.append)
+        self.source = RefreshingCredentials(self.lend, ServerClock(self.clock), self.said.append)
 
     async def lend(self) -> Credential:
         """Others each time, unless there is a time until which all are good."""

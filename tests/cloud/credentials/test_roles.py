@@ -10,7 +10,7 @@ import pytest
 
 from orchestrator.clock import SystemClock
 from orchestrator.cloud.credentials.base import CredentialSource
-from orchestrator.cloud.credentials.chain import Lenders, find_credentials
+from orchestrator.cloud.credentials.chain import CredentialProviders, find_credentials
 from orchestrator.cloud.signing import ServerClock
 from orchestrator.errors import CredentialError
 from orchestrator.simulator import (
@@ -42,7 +42,9 @@ async def find(
     cloud: Simulator, home: Path, environ: dict[str, str] | None = None
 ) -> CredentialSource:
     """The keys of the default profile."""
-    lenders = Lenders(cloud.url, cloud.url, ServerClock(SystemClock()), lambda _sentence: None)
+    lenders = CredentialProviders(
+        cloud.url, cloud.url, ServerClock(SystemClock()), lambda _sentence: None
+    )
     return await find_credentials("default", environ or {}, home, lenders)
 
 
