@@ -10,7 +10,7 @@ import httpx
 
 from benchmarks.store import BUCKET
 from orchestrator.cloud.credentials.base import Credential
-from orchestrator.cloud.signing import Tc3Auth
+from orchestrator.cloud.tc3_signing import Tc3Auth
 
 IN_AIR = 16
 """Requests at once; a run's default."""

@@ -33,7 +33,7 @@ async def _claiming(database: Database) -> Act:
     async with database.write() as connection:
         # a learned ceiling, out of reach: what runs is counted for each claim
         await connection.execute(scopes.update().values(ceiling=1_000_000))
-    rate_limiter = RateLimiters(database, 0).rate_limiter(
+    rate_limiter = RateLimiters(database, 0).for_key(
         RateKey("ExportImages", "cvm.example", _PROFILE)
     )
     async with database.read() as connection:

@@ -19,17 +19,18 @@ from benchmarks.arrivals import bound, lasted, makespan, refused_for, running, t
 from benchmarks.figures import Case, Goal, Measured
 from benchmarks.memory import InMemory
 from benchmarks.virtual import VirtualClock, in_virtual_time
+from orchestrator.cloud.clock_skew import ServerClock
 from orchestrator.cloud.cos import CosClient
 from orchestrator.cloud.credentials.base import Credential, StaticCredentials
 from orchestrator.cloud.cvm import CvmClient
 from orchestrator.cloud.http_client import HttpClient
-from orchestrator.cloud.signing import ServerClock
 from orchestrator.job_queue.enqueue import enqueue
 from orchestrator.job_queue.worker_registry import Instance, instance
+from orchestrator.job_states import JobState
 from orchestrator.limits.admission import Admission
 from orchestrator.limits.rate_limiter import RateLimiters
 from orchestrator.manifest.export_request import ExportRequest
-from orchestrator.model import JobFilter, JobState
+from orchestrator.model import JobFilter
 from orchestrator.reporting.history import Job, history
 from orchestrator.settings import load_settings
 from orchestrator.simulator import Duration, Entry, ImageSettings, Key, Settings, SimulatorOptions

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from orchestrator.errors import InvalidRequestError as InvalidRequestError
     from orchestrator.errors import OrchestratorError as OrchestratorError
     from orchestrator.job_queue.enqueue import EnqueueResult as EnqueueResult
+    from orchestrator.job_states import JobState as JobState
     from orchestrator.manifest.export_request import ExportRequest as ExportRequest
     from orchestrator.model import ImageFormat as ImageFormat
     from orchestrator.model import JobFilter as JobFilter
-    from orchestrator.model import JobState as JobState
     from orchestrator.orchestrator import Orchestrator as Orchestrator
     from orchestrator.reporting.history import Job as Job
     from orchestrator.reporting.run_summary import RunResult as RunResult

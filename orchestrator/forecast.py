@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+import anyio
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -87,3 +88,28 @@ def typical_duration(ended: list[FinishedExport]) -> timedelta | None:
     """What at least three of four exports take at most; ``None`` before any has ended."""
     took = sorted(one.took for one in ended)
     return took[len(took) * 3 // 4] if took else None
+
+
+_SAMPLES = 200
+
+
+_REMEMBERED = 2.0
+"""Seconds for which what was learned of a region is not asked for again."""
+
+
+class Experience:
+    """The exports that ended last."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str], tuple[float, list[FinishedExport]]] = {}
+
+    async def ended(
+        self, connection: AsyncConnection, profile: str, region: str, now: datetime
+    ) -> list[FinishedExport]:
+        """Those of a scope, the newest first."""
+        moment = anyio.current_time()
+        asked_at, ended = self._known.get((profile, region), (-_REMEMBERED, []))
+        if moment - asked_at >= _REMEMBERED:
+            ended = await latest_finished_exports(connection, profile, region, now, limit=_SAMPLES)
+            self._known[profile, region] = moment, ended
+        return ended

@@ -29,11 +29,12 @@ from orchestrator.settings import Settings, load_settings
 from orchestrator.store import Database, Schema
 
 if TYPE_CHECKING:
+    from orchestrator.cloud.clock_skew import ServerClock
     from orchestrator.cloud.credentials.base import CredentialSource
-    from orchestrator.cloud.signing import ServerClock
     from orchestrator.job_queue.enqueue import EnqueueResult
     from orchestrator.manifest.export_request import ExportRequest
-    from orchestrator.operations.resolve_unknown import Cancel, Verdict
+    from orchestrator.operations.cancel import Cancel
+    from orchestrator.operations.resolve_unknown import Verdict
     from orchestrator.operations.retry import Retry
     from orchestrator.reporting.run_summary import RunResult
     from orchestrator.reporting.status import Status
@@ -145,7 +146,7 @@ class Orchestrator:
     async def _run(
         self, batch: str | None, time_limit: float | None, stop: anyio.Event | None, forever: bool
     ) -> "RunResult":
-        from orchestrator.cloud.signing import ServerClock
+        from orchestrator.cloud.clock_skew import ServerClock
         from orchestrator.job_queue.worker_registry import instance
         from orchestrator.reporting.run_summary import Account
         from orchestrator.worker.worker import Worker
@@ -240,7 +241,7 @@ class Orchestrator:
         self, wanted: JobFilter, *, dry_run: bool = False, actor: str | None = None
     ) -> "Cancel":
         """Gives up jobs that wait in the queue; any other is left alone."""
-        from orchestrator.operations.resolve_unknown import cancel
+        from orchestrator.operations.cancel import cancel
 
         actor = actor or _operator()
         return await cancel(self._database, matches(wanted), actor=actor, dry_run=dry_run)
@@ -260,7 +261,7 @@ class Orchestrator:
         Raises:
             CredentialError: they belong to another account than the profile did before.
         """
-        from orchestrator.cloud.signing import ServerClock
+        from orchestrator.cloud.clock_skew import ServerClock
         from orchestrator.cloud.sts import caller_account
         from orchestrator.worker.account_check import check_account
 
@@ -286,10 +287,10 @@ class Orchestrator:
         Args:
             clock: of the API; COS has one of its own, which must not date the API's signatures.
         """
+        from orchestrator.cloud.clock_skew import ServerClock
         from orchestrator.cloud.cos import CosClient
         from orchestrator.cloud.cvm import CvmClient
         from orchestrator.cloud.http_client import open_http_client
-        from orchestrator.cloud.signing import ServerClock
         from orchestrator.limits.admission import Admission
         from orchestrator.limits.rate_limiter import RateLimiters
         from orchestrator.worker.run_settings import RunContext

@@ -8,13 +8,15 @@ from datetime import timedelta
 from typing import Any
 
 from orchestrator.clock import SystemClock
+from orchestrator.cloud.clock_skew import ServerClock
 from orchestrator.cloud.cos import CosClient
 from orchestrator.cloud.credentials.base import Credential
 from orchestrator.cloud.cvm import CvmClient
 from orchestrator.cloud.http_client import open_http_client
-from orchestrator.cloud.signing import ServerClock
+from orchestrator.forecast import Experience
+from orchestrator.job_states import JobState
 from orchestrator.limits.halted_scopes import HaltedScopes
-from orchestrator.model import ExportOrder, ImageFormat, JobState, Lease, Outcome
+from orchestrator.model import ExportOrder, ImageFormat, Lease, Outcome
 from orchestrator.simulator import (
     DEFAULT_KEY,
     BucketSettings,
@@ -27,10 +29,9 @@ from orchestrator.store import Database
 from orchestrator.verification.accepted_jobs import examine, save_findings
 from orchestrator.verification.bucket_permissions import BucketPermissions, VerifyMode
 from orchestrator.verification.expected_objects import TrackedJob, save_baselines, watched
-from orchestrator.verification.experience import Experience
 from orchestrator.verification.export_deadline import ExportDeadlines
 from orchestrator.verification.object_lookup import baselines
-from orchestrator.worker.outcome import outcome_of_reply
+from orchestrator.worker.send import outcome_of_reply
 
 from .cloud.scripted import HeldKeys
 from .stores import BUCKET, DEADLINE, ME, REGION, job, now

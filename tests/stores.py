@@ -12,9 +12,10 @@ from orchestrator.cloud.error_codes import code_for
 from orchestrator.job_queue.claim import ClaimQuery, ClaimSettings, claim
 from orchestrator.job_queue.claim import wanted as claim_of
 from orchestrator.job_queue.enqueue import enqueue
+from orchestrator.job_states import JobState
 from orchestrator.limits.rate_limiter import RateKey, RateLimiters
 from orchestrator.manifest.export_request import ExportRequest
-from orchestrator.model import JobState, Lease, Outcome, Reply
+from orchestrator.model import Lease, Outcome, Reply
 from orchestrator.store import Database
 from orchestrator.store.tables import UtcDateTime, attempts, events, jobs, metadata, objects, scopes
 from orchestrator.worker.outcome_policy import decide
@@ -204,7 +205,7 @@ def wanted(
 
 def claimer(database: Database, owner: str = ME) -> ClaimSettings:
     """Who claims in a stream of requests without a limit."""
-    return ClaimSettings(owner, LASTS, RateLimiters(database, 0).rate_limiter(EXPORTS))
+    return ClaimSettings(owner, LASTS, RateLimiters(database, 0).for_key(EXPORTS))
 
 
 async def claim_all(

@@ -9,7 +9,7 @@ from orchestrator.cli.formatting import plural
 
 if TYPE_CHECKING:
     from orchestrator.model import JobFilter
-    from orchestrator.operations.resolve_unknown import Cancel
+    from orchestrator.operations.cancel import Cancel
 
 
 @options.takes_filter

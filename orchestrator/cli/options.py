@@ -110,7 +110,7 @@ def settings_from(**flags: Any) -> "Settings":
 
 def _check_state(name: str) -> None:
     from orchestrator.errors import UsageError
-    from orchestrator.model import JobState
+    from orchestrator.job_states import JobState
 
     if "*" not in name and name not in set(JobState):
         raise UsageError(

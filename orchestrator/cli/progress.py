@@ -18,7 +18,7 @@ from orchestrator.cli.formatting import duration
 from orchestrator.cli.status import scope_line
 from orchestrator.clock import iso
 from orchestrator.errors import StoreGoneError
-from orchestrator.model import FINAL, JobState
+from orchestrator.job_states import FINAL, JobState
 from orchestrator.store.errors import STORE_ERRORS
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def as_json(result: "RunResult") -> dict[str, Any]:
     """The result as `--json` prints it."""
-    from orchestrator.model import JobState
+    from orchestrator.job_states import JobState
 
     shown = ("verified", "accepted", "failed", "unknown", "cancelled", "queued", "sending")
     return {
@@ -46,7 +46,7 @@ def summary(result: "RunResult", batch: str | None = None) -> list[str]:
 
 
 def _advice(result: "RunResult") -> list[tuple[bool, str]]:
-    from orchestrator.model import JobState
+    from orchestrator.job_states import JobState
 
     counts = result.counts
     must_act = any(not stop.passes for stop in result.blocked)
@@ -74,7 +74,7 @@ def _advice(result: "RunResult") -> list[tuple[bool, str]]:
 
 def exit_code(result: "RunResult") -> int:
     """The exit code of a run that nobody interrupted: the first that applies."""
-    from orchestrator.model import JobState
+    from orchestrator.job_states import JobState
 
     codes = [
         (any(not stop.passes for stop in result.blocked) and result.left > 0, A_PERSON_MUST_ACT),

@@ -57,7 +57,7 @@ def _as_json(found: "JobDetails") -> dict[str, Any]:
 
 
 def _lines(found: "JobDetails") -> Iterator[str]:
-    from orchestrator.model import JobState
+    from orchestrator.job_states import JobState
 
     job = found.job
     yield f"job {job.id}  {colour(job.state, job.state)} ({job.reason})  batch {job.batch}"

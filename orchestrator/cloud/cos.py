@@ -11,9 +11,10 @@ from xml.etree.ElementTree import Element
 import httpx
 from aiolimiter import AsyncLimiter
 
+from orchestrator.cloud.clock_skew import ServerClock, http_date
+from orchestrator.cloud.cos_signing import CosAuth
 from orchestrator.cloud.credentials.base import CredentialSource
 from orchestrator.cloud.http_client import HttpClient
-from orchestrator.cloud.signing import CosAuth, ServerClock, http_date
 from orchestrator.errors import CloudRefusal
 from orchestrator.model import ObjectFacts, UploadFacts
 

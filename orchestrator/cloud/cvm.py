@@ -10,9 +10,10 @@ from typing import Any
 
 import httpx
 
+from orchestrator.cloud.clock_skew import ServerClock
 from orchestrator.cloud.credentials.base import Credential
 from orchestrator.cloud.http_client import HttpClient
-from orchestrator.cloud.signing import ServerClock, Tc3Auth
+from orchestrator.cloud.tc3_signing import Tc3Auth
 from orchestrator.errors import CloudRefusal
 from orchestrator.model import Disk, ExportOrder, ImageFacts, Reply
 

@@ -6,9 +6,10 @@ from typing import Any
 
 import httpx
 
+from orchestrator.cloud.clock_skew import ServerClock
 from orchestrator.cloud.credentials.base import Credential
 from orchestrator.cloud.http_client import open_http_client
-from orchestrator.cloud.signing import ServerClock, Tc3Auth
+from orchestrator.cloud.tc3_signing import Tc3Auth
 from orchestrator.errors import CredentialError
 
 _AGENT = "orchestrator"

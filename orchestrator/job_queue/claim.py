@@ -8,9 +8,10 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from orchestrator.job_states import UNDER_WAY, JobState
 from orchestrator.limits import concurrency_limit
 from orchestrator.limits.rate_limiter import Permit, RateLimiter
-from orchestrator.model import UNDER_WAY, ExportOrder, ImageFormat, JobState, Lease
+from orchestrator.model import ExportOrder, ImageFormat, Lease
 from orchestrator.store import Database
 from orchestrator.store.tables import CLAIMABLE, UtcDateTime, attempts, job_images, jobs
 from orchestrator.store.transitions import Transition, write_transitions

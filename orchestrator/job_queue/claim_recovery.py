@@ -13,8 +13,9 @@ import sqlalchemy as sa
 
 from orchestrator.errors import StoreGoneError
 from orchestrator.job_queue.claim import ClaimQuery, ClaimSettings, claim
+from orchestrator.job_states import JobState
 from orchestrator.limits.rate_limiter import Permit
-from orchestrator.model import NOT_SENT, Effect, JobState, Lease
+from orchestrator.model import NOT_SENT, Effect, Lease
 from orchestrator.store import Database
 from orchestrator.store.errors import STORE_ERRORS
 from orchestrator.store.tables import attempts, jobs, scopes

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchestrator.model import LIVING, JobState
+from orchestrator.job_states import LIVING, JobState
 from orchestrator.store import Database
 from orchestrator.store.tables import events, jobs, rates, scopes
 

@@ -6,8 +6,8 @@ import sqlalchemy as sa
 
 from orchestrator.clock import Clock
 from orchestrator.job_queue.claim import ClaimQuery, wanted
+from orchestrator.job_states import JobState
 from orchestrator.limits.admission import Admission
-from orchestrator.model import JobState
 from orchestrator.store.tables import jobs
 from orchestrator.verification.bucket_permissions import BucketPermissions
 from orchestrator.verification.resend_policy import ResolvePolicy, left_to_operator

@@ -12,9 +12,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from orchestrator.job_states import LIVING, JobState
 from orchestrator.limits.concurrency_limit import open_scope
 from orchestrator.manifest.export_request import ExportRequest
-from orchestrator.model import LIVING, JobState
 from orchestrator.store import Database, acquire_exclusive_lock
 from orchestrator.store.tables import events, job_images, jobs
 

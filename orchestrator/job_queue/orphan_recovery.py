@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.job_queue import worker_registry as owner
-from orchestrator.model import JobState
+from orchestrator.job_states import JobState
 from orchestrator.store import Database
 from orchestrator.store.tables import attempts, instances, jobs
 from orchestrator.store.transitions import Transition, apply_transition

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import sqlalchemy as sa
 
-from orchestrator.model import JobState
+from orchestrator.job_states import JobState
 from orchestrator.store import Database
 from orchestrator.store.tables import jobs
 

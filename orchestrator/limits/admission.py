@@ -77,7 +77,7 @@ class Admission:
 
     def rate_limiter(self, action: str, host: str) -> RateLimiter:
         """The stream of requests for one action at an endpoint."""
-        return self._rate_limiters.rate_limiter(RateKey(action, host, self._profile))
+        return self._rate_limiters.for_key(RateKey(action, host, self._profile))
 
     def record_response(self, host: str) -> None:
         """Takes note that the endpoint works, whatever it said."""

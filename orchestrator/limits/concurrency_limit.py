@@ -16,7 +16,8 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.forecast import latest_finished_exports, typical_duration
-from orchestrator.model import UNDER_WAY, JobState, Lease
+from orchestrator.job_states import UNDER_WAY, JobState
+from orchestrator.model import Lease
 from orchestrator.store.tables import CLAIMABLE, UtcDateTime, jobs, scopes
 
 _SEEN = 20

@@ -1,48 +1,135 @@
-"""Requests a second, shared by all processes on a store: each takes its slots from one row.
+"""Requests per second, shared by all processes that use the store.
 
-Within a process aiolimiter keeps the requests of a stream apart.
+The vendor counts the requests that arrive within each second, per action, endpoint and sub-account.
+One row per stream of requests hands out evenly spaced permits, so that no second holds more than
+its share, wherever it begins. A process takes its permits in the transaction that claims the jobs,
+so no permit is taken for nothing. Within the process aiolimiter keeps the requests apart.
 """
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import anyio
 import sqlalchemy as sa
 from aiolimiter import AsyncLimiter
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchestrator.limits.permit_stream import PermitStream
 from orchestrator.store import Database, insert_or_ignore
 from orchestrator.store.tables import rates
 
-_LEAD = 0.05
-"""Seconds before its slot at which a request is claimed: time for the claim's commit, so that a
-slow disk does not bunch the requests that the slots have spaced."""
+HORIZON = timedelta(milliseconds=110)
+"""Permits are handed out this far ahead: a claimed job waits no longer than this to be sent."""
 
-_KEPT = [field.name for field in fields(PermitStream)]
+_MARGIN = 0.98
+"""Share of the allowed rate that is used. Network latency varies, so at the full rate a second
+would sometimes see one request too many."""
+
+_USABLE_AFTER = timedelta(milliseconds=100)
+"""A permit can still be used this late. Without it every delay of a claim would lose a permit."""
+
+_MAX_AHEAD = timedelta(seconds=2)
+"""A next permit further ahead than this plus one interval means that a clock was set back."""
+
+_DOCUMENTED_RATE = 20.0
+"""Requests per second that the vendor allows. A stream without a limit is slowed down from here."""
+
+_MIN_RATE = 0.5
+
+_CUT = 0.03
+"""Share of the rate that one refusal costs. A single refusal may be chance; many in a second mean
+that other programs use the same allowance, and then the cuts add up."""
+
+_RECOVERY = 0.005
+"""Share of the allowed rate that is regained per second after a cut."""
+
+_LEAD = 0.05
+"""Seconds before its permit at which a job is claimed: the commit takes time, and a slow disk must
+not bunch requests that the permits have spaced."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class RateKey:
-    """What the vendor counts apart (source: its page on request frequency limits)."""
+    """What the vendor counts separately (source: its page on request frequency limits)."""
 
     action: str
     host: str
     profile: str
 
 
-# made anew, each would cost more than its execution
+@dataclass(frozen=True, slots=True)
+class PermitStream:
+    """The stored state of one stream of requests; pure functions of it and of the time.
+
+    Args:
+        next_at: earliest time of the next permit.
+        pace: requests per second after the last slow-down; ``None`` before any.
+        slowed_at: time of the last slow-down.
+    """
+
+    next_at: datetime
+    pace: float | None = None
+    slowed_at: datetime | None = None
+
+    def allowed(self, rate: float, now: datetime) -> float | None:
+        """Return the requests per second allowed now; ``None`` is no limit.
+
+        Args:
+            rate: the configured limit; 0 is no limit.
+        """
+        # a slow-down in the future was recorded by another clock, and is ignored
+        if self.pace is not None and self.slowed_at is not None and self.slowed_at <= now:
+            full = rate or _DOCUMENTED_RATE
+            pace = self.pace + full * _RECOVERY * (now - self.slowed_at).total_seconds()
+            if pace < full:
+                return pace
+        return rate or None
+
+    def interval(self, rate: float, now: datetime) -> timedelta:
+        """Return the time between two requests."""
+        allowed = self.allowed(rate, now)
+        return timedelta(seconds=1 / (allowed * _MARGIN)) if allowed else timedelta()
+
+    def permits(self, rate: float, now: datetime, limit: int) -> list[datetime]:
+        """Return the times of the permits that can be handed out now, earliest first."""
+        first = self.begins(rate, now)
+        step = self.interval(rate, now)
+        if first > now + HORIZON:
+            return []
+        fitting = 1 + (now + HORIZON - first) // step if step else limit
+        return [first + number * step for number in range(min(limit, fitting))]
+
+    def begins(self, rate: float, now: datetime) -> datetime:
+        """Return the time of the next permit; now, if the stream was idle."""
+        furthest = now + _MAX_AHEAD + self.interval(rate, now)
+        is_near = now - _USABLE_AFTER <= self.next_at <= furthest
+        return self.next_at if is_near else now
+
+    def without(self, last: datetime, rate: float, now: datetime) -> "PermitStream":
+        """Return the stream after the permits up to ``last`` were handed out."""
+        return replace(self, next_at=last + self.interval(rate, now))
+
+    def slowed(self, rate: float, now: datetime) -> "PermitStream":
+        """Return the stream after the vendor refused a request because of its rate."""
+        allowed = self.allowed(rate, now) or _DOCUMENTED_RATE
+        return replace(self, pace=max(_MIN_RATE, allowed * (1 - _CUT)), slowed_at=now)
+
+
+_COLUMNS = [field.name for field in fields(PermitStream)]
+
+# built once: building a statement takes longer than executing it
 _THIS = sa.and_(*(column == sa.bindparam(f"this_{column.name}") for column in rates.primary_key))
-_READ = sa.select(*(rates.c[name] for name in _KEPT)).where(_THIS).with_for_update()
-_WRITE = rates.update().where(_THIS).values({name: sa.bindparam(f"new_{name}") for name in _KEPT})
+_READ = sa.select(*(rates.c[name] for name in _COLUMNS)).where(_THIS).with_for_update()
+_WRITE = (
+    rates.update().where(_THIS).values({name: sa.bindparam(f"new_{name}") for name in _COLUMNS})
+)
 
 
 class RateLimiters:
-    """The streams of requests, one for each key.
+    """The rate limiters of one process, one for each key.
 
     Args:
-        rate: requests a second allowed under each key; 0 is no limit.
+        rate: requests per second allowed for each key; 0 is no limit.
     """
 
     def __init__(self, database: Database, rate: float) -> None:
@@ -50,19 +137,15 @@ class RateLimiters:
         self._rate = rate
         self._limiters: dict[RateKey, RateLimiter] = {}
 
-    def rate_limiter(self, key: RateKey) -> "RateLimiter":
-        """The stream of requests under this key."""
+    def for_key(self, key: RateKey) -> "RateLimiter":
+        """Return the rate limiter of this key."""
         if key not in self._limiters:
             self._limiters[key] = RateLimiter(self._database, key, self._rate)
         return self._limiters[key]
 
 
 class RateLimiter:
-    """This process's part in one stream.
-
-    Slots are taken in the transaction that claims what is to be sent in them, so that none is
-    given away for nothing.
-    """
+    """This process's part in one stream of requests."""
 
     def __init__(self, database: Database, key: RateKey, rate: float) -> None:
         self._database = database
@@ -70,41 +153,40 @@ class RateLimiter:
         self._this = {f"this_{name}": value for name, value in asdict(key).items()}
         self._rate = rate
         self._begins_at = 0.0
+        # A slow commit or a stall of this process must not bunch what the permits have spaced.
         self._limiter = AsyncLimiter(1, 1 / rate) if rate else None
-        """Keeps the requests of this process apart: a slow commit, or a stall of the process, must
-        not bring together what the permits have spaced."""
 
     @property
     def is_ahead(self) -> bool:
-        """Whether the next slot is too far off to be asked for."""
+        """Whether the next permit is too far ahead to be taken yet."""
         return self._begins_at - _LEAD > anyio.current_time()
 
     async def wait_for_turn(self) -> None:
-        """Waits until it is worth asking the store for slots."""
+        """Wait until permits may be available in the store."""
         while self.is_ahead:
             await anyio.sleep_until(self._begins_at - _LEAD)
 
     async def free_permits(self, connection: AsyncConnection, limit: int) -> "FreePermits":
-        """The slots that can be taken in this transaction."""
-        stream = await self._held(connection)
-        # only now: waiting for the row may have taken long, and others have written to it since
+        """Return the permits that this transaction can take; it holds the stream's row."""
+        stream = await self._read_locked(connection)
+        # read the time now: waiting for the row may have taken long, and others may have changed it
         now = await self._database.now(connection)
         permits = stream.permits(self._rate, now, limit)
-        return self._learnt(FreePermits(stream, now, anyio.current_time(), permits))
+        return self._remember(FreePermits(stream, now, anyio.current_time(), permits))
 
     async def take_permits(
         self, connection: AsyncConnection, free: "FreePermits", count: int
     ) -> list["Permit"]:
-        """Takes the earliest of the slots that are free."""
+        """Take the earliest of the free permits."""
         taken = free.permits[:count]
         if taken and free.stream.allowed(self._rate, free.now) is not None:
             stream = free.stream.without(taken[-1], self._rate, free.now)
             await self._write(connection, stream)
-            self._learnt(replace(free, stream=stream))
-        return [Permit(self._limiter, free.moment(at)) for at in taken]
+            self._remember(replace(free, stream=stream))
+        return [Permit(self._limiter, free.local_time(at)) for at in taken]
 
     async def acquire(self) -> "Permit":
-        """Waits for one slot, for a request that needs no claim."""
+        """Wait for one permit, for a request that needs no claim."""
         while True:
             await self.wait_for_turn()
             async with self._database.write() as connection:
@@ -113,23 +195,23 @@ class RateLimiter:
                     return taken
 
     async def slow_down(self, connection: AsyncConnection) -> None:
-        """The vendor has counted too many: all processes slow down a little, for a while."""
+        """Slow all processes down for a while: the vendor has refused a request for its rate."""
         free = await self.free_permits(connection, 0)
         stream = free.stream.slowed(self._rate, free.now)
         await self._write(connection, stream)
-        self._learnt(replace(free, stream=stream))
+        self._remember(replace(free, stream=stream))
 
-    def _learnt(self, free: "FreePermits") -> "FreePermits":
-        self._begins_at = free.moment(free.stream.begins(self._rate, free.now))
+    def _remember(self, free: "FreePermits") -> "FreePermits":
+        self._begins_at = free.local_time(free.stream.begins(self._rate, free.now))
         return free
 
-    async def _held(self, connection: AsyncConnection) -> PermitStream:
-        """The stream as it is kept, until this transaction ends for nobody else."""
+    async def _read_locked(self, connection: AsyncConnection) -> PermitStream:
+        """Read the stream and lock its row until the end of the transaction."""
         row = (await connection.execute(_READ, self._this)).first()
         if row is None:
-            begun = PermitStream(next_at=await self._database.now(connection))
-            new = {**asdict(self.key), **asdict(begun)}
-            await connection.execute(insert_or_ignore(connection, rates).values(new))
+            new = PermitStream(next_at=await self._database.now(connection))
+            values = {**asdict(self.key), **asdict(new)}
+            await connection.execute(insert_or_ignore(connection, rates).values(values))
             row = (await connection.execute(_READ, self._this)).one()
         return PermitStream(*row)
 
@@ -140,36 +222,38 @@ class RateLimiter:
 
 @dataclass(frozen=True, slots=True)
 class FreePermits:
-    """What a transaction has found free: as long as it lasts, nobody else takes it.
+    """The permits that a transaction has found free; no other process takes them while it lasts.
 
     Args:
-        now: the moment by the store's clock.
-        told_at: the same by the event loop's.
+        now: time of the store's clock when it looked.
+        local_now: the same moment on the event loop's clock.
+        permits: their times on the store's clock, earliest first.
     """
 
     stream: PermitStream
     now: datetime
-    told_at: float
+    local_now: float
     permits: Sequence[datetime]
 
-    def moment(self, at: datetime) -> float:
-        """A moment of the store's clock on the event loop's."""
-        return self.told_at + (at - self.now).total_seconds()
+    def local_time(self, at: datetime) -> float:
+        """Convert a time of the store's clock to the event loop's clock."""
+        return self.local_now + (at - self.now).total_seconds()
 
 
 @dataclass(frozen=True, slots=True)
 class Permit:
-    """The right to one request, at a moment of the event loop's clock.
+    """The right to send one request.
 
     Args:
-        limiter: spaces the requests of this process; ``None`` without a limit.
+        limiter: keeps the requests of this process apart; ``None`` without a limit.
+        at: earliest time to send, on the event loop's clock.
     """
 
     limiter: AsyncLimiter | None
     at: float
 
     async def wait(self) -> None:
-        """Return when the request may leave."""
+        """Wait until the request may be sent."""
         await anyio.sleep_until(self.at)
         if self.limiter is not None:
             await self.limiter.acquire()

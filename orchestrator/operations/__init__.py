@@ -1,1 +1,1 @@
-"""From the right to send to what came of it."""
+"""What an operator does to jobs."""

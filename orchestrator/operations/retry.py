@@ -7,7 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchestrator.model import JobState
+from orchestrator.job_states import JobState
 from orchestrator.operations.resolve_unknown import NO_FAULT
 from orchestrator.store import Database
 from orchestrator.store import events as audit

@@ -9,7 +9,8 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.job_queue.job_filter import is_named
-from orchestrator.model import ImageFormat, JobFilter, JobState
+from orchestrator.job_states import JobState
+from orchestrator.model import ImageFormat, JobFilter
 from orchestrator.reporting.lines import cos_paths
 from orchestrator.reporting.search import pages
 from orchestrator.store import Database

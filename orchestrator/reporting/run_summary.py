@@ -8,7 +8,8 @@ from typing import Self
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchestrator.model import LIVING, NOT_RULED_OUT, NOT_SENT, Halt, JobState, Reaction
+from orchestrator.job_states import LIVING, JobState
+from orchestrator.model import NOT_RULED_OUT, NOT_SENT, Halt, Reaction
 from orchestrator.store import Database
 from orchestrator.store.tables import attempts, jobs
 

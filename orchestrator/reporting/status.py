@@ -11,8 +11,8 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.forecast import latest_finished_exports
+from orchestrator.job_states import UNDER_WAY, JobState
 from orchestrator.limits.concurrency_limit import ConcurrencyLimit, concurrency_limits
-from orchestrator.model import UNDER_WAY, JobState
 from orchestrator.store import Database
 from orchestrator.store.tables import CLAIMABLE, jobs, scopes
 

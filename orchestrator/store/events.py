@@ -6,7 +6,7 @@ from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchestrator.model import JobState
+from orchestrator.job_states import JobState
 from orchestrator.store.tables import events
 
 

@@ -9,7 +9,8 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeEngine
 
-from orchestrator.model import ImageFormat, JobState
+from orchestrator.job_states import JobState
+from orchestrator.model import ImageFormat
 
 
 class _SqliteMoment(sqlite.DATETIME):

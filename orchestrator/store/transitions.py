@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchestrator.model import FINAL, TRANSITIONS, JobState
+from orchestrator.job_states import FINAL, TRANSITIONS, JobState
 from orchestrator.store import events as audit
 from orchestrator.store.tables import jobs
 

@@ -9,8 +9,9 @@ import anyio
 
 from orchestrator.cloud.cos import CosClient
 from orchestrator.errors import CloudRefusal
+from orchestrator.job_states import JobState
 from orchestrator.limits import concurrency_limit
-from orchestrator.model import JobState, ObjectFacts, UploadFacts
+from orchestrator.model import ObjectFacts, UploadFacts
 from orchestrator.store import Database
 from orchestrator.store.transitions import Transition, apply_transitions
 from orchestrator.verification.completeness import Completeness, missing_images, size_warnings

@@ -8,7 +8,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchestrator.model import ImageFormat, JobState, ObjectFacts
+from orchestrator.job_states import JobState
+from orchestrator.model import ImageFormat, ObjectFacts
 from orchestrator.store import upsert
 from orchestrator.store.tables import WATCHED, jobs, objects
 

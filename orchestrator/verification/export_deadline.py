@@ -2,10 +2,9 @@
 
 from datetime import timedelta
 
-from orchestrator.forecast import FinishedExport
+from orchestrator.forecast import Experience, FinishedExport
 from orchestrator.store import Database
 from orchestrator.verification.expected_objects import TrackedJob
-from orchestrator.verification.experience import Experience
 
 _SHORTEST = timedelta(minutes=1)
 _GENEROSITY = 10

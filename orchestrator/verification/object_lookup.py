@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from orchestrator.cloud.clock_skew import TOLERATED_DRIFT
 from orchestrator.cloud.cos import CosClient
-from orchestrator.cloud.signing import TOLERATED_DRIFT
 from orchestrator.model import ObjectFacts, UploadFacts
 from orchestrator.verification.completeness import is_disk_of
 from orchestrator.verification.expected_objects import TrackedJob, TrackedKey

@@ -16,17 +16,18 @@ from orchestrator.cloud.cos import CosClient
 from orchestrator.cloud.credentials.base import Credential
 from orchestrator.cloud.error_codes import cos_code_for
 from orchestrator.errors import CloudRefusal, CredentialError
+from orchestrator.forecast import Experience
+from orchestrator.job_states import JobState
 from orchestrator.limits.admission import LOOK, Admission
 from orchestrator.limits.circuit_breaker import CircuitBreaker
 from orchestrator.limits.concurrency_limit import regions_at_capacity
 from orchestrator.limits.halted_scopes import WHOLE_ACCOUNT, bucket_location, bucket_location_column
-from orchestrator.model import JobState, Outcome, Reaction
+from orchestrator.model import Outcome, Reaction
 from orchestrator.store import BusyRetry, Database, GroupCommit
 from orchestrator.store.tables import WATCHED, UtcDateTime, jobs
 from orchestrator.verification.accepted_jobs import Finding, examine, save_findings
 from orchestrator.verification.bucket_permissions import BucketPermissions, VerifyMode
 from orchestrator.verification.expected_objects import TrackedJob, due, postpone
-from orchestrator.verification.experience import Experience
 from orchestrator.verification.export_deadline import ExportDeadlines
 from orchestrator.verification.poll_schedule import PollSchedule, schedule
 from orchestrator.verification.resend_policy import ResolvePolicy, save_first_trace, traced_buckets

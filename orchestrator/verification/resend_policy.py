@@ -13,7 +13,7 @@ from enum import StrEnum
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchestrator.model import JobState
+from orchestrator.job_states import JobState
 from orchestrator.store.tables import TRACED, UtcDateTime, jobs
 from orchestrator.verification.expected_objects import TrackedJob
 

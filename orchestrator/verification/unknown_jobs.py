@@ -6,7 +6,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.clock import iso
 from orchestrator.cloud.cos import CosClient
-from orchestrator.model import NOT_RULED_OUT, JobState
+from orchestrator.job_states import JobState
+from orchestrator.model import NOT_RULED_OUT
 from orchestrator.store import Database
 from orchestrator.store import events as audit
 from orchestrator.store.tables import jobs

@@ -1,1 +1,1 @@
-"""."""
+"""One run: its loops, and the life of one attempt."""

@@ -10,9 +10,10 @@ import anyio
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from orchestrator.job_states import JobState
 from orchestrator.limits import concurrency_limit
 from orchestrator.limits.rate_limiter import RateLimiter
-from orchestrator.model import NOT_SENT, Decision, Effect, JobState, Lease, Outcome, Reaction
+from orchestrator.model import NOT_SENT, Decision, Effect, Lease, Outcome, Reaction
 from orchestrator.store import Database
 from orchestrator.store import events as audit
 from orchestrator.store.tables import attempts, jobs

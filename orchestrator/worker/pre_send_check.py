@@ -9,8 +9,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.cloud.cos import CosClient
 from orchestrator.errors import CloudRefusal, OrchestratorError
+from orchestrator.job_states import JobState
 from orchestrator.limits.halted_scopes import bucket_location
-from orchestrator.model import JobState, Lease
+from orchestrator.model import Lease
 from orchestrator.store import Database
 from orchestrator.store.tables import jobs
 from orchestrator.store.transitions import Transition, apply_transition

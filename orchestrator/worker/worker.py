@@ -17,23 +17,23 @@ from orchestrator.job_queue.claim_recovery import Claims
 from orchestrator.job_queue.eligibility import Eligibility
 from orchestrator.job_queue.remaining_work import has_remaining_work
 from orchestrator.job_queue.worker_registry import Instance
+from orchestrator.job_states import JobState
 from orchestrator.limits.admission import EXPORT
 from orchestrator.limits.concurrency_limit import known_regions
 from orchestrator.limits.halted_scopes import scope_values_of
 from orchestrator.limits.rate_limiter import Permit, RateLimiter
-from orchestrator.model import NOT_SENT, Decision, JobState, Lease, Outcome, Reaction
+from orchestrator.model import NOT_SENT, Decision, Lease, Outcome, Reaction
 from orchestrator.store import BusyRetry, GroupCommit
 from orchestrator.verification.bucket_permissions import BucketPermissions
 from orchestrator.verification.poller import Poller
 from orchestrator.wakeup import Wakeup
 from orchestrator.worker.image_describer import ImageDescriber
 from orchestrator.worker.maintenance import Maintenance
-from orchestrator.worker.outcome import FULL, WITHDRAWN
 from orchestrator.worker.outcome_policy import decide
 from orchestrator.worker.outcome_recorder import Answer, record
 from orchestrator.worker.pre_send_check import check_before_send
 from orchestrator.worker.run_settings import RunContext, RunSettings
-from orchestrator.worker.send import submit
+from orchestrator.worker.send import FULL, WITHDRAWN, submit
 
 _POLL = 0.5
 """Seconds between looks at the store for what other processes have done."""

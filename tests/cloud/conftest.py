@@ -2,10 +2,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from orchestrator.cloud.clock_skew import ServerClock
 from orchestrator.cloud.cos import CosClient
 from orchestrator.cloud.cvm import CvmClient
 from orchestrator.cloud.http_client import HttpClient, open_http_client
-from orchestrator.cloud.signing import ServerClock
 
 from .scripted import HeldClock, HeldKeys, ScriptedServer, scripted_server
 

@@ -7,13 +7,13 @@ import httpx
 import pytest
 
 from orchestrator.clock import SystemClock
+from orchestrator.cloud.clock_skew import ServerClock
 from orchestrator.cloud.cos import CosClient
 from orchestrator.cloud.credentials.base import Credential
 from orchestrator.cloud.cvm import CvmClient
 from orchestrator.cloud.error_classification import code_for_exception, code_for_reply
 from orchestrator.cloud.error_codes import cos_code_for
 from orchestrator.cloud.http_client import HttpClient
-from orchestrator.cloud.signing import ServerClock
 from orchestrator.errors import CloudRefusal
 from orchestrator.model import ExportOrder, ImageFormat, Reaction, Reply, Scope
 from orchestrator.simulator import (

@@ -8,9 +8,10 @@ import pytest
 from qcloud_cos import CosConfig
 from qcloud_cos.cos_auth import CosS3Auth
 
+from orchestrator.cloud.clock_skew import ServerClock
 from orchestrator.cloud.cos import CosClient
+from orchestrator.cloud.cos_signing import sign_cos
 from orchestrator.cloud.http_client import HttpClient
-from orchestrator.cloud.signing import ServerClock, sign_cos
 from orchestrator.errors import CloudRefusal
 from orchestrator.model import ObjectFacts
 

@@ -8,10 +8,11 @@ from typing import Any
 import httpx
 import pytest
 
+from orchestrator.cloud.clock_skew import ServerClock
 from orchestrator.cloud.credentials.base import Credential
 from orchestrator.cloud.cvm import CvmClient
 from orchestrator.cloud.http_client import HttpClient
-from orchestrator.cloud.signing import ServerClock, sign_tc3
+from orchestrator.cloud.tc3_signing import sign_tc3
 from orchestrator.model import ExportOrder, ImageFormat, Reply
 
 from .scripted import (

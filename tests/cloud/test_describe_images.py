@@ -4,8 +4,8 @@ from datetime import timedelta
 
 import pytest
 
+from orchestrator.cloud.clock_skew import ServerClock
 from orchestrator.cloud.cvm import CvmClient
-from orchestrator.cloud.signing import ServerClock
 from orchestrator.errors import CloudRefusal
 from orchestrator.model import Disk, ImageFacts
 from tests.cloud.scripted import KEYS, NOON, ScriptedServer, api, http

@@ -16,15 +16,10 @@ from tencentcloud.common.profile.client_profile import ClientProfile
 from tencentcloud.common.profile.http_profile import HttpProfile
 from tencentcloud.cvm.v20170312.cvm_client import CvmClient as VendorClient
 
+from orchestrator.cloud.clock_skew import ServerClock, http_date
+from orchestrator.cloud.cos_signing import CosAuth, sign_cos
 from orchestrator.cloud.credentials.base import Credential
-from orchestrator.cloud.signing import (
-    CosAuth,
-    ServerClock,
-    Tc3Auth,
-    http_date,
-    sign_cos,
-    sign_tc3,
-)
+from orchestrator.cloud.tc3_signing import Tc3Auth, sign_tc3
 
 from .scripted import KEYS, NOON, TEMPORARY_KEYS, HeldClock
 from .scripted import http_date as as_http_date

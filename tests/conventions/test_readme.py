@@ -10,7 +10,7 @@ import pytest
 import typer
 
 from orchestrator.cli.main import app
-from orchestrator.model import TRANSITIONS, JobState
+from orchestrator.job_states import TRANSITIONS, JobState
 from orchestrator.simulator import (
     DEFAULT_KEY,
     Duration,

@@ -12,7 +12,7 @@ import anyio
 import sqlalchemy as sa
 
 from orchestrator.clock import iso
-from orchestrator.model import JobState
+from orchestrator.job_states import JobState
 from tests.crash.life import Death
 from tests.crash.night import KINDS, Kill, Night, kills_of, spend
 from tests.crash.processes import zygote

@@ -11,7 +11,7 @@ from typing import Any
 
 import anyio
 
-from orchestrator.model import JobState
+from orchestrator.job_states import JobState
 from orchestrator.reporting.history import JobDetails
 from orchestrator.simulator import Duration, Settings, Simulator, SimulatorOptions
 from tests.crash.life import Life

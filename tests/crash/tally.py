@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from orchestrator.model import FINAL, JobState
+from orchestrator.job_states import FINAL, JobState
 from orchestrator.reporting.history import Job
 from orchestrator.simulator import DEFAULT_KEY, Entry
 

@@ -6,7 +6,7 @@ Leases and fences are short here, and the vendor's clock is put forward in place
 
 import pytest
 
-from orchestrator.model import JobState
+from orchestrator.job_states import JobState
 from tests.crash.sleeper import nap
 
 pytestmark = pytest.mark.anyio

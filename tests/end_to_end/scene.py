@@ -8,8 +8,9 @@ from typing import Any
 
 import anyio
 
+from orchestrator.job_states import JobState
 from orchestrator.manifest.export_request import ExportRequest
-from orchestrator.model import JobFilter, JobState
+from orchestrator.model import JobFilter
 from orchestrator.orchestrator import Orchestrator
 from orchestrator.reporting.history import Job
 from orchestrator.reporting.run_summary import RunResult

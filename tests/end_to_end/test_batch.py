@@ -3,7 +3,8 @@
 import pytest
 
 from orchestrator.cloud.error_codes import CODES
-from orchestrator.model import JobState, Reaction
+from orchestrator.job_states import JobState
+from orchestrator.model import Reaction
 from orchestrator.orchestrator import Orchestrator
 from orchestrator.simulator import Delivery, ImageSettings, Refusal, Simulator
 from tests.end_to_end.scene import (

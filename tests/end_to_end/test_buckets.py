@@ -8,7 +8,8 @@ import anyio
 import pytest
 
 from orchestrator.clock import SystemClock
-from orchestrator.model import JobState, Scope
+from orchestrator.job_states import JobState
+from orchestrator.model import Scope
 from orchestrator.orchestrator import Orchestrator
 from orchestrator.simulator import BucketSettings, Fault, Refusal, Simulator
 from orchestrator.store import Database

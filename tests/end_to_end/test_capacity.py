@@ -3,7 +3,7 @@
 import anyio
 import pytest
 
-from orchestrator.model import JobState
+from orchestrator.job_states import JobState
 from orchestrator.orchestrator import Orchestrator
 from orchestrator.simulator import Duration, ImageSettings, Refusal, Simulator
 from tests.end_to_end.scene import (

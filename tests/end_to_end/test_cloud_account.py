@@ -6,7 +6,7 @@ import pytest
 
 from orchestrator.cli.exit_codes import exit_code_for
 from orchestrator.errors import CredentialError
-from orchestrator.model import JobState
+from orchestrator.job_states import JobState
 from orchestrator.simulator import DEFAULT_KEY, Key, Refusal, Settings, Simulator, SimulatorOptions
 from tests.end_to_end.scene import (
     Store,

@@ -7,7 +7,8 @@ import anyio
 import pytest
 
 from orchestrator.errors import CredentialError
-from orchestrator.model import JobState, Scope
+from orchestrator.job_states import JobState
+from orchestrator.model import Scope
 from orchestrator.simulator import DEFAULT_KEY, Duration, Fault, Refusal, Simulator
 from tests.command import Result, Shell
 from tests.end_to_end.scene import (

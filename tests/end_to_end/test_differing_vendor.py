@@ -18,16 +18,17 @@ import pytest
 from benchmarks.memory import InMemory
 from benchmarks.virtual import VirtualClock, in_virtual_time
 from orchestrator.cli.run_outcome import exit_code
+from orchestrator.cloud.clock_skew import ServerClock
 from orchestrator.cloud.cos import CosClient
 from orchestrator.cloud.credentials.base import Credential
 from orchestrator.cloud.cvm import CvmClient
 from orchestrator.cloud.http_client import HttpClient
-from orchestrator.cloud.signing import ServerClock
 from orchestrator.job_queue.enqueue import enqueue
 from orchestrator.job_queue.worker_registry import instance
+from orchestrator.job_states import JobState
 from orchestrator.limits.admission import Admission
 from orchestrator.limits.rate_limiter import RateLimiters
-from orchestrator.model import NOT_RULED_OUT, JobFilter, JobState
+from orchestrator.model import NOT_RULED_OUT, JobFilter
 from orchestrator.reporting.history import Job, history
 from orchestrator.reporting.run_summary import Account, RunResult
 from orchestrator.simulator import DEFAULT_KEY, Duration, Entry, Settings, SimulatorOptions

@@ -14,7 +14,7 @@ import pytest
 from anyio.abc import ByteStream, SocketAttribute, SocketStream
 from anyio.streams.tls import TLSListener
 
-from orchestrator.model import JobState
+from orchestrator.job_states import JobState
 from orchestrator.simulator import Duration, Fault, Settings, Simulator, SimulatorOptions
 from tests.certificates import self_signed
 from tests.end_to_end.scene import accepted, drained, images, once_each, orchestrator_at, orders

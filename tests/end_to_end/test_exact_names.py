@@ -2,7 +2,7 @@
 
 import pytest
 
-from orchestrator.model import JobState
+from orchestrator.job_states import JobState
 from orchestrator.orchestrator import Orchestrator
 from orchestrator.reporting.history import Job
 from orchestrator.simulator import BucketSettings, Delivery, Fault, Simulator

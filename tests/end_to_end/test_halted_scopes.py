@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import CredentialError
-from orchestrator.model import JobState, Scope
+from orchestrator.job_states import JobState
+from orchestrator.model import Scope
 from orchestrator.orchestrator import Orchestrator
 from orchestrator.simulator import (
     DEFAULT_KEY,

@@ -12,7 +12,7 @@ import pytest
 from anyio.abc import ByteStream, SocketAttribute
 from anyio.streams.tls import TLSListener
 
-from orchestrator.model import JobState
+from orchestrator.job_states import JobState
 from orchestrator.simulator import Duration, Settings, Simulator, SimulatorOptions
 from tests.certificates import self_signed
 from tests.end_to_end.scene import (

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import anyio
 import pytest
 
-from orchestrator.model import JobState
+from orchestrator.job_states import JobState
 from orchestrator.orchestrator import Orchestrator
 from orchestrator.simulator import Duration, Fault, Refusal, Simulator
 from tests.end_to_end.scene import (

@@ -14,7 +14,8 @@ import anyio
 import pytest
 
 from orchestrator.cli.run_outcome import exit_code
-from orchestrator.model import JobState, Scope
+from orchestrator.job_states import JobState
+from orchestrator.model import Scope
 from orchestrator.orchestrator import Orchestrator
 from orchestrator.simulator import Duration, Fault, Refusal, Settings, Simulator, SimulatorOptions
 from tests.certificates import self_signed

@@ -3,7 +3,7 @@
 import pytest
 
 from orchestrator.cli.run_outcome import exit_code, summary
-from orchestrator.model import JobState
+from orchestrator.job_states import JobState
 from orchestrator.simulator import Refusal, Simulator
 from tests.end_to_end.scene import Store, accepted, drained, images, jobs_of, once_each, orders, ran
 

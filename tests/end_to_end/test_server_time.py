@@ -7,7 +7,7 @@ import pytest
 
 from orchestrator.clock import SystemClock
 from orchestrator.job_queue.orphan_recovery import SIGNATURE_LIFETIME
-from orchestrator.model import JobState
+from orchestrator.job_states import JobState
 from orchestrator.simulator import Simulator
 from orchestrator.store import Database
 from orchestrator.store.tables import attempts

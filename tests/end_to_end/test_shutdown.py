@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import OperationalError
 
 from orchestrator.clock import SystemClock
-from orchestrator.model import JobState
+from orchestrator.job_states import JobState
 from orchestrator.orchestrator import Orchestrator
 from orchestrator.reporting.run_summary import RunResult
 from orchestrator.simulator import Duration, Fault, Simulator

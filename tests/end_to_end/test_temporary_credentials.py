@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.model import JobState, Scope
+from orchestrator.job_states import JobState
+from orchestrator.model import Scope
 from orchestrator.simulator import Duration, Refusal, Simulator
 from tests.end_to_end.scene import Store, accepted, drained, images, once_each, orders, requests
 

@@ -13,8 +13,9 @@ import anyio
 import pytest
 
 from orchestrator.cli.run_outcome import exit_code
+from orchestrator.job_states import JobState
 from orchestrator.limits import admission
-from orchestrator.model import JobState, Scope
+from orchestrator.model import Scope
 from orchestrator.orchestrator import Orchestrator
 from orchestrator.reporting.run_summary import RunResult
 from orchestrator.simulator import BucketSettings, Fault, Refusal, Simulator

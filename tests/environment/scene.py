@@ -10,7 +10,7 @@ from pathlib import Path
 import anyio
 from anyio.abc import Process
 
-from orchestrator.model import JobState
+from orchestrator.job_states import JobState
 from orchestrator.orchestrator import Orchestrator
 from orchestrator.simulator import Fault, Simulator
 from tests.command import Result, Shell

@@ -7,7 +7,7 @@ import pytest
 
 from orchestrator.clock import ShiftedClock, SystemClock
 from orchestrator.job_queue.clock_jump_recovery import reset_waits_after_clock_jump
-from orchestrator.model import JobState
+from orchestrator.job_states import JobState
 from orchestrator.orchestrator import Orchestrator
 from orchestrator.simulator import Fault, Simulator
 from orchestrator.store import Database

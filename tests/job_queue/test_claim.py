@@ -9,8 +9,9 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
 
 from orchestrator.job_queue.claim import claim
+from orchestrator.job_states import JobState
 from orchestrator.limits.halted_scopes import HaltedScopes
-from orchestrator.model import ExportOrder, Halt, ImageFormat, JobState, Lease, Scope
+from orchestrator.model import ExportOrder, Halt, ImageFormat, Lease, Scope
 from orchestrator.store import Database
 from orchestrator.store.tables import attempts, events, job_images
 from tests.stores import (

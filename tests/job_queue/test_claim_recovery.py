@@ -8,7 +8,8 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from orchestrator.job_queue.claim_recovery import Claims, put_back_unsent
-from orchestrator.model import NOT_SENT, JobState, Lease
+from orchestrator.job_states import JobState
+from orchestrator.model import NOT_SENT, Lease
 from orchestrator.store import Database
 from tests.reporting.query_plans import plans
 from tests.store_errors import commit_in_doubt

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from orchestrator.job_queue.clock_jump_recovery import reset_waits_after_clock_jump
-from orchestrator.model import JobState
+from orchestrator.job_states import JobState
 from orchestrator.store import Database
 from tests.stores import change, job, make_job, make_jobs, now, request
 

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
 
 from orchestrator.job_queue.enqueue import EnqueueResult, _fingerprint, _same, enqueue, tagged
+from orchestrator.job_states import JobState
 from orchestrator.manifest.export_request import ExportRequest
-from orchestrator.model import ImageFormat, JobState
+from orchestrator.model import ImageFormat
 from orchestrator.store import Database
 from orchestrator.store.tables import events, job_images, jobs, scopes
 from tests.servers import administer

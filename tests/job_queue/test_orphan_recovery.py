@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 
 from orchestrator.job_queue.orphan_recovery import LOST, SIGNATURE_LIFETIME, recover_orphans
 from orchestrator.job_queue.worker_registry import GoneReason, instance, lock_path, why_gone
-from orchestrator.model import JobState
+from orchestrator.job_states import JobState
 from orchestrator.store import Database
 from orchestrator.store.tables import attempts, events, instances
 from tests.stores import (

@@ -6,7 +6,7 @@ import pytest
 import sqlalchemy as sa
 
 from orchestrator.job_queue.remaining_work import has_remaining_work
-from orchestrator.model import JobState
+from orchestrator.job_states import JobState
 from orchestrator.store import Database
 from orchestrator.store.tables import jobs
 from tests.stores import change, make_job, make_jobs, now

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 import anyio
 import pytest
 
+from orchestrator.job_states import JobState
 from orchestrator.limits.concurrency_limit import (
     ConcurrencyLimit,
     concurrency_limits,
@@ -13,7 +14,7 @@ from orchestrator.limits.concurrency_limit import (
     open_scope,
     record_end,
 )
-from orchestrator.model import JobState, Lease
+from orchestrator.model import Lease
 from orchestrator.store import Database
 from tests.stores import (
     BUSY,

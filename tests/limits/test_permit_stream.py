@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from orchestrator.limits.permit_stream import HORIZON, PermitStream
+from orchestrator.limits.rate_limiter import HORIZON, PermitStream
 from tests.stores import NOON
 
 RATE = 20.0

@@ -11,8 +11,13 @@ import sqlalchemy as sa
 from aiolimiter import AsyncLimiter
 
 from orchestrator.limits import rate_limiter as rate_module
-from orchestrator.limits.permit_stream import PermitStream
-from orchestrator.limits.rate_limiter import Permit, RateKey, RateLimiter, RateLimiters
+from orchestrator.limits.rate_limiter import (
+    Permit,
+    PermitStream,
+    RateKey,
+    RateLimiter,
+    RateLimiters,
+)
 from orchestrator.store import Database
 from orchestrator.store.tables import rates
 from tests.limits.instant import in_no_time
@@ -25,7 +30,7 @@ INTERVAL = PermitStream(NOON).interval(RATE, NOON)
 
 
 def rate_limiter(database: Database, key: RateKey = EXPORTS, rate: float = RATE) -> RateLimiter:
-    return RateLimiters(database, rate).rate_limiter(key)
+    return RateLimiters(database, rate).for_key(key)
 
 
 async def take_permits(

@@ -5,8 +5,9 @@ from datetime import timedelta
 import pytest
 
 from orchestrator.errors import UsageError
-from orchestrator.model import JobState
-from orchestrator.operations.resolve_unknown import Cancel, Verdict, cancel, settle
+from orchestrator.job_states import JobState
+from orchestrator.operations.cancel import Cancel, cancel
+from orchestrator.operations.resolve_unknown import Verdict, settle
 from orchestrator.store import Database
 from orchestrator.store.tables import events, jobs
 from tests.stores import (

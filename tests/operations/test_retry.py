@@ -4,8 +4,8 @@ from datetime import timedelta
 
 import pytest
 
-from orchestrator.model import JobState
-from orchestrator.operations.resolve_unknown import cancel
+from orchestrator.job_states import JobState
+from orchestrator.operations.cancel import cancel
 from orchestrator.operations.retry import Retry, retry
 from orchestrator.store import Database
 from orchestrator.store.tables import events, jobs, objects

@@ -5,7 +5,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from orchestrator.model import FINAL, NOT_RULED_OUT, TRANSITIONS, JobState
+from orchestrator.job_states import FINAL, TRANSITIONS, JobState
+from orchestrator.model import NOT_RULED_OUT
 from orchestrator.store.tables import attempts, events, jobs
 
 from .cloud import Vendor

@@ -9,10 +9,10 @@ import anyio
 from hypothesis.vendor.pretty import RepresentationPrinter
 
 from orchestrator.clock import SystemClock
+from orchestrator.cloud.clock_skew import ServerClock
 from orchestrator.cloud.cos import CosClient
 from orchestrator.cloud.error_classification import code_for_reply
 from orchestrator.cloud.error_codes import code_for
-from orchestrator.cloud.signing import ServerClock
 from orchestrator.errors import CloudRefusal
 from orchestrator.model import ExportOrder, Lease, ObjectFacts, Outcome, Reply, UploadFacts
 from tests.stores import BUCKET, REGION

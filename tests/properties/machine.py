@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from orchestrator.cloud.error_codes import CODES
-from orchestrator.model import JobState, Outcome
+from orchestrator.job_states import JobState
+from orchestrator.model import Outcome
 from orchestrator.store import Database
 from orchestrator.verification.resend_policy import ResendMode
-from orchestrator.worker.outcome import outcome_of_exception
+from orchestrator.worker.send import outcome_of_exception
 from tests.stores import FakeClock, request
 
 from .checks import Watch

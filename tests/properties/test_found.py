@@ -5,7 +5,8 @@ from datetime import timedelta
 import pytest
 
 from orchestrator.job_queue.orphan_recovery import recover_orphans
-from orchestrator.model import NOT_SENT, JobState
+from orchestrator.job_states import JobState
+from orchestrator.model import NOT_SENT
 from orchestrator.operations.retry import retry
 from orchestrator.store.tables import jobs
 from orchestrator.verification.accepted_jobs import Finding, save_findings

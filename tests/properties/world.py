@@ -15,10 +15,12 @@ from orchestrator.job_queue.claim import claim
 from orchestrator.job_queue.enqueue import EnqueueResult, enqueue
 from orchestrator.job_queue.orphan_recovery import recover_orphans
 from orchestrator.job_queue.worker_registry import instance
+from orchestrator.job_states import JobState
 from orchestrator.limits import concurrency_limit
 from orchestrator.manifest.export_request import ExportRequest
-from orchestrator.model import JobState, Lease, Outcome
-from orchestrator.operations import resolve_unknown as operate
+from orchestrator.model import Lease, Outcome
+from orchestrator.operations import resolve_unknown
+from orchestrator.operations.cancel import cancel
 from orchestrator.operations.resolve_unknown import Verdict
 from orchestrator.operations.retry import retry
 from orchestrator.store import Database
@@ -26,10 +28,10 @@ from orchestrator.store.tables import jobs
 from orchestrator.verification.expected_objects import TrackedJob, postpone, watched
 from orchestrator.verification.resend_policy import ResolvePolicy, left_to_operator
 from orchestrator.verification.unknown_jobs import resolve
-from orchestrator.worker.outcome import outcome_of_exception
 from orchestrator.worker.outcome_policy import decide
 from orchestrator.worker.outcome_recorder import Answer, record
 from orchestrator.worker.pre_send_check import check_before_send
+from orchestrator.worker.send import outcome_of_exception
 from tests.bench import permissions, verified
 from tests.stores import (
     DEADLINE,
@@ -235,7 +237,7 @@ class World:
         """A person looks at what really runs or has run, and says so."""
         absent = all(export.given_up for export in self.vendor.of(job_id))
         try:
-            await operate.settle(
+            await resolve_unknown.settle(
                 self.database,
                 jobs.c.id == job_id,
                 Verdict.ABSENT if absent else Verdict.ACCEPTED,
@@ -260,7 +262,7 @@ class World:
 
     async def cancel(self) -> None:
         """A person gives up all that waits."""
-        await operate.cancel(self.database, jobs.c.id > 0, actor="person")
+        await cancel(self.database, jobs.c.id > 0, actor="person")
 
     def _excuse(self, job_id: int) -> None:
         self.asked_anew.update(e for e in self.vendor.of(job_id) if e.given_up)

@@ -4,7 +4,8 @@ from datetime import timedelta
 
 import pytest
 
-from orchestrator.model import JobFilter, JobState
+from orchestrator.job_states import JobState
+from orchestrator.model import JobFilter
 from orchestrator.reporting import search
 from orchestrator.reporting.history import history, job_details
 from orchestrator.store import Database

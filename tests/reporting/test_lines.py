@@ -6,7 +6,8 @@ from datetime import timedelta
 import pytest
 
 from orchestrator.cli.formatting import JOB_FIELDS, job_fields, to_json
-from orchestrator.model import JobFilter, JobState
+from orchestrator.job_states import JobState
+from orchestrator.model import JobFilter
 from orchestrator.reporting.history import history
 from orchestrator.reporting.lines import lines
 from orchestrator.store import Database

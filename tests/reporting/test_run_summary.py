@@ -2,7 +2,8 @@
 
 import pytest
 
-from orchestrator.model import Halt, JobState, Scope
+from orchestrator.job_states import JobState
+from orchestrator.model import Halt, Scope
 from orchestrator.reporting.run_summary import Account, RunResult
 from orchestrator.store import Database
 from orchestrator.store.tables import jobs

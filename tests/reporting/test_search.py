@@ -7,7 +7,8 @@ import pytest
 import sqlalchemy as sa
 
 from orchestrator.job_queue.job_filter import matches
-from orchestrator.model import JobFilter, JobState
+from orchestrator.job_states import JobState
+from orchestrator.model import JobFilter
 from orchestrator.reporting import search
 from orchestrator.reporting.search import pages
 from orchestrator.store import Database

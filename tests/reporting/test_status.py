@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from orchestrator.model import JobState
+from orchestrator.job_states import JobState
 from orchestrator.reporting.status import status
 from orchestrator.store import Database
 from orchestrator.store.tables import jobs

@@ -14,7 +14,7 @@ from alembic.script import ScriptDirectory
 
 from orchestrator.clock import SystemClock
 from orchestrator.errors import StoreError
-from orchestrator.model import JobState
+from orchestrator.job_states import JobState
 from orchestrator.reporting.status import status
 from orchestrator.store import Database, Schema
 from orchestrator.store.migrations import HEAD, migrations_folder

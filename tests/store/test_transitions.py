@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from orchestrator.model import FINAL, TRANSITIONS, JobState
+from orchestrator.job_states import FINAL, TRANSITIONS, JobState
 from orchestrator.store import Database
 from orchestrator.store.tables import events, jobs
 from orchestrator.store.transitions import Transition, apply_transition

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from orchestrator.errors import CloudRefusal
-from orchestrator.model import JobState
+from orchestrator.job_states import JobState
 from orchestrator.simulator import Delivery, Fault, ImageSettings
 from orchestrator.store.tables import events, objects
 from orchestrator.verification.accepted_jobs import NOT_DELIVERED

@@ -2,7 +2,8 @@
 
 import pytest
 
-from orchestrator.model import ImageFormat, JobState
+from orchestrator.job_states import JobState
+from orchestrator.model import ImageFormat
 from orchestrator.verification.expected_objects import TrackedJob, TrackedKey
 from tests.stores import BUCKET, PROFILE, REGION
 

@@ -4,12 +4,11 @@ from datetime import timedelta
 
 import pytest
 
-from orchestrator.forecast import FinishedExport
-from orchestrator.model import JobState
+from orchestrator.forecast import Experience, FinishedExport
+from orchestrator.job_states import JobState
 from orchestrator.store import Database
 from orchestrator.store.tables import events
 from orchestrator.verification.expected_objects import TrackedJob, watched
-from orchestrator.verification.experience import Experience
 from orchestrator.verification.export_deadline import ExportDeadlines, time_allowed
 from tests.bench import age_of
 from tests.stores import ME, let_pass, make_ended, make_job, now

@@ -8,7 +8,8 @@ import pytest
 import sqlalchemy as sa
 
 from orchestrator.job_queue.clock_jump_recovery import reset_waits_after_clock_jump
-from orchestrator.model import NOT_RULED_OUT, JobState
+from orchestrator.job_states import JobState
+from orchestrator.model import NOT_RULED_OUT
 from orchestrator.store import Database
 from orchestrator.store.tables import jobs
 from orchestrator.verification.expected_objects import watched

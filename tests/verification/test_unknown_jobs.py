@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from orchestrator.errors import CloudRefusal
-from orchestrator.model import JobState
+from orchestrator.job_states import JobState
 from orchestrator.store.tables import events, objects
 from orchestrator.verification.resend_policy import ResolvePolicy
 from orchestrator.verification.unknown_jobs import resolve

@@ -4,8 +4,9 @@ import pytest
 
 from orchestrator.cloud.error_classification import code_for_exception, code_for_reply
 from orchestrator.job_queue.orphan_recovery import recover_orphans
-from orchestrator.model import JobState, Lease, Outcome, Reply
-from orchestrator.operations.resolve_unknown import Cancel, cancel
+from orchestrator.job_states import JobState
+from orchestrator.model import Lease, Outcome, Reply
+from orchestrator.operations.cancel import Cancel, cancel
 from orchestrator.store import Database
 from orchestrator.store.tables import events, jobs, objects
 from orchestrator.store.transitions import Transition, apply_transition

@@ -6,13 +6,13 @@ from datetime import timedelta
 import pytest
 
 from orchestrator.cloud.error_codes import code_for
+from orchestrator.job_states import JobState
 from orchestrator.model import (
     Code,
     Decision,
     Effect,
     ExportOrder,
     ImageFormat,
-    JobState,
     Lease,
     Outcome,
     Reaction,

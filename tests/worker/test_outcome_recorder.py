@@ -5,7 +5,7 @@ from datetime import timedelta
 import anyio
 import pytest
 
-from orchestrator.model import JobState
+from orchestrator.job_states import JobState
 from orchestrator.store import Database
 from orchestrator.store.tables import events, objects
 from orchestrator.worker.outcome_policy import decide

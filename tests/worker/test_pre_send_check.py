@@ -4,7 +4,8 @@ from datetime import timedelta
 
 import pytest
 
-from orchestrator.model import NOT_SENT, JobState, Lease
+from orchestrator.job_states import JobState
+from orchestrator.model import NOT_SENT, Lease
 from orchestrator.store.tables import objects
 from orchestrator.verification.bucket_permissions import BucketPermissions, VerifyMode
 from orchestrator.verification.resend_policy import ResolvePolicy

@@ -11,20 +11,21 @@ import sqlalchemy as sa
 from sqlalchemy.exc import OperationalError
 
 from orchestrator.cloud.error_classification import code_for_exception, code_for_reply
+from orchestrator.forecast import Experience
+from orchestrator.job_states import JobState
 from orchestrator.limits.rate_limiter import RateLimiter, RateLimiters
-from orchestrator.model import NOT_SENT, JobState, Lease, Outcome, Reply
+from orchestrator.model import NOT_SENT, Lease, Outcome, Reply
 from orchestrator.store import BusyRetry, Database, busy_retry
 from orchestrator.store.tables import attempts, metadata, objects
 from orchestrator.verification.accepted_jobs import Finding, examine, save_findings
 from orchestrator.verification.bucket_permissions import VerifyMode
 from orchestrator.verification.expected_objects import postpone
-from orchestrator.verification.experience import Experience
 from orchestrator.verification.export_deadline import ExportDeadlines
 from orchestrator.verification.resend_policy import ResolvePolicy
-from orchestrator.worker.outcome import FULL, WITHDRAWN
 from orchestrator.worker.outcome_policy import decide
 from orchestrator.worker.outcome_recorder import Answer, record
 from orchestrator.worker.pre_send_check import check_before_send
+from orchestrator.worker.send import FULL, WITHDRAWN
 from tests.bench import Bench, permissions
 from tests.reporting.query_plans import plans
 from tests.store_errors import commit_in_doubt
@@ -120,7 +121,7 @@ async def test_an_answer_is_recorded_once(
     lease = await claimed(database)
     assert lease.probe is probe
     decision = decide(lease, outcome, max_attempts=5, jitter=0.0)
-    answer = Answer(lease, outcome, decision, RateLimiters(database, 20).rate_limiter(EXPORTS))
+    answer = Answer(lease, outcome, decision, RateLimiters(database, 20).for_key(EXPORTS))
     await repeated(database, partial(record, database, [answer], DEADLINE))
 
 

@@ -6,10 +6,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from orchestrator.clock import SystemClock
+from orchestrator.cloud.clock_skew import ServerClock
 from orchestrator.cloud.credentials.base import Credential
 from orchestrator.cloud.cvm import CvmClient
 from orchestrator.cloud.http_client import open_http_client
-from orchestrator.cloud.signing import ServerClock
 from orchestrator.limits.rate_limiter import Permit
 from orchestrator.model import ExportOrder, ImageFormat, Lease, Outcome, Reaction
 from orchestrator.simulator import DEFAULT_KEY, Fault, Settings, Simulator, SimulatorOptions

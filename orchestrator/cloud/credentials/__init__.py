@@ -1,1 +1,1 @@
-"""."""
+"""Where the keys to sign with come from."""

@@ -1,10 +1,10 @@
 """Keys to sign with, and what gives them."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Protocol
+from datetime import UTC, datetime
+from typing import Any, Protocol
 
 from anyio import to_thread
 
@@ -80,3 +80,76 @@ class StaticCredentials:
 
     def _expired(self, credential: Credential) -> bool:
         return credential.expires_at is not None and credential.expires_at <= self._clock.now()
+
+
+DEFAULT_SESSION_NAME = "orchestrator"
+
+
+@dataclass(frozen=True, slots=True)
+class AssumedRole:
+    """A role that is to be assumed, by the vendor's description of it."""
+
+    arn: str
+    session_name: str = DEFAULT_SESSION_NAME
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What one place holds.
+
+    Args:
+        credential: the keys that stand there.
+        by_instance: the keys are those of the instance's role.
+        role: assumed with the keys.
+    """
+
+    credential: Credential | None = None
+    by_instance: bool = False
+    role: AssumedRole | None = None
+
+
+def temporary_credential(fields: Any, until: Any) -> Credential | None:
+    """The keys of an answer; ``None`` where it has none, and then nothing of it is repeated."""
+    try:
+        secret_id, secret_key, token = (
+            fields[name] for name in ("TmpSecretId", "TmpSecretKey", "Token")
+        )
+        if not all(KEY.fullmatch(part) for part in (secret_id, secret_key, token)):
+            return None
+        return Credential(secret_id, secret_key, token, datetime.fromtimestamp(int(until), UTC))
+    except (LookupError, TypeError, ValueError, OverflowError, OSError):
+        return None
+
+
+def make_credential(
+    place: str,
+    names: tuple[str, str, str],
+    values: Mapping[str, Any],
+    expires_at: datetime | None = None,
+) -> Credential | None:
+    """Make a credential of the values that stand under these names; ``None`` where none does.
+
+    Args:
+        place: prefix of the names in messages.
+        names: of the key's id, the secret key and the token.
+
+    Raises:
+        CredentialError: half of a pair is missing, or a value cannot be a key.
+    """
+    secret_id, secret_key, token = (_key(place + name, values.get(name)) for name in names)
+    if secret_id is None and secret_key is None:
+        return None
+    if secret_id is None or secret_key is None:
+        there, missing = (names[1], names[0]) if secret_id is None else (names[0], names[1])
+        raise CredentialError(f"{place}{there} is set but {missing} is not.", "Set both, or none.")
+    return Credential(secret_id, secret_key, token, expires_at)
+
+
+def _key(name: str, value: object) -> str | None:
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str) or not KEY.fullmatch(value):
+        padded = isinstance(value, str) and value != value.strip()
+        fault = "has blanks around it" if padded else "has characters that no key has"
+        raise CredentialError(f"{name} {fault}.", "Copy it again from the CAM console.")
+    return value

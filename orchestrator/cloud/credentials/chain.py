@@ -5,19 +5,23 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from orchestrator.cloud.credentials.base import Credential, CredentialSource, StaticCredentials
-from orchestrator.cloud.credentials.files import (
-    ENVIRONMENT,
+from orchestrator.cloud.clock_skew import ServerClock
+from orchestrator.cloud.credentials.assumed_role import assumed
+from orchestrator.cloud.credentials.base import (
     AssumedRole,
+    Credential,
+    CredentialSource,
     Found,
+    StaticCredentials,
+)
+from orchestrator.cloud.credentials.environment import (
+    ENVIRONMENT,
     in_environment,
-    in_shared_file,
-    in_tccli_profile,
     role_in_environment,
 )
+from orchestrator.cloud.credentials.files import in_shared_file, in_tccli_profile
+from orchestrator.cloud.credentials.instance_role import of_instance
 from orchestrator.cloud.credentials.refreshing import RefreshingCredentials
-from orchestrator.cloud.credentials.roles import assumed, of_instance
-from orchestrator.cloud.signing import ServerClock
 from orchestrator.errors import CredentialError
 
 

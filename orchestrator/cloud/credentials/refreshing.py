@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 import anyio
 
 from orchestrator.clock import iso
+from orchestrator.cloud.clock_skew import ServerClock
 from orchestrator.cloud.credentials.base import Credential
-from orchestrator.cloud.signing import ServerClock
 from orchestrator.errors import CredentialError
 
 _FRESH = 2 / 3

@@ -11,9 +11,9 @@ import anyio
 import pytest
 
 from orchestrator.clock import Clock, SystemClock
+from orchestrator.cloud.clock_skew import ServerClock
 from orchestrator.cloud.credentials.base import Credential, CredentialSource
 from orchestrator.cloud.credentials.chain import CredentialProviders, find_credentials
-from orchestrator.cloud.signing import ServerClock
 from orchestrator.errors import CredentialError
 from tests.cloud.scripted import NOON, HeldClock
 

@@ -6,9 +6,9 @@ from datetime import datetime, timedelta
 import anyio
 import pytest
 
+from orchestrator.cloud.clock_skew import ServerClock
 from orchestrator.cloud.credentials.base import Credential
 from orchestrator.cloud.credentials.refreshing import RefreshingCredentials
-from orchestrator.cloud.signing import ServerClock
 from orchestrator.errors import CredentialError
 from tests.cloud.scripted import NOON
 from tests.limits.instant import in_no_time

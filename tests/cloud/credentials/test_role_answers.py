@@ -9,10 +9,10 @@ import anyio
 import pytest
 
 from orchestrator.clock import SystemClock
-from orchestrator.cloud.credentials.base import Credential
-from orchestrator.cloud.credentials.files import AssumedRole
-from orchestrator.cloud.credentials.roles import assumed, of_instance
-from orchestrator.cloud.signing import ServerClock
+from orchestrator.cloud.clock_skew import ServerClock
+from orchestrator.cloud.credentials.assumed_role import assumed
+from orchestrator.cloud.credentials.base import AssumedRole, Credential
+from orchestrator.cloud.credentials.instance_role import of_instance
 from orchestrator.errors import CredentialError
 from tests.cloud.scripted import KEYS, Answer, HeldKeys, ScriptedServer, api, http
 

@@ -9,9 +9,9 @@ import anyio
 import pytest
 
 from orchestrator.clock import SystemClock
+from orchestrator.cloud.clock_skew import ServerClock
 from orchestrator.cloud.credentials.base import CredentialSource
 from orchestrator.cloud.credentials.chain import CredentialProviders, find_credentials
-from orchestrator.cloud.signing import ServerClock
 from orchestrator.errors import CredentialError
 from orchestrator.simulator import (
     DEFAULT_KEY,

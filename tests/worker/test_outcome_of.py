@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from orchestrator.cloud.error_codes import CODES
 from orchestrator.model import Effect, Reaction, Reply
-from orchestrator.worker.outcome import outcome_of_exception, outcome_of_reply
+from orchestrator.worker.send import outcome_of_exception, outcome_of_reply
 
 PATHS = ("/tag_img-00000001_system_snap-1.raw",)
 
