@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from benchmarks.turns import Act, against
 from orchestrator.clock import SystemClock
-from orchestrator.job_queue.claim import ClaimSettings, claim, wanted
+from orchestrator.job_queue.claim import ClaimSettings, claim, claim_query
 from orchestrator.limits.concurrency_limit import known_regions
 from orchestrator.limits.halted_scopes import HaltedScopes
 from orchestrator.limits.rate_limiter import RateKey, RateLimiters
@@ -38,7 +38,7 @@ async def _claiming(database: Database) -> Act:
     )
     async with database.read() as connection:
         regions = tuple(await known_regions(connection, _PROFILE))
-    what = wanted(_PROFILE, HaltedScopes().permitted_jobs(), lambda _table: sa.true())
+    what = claim_query(_PROFILE, HaltedScopes().permitted_jobs(), lambda _table: sa.true())
     who = ClaimSettings("benchmark", timedelta(seconds=45), rate_limiter)
 
     async def act() -> None:

@@ -1,4 +1,4 @@
-"""The time of day, as a parameter: nothing else in the package asks for it."""
+"""The time of day, passed as a parameter so that tests can set it."""
 
 import time
 from collections.abc import Callable
@@ -7,15 +7,15 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Tells the time of day."""
+    """Returns the time of day."""
 
     def now(self) -> datetime:
-        """The present moment, in UTC, aware."""
+        """Return the current time, aware, in UTC."""
         ...
 
 
-def since_boot() -> timedelta:
-    """How long this machine has been up, its sleep included: what nobody can set."""
+def _since_boot() -> timedelta:
+    """Return the time since this machine booted, including sleep. Nobody can set this clock."""
     clock = getattr(
         time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC
     )  # macOS counts sleep in the latter
@@ -27,40 +27,23 @@ def _wall() -> datetime:
 
 
 class SystemClock:
-    """This machine's clock as it stands when this is made; set later, it goes on undisturbed.
+    """The machine's clock as it stood when this object was made, plus the time that passed since.
 
-    Leases, waits and times of grace are spans. A clock that is put forward would end them all at
-    once, and a doubted export could be sent again too early; put back, it would hold all up.
+    Leases, waits and look-up periods are time spans. When the machine's clock is set during a run,
+    they must neither end at once, which could send a job again too early, nor last for hours.
 
     Args:
-        wall: tells the machine's time of day.
+        wall: returns the machine's time of day.
     """
 
     def __init__(self, wall: Callable[[], datetime] = _wall) -> None:
-        self._booted_at = wall() - since_boot()
+        self._booted_at = wall() - _since_boot()
 
     def now(self) -> datetime:
-        """The present moment, in UTC, aware."""
-        return self._booted_at + since_boot()
-
-
-class ShiftedClock:
-    """Another clock, so much later.
-
-    Args:
-        clock: the other one.
-        by: how much.
-    """
-
-    def __init__(self, clock: Clock, by: timedelta) -> None:
-        self._clock = clock
-        self._by = by
-
-    def now(self) -> datetime:
-        """The present moment, in UTC, aware."""
-        return self._clock.now() + self._by
+        """Return the current time, aware, in UTC."""
+        return self._booted_at + _since_boot()
 
 
 def iso(moment: datetime) -> str:
-    """A moment as people and scripts read it: UTC, ISO 8601, milliseconds, ``Z``."""
+    """Format a time for people and scripts: UTC, ISO 8601, milliseconds, ``Z``."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -11,7 +11,6 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -136,16 +135,6 @@ class Orchestrator:
         Raises:
             CredentialError: there is work, and there are no keys to do it with.
         """
-        from orchestrator.job_queue.clock_jump_recovery import reset_waits_after_clock_jump
-
-        async with self._database.worked_on(
-            partial(reset_waits_after_clock_jump, self._database, self._notify)
-        ):
-            return await self._run(batch, time_limit, stop, forever)
-
-    async def _run(
-        self, batch: str | None, time_limit: float | None, stop: anyio.Event | None, forever: bool
-    ) -> "RunResult":
         from orchestrator.cloud.clock_skew import ServerClock
         from orchestrator.job_queue.worker_registry import instance
         from orchestrator.reporting.run_summary import Account

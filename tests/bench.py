@@ -31,6 +31,7 @@ from orchestrator.verification.bucket_permissions import BucketPermissions, Veri
 from orchestrator.verification.expected_objects import TrackedJob, save_baselines, watched
 from orchestrator.verification.export_deadline import ExportDeadlines
 from orchestrator.verification.object_lookup import baselines
+from orchestrator.verification.unknown_jobs import AbsenceTracker
 from orchestrator.worker.send import outcome_of_reply
 
 from .cloud.scripted import HeldKeys
@@ -50,6 +51,7 @@ class Bench:
     simulator: Simulator
     cvm: CvmClient
     cos: CosClient
+    absence: AbsenceTracker
 
     async def send(self, lease: Lease) -> Outcome:
         """Sends what a lease orders; nothing is recorded."""
@@ -121,7 +123,7 @@ async def bench_at(database: Database) -> AsyncIterator[Bench]:
             clock=ServerClock(SystemClock()),
             timeout=60.0,
         )
-        yield Bench(database, simulator, cvm, cos)
+        yield Bench(database, simulator, cvm, cos, AbsenceTracker(database.clock))
 
 
 def permissions(

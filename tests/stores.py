@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from orchestrator.cloud.error_classification import code_for_reply
 from orchestrator.cloud.error_codes import code_for
 from orchestrator.job_queue.claim import ClaimQuery, ClaimSettings, claim
-from orchestrator.job_queue.claim import wanted as claim_of
+from orchestrator.job_queue.claim import claim_query as claim_of
 from orchestrator.job_queue.enqueue import enqueue
 from orchestrator.job_states import JobState
 from orchestrator.limits.rate_limiter import RateKey, RateLimiters
@@ -19,7 +19,7 @@ from orchestrator.model import Lease, Outcome, Reply
 from orchestrator.store import Database
 from orchestrator.store.tables import UtcDateTime, attempts, events, jobs, metadata, objects, scopes
 from orchestrator.worker.outcome_policy import decide
-from orchestrator.worker.outcome_recorder import Answer, record
+from orchestrator.worker.outcome_recorder import AttemptResult, record
 
 NOON = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 PROFILE, REGION, BUCKET, ME = "default", "ap-singapore", "backup-1250000000", "tester"
@@ -177,14 +177,14 @@ async def now(database: Database) -> datetime:
 
 
 async def let_pass(database: Database, **span: float) -> None:
-    """Lets time pass.
+    """Let time pass for the store and for this process.
 
-    PostgreSQL's clock cannot be put forward, so there everything that was written moves back.
+    PostgreSQL's clock cannot be set, so there all stored times move back instead.
     """
     passed = timedelta(**span)
+    assert isinstance(database.clock, FakeClock)
+    database.clock.advance(passed)
     if database.is_sqlite:
-        assert isinstance(database.clock, FakeClock)
-        database.clock.advance(passed)
         return
     async with database.write() as connection:
         for table in set(metadata.tables.values()) - {events}:
@@ -266,5 +266,5 @@ async def settle(
     decision = decide(lease, outcome, max_attempts=5, jitter=0.0)
     rate_limiter = claimer(database).rate_limiter
     await record(
-        database, [Answer(lease, outcome, decision, rate_limiter, is_end_visible)], DEADLINE
+        database, [AttemptResult(lease, outcome, decision, rate_limiter, is_end_visible)], DEADLINE
     )

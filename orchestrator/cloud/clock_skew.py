@@ -8,6 +8,10 @@ from orchestrator.clock import Clock
 TOLERATED_DRIFT = timedelta(seconds=30)
 """How far a `ServerClock` may be ahead of its server."""
 
+SIGNATURE_LIFETIME = timedelta(seconds=300) + TOLERATED_DRIFT
+"""The vendor refuses a signature 300 s after its date: this long after a claim its request is
+refused, whichever process still holds it."""
+
 
 class ServerClock:
     """The clock of one service, as its Date headers tell it.

@@ -34,7 +34,7 @@ class ClaimQuery:
     next_jobs: sa.Select[Any]
 
 
-def wanted(
+def claim_query(
     profile: str,
     permitted: sa.ColumnElement[bool],
     watched: Callable[[sa.FromClause], sa.ColumnElement[bool]],

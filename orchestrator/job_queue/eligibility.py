@@ -1,86 +1,112 @@
-"""Which jobs a run is about: those it may send, those whose end it will see, those it leaves."""
+"""Which jobs a run may send, which it follows to their end, and whether any work is left.
 
-from collections.abc import Mapping
+Every question "may this job move, and if not, why" is answered here, as a condition on the table
+of jobs: claims, the description of images, the end of a run and its summary use the same ones.
+"""
+
+from collections.abc import Callable
+from datetime import timedelta
 
 import sqlalchemy as sa
 
-from orchestrator.clock import Clock
-from orchestrator.job_queue.claim import ClaimQuery, wanted
+from orchestrator.job_queue.claim import ClaimQuery, claim_query
 from orchestrator.job_states import JobState
 from orchestrator.limits.admission import Admission
+from orchestrator.store import Database
 from orchestrator.store.tables import jobs
 from orchestrator.verification.bucket_permissions import BucketPermissions
 from orchestrator.verification.resend_policy import ResolvePolicy, left_to_operator
 
 
 class Eligibility:
-    """Conditions on the table of jobs, as they are at the moment.
+    """Conditions on the table of jobs, as of the moment at which they are asked for.
 
     Args:
-        batch: only this one; ``None`` is all.
-        regions: of each endpoint that is known so far.
-        clock: the store's.
+        profile: only jobs of this profile.
+        batch: only jobs of this batch; ``None`` is all.
+        blocked_regions: returns the regions whose endpoint is halted.
     """
 
     def __init__(
         self,
-        *,
-        profile: str,
-        batch: str | None,
+        database: Database,
         admission: Admission,
         permissions: BucketPermissions,
         policy: ResolvePolicy,
-        regions: Mapping[str, list[str]],
-        clock: Clock,
+        *,
+        profile: str,
+        batch: str | None,
+        blocked_regions: Callable[[], list[str]],
     ) -> None:
-        self._profile = profile
-        self._batch = batch
+        self._database = database
         self._admission = admission
         self._permissions = permissions
         self._policy = policy
-        self._regions = regions
-        self._clock = clock
-        self._wanted: ClaimQuery | None = None
-        self._wanted_under: object = None
+        self._profile = profile
+        self._batch = batch
+        self._blocked_regions = blocked_regions
+        self._query: ClaimQuery | None = None
+        self._query_conditions: object = None
 
-    def mine(self) -> sa.ColumnElement[bool]:
-        """The jobs of this run."""
+    def of_this_run(self) -> sa.ColumnElement[bool]:
+        """Jobs that this run is about."""
         of_batch = sa.true() if self._batch is None else jobs.c.batch == self._batch
         return (jobs.c.profile == self._profile) & of_batch
 
-    def permitted(self) -> sa.ColumnElement[bool]:
-        """Those that no stop holds up."""
-        reachable = jobs.c.region.not_in(self._held())
-        return self.mine() & self._admission.halts.permitted_jobs() & reachable
+    def sendable(self) -> sa.ColumnElement[bool]:
+        """Jobs of this run that no halt blocks."""
+        is_reachable = jobs.c.region.not_in(self._blocked_regions())
+        return self.of_this_run() & self._admission.halts.permitted_jobs() & is_reachable
 
-    def wanted(self) -> ClaimQuery:
-        """What a claim may take: the same object for as long as the same may be taken."""
-        stops = tuple(self._admission.halts.active), tuple(self._held())
-        hidden = self._admission.may_read_buckets, tuple(self._permissions.unreadable_buckets())
-        if self._wanted is None or self._wanted_under != (stops, hidden):
-            self._wanted_under = stops, hidden
-            self._wanted = wanted(self._profile, self.permitted(), self.watched)
-        return self._wanted
-
-    def watched(self, table: sa.FromClause = jobs) -> sa.ColumnElement[bool]:
-        """Accepted and unknown jobs whose end this run will see."""
+    def followed(self, table: sa.FromClause = jobs) -> sa.ColumnElement[bool]:
+        """Accepted and unknown jobs whose end this run will see in the bucket."""
         if not self._admission.may_read_buckets:
             return sa.false()
-        return self._permissions.readable(table) & ~self._given_up(table)
+        return self._permissions.readable(table) & ~self._left_to_operator(table)
+
+    def claim_query(self) -> ClaimQuery:
+        """Return the query for the next jobs to send.
+
+        It is built again only when its conditions change: to build it takes longer than to run it.
+        """
+        conditions = (
+            tuple(self._admission.halts.active),
+            tuple(self._blocked_regions()),
+            self._admission.may_read_buckets,
+            tuple(self._permissions.unreadable_buckets()),
+        )
+        if self._query is None or self._query_conditions != conditions:
+            self._query_conditions = conditions
+            self._query = claim_query(self._profile, self.sendable(), self.followed)
+        return self._query
 
     def unfinished(self) -> tuple[sa.ColumnElement[bool], ...]:
-        """Those that running again may bring further, a condition for each of their states."""
+        """Jobs that another run may bring further: one condition per group of states."""
         waiting = jobs.c.state.in_([JobState.QUEUED, JobState.SENDING])
         exporting = (jobs.c.state == JobState.ACCEPTED) & ~self._permissions.unverifiable()
-        unknown = jobs.c.state == JobState.UNKNOWN
-        in_doubt = unknown & self._permissions.readable() & ~self._given_up(jobs)
-        return tuple(self.mine() & one for one in (waiting, exporting, in_doubt))
+        is_unknown = jobs.c.state == JobState.UNKNOWN
+        unknown = is_unknown & self._permissions.readable() & ~self._left_to_operator(jobs)
+        return tuple(self.of_this_run() & one for one in (waiting, exporting, unknown))
 
-    def _given_up(self, table: sa.FromClause) -> sa.ColumnElement[bool]:
-        return left_to_operator(self._policy, self._clock.now, table)
+    async def has_remaining_work(self, within: float | None = None) -> bool:
+        """Return whether any job of this run can still move.
 
-    def _held(self) -> list[str]:
-        """Regions of endpoints to which nothing can be sent."""
-        stops = self._admission.halts
-        held = [regions for host, regions in self._regions.items() if stops.blocks_endpoint(host)]
-        return sorted(set().union(*held))
+        Args:
+            within: seconds; jobs that are due later do not count. ``None`` is no limit.
+        """
+        async with self._database.read() as connection:
+            queued = self.sendable() & (jobs.c.state == JobState.QUEUED)
+            if within is not None:
+                latest = await self._database.now(connection) + timedelta(seconds=within)
+                queued &= jobs.c.due_at <= latest
+            in_flight = self.of_this_run() & (jobs.c.state == JobState.SENDING)
+            accepted_or_unknown = jobs.c.state.in_([JobState.UNKNOWN, JobState.ACCEPTED])
+            followed = self.of_this_run() & self.followed() & accepted_or_unknown
+            for condition in (in_flight, queued, followed):
+                query = sa.select(sa.literal(1)).select_from(jobs).where(condition).limit(1)
+                if (await connection.execute(query)).first() is not None:
+                    return True
+        return False
+
+    def _left_to_operator(self, table: sa.FromClause) -> sa.ColumnElement[bool]:
+        return left_to_operator(self._policy, self._database.clock.now, table)

@@ -7,14 +7,15 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from orchestrator.cloud import clock_skew
 from orchestrator.job_queue import worker_registry as owner
-from orchestrator.job_states import JobState
+from orchestrator.job_states import LIVING, JobState
 from orchestrator.store import Database
-from orchestrator.store.tables import attempts, instances, jobs
+from orchestrator.store.tables import attempts, instances, jobs, scopes
 from orchestrator.store.transitions import Transition, apply_transition
 
-SIGNATURE_LIFETIME = timedelta(seconds=330)
-"""After this the vendor refuses a signature (300 s, and a little for the clocks)."""
+_LONGEST_WAIT = timedelta(hours=1)
+"""No back-off, poll or probe is scheduled further ahead."""
 
 LOST = "Client.AnswerLost"
 _MESSAGE = "The process that sent this request ended before it recorded an answer."
@@ -44,6 +45,28 @@ async def recover_orphans(database: Database, me: str) -> int:
         owner.forget(database, name)
     owner.remove_stale_lock_files(database, {me, *proofs})
     return rescued
+
+
+async def discard_impossible_times(database: Database) -> None:
+    """Discard stored times that only a clock that was set meanwhile explains.
+
+    A wait longer than any back-off would hold a job up for as long as the clock was ahead. The time
+    from a request to its first object cannot be measured across two runs either, because the clock
+    may have been set between them. What a user wants sent later stays as it is.
+    """
+    async with database.write() as connection:
+        now = await database.now(connection)
+        latest = now + _LONGEST_WAIT
+        is_living = jobs.c.state.in_(sorted(LIVING))
+        is_by_user = (jobs.c.attempt == 0) & (jobs.c.due_at > jobs.c.created_at)
+        waits_too_long = is_living & ~is_by_user & (jobs.c.due_at > latest)
+        await connection.execute(jobs.update().where(waits_too_long).values(due_at=now))
+        is_untraced = is_living & jobs.c.trace_from.is_not(None) & jobs.c.first_trace_at.is_(None)
+        await connection.execute(jobs.update().where(is_untraced).values(trace_from=None))
+        probes_too_late = scopes.update().where(scopes.c.probe_at > latest)
+        await connection.execute(probes_too_late.values(probe_at=now))
+        probes_too_long = scopes.update().where(scopes.c.probe_until > latest)
+        await connection.execute(probes_too_long.values(probe_job=None, probe_until=None))
 
 
 async def _other_instances(connection: AsyncConnection, me: str, owners: set[str]) -> Sequence[Any]:
@@ -82,7 +105,7 @@ async def _give_up(
             "attempts_charged": row.attempts_charged + 1,
             "due_at": now,
             "absent_since": None,
-            "no_resend_before": None if is_dead else row.claimed_at + SIGNATURE_LIFETIME,
+            "no_resend_before": None if is_dead else row.claimed_at + clock_skew.SIGNATURE_LIFETIME,
             "code": LOST,
             "message": _MESSAGE,
             "remedy": "Nothing to do: the bucket is looked at before anything is sent again.",

@@ -1,6 +1,6 @@
 """Connections and transactions over SQLite or PostgreSQL, from one place."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
 from functools import cache
@@ -14,7 +14,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from orchestrator.clock import Clock
 from orchestrator.errors import StoreError
-from orchestrator.store import database_clock as shared_time
 from orchestrator.store import one_trip, sqlite
 
 _READERS = 4
@@ -34,14 +33,13 @@ class Database:
         self.path = Path(self.url.database or "").resolve() if self.is_sqlite else None
         self._turn = anyio.Lock(fast_acquire=True)
         self._lock_wait = sqlite.LockTimeout()
+        self.clock = clock
         if self.path is not None:
             sqlite.prepare_file(self.path)
             self._file = sqlite.DatabaseFile(self.path)
-            self.clock = shared_time.in_force(self.path, clock)
             self._writer = self._sqlite_engine(1, self._lock_wait.begin_writing)
             self._reader = self._sqlite_engine(_READERS, self._lock_wait.begin_reading)
         else:
-            self.clock = clock
             self._writer = _server_engine(self.url, self._lock_wait)
             self._reader = self._writer.execution_options(**_ONE_SNAPSHOT)
 
@@ -74,20 +72,6 @@ class Database:
             self._file.check_exists()
         async with _transaction(self._reader) as connection:
             yield connection
-
-    @asynccontextmanager
-    async def worked_on(self, begin_anew: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
-        """For one who works on for long: one time in force for all who do.
-
-        Args:
-            begin_anew: what to do, before others come, when the times in the store tell nothing
-                by this machine's clock: it was set, or the machine booted, since the last run.
-        """
-        if self.path is None:
-            yield
-            return
-        async with shared_time.held(self.path, self.clock, begin_anew) as self.clock:
-            yield
 
     @contextmanager
     def short_lock_timeout(self) -> Iterator[None]:

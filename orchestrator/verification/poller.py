@@ -31,7 +31,7 @@ from orchestrator.verification.expected_objects import TrackedJob, due, postpone
 from orchestrator.verification.export_deadline import ExportDeadlines
 from orchestrator.verification.poll_schedule import PollSchedule, schedule
 from orchestrator.verification.resend_policy import ResolvePolicy, save_first_trace, traced_buckets
-from orchestrator.verification.unknown_jobs import resolve
+from orchestrator.verification.unknown_jobs import AbsenceTracker, resolve
 from orchestrator.wakeup import Wakeup
 
 _TICK = 0.2
@@ -130,6 +130,7 @@ class Poller:
         self._wakeup = wakeup
         self._notify = notify
         self._experience = Experience()
+        self._absence = AbsenceTracker(database.clock)
         self._deadlines = ExportDeadlines(database, self._experience, policy.export_deadline)
         self._findings = GroupCommit[Finding, JobState](partial(save_findings, database, actor))
         self._followed: dict[int, _PolledJob] = {}
@@ -312,7 +313,9 @@ class Poller:
     async def _state_after_look(self, one: _PolledJob) -> JobState:
         job = one.job
         if job.state is JobState.UNKNOWN:
-            return await resolve(self._database, self._cos, job, self._policy, self._actor)
+            return await resolve(
+                self._database, self._cos, job, self._policy, self._absence, self._actor
+            )
         place = (job.region, job.bucket)
         seen = await examine(
             self._cos,

@@ -1,10 +1,11 @@
-"""Unknown jobs: settled by evidence from the bucket, or sent again when absence is proven."""
+"""Unknown jobs: resolved by what the bucket holds, or queued again once absence is proven."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchestrator.clock import iso
+from orchestrator.clock import Clock, iso
+from orchestrator.cloud import clock_skew
 from orchestrator.cloud.cos import CosClient
 from orchestrator.job_states import JobState
 from orchestrator.model import NOT_RULED_OUT
@@ -17,34 +18,70 @@ from orchestrator.verification.object_lookup import LookupResult, look
 from orchestrator.verification.resend_policy import ResendMode, ResolvePolicy, required_absence
 
 
+class AbsenceTracker:
+    """Measures for how long the look-ups of this process have found nothing of an unknown job.
+
+    It counts in memory, on the clock of this process. A clock that somebody sets between two runs,
+    or between the starts of two processes, can therefore never shorten the time in which an export
+    may still leave its first object. A restart begins to count again.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._absent_since: dict[int, tuple[int, datetime]] = {}
+
+    def absent_for(self, job: TrackedJob) -> timedelta:
+        """Return the time since the first look-up that found nothing; this one may be the first."""
+        now = self._clock.now()
+        attempt, since = self._absent_since.get(job.job_id, (job.attempt, now))
+        if attempt != job.attempt:
+            since = now
+        self._absent_since[job.job_id] = job.attempt, since
+        return now - since
+
+    def forget(self, job: TrackedJob) -> None:
+        """Drop a job that is no longer unknown."""
+        self._absent_since.pop(job.job_id, None)
+
+
 async def resolve(
-    database: Database, cos: CosClient, job: TrackedJob, policy: ResolvePolicy, actor: str
+    database: Database,
+    cos: CosClient,
+    job: TrackedJob,
+    policy: ResolvePolicy,
+    absence: AbsenceTracker,
+    actor: str,
 ) -> JobState:
-    """Looks once for traces of an unknown job; returns the state it is in after it.
+    """Look up an unknown job in the bucket once; return its state afterwards.
 
     Raises:
-        CloudRefusal, httpx.HTTPError: the look failed, which says nothing; nothing is changed.
+        CloudRefusal, httpx.HTTPError: the look-up failed, which proves nothing. Nothing is changed.
     """
-    traces = await look(cos, job)
+    found = await look(cos, job)
     async with database.write() as connection:
         now = await database.now(connection)
-        if traces:
-            return await adopt(connection, job, traces, policy, now, actor)
-        return await _clean_look(connection, job, policy, now, actor)
+        if found:
+            state = await adopt(connection, job, found, policy, now, actor)
+        else:
+            absent_for = absence.absent_for(job)
+            state = await _record_absence(connection, job, policy, absent_for, now, actor)
+    if state is not JobState.UNKNOWN:
+        absence.forget(job)
+    return state
 
 
 async def adopt(
     connection: AsyncConnection,
     job: TrackedJob,
-    traces: LookupResult,
+    found: LookupResult,
     policy: ResolvePolicy,
     now: datetime,
     actor: str,
 ) -> JobState:
-    """Takes what was found in the bucket for the answer that is not held: no TaskId, but keys."""
+    """Accept a job because of what the bucket holds: there is no TaskId, but there are keys."""
     first_trace = {}
-    if traces.age is not None and job.needs_first_trace:
-        first_trace = {"first_trace_at": job.first_trace(now, traces.age)}
+    if found.age is not None and job.needs_first_trace:
+        first_trace = {"first_trace_at": job.first_trace(now, found.age)}
     adopted = Transition(
         job.job_id,
         job.state,
@@ -63,32 +100,40 @@ async def adopt(
             **first_trace,
         },
         details={
-            "uploads": list(traces.uploads),
-            "objects": [facts.key for facts in traces.objects],
+            "uploads": list(found.uploads),
+            "objects": [facts.key for facts in found.objects],
         },
     )
     if not await apply_transition(connection, adopted, at=now):
         return job.state
-    await save_cos_paths(connection, [(job.job_id, f"/{key}") for key in traces.keys])
-    await save_seen_objects(connection, [(job.job_id, facts) for facts in traces.objects], now)
+    await save_cos_paths(connection, [(job.job_id, f"/{key}") for key in found.keys])
+    await save_seen_objects(connection, [(job.job_id, facts) for facts in found.objects], now)
     return JobState.ACCEPTED
 
 
-async def _clean_look(
-    connection: AsyncConnection, job: TrackedJob, policy: ResolvePolicy, now: datetime, actor: str
+async def _record_absence(
+    connection: AsyncConnection,
+    job: TrackedJob,
+    policy: ResolvePolicy,
+    absent_for: timedelta,
+    now: datetime,
+    actor: str,
 ) -> JobState:
+    """Queue the job again, or fail it, once its absence is proven; return its state."""
     if job.absent_since is None:
         this = jobs.update().where(jobs.c.id == job.job_id, jobs.c.attempt == job.attempt)
         await connection.execute(this.values(absent_since=now))
         return job.state
-    # a request that a stopped process sends at the last moment needs the same time to leave a trace
-    absent_for = now - max(job.absent_since, job.no_resend_before or job.absent_since)
     if absent_for < policy.resend_after:
         return job.state
     required = await required_absence(connection, job, policy)
     if required is None:
         await _leave_to_operator(connection, job, policy, now, actor)
-    if required is None or absent_for < required:
+        return job.state
+    if job.no_resend_before is not None:
+        # a suspended process may still send its request until the signature has expired
+        required += clock_skew.SIGNATURE_LIFETIME
+    if absent_for < required:
         return job.state
     gives_up = job.attempts_charged >= policy.max_attempts
     target = JobState.FAILED if gives_up else JobState.QUEUED
@@ -110,7 +155,7 @@ async def _clean_look(
 async def _leave_to_operator(
     connection: AsyncConnection, job: TrackedJob, policy: ResolvePolicy, now: datetime, actor: str
 ) -> None:
-    """Say once, with the job, why it is not sent again by itself."""
+    """Record once, with the job, why it is not sent again automatically."""
     why = _WHY_NOT_RESENT["exact names" if job.exact_names else policy.resend]
     remedy = (
         "Look for the export in the console and in the bucket; then "

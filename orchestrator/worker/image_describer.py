@@ -1,4 +1,8 @@
-"""Asks what the images are before they are sent: disks, sizes, and so the keys to expect."""
+"""Describe the images of waiting jobs: their disks and sizes, and so the object keys to expect.
+
+A description helps: the largest images are sent first, and every expected key is known. It is no
+condition: where DescribeImages gives no answer for a while, jobs are sent without it.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
@@ -10,161 +14,163 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.cloud.credentials.base import Credential
-from orchestrator.cloud.cvm import MAX_IMAGES, CvmClient
+from orchestrator.cloud.cvm import MAX_IMAGES
 from orchestrator.cloud.error_classification import code_for_exception
 from orchestrator.cloud.error_codes import code_for
 from orchestrator.errors import CloudRefusal
-from orchestrator.limits.admission import DESCRIBE, Admission
+from orchestrator.limits.admission import DESCRIBE
 from orchestrator.limits.backoff import backoff
 from orchestrator.limits.concurrency_limit import has_job
 from orchestrator.model import Disk, ImageFacts, ImageFormat, Outcome, Reaction, Scope
-from orchestrator.store import BusyRetry, Database
+from orchestrator.store import BusyRetry
 from orchestrator.store.tables import CLAIMABLE, UNDESCRIBED, job_images, jobs, objects, scopes
 from orchestrator.wakeup import Wakeup
+from orchestrator.worker.run_settings import RunContext
 
 _IDLE = 0.5
-_LONGEST_IDLE = 5.0
-_TRIES = 3
-_LAST_TRY = 20
-"""Tries, minutes in all, after which jobs go without: it may be their images that upset it."""
+_MAX_IDLE = 5.0
+
+_GIVE_UP_AFTER = 30.0
+"""Seconds of failed calls after which the waiting jobs are sent without a description."""
 
 _NOT_ALLOWED = frozenset({"AuthFailure.UnauthorizedOperation", "UnauthorizedOperation"})
 
 
 class ImageDescriber:
-    """Describes waiting jobs, a call's worth at a time, in the order in which they will be sent.
+    """Describe the waiting jobs of one endpoint, up to 100 images a call, in sending order.
 
-    An image that DescribeImages does not know is left to ExportImages to refuse, which names the
-    reason. An account that may not describe goes without sizes and expected keys.
+    An image that DescribeImages does not know is left to ExportImages, whose refusal names the
+    reason. An account without the right to describe images sends without sizes and expected keys.
 
     Args:
-        profile: the account.
-        regions: those of one endpoint, each in its turn.
-        permitted: tells which jobs may be sent at all, as a condition on the table of jobs.
-        in_air: bounds what is in the air at once, exports included.
-        tell: takes sentences for the user.
+        regions: returns the regions of the endpoint.
+        sendable: returns which jobs may be sent at all, as a condition on the table of jobs.
+        in_flight: limits the requests in flight, exports included.
+        notify: takes sentences for the user.
     """
 
     def __init__(
         self,
-        database: Database,
-        cvm: CvmClient,
-        admission: Admission,
+        context: RunContext,
         profile: str,
         *,
-        regions: list[str],
-        permitted: Callable[[], sa.ColumnElement[bool]],
+        regions: Callable[[], Sequence[str]],
+        sendable: Callable[[], sa.ColumnElement[bool]],
         in_flight: anyio.Semaphore,
         busy_retry: BusyRetry,
         wakeup: Wakeup,
         notify: Callable[[str], None],
     ) -> None:
-        self._database = database
-        self._cvm = cvm
-        self._admission = admission
+        self._database = context.database
+        self._cvm = context.cvm
+        self._admission = context.admission
         self._profile = profile
         self._regions = regions
-        self._last = ""
-        """The region that had its turn last."""
-        self._permitted = permitted
+        self._last_region = ""
+        self._sendable = sendable
         self._in_flight = in_flight
         self._busy_retry = busy_retry
         self._wakeup = wakeup
         self._notify = notify
-        self._forbidden = False
-        self._misses = 0
-        self._answered = False
-        """Whether it was the API, and nothing before it, that answered the last question."""
-        self._is_told_of_clock = False
+        self._is_forbidden = False
+        self._failures = 0
+        self._failing_since: float | None = None
+        self._has_warned = False
+        self._has_warned_of_clock = False
 
     async def run(self) -> None:
-        """Describes until cancelled."""
+        """Describe jobs until cancelled."""
         while True:
-            has_news = await self._busy_retry.retry(self._describe_next)
+            has_changed = await self._busy_retry.retry(self._describe_next)
             if not self._cvm.clock.is_known:
-                has_news = await self._busy_retry.retry(self._ask_for_time) or has_news
-            if has_news:
-                self._misses = 0
+                has_changed = await self._busy_retry.retry(self._learn_time) or has_changed
+            if has_changed:
                 self._wakeup.notify()
             else:
-                pause = backoff(self._misses, 1.0, first=_IDLE, longest=_LONGEST_IDLE)
+                pause = backoff(self._failures, 1.0, first=_IDLE, longest=_MAX_IDLE)
                 await anyio.sleep(pause.total_seconds())
 
     async def _describe_next(self) -> bool:
-        """Describes the next jobs, or lets them go without where it is hopeless; true when done."""
+        """Describe the next jobs of one region; return whether any job may be sent now."""
         waiting = await self._next_waiting()
         if not waiting:
             return False
         region = waiting[0].region
         images = list(dict.fromkeys(image for row in waiting for image in row.image_ids))
-        facts = await self._facts(region, images)
+        facts = await self._describe(region, images)
         if facts is None:
-            return False
+            if not self._gives_up():
+                return False
+            facts = {}
         async with self._database.write() as connection:
-            await _keep(connection, waiting, facts, await self._database.now(connection))
+            await _save(connection, waiting, facts, await self._database.now(connection))
         return True
 
-    async def _ask_for_time(self) -> bool:
-        """Ask about any job, only to learn the server's time: no claim is signed without it."""
+    def _gives_up(self) -> bool:
+        """Return whether jobs are to be sent undescribed, and warn the user once."""
+        since = self._failing_since
+        if since is None or anyio.current_time() - since < _GIVE_UP_AFTER:
+            return False
+        if not self._has_warned:
+            self._has_warned = True
+            self._notify(
+                f"DescribeImages has failed for {_GIVE_UP_AFTER:g} s. Jobs are sent without sizes "
+                "and expected object keys until it answers again."
+            )
+        return True
+
+    async def _learn_time(self) -> bool:
+        """Ask about any image, only to learn the server's time: claims are signed with it."""
         async with self._database.read() as connection:
             query = (
                 sa.select(jobs.c.region, jobs.c.image_ids)
                 .where(
                     sa.text(CLAIMABLE),
                     jobs.c.profile == self._profile,
-                    jobs.c.region.in_(self._regions),
-                    self._permitted(),
+                    jobs.c.region.in_(self._regions()),
+                    self._sendable(),
                 )
                 .limit(1)
             )
             row = (await connection.execute(query)).first()
         if row is None:
             return False
-        await self._ask(row.region, row.image_ids[:MAX_IMAGES])
-        if self._answered and not self._cvm.clock.is_known and not self._is_told_of_clock:
-            self._is_told_of_clock = True
+        facts = await self._describe(row.region, row.image_ids[:MAX_IMAGES])
+        is_known = self._cvm.clock.is_known
+        if facts is not None and not is_known and not self._has_warned_of_clock:
+            self._has_warned_of_clock = True
             self._notify(
                 f"{self._cvm.host(row.region)} sends no Date header. Without the server's time a "
                 "signature may live longer than this program believes, so nothing is sent."
             )
-        return self._cvm.clock.is_known
+        return is_known
 
     async def _next_waiting(self) -> list[Any]:
-        """The next jobs of the region whose turn it is, or of the first after it that has any."""
+        """Return the next jobs of one region; the regions take turns."""
         async with self._database.read() as connection:
-            found = await _undescribed(connection, self._profile, self._regions)
-            later = [region for region in found if region > self._last]
-            for region in later + [region for region in found if region <= self._last]:
-                permitted = self._permitted()
-                if waiting := await _waiting(connection, self._profile, region, permitted):
-                    self._last = region
+            found = await _undescribed(connection, self._profile, self._regions())
+            later = [region for region in found if region > self._last_region]
+            for region in later + [region for region in found if region <= self._last_region]:
+                sendable = self._sendable()
+                if waiting := await _waiting(connection, self._profile, region, sendable):
+                    self._last_region = region
                     return waiting
         return []
 
-    async def _facts(self, region: str, images: Sequence[str]) -> dict[str, ImageFacts] | None:
-        """What is known of all these images; ``None`` when they must be asked for again.
-
-        What fails again and again is asked for image by image, once any single one is answered.
-        """
-        at_once = MAX_IMAGES
-        if self._misses >= _TRIES and not self._forbidden:
-            single = images[self._misses % len(images)]  # each time another: it may be this one
-            if await self._ask(region, [single]) is None:
-                return {} if self._answered or self._misses >= _LAST_TRY else None
-            at_once = 1
+    async def _describe(self, region: str, images: Sequence[str]) -> dict[str, ImageFacts] | None:
+        """Return what is known of these images; ``None`` if they must be asked for again."""
         facts: dict[str, ImageFacts] = {}
-        for start in range(0, len(images), at_once):
-            if self._forbidden:
+        for start in range(0, len(images), MAX_IMAGES):
+            if self._is_forbidden:
                 break
-            found = await self._ask(region, images[start : start + at_once])
-            if found is None and at_once > 1:
+            found = await self._call(region, images[start : start + MAX_IMAGES])
+            if found is None:
                 return None
-            facts |= found or {}
+            facts |= found
         return facts
 
-    async def _ask(self, region: str, images: Sequence[str]) -> dict[str, ImageFacts] | None:
-        """What is known of these images; ``None`` when the question must be put again."""
-        self._answered = False
+    async def _call(self, region: str, images: Sequence[str]) -> dict[str, ImageFacts] | None:
+        """Call DescribeImages once; return ``None`` if the call must be repeated."""
         host = self._cvm.host(region)
         credential = await self._admission.credential()
         if credential is None or self._admission.halts.blocks_endpoint(host):
@@ -176,16 +182,16 @@ class ImageDescriber:
             async with self._in_flight:
                 found = await self._cvm.describe_images(region, images, credential=credential)
         except CloudRefusal as refusal:
-            return await self._refused(refusal, region, images, credential, asked_at)
+            return await self._handle_refusal(refusal, region, images, credential, asked_at)
         except httpx.HTTPError as error:
             outcome = Outcome(code_for_exception(error), str(error) or type(error).__name__)
             await self._learn(host, region, outcome, credential, asked_at)
             return None
-        self._answered = True
         self._admission.record_response(host)
+        self._failures, self._failing_since = 0, None
         return {image.image_id: image for image in found}
 
-    async def _refused(
+    async def _handle_refusal(
         self,
         refusal: CloudRefusal,
         region: str,
@@ -193,27 +199,27 @@ class ImageDescriber:
         credential: Credential,
         asked_at: float,
     ) -> dict[str, ImageFacts] | None:
-        self._answered = not refusal.code.startswith("Http")
-        if self._answered:
-            self._admission.record_response(self._cvm.host(region))
+        host = self._cvm.host(region)
+        if not refusal.code.startswith("Http"):
+            self._admission.record_response(host)
         code = code_for(refusal.code)
         if code.name in _NOT_ALLOWED:
-            self._forbidden = True
+            self._is_forbidden = True
             self._notify(
                 "This account may not call DescribeImages: sizes and disks stay unknown. "
                 "Grant cvm:DescribeImages to have the largest images sent first."
             )
             return {}
         if code.reaction is Reaction.FAIL:
-            return await self._ask_without_unknown(refusal, region, images)
+            return await self._describe_without_unknown(refusal, region, images)
         outcome = Outcome(code, refusal.said, http_status=refusal.http_status)
-        await self._learn(self._cvm.host(region), region, outcome, credential, asked_at)
+        await self._learn(host, region, outcome, credential, asked_at)
         return None
 
-    async def _ask_without_unknown(
+    async def _describe_without_unknown(
         self, refusal: CloudRefusal, region: str, images: Sequence[str]
     ) -> dict[str, ImageFacts] | None:
-        """One unknown image fails the whole call: ask without those named, or else by halves."""
+        """Repeat a call that one unknown image made fail: without it, or else in two halves."""
         if len(images) == 1 or "InvalidImageId" not in refusal.code:
             return {}
         rest = [image for image in images if image not in refusal.message]
@@ -221,7 +227,7 @@ class ImageDescriber:
         parts = [images[:middle], images[middle:]] if len(rest) == len(images) else [rest]
         facts: dict[str, ImageFacts] = {}
         for part in filter(None, parts):
-            found = await self._ask(region, part)
+            found = await self._call(region, part)
             if found is None:
                 return None
             facts |= found
@@ -230,8 +236,10 @@ class ImageDescriber:
     async def _learn(
         self, host: str, region: str, outcome: Outcome, credential: Credential, asked_at: float
     ) -> None:
-        if outcome.code.reaction in {Reaction.RETRY, Reaction.RECONCILE}:
-            self._misses += 1
+        self._failures += 1
+        # an endpoint that cannot be reached takes no exports either, so nothing is gained
+        if self._failing_since is None and outcome.code.reaction is not Reaction.PAUSE:
+            self._failing_since = anyio.current_time()
         if outcome.code.reaction is Reaction.SLOW:
             rate_limiter = self._admission.rate_limiter(DESCRIBE, host)
             async with self._database.write() as connection:
@@ -249,7 +257,7 @@ class ImageDescriber:
 async def _undescribed(
     connection: AsyncConnection, profile: str, regions: Sequence[str]
 ) -> list[str]:
-    """Those of these regions in which a job waits to be described."""
+    """Return those of these regions in which a job waits to be described."""
     asked = {"profile": profile, "regions": regions}
     return list((await connection.execute(_TO_DESCRIBE, asked)).scalars())
 
@@ -266,13 +274,13 @@ _TO_DESCRIBE = (
 
 
 async def _waiting(
-    connection: AsyncConnection, profile: str, region: str, permitted: sa.ColumnElement[bool]
+    connection: AsyncConnection, profile: str, region: str, sendable: sa.ColumnElement[bool]
 ) -> list[Any]:
-    """Up to a call's worth of jobs of one region, in the order in which they will be sent."""
+    """Return up to 100 jobs of one region, in the order in which they will be sent."""
     columns = (jobs.c[name] for name in _NEEDED)
     query = (
         sa.select(*columns)
-        .where(sa.text(UNDESCRIBED), jobs.c.profile == profile, jobs.c.region == region, permitted)
+        .where(sa.text(UNDESCRIBED), jobs.c.profile == profile, jobs.c.region == region, sendable)
         .order_by(jobs.c.priority.desc(), jobs.c.id)
         .limit(MAX_IMAGES)
     )
@@ -282,20 +290,20 @@ async def _waiting(
 _NEEDED = ("id", "region", "image_ids", "object_prefix", "format", "only_root_disk")
 
 
-async def _keep(
+async def _save(
     connection: AsyncConnection,
     waiting: Sequence[Any],
     facts: dict[str, ImageFacts],
     now: datetime,
 ) -> None:
-    """Keeps what is known, in a few statements: the sender waits for this transaction's end."""
+    """Save what is known, in few statements: claims wait for this transaction to end."""
     fresh = await _still_waiting(connection, [row.id for row in waiting])
     described: list[dict[str, Any]] = []
     expected: list[dict[str, Any]] = []
     states: list[dict[str, Any]] = []
     for row in waiting:
         if row.id not in fresh:
-            continue  # another process was quicker
+            continue  # another process has described it
         disks = list(_expected(row, facts))
         expected += disks
         described.append({"this": row.id, "size": sum(disk["disk_gib"] for disk in disks)})
@@ -335,7 +343,7 @@ async def _execute_many(
 
 
 def _expected(row: Any, facts: dict[str, ImageFacts]) -> Iterator[dict[str, Any]]:
-    """The objects that a job's export will write, as far as its images are known."""
+    """Yield the objects that an export will write, as far as its images are known."""
     for image in (facts[image_id] for image_id in row.image_ids if image_id in facts):
         for disk in exported_disks(image, only_root_disk=row.only_root_disk):
             key = object_key(row.object_prefix, image.image_id, disk, ImageFormat(row.format))
@@ -343,12 +351,12 @@ def _expected(row: Any, facts: dict[str, ImageFacts]) -> Iterator[dict[str, Any]
 
 
 def exported_disks(image: ImageFacts, *, only_root_disk: bool) -> tuple[Disk, ...]:
-    """The disks of an image that an export writes."""
+    """Return the disks of an image that an export writes."""
     return tuple(disk for disk in image.disks if disk.usage == "SYSTEM_DISK" or not only_root_disk)
 
 
 def object_key(object_prefix: str, image_id: str, disk: Disk, image_format: ImageFormat) -> str:
-    """The key that the vendor will write a disk to (source: its page on exporting images)."""
+    """Return the key of a disk's object (source: the vendor's page on exporting images)."""
     kind = "system" if disk.usage == "SYSTEM_DISK" else "data"
     name = f"{image_id}_{kind}_{disk.snapshot_id}.{image_format.lower()}"
     return f"{object_prefix}_{name}" if object_prefix else name

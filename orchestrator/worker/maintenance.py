@@ -1,24 +1,27 @@
-"""What goes on beside the flow: the jobs of the dead, the length of the log, and hope."""
+"""Run maintenance: recover orphaned jobs, checkpoint the WAL, re-check halted scopes."""
 
 from collections.abc import Awaitable, Callable
 
 import anyio
 
-from orchestrator.job_queue.orphan_recovery import recover_orphans
+from orchestrator.job_queue.orphan_recovery import discard_impossible_times, recover_orphans
 from orchestrator.job_queue.worker_registry import Instance
 from orchestrator.store import BusyRetry, Database
 from orchestrator.wakeup import Wakeup
 
-_HOUSEKEEPING = 5.0
-_HOPE = 300.0
+_INTERVAL = 5.0
+"""Seconds between two checks for orphaned jobs, and between two checkpoints."""
+
+_RECHECK_INTERVAL = 300.0
+"""Seconds between two checks whether an operator has fixed what halted a scope."""
 
 
 class Maintenance:
-    """The chores of one run.
+    """The background work of one run.
 
     Args:
-        me: this process's instance.
-        hope: what to try again every few minutes.
+        me: this process's registration.
+        recheck_halts: called every few minutes.
     """
 
     def __init__(
@@ -27,44 +30,44 @@ class Maintenance:
         me: Instance,
         busy_retry: BusyRetry,
         wakeup: Wakeup,
-        hope: Callable[[], Awaitable[None]],
+        recheck_halts: Callable[[], Awaitable[None]],
     ) -> None:
         self._database = database
         self._me = me
         self._busy_retry = busy_retry
         self._wakeup = wakeup
-        self._hope = hope
+        self._recheck_halts = recheck_halts
+
+    async def prepare_store(self) -> None:
+        """Recover what earlier runs have left, before this one claims anything."""
+        await self._busy_retry.retry(lambda: discard_impossible_times(self._database))
+        await self._recover_orphans()
 
     async def run(self) -> None:
-        """Does them until cancelled."""
-        async with anyio.create_task_group() as chores:
-            chores.start_soon(self._busy_retry.run_guarded, self._keep_house)
-            chores.start_soon(self._busy_retry.run_guarded, self._keep_log_short)
-            chores.start_soon(self._keep_hoping)
+        """Do the background work until cancelled."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._busy_retry.run_guarded, self._watch_other_processes)
+            # Apart from the writes above: on a full disk the checkpoint is what frees space.
+            tasks.start_soon(self._busy_retry.run_guarded, self._checkpoint)
+            tasks.start_soon(self._recheck)
 
-    async def recover_orphans(self) -> int:
-        """Takes over what the dead have left behind; how many jobs it was."""
-        return await self._busy_retry.retry(self._rescue)
+    async def _recover_orphans(self) -> int:
+        return await self._busy_retry.retry(lambda: recover_orphans(self._database, self._me.name))
 
-    async def _rescue(self) -> int:
-        return await recover_orphans(self._database, self._me.name)
-
-    async def _keep_house(self) -> None:
-        """Takes over what dies beside us."""
+    async def _watch_other_processes(self) -> None:
         while True:
-            await anyio.sleep(_HOUSEKEEPING)
+            await anyio.sleep(_INTERVAL)
             await self._busy_retry.retry(self._me.renew_lock)
-            if await self.recover_orphans():
+            if await self._recover_orphans():
                 self._wakeup.notify()
 
-    async def _keep_log_short(self) -> None:
-        """Apart from what writes: on a full disk it is what makes room."""
+    async def _checkpoint(self) -> None:
         while True:
-            await anyio.sleep(_HOUSEKEEPING)
+            await anyio.sleep(_INTERVAL)
             await self._busy_retry.retry(self._database.checkpoint)
 
-    async def _keep_hoping(self) -> None:
+    async def _recheck(self) -> None:
         while True:
-            await anyio.sleep(_HOPE)
-            await self._hope()
+            await anyio.sleep(_RECHECK_INTERVAL)
+            await self._recheck_halts()
             self._wakeup.notify()

@@ -1,4 +1,8 @@
-"""What a run is to do, and what it works with."""
+"""The settings of one run, and the objects that it works with.
+
+They differ from `orchestrator.settings`, which reads flags, environment and file: here every value
+has its final type, and only what a run needs is left.
+"""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -13,14 +17,14 @@ from orchestrator.verification.resend_policy import ResolvePolicy
 
 @dataclass(frozen=True, slots=True)
 class RunSettings:
-    """What a run is to do, and how.
+    """What a run does, and how.
 
     Args:
         batch: only this batch; ``None`` is all.
-        concurrency: requests in the air at once.
-        verify_interval: time between looks at one job; ``None`` follows its age.
-        request_timeout: longest time of one request.
-        forever: wait for more instead of ending when nothing can move.
+        concurrency: maximum number of requests in flight.
+        verify_interval: time between two checks of one job; ``None`` depends on its age.
+        request_timeout: maximum time for one request.
+        forever: wait for more work instead of ending when nothing is left to do.
         time_limit: seconds after which nothing more is claimed.
     """
 
@@ -37,7 +41,7 @@ class RunSettings:
 
 @dataclass(frozen=True, slots=True)
 class RunContext:
-    """What a run works with."""
+    """The store, both services of the vendor, and what may be sent to them."""
 
     database: Database
     cvm: CvmClient

@@ -13,9 +13,9 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
-from orchestrator.job_queue import orphan_recovery as recover_orphans
+from orchestrator.cloud import clock_skew
 from orchestrator.model import Outcome
-from orchestrator.worker import worker
+from orchestrator.worker import attempt, worker
 from tests.end_to_end.scene import orchestrator_at
 
 CLAIM = "INSERT INTO attempts"
@@ -69,7 +69,7 @@ async def live(life: Life) -> None:
     if life.falls_asleep:
         _fall_asleep()
     if life.fence is not None:
-        recover_orphans.SIGNATURE_LIFETIME = timedelta(seconds=life.fence)
+        clock_skew.SIGNATURE_LIFETIME = timedelta(seconds=life.fence)
     async with orchestrator_at(life.url, life.folder, **life.settings) as orchestrator:
         if life.lease is not None:
             spare = life.lease - orchestrator.settings.request_timeout
@@ -78,7 +78,7 @@ async def live(life: Life) -> None:
 
 
 def _fall_asleep() -> None:
-    parts = vars(worker)
+    parts = vars(attempt)
     send = parts["submit"]
 
     async def submit(*request: Any) -> Outcome:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.clock import SystemClock
-from orchestrator.job_queue.orphan_recovery import SIGNATURE_LIFETIME
+from orchestrator.cloud.clock_skew import SIGNATURE_LIFETIME
 from orchestrator.job_states import JobState
 from orchestrator.simulator import Simulator
 from orchestrator.store import Database

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.clock import ShiftedClock, SystemClock
-from orchestrator.job_queue.clock_jump_recovery import reset_waits_after_clock_jump
+from orchestrator.clock import SystemClock
+from orchestrator.job_queue.orphan_recovery import discard_impossible_times
 from orchestrator.job_states import JobState
 from orchestrator.orchestrator import Orchestrator
 from orchestrator.simulator import Fault, Simulator
 from orchestrator.store import Database
-from orchestrator.store.tables import jobs
+from orchestrator.verification.expected_objects import watched
+from orchestrator.verification.unknown_jobs import AbsenceTracker
 from tests.end_to_end.scene import (
     accepted,
     images,
@@ -23,7 +24,7 @@ from tests.end_to_end.scene import (
     run_and_stop_when,
     states_of,
 )
-from tests.stores import NOON, job, make_jobs, numbered, scope, set_scope
+from tests.stores import change, job, let_pass, make_job, make_jobs, now, request, scope, set_scope
 
 pytestmark = pytest.mark.anyio
 
@@ -43,9 +44,9 @@ class Wall:
 
 def at(cloud: Simulator, folder: Path, ahead: timedelta, said: list[str]) -> Orchestrator:
     """A store on a machine whose clock is so much ahead."""
-    # after a clock was set no time to a first trace is known, so absence could not be proven
+    # across two runs no time to a first object is known, so absence could not be proven
     made = orchestrator_at(cloud.url, folder, notify=said.append, resend_after=2.5, resend="always")
-    made._clock = ShiftedClock(SystemClock(), ahead)
+    made._clock = SystemClock(lambda: datetime.now(UTC) + ahead)
     return made
 
 
@@ -78,56 +79,47 @@ async def test_set_between_two_runs(cloud: Simulator, tmp_path: Path, jump: time
     assert accepted(cloud) == once_each(images(4))
     # the lost one was found; only the one that never arrived was sent again
     assert len([entry for entry in requests(cloud) if entry.image_ids == ("img-00000000",)]) == 1
-    assert any("clock was put back" in sentence for sentence in said) is (jump < timedelta())
 
 
-async def test_all_go_by_the_time_of_the_run_at_work(sqlite_url: str) -> None:
-    """Whoever opens the store after the clock was set goes by the time of those at work on it."""
-
-    async def nothing() -> None: ...
-
-    first = Database(sqlite_url, SystemClock())
-    async with first.worked_on(nothing):
-        second = Database(sqlite_url, ShiftedClock(SystemClock(), HOUR))
-        assert abs(second.clock.now() - first.clock.now()) < timedelta(seconds=5)
-        async with second.worked_on(nothing):
-            assert abs(second.clock.now() - first.clock.now()) < timedelta(seconds=5)
-    third = Database(sqlite_url, ShiftedClock(SystemClock(), HOUR))
-    assert third.clock.now() - first.clock.now() > timedelta(minutes=50)
-    for opened in (first, second, third):
-        await opened.close()
+async def test_waits_that_no_back_off_explains_are_discarded(database: Database) -> None:
+    """A job that should be tried again in hours, by a clock that was ahead, is due at once."""
+    moment = await now(database)
+    tried = await make_job(database, attempt=1, due_at=moment + 3 * HOUR)
+    soon = await make_job(database, attempt=1, due_at=moment + timedelta(minutes=1))
+    await set_scope(database, probe_at=moment + 3 * HOUR, probe_until=moment + 3 * HOUR)
+    await set_scope(database, probe_job=tried)
+    await discard_impossible_times(database)
+    assert (await job(database, tried)).due_at <= await now(database)
+    assert (await job(database, soon)).due_at > moment
+    kept = await scope(database)
+    assert kept.probe_at <= await now(database)
+    assert (kept.probe_until, kept.probe_job) == (None, None)
 
 
-async def test_the_waits_begin_anew_once(sqlite_url: str) -> None:
-    """Only the run that finds the clock set begins them anew; the next one trusts the store."""
-    begun: list[str] = []
-    for name, ahead in (("new", 0), ("same", 0), ("set", 1), ("same", 1), ("set back", 0)):
-
-        async def note(name: str = name) -> None:
-            begun.append(name)
-
-        opened = Database(sqlite_url, ShiftedClock(SystemClock(), ahead * HOUR))
-        async with opened.worked_on(note):
-            pass
-        await opened.close()
-    assert begun == ["new", "set", "set back"]
+async def test_a_time_that_a_user_wants_stays(database: Database) -> None:
+    """A job enqueued for later is not sent earlier."""
+    wanted = await now(database) + 3 * HOUR
+    (job_id,) = await make_jobs(database, [request(not_before=wanted)])
+    await discard_impossible_times(database)
+    assert (await job(database, job_id)).due_at == wanted
 
 
-async def test_what_begins_anew(sqlite: Database) -> None:
-    """Waits end and times of grace begin anew; what a user wants later stays later."""
-    later = NOON + HOUR
-    by_user, tried, maybe_applied = await make_jobs(sqlite, numbered(3, not_before=later))
-    async with sqlite.write() as connection:
-        await connection.execute(jobs.update().where(jobs.c.id != by_user).values(attempt=1))
-        values = {"state": JobState.UNKNOWN, "absent_since": NOON, "no_resend_before": later}
-        await connection.execute(jobs.update().where(jobs.c.id == maybe_applied).values(values))
-    await set_scope(sqlite, probe_at=later, probe_until=later, probe_job=tried)
-    said: list[str] = []
-    await reset_waits_after_clock_jump(sqlite, said.append)
-    assert (await job(sqlite, by_user)).due_at == later
-    assert (await job(sqlite, tried)).due_at == NOON
-    row = await job(sqlite, maybe_applied)
-    assert (row.due_at, row.absent_since, row.no_resend_before) == (NOON, None, None)
-    gate = await scope(sqlite)
-    assert (gate.probe_at, gate.probe_until, gate.probe_job) == (NOON, None, None)
-    assert said == []
+async def test_a_time_to_the_first_object_is_not_measured_across_runs(database: Database) -> None:
+    """A job that an earlier run has sent no longer counts as a sample of that time."""
+    moment = await now(database)
+    job_id = await make_job(database, JobState.ACCEPTED, attempt=1, trace_from=moment)
+    await discard_impossible_times(database)
+    assert (await job(database, job_id)).trace_from is None
+
+
+async def test_absence_is_counted_anew_by_each_run(database: Database) -> None:
+    """What another process, or a clock that was set, says of earlier look-ups proves nothing."""
+    job_id = await make_job(database, JobState.UNKNOWN, attempt=1)
+    await change(database, job_id, absent_since=await now(database) - 24 * HOUR)
+    async with database.read() as connection:
+        seen = await watched(connection, job_id)
+    tracker = AbsenceTracker(database.clock)
+    assert tracker.absent_for(seen) == timedelta()
+    await let_pass(database, seconds=90)
+    assert tracker.absent_for(seen) == timedelta(seconds=90)
+    assert AbsenceTracker(database.clock).absent_for(seen) == timedelta()

@@ -1,4 +1,4 @@
-"""What a claim may take is made anew when something has changed, and only then."""
+"""Which jobs a run may send, which it follows, and when no work is left."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -6,9 +6,9 @@ from datetime import timedelta
 import anyio
 import pytest
 
-from orchestrator.clock import SystemClock
 from orchestrator.job_queue.claim import ClaimQuery
 from orchestrator.job_queue.eligibility import Eligibility
+from orchestrator.job_states import JobState
 from orchestrator.limits.admission import Admission
 from orchestrator.limits.rate_limiter import RateLimiters
 from orchestrator.model import Halt, Scope
@@ -17,7 +17,7 @@ from orchestrator.verification.bucket_permissions import BucketPermissions, Veri
 from orchestrator.verification.resend_policy import ResolvePolicy
 from tests.bench import KEYS
 from tests.cloud.scripted import HeldKeys
-from tests.stores import PROFILE, REGION
+from tests.stores import BUCKET, PROFILE, REGION, change, make_job, make_jobs, now
 
 pytestmark = pytest.mark.anyio
 
@@ -40,20 +40,22 @@ def permissions(admission: Admission) -> BucketPermissions:
 
 
 @pytest.fixture
-def eligibility(admission: Admission, permissions: BucketPermissions) -> Eligibility:
+def eligibility(
+    sqlite: Database, admission: Admission, permissions: BucketPermissions
+) -> Eligibility:
     """A run of one region."""
     return Eligibility(
+        sqlite,
+        admission,
+        permissions,
+        POLICY,
         profile=PROFILE,
         batch=None,
-        admission=admission,
-        permissions=permissions,
-        policy=POLICY,
-        regions={HOST: [REGION]},
-        clock=SystemClock(),
+        blocked_regions=lambda: [REGION] if admission.halts.blocks_endpoint(HOST) else [],
     )
 
 
-def stop(admission: Admission, scope: Scope, value: str) -> None:
+def halt(admission: Admission, scope: Scope, value: str) -> None:
     admission.halts.add(Halt(scope, value, "Code", "said", "do this"))
 
 
@@ -64,9 +66,9 @@ def written(what: ClaimQuery) -> tuple[str, object]:
 
 
 CHANGES: dict[str, Callable[[Admission, BucketPermissions], object]] = {
-    "a bucket is stopped": lambda admission, _: stop(admission, Scope.BUCKET, f"{REGION}/b-1"),
-    "an endpoint is stopped": lambda admission, _: stop(admission, Scope.ENDPOINT, HOST),
-    "nothing can be looked at": lambda admission, _: setattr(admission, "can_look", False),
+    "a bucket is stopped": lambda admission, _: halt(admission, Scope.BUCKET, f"{REGION}/b-1"),
+    "an endpoint is stopped": lambda admission, _: halt(admission, Scope.ENDPOINT, HOST),
+    "nothing can be looked at": lambda admission, _: setattr(admission, "may_read_buckets", False),
     "a bucket is closed": lambda _, permissions: permissions.unreadable.update(
         {f"{REGION}/b-1": anyio.current_time() + 60}
     ),
@@ -81,9 +83,70 @@ async def test_a_change_makes_another_query(
     change: Callable[[Admission, BucketPermissions], object],
 ) -> None:
     """The same query serves every claim, until what may be taken is something else."""
-    before = eligibility.wanted()
-    assert eligibility.wanted() is before
+    before = eligibility.claim_query()
+    assert eligibility.claim_query() is before
     change(admission, permissions)
-    after = eligibility.wanted()
-    assert after is eligibility.wanted()
+    after = eligibility.claim_query()
+    assert after is eligibility.claim_query()
     assert written(after) != written(before)
+
+
+def eligibility_of(
+    database: Database, *, sendable: bool = True, readable: bool = True
+) -> Eligibility:
+    """Return the eligibility of a run of one batch."""
+    keys = HeldKeys(KEYS)
+    admission = Admission(
+        PROFILE, RateLimiters(database, 0), keys, lambda _sentence: None, quota_wait=60
+    )
+    permissions = BucketPermissions(VerifyMode.AUTO, admission.halts, lambda _sentence: None)
+    if not sendable:
+        halt(admission, Scope.BUCKET, f"{REGION}/{BUCKET}")
+    admission.may_read_buckets = readable
+    return Eligibility(
+        database,
+        admission,
+        permissions,
+        POLICY,
+        profile=PROFILE,
+        batch="night",
+        blocked_regions=list,
+    )
+
+
+@pytest.mark.parametrize(
+    ("state", "plain", "halted", "unreadable"),
+    [
+        (JobState.QUEUED, True, False, True),
+        (JobState.SENDING, True, True, True),
+        (JobState.UNKNOWN, True, True, False),
+        (JobState.ACCEPTED, True, True, False),
+        (JobState.VERIFIED, False, False, False),
+        (JobState.FAILED, False, False, False),
+        (JobState.CANCELLED, False, False, False),
+    ],
+)
+async def test_which_states_keep_a_run_alive(
+    database: Database, state: JobState, plain: bool, halted: bool, unreadable: bool
+) -> None:
+    """A queued job needs an open scope, an accepted or unknown one a readable bucket."""
+    await make_job(database, state)
+    assert await eligibility_of(database).has_remaining_work() is plain
+    assert await eligibility_of(database, sendable=False).has_remaining_work() is halted
+    assert await eligibility_of(database, readable=False).has_remaining_work() is unreadable
+
+
+async def test_jobs_of_another_batch_keep_no_run_alive(database: Database) -> None:
+    """A run of one batch ends although another batch has work."""
+    await make_jobs(database, batch="morning")
+    assert not await eligibility_of(database).has_remaining_work()
+
+
+async def test_jobs_due_after_the_time_limit_do_not_count(database: Database) -> None:
+    """A run with a time limit does not wait for jobs that are due later than that."""
+    job_id = await make_job(database)
+    await change(database, job_id, due_at=await now(database) + timedelta(hours=1))
+    eligibility = eligibility_of(database)
+    assert await eligibility.has_remaining_work()
+    assert await eligibility.has_remaining_work(within=3700)
+    assert not await eligibility.has_remaining_work(within=3500)

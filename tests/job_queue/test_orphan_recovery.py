@@ -14,7 +14,8 @@ from anyio.abc import Process
 from anyio.streams.text import TextReceiveStream
 from sqlalchemy.exc import DBAPIError
 
-from orchestrator.job_queue.orphan_recovery import LOST, SIGNATURE_LIFETIME, recover_orphans
+from orchestrator.cloud.clock_skew import SIGNATURE_LIFETIME
+from orchestrator.job_queue.orphan_recovery import LOST, recover_orphans
 from orchestrator.job_queue.worker_registry import GoneReason, instance, lock_path, why_gone
 from orchestrator.job_states import JobState
 from orchestrator.store import Database

@@ -12,7 +12,7 @@ from orchestrator.store.tables import jobs
 from orchestrator.verification.accepted_jobs import Finding, save_findings
 from orchestrator.verification.completeness import Completeness
 from orchestrator.verification.resend_policy import ResolvePolicy
-from orchestrator.verification.unknown_jobs import resolve
+from orchestrator.verification.unknown_jobs import AbsenceTracker, resolve
 from orchestrator.worker.pre_send_check import check_before_send
 from tests.bench import Bench, permissions
 from tests.stores import (
@@ -44,12 +44,12 @@ async def test_what_a_sleeper_sends_last_has_its_time_to_be_seen(bench: Bench) -
     for seconds in (0, 290, 100):
         await let_pass(bench.database, seconds=seconds)
         seen = await bench.watched(job_id)
-        state = await resolve(bench.database, bench.cos, seen, POLICY, "rescuer")
+        state = await resolve(bench.database, bench.cos, seen, POLICY, bench.absence, "rescuer")
         assert state is JobState.UNKNOWN
     # it left 299 s after it was signed
     await bench.export_unseen(job_id)
     seen = await bench.watched(job_id)
-    state = await resolve(bench.database, bench.cos, seen, POLICY, "rescuer")
+    state = await resolve(bench.database, bench.cos, seen, POLICY, bench.absence, "rescuer")
     assert state is JobState.ACCEPTED
 
 
@@ -90,12 +90,21 @@ async def test_a_look_from_before_a_retry_ends_nothing(bench: Bench) -> None:
     await change(
         bench.database, job_id, attempts_charged=POLICY.max_attempts, no_resend_before=None
     )
-    await resolve(bench.database, bench.cos, await bench.watched(job_id), POLICY, "rescuer")
+    absence = AbsenceTracker(bench.database.clock)
+    for tracker in (bench.absence, absence):
+        before = await bench.watched(job_id)
+        await resolve(bench.database, bench.cos, before, POLICY, tracker, "rescuer")
     await let_pass(bench.database, seconds=121)
     seen = await bench.watched(job_id)
-    assert await resolve(bench.database, bench.cos, seen, POLICY, "rescuer") is JobState.FAILED
+    assert (
+        await resolve(bench.database, bench.cos, seen, POLICY, bench.absence, "rescuer")
+        is JobState.FAILED
+    )
     await retry(bench.database, jobs.c.id == job_id, actor="person")
-    assert await resolve(bench.database, bench.cos, seen, POLICY, "sleeper") is JobState.UNKNOWN
+    assert (
+        await resolve(bench.database, bench.cos, seen, POLICY, absence, "sleeper")
+        is JobState.UNKNOWN
+    )
     assert (await job(bench.database, job_id)).state == JobState.UNKNOWN
 
 
@@ -112,6 +121,9 @@ async def test_a_finding_from_before_a_retry_ends_nothing(bench: Bench) -> None:
     await bench.export_unseen(job_id)
     await let_pass(bench.database, seconds=1)
     seen = await bench.watched(job_id)
-    assert await resolve(bench.database, bench.cos, seen, POLICY, ME) is JobState.ACCEPTED
+    assert (
+        await resolve(bench.database, bench.cos, seen, POLICY, bench.absence, ME)
+        is JobState.ACCEPTED
+    )
     assert await save_findings(bench.database, "sleeper", [lost]) == [JobState.ACCEPTED]
     assert (await job(bench.database, job_id)).state == JobState.ACCEPTED

@@ -27,9 +27,9 @@ from orchestrator.store import Database
 from orchestrator.store.tables import jobs
 from orchestrator.verification.expected_objects import TrackedJob, postpone, watched
 from orchestrator.verification.resend_policy import ResolvePolicy, left_to_operator
-from orchestrator.verification.unknown_jobs import resolve
+from orchestrator.verification.unknown_jobs import AbsenceTracker, resolve
 from orchestrator.worker.outcome_policy import decide
-from orchestrator.worker.outcome_recorder import Answer, record
+from orchestrator.worker.outcome_recorder import AttemptResult, record
 from orchestrator.worker.pre_send_check import check_before_send
 from orchestrator.worker.send import outcome_of_exception
 from tests.bench import permissions, verified
@@ -100,6 +100,9 @@ class World:
     told: list[Export] = field(default_factory=list)
     asked_anew: set[Export] = field(default_factory=set)
 
+    def __post_init__(self) -> None:
+        self.absence = AbsenceTracker(self.clock)
+
     async def start(self, process: int) -> None:
         """Starts a process."""
         stack = AsyncExitStack()
@@ -115,13 +118,12 @@ class World:
         self.asleep = [entry for entry in self.asleep if entry[0] != process]
         _, stack = self.processes.pop(process)
         await stack.__aexit__(DeathError, DeathError(), None)
+        self.absence = AbsenceTracker(self.clock)
         await self.start(process)
 
     async def pass_time(self, span: timedelta) -> None:
         """Lets time pass, for the store and for the vendor."""
         await let_pass(self.database, seconds=span.total_seconds())
-        if not self.database.is_sqlite:
-            self.clock.advance(span)
 
     async def enqueue(self, request: ExportRequest, *, described: bool) -> EnqueueResult:
         """Enqueues a request; described, its objects are known beforehand."""
@@ -184,7 +186,7 @@ class World:
             flight.lease, flight.outcome, max_attempts=self.policy.max_attempts, jitter=0.5
         )
         rate_limiter = claimer(self.database).rate_limiter
-        answer = Answer(flight.lease, flight.outcome, decision, rate_limiter)
+        answer = AttemptResult(flight.lease, flight.outcome, decision, rate_limiter)
         await record(self.database, [answer], DEADLINE)
         if flight in self.flights:
             self.flights.remove(flight)
@@ -211,7 +213,7 @@ class World:
     async def _settle_by_look(self, job: TrackedJob) -> None:
         try:
             if job.state is JobState.UNKNOWN:
-                await resolve(self.database, self.looks, job, self.policy, ME)
+                await resolve(self.database, self.looks, job, self.policy, self.absence, ME)
             elif job.state is JobState.ACCEPTED:
                 await verified(self.database, self.looks, job)
         except CloudRefusal:

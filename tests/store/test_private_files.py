@@ -38,10 +38,6 @@ def _known_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(secrets, "token_hex", lambda _bytes: NAME)
 
 
-async def nothing() -> None:
-    """Do nothing."""
-
-
 async def create(path: Path) -> None:
     """Make the store."""
     with suppress(FileNotFoundError):
@@ -71,16 +67,6 @@ async def checkpoint(path: Path) -> None:
     await opened(path, Database.checkpoint)
 
 
-async def share_time(path: Path) -> None:
-    """Put one time in force, as a run does."""
-
-    async def use(database: Database) -> None:
-        async with database.worked_on(nothing):
-            pass
-
-    await opened(path, use)
-
-
 async def register(path: Path) -> None:
     """Register a process, as a run does."""
 
@@ -105,8 +91,6 @@ USES = {
     "lock, new store": (".lock", create),
     "lock": (".lock", look),
     "lock, checkpoint": (".lock", checkpoint),
-    "clock": (".clock", look),
-    "clock, run": (".clock", share_time),
     "instance": ("alive", register),
     "instance of another": ("alive", recover),
 }
@@ -156,8 +140,8 @@ async def test_a_link_to_nothing_makes_nothing(
 @pytest.mark.parametrize("make", [os.mkdir, os.mkfifo], ids=["folder", "pipe"])
 async def test_only_a_regular_file_is_locked(path: Path, make: Callable[[Path], None]) -> None:
     """A folder or a pipe in the place of a lock file is named, too."""
-    make(beside(path, ".clock"))
-    with pytest.raises(StoreError, match=r"store\.db\.clock is"):
+    make(beside(path, ".lock"))
+    with pytest.raises(StoreError, match=r"store\.db\.lock is"):
         await look(path)
 
 
@@ -179,15 +163,13 @@ async def test_every_file_is_its_owners_alone(path: Path) -> None:
     modes: dict[str, int] = {}
 
     async def use(database: Database) -> None:
-        async with database.worked_on(nothing), instance(database):
+        async with instance(database):
             await database.checkpoint()
             for file in path.parent.iterdir():
                 modes[file.name] = stat.S_IMODE(file.stat().st_mode)
 
     await opened(path, use)
-    names = {
-        file.name for suffix in (".lock", ".clock", "alive") for file in [beside(path, suffix)]
-    }
+    names = {file.name for suffix in (".lock", "alive") for file in [beside(path, suffix)]}
     assert names <= set(modes)
     assert set(modes.values()) == {0o600}
 

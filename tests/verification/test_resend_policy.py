@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from orchestrator.job_queue.clock_jump_recovery import reset_waits_after_clock_jump
 from orchestrator.job_states import JobState
 from orchestrator.model import NOT_RULED_OUT
 from orchestrator.store import Database
@@ -26,7 +25,6 @@ from tests.stores import (
     BUCKET,
     ME,
     REGION,
-    change,
     job,
     kinds,
     let_pass,
@@ -91,14 +89,6 @@ async def test_a_trace_before_its_request_counts_for_nothing(database: Database)
     assert await required(database, await unknown(database)) is None
 
 
-async def test_a_trace_across_a_set_clock_counts_for_nothing(database: Database) -> None:
-    """What was sent before the clock was set, or the machine booted, tells no time."""
-    job_id = await make_traced(database, took=3600)
-    await change(database, job_id, state=JobState.ACCEPTED, finished_at=None)
-    await reset_waits_after_clock_jump(database, lambda _sentence: None)
-    assert await required(database, await unknown(database)) is None
-
-
 async def test_the_settings_decide(database: Database) -> None:
     """``always`` needs no proof, ``never`` accepts none; exact names never have one."""
     job_id = await unknown(database)
@@ -134,7 +124,10 @@ async def test_the_job_says_once_why_it_is_not_sent_again(bench: Bench) -> None:
     job_id = await unknown(bench.database)
     for _ in range(3):
         one = await bench.watched(job_id)
-        assert await resolve(bench.database, bench.cos, one, POLICY, ME) is JobState.UNKNOWN
+        assert (
+            await resolve(bench.database, bench.cos, one, POLICY, bench.absence, ME)
+            is JobState.UNKNOWN
+        )
         await let_pass(bench.database, seconds=130)
     kept = await job(bench.database, job_id)
     assert (kept.state, kept.reason) == (JobState.UNKNOWN, NOT_RULED_OUT)
@@ -150,7 +143,7 @@ async def test_a_slow_bucket_is_given_twice_its_time(bench: Bench) -> None:
     states: list[JobState] = []
     for _ in range(3):
         one = await bench.watched(job_id)
-        states.append(await resolve(bench.database, bench.cos, one, POLICY, ME))
+        states.append(await resolve(bench.database, bench.cos, one, POLICY, bench.absence, ME))
         await let_pass(bench.database, seconds=605)
     assert states == [JobState.UNKNOWN, JobState.UNKNOWN, JobState.QUEUED]
 

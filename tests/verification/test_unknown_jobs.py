@@ -49,7 +49,9 @@ async def proven(bench: Bench) -> Bench:
 
 
 async def looked(bench: Bench, job_id: int) -> JobState:
-    return await resolve(bench.database, bench.cos, await bench.watched(job_id), POLICY, ME)
+    return await resolve(
+        bench.database, bench.cos, await bench.watched(job_id), POLICY, bench.absence, ME
+    )
 
 
 async def test_an_upload_under_its_tag_adopts_the_job(bench: Bench) -> None:
@@ -222,7 +224,7 @@ async def test_a_job_that_was_settled_meanwhile_is_left_alone(bench: Bench) -> N
     before = await bench.watched(job_id)
     await change(bench.database, job_id, state=JobState.ACCEPTED, task_id="7")
     told = await kinds(bench.database, job_id)
-    await resolve(bench.database, bench.cos, before, POLICY, ME)
+    await resolve(bench.database, bench.cos, before, POLICY, bench.absence, ME)
     kept = await job(bench.database, job_id)
     assert (kept.state, kept.task_id) == (JobState.ACCEPTED, "7")
     assert await kinds(bench.database, job_id) == told

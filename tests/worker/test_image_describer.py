@@ -18,6 +18,7 @@ from orchestrator.store.tables import job_images, jobs, objects
 from orchestrator.wakeup import Wakeup
 from orchestrator.worker import image_describer as describe_module
 from orchestrator.worker.image_describer import ImageDescriber, exported_disks, object_key
+from orchestrator.worker.run_settings import RunContext
 from tests.bench import KEYS, Bench
 from tests.cloud.scripted import HeldKeys
 from tests.stores import PROFILE, REGION, change, job, make_jobs, now, numbered, request, rows
@@ -32,15 +33,14 @@ DATA = Disk("snap-b", "DATA_DISK", 100)
 async def describing(bench: Bench) -> AsyncIterator[list[str]]:
     """A describer at work; what it told the user."""
     said: list[str] = []
+    admission = Admission(
+        PROFILE, RateLimiters(bench.database, 0), HeldKeys(KEYS), said.append, quota_wait=60
+    )
     describer = ImageDescriber(
-        bench.database,
-        bench.cvm,
-        Admission(
-            PROFILE, RateLimiters(bench.database, 0), HeldKeys(KEYS), said.append, quota_wait=60
-        ),
+        RunContext(bench.database, bench.cvm, bench.cos, admission),
         PROFILE,
-        regions=["ap-tokyo", REGION],
-        permitted=sa.true,
+        regions=lambda: ["ap-tokyo", REGION],
+        sendable=sa.true,
         in_flight=anyio.Semaphore(1),
         busy_retry=BusyRetry(said.append),
         wakeup=Wakeup(),
@@ -157,30 +157,20 @@ async def test_a_gateway_out_of_order_is_waited_for(
     assert all([(await job(bench.database, job_id)).size_gib for job_id in ids])
 
 
-async def test_an_image_that_nobody_can_ask_about(
+async def test_jobs_are_sent_undescribed_when_no_answer_comes(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A question that dies whenever it names one image costs the other images nothing."""
+    """After a period of failed calls the jobs go without sizes, and the user is warned once."""
     monkeypatch.setattr(describe_module, "_IDLE", 0.02)
-    bench.simulator.set_faults(
-        Fault("reset", action="DescribeImages", images=("img-00000004",)),
-    )
-    ids = await describe(bench, numbered(6))
-    sizes = [(await job(bench.database, job_id)).size_gib for job_id in ids]
-    assert [bool(size) for size in sizes] == [number != 4 for number in range(1, 7)]
-    assert len(bench.simulator.ledger) <= 3 + 2 + 6
-
-
-async def test_the_only_image_cannot_be_asked_about(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With nothing to tell it from an outage, it goes without at last; it is not held for ever."""
-    monkeypatch.setattr(describe_module, "_IDLE", 0.02)
-    monkeypatch.setattr(describe_module, "_LAST_TRY", 4)
+    monkeypatch.setattr(describe_module, "_GIVE_UP_AFTER", 0.1)
     bench.simulator.set_faults(Fault("gateway", action="DescribeImages"))
-    (job_id,) = await describe(bench, [request()])
-    assert (await job(bench.database, job_id)).size_gib == 0
-    assert len(bench.simulator.ledger) == 4
+    ids = await make_jobs(
+        bench.database, [*numbered(3), request(9, region="ap-tokyo")], described=False
+    )
+    async with describing(bench) as said:
+        await all_described(bench.database)
+    assert [(await job(bench.database, job_id)).size_gib for job_id in ids] == [0, 0, 0, 0]
+    assert len([one for one in said if "DescribeImages has failed" in one]) == 1
 
 
 async def test_what_is_described_is_not_described_again(bench: Bench) -> None:

@@ -9,7 +9,7 @@ from orchestrator.job_states import JobState
 from orchestrator.store import Database
 from orchestrator.store.tables import events, objects
 from orchestrator.worker.outcome_policy import decide
-from orchestrator.worker.outcome_recorder import Answer, record, record_not_sent
+from orchestrator.worker.outcome_recorder import AttemptResult, record, record_not_sent
 from tests.stores import (
     BUSY,
     CAPACITY,
@@ -141,7 +141,7 @@ async def test_a_cancelled_worker_still_records(database: Database) -> None:
     decision = decide(lease, outcome, max_attempts=5, jitter=0.0)
     with anyio.CancelScope() as stopped:
         stopped.cancel()
-        answer = Answer(lease, outcome, decision, claimer(database).rate_limiter)
+        answer = AttemptResult(lease, outcome, decision, claimer(database).rate_limiter)
         await record(database, [answer], timedelta(hours=1))
     assert (await job(database, job_id)).task_id == str(TASK)
 

@@ -23,7 +23,7 @@ from orchestrator.verification.expected_objects import postpone
 from orchestrator.verification.export_deadline import ExportDeadlines
 from orchestrator.verification.resend_policy import ResolvePolicy
 from orchestrator.worker.outcome_policy import decide
-from orchestrator.worker.outcome_recorder import Answer, record
+from orchestrator.worker.outcome_recorder import AttemptResult, record
 from orchestrator.worker.pre_send_check import check_before_send
 from orchestrator.worker.send import FULL, WITHDRAWN
 from tests.bench import Bench, permissions
@@ -121,7 +121,7 @@ async def test_an_answer_is_recorded_once(
     lease = await claimed(database)
     assert lease.probe is probe
     decision = decide(lease, outcome, max_attempts=5, jitter=0.0)
-    answer = Answer(lease, outcome, decision, RateLimiters(database, 20).for_key(EXPORTS))
+    answer = AttemptResult(lease, outcome, decision, RateLimiters(database, 20).for_key(EXPORTS))
     await repeated(database, partial(record, database, [answer], DEADLINE))
 
 
@@ -131,7 +131,9 @@ async def test_an_answer_in_doubt_is_recorded_beside_new_ones(database: Database
     leases = [await claimed(database), await claimed(database)]
     rate_limiter = RateLimiter(database, EXPORTS, 0)
     one, two = (
-        Answer(lease, outcome, decide(lease, outcome, max_attempts=5, jitter=0.0), rate_limiter)
+        AttemptResult(
+            lease, outcome, decide(lease, outcome, max_attempts=5, jitter=0.0), rate_limiter
+        )
         for lease, outcome in zip(leases, [acceptance(1), acceptance(2)], strict=True)
     )
     assert await record(database, [one], DEADLINE) == [True]
@@ -148,7 +150,7 @@ async def test_what_is_recorded_already_is_found_by_index(sqlite: Database) -> N
     decision = decide(leases[0], acceptance(), max_attempts=5, jitter=0.0)
     rate_limiter = RateLimiter(sqlite, EXPORTS, 0)
     async with plans(sqlite, writer=True) as steps:
-        answers = [Answer(lease, acceptance(), decision, rate_limiter) for lease in leases]
+        answers = [AttemptResult(lease, acceptance(), decision, rate_limiter) for lease in leases]
         await record(sqlite, answers, DEADLINE)
     assert any("attempts" in step for step in steps)
     assert [step for step in steps if step.startswith(("SCAN attempts", "SCAN jobs"))] == []
@@ -159,7 +161,7 @@ async def test_a_commit_that_is_still_under_way_is_waited_for(postgresql: Databa
     await make_jobs(postgresql)
     lease = await claimed(postgresql)
     decision = decide(lease, acceptance(TASK), max_attempts=5, jitter=0.0)
-    answer = Answer(lease, acceptance(TASK), decision, RateLimiter(postgresql, EXPORTS, 0))
+    answer = AttemptResult(lease, acceptance(TASK), decision, RateLimiter(postgresql, EXPORTS, 0))
     this = (attempts.c.job_id == lease.job_id) & (attempts.c.number == lease.attempt)
     code = answer.outcome.code.name
     given = {"answered_at": lease.claimed_at, "code": code, "task_id": str(TASK)}
@@ -192,7 +194,7 @@ async def test_a_task_is_never_thrown_away(database: Database) -> None:
     rate_limiter = RateLimiter(database, EXPORTS, 0)
     for outcome in (WITHDRAWN, acceptance(TASK)):
         decision = decide(lease, outcome, max_attempts=5, jitter=0.0)
-        await record(database, [Answer(lease, outcome, decision, rate_limiter)], DEADLINE)
+        await record(database, [AttemptResult(lease, outcome, decision, rate_limiter)], DEADLINE)
     assert (await last_attempt(database, lease.job_id)).task_id == str(TASK)
     assert (await job(database, lease.job_id)).state == JobState.ACCEPTED
 
@@ -211,7 +213,7 @@ async def exported(bench: Bench) -> int:
     lease = await claimed(bench.database)
     outcome = await bench.send(lease)
     decision = decide(lease, outcome, max_attempts=5, jitter=0.0)
-    answer = Answer(lease, outcome, decision, RateLimiter(bench.database, EXPORTS, 0))
+    answer = AttemptResult(lease, outcome, decision, RateLimiter(bench.database, EXPORTS, 0))
     await record(bench.database, [answer], DEADLINE)
     bench.end_exports()
     return job_id
