@@ -38,7 +38,7 @@ from orchestrator.simulator.cloud import Clocks, Cloud
 from orchestrator.simulator.control_api import exports
 from orchestrator.simulator.regions import REGIONS
 from orchestrator.store import Database, Schema
-from orchestrator.verification.bucket_permissions import VerifyMode
+from orchestrator.verification.bucket_access import VerifyMode
 from orchestrator.verification.resend_policy import ResolvePolicy
 from orchestrator.worker.run_settings import RunContext, RunSettings
 from orchestrator.worker.worker import Worker

@@ -136,7 +136,7 @@ class Orchestrator:
             CredentialError: there is work, and there are no keys to do it with.
         """
         from orchestrator.cloud.clock_skew import ServerClock
-        from orchestrator.job_queue.worker_registry import instance
+        from orchestrator.job_queue.worker_registry import register_worker
         from orchestrator.reporting.run_summary import Account
         from orchestrator.worker.worker import Worker
 
@@ -149,7 +149,10 @@ class Orchestrator:
         clock = ServerClock(self._database.clock)
         credentials = await self._credentials(clock)
         await self._check_account(credentials)
-        async with instance(self._database) as me, self._context(credentials, clock) as context:
+        async with (
+            register_worker(self._database) as me,
+            self._context(credentials, clock) as context,
+        ):
             worker = Worker(
                 context, self._run_settings(batch, time_limit, forever=forever), me, self._notify
             )
@@ -311,7 +314,7 @@ class Orchestrator:
     def _run_settings(
         self, batch: str | None, time_limit: float | None, *, forever: bool
     ) -> "RunSettings":
-        from orchestrator.verification.bucket_permissions import VerifyMode
+        from orchestrator.verification.bucket_access import VerifyMode
         from orchestrator.verification.resend_policy import ResendMode, ResolvePolicy
         from orchestrator.worker.run_settings import RunSettings
 

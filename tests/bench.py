@@ -27,8 +27,8 @@ from orchestrator.simulator import (
 )
 from orchestrator.store import Database
 from orchestrator.verification.accepted_jobs import examine, save_findings
-from orchestrator.verification.bucket_permissions import BucketPermissions, VerifyMode
-from orchestrator.verification.expected_objects import TrackedJob, save_baselines, watched
+from orchestrator.verification.bucket_access import BucketAccess, VerifyMode
+from orchestrator.verification.expected_objects import TrackedJob, load_tracked_job, save_baselines
 from orchestrator.verification.export_deadline import ExportDeadlines
 from orchestrator.verification.object_lookup import baselines
 from orchestrator.verification.unknown_jobs import AbsenceTracker
@@ -84,7 +84,7 @@ class Bench:
     async def watched(self, job_id: int) -> TrackedJob:
         """The job as a look sees it."""
         async with self.database.read() as connection:
-            return await watched(connection, job_id)
+            return await load_tracked_job(connection, job_id)
 
     async def note_baseline(self, job_id: int) -> None:
         """Note what lies under a job's exact names, as is done before it is sent."""
@@ -126,11 +126,9 @@ async def bench_at(database: Database) -> AsyncIterator[Bench]:
         yield Bench(database, simulator, cvm, cos, AbsenceTracker(database.clock))
 
 
-def permissions(
-    mode: VerifyMode = VerifyMode.AUTO, *, unreadable: bool = False
-) -> BucketPermissions:
+def permissions(mode: VerifyMode = VerifyMode.AUTO, *, unreadable: bool = False) -> BucketAccess:
     """What may be looked at; blind, the bucket of the tests may not."""
-    made = BucketPermissions(mode, HaltedScopes(), _notify)
+    made = BucketAccess(mode, HaltedScopes(), _notify)
     if unreadable:
         made.unreadable[f"{REGION}/{BUCKET}"] = math.inf
     return made
@@ -152,8 +150,8 @@ async def verified(database: Database, cos: CosClient, job: TrackedJob) -> JobSt
 
 async def age_of(database: Database, job: TrackedJob) -> timedelta:
     """How long ago its export began."""
-    assert job.begun is not None
-    return await now(database) - job.begun
+    assert job.began_at is not None
+    return await now(database) - job.began_at
 
 
 def evidence(event: Any, name: str) -> list[str]:

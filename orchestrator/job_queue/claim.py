@@ -1,4 +1,7 @@
-"""Takes jobs out of the queue: the claim is the durable intent to send them."""
+"""Claim jobs: the committed claim is the durable intent to send them.
+
+A crash after the commit therefore leaves at most the claimed jobs in doubt.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +20,7 @@ from orchestrator.store.tables import CLAIMABLE, UtcDateTime, attempts, job_imag
 from orchestrator.store.transitions import Transition, write_transitions
 
 BROKEN_IMAGE_STATES = ("CREATEFAILED", "IMPORTFAILED")
-"""States in which an image is not busy but will never be exportable."""
+"""States of images that can never be exported, although the vendor reports them as busy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +28,8 @@ class ClaimQuery:
     """Which jobs a claim may take.
 
     Args:
-        profile: the account.
-        next_jobs: the query for those of a scope to send next; it asks for ``profile``,
-            ``region``, ``now``, and how many at ``limit``.
+        next_jobs: the query for the next jobs of a region, with the parameters ``profile``,
+            ``region``, ``now`` and ``limit``.
     """
 
     profile: str
@@ -36,35 +38,35 @@ class ClaimQuery:
 
 def claim_query(
     profile: str,
-    permitted: sa.ColumnElement[bool],
-    watched: Callable[[sa.FromClause], sa.ColumnElement[bool]],
+    sendable: sa.ColumnElement[bool],
+    followed: Callable[[sa.FromClause], sa.ColumnElement[bool]],
 ) -> ClaimQuery:
-    """Of what is permitted the first by priority, then the largest, then the oldest.
+    """Return the query for sendable jobs: by priority, then largest first, then oldest first.
 
-    A job waits while another of ours exports one of its images: the vendor takes one at a time.
-    One whose end nobody will see is not waited for; the vendor says whether the image is busy.
+    A job waits while another job of this store exports one of its images, because the vendor
+    exports an image once at a time. It does not wait for a job whose end this run cannot see.
 
     Args:
-        permitted: condition on the table of jobs, as for stops.
-        watched: the jobs whose end this run will see, as a condition on the given table.
+        sendable: condition on the table of jobs.
+        followed: returns, for a table of jobs, the condition for those whose end will be seen.
     """
-    is_seen = (_OTHER.c.state == JobState.SENDING) | watched(_OTHER)
+    is_seen = (_OTHER.c.state == JobState.SENDING) | followed(_OTHER)
     is_free = ~_SHARES_AN_IMAGE.where(is_seen).exists()
-    return ClaimQuery(profile, _NEXT.where(permitted, is_free))
+    return ClaimQuery(profile, _NEXT.where(sendable, is_free))
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimSettings:
-    """Who claims.
+    """What a claim is stamped with.
 
     Args:
-        owner: the instance that will send.
-        lasts: length of a lease: the longest request and a little.
-        lane: the stream of requests in which they are sent.
+        owner: registration of the process that will send.
+        duration: of the lease.
+        rate_limiter: provides a permit for each claimed job.
     """
 
     owner: str
-    lasts: timedelta
+    duration: timedelta
     rate_limiter: RateLimiter
 
 
@@ -77,16 +79,16 @@ async def claim(
     signed_at: datetime,
     limit: int = 1,
 ) -> list[tuple[Lease, Permit]]:
-    """Claims the next jobs that may be sent now, each with its slot in the stream of requests.
+    """Claim the next jobs that may be sent now, each with a permit.
 
-    One transaction takes slots of the shared rate, counts what runs in each scope, from the jobs
-    themselves, takes jobs only where the gate has room or wants a prober, and stamps owner,
-    attempt and expiry. The scope whose turn it is comes first; another only gets what it leaves.
+    One transaction takes permits of the shared rate limit, counts the running exports of each
+    region from the job rows, takes jobs only where the concurrency limit has room or needs a
+    probe, and stamps owner, attempt and expiry.
 
     Args:
-        regions: only of these, in the order in which it is their turn.
-        signed_at: goes into the attempts' signatures, in the server's time.
-        limit: so many at most.
+        regions: in the order of their turn; a later region gets what the earlier ones leave.
+        signed_at: the server's time, for the signatures of these attempts.
+        limit: maximum number of jobs.
     """
     async with database.write() as connection:
         free = await who.rate_limiter.free_permits(connection, limit)
@@ -106,7 +108,7 @@ async def claim(
 async def _next_jobs(
     connection: AsyncConnection, what: ClaimQuery, region: str, now: datetime, limit: int
 ) -> list[Any]:
-    """The jobs of a scope to send next; of several that share an image only the first."""
+    """Return the next jobs of a region; of several that share an image only the first."""
     if limit < 1:
         return []
     found: list[Any] = []
@@ -158,7 +160,7 @@ def _in_order() -> sa.Select[Any]:
             sa.text(CLAIMABLE),
             jobs.c.profile == sa.bindparam("profile"),
             jobs.c.region == sa.bindparam("region"),
-            # as a case, lest SQLite go by the index of times, and sort all that is due
+            # as a CASE, or SQLite would use the index on due_at and sort all due jobs
             sa.case((is_due, sa.true()), else_=sa.false()),
         )
         .order_by(jobs.c.priority.desc(), jobs.c.size_gib.desc(), jobs.c.id)
@@ -167,7 +169,7 @@ def _in_order() -> sa.Select[Any]:
     )
 
 
-# what does not change from run to run
+# built once: the parts that are the same for every run
 _SHARES_AN_IMAGE, _NEXT = _others_under_way(), _in_order()
 
 
@@ -194,7 +196,7 @@ def _lease(
         ),
         claimed_at=now,
         signed_at=signed_at,
-        expires_at=now + who.lasts,
+        expires_at=now + who.duration,
         maybe_applied=row.maybe_applied,
         exact_names=row.exact_names,
         probe=not found.has_room,
@@ -208,7 +210,7 @@ def _lease(
 async def _take(connection: AsyncConnection, leases: list[Lease], now: datetime) -> None:
     if not leases:
         return
-    # their rows were read in this very transaction, which holds them since
+    # this transaction has read and locked their rows
     await write_transitions(connection, [_taking(lease) for lease in leases], at=now)
     begun = [
         {

@@ -14,7 +14,7 @@ from orchestrator.job_states import JobState
 from orchestrator.limits.admission import Admission
 from orchestrator.store import Database
 from orchestrator.store.tables import jobs
-from orchestrator.verification.bucket_permissions import BucketPermissions
+from orchestrator.verification.bucket_access import BucketAccess
 from orchestrator.verification.resend_policy import ResolvePolicy, left_to_operator
 
 
@@ -31,7 +31,7 @@ class Eligibility:
         self,
         database: Database,
         admission: Admission,
-        permissions: BucketPermissions,
+        buckets: BucketAccess,
         policy: ResolvePolicy,
         *,
         profile: str,
@@ -40,7 +40,7 @@ class Eligibility:
     ) -> None:
         self._database = database
         self._admission = admission
-        self._permissions = permissions
+        self._buckets = buckets
         self._policy = policy
         self._profile = profile
         self._batch = batch
@@ -62,7 +62,7 @@ class Eligibility:
         """Accepted and unknown jobs whose end this run will see in the bucket."""
         if not self._admission.may_read_buckets:
             return sa.false()
-        return self._permissions.readable(table) & ~self._left_to_operator(table)
+        return self._buckets.readable(table) & ~self._left_to_operator(table)
 
     def claim_query(self) -> ClaimQuery:
         """Return the query for the next jobs to send.
@@ -73,7 +73,7 @@ class Eligibility:
             tuple(self._admission.halts.active),
             tuple(self._blocked_regions()),
             self._admission.may_read_buckets,
-            tuple(self._permissions.unreadable_buckets()),
+            tuple(self._buckets.unreadable_buckets()),
         )
         if self._query is None or self._query_conditions != conditions:
             self._query_conditions = conditions
@@ -83,9 +83,9 @@ class Eligibility:
     def unfinished(self) -> tuple[sa.ColumnElement[bool], ...]:
         """Jobs that another run may bring further: one condition per group of states."""
         waiting = jobs.c.state.in_([JobState.QUEUED, JobState.SENDING])
-        exporting = (jobs.c.state == JobState.ACCEPTED) & ~self._permissions.unverifiable()
+        exporting = (jobs.c.state == JobState.ACCEPTED) & ~self._buckets.unverifiable()
         is_unknown = jobs.c.state == JobState.UNKNOWN
-        unknown = is_unknown & self._permissions.readable() & ~self._left_to_operator(jobs)
+        unknown = is_unknown & self._buckets.readable() & ~self._left_to_operator(jobs)
         return tuple(self.of_this_run() & one for one in (waiting, exporting, unknown))
 
     async def has_remaining_work(self, within: float | None = None) -> bool:

@@ -1,4 +1,7 @@
-"""What a dead owner held becomes unknown: its requests may have left, no answer is held."""
+"""Recover orphaned jobs: a job whose owner is gone becomes unknown.
+
+Its request may have been sent, and no answer was recorded.
+"""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -8,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.cloud import clock_skew
-from orchestrator.job_queue import worker_registry as owner
+from orchestrator.job_queue import worker_registry
 from orchestrator.job_states import LIVING, JobState
 from orchestrator.store import Database
 from orchestrator.store.tables import attempts, instances, jobs, scopes
@@ -22,29 +25,31 @@ _MESSAGE = "The process that sent this request ended before it recorded an answe
 
 
 async def recover_orphans(database: Database, me: str) -> int:
-    """Takes over the jobs of owners that are gone; returns how many.
+    """Make the jobs of owners that are gone unknown; return how many.
 
-    Gone means that the owner's lock could be taken, or that its lease has run out. Unless it is
-    dead for certain, a request may still be waiting to leave in a process that sleeps, so the job
-    is not sent again before that request's signature has expired.
+    An owner is gone if its liveness lock is free, or if its lease has expired. Unless the process
+    is certainly dead, it may be suspended with an unsent request. Its job is then not sent again
+    before the signature of that request has expired.
     """
-    rescued = 0
+    recovered = 0
     async with database.write() as connection:
         now = await database.now(connection)
         held = await _held_by_others(connection, me, now)
         others = await _other_instances(connection, me, {row.owner for row in held})
-        proofs = {row.id: await owner.why_gone(database, connection, row) for row in others}
+        proofs = {
+            row.id: await worker_registry.why_gone(database, connection, row) for row in others
+        }
         for row in held:
             proof = proofs.get(row.owner)
             if proof is not None or row.expires_at <= now:
-                rescued += await _give_up(connection, row, me, now, proof)
+                recovered += await _make_unknown(connection, row, me, now, proof)
         gone = {name for name, proof in proofs.items() if proof is not None}
         this = instances.update().where(instances.c.id.in_(gone))
         await connection.execute(this.values(ended_at=now))
     for name in gone:
-        owner.forget(database, name)
-    owner.remove_stale_lock_files(database, {me, *proofs})
-    return rescued
+        worker_registry.remove_lock_file(database, name)
+    worker_registry.remove_stale_lock_files(database, {me, *proofs})
+    return recovered
 
 
 async def discard_impossible_times(database: Database) -> None:
@@ -70,14 +75,14 @@ async def discard_impossible_times(database: Database) -> None:
 
 
 async def _other_instances(connection: AsyncConnection, me: str, owners: set[str]) -> Sequence[Any]:
-    """Instances that have not said goodbye, and those that hold a job all the same."""
+    """Return registrations without a recorded end, and those that hold a job all the same."""
     at_work = instances.c.ended_at.is_(None) | instances.c.id.in_(owners)
     query = sa.select(instances).where(at_work, instances.c.id != me)
     return (await connection.execute(query)).all()
 
 
 async def _held_by_others(connection: AsyncConnection, me: str, now: datetime) -> list[Any]:
-    """Jobs under another's lease, or under one of ours that has run out unrecorded."""
+    """Return jobs leased to other processes, and jobs whose lease has expired."""
     query = (
         sa.select(jobs, attempts.c.claimed_at)
         .join(
@@ -88,11 +93,15 @@ async def _held_by_others(connection: AsyncConnection, me: str, now: datetime) -
     return list((await connection.execute(query)).all())
 
 
-async def _give_up(
-    connection: AsyncConnection, row: Any, me: str, now: datetime, proof: owner.GoneReason | None
+async def _make_unknown(
+    connection: AsyncConnection,
+    row: Any,
+    me: str,
+    now: datetime,
+    proof: worker_registry.GoneReason | None,
 ) -> bool:
-    is_dead = proof is owner.GoneReason.DEAD
-    rescued = Transition(
+    is_dead = proof is worker_registry.GoneReason.DEAD
+    orphaned = Transition(
         row.id,
         JobState.SENDING,
         JobState.UNKNOWN,
@@ -112,4 +121,4 @@ async def _give_up(
         },
         details={"owner": row.owner, "proof": proof or "lease expired"},
     )
-    return await apply_transition(connection, rescued, at=now)
+    return await apply_transition(connection, orphaned, at=now)

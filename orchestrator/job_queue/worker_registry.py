@@ -1,4 +1,4 @@
-"""Who holds leases: one instance for each start of a process, alive as long as its lock is."""
+"""Register worker processes: each start of a process holds a lock for as long as it lives."""
 
 import fcntl
 import glob
@@ -24,72 +24,72 @@ from orchestrator.store.tables import instances
 
 
 class GoneReason(StrEnum):
-    """Why an instance counts as gone."""
+    """Why a registered process counts as gone."""
 
     DEAD = "its lock was free"
-    """Nothing of it can still be sent."""
+    """The process is dead, so nothing of it can still be sent."""
     SESSION_LOST = "its session with the server has ended"
-    """It records nothing more just now, but a request may still wait in it."""
+    """The process may still run, and may still send a request."""
 
 
 class LivenessLock(Protocol):
-    """The lock by which an instance shows that it lives."""
+    """The lock that shows that a process lives."""
 
-    async def keep(self) -> None:
-        """Takes the lock again where it was lost."""
+    async def renew(self) -> None:
+        """Take the lock again if it was lost."""
         ...
 
     async def release(self) -> None:
-        """Gives it up."""
+        """Release the lock."""
         ...
 
 
-class Instance:
-    """This start of the process.
+class Registration:
+    """The registration of this start of the process.
 
     Args:
-        name: never used by another.
+        name: unique among all starts of all processes.
     """
 
-    def __init__(self, name: str, presence: LivenessLock) -> None:
+    def __init__(self, name: str, lock: LivenessLock) -> None:
         self.name = name
-        self._presence = presence
+        self._lock = lock
 
     async def renew_lock(self) -> None:
-        """Sees to it that others still know this process to be alive."""
-        await self._presence.keep()
+        """Make sure that the lock is still held."""
+        await self._lock.renew()
 
 
 @asynccontextmanager
-async def instance(database: Database) -> AsyncIterator[Instance]:
-    """Registers this start of the process.
+async def register_worker(database: Database) -> AsyncIterator[Registration]:
+    """Register this start of the process, and hold its lock until the block ends.
 
-    On SQLite a locked file beside the database says that the process lives: the system frees the
-    lock at the moment of death, however that came about. On PostgreSQL a session's advisory lock
-    does (so no pooler that shares sessions out may stand in between). An instance that ends by an
-    exception is gone like a dead one: whatever it still holds can be rescued at once.
+    On SQLite the lock is on a file beside the database, and the operating system frees it when the
+    process ends, however that happens. On PostgreSQL it is a session's advisory lock, so no pooler
+    that shares sessions may be used. If the block ends with an exception, no end is recorded, and
+    what the process still holds can be recovered at once.
     """
     name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-    presence: LivenessLock
+    lock: LivenessLock
     if (path := lock_path(database, name)) is not None:
-        presence = _FileLock(path)
+        lock = _FileLock(path)
     else:
-        presence = await _SessionLock.taken(database, name)
+        lock = await _SessionLock.acquire(database, name)
     try:
         async with database.write() as connection:
             started = await database.now(connection)
             row = {"id": name, "host": _machine(), "pid": os.getpid(), "started_at": started}
             await connection.execute(instances.insert().values(row))
-        yield Instance(name, presence)
+        yield Registration(name, lock)
         await _record_end(database, name)
     finally:
-        await presence.release()
+        await lock.release()
 
 
 async def _record_end(database: Database, name: str) -> None:
-    """Record the end of an instance, unless the store cannot be written just now.
+    """Record the end of a process, unless the store cannot be written now.
 
-    Then its free lock tells the next process: a run that is to end does not wait for that.
+    In that case its free lock shows the end to the next process; a shutdown does not wait.
     """
     try:
         with database.short_lock_timeout():
@@ -101,7 +101,7 @@ async def _record_end(database: Database, name: str) -> None:
         if not classify_store_error(error).passes:
             raise
     else:
-        forget(database, name)
+        remove_lock_file(database, name)
 
 
 class _FileLock:
@@ -109,16 +109,16 @@ class _FileLock:
 
     def __init__(self, path: Path) -> None:
         self._handle = _locked(path)
-        # another process that tidies up may remove the file before it is locked
+        # another process may remove the file as stale before it is locked
         while not is_still(path, self._handle):
             os.close(self._handle)
             self._handle = _locked(path)
 
-    async def keep(self) -> None:
-        """The system keeps it."""
+    async def renew(self) -> None:
+        """Do nothing: the operating system keeps the lock."""
 
     async def release(self) -> None:
-        """Closes the file, which frees it."""
+        """Close the file, which frees the lock."""
         os.close(self._handle)
 
 
@@ -138,16 +138,16 @@ class _SessionLock:
         self._session: AsyncConnection | None = None
 
     @classmethod
-    async def taken(cls, database: Database, name: str) -> "_SessionLock":
-        """The lock, held."""
+    async def acquire(cls, database: Database, name: str) -> "_SessionLock":
+        """Return a lock that is held."""
         lock = cls(database, name)
-        await lock.keep()
+        await lock.renew()
         return lock
 
-    async def keep(self) -> None:
-        """Asks for the lock, which the holder gets again, in a new session if need be.
+    async def renew(self) -> None:
+        """Take the lock again, in a new session if the last one was lost.
 
-        While the server still believes in a session that we have lost, that one holds it.
+        While the server has not noticed yet that the last session is gone, that one holds the lock.
         """
         if self._session is None:
             self._session = await self._database.session()
@@ -158,7 +158,7 @@ class _SessionLock:
             raise
 
     async def release(self) -> None:
-        """Ends the session."""
+        """End the session."""
         session, self._session = self._session, None
         if session is not None:
             with anyio.CancelScope(shield=True):
@@ -167,10 +167,10 @@ class _SessionLock:
 
 
 async def why_gone(database: Database, connection: AsyncConnection, row: Any) -> GoneReason | None:
-    """Why an instance counts as gone; ``None`` while it may be alive.
+    """Return why a registered process counts as gone; ``None`` while it may be alive.
 
-    A session that has ended does not prove that its process has: the network may have cut it. Only
-    where the process would be one of this very machine, and is not there, is it dead for certain.
+    A lost session does not prove that its process is dead: the network may have failed. The process
+    is certainly dead only if it ran on this machine, since this boot, and its pid does not exist.
 
     Args:
         row: of the table of instances.
@@ -184,14 +184,14 @@ async def why_gone(database: Database, connection: AsyncConnection, row: Any) ->
     return GoneReason.DEAD if is_ours and not _runs(row.pid) else GoneReason.SESSION_LOST
 
 
-def forget(database: Database, name: str) -> None:
-    """Takes away what a dead instance left behind beside the database."""
+def remove_lock_file(database: Database, name: str) -> None:
+    """Remove the lock file that a process left beside the database."""
     if (path := lock_path(database, name)) is not None:
         path.unlink(missing_ok=True)
 
 
 def remove_stale_lock_files(database: Database, registered: set[str]) -> None:
-    """Takes away the locks of processes that died before they could register."""
+    """Remove the lock files of processes that died before they were registered."""
     if database.path is None:
         return
     for path in database.path.parent.glob(f"{glob.escape(database.path.name)}.alive-*"):
@@ -201,7 +201,7 @@ def remove_stale_lock_files(database: Database, registered: set[str]) -> None:
 
 
 def lock_path(database: Database, name: str) -> Path | None:
-    """The file that an instance keeps locked while it lives; on PostgreSQL there is none."""
+    """Return the file that a process keeps locked; ``None`` on PostgreSQL."""
     return None if database.path is None else Path(f"{database.path}.alive-{name}")
 
 
@@ -221,12 +221,12 @@ def _can_be_locked(path: Path) -> bool:
 
 
 def _lock_key(name: str) -> int:
-    """PostgreSQL knows its advisory locks by a signed 64-bit number."""
+    """Return the key of an advisory lock: PostgreSQL uses signed 64-bit numbers."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], signed=True)
 
 
 def _machine() -> str:
-    """This machine since it booted, and whose process numbers are meant; else just its name."""
+    """Return host, boot and PID namespace, in which a pid is meaningful; else only the host."""
     host = socket.gethostname()
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()

@@ -1,4 +1,4 @@
-"""Accepted is not done: a job is verified when its objects are seen in the bucket."""
+"""Verify accepted jobs: a job is verified once all its objects are seen in the bucket."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -30,11 +30,11 @@ NOT_DELIVERED = "Orchestrator.NotDelivered"
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a look has shown for good: the export is whole, or counts as lost.
+    """A final result of a look-up: the export is complete, or counts as lost.
 
     Args:
-        uploads: what is still being written; ``None`` where it may not be listed.
-        trace_age: how long ago a first trace was left under the job's tag; ``None`` without any.
+        uploads: keys that are still being written; ``None`` if they may not be listed.
+        trace_age: time since the first trace under the job's tag; ``None`` without any.
     """
 
     job: TrackedJob
@@ -45,10 +45,10 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class PollResult:
-    """What one look at an accepted job has shown.
+    """What one look-up of an accepted job has shown.
 
     Args:
-        finding: ``None`` while its objects are still to come.
+        finding: ``None`` while objects are still missing.
         trace_age: as in `Finding`.
     """
 
@@ -65,18 +65,18 @@ async def examine(
     unlisted_after: timedelta,
     wants_trace: bool = False,
 ) -> PollResult:
-    """Look once at the objects that a job must have.
+    """Look up the required objects of a job once.
 
-    A key is asked for once it was listed. Where nothing at all is listed for long, the listing may
-    be at fault, and the keys are asked for all the same.
+    A key gets a HEAD request once a listing shows it. If the listing stays empty for long, it may
+    be wrong, and then every key gets one.
 
     Args:
         age: of the export.
-        unlisted_after: the age from which an empty listing is not relied upon.
-        wants_trace: look for uploads too: no export of this bucket has been seen there yet.
+        unlisted_after: age from which an empty listing is not trusted.
+        wants_trace: list uploads too, because no export has been seen in this bucket yet.
 
     Raises:
-        CloudRefusal, httpx.HTTPError: a look failed, which says nothing.
+        CloudRefusal, httpx.HTTPError: the look-up failed, which proves nothing.
     """
     listed, delivery = await _list_and_look(cos, job)
     trace_age = trace_age_of(cos, job, [facts.last_modified for facts in (listed or {}).values()])
@@ -86,7 +86,7 @@ async def examine(
     is_unlisted = not listed and age >= unlisted_after
     if not is_late and not is_unlisted and (listed or not wants_trace):
         return PollResult(None, trace_age)
-    # uploads first, objects second: one that ends in between is seen as an object
+    # uploads first: one that ends before the next request is then seen as an object
     uploads = await _uploads(cos, job)
     if trace_age is None:
         trace_age = trace_age_of(cos, job, [upload.initiated for upload in uploads or ()])
@@ -104,7 +104,7 @@ async def examine(
 async def save_findings(
     database: Database, actor: str, findings: Sequence[Finding]
 ) -> list[JobState]:
-    """Moves the jobs to where the findings lead, in one transaction; their states after it."""
+    """Record findings in one transaction; return the state of each job afterwards."""
     with anyio.CancelScope(shield=True):
         async with database.write() as connection:
             now = await database.now(connection)
@@ -124,7 +124,7 @@ async def save_findings(
 async def _list_and_look(
     cos: CosClient, job: TrackedJob
 ) -> tuple[dict[str, ObjectFacts] | None, Completeness]:
-    """What is listed, and what of it is there; ``None`` where listing is not permitted."""
+    """Return what is listed, and what exists of it; ``None`` if listing is not permitted."""
     try:
         listed = await listed_objects(cos, job)
     except CloudRefusal as refusal:
@@ -133,7 +133,7 @@ async def _list_and_look(
         try:
             return None, await _look(cos, job, to_the_end=False)
         except CloudRefusal:
-            # a HEAD tells no code
+            # the refusal of a HEAD request has no code, that of the listing has one
             raise refusal from None
     return listed, await _look(cos, job, to_the_end=False, listed=listed)
 
@@ -145,10 +145,11 @@ async def _look(
     to_the_end: bool,
     listed: Mapping[str, ObjectFacts] | None = None,
 ) -> Completeness:
-    """Ask for one key after another; if not to the end, then until one is not there.
+    """Send a HEAD request for each required key.
 
     Args:
-        listed: the keys worth asking for; ``None`` is all.
+        to_the_end: go on after the first key without an object.
+        listed: only these keys; ``None`` is all.
     """
     found: list[ObjectFacts] = []
     empty: list[str] = []
@@ -169,10 +170,10 @@ async def _look(
 async def _facts(
     cos: CosClient, job: TrackedJob, key: TrackedKey, listed: Mapping[str, ObjectFacts] | None
 ) -> ObjectFacts | None:
-    """What lies under a key.
+    """Return the object under a key, if it exists.
 
-    The listing, which repeats what it was asked for, is relied upon where a HEAD is not permitted,
-    or tells of another object.
+    The listing is trusted, because it repeats what it was asked for, if HEAD is not permitted or
+    shows another object.
     """
     if listed is None:
         return await head(cos, job, key)
@@ -189,7 +190,7 @@ async def _facts(
 
 
 async def _uploads(cos: CosClient, job: TrackedJob) -> tuple[UploadFacts, ...] | None:
-    """What is still being written; ``None`` where it may not be listed."""
+    """Return the open uploads; ``None`` if they may not be listed."""
     try:
         return await open_uploads(cos, job)
     except CloudRefusal:
@@ -253,11 +254,11 @@ def _lost(finding: Finding, actor: str) -> Transition:
 
 
 def _what_came(job: TrackedJob, delivery: Completeness) -> str:
-    """What is there and what is not; of several images each by its name."""
+    """Describe what exists and what is missing; of several images each by its id."""
     if not job.required:
         return (
-            "An export of it is known of, but DescribeImages told nothing of the image, so nobody "
-            "knows how many objects belong to it."
+            "An export exists in the bucket, but DescribeImages gave no facts about the image, so "
+            "it is unknown how many objects belong to it."
         )
     said = f"The export was accepted, but by its deadline {delivery}"
     found = {facts.key for facts in delivery.found}

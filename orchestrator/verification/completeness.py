@@ -1,4 +1,4 @@
-"""What an export has delivered: what is there, what is missing, and what cannot be right."""
+"""Whether all objects of an export exist, and whether their sizes are plausible."""
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ _GIB = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class Completeness:
-    """What was seen under the keys that a job must have.
+    """What was seen under the required keys of a job.
 
     Args:
-        found: whole objects with bytes in them.
-        empty: keys of objects without any: no disk is empty.
-        missing: keys under which nothing lies.
+        found: complete objects that are not empty.
+        empty: keys of objects with 0 bytes; no disk is empty.
+        missing: keys without an object.
     """
 
     found: tuple[ObjectFacts, ...]
@@ -25,7 +25,7 @@ class Completeness:
 
     @property
     def is_complete(self) -> bool:
-        """Whether everything is there."""
+        """Whether every required object exists."""
         return bool(self.found) and not self.empty and not self.missing
 
     def __str__(self) -> str:
@@ -35,9 +35,9 @@ class Completeness:
 
 
 def is_disk_of(image_id: str, key: str, object_prefix: str) -> bool:
-    """Whether an object's name says that it is a disk of this image.
+    """Return whether a key names a disk of this image.
 
-    Behind the prefix comes the image's id (source: the vendor's page on exporting images).
+    The image id follows the prefix (source: the vendor's page on exporting images).
     """
     return key.removeprefix(object_prefix).removeprefix("_").startswith(f"{image_id}_")
 
@@ -45,11 +45,11 @@ def is_disk_of(image_id: str, key: str, object_prefix: str) -> bool:
 def missing_images(
     image_ids: Iterable[str], object_prefix: str, keys: Iterable[str], found: Collection[str]
 ) -> list[str]:
-    """The images of one request that never arrived, in its order; none where one cannot tell.
+    """Return the images of one request without all their objects, in the request's order.
 
     Args:
-        keys: every key that the job must have; names without any image's id tell nothing.
-        found: those of them that arrived.
+        keys: every required key. If none contains an image id, nothing is returned.
+        found: those keys that have an object.
     """
     of_image = {
         image: {key for key in keys if is_disk_of(image, key, object_prefix)} for image in image_ids
@@ -60,9 +60,9 @@ def missing_images(
 
 
 def size_warnings(job: TrackedJob, found: Iterable[ObjectFacts]) -> list[str]:
-    """Objects of a size that cannot be right, each as a sentence.
+    """Return a sentence for each object that is smaller than its disk.
 
-    A RAW file is as long as its disk (inferred, not documented: so it is said, and fails nothing).
+    A RAW file is as long as its disk. This is inferred, not documented, so it is only a warning.
     """
     if job.format is not ImageFormat.RAW:
         return []

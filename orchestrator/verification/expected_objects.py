@@ -1,4 +1,4 @@
-"""The objects of a job: which are expected, which the vendor named, what was seen of them."""
+"""The object keys of a job: expected before sending, named by the vendor, seen in the bucket."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from orchestrator.store.tables import WATCHED, jobs, objects
 
 @dataclass(frozen=True, slots=True)
 class TrackedKey:
-    """One key under which an object of the job is looked for."""
+    """One key under which an object of the job is looked up."""
 
     key: str
     expected: bool
@@ -27,10 +27,11 @@ class TrackedKey:
 
 @dataclass(frozen=True, slots=True)
 class TrackedJob:
-    """A job whose objects are looked for.
+    """A job whose objects are looked up.
 
     Args:
-        is_part: it has taken over some images of another, whose names its own objects bear.
+        is_part: it was split off from a job of several images, and shares that job's key prefix.
+        adopted: it was accepted because of what the bucket holds, without an answer.
     """
 
     job_id: int
@@ -55,30 +56,30 @@ class TrackedJob:
     keys: tuple[TrackedKey, ...]
 
     @property
-    def begun(self) -> datetime | None:
+    def began_at(self) -> datetime | None:
         """When its export began, as far as that is known."""
         return self.accepted_at or self.sent_at
 
     @property
     def needs_first_trace(self) -> bool:
-        """Whether its first trace would tell how long exports take to leave one.
+        """Whether its first object or upload would show how long exports take to leave one.
 
-        A trace that was found instead of an answer may be an earlier attempt's.
+        What was found in place of an answer may have been left by an earlier attempt.
         """
         is_datable = not self.adopted or self.attempt == 1
         return is_datable and self.first_trace_at is None
 
     def first_trace(self, now: datetime, age: timedelta) -> datetime:
-        """When a trace of this age was left: not before the request, whatever COS's clock says."""
+        """Return when a trace of this age was left: never before the request was sent."""
         return now - age if self.sent_at is None else max(now - age, self.sent_at)
 
     @property
     def required(self) -> tuple[TrackedKey, ...]:
-        """The keys that must be there before the job counts as verified.
+        """The keys that must exist before the job counts as verified.
 
-        The vendor's own list where it answered for one image. Otherwise also each key that
-        DescribeImages let us expect: a list found in the bucket may not be whole yet. Paths that
-        bear neither the job's tag nor its images may be another job's, and are not required.
+        For one image these are the keys that the vendor named. For several images, or if the keys
+        were found in the bucket, which may not hold all of them yet, also each key expected from
+        DescribeImages. Keys with neither the job's tag nor an image id may belong to another job.
         """
         own = tuple(key for key in self.keys if key.cos_path is None or self._is_own(key))
         named = tuple(key for key in own if key.cos_path is not None)
@@ -93,15 +94,15 @@ class TrackedJob:
 
 
 def names_job_or_image(path: str, object_prefix: str, image_ids: Iterable[str]) -> bool:
-    """Whether a CosPath or key bears a job's own prefix or one of its images."""
+    """Return whether a CosPath or key contains a job's own prefix or one of its image ids."""
     named = bool(object_prefix) and path.removeprefix("/").startswith(object_prefix)
     return named or any(image in path for image in image_ids)
 
 
-async def due(
+async def reserve_due_jobs(
     connection: AsyncConnection, conditions: sa.ColumnElement[bool], now: datetime, *, limit: int
 ) -> list[TrackedJob]:
-    """Jobs whose objects are to be looked for now, until the transaction ends nobody else's."""
+    """Return jobs that are due for a look-up; their rows stay locked until the commit."""
     query = (
         sa.select(jobs)
         .where(sa.text(WATCHED), jobs.c.due_at <= now, conditions)
@@ -111,13 +112,13 @@ async def due(
     )
     rows = (await connection.execute(query)).all()
     keys = await _keys_of(connection, [row.id for row in rows]) if rows else {}
-    return [_watched(row, keys.get(row.id, ())) for row in rows]
+    return [_tracked_job(row, keys.get(row.id, ())) for row in rows]
 
 
 async def postpone(connection: AsyncConnection, then: Mapping[int, datetime]) -> None:
-    """Puts off the next look at some jobs: until then others leave them alone.
+    """Set the time of the next look-up of some jobs; until then no other process takes them.
 
-    Only of jobs that are looked for: one that meanwhile waits to be sent again has its own time.
+    A job that meanwhile waits to be sent again keeps its own time.
     """
     if then:
         rows = [{"this": job_id, "then": moment} for job_id, moment in then.items()]
@@ -131,10 +132,10 @@ _POSTPONE = (
 )
 
 
-async def watched(connection: AsyncConnection, job_id: int) -> TrackedJob:
-    """One job with its keys."""
+async def load_tracked_job(connection: AsyncConnection, job_id: int) -> TrackedJob:
+    """Return one job with its keys."""
     row = (await connection.execute(sa.select(jobs).where(jobs.c.id == job_id))).one()
-    return _watched(row, (await _keys_of(connection, [job_id])).get(job_id, ()))
+    return _tracked_job(row, (await _keys_of(connection, [job_id])).get(job_id, ()))
 
 
 async def _keys_of(
@@ -148,7 +149,7 @@ async def _keys_of(
     return found
 
 
-def _watched(row: Any, keys: tuple[TrackedKey, ...]) -> TrackedJob:
+def _tracked_job(row: Any, keys: tuple[TrackedKey, ...]) -> TrackedJob:
     return TrackedJob(
         job_id=row.id,
         attempt=row.attempt,
@@ -174,7 +175,7 @@ def _watched(row: Any, keys: tuple[TrackedKey, ...]) -> TrackedJob:
 
 
 async def save_cos_paths(connection: AsyncConnection, paths: Iterable[tuple[int, str]]) -> None:
-    """Keeps CosPaths of jobs as the vendor wrote them; a key has no leading slash."""
+    """Save CosPaths as the vendor wrote them; the key is the path without its leading slash."""
     rows = [
         {"job_id": job_id, "key": path.removeprefix("/"), "cos_path": path}
         for job_id, path in paths
@@ -185,7 +186,7 @@ async def save_cos_paths(connection: AsyncConnection, paths: Iterable[tuple[int,
 async def save_baselines(
     connection: AsyncConnection, job_id: int, etags: Mapping[str, str]
 ) -> None:
-    """Keeps what lay under each exact name before the request; empty when nothing did."""
+    """Save the ETag under each exact name before the request; empty where no object was."""
     rows = [{"job_id": job_id, "key": key, "baseline_etag": tag} for key, tag in etags.items()]
     await _put(connection, rows)
 
@@ -193,7 +194,7 @@ async def save_baselines(
 async def save_seen_objects(
     connection: AsyncConnection, seen: Iterable[tuple[int, ObjectFacts]], at: datetime
 ) -> None:
-    """Keeps what was seen of the objects of jobs."""
+    """Save what look-ups have seen of the objects of jobs."""
     rows = [
         {
             "job_id": job_id,
@@ -211,7 +212,7 @@ async def save_seen_objects(
 
 
 async def _put(connection: AsyncConnection, rows: list[dict[str, Any]]) -> None:
-    """Sets columns of these objects; those that nobody has expected are new."""
+    """Insert or update rows of objects; a new row was not expected before sending."""
     if rows:
         changed = [name for name in rows[0] if name not in {"job_id", "key"}]
         statement = upsert(connection, objects, *changed)

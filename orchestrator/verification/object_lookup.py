@@ -1,4 +1,4 @@
-"""One look into the bucket for the traces of a job whose answer is not held."""
+"""Look up the uploads and objects of one job in its bucket."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ from orchestrator.verification.expected_objects import TrackedJob, TrackedKey
 
 @dataclass(frozen=True, slots=True)
 class LookupResult:
-    """What one look found.
+    """What one look-up found.
 
     Args:
         uploads: keys that are being written.
-        objects: objects that are whole.
-        age: how long ago the first of them was left; ``None`` where that tells nothing.
+        objects: complete objects.
+        age: time since the first of them was left; ``None`` if that says nothing about this job.
     """
 
     uploads: tuple[str, ...] = ()
@@ -27,7 +27,7 @@ class LookupResult:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """Every key the export has begun to write."""
+        """Every key that the export has begun to write."""
         return tuple(dict.fromkeys((*self.uploads, *(facts.key for facts in self.objects))))
 
     def __bool__(self) -> bool:
@@ -35,13 +35,13 @@ class LookupResult:
 
 
 async def look(cos: CosClient, job: TrackedJob) -> LookupResult:
-    """Looks for uploads first and objects second, so that one which ends in between is seen.
+    """List uploads first and objects second, so that an upload that ends in between is seen.
 
-    Under the job's own tag anything is its own. Under an exact name only what has changed since
-    before the first request is.
+    Everything under the job's own tag belongs to it. Under an exact name only an object that has
+    changed since before the first request does.
 
     Raises:
-        CloudRefusal, httpx.HTTPError: a listing failed; then this was no look at all.
+        CloudRefusal, httpx.HTTPError: a listing failed, so the look-up proves nothing.
     """
     uploads = await open_uploads(cos, job)
     writing = tuple(upload.key for upload in uploads)
@@ -57,7 +57,7 @@ async def look(cos: CosClient, job: TrackedJob) -> LookupResult:
 def trace_age_of(
     cos: CosClient, job: TrackedJob, moments: Sequence[datetime | None]
 ) -> timedelta | None:
-    """How long ago the first of these traces was left, at least, by COS's own clock."""
+    """Return the minimum time since the first of these traces was left, by the clock of COS."""
     if job.exact_names or job.is_part or not moments:
         return None
     known = [moment for moment in moments if moment is not None]
@@ -67,10 +67,10 @@ def trace_age_of(
 
 
 async def listed_objects(cos: CosClient, job: TrackedJob) -> dict[str, ObjectFacts]:
-    """The objects that may be this job's, by key, as a listing shows them.
+    """Return the objects that may belong to this job, by key, as a listing shows them.
 
     Raises:
-        CloudRefusal, httpx.HTTPError: a listing failed.
+        CloudRefusal, httpx.HTTPError: the listing failed.
     """
     if not job.exact_names:
         found = await cos.list_objects(job.region, job.bucket, job.object_prefix)
@@ -83,7 +83,7 @@ async def listed_objects(cos: CosClient, job: TrackedJob) -> dict[str, ObjectFac
 
 
 async def open_uploads(cos: CosClient, job: TrackedJob) -> tuple[UploadFacts, ...]:
-    """The uploads of this job that go on now.
+    """Return the open multipart uploads of this job.
 
     Raises:
         CloudRefusal, httpx.HTTPError: the listing failed.
@@ -99,29 +99,29 @@ async def open_uploads(cos: CosClient, job: TrackedJob) -> tuple[UploadFacts, ..
 
 
 def _is_own(job: TrackedJob, key: str) -> bool:
-    """Under a job's own tag anything is its own; a part shares the tag with the whole."""
+    """Return whether a listed key belongs to the job; a split-off job shares its prefix."""
     if not key.startswith(job.object_prefix):
-        return False  # a listing that ignores the prefix shows other jobs' objects
+        return False  # a listing that ignores the prefix shows the objects of other jobs
     return not job.is_part or any(
         is_disk_of(image, key, job.object_prefix) for image in job.image_ids
     )
 
 
 async def head(cos: CosClient, job: TrackedJob, key: TrackedKey) -> ObjectFacts | None:
-    """The object under a key, if it is there and this job's own; it may be empty."""
+    """Return the object under a key if it exists and belongs to the job; it may be empty."""
     facts = await cos.head_object(job.region, job.bucket, key.key)
     return None if facts is None else own_object(job, key, facts)
 
 
 def own_object(job: TrackedJob, key: TrackedKey, facts: ObjectFacts) -> ObjectFacts | None:
-    """An object under one of a job's keys, if it is this job's own."""
+    """Return an object found under one of a job's keys if it belongs to the job."""
     return facts if not job.exact_names or _is_new(job, key, facts) else None
 
 
 def _is_new(job: TrackedJob, key: TrackedKey, facts: ObjectFacts) -> bool:
-    """Whether an object under an exact name is this job's, and not what lay there before.
+    """Return whether an object under an exact name is new since the request was sent.
 
-    Where nothing was noted before the request, an accepted one may be judged by the time.
+    Without an ETag from before the request, the time of an accepted export decides.
     """
     if key.baseline_etag is not None:
         return facts.etag != key.baseline_etag
@@ -131,13 +131,13 @@ def _is_new(job: TrackedJob, key: TrackedKey, facts: ObjectFacts) -> bool:
 
 
 async def baselines(cos: CosClient, job: TrackedJob) -> dict[str, str]:
-    """Return what lies under the exact names before they are sent: it is not the job's own.
+    """Return what exists under the exact names before the request; it is not the job's own.
 
     Returns:
         The ETag of each key that was not looked at before; empty where there is no object.
 
     Raises:
-        CloudRefusal, httpx.HTTPError: a look failed; the job must not be sent yet.
+        CloudRefusal, httpx.HTTPError: a look-up failed; the job must not be sent yet.
     """
     etags: dict[str, str] = {}
     for key in job.keys:

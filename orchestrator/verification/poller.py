@@ -1,8 +1,11 @@
-"""Keeps looking at accepted and unknown jobs until each has come to its end."""
+"""Poll the buckets for accepted and unknown jobs until each job has come to its end.
+
+The store reserves a job for the process that takes it first, for a while. Within that time the
+process looks as often as the poll schedule says, and a look-up that finds nothing writes nothing.
+"""
 
 import math
-from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -19,15 +22,14 @@ from orchestrator.errors import CloudRefusal, CredentialError
 from orchestrator.forecast import Experience
 from orchestrator.job_states import JobState
 from orchestrator.limits.admission import LOOK, Admission
-from orchestrator.limits.circuit_breaker import CircuitBreaker
 from orchestrator.limits.concurrency_limit import regions_at_capacity
 from orchestrator.limits.halted_scopes import WHOLE_ACCOUNT, bucket_location, bucket_location_column
-from orchestrator.model import Outcome, Reaction
+from orchestrator.model import Outcome
 from orchestrator.store import BusyRetry, Database, GroupCommit
 from orchestrator.store.tables import WATCHED, UtcDateTime, jobs
 from orchestrator.verification.accepted_jobs import Finding, examine, save_findings
-from orchestrator.verification.bucket_permissions import BucketPermissions, VerifyMode
-from orchestrator.verification.expected_objects import TrackedJob, due, postpone
+from orchestrator.verification.bucket_access import BucketAccess, VerifyMode
+from orchestrator.verification.expected_objects import TrackedJob, postpone, reserve_due_jobs
 from orchestrator.verification.export_deadline import ExportDeadlines
 from orchestrator.verification.poll_schedule import PollSchedule, schedule
 from orchestrator.verification.resend_policy import ResolvePolicy, save_first_trace, traced_buckets
@@ -35,72 +37,67 @@ from orchestrator.verification.unknown_jobs import AbsenceTracker, resolve
 from orchestrator.wakeup import Wakeup
 
 _TICK = 0.2
-"""Seconds between looks at the store for jobs that are due."""
+"""Seconds between two checks of the store for jobs that are due."""
 
-_AT_ONCE = 16
-_FOLLOWED = 512
-"""Jobs that are followed at once; the store keeps the others until some of these have ended."""
+_MAX_LOOKUPS = 16
+"""Look-ups in flight at once."""
 
-_LINGER = 0.5
-"""Seconds that a job is followed beyond what the store was told, so that no end falls between."""
+_MAX_POLLED = 512
+"""Jobs polled at once; the others wait in the store."""
+
+_OVERLAP = 0.5
+"""Seconds that a job is polled beyond its reservation, so that there is no gap before the next."""
 
 _AFTER_FAILURE = timedelta(seconds=2)
 
 _UNLISTED_AFTER = timedelta(seconds=5)
-"""A listing is given so much time at least to show what was just written."""
-
-_FAILURES = 10
-"""Looks in a row that fail: then one at a time finds out when the bucket answers again."""
+"""Time that a listing is given to show an object that was just written."""
 
 
 @dataclass(slots=True)
 class _PolledJob:
-    """A job that this process looks for, with moments of the event loop's clock.
+    """A job that this process polls; times are on the event loop's clock.
 
     Args:
-        begun: when its export began.
-        until: no longer, unless the store gives it to us again.
+        began_at: when its export began.
+        until: end of its reservation, unless the store reserves it again.
     """
 
     job: TrackedJob
     schedule: PollSchedule
-    begun: float
+    began_at: float
     until: float
 
     def renew(self, other: "_PolledJob") -> None:
-        """Goes on with what the store says of the job now."""
+        """Take over what the store says of the job now."""
         self.job, self.schedule = other.job, other.schedule
-        self.begun, self.until = other.begun, other.until
+        self.began_at, self.until = other.began_at, other.until
 
-    def first_look(self) -> float:
-        """The moment of the first look, which may be past."""
-        return self.begun + self.schedule.first.total_seconds()
+    def first_lookup(self) -> float:
+        """Return the time of the first look-up, which may have passed."""
+        return self.began_at + self.schedule.first.total_seconds()
 
-    def look_after(self, moment: float) -> float:
-        """The moment of the look that follows one at this moment."""
-        age = self.schedule.after(timedelta(seconds=moment - self.begun))
-        return math.inf if age is None else self.begun + age.total_seconds()
+    def lookup_after(self, moment: float) -> float:
+        """Return the time of the look-up that follows one at this time."""
+        age = self.schedule.after(timedelta(seconds=moment - self.began_at))
+        return math.inf if age is None else self.began_at + age.total_seconds()
 
 
 class Poller:
-    """Looks into the buckets, so many jobs at once, each when it is due.
+    """Look up the jobs of one profile, many at once, each when it is due.
 
-    The store leaves a job for a while to the process that asks first; within that time it looks
-    as often as the schedule says, and what finds nothing writes nothing.
+    It polls the jobs of every batch, because each end that is seen frees capacity for all.
 
     Args:
-        profile: the account whose jobs are looked for, of every batch: an end that is seen frees a
-            place for all.
-        interval: time between looks at one job; ``None`` follows its age, and what others took.
-        actor: this process's instance.
-        tell: takes sentences for the user.
+        interval: time between two look-ups of one job; ``None`` follows its age and the forecast.
+        actor: this process's registration.
     """
 
     def __init__(
         self,
         database: Database,
         cos: CosClient,
-        permissions: BucketPermissions,
+        buckets: BucketAccess,
         admission: Admission,
         policy: ResolvePolicy,
         *,
@@ -109,237 +106,208 @@ class Poller:
         actor: str,
         busy_retry: BusyRetry,
         wakeup: Wakeup,
-        notify: Callable[[str], None],
     ) -> None:
         self._database = database
         self._cos = cos
-        self._permissions = permissions
+        self._buckets = buckets
         self._admission = admission
         self._policy = policy
         self._profile = profile
-        self._wanted = jobs.c.profile == profile
-        self._traced: set[tuple[str, str]] = set()
-        """Buckets, by region, in which an accepted job was found under its tag."""
-        is_due = jobs.c.due_at <= sa.bindparam("now", type_=UtcDateTime)
-        self._first_due = (
-            sa.select(jobs.c.id).where(sa.text(WATCHED), is_due, self._wanted).limit(1)
-        )
         self._interval = interval
         self._actor = actor
         self._busy_retry = busy_retry
         self._wakeup = wakeup
-        self._notify = notify
         self._experience = Experience()
-        self._absence = AbsenceTracker(database.clock)
         self._deadlines = ExportDeadlines(database, self._experience, policy.export_deadline)
+        self._absence = AbsenceTracker(database.clock)
         self._findings = GroupCommit[Finding, JobState](partial(save_findings, database, actor))
-        self._followed: dict[int, _PolledJob] = {}
-        self._probers: set[int] = set()
-        self._looking = anyio.Semaphore(_AT_ONCE, fast_acquire=True)
-        self._breakers: defaultdict[str, CircuitBreaker] = defaultdict(CircuitBreaker)
-        self._failures: Counter[str] = Counter()
+        self._of_profile = jobs.c.profile == profile
+        is_due = jobs.c.due_at <= sa.bindparam("now", type_=UtcDateTime)
+        self._first_due = (
+            sa.select(jobs.c.id).where(sa.text(WATCHED), is_due, self._of_profile).limit(1)
+        )
+        self._traced: set[tuple[str, str]] = set()
+        """Region and name of the buckets in which an accepted job was found under its tag."""
+        self._polled: dict[int, _PolledJob] = {}
+        self._probing: set[int] = set()
+        """Jobs that find out whether a failing bucket answers again."""
+        self._lookups = anyio.Semaphore(_MAX_LOOKUPS, fast_acquire=True)
 
     async def run(self) -> None:
-        """Looks until cancelled."""
-        if self._permissions.mode is VerifyMode.OFF:
+        """Poll until cancelled."""
+        if self._buckets.mode is VerifyMode.OFF:
             return
         self._traced = await self._busy_retry.retry(self._traced_buckets)
-        async with anyio.create_task_group() as looks:
+        async with anyio.create_task_group() as polls:
             while True:
-                if await self._busy_retry.retry(self._anything_due):
+                if await self._busy_retry.retry(self._is_anything_due):
                     for one in await self._busy_retry.retry(self._reserve):
-                        looks.start_soon(self._follow, one)
+                        polls.start_soon(self._poll, one)
                 await anyio.sleep(_TICK)
 
     async def _traced_buckets(self) -> set[tuple[str, str]]:
         async with self._database.read() as connection:
             return await traced_buckets(connection, self._profile)
 
-    async def _anything_due(self) -> bool:
+    async def _is_anything_due(self) -> bool:
         async with self._database.read() as connection:
             now = await self._database.now(connection)
             return (await connection.execute(self._first_due, {"now": now})).first() is not None
 
     async def _reserve(self) -> list[_PolledJob]:
-        """Takes what is due off the others, and returns what is not followed yet."""
+        """Reserve the jobs that are due; return those that are not polled yet."""
         async with self._database.write() as connection:
             now = await self._database.now(connection)
-            found = await self._due(connection, now)
-            planned = await self._planned(connection, found, now)
-            spans = [self._span(one, plan, now) for one, plan in zip(found, planned, strict=True)]
-            then = {one.job_id: now + span for one, span in zip(found, spans, strict=True)}
+            due = await self._due_jobs(connection, now)
+            schedules = await self._schedules(connection, due, now)
+            spans = [
+                self._interval or one.due_again(_age(job, now))
+                for job, one in zip(due, schedules, strict=True)
+            ]
+            then = {job.job_id: now + span for job, span in zip(due, spans, strict=True)}
             await postpone(connection, then)
         moment = anyio.current_time()
-        fresh: list[_PolledJob] = []
-        for job, plan, span in zip(found, planned, spans, strict=True):
-            begun = moment - _age(job, now).total_seconds()
-            one = _PolledJob(job, plan, begun, moment + span.total_seconds() + _LINGER)
-            if (known := self._followed.get(job.job_id)) is not None:
+        new: list[_PolledJob] = []
+        for job, one_schedule, span in zip(due, schedules, spans, strict=True):
+            began_at = moment - _age(job, now).total_seconds()
+            until = moment + span.total_seconds() + _OVERLAP
+            one = _PolledJob(job, one_schedule, began_at, until)
+            if (known := self._polled.get(job.job_id)) is not None:
                 known.renew(one)
-            elif job.job_id in self._probers and one.first_look() > moment + _TICK:
-                # it would find nothing out for a while: another may
-                self._probers.discard(job.job_id)
-                self._breakers[bucket_location(job.region, job.bucket)].release()
-            elif one.first_look() <= one.until:
-                self._followed[job.job_id] = one
-                fresh.append(one)
-        return fresh
+            elif job.job_id in self._probing and one.first_lookup() > moment + _TICK:
+                # it would not look soon, so let another job find out
+                self._probing.discard(job.job_id)
+                self._buckets.release_probe(bucket_location(job.region, job.bucket))
+            elif one.first_lookup() <= one.until:
+                self._polled[job.job_id] = one
+                new.append(one)
+        return new
 
-    async def _due(self, connection: AsyncConnection, now: datetime) -> list[TrackedJob]:
-        reserve = partial(due, connection, now=now)
-        wanted = self._wanted & self._permissions.readable()
-        failing = sorted(place for place in self._breakers if self._breakers[place].is_open)
-        free = _FOLLOWED - len(self._followed)
-        found = await reserve(wanted & bucket_location_column().not_in(failing), limit=max(0, free))
-        for place in filter(lambda place: self._breakers[place].admit(), failing):
-            prober = await reserve(wanted & (bucket_location_column() == place), limit=1)
-            if not prober:
-                self._breakers[place].release()
-            self._probers.update(job.job_id for job in prober)
-            found += prober
-        return found
+    async def _due_jobs(self, connection: AsyncConnection, now: datetime) -> list[TrackedJob]:
+        """Return due jobs of buckets that answer, and one for each failing bucket to be tried."""
+        reserve = partial(reserve_due_jobs, connection, now=now)
+        wanted = self._of_profile & self._buckets.readable()
+        failing = self._buckets.failing_buckets()
+        free = max(0, _MAX_POLLED - len(self._polled))
+        due = await reserve(wanted & bucket_location_column().not_in(failing), limit=free)
+        for bucket in filter(self._buckets.admit_probe, failing):
+            probe = await reserve(wanted & (bucket_location_column() == bucket), limit=1)
+            if not probe:
+                self._buckets.release_probe(bucket)
+            self._probing.update(job.job_id for job in probe)
+            due += probe
+        return due
 
-    async def _planned(
-        self, connection: AsyncConnection, found: Sequence[TrackedJob], now: datetime
+    async def _schedules(
+        self, connection: AsyncConnection, due: Sequence[TrackedJob], now: datetime
     ) -> list[PollSchedule]:
-        plans: list[PollSchedule] = []
-        at_capacity = {
-            profile: await regions_at_capacity(connection, profile)
-            for profile in {job.profile for job in found}
-        }
-        for job in found:
-            plan = PollSchedule()
+        at_capacity = await regions_at_capacity(connection, self._profile) if due else frozenset()
+        schedules: list[PollSchedule] = []
+        for job in due:
+            one = PollSchedule()
             if self._interval is None and job.state is JobState.ACCEPTED:
-                here = (job.profile, job.region)
-                ended = await self._experience.ended(connection, *here, now)
-                is_at_capacity = job.region in at_capacity[job.profile]
-                plan = schedule(ended, job.size_gib, at_capacity=is_at_capacity)
-            plans.append(plan)
-        return plans
+                ended = await self._experience.ended(connection, job.profile, job.region, now)
+                one = schedule(ended, job.size_gib, at_capacity=job.region in at_capacity)
+            schedules.append(one)
+        return schedules
 
-    def _span(self, job: TrackedJob, plan: PollSchedule, now: datetime) -> timedelta:
-        return self._interval or plan.due_again(_age(job, now))
-
-    async def _follow(self, one: _PolledJob) -> None:
-        """Looks at one job for as long as the store leaves it to us."""
+    async def _poll(self, one: _PolledJob) -> None:
+        """Look up one job for as long as it is reserved for this process."""
         try:
-            moment = max(one.first_look(), anyio.current_time())
+            moment = max(one.first_lookup(), anyio.current_time())
             while moment <= one.until:
                 await anyio.sleep_until(moment)
-                if self._is_for_others(one.job):
+                if self._is_left_to_probe(one.job):
                     break
-                async with self._looking:
-                    if await self._look_at(one):
+                async with self._lookups:
+                    if await self._look_up(one):
                         break
-                moment = one.look_after(anyio.current_time())
+                moment = one.lookup_after(anyio.current_time())
         finally:
-            self._followed.pop(one.job.job_id, None)
-            self._probers.discard(one.job.job_id)
+            self._polled.pop(one.job.job_id, None)
+            self._probing.discard(one.job.job_id)
 
-    def _is_for_others(self, job: TrackedJob) -> bool:
-        """Whether its bucket gives no answer, and another job finds out when it does again."""
-        place = bucket_location(job.region, job.bucket)
-        return self._breakers[place].is_open and job.job_id not in self._probers
+    def _is_left_to_probe(self, job: TrackedJob) -> bool:
+        """Return whether its bucket gives no answer, and another job finds out when it does."""
+        is_failing = bucket_location(job.region, job.bucket) in self._buckets.failing_buckets()
+        return is_failing and job.job_id not in self._probing
 
-    async def _look_at(self, one: _PolledJob) -> bool:
-        """Looks once; true when there is nothing to follow any more."""
+    async def _look_up(self, one: _PolledJob) -> bool:
+        """Look up a job once; return whether it needs no further look-up for now."""
         job = one.job
-        place = bucket_location(job.region, job.bucket)
         try:
             if (credential := await self._admission.credential()) is not None:
-                looking = partial(self._look_and_learn, one, place, credential)
-                return await self._busy_retry.retry(looking)
+                lookup = partial(self._look_up_and_learn, one, credential)
+                return await self._busy_retry.retry(lookup)
         except (httpx.HTTPError, CredentialError) as error:
-            # keys that went away are no fault of the bucket's; the traffic asks for them, and tells
+            # missing keys are no failure of the bucket, and the admission reports them
             if not isinstance(error, CredentialError):
-                self._failed(place, str(error) or type(error).__name__)
-            await self._busy_retry.retry(partial(self._look_again_soon, job))
+                location = bucket_location(job.region, job.bucket)
+                self._buckets.record_failure(location, str(error) or type(error).__name__)
+            await self._busy_retry.retry(partial(self._look_up_again_soon, job))
         return True
 
-    async def _look_and_learn(self, one: _PolledJob, place: str, credential: Credential) -> bool:
+    async def _look_up_and_learn(self, one: _PolledJob, credential: Credential) -> bool:
+        location = bucket_location(one.job.region, one.job.bucket)
         asked_at = anyio.current_time()
         try:
-            has_changed = await self._state_after_look(one) is not one.job.state
+            has_changed = await self._state_after_lookup(one) is not one.job.state
         except CloudRefusal as refusal:
-            await self._refused(one.job, place, refusal, credential, asked_at)
+            await self._look_up_again_soon(one.job)
+            if self._buckets.record_refusal(location, refusal):
+                self._wakeup.notify()
+            code = cos_code_for(refusal)
+            if code.scope in WHOLE_ACCOUNT:
+                await self._admission.record_outcome(
+                    LOOK,
+                    location,
+                    Outcome(code, refusal.said, http_status=refusal.http_status),
+                    scope_values={},
+                    asked_at=asked_at,
+                    credential=credential,
+                )
             return True
-        self._permissions.record_success(place)
-        self._answered(place)
-        if has_changed:
+        was_failing = self._buckets.record_success(location)
+        if has_changed or was_failing:
             self._wakeup.notify()
         return has_changed
 
-    async def _refused(
-        self,
-        job: TrackedJob,
-        place: str,
-        refusal: CloudRefusal,
-        credential: Credential,
-        asked_at: float,
-    ) -> None:
-        await self._look_again_soon(job)
-        if self._permissions.record_refusal(place, refusal):
-            self._wakeup.notify()
-        outcome = Outcome(cos_code_for(refusal), refusal.said, http_status=refusal.http_status)
-        if outcome.code.reaction is Reaction.RETRY:
-            self._failed(place, str(refusal))
-        else:
-            self._answered(place)
-        if outcome.code.scope in WHOLE_ACCOUNT:
-            await self._admission.record_outcome(
-                LOOK, place, outcome, scope_values={}, asked_at=asked_at, credential=credential
-            )
-
-    def _failed(self, place: str, why: str) -> None:
-        self._failures[place] += 1
-        if self._failures[place] == _FAILURES:
-            self._notify(f"The bucket {place} gives no answer ({why}); one look at a time.")
-        if self._failures[place] >= _FAILURES:
-            self._breakers[place].record_failure()
-
-    def _answered(self, place: str) -> None:
-        self._failures.pop(place, None)
-        if self._breakers[place].is_open:
-            self._breakers[place].record_success()
-            self._notify(f"The bucket {place} answers again.")
-            self._wakeup.notify()
-
-    async def _look_again_soon(self, job: TrackedJob) -> None:
-        """A look that failed is none: an old export's next one would be minutes away."""
+    async def _look_up_again_soon(self, job: TrackedJob) -> None:
+        """Make a job due soon: its next regular look-up could be minutes away."""
         async with self._database.write() as connection:
             now = await self._database.now(connection)
             await postpone(connection, {job.job_id: now + _AFTER_FAILURE})
 
-    async def _state_after_look(self, one: _PolledJob) -> JobState:
+    async def _state_after_lookup(self, one: _PolledJob) -> JobState:
         job = one.job
         if job.state is JobState.UNKNOWN:
             return await resolve(
                 self._database, self._cos, job, self._policy, self._absence, self._actor
             )
-        place = (job.region, job.bucket)
-        seen = await examine(
+        bucket = (job.region, job.bucket)
+        result = await examine(
             self._cos,
             job,
-            timedelta(seconds=anyio.current_time() - one.begun),
+            timedelta(seconds=anyio.current_time() - one.began_at),
             self._deadlines,
             unlisted_after=max(self._policy.resend_after, _UNLISTED_AFTER),
-            wants_trace=place not in self._traced and job.needs_first_trace,
+            wants_trace=bucket not in self._traced and job.needs_first_trace,
         )
-        if seen.trace_age is not None and job.needs_first_trace:
-            self._traced.add(place)
-        if seen.finding is not None:
-            return await self._findings.add(seen.finding)
-        if seen.trace_age is not None and job.needs_first_trace:
-            one.job = await self._keep_first_trace(job, seen.trace_age)
+        if result.trace_age is not None and job.needs_first_trace:
+            self._traced.add(bucket)
+        if result.finding is not None:
+            return await self._findings.add(result.finding)
+        if result.trace_age is not None and job.needs_first_trace:
+            one.job = await self._save_first_trace(job, result.trace_age)
         return job.state
 
-    async def _keep_first_trace(self, job: TrackedJob, age: timedelta) -> TrackedJob:
+    async def _save_first_trace(self, job: TrackedJob, age: timedelta) -> TrackedJob:
         async with self._database.write() as connection:
-            left_at = job.first_trace(await self._database.now(connection), age)
-            await save_first_trace(connection, job, left_at)
-        return replace(job, first_trace_at=left_at)
+            traced_at = job.first_trace(await self._database.now(connection), age)
+            await save_first_trace(connection, job, traced_at)
+        return replace(job, first_trace_at=traced_at)
 
 
 def _age(job: TrackedJob, now: datetime) -> timedelta:
-    # another clock may have told when it began
-    return max(timedelta(), now - (job.begun or now))
+    # never negative: another clock may have recorded the start
+    return max(timedelta(), now - (job.began_at or now))

@@ -1,8 +1,9 @@
-"""Whether an empty bucket proves that a job's export never began.
+"""When an unknown job may be sent again: what an empty bucket proves.
 
-It proves nothing where the vendor begins to write late, names objects otherwise than documented, or
-hides uploads from us. So a bucket is believed only once an accepted job of it was found under its
-tag, and only after twice the longest time that one of its last jobs took to leave a first trace.
+An empty bucket proves nothing if the vendor begins to write late, names objects in another way than
+documented, or hides uploads. So absence counts only in a bucket where an accepted job was found
+under its tag, and only after twice the longest time that one of the last jobs took to leave its
+first trace there.
 """
 
 from collections.abc import Callable
@@ -22,7 +23,7 @@ _SAFETY_FACTOR = 2
 
 
 class ResendMode(StrEnum):
-    """When an unknown job may be sent again without an operator."""
+    """When an unknown job may be sent again without an operator's decision."""
 
     PROVEN = "proven"
     """When an accepted job of its bucket was found under its tag before."""
@@ -33,13 +34,13 @@ class ResendMode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ResolvePolicy:
-    """What becomes of an unknown job.
+    """How unknown jobs are resolved.
 
     Args:
-        resend_after: how long successful look-ups must find nothing before it is sent again.
-        max_attempts: attempts that count before the job fails instead.
-        export_deadline: how long an export found in the bucket may take before it counts as lost.
-        resend: when it may be sent again without an operator.
+        resend_after: minimum time of successful, empty look-ups before a job is sent again.
+        max_attempts: number of charged attempts after which the job fails instead.
+        export_deadline: maximum time for an export that was found in the bucket.
+        resend: when a job may be sent again without an operator.
     """
 
     resend_after: timedelta
@@ -51,7 +52,7 @@ class ResolvePolicy:
 async def required_absence(
     connection: AsyncConnection, job: TrackedJob, policy: ResolvePolicy
 ) -> timedelta | None:
-    """How long look-ups must find nothing before a job is sent again; ``None``: it never is."""
+    """Return how long look-ups must find nothing before a resend; ``None`` is never."""
     if job.exact_names or policy.resend is ResendMode.NEVER:
         return None
     if policy.resend is ResendMode.ALWAYS:
@@ -61,7 +62,7 @@ async def required_absence(
 
 
 async def _longest_time_to_trace(connection: AsyncConnection, job: TrackedJob) -> timedelta | None:
-    """From request to first trace, among the last jobs of this bucket; ``None`` without any."""
+    """Return the longest time from request to first trace in this bucket; ``None`` if unknown."""
     query = (
         sa.select(jobs.c.trace_from, jobs.c.first_trace_at)
         .where(
@@ -80,12 +81,12 @@ async def _longest_time_to_trace(connection: AsyncConnection, job: TrackedJob) -
 def left_to_operator(
     policy: ResolvePolicy, now: Callable[[], datetime], table: sa.FromClause = jobs
 ) -> sa.ColumnElement[bool]:
-    """Unknown jobs that only a late object or an operator can settle, as a condition on jobs.
+    """Unknown jobs that only a late object or an operator can resolve, as a condition on jobs.
 
-    They are looked up whenever they are due, and keep no run alive.
+    They are looked up when they are due, but they keep no run alive.
 
     Args:
-        now: tells the time of the store whenever the condition is executed.
+        now: returns the time of the store whenever the condition is executed.
     """
     return sa.and_(
         table.c.state == JobState.UNKNOWN,
@@ -127,7 +128,7 @@ def _by(moment: Callable[[], datetime]) -> sa.BindParameter[datetime]:
 
 
 async def traced_buckets(connection: AsyncConnection, profile: str) -> set[tuple[str, str]]:
-    """The buckets, each with its region, in which an accepted job was found under its tag."""
+    """Return region and name of each bucket in which an accepted job was found under its tag."""
     query = (
         sa.select(jobs.c.region, jobs.c.bucket)
         .where(sa.text(TRACED), jobs.c.profile == profile)
@@ -137,7 +138,7 @@ async def traced_buckets(connection: AsyncConnection, profile: str) -> set[tuple
 
 
 async def save_first_trace(connection: AsyncConnection, job: TrackedJob, at: datetime) -> None:
-    """Keep when a job left its first trace, where that is not known yet."""
+    """Save when a job left its first trace, unless that is known."""
     this = jobs.update().where(
         jobs.c.id == job.job_id, jobs.c.attempt == job.attempt, jobs.c.first_trace_at.is_(None)
     )

@@ -178,7 +178,9 @@ async def _leave_to_operator(
 
 
 _WHY_NOT_RESENT = {
-    "exact names": "The bucket shows nothing of this export. Under exact names that is no proof.",
+    "exact names": (
+        "The bucket shows nothing of this export. With exact names that proves nothing."
+    ),
     ResendMode.NEVER: "The bucket shows nothing of this export; the settings say: resend never.",
     ResendMode.PROVEN: (
         "The bucket shows nothing of this export. No accepted export of this bucket has been found "
@@ -189,8 +191,8 @@ _WHY_NOT_RESENT = {
 
 def _given_up(job: TrackedJob) -> dict[str, str]:
     return {
-        "message": f"{job.attempts_charged} requests were left without an answer, and the bucket "
-        "holds nothing of them.",
+        "message": f"{job.attempts_charged} requests got no answer, and the bucket holds nothing "
+        "of them.",
         "remedy": "Look at the image's state in the console; then `orchestrator retry "
         f"--job {job.job_id}`, which looks for a late object first.",
     }

@@ -1,4 +1,4 @@
-"""Whose keys a profile has: the limits that are counted under it are those of one account."""
+"""Check that a profile's keys belong to the same cloud account as in earlier runs."""
 
 from orchestrator.errors import CredentialError
 from orchestrator.store import Database, insert_or_ignore
@@ -6,13 +6,15 @@ from orchestrator.store.tables import accounts
 
 
 async def check_account(database: Database, profile: str, account_id: str) -> None:
-    """Keep the account of a profile at its first run, and hold it against later ones.
+    """Save the account of a profile at its first run, and compare it in later runs.
+
+    Rate and concurrency limits are counted per account, and a job belongs to one account.
 
     Args:
-        account_id: the main account's number (UIN).
+        account_id: number of the main account (UIN).
 
     Raises:
-        CredentialError: the store knows this profile as another account's.
+        CredentialError: in this store the profile belongs to another account.
     """
     async with database.write() as connection:
         row = {

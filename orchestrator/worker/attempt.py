@@ -14,7 +14,7 @@ from orchestrator.limits.halted_scopes import scope_values_of
 from orchestrator.limits.rate_limiter import Permit, RateLimiter
 from orchestrator.model import NOT_SENT, Decision, Lease, Outcome, Reaction
 from orchestrator.store import BusyRetry, GroupCommit
-from orchestrator.verification.bucket_permissions import BucketPermissions
+from orchestrator.verification.bucket_access import BucketAccess
 from orchestrator.worker.outcome_policy import decide
 from orchestrator.worker.outcome_recorder import AttemptResult, record
 from orchestrator.worker.pre_send_check import check_before_send
@@ -57,7 +57,7 @@ class AttemptRunner:
         self,
         context: RunContext,
         settings: RunSettings,
-        permissions: BucketPermissions,
+        buckets: BucketAccess,
         busy_retry: BusyRetry,
         is_stopping: Callable[[], bool],
     ) -> None:
@@ -66,7 +66,7 @@ class AttemptRunner:
         """Held from before the claim until the request has ended."""
         self._context = context
         self._settings = settings
-        self._permissions = permissions
+        self._buckets = buckets
         self._busy_retry = busy_retry
         self._is_stopping = is_stopping
         keep = partial(record, context.database, export_deadline=settings.resolve.export_deadline)
@@ -96,7 +96,7 @@ class AttemptRunner:
                 check_before_send,
                 context.database,
                 context.cos,
-                self._permissions,
+                self._buckets,
                 attempt.lease,
                 self._settings.resolve,
             )
@@ -154,9 +154,7 @@ class AttemptRunner:
 
     async def _record(self, attempt: Attempt, outcome: Outcome, decision: Decision) -> None:
         lease = attempt.lease
-        is_end_visible = self._permissions.is_proven_readable(
-            lease.order.region, lease.order.bucket
-        )
+        is_end_visible = self._buckets.is_proven_readable(lease.order.region, lease.order.bucket)
         result = AttemptResult(lease, outcome, decision, attempt.rate_limiter, is_end_visible)
         await self._busy_retry.retry_or_report(
             partial(self._results.add, result), or_say=_not_recorded(lease, outcome)

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 import anyio
 
 from orchestrator.job_queue.orphan_recovery import discard_impossible_times, recover_orphans
-from orchestrator.job_queue.worker_registry import Instance
+from orchestrator.job_queue.worker_registry import Registration
 from orchestrator.store import BusyRetry, Database
 from orchestrator.wakeup import Wakeup
 
@@ -27,7 +27,7 @@ class Maintenance:
     def __init__(
         self,
         database: Database,
-        me: Instance,
+        me: Registration,
         busy_retry: BusyRetry,
         wakeup: Wakeup,
         recheck_halts: Callable[[], Awaitable[None]],

@@ -1,4 +1,4 @@
-"""What to do about an outcome: a pure function, tested as a table."""
+"""The next state of a job after an outcome: a pure function, tested as a table."""
 
 from datetime import timedelta
 
@@ -14,13 +14,13 @@ _SHARED = {
     Reaction.PAUSE: "network",
     Reaction.CAPACITY: "capacity",
 }
-"""What everyone waits for together: it is no wait of the job's own."""
+"""Reasons for which all jobs wait together; they do not count as deferrals of one job."""
 
 MAX_DEFERRALS = 1500
-"""Waits in a row, about a day at one a minute, after which a busy image is waited for no more."""
+"""Deferrals in a row after which a busy image fails: about one day at one per minute."""
 
-_DENIALS = 4
-"""Waits in a row after which a job that is denied once more, alone, is not sent again."""
+_MAX_DENIALS = 4
+"""Deferrals in a row after which a job fails if it is denied once more and no other job is."""
 
 
 def decide(
@@ -31,12 +31,12 @@ def decide(
     jitter: float,
     endpoint_fails: bool = False,
 ) -> Decision:
-    """The next state of the job, and what everyone else should know.
+    """Return the next state of the job, its reason, and whether the attempt is charged.
 
     Args:
-        max_attempts: attempts that count before the job fails.
-        chance: a number from 0 to 1 that spreads the waits.
-        endpoint_fails: the trouble is not this request's own, so that it costs no attempt.
+        max_attempts: charged attempts after which the job fails.
+        jitter: a number from 0 to 1 that spreads the back-off.
+        endpoint_fails: the endpoint fails for all requests, so no attempt is charged.
     """
     maybe_applied = lease.maybe_applied
     match outcome.code.reaction:
@@ -81,7 +81,7 @@ def decide(
 
 
 def own_deferrals(lease: Lease, outcome: Outcome) -> int:
-    """Postponements in a row that were the job's own, after an outcome that counts for nothing."""
+    """Return the deferrals in a row that concern this job alone, after an uncharged outcome."""
     return lease.deferrals + (outcome.code.reaction not in _SHARED)
 
 
@@ -102,6 +102,6 @@ def _queued(
 
 
 def _is_denied_alone(lease: Lease, outcome: Outcome) -> bool:
-    """Denied again and again, while no other job's denial has stopped the account."""
+    """Return whether this job is denied repeatedly while no other denial halts the account."""
     denied = outcome.code.name in MAY_CONCERN_ONE_IMAGE
-    return denied and lease.last_code == outcome.code.name and lease.deferrals >= _DENIALS
+    return denied and lease.last_code == outcome.code.name and lease.deferrals >= _MAX_DENIALS

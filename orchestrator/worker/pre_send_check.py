@@ -1,4 +1,4 @@
-"""The last question before a request leaves: may this attempt be sent at all?"""
+"""Check an attempt in the bucket and in the store before its request is sent."""
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -15,8 +15,8 @@ from orchestrator.model import Lease
 from orchestrator.store import Database
 from orchestrator.store.tables import jobs
 from orchestrator.store.transitions import Transition, apply_transition
-from orchestrator.verification.bucket_permissions import BucketPermissions
-from orchestrator.verification.expected_objects import TrackedJob, save_baselines, watched
+from orchestrator.verification.bucket_access import BucketAccess
+from orchestrator.verification.expected_objects import TrackedJob, load_tracked_job, save_baselines
 from orchestrator.verification.object_lookup import baselines, look
 from orchestrator.verification.resend_policy import ResolvePolicy
 from orchestrator.verification.unknown_jobs import adopt
@@ -28,21 +28,21 @@ _RETRY = timedelta(seconds=5)
 async def check_before_send(
     database: Database,
     cos: CosClient,
-    permissions: BucketPermissions,
+    buckets: BucketAccess,
     lease: Lease,
     policy: ResolvePolicy,
 ) -> bool:
-    """Whether the attempt may be sent; where not, the job has been put where it belongs.
+    """Return whether the attempt may be sent; if not, the job has its new state already.
 
-    A doubted job is looked up once more: what an earlier attempt left is adopted. Under an exact
-    name it is first noted what lies there.
+    A job that an earlier attempt may have exported is looked up once more, and what is found is
+    adopted. With exact names the existing objects are recorded first.
 
-    After a store error the caller repeats this. A job that was put back at the first time is then
-    not sent: the process that claims it next would send it a second time.
+    After a store error the caller repeats this check. A job that the first call put back is then
+    not sent, because the process that claims it next would send it a second time.
     """
     if not lease.maybe_applied and not lease.exact_names:
         return True
-    seen = permissions.may_be_readable(lease.order.region, lease.order.bucket)
+    seen = buckets.may_be_readable(lease.order.region, lease.order.bucket)
     etags: dict[str, str] = {}
     try:
         if lease.maybe_applied and not seen:
@@ -51,25 +51,23 @@ async def check_before_send(
             return False
         if seen and not lease.maybe_applied:
             async with database.read() as connection:
-                job = await watched(connection, lease.job_id)
+                job = await load_tracked_job(connection, lease.job_id)
             etags = await baselines(cos, job)
     except (OrchestratorError, httpx.HTTPError) as error:
         if isinstance(error, CloudRefusal):
-            permissions.record_refusal(
-                bucket_location(lease.order.region, lease.order.bucket), error
-            )
+            buckets.record_refusal(bucket_location(lease.order.region, lease.order.bucket), error)
         await _put_back(database, lease, str(error))
         return False
     return await _confirmed(database, lease, etags)
 
 
 async def _confirmed(database: Database, lease: Lease, etags: Mapping[str, str]) -> bool:
-    """Return whether the lease is still in force, now that the bucket was looked into.
+    """Return whether the lease is still valid after the look-up, which may have taken long.
 
-    That may have taken long: an expired lease is another process's to take over.
+    Another process may take over a job whose lease has expired.
 
     Args:
-        etags: what lies under the job's exact names; kept with it.
+        etags: of the objects under the job's exact names; saved with the job.
     """
     async with database.write() as connection:
         now = await database.now(connection)
@@ -80,13 +78,13 @@ async def _confirmed(database: Database, lease: Lease, etags: Mapping[str, str])
         if now < expires_at:
             await save_baselines(connection, lease.job_id, etags)
             return True
-    why = "The lease ended while the bucket was being looked into."
+    why = "The lease expired during the look-up in the bucket."
     await _put_back(database, lease, why, reason="not sent")
     return False
 
 
 async def _held_until(connection: AsyncConnection, lease: Lease) -> datetime | None:
-    """Return when this lease ends, and lock its job; ``None`` where the job has moved on."""
+    """Return when this lease expires, and lock its job; ``None`` if the job has moved on."""
     query = sa.select(jobs.c.expires_at).where(
         jobs.c.id == lease.job_id,
         jobs.c.state == JobState.SENDING,
@@ -98,9 +96,9 @@ async def _held_until(connection: AsyncConnection, lease: Lease) -> datetime | N
 
 
 async def _adopted(database: Database, cos: CosClient, lease: Lease, policy: ResolvePolicy) -> bool:
-    """Whether the job has got its answer by what lies in the bucket."""
+    """Return whether the job was accepted because of what the bucket holds."""
     async with database.read() as connection:
-        job = await watched(connection, lease.job_id)
+        job = await load_tracked_job(connection, lease.job_id)
     if not _is_ours(job, lease) or not (traces := await look(cos, job)):
         return False
     async with database.write() as connection:

@@ -11,7 +11,7 @@ from orchestrator.cloud.cos import CosClient
 from orchestrator.cloud.cvm import CvmClient
 from orchestrator.limits.admission import Admission
 from orchestrator.store import Database
-from orchestrator.verification.bucket_permissions import VerifyMode
+from orchestrator.verification.bucket_access import VerifyMode
 from orchestrator.verification.resend_policy import ResolvePolicy
 
 

@@ -1,4 +1,4 @@
-"""Sends one attempt: one lease, one HTTP request, one outcome."""
+"""Send the request of one attempt: one lease, one HTTP request, one outcome."""
 
 from collections.abc import Callable
 
@@ -14,18 +14,18 @@ async def submit(
     lease: Lease,
     credential: Credential,
     permit: Permit,
-    instead: Callable[[], Outcome | None] = lambda: None,
+    outcome_before_sending: Callable[[], Outcome | None] = lambda: None,
 ) -> Outcome:
-    """Sends the request of this lease at its slot's time; never twice, never raises for it.
+    """Send the request of a lease once, when its permit allows; never raise because of it.
 
-    Whatever goes wrong is an outcome: after the first byte may have left, an exception that
-    escaped would leave the job without a record of what is known.
+    Every failure becomes an outcome. If an exception escaped after the first byte may have left,
+    nothing would be recorded about the attempt.
 
     Args:
-        instead: asked when its time has come: what has come of it already, if it has.
+        outcome_before_sending: returns an outcome if the attempt has become pointless.
     """
     await permit.wait()
-    if (known := instead()) is not None:
+    if (known := outcome_before_sending()) is not None:
         return known
     try:
         reply = await cvm.export_images(
@@ -38,20 +38,20 @@ async def submit(
 
 FULL = Outcome(
     Code(NOT_SENT, Reaction.CAPACITY, Effect.NO, "Nothing to do: it waits for an export to end."),
-    message="Not sent: the vendor had just said that too many exports run.",
+    message="Not sent: the vendor has just refused another request because too many exports run.",
 )
-"""Of a request that was claimed before its scope turned out to be full."""
+"""Outcome of an attempt that was claimed just before its region turned out to be at capacity."""
 
 
 WITHDRAWN = Outcome(
     Code(NOT_SENT, Reaction.WITHDRAW, Effect.NO, "Nothing to do: it is sent when it can be."),
-    message="Not sent: meanwhile the run was to end, or something had to be mended first.",
+    message="Not sent: the run is ending, or an operator must fix something first.",
 )
-"""Of a request that was claimed before nothing more was to be sent."""
+"""Outcome of an attempt that was claimed just before a shutdown or a halt."""
 
 
 def outcome_of_reply(reply: Reply) -> Outcome:
-    """What an HTTP answer means."""
+    """Return the outcome of an HTTP response."""
     code = code_for_reply(reply)
     return Outcome(
         code=code,
@@ -64,5 +64,5 @@ def outcome_of_reply(reply: Reply) -> Outcome:
 
 
 def outcome_of_exception(error: Exception) -> Outcome:
-    """What it means that no answer came."""
+    """Return the outcome of a request that got no response."""
     return Outcome(code=code_for_exception(error), message=str(error) or type(error).__name__)

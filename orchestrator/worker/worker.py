@@ -10,13 +10,13 @@ from anyio.abc import TaskGroup
 
 from orchestrator.job_queue.claim import ClaimSettings, claim
 from orchestrator.job_queue.eligibility import Eligibility
-from orchestrator.job_queue.worker_registry import Instance
+from orchestrator.job_queue.worker_registry import Registration
 from orchestrator.limits.admission import EXPORT
 from orchestrator.limits.concurrency_limit import known_regions
 from orchestrator.limits.rate_limiter import Permit, RateLimiter
 from orchestrator.model import Lease
 from orchestrator.store import BusyRetry
-from orchestrator.verification.bucket_permissions import BucketPermissions
+from orchestrator.verification.bucket_access import BucketAccess
 from orchestrator.verification.poller import Poller
 from orchestrator.wakeup import Wakeup
 from orchestrator.worker.attempt import MAX_WAITING, Attempt, AttemptRunner
@@ -46,17 +46,17 @@ class Worker:
         self,
         context: RunContext,
         settings: RunSettings,
-        me: Instance,
+        me: Registration,
         notify: Callable[[str], None],
     ) -> None:
         self.timed_out = False
-        self.permissions = BucketPermissions(
+        self.buckets = BucketAccess(
             settings.verify, context.admission.halts, notify, settings.verify_interval
         )
         self.eligibility = Eligibility(
             context.database,
             context.admission,
-            self.permissions,
+            self.buckets,
             settings.resolve,
             profile=settings.profile,
             batch=settings.batch,
@@ -72,7 +72,7 @@ class Worker:
         self._attempts = AttemptRunner(
             context,
             settings,
-            self.permissions,
+            self.buckets,
             self._busy_retry,
             is_stopping=lambda: self._claiming.cancel_called,
         )
@@ -214,7 +214,7 @@ class Worker:
         """Let a run without end find out, every few minutes, what an operator has fixed."""
         if self._settings.forever:
             await self._context.admission.clear_halts()
-            self.permissions.reset()
+            self.buckets.reset()
 
     async def _keep_time_limit(self) -> None:
         if self._settings.time_limit is not None:
@@ -238,7 +238,7 @@ class Worker:
         return Poller(
             self._context.database,
             self._context.cos,
-            self.permissions,
+            self.buckets,
             self._context.admission,
             self._settings.resolve,
             profile=self._settings.profile,
@@ -246,5 +246,4 @@ class Worker:
             actor=self._me,
             busy_retry=self._busy_retry,
             wakeup=self._wakeup,
-            notify=self._notify,
         )

@@ -6,7 +6,7 @@ import pytest
 
 from orchestrator.orchestrator import Orchestrator
 from orchestrator.simulator import Duration, Settings, Simulator, SimulatorOptions
-from orchestrator.verification import bucket_permissions as permissions
+from orchestrator.verification import bucket_access as permissions
 from tests.end_to_end.scene import Store, orchestrator_at
 
 
@@ -21,9 +21,9 @@ def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _soon_convinced(monkeypatch: pytest.MonkeyPatch) -> None:
     """A bucket that refuses every look counts as unreadable after a moment, not after seconds."""
-    monkeypatch.setattr(permissions, "_SHORTEST", 0.3)
-    monkeypatch.setattr(permissions, "_LOOKS", 1.5)
-    monkeypatch.setattr(permissions, "_HOPE", 30)
+    monkeypatch.setattr(permissions, "_MIN_REFUSED_FOR", 0.3)
+    monkeypatch.setattr(permissions, "_REFUSED_LOOKUPS", 1.5)
+    monkeypatch.setattr(permissions, "_RETRY_FACTOR", 30)
 
 
 @pytest.fixture

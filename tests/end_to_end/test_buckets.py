@@ -13,7 +13,7 @@ from orchestrator.model import Scope
 from orchestrator.orchestrator import Orchestrator
 from orchestrator.simulator import BucketSettings, Fault, Refusal, Simulator
 from orchestrator.store import Database
-from orchestrator.verification import bucket_permissions as permissions
+from orchestrator.verification import bucket_access as permissions
 from tests.end_to_end.scene import (
     BUCKET,
     Store,
@@ -54,7 +54,7 @@ async def test_a_refusal_that_passes(
 ) -> None:
     """A refused look or two are no lost right: the exports are verified all the same."""
     monkeypatch.setattr(
-        permissions, "_SHORTEST", 20
+        permissions, "_MIN_REFUSED_FOR", 20
     )  # two looks may be far apart on a busy machine
     cloud.change(codes=(Refusal("AccessDenied", action="HeadObject", times=2),))
     result = await drained(orchestrator, orders(images(6)))

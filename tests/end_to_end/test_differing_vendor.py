@@ -24,7 +24,7 @@ from orchestrator.cloud.credentials.base import Credential
 from orchestrator.cloud.cvm import CvmClient
 from orchestrator.cloud.http_client import HttpClient
 from orchestrator.job_queue.enqueue import enqueue
-from orchestrator.job_queue.worker_registry import instance
+from orchestrator.job_queue.worker_registry import register_worker
 from orchestrator.job_states import JobState
 from orchestrator.limits.admission import Admission
 from orchestrator.limits.rate_limiter import RateLimiters
@@ -34,7 +34,7 @@ from orchestrator.reporting.run_summary import Account, RunResult
 from orchestrator.simulator import DEFAULT_KEY, Duration, Entry, Settings, SimulatorOptions
 from orchestrator.simulator.cloud import Clocks, Cloud
 from orchestrator.store import Database, Schema
-from orchestrator.verification.bucket_permissions import VerifyMode
+from orchestrator.verification.bucket_access import VerifyMode
 from orchestrator.verification.resend_policy import ResolvePolicy
 from orchestrator.worker.run_settings import RunContext, RunSettings
 from orchestrator.worker.worker import Worker
@@ -157,7 +157,7 @@ async def _drained(database: Database, http: HttpClient, night: Night) -> RunRes
         resolve=policy,
     )
     account = await Account.open(database, PROFILE, None)
-    async with instance(database) as me:
+    async with register_worker(database) as me:
         worker = Worker(parts, plan, me, print)
         await worker.run()
         return await account.close(owner=me.name, seconds=0, left=worker.eligibility.unfinished())

@@ -6,7 +6,7 @@ from orchestrator.job_states import JobState
 from orchestrator.orchestrator import Orchestrator
 from orchestrator.reporting.history import Job
 from orchestrator.simulator import BucketSettings, Delivery, Fault, Simulator
-from orchestrator.verification import bucket_permissions as permissions
+from orchestrator.verification import bucket_access as permissions
 from tests.end_to_end.scene import (
     BUCKET,
     Store,
@@ -93,4 +93,4 @@ async def test_a_bucket_that_may_not_be_read(store: Store, cloud: Simulator) -> 
     assert (result.counts[JobState.ACCEPTED], result.left) == (3, 0)
     assert accepted(cloud) == once_each(images(3))
     first_look, first_export = requests(cloud, "HeadObject")[0], requests(cloud)[0]
-    assert first_export.monotonic - first_look.monotonic >= permissions._SHORTEST
+    assert first_export.monotonic - first_look.monotonic >= permissions._MIN_REFUSED_FOR

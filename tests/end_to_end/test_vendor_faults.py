@@ -19,7 +19,7 @@ from orchestrator.model import Scope
 from orchestrator.orchestrator import Orchestrator
 from orchestrator.reporting.run_summary import RunResult
 from orchestrator.simulator import BucketSettings, Fault, Refusal, Simulator
-from orchestrator.verification import bucket_permissions as permissions
+from orchestrator.verification import bucket_access as permissions
 from orchestrator.verification import poller as watch
 from orchestrator.worker import image_describer as describe
 from tests.end_to_end.scene import (
@@ -220,7 +220,7 @@ async def test_what_goes_wrong_out_there(
 ) -> None:
     """No image is exported twice, none is lost, and only what is concerned is held up."""
     world, said = WORLDS[name], list[str]()
-    monkeypatch.setattr(permissions, "_SHORTEST", world.busy_retry)
+    monkeypatch.setattr(permissions, "_MIN_REFUSED_FOR", world.busy_retry)
     monkeypatch.setattr(admission, "_EXCUSED", 1)
     monkeypatch.setattr(describe, "_IDLE", 0.1)
     monkeypatch.setattr(watch, "_AFTER_FAILURE", timedelta(seconds=0.3))

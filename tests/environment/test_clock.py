@@ -11,7 +11,7 @@ from orchestrator.job_states import JobState
 from orchestrator.orchestrator import Orchestrator
 from orchestrator.simulator import Fault, Simulator
 from orchestrator.store import Database
-from orchestrator.verification.expected_objects import watched
+from orchestrator.verification.expected_objects import load_tracked_job
 from orchestrator.verification.unknown_jobs import AbsenceTracker
 from tests.end_to_end.scene import (
     accepted,
@@ -117,7 +117,7 @@ async def test_absence_is_counted_anew_by_each_run(database: Database) -> None:
     job_id = await make_job(database, JobState.UNKNOWN, attempt=1)
     await change(database, job_id, absent_since=await now(database) - 24 * HOUR)
     async with database.read() as connection:
-        seen = await watched(connection, job_id)
+        seen = await load_tracked_job(connection, job_id)
     tracker = AbsenceTracker(database.clock)
     assert tracker.absent_for(seen) == timedelta()
     await let_pass(database, seconds=90)

@@ -5,14 +5,14 @@ import sys
 import anyio
 
 from orchestrator.clock import SystemClock
-from orchestrator.job_queue.worker_registry import instance
+from orchestrator.job_queue.worker_registry import register_worker
 from orchestrator.store import Database
 
 
 async def live(url: str) -> None:
     """Holds an instance for as long as standard input stays open."""
     database = Database(url, SystemClock())
-    async with instance(database) as me:
+    async with register_worker(database) as me:
         sys.stdout.write(f"{me.name}\n")
         sys.stdout.flush()
         await anyio.to_thread.run_sync(sys.stdin.read)

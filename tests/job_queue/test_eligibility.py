@@ -13,7 +13,7 @@ from orchestrator.limits.admission import Admission
 from orchestrator.limits.rate_limiter import RateLimiters
 from orchestrator.model import Halt, Scope
 from orchestrator.store import Database
-from orchestrator.verification.bucket_permissions import BucketPermissions, VerifyMode
+from orchestrator.verification.bucket_access import BucketAccess, VerifyMode
 from orchestrator.verification.resend_policy import ResolvePolicy
 from tests.bench import KEYS
 from tests.cloud.scripted import HeldKeys
@@ -34,15 +34,13 @@ def admission(sqlite: Database) -> Admission:
 
 
 @pytest.fixture
-def permissions(admission: Admission) -> BucketPermissions:
+def permissions(admission: Admission) -> BucketAccess:
     """Buckets of which none is closed yet."""
-    return BucketPermissions(VerifyMode.AUTO, admission.halts, lambda _sentence: None)
+    return BucketAccess(VerifyMode.AUTO, admission.halts, lambda _sentence: None)
 
 
 @pytest.fixture
-def eligibility(
-    sqlite: Database, admission: Admission, permissions: BucketPermissions
-) -> Eligibility:
+def eligibility(sqlite: Database, admission: Admission, permissions: BucketAccess) -> Eligibility:
     """A run of one region."""
     return Eligibility(
         sqlite,
@@ -65,7 +63,7 @@ def written(what: ClaimQuery) -> tuple[str, object]:
     return str(compiled), {name: str(value) for name, value in compiled.params.items()}
 
 
-CHANGES: dict[str, Callable[[Admission, BucketPermissions], object]] = {
+CHANGES: dict[str, Callable[[Admission, BucketAccess], object]] = {
     "a bucket is stopped": lambda admission, _: halt(admission, Scope.BUCKET, f"{REGION}/b-1"),
     "an endpoint is stopped": lambda admission, _: halt(admission, Scope.ENDPOINT, HOST),
     "nothing can be looked at": lambda admission, _: setattr(admission, "may_read_buckets", False),
@@ -79,8 +77,8 @@ CHANGES: dict[str, Callable[[Admission, BucketPermissions], object]] = {
 async def test_a_change_makes_another_query(
     eligibility: Eligibility,
     admission: Admission,
-    permissions: BucketPermissions,
-    change: Callable[[Admission, BucketPermissions], object],
+    permissions: BucketAccess,
+    change: Callable[[Admission, BucketAccess], object],
 ) -> None:
     """The same query serves every claim, until what may be taken is something else."""
     before = eligibility.claim_query()
@@ -99,7 +97,7 @@ def eligibility_of(
     admission = Admission(
         PROFILE, RateLimiters(database, 0), keys, lambda _sentence: None, quota_wait=60
     )
-    permissions = BucketPermissions(VerifyMode.AUTO, admission.halts, lambda _sentence: None)
+    permissions = BucketAccess(VerifyMode.AUTO, admission.halts, lambda _sentence: None)
     if not sendable:
         halt(admission, Scope.BUCKET, f"{REGION}/{BUCKET}")
     admission.may_read_buckets = readable

@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 
 from orchestrator.cloud.clock_skew import SIGNATURE_LIFETIME
 from orchestrator.job_queue.orphan_recovery import LOST, recover_orphans
-from orchestrator.job_queue.worker_registry import GoneReason, instance, lock_path, why_gone
+from orchestrator.job_queue.worker_registry import GoneReason, lock_path, register_worker, why_gone
 from orchestrator.job_states import JobState
 from orchestrator.store import Database
 from orchestrator.store.tables import attempts, events, instances
@@ -87,7 +87,7 @@ async def test_an_instance_lives_as_long_as_its_process(database: Database) -> N
 
 async def test_the_file_of_an_instance_is_its_users_alone(sqlite: Database) -> None:
     """Nobody else may open it, and so hold its lock."""
-    async with instance(sqlite) as me:
+    async with register_worker(sqlite) as me:
         path = lock_path(sqlite, me.name)
         assert path is not None
         assert path.stat().st_mode & 0o777 == 0o600
@@ -95,7 +95,7 @@ async def test_the_file_of_an_instance_is_its_users_alone(sqlite: Database) -> N
 
 async def test_an_instance_that_ends_well_leaves_no_lock(database: Database) -> None:
     """It writes down its end, and nothing of it remains beside the database."""
-    async with instance(database) as me:
+    async with register_worker(database) as me:
         assert await proof(database, me.name) is None
     row = await row_of(database, me.name)
     assert row.ended_at >= row.started_at
@@ -106,7 +106,7 @@ async def test_an_instance_that_ends_well_leaves_no_lock(database: Database) -> 
 async def test_an_instance_that_ends_by_an_exception_is_gone(database: Database) -> None:
     """What it may still hold need not wait for the end of its lease."""
     with pytest.raises(RuntimeError, match="broken"):
-        async with instance(database) as me:
+        async with register_worker(database) as me:
             raise RuntimeError("the disk is broken")
     with anyio.fail_after(60):
         while await proof(database, me.name) is None:
@@ -116,7 +116,7 @@ async def test_an_instance_that_ends_by_an_exception_is_gone(database: Database)
 @pytest.mark.parametrize("elsewhere", [False, True])
 async def test_a_lost_session_proves_no_death(postgresql: Database, *, elsewhere: bool) -> None:
     """The server ends it while the process lives: others rescue at once, but behind the fence."""
-    async with instance(postgresql) as me:
+    async with register_worker(postgresql) as me:
         (job_id,) = await make_jobs(postgresql)
         lease = await claimed(postgresql, owner=me.name)
         async with postgresql.write() as connection:
@@ -140,7 +140,7 @@ _END_LOCKING_SESSIONS = sa.text(
 
 async def test_a_lost_session_is_opened_anew(postgresql: Database) -> None:
     """A process whose session has ended takes its lock again, and is known to live."""
-    async with instance(postgresql) as me:
+    async with register_worker(postgresql) as me:
         async with postgresql.write() as connection:
             await connection.execute(_END_LOCKING_SESSIONS)
         with pytest.raises(DBAPIError):
@@ -154,7 +154,7 @@ async def test_a_lock_that_was_never_registered_is_cleared_away(sqlite: Database
     orphan = lock_path(sqlite, "killed-before-it-was-known")
     assert orphan is not None
     orphan.touch()
-    async with instance(sqlite) as me:
+    async with register_worker(sqlite) as me:
         mine = lock_path(sqlite, me.name)
         assert mine is not None
         await recover_orphans(sqlite, ME)

@@ -14,7 +14,7 @@ from orchestrator.errors import CloudRefusal, UsageError
 from orchestrator.job_queue.claim import claim
 from orchestrator.job_queue.enqueue import EnqueueResult, enqueue
 from orchestrator.job_queue.orphan_recovery import recover_orphans
-from orchestrator.job_queue.worker_registry import instance
+from orchestrator.job_queue.worker_registry import register_worker
 from orchestrator.job_states import JobState
 from orchestrator.limits import concurrency_limit
 from orchestrator.manifest.export_request import ExportRequest
@@ -25,7 +25,7 @@ from orchestrator.operations.resolve_unknown import Verdict
 from orchestrator.operations.retry import retry
 from orchestrator.store import Database
 from orchestrator.store.tables import jobs
-from orchestrator.verification.expected_objects import TrackedJob, postpone, watched
+from orchestrator.verification.expected_objects import TrackedJob, load_tracked_job, postpone
 from orchestrator.verification.resend_policy import ResolvePolicy, left_to_operator
 from orchestrator.verification.unknown_jobs import AbsenceTracker, resolve
 from orchestrator.worker.outcome_policy import decide
@@ -106,7 +106,7 @@ class World:
     async def start(self, process: int) -> None:
         """Starts a process."""
         stack = AsyncExitStack()
-        name = (await stack.enter_async_context(instance(self.database))).name
+        name = (await stack.enter_async_context(register_worker(self.database))).name
         self.processes[process] = name, stack
 
     async def crash(self, process: int) -> None:
@@ -204,7 +204,7 @@ class World:
     async def look(self, job_id: int) -> None:
         """Looks once for the objects of a job, if it is one that is looked for."""
         async with self.database.write() as connection:
-            job = await watched(connection, job_id)
+            job = await load_tracked_job(connection, job_id)
             if job.state in {JobState.UNKNOWN, JobState.ACCEPTED}:
                 then = await self.database.now(connection) + SECOND
                 await postpone(connection, {job_id: then})

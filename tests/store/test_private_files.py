@@ -13,7 +13,7 @@ import pytest
 from orchestrator.clock import SystemClock
 from orchestrator.errors import StoreError
 from orchestrator.job_queue.orphan_recovery import recover_orphans
-from orchestrator.job_queue.worker_registry import instance
+from orchestrator.job_queue.worker_registry import register_worker
 from orchestrator.store import Database, Schema
 from orchestrator.store.private_files import is_still, open_private_file
 from orchestrator.store.sqlite import prepare_file
@@ -71,7 +71,7 @@ async def register(path: Path) -> None:
     """Register a process, as a run does."""
 
     async def use(database: Database) -> None:
-        async with instance(database):
+        async with register_worker(database):
             pass
 
     await opened(path, use)
@@ -163,7 +163,7 @@ async def test_every_file_is_its_owners_alone(path: Path) -> None:
     modes: dict[str, int] = {}
 
     async def use(database: Database) -> None:
-        async with instance(database):
+        async with register_worker(database):
             await database.checkpoint()
             for file in path.parent.iterdir():
                 modes[file.name] = stat.S_IMODE(file.stat().st_mode)

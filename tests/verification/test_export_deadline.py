@@ -8,7 +8,7 @@ from orchestrator.forecast import Experience, FinishedExport
 from orchestrator.job_states import JobState
 from orchestrator.store import Database
 from orchestrator.store.tables import events
-from orchestrator.verification.expected_objects import TrackedJob, watched
+from orchestrator.verification.expected_objects import TrackedJob, load_tracked_job
 from orchestrator.verification.export_deadline import ExportDeadlines, time_allowed
 from tests.bench import age_of
 from tests.stores import ME, let_pass, make_ended, make_job, now
@@ -29,7 +29,7 @@ async def exporting(database: Database, *, size_gib: int = 50) -> TrackedJob:
         database, JobState.ACCEPTED, accepted_at=moment, size_gib=size_gib, task_id="1"
     )
     async with database.read() as connection:
-        return await watched(connection, job_id)
+        return await load_tracked_job(connection, job_id)
 
 
 def test_without_an_example_nothing_is_too_long() -> None:
@@ -119,7 +119,7 @@ async def passed(
 ) -> bool:
     """Whether the job's deadline is over, by what the store has of it now."""
     async with database.read() as connection:
-        job = await watched(connection, job.job_id)
+        job = await load_tracked_job(connection, job.job_id)
     deadlines = ExportDeadlines(database, Experience(), longest)
     age = await age_of(database, job)
     return await deadlines.has_passed(job, age, being_written=being_written)

@@ -11,7 +11,7 @@ from orchestrator.job_states import JobState
 from orchestrator.model import NOT_RULED_OUT
 from orchestrator.store import Database
 from orchestrator.store.tables import jobs
-from orchestrator.verification.expected_objects import watched
+from orchestrator.verification.expected_objects import load_tracked_job
 from orchestrator.verification.resend_policy import (
     ResendMode,
     ResolvePolicy,
@@ -48,7 +48,7 @@ async def unknown(database: Database, **columns: object) -> int:
 async def required(database: Database, job_id: int, **policy: object) -> timedelta | None:
     """How long look-ups must find nothing of a job."""
     async with database.read() as connection:
-        one = await watched(connection, job_id)
+        one = await load_tracked_job(connection, job_id)
         return await required_absence(connection, one, replace(POLICY, **policy))  # type: ignore[arg-type]
 
 

@@ -7,7 +7,7 @@ import pytest
 from orchestrator.job_states import JobState
 from orchestrator.model import NOT_SENT, Lease
 from orchestrator.store.tables import objects
-from orchestrator.verification.bucket_permissions import BucketPermissions, VerifyMode
+from orchestrator.verification.bucket_access import BucketAccess, VerifyMode
 from orchestrator.verification.resend_policy import ResolvePolicy
 from orchestrator.worker import pre_send_check as clear
 from orchestrator.worker.pre_send_check import check_before_send
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.anyio
 POLICY = ResolvePolicy(timedelta(seconds=120), 5, timedelta(hours=6))
 
 
-async def cleared(bench: Bench, lease: Lease, seen: BucketPermissions | None = None) -> bool:
+async def cleared(bench: Bench, lease: Lease, seen: BucketAccess | None = None) -> bool:
     return await check_before_send(bench.database, bench.cos, seen or permissions(), lease, POLICY)
 
 

@@ -18,7 +18,7 @@ from orchestrator.model import NOT_SENT, Lease, Outcome, Reply
 from orchestrator.store import BusyRetry, Database, busy_retry
 from orchestrator.store.tables import attempts, metadata, objects
 from orchestrator.verification.accepted_jobs import Finding, examine, save_findings
-from orchestrator.verification.bucket_permissions import VerifyMode
+from orchestrator.verification.bucket_access import VerifyMode
 from orchestrator.verification.expected_objects import postpone
 from orchestrator.verification.export_deadline import ExportDeadlines
 from orchestrator.verification.resend_policy import ResolvePolicy

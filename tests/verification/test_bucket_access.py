@@ -15,7 +15,7 @@ from orchestrator.limits.halted_scopes import HaltedScopes
 from orchestrator.model import Halt, Scope
 from orchestrator.store import Database
 from orchestrator.store.tables import jobs
-from orchestrator.verification.bucket_permissions import BucketPermissions, VerifyMode
+from orchestrator.verification.bucket_access import BucketAccess, VerifyMode
 from tests.limits.instant import in_no_time
 from tests.stores import BUCKET, REGION, make_jobs, request
 
@@ -27,11 +27,11 @@ DOWN = CloudRefusal("SlowDown", "later", http_status=503)
 
 def make(
     mode: VerifyMode = VerifyMode.AUTO, interval: float | None = None
-) -> tuple[BucketPermissions, HaltedScopes, list[str]]:
+) -> tuple[BucketAccess, HaltedScopes, list[str]]:
     said: list[str] = []
     stops = HaltedScopes()
     every = None if interval is None else timedelta(seconds=interval)
-    return BucketPermissions(mode, stops, said.append, every), stops, said
+    return BucketAccess(mode, stops, said.append, every), stops, said
 
 
 def looks(look: Callable[[], bool], seconds: int) -> list[bool]:
@@ -142,7 +142,7 @@ async def test_what_can_be_seen_is_a_condition_on_jobs(database: Database) -> No
     """Jobs of unreadable buckets are passed over, and all of them with verification off."""
     here, there = await make_jobs(database, [request(1), request(2, region="ap-tokyo")])
 
-    async def visible(permissions: BucketPermissions) -> list[int]:
+    async def visible(permissions: BucketAccess) -> list[int]:
         async with database.read() as connection:
             query = sa.select(jobs.c.id).where(permissions.readable()).order_by(jobs.c.id)
             return list((await connection.execute(query)).scalars())

@@ -1,0 +1,185 @@
+"""Whether a bucket can be looked into: permitted, refused, or without an answer just now.
+
+Without look-ups an accepted job stays accepted and an unknown job stays unknown.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from datetime import timedelta
+from enum import StrEnum
+
+import anyio
+import sqlalchemy as sa
+
+from orchestrator.cloud.error_codes import cos_code_for
+from orchestrator.errors import CloudRefusal
+from orchestrator.limits.circuit_breaker import CircuitBreaker
+from orchestrator.limits.halted_scopes import (
+    WHOLE_ACCOUNT,
+    HaltedScopes,
+    bucket_location,
+    bucket_location_column,
+)
+from orchestrator.model import Halt, Reaction, Scope
+from orchestrator.store.tables import jobs
+
+_REFUSED_FOR = 20.0
+_MIN_REFUSED_FOR = 5.0
+"""Seconds for which every look-up must be refused: a single 403 may be a passing fault."""
+
+_REFUSED_LOOKUPS = 10
+"""The same as a number of look-ups, where the user has set their interval."""
+
+_TRUST_FACTOR = 6
+"""A bucket that was readable before in this run is given so many times as long."""
+
+_RETRY_FACTOR = 3
+"""An unreadable bucket is tried again after so many times the usual period."""
+
+_MAX_FAILURES = 10
+"""Failed look-ups in a row after which one job at a time finds out when the bucket answers."""
+
+
+class VerifyMode(StrEnum):
+    """Whether exports are looked up in the bucket."""
+
+    AUTO = "auto"
+    """Where it is permitted."""
+    REQUIRED = "required"
+    """A bucket that may not be read halts its exports."""
+    OFF = "off"
+    """Never: accepted jobs stay accepted."""
+
+
+class BucketAccess:
+    """What the look-ups of this run have shown of each bucket, by region and name.
+
+    Args:
+        mode: whether to look up exports at all.
+        halts: receives a halt for a bucket that must be readable and is not.
+        notify: takes sentences for the user.
+        interval: time between two look-ups of one job, where the user has set it.
+
+    Attributes:
+        unreadable: refused buckets, each with the time of the next try on the event loop's clock.
+    """
+
+    def __init__(
+        self,
+        mode: VerifyMode,
+        halts: HaltedScopes,
+        notify: Callable[[str], None],
+        interval: timedelta | None = None,
+    ) -> None:
+        self.mode = mode
+        self.unreadable: dict[str, float] = {}
+        self._halts = halts
+        self._notify = notify
+        usual = _REFUSED_FOR if interval is None else _REFUSED_LOOKUPS * interval.total_seconds()
+        self._refused_for = max(_MIN_REFUSED_FOR, usual)
+        self._refused_since: dict[str, float] = {}
+        self._readable: set[str] = set()
+        self._halted: dict[str, Halt] = {}
+        self._failures: Counter[str] = Counter()
+        self._breakers: defaultdict[str, CircuitBreaker] = defaultdict(CircuitBreaker)
+
+    def record_success(self, bucket: str) -> bool:
+        """Record a look-up that was answered; return whether the bucket was failing before."""
+        self._readable.add(bucket)
+        self._refused_since.pop(bucket, None)
+        if (halt := self._halted.pop(bucket, None)) is not None:
+            self._halts.remove(halt)
+        if self.unreadable.pop(bucket, None) is not None:
+            self._notify(f"The bucket {bucket} may be read again: its exports are verified.")
+        return self._record_answer(bucket)
+
+    def record_refusal(self, bucket: str, refusal: CloudRefusal) -> bool:
+        """Record a look-up that was refused; return whether the bucket becomes unreadable now.
+
+        A refusal of the whole account is no fault of the bucket. A server error counts as a
+        failure to answer.
+        """
+        code = cos_code_for(refusal)
+        if code.reaction is Reaction.RETRY:
+            self.record_failure(bucket, str(refusal))
+            return False
+        self._record_answer(bucket)
+        if code.scope in WHOLE_ACCOUNT:
+            return False
+        now = anyio.current_time()
+        is_new = bucket not in self.unreadable
+        period = self._refused_for * (_TRUST_FACTOR if bucket in self._readable else 1)
+        if is_new and now - self._refused_since.setdefault(bucket, now) < period:
+            return False
+        self.unreadable[bucket] = now + _RETRY_FACTOR * self._refused_for
+        if not is_new:
+            return False
+        if self.mode is VerifyMode.REQUIRED:
+            halt = Halt(Scope.BUCKET, bucket, code.name, refusal.said, code.remedy)
+            self._halted[bucket] = halt
+            self._halts.add(halt)
+        self._notify(
+            f"The bucket {bucket} may not be read ({refusal}): its exports are not verified, and "
+            f"what is unknown there stays unknown. {code.remedy}"
+        )
+        return True
+
+    def record_failure(self, bucket: str, reason: str) -> None:
+        """Record a look-up without a usable answer."""
+        self._failures[bucket] += 1
+        if self._failures[bucket] == _MAX_FAILURES:
+            self._notify(f"The bucket {bucket} gives no answer ({reason}); one look-up at a time.")
+        if self._failures[bucket] >= _MAX_FAILURES:
+            self._breakers[bucket].record_failure()
+
+    def failing_buckets(self) -> list[str]:
+        """Return the buckets that give no answer: one job at a time looks into each."""
+        return sorted(bucket for bucket, breaker in self._breakers.items() if breaker.is_open)
+
+    def admit_probe(self, bucket: str) -> bool:
+        """Return whether it is time for one job to try a failing bucket."""
+        return self._breakers[bucket].admit()
+
+    def release_probe(self, bucket: str) -> None:
+        """Give an admission back: no job used it."""
+        self._breakers[bucket].release()
+
+    def is_proven_readable(self, region: str, bucket: str) -> bool:
+        """Return whether look-ups do succeed here, so that the ends of exports are seen."""
+        location = bucket_location(region, bucket)
+        return location in self._readable and location not in self._refused_since
+
+    def may_be_readable(self, region: str, bucket: str) -> bool:
+        """Return whether a look-up may succeed here."""
+        is_refused = bucket_location(region, bucket) in self.unreadable_buckets()
+        return self.mode is not VerifyMode.OFF and not is_refused
+
+    def readable(self, table: sa.FromClause = jobs) -> sa.ColumnElement[bool]:
+        """Jobs whose objects can be looked up, as a condition on the table of jobs."""
+        if self.mode is VerifyMode.OFF:
+            return sa.false()
+        return bucket_location_column(table).not_in(self.unreadable_buckets())
+
+    def unreadable_buckets(self) -> list[str]:
+        """Return the refused buckets that are not to be tried yet."""
+        now = anyio.current_time()
+        return sorted(bucket for bucket, again_at in self.unreadable.items() if again_at > now)
+
+    def unverifiable(self) -> sa.ColumnElement[bool]:
+        """Jobs that stay accepted: nobody wants, or is allowed, to look them up."""
+        if self.mode is VerifyMode.REQUIRED:
+            return sa.false()
+        return ~self.readable()
+
+    def reset(self) -> None:
+        """Forget all refusals: the next look-ups find out again."""
+        self.unreadable.clear()
+        self._refused_since.clear()
+
+    def _record_answer(self, bucket: str) -> bool:
+        self._failures.pop(bucket, None)
+        if not self._breakers[bucket].is_open:
+            return False
+        self._breakers[bucket].record_success()
+        self._notify(f"The bucket {bucket} answers again.")
+        return True
