@@ -25,7 +25,7 @@ from orchestrator.cloud.credentials.base import Credential, StaticCredentials
 from orchestrator.cloud.cvm import CvmClient
 from orchestrator.cloud.http_client import HttpClient
 from orchestrator.job_queue.enqueue import enqueue
-from orchestrator.job_queue.worker_registry import Instance, instance
+from orchestrator.job_queue.worker_registry import Registration, register_worker
 from orchestrator.job_states import JobState
 from orchestrator.limits.admission import Admission
 from orchestrator.limits.rate_limiter import RateLimiters
@@ -163,11 +163,11 @@ async def _night(url: str, world: _World) -> _Night:
 
 
 async def _work(database: Database, profile: str, http: HttpClient) -> None:
-    async with instance(database) as me:
+    async with register_worker(database) as me:
         await _worker(database, profile, me, http).run()
 
 
-def _worker(database: Database, profile: str, me: Instance, http: HttpClient) -> Worker:
+def _worker(database: Database, profile: str, me: Registration, http: HttpClient) -> Worker:
     """A worker as the application makes it of its settings, but for the way to the cloud."""
     settings = load_settings({"profile": profile, "rate": _RATE}, {})
     clock, key = ServerClock(database.clock), _KEYS[profile]

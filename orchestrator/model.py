@@ -1,4 +1,4 @@
-"""The words of the domain: what crosses a border between two parts is declared here, frozen."""
+"""The data classes that cross the borders between packages; all of them are frozen."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -7,11 +7,11 @@ from enum import StrEnum
 from orchestrator.job_states import JobState
 
 NOT_SENT = "Orchestrator.NotSent"
-"""Code of an attempt whose request never left."""
+"""Code of an attempt whose request was never sent."""
 
 
 NOT_RULED_OUT = "absence not proven"
-"""Reason of an unknown job that the bucket does not settle, so that an operator must decide."""
+"""Reason of an unknown job that the bucket does not resolve, so that an operator must decide."""
 
 
 class ImageFormat(StrEnum):
@@ -24,34 +24,34 @@ class ImageFormat(StrEnum):
 
 
 class Reaction(StrEnum):
-    """What an answer, or the lack of one, calls for."""
+    """What the program does after an answer, or without one."""
 
     ACCEPT = "accept"
     """The export runs."""
     DRY_RUN = "dry run"
     """A dry run would have succeeded."""
     RETRY = "retry"
-    """Send again after a back-off; spends an attempt."""
+    """Send again after a back-off; the attempt is charged."""
     RECONCILE = "reconcile"
-    """May have taken effect: look into the bucket before anything is sent again."""
+    """It may have been applied: look into the bucket before anything is sent again."""
     SLOW = "slow"
-    """Too many requests in a second: everyone slows down a little; spends nothing."""
+    """Too many requests per second: all processes slow down; nothing is charged."""
     PAUSE = "pause"
-    """The endpoint cannot be reached: one prober, the rest waits; spends nothing."""
+    """The endpoint cannot be reached: one probe at a time, nothing is charged."""
     CAPACITY = "capacity"
-    """Too many exports run: the whole scope waits at its gate; spends nothing."""
+    """Too many exports are running: the whole region waits; nothing is charged."""
     BUSY = "busy"
-    """This image is occupied: it waits; spends nothing."""
+    """This image is in use: its job waits; nothing is charged."""
     RESIGN = "resign"
-    """The clocks differ: once again with the server's time, then stop."""
+    """The clocks differ: send once more with the server's time, then halt."""
     REFRESH = "refresh"
-    """The token has run out: once again with new credentials, then stop."""
+    """The token has expired: send once more with new credentials, then halt."""
     WITHDRAW = "withdraw"
-    """It never left: the job waits as before; spends nothing."""
+    """It was not sent: the job waits as before; nothing is charged."""
     FAIL = "fail"
-    """Never will work for this job."""
+    """It will never work for this job."""
     STOP = "stop"
-    """Will not work for anything in the scope until a person acts."""
+    """Nothing in this scope will work until an operator acts."""
 
 
 class Effect(StrEnum):
@@ -63,7 +63,7 @@ class Effect(StrEnum):
 
 
 class Scope(StrEnum):
-    """What a stop holds up."""
+    """What a halt blocks."""
 
     CREDENTIAL = "credential"
     ACCOUNT = "account"
@@ -89,17 +89,17 @@ class ExportOrder:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The right to send one attempt of one job, and the intent to do so, made durable.
+    """The committed claim of one attempt of one job: the right and the intent to send it.
 
     Args:
-        attempt: number of this attempt, from 1; fences every later write.
-        claimed_at: when it was taken, on the store's clock.
-        signed_at: the time that goes into the signature, in the server's time; never renewed.
-        maybe_applied: an earlier attempt may have taken effect, so the bucket is looked at first.
-        probe: sent to find out whether the closed gate has room again.
-        attempts_charged: attempts that counted, before this one.
-        waits: postponements in a row that counted for nothing and were the job's own.
-        last_code: what the attempt before this one was answered with.
+        attempt: number of this attempt, from 1; every later write is fenced by it.
+        claimed_at: time of the claim, on the store's clock.
+        signed_at: date of the signature, in the server's time; never changed.
+        maybe_applied: an earlier attempt may have started an export, so the bucket is checked.
+        probe: sent to find out whether the region has capacity again.
+        attempts_charged: charged attempts before this one.
+        deferrals: uncharged attempts in a row for reasons of this job alone.
+        last_code: code of the previous attempt.
     """
 
     job_id: int
@@ -121,14 +121,14 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One HTTP answer to ExportImages, read but not judged.
+    """One HTTP response to ExportImages, parsed but not classified.
 
     Args:
-        http_status: status of the answer.
+        http_status: status of the response.
         task_id: unsigned 64-bit number of the vendor's task, where the body holds one.
         cos_paths: as the vendor wrote them, with their leading slash.
         error_code: whole vendor code, where the body holds an error.
-        excerpt: first 200 characters of a body that is not an API answer.
+        excerpt: first 200 characters of a body that is not an API response.
     """
 
     http_status: int
@@ -142,11 +142,11 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """A vendor's code, or one of our own for what the network did, and what it calls for.
+    """An error code of the vendor, or one of our own for a network error, and the reaction to it.
 
     Args:
-        effect: whether an export may have begun when this is the answer.
-        scope: what a stop holds up; only with `Reaction.STOP` and what may turn into it.
+        effect: whether an export may have begun.
+        scope: what a halt blocks; only for reactions that may lead to a halt.
         remedy: one sentence for the user.
     """
 
@@ -159,7 +159,7 @@ class Code:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of one attempt: a code of the table with what the answer carried."""
+    """The outcome of one attempt: a code of the table with what the response contained."""
 
     code: Code
     message: str = ""
@@ -171,12 +171,12 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The next state of a job, and what everyone else should know.
+    """The next state of a job after an outcome.
 
     Args:
-        reason: one word for why the job is where it is, as in ``capacity``.
-        delay: how long the job rests before it is looked at again.
-        spends: whether the attempt counts.
+        reason: why the job is in this state, such as ``capacity``.
+        delay: time until the job is due again.
+        charges_attempt: whether the attempt counts against the maximum.
         maybe_applied: an export may run that we hold no answer for.
     """
 
@@ -189,7 +189,7 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """One disk of an image: what its object will be called after, and its size."""
+    """One disk of an image: the snapshot that names its object, and its size."""
 
     snapshot_id: str
     usage: str
@@ -199,7 +199,7 @@ class Disk:
 
 @dataclass(frozen=True, slots=True)
 class ImageFacts:
-    """What DescribeImages says about an image."""
+    """What DescribeImages returns about an image."""
 
     image_id: str
     state: str
@@ -209,12 +209,12 @@ class ImageFacts:
 
 @dataclass(frozen=True, slots=True)
 class ObjectFacts:
-    """An object in a bucket, as a HEAD or a listing shows it.
+    """An object in a bucket, as a HEAD request or a listing shows it.
 
     Args:
         size: bytes.
-        etag: without quotes; no MD5 for an object written in parts.
-        crc64: unsigned 64-bit CRC64-ECMA in decimal; only a HEAD tells it.
+        etag: without quotes; not an MD5 sum if the object was uploaded in parts.
+        crc64: unsigned 64-bit CRC64-ECMA in decimal; only HEAD returns it.
     """
 
     key: str
@@ -227,7 +227,7 @@ class ObjectFacts:
 
 @dataclass(frozen=True, slots=True)
 class UploadFacts:
-    """A multipart upload that has not ended."""
+    """An open multipart upload."""
 
     key: str
     upload_id: str
@@ -236,11 +236,13 @@ class UploadFacts:
 
 @dataclass(frozen=True, slots=True)
 class JobFilter:
-    """Which jobs: every field narrows, values of one field mean "or", ``*`` matches anything.
+    """Which jobs to select: fields are combined with "and", values of one field with "or".
+
+    ``*`` in a value matches anything.
 
     Args:
-        since: created at this moment or later.
-        until: created before this moment.
+        since: created at this time or later.
+        until: created before this time.
     """
 
     batches: tuple[str, ...] = ()
@@ -257,10 +259,10 @@ class JobFilter:
 
 @dataclass(frozen=True, slots=True)
 class Halt:
-    """Something that a person has to mend before more can be sent.
+    """A blocked scope: an operator must act before more can be sent.
 
     Args:
-        passes: running again later may help, without anybody's doing.
+        passes: a later run may work without any action.
     """
 
     scope: Scope
