@@ -17,8 +17,9 @@ from orchestrator.store import Database
 from orchestrator.store.tables import attempts, instances, jobs, scopes
 from orchestrator.store.transitions import Transition, apply_transition
 
-_LONGEST_WAIT = timedelta(hours=1)
-"""No back-off, poll or probe is scheduled further ahead."""
+_MAX_JOB_WAIT = timedelta(minutes=10)
+_MAX_PROBE_WAIT = timedelta(minutes=40)
+"""No back-off or poll of a job, and no probe of a region, is scheduled further ahead."""
 
 LOST = "Client.AnswerLost"
 _MESSAGE = "The process that sent this request ended before it recorded an answer."
@@ -61,16 +62,15 @@ async def discard_impossible_times(database: Database) -> None:
     """
     async with database.write() as connection:
         now = await database.now(connection)
-        latest = now + _LONGEST_WAIT
         is_living = jobs.c.state.in_(sorted(LIVING))
         is_by_user = (jobs.c.attempt == 0) & (jobs.c.due_at > jobs.c.created_at)
-        waits_too_long = is_living & ~is_by_user & (jobs.c.due_at > latest)
+        waits_too_long = is_living & ~is_by_user & (jobs.c.due_at > now + _MAX_JOB_WAIT)
         await connection.execute(jobs.update().where(waits_too_long).values(due_at=now))
         is_untraced = is_living & jobs.c.trace_from.is_not(None) & jobs.c.first_trace_at.is_(None)
         await connection.execute(jobs.update().where(is_untraced).values(trace_from=None))
-        probes_too_late = scopes.update().where(scopes.c.probe_at > latest)
+        probes_too_late = scopes.update().where(scopes.c.probe_at > now + _MAX_PROBE_WAIT)
         await connection.execute(probes_too_late.values(probe_at=now))
-        probes_too_long = scopes.update().where(scopes.c.probe_until > latest)
+        probes_too_long = scopes.update().where(scopes.c.probe_until > now + _MAX_PROBE_WAIT)
         await connection.execute(probes_too_long.values(probe_job=None, probe_until=None))
 
 

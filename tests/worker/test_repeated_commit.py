@@ -16,7 +16,7 @@ from orchestrator.job_states import JobState
 from orchestrator.limits.rate_limiter import RateLimiter, RateLimiters
 from orchestrator.model import NOT_SENT, Lease, Outcome, Reply
 from orchestrator.store import BusyRetry, Database, busy_retry
-from orchestrator.store.tables import attempts, metadata, objects
+from orchestrator.store.tables import attempts, jobs, metadata, objects
 from orchestrator.verification.accepted_jobs import Finding, examine, save_findings
 from orchestrator.verification.bucket_access import VerifyMode
 from orchestrator.verification.expected_objects import postpone
@@ -165,6 +165,7 @@ async def test_a_commit_that_is_still_under_way_is_waited_for(postgresql: Databa
     this = (attempts.c.job_id == lease.job_id) & (attempts.c.number == lease.attempt)
     code = answer.outcome.code.name
     given = {"answered_at": lease.claimed_at, "code": code, "task_id": str(TASK)}
+    moved = {"state": JobState.ACCEPTED, "owner": None, "task_id": str(TASK)}
     results: list[list[bool]] = []
 
     async def repeat() -> None:
@@ -172,6 +173,8 @@ async def test_a_commit_that_is_still_under_way_is_waited_for(postgresql: Databa
 
     async with anyio.create_task_group() as tasks, postgresql.write() as connection:
         await connection.execute(attempts.update().where(this).values(given))
+        this_job = jobs.update().where(jobs.c.id == lease.job_id)
+        await connection.execute(this_job.values(moved))
         tasks.start_soon(repeat)
         await anyio.sleep(0.2)
         assert results == []
