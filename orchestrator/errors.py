@@ -1,12 +1,12 @@
-"""What can go wrong that is not a bug.
+"""Errors that are not bugs: each says what happened and what to do.
 
-* OrchestratorError         a message and what to do about it
+* OrchestratorError         a message and its remedy
   + UsageError              the caller's input cannot be used: exit code 2
     - InvalidRequestError   a value of an ExportRequest; also a ValueError
-    - ManifestError         rows of a manifest, each with its line
+    - ManifestError         rows of a manifest, each with its position
   + StoreError              the database cannot be used as it is
-    - StoreGoneError        its file was taken away from under the running process
-  + CredentialError         no keys, or keys that cannot be read
+    - StoreGoneError        its file was removed or replaced while the process used it
+  + CredentialError         there are no keys, or they cannot be read
   + CloudRefusal            a vendor's service answered with an error
 """
 
@@ -56,32 +56,40 @@ class InvalidRequestError(UsageError, ValueError):
 
 @dataclass(frozen=True, slots=True)
 class RowFault:
-    """One reason why one line of a manifest cannot be used."""
+    """One reason why a row of a manifest cannot be used.
 
-    line: int
+    Args:
+        number: position of the row, counted from 1.
+        column: the column, or empty if the fault concerns the whole row.
+        unit: what the number counts: a line of the file, an object of a JSON array, or an image
+            named by a flag.
+    """
+
+    number: int
     column: str
     reason: str
     remedy: str
+    unit: str = "line"
 
     def __str__(self) -> str:
-        where = f"line {self.line}" + (f", {self.column}" if self.column else "")
+        where = f"{self.unit} {self.number}" + (f", {self.column}" if self.column else "")
         return f"{where}: {self.reason} {self.remedy}".rstrip()
 
 
 class ManifestError(UsageError):
-    """A manifest with faults; nothing of it was enqueued.
+    """A manifest was refused as a whole; nothing of it was enqueued.
 
     Args:
         source: the manifest's name.
         faults: all that were found.
-        in_rows: whether they concern single rows, which can be left out.
+        in_rows: whether ``--skip-invalid`` can leave out the rows with faults.
     """
 
     def __init__(self, source: str, faults: tuple[RowFault, ...], *, in_rows: bool = True) -> None:
         noun = "fault" if len(faults) == 1 else "faults"
         skip = ", or enqueue only the valid rows with --skip-invalid" if in_rows else ""
         super().__init__(
-            f"{source}: {len(faults)} {noun}; nothing was enqueued.", f"Fix the lines{skip}."
+            f"{source}: {len(faults)} {noun}; nothing was enqueued.", f"Fix the manifest{skip}."
         )
         self.source = source
         self.faults = faults
@@ -92,7 +100,7 @@ class StoreError(OrchestratorError):
 
 
 class StoreGoneError(StoreError):
-    """The database's file was taken away from under the running process."""
+    """The database's file was removed or replaced while this process used it."""
 
 
 class CredentialError(OrchestratorError):
@@ -103,10 +111,10 @@ class CloudRefusal(OrchestratorError):
     """A vendor's service answered a read with an error.
 
     Args:
-        code: the vendor's code, or ``Http<status>`` where the body gave none.
-        message: what the service said; kept as ``said``.
+        code: the vendor's code, or ``Http<status>`` if the body contained none.
+        message: the service's own message; kept as ``said``.
         http_status: the HTTP status of the answer.
-        request_id: the vendor's number for the request, where it sent one.
+        request_id: the vendor's id of the request, if the answer contained it.
     """
 
     def __init__(

@@ -1,1 +1,1 @@
-"""From what to export to rows that wait."""
+"""Read manifests and check the values of export requests."""

@@ -1,4 +1,4 @@
-"""The request of one export, validated by the rules that also hold for a manifest row."""
+"""The request of one export, checked by the rules that also hold for a manifest row."""
 
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from orchestrator.errors import InvalidRequestError
-from orchestrator.manifest.columns import IMAGE_COLUMNS, Problem, checked, domain, is_blank, missing
+from orchestrator.manifest.columns import Problem, check, check_domain, is_blank
 from orchestrator.model import ImageFormat
 
 
@@ -47,6 +47,7 @@ class ExportRequest:
     not_before: datetime | None = None
     exact_names: bool = False
 
+    # written out, because an argument may have more types than the field that it becomes
     def __init__(  # noqa: PLR0917 - a dataclass takes its fields in their order
         self,
         image_ids: str | list[str] | tuple[str, ...],
@@ -72,11 +73,27 @@ class ExportRequest:
             "not_before": not_before,
             "exact_names": exact_names,
         }
-        values, problems = check_fields(raw, DEFAULTS, _MISSING_ARGUMENTS)
+        values, problems = check_fields(raw, DEFAULTS, _REQUIRED_ARGUMENTS)
         if problems:
             field, problem = next(iter(problems.items()))
             raise InvalidRequestError(field, problem.reason, problem.remedy)
         _set_fields(self, values)
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """What two requests for the same objects have in common.
+
+        Priority, time and role do not change what is exported, nor does the order of the images.
+        """
+        return (
+            self.region,
+            tuple(sorted(self.image_ids)),
+            self.bucket,
+            self.format,
+            self.prefix,
+            self.only_root_disk,
+            self.exact_names,
+        )
 
 
 DEFAULTS: Mapping[str, Any] = {
@@ -84,47 +101,40 @@ DEFAULTS: Mapping[str, Any] = {
 }
 """The values of optional fields that are not given."""
 
-_TWO_IMAGE_COLUMNS = Problem(
-    "image_id and image_ids are both given.", "Use one of the two in a row."
-)
-_MISSING_ARGUMENTS = {
-    "image_ids": missing("image_ids", "Pass at least one image id."),
-    "region": missing("region", "Pass a region such as ap-singapore."),
-    "bucket": missing("bucket", "Pass the bucket's name, such as backup-1250000000."),
+_REQUIRED_ARGUMENTS = {
+    "image_ids": "Pass at least one image id.",
+    "region": "Pass a region such as ap-singapore.",
+    "bucket": "Pass the bucket's name, such as backup-1250000000.",
 }
 
 
 def check_fields(
-    raw: Mapping[str, object], defaults: Mapping[str, Any], required: Mapping[str, Problem]
+    raw: Mapping[str, object], defaults: Mapping[str, Any], required: Mapping[str, str]
 ) -> tuple[dict[str, Any], dict[str, Problem]]:
     """Check the values of one request, each by its rule, and then together.
 
     Args:
         raw: values to check, by field; the images may also be in ``image_id``.
         defaults: checked values for what is blank or left out.
-        required: the problem to report for each field that has neither value nor default.
+        required: the remedy for each field that has neither value nor default.
 
     Returns:
         The normalized values of all fields, which are only complete without problems, and the
         problems by field.
     """
-    values: dict[str, Any] = {
-        field: checked(field, value) for field, value in raw.items() if not is_blank(value)
-    }
-    problems = {field: value for field, value in values.items() if isinstance(value, Problem)}
-    images = [column for column in IMAGE_COLUMNS if column in values]
-    problems |= {
-        field: problem
-        for field, problem in required.items()
-        if not (images if field in IMAGE_COLUMNS else field in values or defaults.get(field))
-    }
-    if len(images) > 1:
-        problems["image_id"] = _TWO_IMAGE_COLUMNS
-    if problems:
-        return values, problems
-    values["image_ids"] = values.pop(images[0])
-    values = {**defaults, **values}
-    if problem := domain(values["bucket"], values["region"]):
+    given = {field: check(field, value) for field, value in raw.items() if not is_blank(value)}
+    problems = {field: value for field, value in given.items() if isinstance(value, Problem)}
+    values = {**defaults, **given}
+    if "image_id" in given:
+        values["image_ids"] = values.pop("image_id")
+        if "image_ids" in given:
+            reason = "image_id and image_ids are both given."
+            problems["image_id"] = Problem(reason, "Use one of the two in a row.")
+    for field, remedy in required.items():
+        if not values.get(field):
+            noun = "image" if field == "image_ids" else field
+            problems[field] = Problem(f"no {noun} is given.", remedy)
+    if not problems and (problem := check_domain(values["bucket"], values["region"])):
         problems["bucket"] = problem
     return values, problems
 
@@ -137,7 +147,6 @@ def request_from_checked(values: Mapping[str, Any]) -> ExportRequest:
 
 
 def _set_fields(request: ExportRequest, values: Mapping[str, Any]) -> None:
-    """Set all fields of a new request."""
     set_field = object.__setattr__  # the class is frozen
     for field, value in values.items():
         set_field(request, field, value)

@@ -1,50 +1,39 @@
-"""Read a manifest, or images named by flags, as requests; or report every fault at once."""
+"""Read a manifest, or images named by flags, as requests; or report every fault at once.
+
+Bytes become rows (``row_parser``), and rows become requests by the rules of ``columns``.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from operator import itemgetter
+from contextlib import closing
+from dataclasses import asdict, dataclass
 from typing import Any, BinaryIO
 
 from orchestrator.errors import ManifestError, RowFault, UsageError
-from orchestrator.manifest.columns import (
-    IMAGE_COLUMNS,
-    RULES,
-    Problem,
-    checked,
-    escaped,
-    is_blank,
-    missing,
-    unknown_column,
-)
+from orchestrator.manifest.columns import RULES, Problem, check, escaped, is_blank, unknown_column
 from orchestrator.manifest.export_request import (
     DEFAULTS,
     ExportRequest,
     check_fields,
     request_from_checked,
 )
-from orchestrator.manifest.row_parser import Header, Row, UnreadableError, fault_at, read_rows
+from orchestrator.manifest.row_parser import Header, Row, UnreadableError, read_rows, row_fault
 
-_REQUIRED: Mapping[str, Problem] = {
-    "region": missing("region", "Add a column region, or give --region."),
-    "bucket": missing("bucket", "Add a column bucket, or give --bucket."),
-    "image_id": missing("image_id", "Put it into a column image_id."),
+_REQUIRED = {
+    "image_ids": "Put it into a column image_id.",
+    "region": "Add a column region, or give --region.",
+    "bucket": "Add a column bucket, or give --bucket.",
 }
-_FROM_FLAGS = ("region", "bucket")
-_DESTINATION = itemgetter("region", "bucket", "format", "prefix", "only_root_disk")
-
-_Values = Mapping[str, Any]
-"""Checked values of a request by field."""
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What could be taken, and what could not.
+    """The requests of a manifest, and what was left out of it.
 
     Args:
-        requests: the good rows, in their order.
-        faults: why each of the others was left out; a row may have several.
-        invalid: how many rows were left out.
-        ignored_columns: names that mean nothing here, fit to be shown.
+        requests: of the valid rows, in their order.
+        faults: why each of the other rows was left out; a row may have several.
+        invalid: number of rows that were left out.
+        ignored_columns: names of unknown columns, safe to print.
     """
 
     requests: tuple[ExportRequest, ...]
@@ -55,7 +44,7 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """What flags fill in where a row leaves it out, as typed."""
+    """Values of flags, as typed: they fill in what a row leaves out."""
 
     region: str | None = None
     bucket: str | None = None
@@ -71,157 +60,125 @@ class Defaults:
 def read_manifest(
     stream: BinaryIO, source: str, defaults: Defaults, *, skip_invalid: bool = False
 ) -> Manifest:
-    """Reads CSV, JSON Lines or a JSON array, row by row.
+    """Read CSV, JSON Lines or a JSON array.
 
     Args:
         stream: read to its end and left open.
-        source: names the manifest in messages.
+        source: the manifest's name in messages.
         defaults: for what a row leaves out.
-        skip_invalid: leave out broken rows and unknown columns instead of refusing the manifest.
+        skip_invalid: leave out invalid rows and unknown columns instead of refusing the manifest.
 
     Raises:
-        ManifestError: with every fault, where there are any that may not be skipped; and always
-            where the manifest as a whole is of no use, such as one without a header.
+        ManifestError: a row is invalid, and may not be skipped; or no row is valid; or the
+            manifest as a whole cannot be used, as without a header.
         UsageError: a flag's value cannot be used.
     """
-    intake = _Intake(_template(defaults), skip_invalid=skip_invalid)
-    try:
-        for item in read_rows(stream):
-            intake.add(item)
-        intake.refuse_emptiness()
-    except UnreadableError as stop:
-        raise ManifestError(source, (*intake.faults, stop.fault), in_rows=False) from None
-    return intake.result(source)
+    reader = _Reader(_check_flags(defaults), skip_invalid=skip_invalid)
+    with closing(read_rows(stream)) as rows:
+        return reader.read(rows, source)
 
 
 def requests_from_images(
     image_ids: Sequence[str], defaults: Defaults, *, skip_invalid: bool = False
 ) -> Manifest:
-    """A request for each image named by a flag; a fault's line is the image's position.
+    """Return a request for each image that a flag names; faults count the images.
 
     Raises:
-        ManifestError: with every fault, where there are any that may not be skipped.
+        ManifestError: as for a manifest.
         UsageError: another flag's value cannot be used, or is missing.
     """
-    template = _template(defaults)
-    for column in _FROM_FLAGS:
-        if not template[column]:
-            raise UsageError(f"No {column} is given.", f"Give it with --{column}.")
-    intake = _Intake(template, skip_invalid=skip_invalid)
-    for position, image_id in enumerate(image_ids, 1):
-        intake.add(Row(position, {"image_id": image_id}))
-    return intake.result("--image")
+    flags = _check_flags(defaults)
+    for field in ("region", "bucket"):
+        if field not in flags:
+            raise UsageError(f"No {field} is given.", f"Give it with --{field}.")
+    rows = (Row(number, {"image_id": one}, "image") for number, one in enumerate(image_ids, 1))
+    return _Reader(flags, skip_invalid=skip_invalid).read(rows, "--image")
 
 
-def _template(defaults: Defaults) -> _Values:
-    """Return the values of a row that has only an image; a missing region or bucket is empty."""
-    values: dict[str, Any] = {"region": "", "bucket": "", **DEFAULTS}
-    values["exact_names"] = defaults.exact_names
-    for column in RULES:
-        raw = getattr(defaults, column, None)  # flags never name a row's images
-        value = None if is_blank(raw) else checked(column, raw)
-        if isinstance(value, Problem):
-            raise UsageError(f"--{column.replace('_', '-')}: {value.reason}", value.remedy)
-        if value is not None:
-            values[column] = value
+def _check_flags(flags: Defaults) -> Mapping[str, Any]:
+    """Return the checked values that a row takes for what it leaves out."""
+    values = dict(DEFAULTS)
+    for field, raw in asdict(flags).items():
+        if is_blank(raw):
+            continue
+        values[field] = check(field, raw)
+        if isinstance(problem := values[field], Problem):
+            raise UsageError(f"--{field.replace('_', '-')}: {problem.reason}", problem.remedy)
     return values
 
 
-class _Intake:
-    """Takes rows one after the other and remembers what it has seen."""
+class _Reader:
+    """Turns the rows of one manifest into requests."""
 
-    def __init__(self, template: _Values, *, skip_invalid: bool) -> None:
-        self.faults: list[RowFault] = []
-        self._invalid = 0
-        self._template = template
+    def __init__(self, defaults: Mapping[str, Any], *, skip_invalid: bool) -> None:
+        self._defaults = defaults
         self._skip_invalid = skip_invalid
         self._requests: list[ExportRequest] = []
-        self._seen: dict[tuple[object, ...], tuple[int, str]] = {}
-        self._ignored: dict[str, None] = {}
-        self._required = _REQUIRED
+        self._faults: list[RowFault] = []
+        self._invalid = 0
+        self._ignored_columns: dict[str, None] = {}  # an ordered set
+        self._first_rows: dict[tuple[object, ...], int] = {}  # by the identity of the request
 
-    def add(self, item: Header | Row | RowFault) -> None:
-        """Takes what the manifest holds next."""
-        match item:
-            case Row():
-                self._take(item)
-            case RowFault():
-                self.faults.append(item)
-                self._invalid += 1
-            case Header():
-                self._check(item)
+    def read(self, rows: Iterable[Header | Row | RowFault], source: str) -> Manifest:
+        """Return the requests of all rows."""
+        try:
+            for row in rows:
+                match row:
+                    case Row():
+                        self._add(row)
+                    case Header():
+                        self._check_header(row)
+                    case RowFault():
+                        self._reject(row)
+            if not self._requests and not self._faults:
+                problem = Problem("the manifest has no rows.", "Add a row for each image.")
+                raise UnreadableError(row_fault(1, "", problem))
+        except UnreadableError as error:
+            raise ManifestError(source, (*self._faults, *error.faults), in_rows=False) from None
+        faults = tuple(self._faults)
+        if faults and not (self._skip_invalid and self._requests):
+            raise ManifestError(source, faults, in_rows=not self._skip_invalid)
+        return Manifest(tuple(self._requests), faults, self._invalid, tuple(self._ignored_columns))
 
-    def refuse_emptiness(self) -> None:
-        """A manifest that holds no row at all is a mistake, most likely made further up."""
-        if not self._requests and not self.faults:
-            problem = Problem("the manifest has no rows.", "Add a row for each image.")
-            raise UnreadableError(fault_at(1, "", problem))
+    def _check_header(self, header: Header) -> None:
+        """Report unknown columns, and stop if no row can have all that is required."""
+        self._check_names(header.columns, header.line)
+        columns = {*header.columns, "image_ids" if "image_id" in header.columns else ""}
+        _, problems = check_fields({}, self._defaults, _REQUIRED)
+        missing = [(field, problem) for field, problem in problems.items() if field not in columns]
+        if missing:
+            raise UnreadableError(*(row_fault(header.line, *one) for one in missing))
 
-    def result(self, source: str) -> Manifest:
-        """What came of it all."""
-        if self.faults and not self._skip_invalid:
-            raise ManifestError(source, tuple(self.faults))
-        faults, ignored = tuple(self.faults), tuple(self._ignored)
-        return Manifest(tuple(self._requests), faults, self._invalid, ignored)
-
-    def _check(self, header: Header) -> None:
-        """Report the unknown and the missing columns of a header."""
-        self._note_unknown(header.line, [name for name in header.columns if name not in RULES])
-        absent = [
-            column
-            for column in _FROM_FLAGS
-            if column not in header.columns and not self._template[column]
-        ]
-        if not set(IMAGE_COLUMNS) & set(header.columns):
-            absent.insert(0, "image_id")
-        if not absent:
-            return
-        *others, last = [fault_at(header.line, name, _REQUIRED[name]) for name in absent]
-        self.faults += others
-        if "image_id" in absent or self._skip_invalid:
-            raise UnreadableError(last)
-        self.faults.append(last)
-        # reported here once instead of in every row; without a region no row becomes a request
-        self._required = {name: _REQUIRED[name] for name in _REQUIRED if name not in absent}
-
-    def _take(self, row: Row) -> None:
-        """Add the request of a row, or report the row's faults."""
-        cells = row.cells
-        if unknown := [name for name in cells if name not in RULES]:
-            self._note_unknown(row.line, unknown, row.within)
-            cells = {name: cell for name, cell in cells.items() if name in RULES}
-        values, problems = check_fields(cells, self._template, self._required)
-        place = row.line, row.within
+    def _add(self, row: Row) -> None:
+        """Add the request of a row, or report its faults."""
+        self._check_names(row.cells, row.number, row.unit)
+        cells = {name: cell for name, cell in row.cells.items() if name in RULES}
+        values, problems = check_fields(cells, self._defaults, _REQUIRED)
         if problems:
-            self.faults += [
-                fault_at(row.line, column, problem, row.within)
-                for column, problem in problems.items()
-            ]
-            self._invalid += 1
-        elif (first := self._seen.setdefault(_identity(values), place)) is not place:
-            self.faults.append(fault_at(row.line, "", _repeats(*first), row.within))
-            self._invalid += 1
-        elif self._required is _REQUIRED:
-            self._requests.append(request_from_checked(values))
+            self._reject(*(row_fault(row.number, *one, row.unit) for one in problems.items()))
+            return
+        request = request_from_checked(values)
+        first = self._first_rows.setdefault(request.identity, row.number)
+        if first != row.number:
+            problem = Problem(f"repeats {row.unit} {first}.", "Remove one of the two.")
+            self._reject(row_fault(row.number, "", problem, row.unit))
+            return
+        self._requests.append(request)
 
-    def _note_unknown(self, line: int, names: Iterable[str], within: str = "") -> None:
+    def _reject(self, *faults: RowFault) -> None:
+        """Report the faults of one row."""
+        self._faults += faults
+        self._invalid += 1
+
+    def _check_names(self, names: Iterable[str], number: int, unit: str = "line") -> None:
         """Report unknown columns, or remember them as ignored."""
         for name in names:
-            fault = fault_at(line, name, unknown_column(name), within)
+            if name in RULES:
+                continue
+            fault = row_fault(number, name, unknown_column(name), unit)
             if not self._skip_invalid:
-                self.faults.append(fault)
-            elif name.strip().lower() in RULES:
+                self._faults.append(fault)
+            elif name.strip().lower() in RULES:  # such as "Region"
                 raise UnreadableError(fault)  # ignoring it would change what is exported
             else:
-                self._ignored[escaped(name)] = None
-
-
-def _identity(values: _Values) -> tuple[object, ...]:
-    """Return what two rows of the same export have in common."""
-    return (*sorted(values["image_ids"]), *_DESTINATION(values))
-
-
-def _repeats(line: int, within: str) -> Problem:
-    """Return the problem of a row that repeats an earlier one."""
-    place = f"line {line}, {within}" if within else f"line {line}"
-    return Problem(f"repeats {place}.", "Remove one of the two.")
+                self._ignored_columns[escaped(name)] = None

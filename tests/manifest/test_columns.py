@@ -1,11 +1,10 @@
-"""The rules of single columns, as flags, CSV and JSON meet them alike."""
+"""The rules of each column, which are the same for flags, CSV, JSON and ExportRequest."""
 
 from datetime import UTC, datetime
 
 import pytest
 
-from orchestrator.manifest import columns as fields
-from orchestrator.manifest.columns import Problem, quoted
+from orchestrator.manifest.columns import MAX_PREFIX, Problem, check, check_domain, quoted
 from orchestrator.model import ImageFormat
 
 
@@ -38,9 +37,9 @@ from orchestrator.model import ImageFormat
         ("not_before", "2026-12-31T22:00:00-02:00", datetime(2027, 1, 1, tzinfo=UTC)),
     ],
 )
-def test_a_good_value_is_taken(column: str, raw: object, value: object) -> None:
-    """What the vendor may accept passes, in its plain form."""
-    assert fields.RULES[column](raw) == value
+def test_valid_value_is_normalized(column: str, raw: object, value: object) -> None:
+    """A value that the vendor may accept is returned in its normalized form."""
+    assert check(column, raw) == value
 
 
 @pytest.mark.parametrize(
@@ -57,6 +56,7 @@ def test_a_good_value_is_taken(column: str, raw: object, value: object) -> None:
         ("image_ids", ";", "contains no image id."),
         ("image_ids", [], "contains no image id."),
         ("image_ids", [None], "has the wrong type (null)."),
+        ("image_ids", {}, "has the wrong type (an object)."),
         ("image_ids", ["img-aaaa;img-bbbb"], "'img-aaaa;img-bbbb' is not a valid image id."),
         ("image_ids", ["img-aaaa", "img-aaaa"], "img-aaaa is listed twice in one request."),
         ("region", "=cmd|' /C calc'!A0", "'=cmd|' /C calc'!A0' is not a valid region."),
@@ -87,8 +87,9 @@ def test_a_good_value_is_taken(column: str, raw: object, value: object) -> None:
         ("role_name", "a b", "'a b' is not a valid role name."),
         ("role_name", "r" * 129, f"'{'r' * 40}…' (129 characters) is not a valid role name."),
         ("priority", "high", "'high' is not a valid priority."),
-        ("priority", "1001", "'1001' is not a valid priority."),
-        ("priority", -1001, "'-1001' is not a valid priority."),
+        ("priority", "1001", "the priority is out of range."),
+        ("priority", -1001, "the priority is out of range."),
+        pytest.param("priority", 10**5000, "the priority is out of range.", id="huge"),
         ("priority", "٣", "'٣' is not a valid priority."),
         ("priority", 1.0, "has the wrong type (a number)."),
         ("priority", True, "has the wrong type (a boolean)."),
@@ -101,36 +102,38 @@ def test_a_good_value_is_taken(column: str, raw: object, value: object) -> None:
         ("not_before", 20261231, "has the wrong type (a number)."),
     ],
 )
-def test_a_bad_value_is_refused_with_a_reason(column: str, raw: object, reason: str) -> None:
-    """The reason quotes the value, shortened and harmless, and a remedy follows."""
-    problem = fields.RULES[column](raw)
+def test_invalid_value_is_refused_with_reason_and_remedy(
+    column: str, raw: object, reason: str
+) -> None:
+    """The reason quotes the value, shortened and safe to print, and there is a remedy."""
+    problem = check(column, raw)
     assert isinstance(problem, Problem)
     assert problem.reason.startswith(reason)
     assert problem.remedy
 
 
-def test_a_bucket_without_appid_gets_its_own_remedy() -> None:
-    """The most frequent mistake is met with what to append."""
-    problem = fields.bucket("backup")
+def test_bucket_without_appid_has_its_own_remedy() -> None:
+    """The remedy for the most frequent mistake says what to append."""
+    problem = check("bucket", "backup")
     assert isinstance(problem, Problem)
     assert "Append - and the account's APPID" in problem.remedy
 
 
 def test_bucket_and_region_share_the_sixty_characters_of_a_domain() -> None:
-    """The vendor counts the whole domain: in a region with a short name, a bucket's may be longer.
+    """The vendor limits the whole domain, so the longest bucket name depends on the region.
 
-    The longest name in the vendor's own documentation makes sixty characters exactly.
+    The longest name in the vendor's own documentation forms a domain of exactly sixty characters.
     """
     bucket = "a" * 21 + "-1254277702"
-    assert fields.domain(bucket, "ap-beijing") is None
-    problem = fields.domain(bucket, "na-siliconvalley")
+    assert check_domain(bucket, "ap-beijing") is None
+    problem = check_domain(bucket, "na-siliconvalley")
     assert problem is not None
     assert "a domain of 66 characters" in problem.reason
 
 
-def test_the_longest_prefix_leaves_room_for_what_the_vendor_appends() -> None:
-    """The longest object's key that can come of it is what COS allows."""
-    longest = "x" * fields.LONGEST_PREFIX
+def test_key_with_the_longest_prefix_fits_into_cos() -> None:
+    """The longest object key that such a prefix leads to has the length that COS allows."""
+    longest = "x" * MAX_PREFIX
     key = f"{longest}-{'t' * 12}_img-{'i' * 32}_system_snap-{'s' * 11}.qcow2"
     assert len(key) == 850
 
@@ -146,6 +149,6 @@ def test_the_longest_prefix_leaves_room_for_what_the_vendor_appends() -> None:
         ("x" * 41, f"'{'x' * 40}…' (41 characters)"),
     ],
 )
-def test_a_quoted_value_cannot_harm_a_terminal(value: str, shown: str) -> None:
-    """Whatever does not print is escaped, and what is long is cut."""
+def test_quoted_value_is_safe_to_print(value: str, shown: str) -> None:
+    """Characters that do not print are escaped, and a long value is cut."""
     assert quoted(value) == shown

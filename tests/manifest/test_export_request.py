@@ -1,4 +1,4 @@
-"""ExportRequest: what it accepts, what it refuses, and what its fields hold afterwards."""
+"""ExportRequest: what it accepts, what it refuses, and what its fields contain afterwards."""
 
 import copy
 import pickle
@@ -74,8 +74,8 @@ def refusal(**values: Any) -> InvalidRequestError:
     return caught.value
 
 
-def test_an_image_id_as_text_is_one_image() -> None:
-    """A text is one image id; its letters are not."""
+def test_text_is_one_image_id() -> None:
+    """A text is not taken for a sequence of letters."""
     request = ExportRequest("img-1a2b3c4d", "ap-singapore", "backup-1250000000")
     assert request.image_ids == ("img-1a2b3c4d",)
     assert request == made()
@@ -117,8 +117,8 @@ def test_an_image_id_as_text_is_one_image() -> None:
         ("not_before", Timestamp(2026, 12, 31, 22), EVENING),
     ],
 )
-def test_a_value_is_normalized(field: str, raw: object, value: object) -> None:
-    """A field holds the plain value of its declared type, however it was written."""
+def test_value_is_normalized(field: str, raw: object, value: object) -> None:
+    """A field contains a value of its declared type, however it was written."""
     request = made(**{field: raw})
     assert getattr(request, field) == value
     assert request == made(**{field: value})
@@ -130,7 +130,7 @@ def test_a_value_is_normalized(field: str, raw: object, value: object) -> None:
 
 
 @pytest.mark.parametrize("blank", [None, "", " \t"])
-def test_a_blank_optional_value_is_the_default(blank: str | None) -> None:
+def test_blank_optional_value_is_the_default(blank: str | None) -> None:
     """None and blank text are the same as no value."""
     defaults = made()
     for name in TYPES.keys() - VALID.keys():
@@ -156,7 +156,7 @@ def test_a_blank_optional_value_is_the_default(blank: str | None) -> None:
         ("bucket", "no bucket is given."),
     ],
 )
-def test_a_blank_required_value_is_refused(field: str, blank: str | None, reason: str) -> None:
+def test_blank_required_value_is_refused(field: str, blank: str | None, reason: str) -> None:
     """There is no default for images, region and bucket."""
     error = refusal(**{field: blank})
     assert (error.field, error.reason) == (field, reason)
@@ -167,7 +167,6 @@ WRONG_TYPES: list[tuple[object, str]] = [
     (b"ap-singapore", "bytes"),
     (5, "a number"),
     (1.0, "a number"),
-    (10**5000, "a number"),
     (True, "a boolean"),
     (["ap-singapore"], "a list"),
     (("ap-singapore",), "tuple"),
@@ -186,8 +185,8 @@ ACCEPTED_TYPES: dict[str, tuple[type, ...]] = {
 
 
 @pytest.mark.parametrize("field", TYPES)
-def test_a_value_of_a_wrong_type_is_refused(field: str) -> None:
-    """Nothing is converted that a manifest would not accept."""
+def test_value_of_a_wrong_type_is_refused(field: str) -> None:
+    """A type that a manifest row would not accept is not converted."""
     for raw, name in WRONG_TYPES:
         if isinstance(raw, ACCEPTED_TYPES.get(field, ())) or (field == "priority" and raw == 5):
             continue  # of the right type there
@@ -245,10 +244,10 @@ def test_a_value_of_a_wrong_type_is_refused(field: str) -> None:
         ("role_name", "a b", "'a b' is not a valid role name."),
         ("role_name", "a/b", "'a/b' is not a valid role name."),
         ("role_name", "r" * 129, f"'{'r' * 40}…' (129 characters) is not a valid role name."),
-        ("priority", 1001, "'1001' is not a valid priority."),
-        ("priority", "-1001", "'-1001' is not a valid priority."),
+        ("priority", 1001, "the priority is out of range."),
+        ("priority", "-1001", "the priority is out of range."),
         ("priority", "high", "'high' is not a valid priority."),
-        ("priority", 10**18, f"'{10**18}' is not a valid priority."),
+        pytest.param("priority", 10**5000, "the priority is out of range.", id="huge"),
         ("priority", "9" * 5000, f"'{'9' * 40}…' (5000 characters) is not a valid priority."),
         ("not_before", "tomorrow", "'tomorrow' is not a valid timestamp."),
         (
@@ -258,8 +257,8 @@ def test_a_value_of_a_wrong_type_is_refused(field: str) -> None:
         ),
     ],
 )
-def test_an_invalid_value_is_refused(field: str, raw: object, reason: str) -> None:
-    """The error names the field, the reason and the remedy, on lines that a terminal can show."""
+def test_invalid_value_is_refused(field: str, raw: object, reason: str) -> None:
+    """The error names the field, the reason and the remedy, and is safe to print."""
     error = refusal(**{field: raw})
     assert isinstance(error, ValueError)
     assert error.field == field
@@ -278,12 +277,12 @@ def test_bucket_and_region_are_checked_together() -> None:
     assert "in na-siliconvalley forms a domain of 66 characters." in error.reason
 
 
-def test_a_long_bucket_without_a_region_lacks_a_region() -> None:
-    """The missing value is reported, and no length that depends on it."""
+def test_missing_region_is_reported_before_the_length_of_the_domain() -> None:
+    """The length of the domain depends on the region, so it is not checked without one."""
     assert refusal(bucket="a" * 60 + "-1254277702", region="").field == "region"
 
 
-def test_a_request_cannot_be_changed() -> None:
+def test_request_cannot_be_changed() -> None:
     """Its fields are frozen, and it has no others."""
     request = made()
     with pytest.raises(FrozenInstanceError):
@@ -304,14 +303,14 @@ def test_replace_validates_again() -> None:
         replace(request, region="Frankfurt")
 
 
-def test_a_request_can_be_copied_and_pickled() -> None:
-    """Other processes can make requests."""
+def test_request_can_be_copied_and_pickled() -> None:
+    """A request can be passed between processes."""
     request = made(format="qcow2", not_before="2026-12-31")
     assert copy.deepcopy(request) == pickle.loads(pickle.dumps(request)) == request  # noqa: S301 - our own
 
 
-def test_the_error_can_be_pickled() -> None:
-    """It comes out of another process as it was raised."""
+def test_error_can_be_pickled() -> None:
+    """An error can be passed between processes without a change."""
     error = refusal(region="Frankfurt")
     loaded = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
     assert (loaded.field, loaded.reason, loaded.remedy) == (
@@ -322,7 +321,7 @@ def test_the_error_can_be_pickled() -> None:
     assert str(loaded) == str(error)
 
 
-def test_the_package_exports_the_error() -> None:
-    """Callers find it beside the other names of the API."""
+def test_package_exports_the_error() -> None:
+    """The error class is one of the names of the public API."""
     assert orchestrator.InvalidRequestError is InvalidRequestError
     assert "InvalidRequestError" in dir(orchestrator)

@@ -52,7 +52,7 @@ def _padded(value: Any) -> st.SearchStrategy[Any]:
     return st.builds("{}{}{}".format, _blanks, st.just(str(value)), _blanks)
 
 
-_values = {name: typical_duration.flatmap(_padded) for name, typical_duration in USUAL.items()}
+_values = {name: values.flatmap(_padded) for name, values in USUAL.items()}
 _usual_rows = st.fixed_dictionaries({}, optional=_values).map(lambda row: _VALID | row)
 _odd_rows = st.builds(
     lambda row, name, value: row | {name: value},
@@ -70,26 +70,26 @@ _text_rows = _usual_rows.map(
 @example(row={})
 @example(row=_VALID | {"priority": 10**19})
 @example(row=_VALID | {"bucket": "a" * 31 + "-1250000000"})
-def test_a_json_row_and_a_request_are_judged_alike(row: dict[str, Any]) -> None:
+def test_json_row_and_request_give_the_same_result(row: dict[str, Any]) -> None:
     """The same values give the same request, or are refused with the same reason and remedy."""
-    judged_alike(row, json.dumps(row).encode())
+    assert_same_result(row, json.dumps(row).encode())
 
 
 @untimed
 @given(row=_text_rows)
-def test_a_csv_row_and_a_request_are_judged_alike(row: dict[str, str]) -> None:
-    """Where all values are text, CSV is judged like a request, too."""
+def test_csv_row_and_request_give_the_same_result(row: dict[str, str]) -> None:
+    """If all values are text, CSV gives the same result, too."""
     text = io.StringIO()
     writer = csv.DictWriter(text, row, quoting=csv.QUOTE_ALL, lineterminator="\n")
     writer.writeheader()
     writer.writerow(row)
-    judged_alike(row, text.getvalue().encode())
+    assert_same_result(row, text.getvalue().encode())
 
 
 @untimed
 @given(_usual_rows)
-def test_a_request_made_from_its_own_values_is_the_same(row: dict[str, Any]) -> None:
-    """Normalized values are valid, and stay as they are."""
+def test_request_made_from_its_own_values_is_the_same(row: dict[str, Any]) -> None:
+    """Normalized values are valid and do not change."""
     request = _request(row)
     if isinstance(request, ExportRequest):
         again = ExportRequest(*(getattr(request, field.name) for field in fields(request)))
@@ -97,7 +97,7 @@ def test_a_request_made_from_its_own_values_is_the_same(row: dict[str, Any]) -> 
         assert request.not_before is None or request.not_before.tzinfo is UTC
 
 
-def judged_alike(values: dict[str, Any], manifest: bytes) -> None:
+def assert_same_result(values: dict[str, Any], manifest: bytes) -> None:
     """Compare a request of the values with the only row of the manifest."""
     request = _request(values)
     if isinstance(request, ExportRequest):
@@ -106,8 +106,8 @@ def judged_alike(values: dict[str, Any], manifest: bytes) -> None:
         assert repr(read) == repr(request)
         assert hash(read) == hash(request)
     else:
-        assert _verdict(request.field, request.reason, request.remedy) in {
-            _verdict(fault.column, fault.reason, fault.remedy) for fault in _faults(manifest)
+        assert _comparable(request.field, request.reason, request.remedy) in {
+            _comparable(fault.column, fault.reason, fault.remedy) for fault in _faults(manifest)
         }
 
 
@@ -127,8 +127,8 @@ def _faults(manifest: bytes) -> tuple[RowFault, ...]:
     return caught.value.faults
 
 
-def _verdict(field: str, reason: str, remedy: str) -> tuple[str, str, str]:
+def _comparable(field: str, reason: str, remedy: str) -> tuple[str, str, str]:
     """Return what a fault and an error have in common."""
-    if reason.endswith(" is given."):  # a file and a call name the images differently
-        return field.removesuffix("s"), reason, ""
+    if reason.endswith(" is given."):  # a file and a call are completed in different ways
+        remedy = ""
     return field, reason, remedy

@@ -1,4 +1,4 @@
-"""Manifests: what is read, what is refused, and what is said about it."""
+"""Manifests: what is read, what is refused, and which message follows."""
 
 import json
 from datetime import UTC, datetime
@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import ManifestError, RowFault, UsageError
+from orchestrator.manifest import row_parser
 from orchestrator.manifest.export_request import ExportRequest
 from orchestrator.manifest.reader import Defaults, Manifest, read_manifest, requests_from_images
 from orchestrator.model import ImageFormat
@@ -15,13 +16,13 @@ FLAGS = Defaults(region="ap-singapore", bucket="backup-1250000000")
 
 
 def request(*image_ids: str, **others: object) -> ExportRequest:
-    """A request as the flags above make it."""
+    """Return a request as the flags above complete it."""
     values: dict[str, object] = {"region": FLAGS.region, "bucket": FLAGS.bucket} | others
     return ExportRequest(image_ids, **values)  # type: ignore[arg-type]  # the tests name true fields
 
 
 class Reader:
-    """Reads manifests that really lie in a file."""
+    """Writes manifests to a file and reads them."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "manifest"
@@ -29,7 +30,7 @@ class Reader:
     def read(
         self, content: str | bytes, defaults: Defaults = FLAGS, *, skip_invalid: bool = False
     ) -> Manifest:
-        """What comes of a manifest that can be read."""
+        """Return the requests of a manifest."""
         self._path.write_bytes(content if isinstance(content, bytes) else content.encode())
         with self._path.open("rb") as stream:
             manifest = read_manifest(stream, "manifest", defaults, skip_invalid=skip_invalid)
@@ -39,26 +40,26 @@ class Reader:
     def faults(
         self, content: str | bytes, defaults: Defaults = FLAGS, *, skip_invalid: bool = False
     ) -> tuple[RowFault, ...]:
-        """Why a manifest is refused."""
+        """Return the faults of a manifest that is refused."""
         with pytest.raises(ManifestError) as caught:
             self.read(content, defaults, skip_invalid=skip_invalid)
         assert all(fault.remedy and str(fault).isprintable() for fault in caught.value.faults)
         return caught.value.faults
 
     def fault(self, content: str | bytes, defaults: Defaults = FLAGS) -> str:
-        """The only reason why a manifest is refused, as a person reads it."""
+        """Return the only fault of a manifest that is refused, as it is printed."""
         (fault,) = self.faults(content, defaults)
         return str(fault)
 
 
 @pytest.fixture
 def manifest(tmp_path: Path) -> Reader:
-    """Writes a manifest and reads it."""
+    """Return a reader of manifests."""
     return Reader(tmp_path)
 
 
-def test_a_row_may_fill_every_column(manifest: Reader) -> None:
-    """All columns are understood, in any order, with blanks around cells."""
+def test_every_column_is_read(manifest: Reader) -> None:
+    """The columns may have any order, and cells may have blanks around them."""
     read = manifest.read(
         "not_before,priority,role_name,only_root_disk,prefix,format,bucket,region,image_id\n"
         "2026-12-31T23:00:00+01:00, -5 ,Exporter,yes, night/a ,qcow2,b-1250000001,eu-frankfurt,"
@@ -79,8 +80,8 @@ def test_a_row_may_fill_every_column(manifest: Reader) -> None:
     )
 
 
-def test_flags_fill_what_a_row_leaves_out(manifest: Reader) -> None:
-    """An empty cell and a missing column take the flag's value; a given cell keeps its own."""
+def test_flags_fill_in_what_a_row_leaves_out(manifest: Reader) -> None:
+    """An empty cell and a missing column take the flag's value; another cell keeps its own."""
     flags = Defaults(
         region="ap-tokyo",
         bucket="backup-1250000000",
@@ -115,8 +116,8 @@ def test_flags_fill_what_a_row_leaves_out(manifest: Reader) -> None:
         '[{"image_id": null, "image_ids": ["img-aaaa", "img-bbbb"]}]',
     ],
 )
-def test_several_images_may_share_a_request(manifest: Reader, content: str) -> None:
-    """Separated by semicolons in CSV, as a list in JSON, they become one request."""
+def test_several_images_share_a_request(manifest: Reader, content: str) -> None:
+    """Images separated by semicolons in CSV, or in a list in JSON, become one request."""
     assert manifest.read(content).requests == (request("img-aaaa", "img-bbbb"),)
 
 
@@ -134,16 +135,16 @@ def test_several_images_may_share_a_request(manifest: Reader, content: str) -> N
         '[{"image_id": "img-aaaa"},{"image_id": "img-bbbb"}]',
     ],
 )
-def test_the_same_rows_may_be_written_in_many_ways(manifest: Reader, content: str | bytes) -> None:
-    """Marks, line ends, blank lines, quotes and JSON's two forms change nothing."""
+def test_rows_may_be_written_in_many_ways(manifest: Reader, content: str | bytes) -> None:
+    """Byte order marks, line ends, blank lines, quotes and the format do not change the rows."""
     read = manifest.read(content)
     assert read.requests == (request("img-aaaa"), request("img-bbbb"))
 
 
-def test_lines_are_those_of_the_file(manifest: Reader) -> None:
-    """Blank lines, quoted line breaks and every kind of line end are counted as an editor does."""
+def test_lines_are_counted_as_an_editor_does(manifest: Reader) -> None:
+    """Blank lines, quoted line breaks and every kind of line end count."""
     faults = manifest.faults('\n\nimage_id,prefix\r\n\rbad1,x\r\n"img-aaaa","a\nb"\n\nbad2,"x"\n')
-    assert [(fault.line, fault.column) for fault in faults] == [
+    assert [(fault.number, fault.column) for fault in faults] == [
         (5, "image_id"),
         (6, "prefix"),
         (9, "image_id"),
@@ -151,8 +152,8 @@ def test_lines_are_those_of_the_file(manifest: Reader) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "\n \r\n", b"\xef\xbb\xbf", "image_id\n\n", "[ ]", "[]\n"])
-def test_a_manifest_without_rows_is_a_mistake(manifest: Reader, content: str | bytes) -> None:
-    """Nothing at all, a header alone and an empty array are refused, with rows skipped or not."""
+def test_manifest_without_rows_is_refused(manifest: Reader, content: str | bytes) -> None:
+    """An empty file, a header alone and an empty array are refused, also with --skip-invalid."""
     (fault,) = manifest.faults(content, skip_invalid=True)
     assert "Add a row for each image." in str(fault)
 
@@ -160,34 +161,38 @@ def test_a_manifest_without_rows_is_a_mistake(manifest: Reader, content: str | b
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        ("img-1a2b3c4d,ap-tokyo\n", "line 1: an image id stands where a header is needed."),
-        ("\nprefix\nx\n", "line 2, image_id: no image is given."),
-        ("image_id,region,region\n", "line 1, region: the column stands twice in the header."),
+        ("img-1a2b3c4d,ap-tokyo\n", "line 1: the header is missing: this line contains an ima"),
+        ("\nprefix\nx\n", "line 2, image_ids: no image is given."),
+        ("image_id,region,region\n", "line 1, region: the column is listed twice"),
         ("image_id;region\nimg-aaaa;x\n", "line 1: the columns are not separated by commas."),
-        (",\nimg-aaaa,\n", "line 2: an image id stands where a header is needed."),
+        ("image_id\tregion\nimg-aaaa\tx\n", "line 1: the columns are not separated by commas."),
+        (",\nimg-aaaa,\n", "line 2: the header is missing: this line contains an image id."),
         (",,\n", "line 1: the header names no column."),
         ("image_id\nimg-aaaa\n".encode("utf-16"), "line 1: the manifest is written in UTF-16."),
         (b"\xfe\xff" + "image_id".encode("utf-16-be"), "line 1: the manifest is written in UTF-16"),
-        ("image_id\nimg-aaaa\n".encode("utf-16-le"), "line 1: holds NUL characters, as UTF-16"),
+        ("image_id\nimg-aaaa\n".encode("utf-16-le"), "line 1: contains NUL characters, as a b"),
         (b"image_id,\xff\nimg-aaaa,\n", "line 1: is not valid UTF-8."),
+        (b"QFI\xfb\x00\x00\n" + b"\x00" * 3_000_000, "line 1: is not valid UTF-8."),
         (b"\x00" * 3_000_000, "line 1: the line is longer than 1048576 characters."),
         (
             'image_id,prefix\nimg-aaaa,"x\nimg-bbbb,y\n',
             "line 2: is not CSV: unexpected end of data",
         ),
         ('"image_id\n', "line 1: is not CSV: unexpected end of data."),
-        ('[{"image_id": "img-aaaa"},\n]', "line 2: is not JSON: Expecting value."),
-        ('[{"image_id": "img-aaaa"}\n{}]', "line 2: is not JSON: , or ] is missing."),
-        ('[\n{"image_id":\n"img-aaaa",\n}]', "line 4: is not JSON: "),
-        ('[{"image_id": "img-aaaa"}]\n\n{}', "line 3: text follows the end of the array."),
-        ('[{"image_id": "img-aaaa"}', "line 1: is not JSON: , or ] is missing."),
+        ('[{"image_id": "img-aaaa"},\n]', "line 2: is not JSON: Expecting value (column 1)."),
+        ('[{"image_id": "img-aaaa"}\n{}]', "line 2: is not JSON: Expecting ',' delimiter"),
+        ('\n[\n{"image_id":\n"img-aaaa",\n}]', "line 5: is not JSON: "),
+        ('[{"image_id": "img-aaaa"}]\n\n{}', "line 3: is not JSON: Extra data (column 1)."),
+        ('[{"image_id": "img-aaaa"}', "line 1: is not JSON: Expecting ',' delimiter"),
+        (b'[{"image_id": "img-aaaa"},\n{"image_id": "\xff"}]', "line 2: is not valid UTF-8."),
         ("[" * 100_000, "line 1: is not JSON: it is nested too deeply."),
+        ("[" + "9" * 5000 + "]", "line 1: is not JSON: a number has too many digits."),
     ],
 )
-def test_a_manifest_that_makes_no_sense_as_a_whole_is_refused(
+def test_manifest_is_refused_if_later_rows_cannot_be_trusted(
     manifest: Reader, content: str | bytes, expected: str
 ) -> None:
-    """Where later rows cannot be trusted nothing is taken, even when rows may be skipped."""
+    """No row is taken, not even with --skip-invalid."""
     faults = manifest.faults(content, skip_invalid=True)
     assert str(faults[-1]).startswith(expected)
 
@@ -195,41 +200,90 @@ def test_a_manifest_that_makes_no_sense_as_a_whole_is_refused(
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        ("image_id,prefix\nimg-aaaa\n", "line 2: cells in this row: 1; columns in the header: 2."),
-        ("image_id\nimg-aaaa,x\n", "line 2: cells in this row: 2; columns in the header: 1."),
-        (b"image_id\n\nimg-\xff\n", "line 3, image_id: is not valid UTF-8."),
-        (b"image_id\nimg-\x00aaaa\n", "line 2, image_id: holds NUL characters"),
+        ("image_id,prefix\nimg-aaaa\n", "line 2: has 1 cells, but the header has 2 columns."),
+        ("image_id\nimg-aaaa,x\n", "line 2: has 2 cells, but the header has 1 columns."),
+        (b"image_id\n\nimg-\xff\n", "line 3: is not valid UTF-8."),
+        (b"image_id\nimg-\x00aaaa\n", "line 2: contains NUL characters"),
         ("image_id\n" + "x" * 200_000 + "\n", "line 2: is not CSV: field larger than field limit"),
         ('image_id\n"img"-aaaa\n', "line 2: is not CSV: ',' expected after '\"'."),
         ('{"image_id": "img-aaaa",}', "line 1: is not JSON: "),
         ('{"image_id": \n', "line 1: is not JSON: "),
         ('{"image_id": "img-aaaa"} x', "line 1: is not JSON: Extra data (column 26)."),
-        ('\n{"image_id": "img-aaaa", "image_id": "img-bbbb"}', "line 2, image_id: the key stands"),
+        (
+            '\n{"image_id": "img-aaaa", "image_id": "img-bbbb"}',
+            "line 2, image_id: the key is given",
+        ),
         (b'{"image_id": "img-\xff"}', "line 1: is not valid UTF-8."),
         ('{"a":' + "[" * 100_000, "line 1: is not JSON: it is nested too deeply."),
-        ("[\n5]", "line 2: object 1: is not a JSON object."),
-        ('[{"image_id": "img-aaaa"}, "x"]', "line 1: object 2: is not a JSON object."),
-        ("[\n" + " " * (2**16 - 3) + "12345]", "line 2: object 1: is not a JSON object."),
+        ("[\n5]", "object 1: is not a JSON object."),
+        ('[{"image_id": "img-aaaa"}, "x"]', "object 2: is not a JSON object."),
+        ('[{"region": "x", "a": 1, "region": "y"}]', "object 1, region: the key is given twice."),
         (
-            '{"image_id": "img-aaaa", "priority": ' + "9" * 5000 + "}",
+            '{"image_id": "img-aaaa", "priority": 1e999}',
+            "line 1, priority: has the wrong type (a n",
+        ),
+        (
+            '{"image_id": "img-aaaa", "priority": NaN}',
             "line 1, priority: has the wrong type (a num",
         ),
-        ("{}", "line 1, image_id: no image is given."),
+        (
+            '{"image_id": "img-aaaa", "priority": ' + "9" * 4000 + "}",
+            "line 1, priority: the priority is out of range.",
+        ),
+        (
+            '{"image_id": "img-aaaa", "priority": ' + "9" * 5000 + "}",
+            "line 1: is not JSON: a number has too many digits.",
+        ),
+        ("{}", "line 1, image_ids: no image is given."),
     ],
 )
-def test_a_broken_row_is_named_by_its_line(
+def test_invalid_row_is_reported_with_its_position(
     manifest: Reader, content: str | bytes, expected: str
 ) -> None:
-    """The row is a fault; where rows may be skipped, it alone is missing."""
+    """The message begins with the line, or with the number of the object in its array."""
     assert manifest.fault(content).startswith(expected)
-    (fault,) = manifest.read(content, skip_invalid=True).faults
-    assert str(fault).startswith(expected)
 
 
-def test_all_faults_are_told_at_once(manifest: Reader) -> None:
-    """One run names every unknown column and every bad cell of every row."""
+@pytest.mark.parametrize("content", ["image_id\nbad\n", "{}\n", '[{"image_id": "bad"}]'])
+def test_manifest_without_a_valid_row_is_refused(manifest: Reader, content: str) -> None:
+    """Nothing is left to enqueue with --skip-invalid, so the manifest is refused all the same."""
+    with pytest.raises(ManifestError) as caught:
+        manifest.read(content, skip_invalid=True)
+    assert len(caught.value.faults) == 1
+    assert "--skip-invalid" not in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"image_id\nimg-\xff\nimg-aaaa\n",
+        b'image_id\n"img"-bbbb\nimg-aaaa\n',
+        b'{"image_id": \n{"image_id": "img-aaaa"}\n',
+        b'{"image_id": "\xff"}\n{"image_id": "img-aaaa"}\n',
+        b'[5, {"image_id": "img-aaaa"}]',
+        b'[{"image_id": "img-bbbb", "image_id": "img-cccc"}, {"image_id": "img-aaaa"}]',
+    ],
+)
+def test_invalid_row_alone_is_skipped(manifest: Reader, content: bytes) -> None:
+    """With --skip-invalid a row that cannot be parsed does not affect the next one."""
+    read = manifest.read(content, skip_invalid=True)
+    assert read.requests == (request("img-aaaa"),)
+    assert (len(read.faults), read.invalid) == (1, 1)
+
+
+def test_too_long_array_is_refused(manifest: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A JSON array is read as a whole, so its length is limited; the remedy is JSON Lines."""
+    content = '[{"image_id": "img-aaaa"}]'
+    monkeypatch.setattr(row_parser, "MAX_ARRAY", len(content))
+    assert manifest.read(content).requests == (request("img-aaaa"),)
+    fault = manifest.fault(content + " ")
+    assert fault.startswith("line 1: the array is longer than 26 characters. Write one object on")
+
+
+def test_all_faults_are_reported_at_once(manifest: Reader) -> None:
+    """The error contains every unknown column and every invalid cell of every row."""
     faults = manifest.faults("image_id,regin,format\nbad,,png\nimg-aaaa,,\nimg-aaaa,,tar\n")
-    assert [(fault.line, fault.column) for fault in faults] == [
+    assert [(fault.number, fault.column) for fault in faults] == [
         (1, "regin"),
         (2, "image_id"),
         (2, "format"),
@@ -237,36 +291,40 @@ def test_all_faults_are_told_at_once(manifest: Reader) -> None:
     ]
 
 
-def test_an_unknown_column_is_met_with_the_nearest_known_one(manifest: Reader) -> None:
-    """In a header and in an object alike."""
+def test_unknown_column_suggests_the_nearest_known_one(manifest: Reader) -> None:
+    """The suggestion is the same for a header and for an object."""
     assert manifest.fault("image_id,Bucket_name\nimg-aaaa,x\n").endswith("Did you mean bucket?")
     fault = manifest.fault('{"image_id": "img-aaaa"}\n{"image_id": "img-bbbb", "regin": "x"}')
     assert fault == "line 2, regin: 'regin' is not a known column. Did you mean region?"
     assert "Known columns are image_id, " in manifest.fault("image_id,zzz\nimg-aaaa,\n")
 
 
-def test_a_missing_region_is_told_once_for_a_csv(manifest: Reader) -> None:
-    """The header's line is named where neither a column nor a flag can fill it in."""
-    faults = manifest.faults("image_id\nimg-aaaa\nimg-bbbb\n", Defaults())
-    assert [(fault.line, fault.column) for fault in faults] == [(1, "region"), (1, "bucket")]
-    assert "give --bucket" in faults[1].remedy
+def test_missing_column_is_reported_once_with_the_header(manifest: Reader) -> None:
+    """Without a column and a flag no row can have a region, so the rows are not read."""
+    faults = manifest.faults("image_id,regoin\nimg-aaaa,\nimg-bbbb,\n", Defaults())
+    assert [(fault.number, fault.column) for fault in faults] == [
+        (1, "regoin"),
+        (1, "region"),
+        (1, "bucket"),
+    ]
+    assert "give --bucket" in faults[2].remedy
 
 
-def test_a_row_that_lacks_its_region_is_named(manifest: Reader) -> None:
-    """An empty cell with no flag behind it is a fault of its row."""
+def test_row_without_a_region_is_reported(manifest: Reader) -> None:
+    """An empty cell is a fault of its row if there is no flag."""
     flags = Defaults(bucket="backup-1250000000")
     assert manifest.fault("image_id,region\nimg-aaaa,\n", flags).startswith("line 2, region: no")
     assert manifest.fault('{"image_id": "img-aaaa"}', flags).startswith("line 1, region: no")
 
 
-def test_a_row_names_its_image_in_one_column(manifest: Reader) -> None:
-    """Both columns may exist, but not both be filled."""
+def test_row_uses_one_of_the_two_image_columns(manifest: Reader) -> None:
+    """Both columns may exist, but a row may not use both."""
     content = "image_id,image_ids\nimg-aaaa,\n,img-bbbb;img-cccc\nimg-dddd,img-eeee\n,\n"
     assert manifest.fault(content).startswith("line 4, image_id: image_id and image_ids are both")
 
 
-def test_a_repeated_row_names_the_first(manifest: Reader) -> None:
-    """Priority and time make no other export; format, prefix, disks and bucket do."""
+def test_repeated_row_names_the_first_one(manifest: Reader) -> None:
+    """Format, prefix, disks and bucket distinguish two exports; priority does not."""
     faults = manifest.faults(
         "image_ids,prefix,format,only_root_disk,bucket,priority\n"
         "img-aaaa;img-bbbb,p,RAW,no,,1\n"
@@ -284,36 +342,43 @@ def test_a_repeated_row_names_the_first(manifest: Reader) -> None:
     ]
 
 
-def test_objects_on_one_line_are_told_apart(manifest: Reader) -> None:
-    """An array without line breaks is as good as one with them."""
+def test_objects_of_an_array_are_numbered(manifest: Reader) -> None:
+    """Objects may share a line, so a fault names the object and not the line."""
     content = json.dumps([{"image_id": name} for name in ("img-aaaa", "bad", "img-aaaa")])
     faults = manifest.faults(content)
-    assert str(faults[0]).startswith("line 1, image_id: object 2: 'bad' is not a valid image id.")
-    assert str(faults[1]).startswith("line 1: object 3: repeats line 1, object 1.")
+    assert str(faults[0]).startswith("object 2, image_id: 'bad' is not a valid image id.")
+    assert str(faults[1]).startswith("object 3: repeats object 1.")
 
 
-def test_skipping_takes_the_good_rows_and_names_the_rest(manifest: Reader) -> None:
-    """Broken rows are counted, unknown columns are named once, the first of two repeats stays."""
+def test_skip_invalid_takes_the_valid_rows_and_reports_the_others(manifest: Reader) -> None:
+    """Invalid rows are counted, unknown columns listed, the first of two equal rows is taken."""
     read = manifest.read(
         'image_id,owner,\n"img-aaaa",me,\nbad,,\nimg-bbbb\nimg-aaaa,,\n"img"x,,\nimg-cccc,,\n',
         skip_invalid=True,
     )
     assert read.requests == (request("img-aaaa"), request("img-cccc"))
-    assert [fault.line for fault in read.faults] == [3, 4, 5, 6]
+    assert [fault.number for fault in read.faults] == [3, 4, 5, 6]
+    assert read.invalid == 4
     assert read.ignored_columns == ("owner", "")
 
 
-def test_skipping_ignores_unknown_keys(manifest: Reader) -> None:
-    """An object with a key too many is taken all the same."""
+def test_skip_invalid_ignores_unknown_keys(manifest: Reader) -> None:
+    """An object with an unknown key is taken without it."""
     content = '{"image_id": "img-aaaa", "a": 1}\n{"image_id": "img-bbbb", "b": [], "a": {}}\nx\n'
     read = manifest.read(content, skip_invalid=True)
     assert read.requests == (request("img-aaaa"), request("img-bbbb"))
     assert read.ignored_columns == ("a", "b")
-    assert [fault.line for fault in read.faults] == [3]
+    assert [fault.number for fault in read.faults] == [3]
 
 
-def test_a_bad_flag_is_no_fault_of_the_rows(manifest: Reader) -> None:
-    """It is named as the flag it is, however many rows there are, and may not be skipped."""
+def test_skip_invalid_does_not_ignore_a_column_in_another_case(manifest: Reader) -> None:
+    """Without the column the images would be exported somewhere else, so nothing is taken."""
+    faults = manifest.faults("image_id,Bucket\nimg-aaaa,b-1250000001\n", skip_invalid=True)
+    assert str(faults[0]) == "line 1, Bucket: 'Bucket' is not a known column. Did you mean bucket?"
+
+
+def test_invalid_flag_is_reported_as_a_flag(manifest: Reader) -> None:
+    """It is reported once, not for each row, and cannot be skipped."""
     with pytest.raises(UsageError, match="--region: 'Frankfurt' is not a valid region") as caught:
         manifest.read("image_id\nimg-aaaa\n", Defaults(region="Frankfurt"), skip_invalid=True)
     assert not isinstance(caught.value, ManifestError)
@@ -321,17 +386,18 @@ def test_a_bad_flag_is_no_fault_of_the_rows(manifest: Reader) -> None:
 
 
 def test_images_may_be_named_by_flags() -> None:
-    """Each becomes a request, with the other flags filled in."""
+    """Each image becomes a request, completed by the other flags."""
     made = requests_from_images(["img-aaaa", " img-bbbb"], FLAGS)
     assert made == Manifest(requests=(request("img-aaaa"), request("img-bbbb")))
 
 
-def test_a_bad_image_flag_is_named_by_its_position() -> None:
+def test_invalid_image_flag_is_reported_with_its_position() -> None:
     """Positions count from one; a repeated image is a fault, too."""
     images = ["img-aaaa", "", "bad", "img-aaaa"]
     with pytest.raises(ManifestError) as caught:
         requests_from_images(images, FLAGS)
-    assert [fault.line for fault in caught.value.faults] == [2, 3, 4]
+    assert [fault.number for fault in caught.value.faults] == [2, 3, 4]
+    assert str(caught.value.faults[2]) == "image 4: repeats image 1. Remove one of the two."
     skipped = requests_from_images(images, FLAGS, skip_invalid=True)
     assert skipped.requests == (request("img-aaaa"),)
     assert skipped.faults == caught.value.faults

@@ -1,4 +1,4 @@
-"""What holds for every manifest, good or bad."""
+"""What is true of every manifest, valid or not."""
 
 import csv
 import io
@@ -72,10 +72,10 @@ def _read(content: bytes) -> tuple[ExportRequest, ...]:
     mark=st.sampled_from([b"", b"\xef\xbb\xbf"]),
     quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
 )
-def test_what_is_written_as_csv_is_read_back(
+def test_requests_written_as_csv_are_read_back(
     wanted: list[ExportRequest], columns: list[str], line_end: str, mark: bytes, quoting: int
 ) -> None:
-    """Column order, line ends, quotes and a mark change nothing."""
+    """Column order, line ends, quotes and a byte order mark do not change the requests."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, columns, lineterminator=line_end, quoting=quoting)  # type: ignore[arg-type]  # a Literal in the stubs
     writer.writeheader()
@@ -87,10 +87,10 @@ def test_what_is_written_as_csv_is_read_back(
 @given(
     wanted=manifests, as_array=st.booleans(), escaped=st.booleans(), indent=st.none() | st.just(2)
 )
-def test_what_is_written_as_json_is_read_back(
+def test_requests_written_as_json_are_read_back(
     wanted: list[ExportRequest], *, as_array: bool, escaped: bool, indent: int | None
 ) -> None:
-    """Lines and arrays, escaped or not, on one line or many."""
+    """Lines and arrays, escaped or not, on one line or many, give the same requests."""
     rows: list[dict[str, object]] = [
         {**_row(request)}
         | {
@@ -123,12 +123,12 @@ def test_what_is_written_as_json_is_read_back(
 )
 @example(content=b"[" * 50_000)
 @example(content=b"image_id\n" + b'"' + b"\n" * 200_000)
-def test_no_bytes_do_more_than_be_refused(content: bytes) -> None:
-    """Whatever the file holds: requests or a ManifestError, whose faults fit on their lines."""
+def test_any_bytes_are_read_or_refused(content: bytes) -> None:
+    """The result is requests or a ManifestError, whose faults name lines that exist."""
     lines = len(re.split(rb"\r\n|\r|\n", content))
     for skip_invalid in (False, True):
         faults = _faults(content, skip_invalid=skip_invalid)
-        assert all(1 <= fault.line <= lines for fault in faults)
+        assert all(1 <= fault.number <= lines for fault in faults if fault.unit == "line")
         assert all(str(fault).isprintable() for fault in faults)
 
 
