@@ -1,4 +1,4 @@
-"""Requests become jobs: each once, all of them or none."""
+"""Enqueueing: one job for each request, and all of them or none."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
 
-from orchestrator.job_queue.enqueue import EnqueueResult, _fingerprint, _same, enqueue, tagged
+from orchestrator.job_queue.enqueue import (
+    EnqueueResult,
+    _fingerprint,
+    _with_fingerprint,
+    append_tag,
+    enqueue,
+)
 from orchestrator.job_states import JobState
 from orchestrator.manifest.export_request import ExportRequest
 from orchestrator.model import ImageFormat
@@ -49,8 +55,8 @@ async def count(database: Database, table: sa.Table = jobs) -> int:
         return int((await connection.execute(query)).scalar_one())
 
 
-async def test_a_job_is_the_request_that_was_made(database: Database) -> None:
-    """Everything that was asked for stands in the row, with a tag of its own in the names."""
+async def test_job_contains_the_whole_request(database: Database) -> None:
+    """Every field of the request is in the row, and the object prefix has a new tag."""
     asked = request(
         image_ids=("img-bbbbbbbb", "img-aaaaaaaa"),
         format=ImageFormat.QCOW2,
@@ -83,8 +89,8 @@ async def test_a_job_is_the_request_that_was_made(database: Database) -> None:
     assert (event.kind, event.to_state, event.actor) == ("enqueued", "queued", ME)
 
 
-async def test_each_request_keeps_its_own_images(database: Database) -> None:
-    """However many images the requests of one lot name, all are kept, and in their order."""
+async def test_images_of_each_request_keep_their_order(database: Database) -> None:
+    """Requests of one batch may have different numbers of images."""
     named = [tuple(f"img-{n:04}{m:04}" for m in range(n, 0, -1)) for n in (1, 3, 2)]
     ids = await make_jobs(database, [request(image_ids=images) for images in named])
     kept = [await rows(database, job_images, job_id) for job_id in ids]
@@ -92,21 +98,21 @@ async def test_each_request_keeps_its_own_images(database: Database) -> None:
     assert [image.position for image in kept[1]] == [0, 1, 2]
 
 
-async def test_an_exact_name_has_no_tag(database: Database) -> None:
-    """The prefix is taken as it is, and the tag stays out of the objects' names."""
+async def test_exact_name_has_no_tag(database: Database) -> None:
+    """The prefix of the object keys is the user's prefix alone."""
     (job_id,) = await make_jobs(database, [request(prefix="web", exact_names=True)])
     assert (await job(database, job_id)).object_prefix == "web"
 
 
-async def test_a_job_may_wait_for_its_time(database: Database) -> None:
-    """What is not to be sent before a moment is due then, and says so."""
+async def test_job_is_due_at_its_not_before(database: Database) -> None:
+    """The reason says why the job waits."""
     later = await now(database) + timedelta(days=2)
     (job_id,) = await make_jobs(database, [request(not_before=later)])
     row = await job(database, job_id)
     assert (row.due_at, row.reason) == (later, "not before")
 
 
-async def test_the_same_again_adds_nothing(database: Database) -> None:
+async def test_duplicates_are_not_added(database: Database) -> None:
     """However often a manifest is enqueued, each of its requests is one job."""
     assert await add(database, numbered(3)) == EnqueueResult("b", added=3)
     assert await add(database, numbered(3)) == EnqueueResult("b", duplicates=3)
@@ -114,14 +120,14 @@ async def test_the_same_again_adds_nothing(database: Database) -> None:
     assert await count(database) == await count(database, events) == 4
 
 
-async def test_a_repetition_within_one_lot_is_a_duplicate(database: Database) -> None:
-    """Also where the two stand so far apart that they are not read together."""
-    lot = [*numbered(1100), request(1), request(1100)]
-    assert await add(database, lot) == EnqueueResult("b", added=1100, duplicates=2)
+async def test_request_repeated_within_a_batch_is_a_duplicate(database: Database) -> None:
+    """Two equal requests may be in one chunk, or in two."""
+    repeated = [*numbered(2100), request(1), request(2100)]
+    assert await add(database, repeated) == EnqueueResult("b", added=2100, duplicates=2)
 
 
-async def test_again_adds_it_all_the_same(database: Database) -> None:
-    """A person who insists gets a second job, with another tag."""
+async def test_again_adds_duplicates(database: Database) -> None:
+    """The second job for a request has another tag."""
     await add(database, numbered(2))
     assert await add(database, numbered(2), again=True) == EnqueueResult("b", added=2)
     async with database.read() as connection:
@@ -142,10 +148,10 @@ async def test_again_adds_it_all_the_same(database: Database) -> None:
         (JobState.CANCELLED, False, False),
     ],
 )
-async def test_what_lives_or_may_have_left_an_export_blocks(
+async def test_job_that_may_have_exported_blocks_its_duplicate(
     database: Database, state: JobState, maybe_applied: bool, blocks: bool
 ) -> None:
-    """A failure that cannot have taken effect, or a cancelled job, makes way for a new one."""
+    """A cancelled job does not block, nor does a failed one that cannot have taken effect."""
     (job_id,) = await make_jobs(database)
     owner = ME if state is JobState.SENDING else None
     await change(database, job_id, state=state, maybe_applied=maybe_applied, owner=owner)
@@ -163,30 +169,30 @@ OTHER_OBJECTS: list[dict[str, Any]] = [
 ]
 
 
-async def test_what_writes_other_objects_is_another_job(database: Database) -> None:
-    """Format, prefix and whatever else changes the outcome tell two requests apart."""
+async def test_request_for_other_objects_is_not_a_duplicate(database: Database) -> None:
+    """Format, prefix and every other field that changes the objects distinguish two requests."""
     await add(database, [request()])
     for fields in OTHER_OBJECTS:
         assert (await add(database, [request(**fields)])).added == 1, fields
 
 
-async def test_how_it_is_sent_makes_no_other_job(database: Database) -> None:
-    """Urgency, time and role do not change what is exported."""
+async def test_priority_time_and_role_do_not_distinguish_requests(database: Database) -> None:
+    """They do not change what is exported."""
     await add(database, [request()])
     later = await now(database) + timedelta(days=1)
     sent_otherwise = request(priority=9, role_name="Writer", not_before=later)
     assert (await add(database, [sent_otherwise])).duplicates == 1
 
 
-async def test_the_order_of_images_makes_no_other_job(database: Database) -> None:
+async def test_order_of_images_does_not_distinguish_requests(database: Database) -> None:
     """The same images in another order are the same export."""
     images = ("img-00000001", "img-00000002")
     await add(database, [request(image_ids=images)])
     assert (await add(database, [request(image_ids=images[::-1])])).duplicates == 1
 
 
-async def test_how_a_value_is_written_makes_no_other_job(database: Database) -> None:
-    """Values that are normalized to the same request are duplicates of each other."""
+async def test_spelling_of_values_does_not_distinguish_requests(database: Database) -> None:
+    """Values that are normalized to the same request are duplicates."""
     plain = ExportRequest(("img-1a2b3c4d",), REGION, BUCKET, ImageFormat.QCOW2, "", True)
     written = ExportRequest(" img-1a2b3c4d", f"{REGION} ", BUCKET, "qcow2", " ", "yes")
     assert _fingerprint(PROFILE, written) == _fingerprint(PROFILE, plain)
@@ -206,14 +212,14 @@ async def test_how_a_value_is_written_makes_no_other_job(database: Database) -> 
         {"format": "qcow2", "image_ids": ["img-00000001"]},
     ],
 )
-def test_a_fingerprint_depends_on_the_normalized_values(fields: dict[str, Any]) -> None:
-    """A format in lower case and an image id as text make no other fingerprint."""
+def test_fingerprint_depends_on_the_normalized_values(fields: dict[str, Any]) -> None:
+    """A format in lower case and an image id as text have the same fingerprint."""
     plain = request(format=ImageFormat.QCOW2)
     assert _fingerprint("default", request(**fields)) == _fingerprint("default", plain)
 
 
-def test_a_fingerprint_stays_what_it_was() -> None:
-    """What an older version has enqueued is known again."""
+def test_fingerprint_does_not_change_between_versions() -> None:
+    """Requests that an older version enqueued are still duplicates."""
     asked = request(
         image_ids=("img-bbbbbbbb", "img-aaaaaaaa"),
         format=ImageFormat.QCOW2,
@@ -224,9 +230,9 @@ def test_a_fingerprint_stays_what_it_was() -> None:
     assert _fingerprint("default", asked) == known
 
 
-async def test_duplicates_are_looked_up_one_by_one(sqlite: Database) -> None:
-    """Whatever lives besides, a lot is compared with jobs of the same fingerprints alone."""
-    query = _same([f"{number:064}" for number in range(2000)])
+async def test_duplicates_are_found_by_the_index_of_fingerprints(sqlite: Database) -> None:
+    """The look-up reads only jobs with the same fingerprints, however many others there are."""
+    query = _with_fingerprint([f"{number:064}" for number in range(2000)])
     text = str(query.compile(dialect=sqlite_dialect(), compile_kwargs={"literal_binds": True}))
     async with sqlite.read() as connection:
         plan = (await connection.execute(sa.text(f"EXPLAIN QUERY PLAN {text}"))).all()
@@ -234,8 +240,8 @@ async def test_duplicates_are_looked_up_one_by_one(sqlite: Database) -> None:
     assert step.detail == "SEARCH jobs USING INDEX ix_jobs_fingerprint (fingerprint=?)"
 
 
-async def test_another_account_has_its_own_jobs(database: Database) -> None:
-    """The same request for another profile is no duplicate, and opens a scope of its own."""
+async def test_request_of_another_profile_is_not_a_duplicate(database: Database) -> None:
+    """The same request for another profile has its own job and its own scope."""
     await add(database, [request()])
     result = await enqueue(database, [request()], profile="other", batch="b", actor=ME)
     assert result.added == 1
@@ -245,29 +251,29 @@ async def test_another_account_has_its_own_jobs(database: Database) -> None:
     assert [tuple(row) for row in found] == [(PROFILE, REGION), ("other", REGION)]
 
 
-async def test_it_is_all_or_nothing(database: Database) -> None:
-    """Requests that break off in the middle leave no job, no event and no scope."""
+async def test_error_among_the_requests_adds_nothing(database: Database) -> None:
+    """An error after the first chunk leaves no job, no event and no scope."""
 
-    def breaking() -> Iterator[ExportRequest]:
-        yield from numbered(700)
-        raise RuntimeError("the file is torn")
+    def failing() -> Iterator[ExportRequest]:
+        yield from numbered(2100)
+        raise RuntimeError("cannot read")
 
-    with pytest.raises(RuntimeError, match="torn"):
-        await enqueue(database, breaking(), profile=PROFILE, batch="b", actor=ME)
+    with pytest.raises(RuntimeError, match="cannot read"):
+        await enqueue(database, failing(), profile=PROFILE, batch="b", actor=ME)
     for table in (jobs, job_images, events, scopes):
         assert await count(database, table) == 0
 
 
-async def test_a_batch_without_a_name_gets_one(database: Database) -> None:
-    """Made of the time, and never the same twice."""
+async def test_batch_gets_a_default_name(database: Database) -> None:
+    """The name begins with the time, and differs each time."""
     made = [await enqueue(database, [], profile=PROFILE, actor=ME) for _ in range(2)]
     moment = await now(database)
     assert made[0].batch.startswith(f"{moment:%Y%m}")
     assert made[0].batch != made[1].batch
 
 
-async def test_a_job_that_a_retry_adds_meanwhile_is_left_alone(postgresql: Database) -> None:
-    """It got its images and its event where it was made: it gets no second ones here."""
+async def test_job_that_a_retry_adds_meanwhile_is_not_changed(postgresql: Database) -> None:
+    """The retry has added its images and its event: enqueueing must not add second ones."""
     (job_id,) = await make_jobs(postgresql, batch="b")
     kept = ", ".join(column.name for column in jobs.c if column.name not in {"id", "tag"})
     split = (
@@ -289,8 +295,10 @@ async def test_a_job_that_a_retry_adds_meanwhile_is_left_alone(postgresql: Datab
     assert await kinds(postgresql, job_id + 2) == ["enqueued"]
 
 
-async def test_lots_at_once_add_each_request_once(databases: Sequence[Database]) -> None:
-    """Four processes that enqueue the same manifest make one set of jobs between them."""
+async def test_processes_that_enqueue_at_once_add_each_request_once(
+    databases: Sequence[Database],
+) -> None:
+    """Four processes enqueue the same requests; one of them adds the jobs."""
     results: list[EnqueueResult] = []
 
     async def one(database: Database) -> None:
@@ -304,10 +312,10 @@ async def test_lots_at_once_add_each_request_once(databases: Sequence[Database])
 
 
 @given(st.text(max_size=20), st.text("abcdefghijklmnopqrstuvwxyz234567", min_size=12, max_size=12))
-def test_a_tag_ends_the_name_readably(prefix: str, tag: str) -> None:
-    """The prefix leads, the tag follows, and exactly one separator stands between them."""
-    name = tagged(prefix, tag)
+def test_tag_follows_the_prefix_after_a_separator(prefix: str, tag: str) -> None:
+    """A separator is added only if the prefix does not end with one."""
+    name = append_tag(prefix, tag)
     assert name.startswith(prefix)
     assert name.endswith(tag)
-    joint = name[len(prefix) : -len(tag)]
-    assert joint == ("" if not prefix or prefix[-1] in "/-_." else "-")
+    separator = name[len(prefix) : -len(tag)]
+    assert separator == ("" if not prefix or prefix[-1] in "/-_." else "-")
