@@ -1,4 +1,4 @@
-"""A long manifest enqueued, beside what Python's own sqlite3 takes to write the same rows."""
+"""Enqueue a long manifest, compared with inserting the same rows with Python's sqlite3."""
 
 import sqlite3
 import tempfile
@@ -13,66 +13,68 @@ from benchmarks.figures import Case, Goal, Measured
 from benchmarks.store import BUCKET, REGION, Store, images
 
 _ROWS = 100_000
-_TURNS = 3
+_REPETITIONS = 3
 _TABLES = ("jobs", "job_images", "events")
 
 
-def _enqueue() -> Measured:
+def _measure() -> Measured:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         manifest = folder / "images.csv"
-        rows = "".join(f"{one},{REGION},{BUCKET},QCOW2\n" for one in images(_ROWS))
+        rows = "".join(f"{image_id},{REGION},{BUCKET},QCOW2\n" for image_id in images(_ROWS))
         manifest.write_text(f"image_id,region,bucket,format\n{rows}")
-        ours, raw = [], []
-        for turn in range(_TURNS):
-            store = Store(folder / str(turn), {})
+        enqueued, raw_seconds = [], []
+        for number in range(_REPETITIONS):
+            store = Store(folder / str(number), {})
             store.folder.mkdir()
-            ours.append(store.command("enqueue", str(manifest)).taken())
-            raw.append(_apart(store.path, store.folder / "raw.db"))
-    seconds = median(one.seconds for one in ours)
+            enqueued.append(store.command("enqueue", str(manifest)).taken())
+            raw_seconds.append(_copy_in_new_process(store.path, store.folder / "raw.db"))
+    seconds = median(one.seconds for one in enqueued)
     return Measured(
         {
             "seconds": seconds,
-            "of the raw rows": seconds / median(raw),
-            "megabytes": max(one.megabytes for one in ours),
+            "of the raw rows": seconds / median(raw_seconds),
+            "megabytes": max(one.megabytes for one in enqueued),
         }
     )
 
 
-def _apart(store: Path, path: Path) -> float:
-    """In a process of its own: a child's peak would count what the parent holds when it starts."""
+def _copy_in_new_process(source: Path, target: Path) -> float:
+    # The peak memory of a child process includes what its parent held when it was started, so
+    # this process must not load the rows itself.
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        return pool.submit(_write, store, path).result()
+        return pool.submit(_copy_rows, source, target).result()
 
 
-def _write(store: Path, path: Path) -> float:
-    """Seconds to write the rows of a store into an empty one, in one transaction."""
-    with closing(sqlite3.connect(store)) as source:
-        schema = source.execute("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL").fetchall()
+def _copy_rows(source: Path, target: Path) -> float:
+    """Copy the rows of a store into a new one; return the seconds that writing them took."""
+    with closing(sqlite3.connect(source)) as connection:
+        schema = connection.execute("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL")
+        statements = schema.fetchall()
         rows = {
-            name: source.execute(f"SELECT * FROM {name}").fetchall()  # noqa: S608 - a name from _TABLES, nobody's input
+            name: connection.execute(f"SELECT * FROM {name}").fetchall()  # noqa: S608 - a name from _TABLES
             for name in _TABLES
         }
-    with closing(sqlite3.connect(path, isolation_level=None)) as target:
-        target.execute("PRAGMA journal_mode = WAL")
-        target.execute("PRAGMA synchronous = FULL")
-        for (statement,) in schema:
-            target.execute(statement)
-        began = time.monotonic()
-        target.execute("BEGIN IMMEDIATE")
+    with closing(sqlite3.connect(target, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        for (statement,) in statements:
+            connection.execute(statement)
+        started = time.monotonic()
+        connection.execute("BEGIN IMMEDIATE")
         for name in _TABLES:
-            places = ", ".join("?" * len(rows[name][0]))
-            insert = f"INSERT INTO {name} VALUES ({places})"  # noqa: S608 - a name from _TABLES, nobody's input
-            target.executemany(insert, rows[name])
-        target.execute("COMMIT")
-        return time.monotonic() - began
+            marks = ", ".join("?" * len(rows[name][0]))
+            insert = f"INSERT INTO {name} VALUES ({marks})"  # noqa: S608 - a name from _TABLES
+            connection.executemany(insert, rows[name])
+        connection.execute("COMMIT")
+        return time.monotonic() - started
 
 
 CASES = (
     Case(
         "enqueue",
         f"{_ROWS:,} rows of CSV",
-        _enqueue,
+        _measure,
         (Goal("of the raw rows", 8, 4), Goal("megabytes", 200)),
     ),
 )

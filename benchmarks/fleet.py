@@ -17,7 +17,7 @@ import httpx
 
 from benchmarks.arrivals import bound, lasted, makespan, refused_for, running, tail, unhindered
 from benchmarks.figures import Case, Goal, Measured
-from benchmarks.memory import InMemory
+from benchmarks.in_memory_transport import InMemoryTransport
 from benchmarks.virtual import VirtualClock, in_virtual_time
 from orchestrator.cloud.clock_skew import ServerClock
 from orchestrator.cloud.cos import CosClient
@@ -148,7 +148,7 @@ def _quick_folder() -> Path | None:
 async def _night(url: str, world: _World) -> _Night:
     """One worker for each account, until the last has nothing left to do."""
     database, cloud = Database(url, VirtualClock()), world.cloud()
-    async with InMemory(cloud, _WAY, random.Random(_SEED)) as way:
+    async with InMemoryTransport(cloud, _WAY, random.Random(_SEED)) as way:
         over_memory = httpx.AsyncClient(transport=way)
         http = HttpClient(over_memory, over_memory)
         await Schema(database).require(create=True)

@@ -1,4 +1,4 @@
-"""A cloud within the same process, on the event loop's clock, and the way to it."""
+"""An httpx transport to a simulated cloud in the same process, for runs in virtual time."""
 
 import random
 
@@ -10,27 +10,30 @@ from orchestrator.simulator.http_connection import Request
 from orchestrator.simulator.routing import process, service_for
 
 
-class InMemory(httpx.AsyncBaseTransport):
-    """Carries requests to a cloud and back, as the network would do on a good day.
+class InMemoryTransport(httpx.AsyncBaseTransport):
+    """Passes requests to a cloud and its answers back, with the latency of a network.
 
     Args:
-        way: the shortest and the longest time of one way, in seconds.
-        chance: tells how long each is.
+        latency: shortest and longest time of one direction, in seconds.
+        generator: chooses the time of each direction.
     """
 
-    def __init__(self, cloud: Cloud, way: tuple[float, float], chance: random.Random) -> None:
+    def __init__(
+        self, cloud: Cloud, latency: tuple[float, float], generator: random.Random
+    ) -> None:
         self._cloud = cloud
-        self._way = way
-        self._chance = chance
+        self._latency = latency
+        self._generator = generator
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """One round trip."""
-        asked = _received(request)
-        await anyio.sleep(self._chance.uniform(*self._way))
-        service = service_for(asked)
-        answer = process(self._cloud, service, service.identify(asked, connection=1), fault=None)
+        """Send one request and return its answer."""
+        received = _received(request)
+        await anyio.sleep(self._generator.uniform(*self._latency))
+        service = service_for(received)
+        identified = service.identify(received, connection=1)
+        answer = process(self._cloud, service, identified, fault=None)
         assert answer is not None, "without a fault there is an answer"
-        await anyio.sleep(self._chance.uniform(*self._way))
+        await anyio.sleep(self._generator.uniform(*self._latency))
         return httpx.Response(answer.status, headers=answer.headers, content=answer.body)
 
 

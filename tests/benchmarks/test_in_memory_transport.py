@@ -1,11 +1,11 @@
-"""The cloud within the process: as strict as on loopback, and as far away as the network."""
+"""The transport to a cloud in the same process: its latency and its checks of requests."""
 
 import random
 
 import anyio
 import httpx
 
-from benchmarks.memory import InMemory
+from benchmarks.in_memory_transport import InMemoryTransport
 from benchmarks.virtual import VirtualClock, in_virtual_time
 from orchestrator.cloud.clock_skew import ServerClock
 from orchestrator.cloud.cos import CosClient
@@ -17,13 +17,13 @@ from orchestrator.simulator.buckets import make_object
 from orchestrator.simulator.cloud import Clocks, Cloud
 
 
-def test_an_answer_comes_a_round_trip_later() -> None:
-    """A signed request reaches the cloud, whose clock is the loop's, and its answer the client."""
+def test_answer_arrives_after_the_latency_of_both_directions() -> None:
+    """The cloud checks the request's signature by the event loop's clock, and answers."""
 
     async def work() -> tuple[ObjectFacts | None, float]:
         cloud = Cloud(SimulatorOptions(), Clocks(_now, anyio.current_time))
         cloud.buckets.put("b-1", "ap-tokyo", make_object("key", 7, _now(), "salt"))
-        async with InMemory(cloud, (1.0, 1.5), random.Random(1)) as way:
+        async with InMemoryTransport(cloud, (1.0, 1.5), random.Random(1)) as way:
             over_memory = httpx.AsyncClient(transport=way)
             http = HttpClient(over_memory, over_memory)
             clock = ServerClock(VirtualClock())

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from benchmarks.memory import InMemory
+from benchmarks.in_memory_transport import InMemoryTransport
 from benchmarks.virtual import VirtualClock, in_virtual_time
 from orchestrator.cli.run_outcome import exit_code
 from orchestrator.cloud.clock_skew import ServerClock
@@ -69,7 +69,7 @@ class Night:
     resend_after: float
 
 
-class Lossy(InMemory):
+class Lossy(InMemoryTransport):
     """The way to the cloud, on which some answers to ExportImages are lost.
 
     Args:
