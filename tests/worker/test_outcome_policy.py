@@ -41,7 +41,7 @@ def decided(lease: Lease, reaction: Reaction, *, scope: Scope | None = None) -> 
 
 
 @pytest.mark.parametrize(
-    ("reaction", "state", "reason", "spends"),
+    ("reaction", "state", "reason", "charges_attempt"),
     [
         (Reaction.ACCEPT, S.ACCEPTED, "exporting", True),
         (Reaction.DRY_RUN, S.FAILED, "refused", True),
