@@ -1,4 +1,4 @@
-"""What every test may stand on: told time, and a real store on each kind of database."""
+"""Fixtures for all tests: a clock, and a real store on each kind of database."""
 
 import os
 import shutil
@@ -21,8 +21,8 @@ from .bench import Bench, bench_at
 from .servers import administer, fresh_database, text_of
 from .stores import FakeClock
 
-# An example takes milliseconds, and several times as long on a busy machine. The usual deadline of
-# 0.2 seconds would fail there; this one still finds work that grows with the square of its input.
+# An example takes milliseconds, but much longer on a busy machine, where Hypothesis' default of 0.2
+# seconds would fail. This deadline still detects work that grows with the square of its input.
 settings.register_profile(
     "busy", deadline=timedelta(seconds=10), suppress_health_check=[HealthCheck.too_slow]
 )
@@ -30,7 +30,7 @@ settings.load_profile("busy")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Give all workers of pytest-xdist the same server, started by the process that has them."""
+    """Start one server for all workers of pytest-xdist, in the process that controls them."""
     is_controller = getattr(config.option, "numprocesses", None) and not hasattr(
         config, "workerinput"
     )
@@ -44,13 +44,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture
 def anyio_backend() -> str:
-    """The database drivers run on asyncio alone."""
+    """The database drivers support asyncio only."""
     return "asyncio"
 
 
 @pytest.fixture
 def clock() -> FakeClock:
-    """A clock that stands at noon until it is put forward."""
+    """A clock that shows noon until a test advances it."""
     return FakeClock()
 
 
@@ -58,7 +58,7 @@ def clock() -> FakeClock:
 async def database(
     database_url: str, clock: FakeClock, anyio_backend: str
 ) -> AsyncIterator[Database]:
-    """An open store with all tables, once on each kind of database."""
+    """An open store with all tables; the test runs once on each kind of database."""
     opened = Database(database_url, clock)
     yield opened
     await opened.close()
@@ -68,7 +68,7 @@ async def database(
 async def databases(
     database_url: str, clock: FakeClock, anyio_backend: str
 ) -> AsyncIterator[Sequence[Database]]:
-    """One store, opened four times, as four processes would."""
+    """One store, opened four times, as by four processes."""
     opened = [Database(database_url, clock) for _ in range(4)]
     yield opened
     for one in opened:
@@ -77,7 +77,7 @@ async def databases(
 
 @pytest.fixture
 async def sqlite(sqlite_url: str, clock: FakeClock, anyio_backend: str) -> AsyncIterator[Database]:
-    """An open store in a file, for what files alone have."""
+    """An open store on SQLite, for tests of SQLite only."""
     opened = Database(sqlite_url, clock)
     yield opened
     await opened.close()
@@ -87,7 +87,7 @@ async def sqlite(sqlite_url: str, clock: FakeClock, anyio_backend: str) -> Async
 async def postgresql(
     postgresql_url: str, clock: FakeClock, anyio_backend: str
 ) -> AsyncIterator[Database]:
-    """An open store on a server, for what servers alone have."""
+    """An open store on PostgreSQL, for tests of PostgreSQL only."""
     opened = Database(postgresql_url, clock)
     yield opened
     await opened.close()
@@ -95,7 +95,7 @@ async def postgresql(
 
 @pytest.fixture
 async def bench(database: Database, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
-    """A store beside a cloud in which uploads begin at once and end after 200 s of its clock."""
+    """A store and a cloud in which uploads begin at once and end after 200 s of its clock."""
     for name in ("http_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
@@ -105,14 +105,14 @@ async def bench(database: Database, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest) -> str:
-    """URL of a store with all tables, once on each kind of database."""
+    """URL of a store with all tables; the test runs once on each kind of database."""
     url: str = request.getfixturevalue(f"{request.param}_url")
     return url
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """URL of a store without tables, once on each kind of database."""
+    """URL of a store without tables; the test runs once on each kind of database."""
     if request.param == "sqlite":
         yield f"sqlite+aiosqlite:///{tmp_path / 'new.db'}"
         return
@@ -128,7 +128,7 @@ def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
 
 @pytest.fixture
 def postgresql_url(postgresql_store: sa.URL) -> str:
-    """URL of a PostgreSQL database with all tables, and nothing in them."""
+    """URL of a PostgreSQL database with all tables, which are empty."""
     names = ", ".join(metadata.tables)
     administer(
         postgresql_store,
@@ -143,7 +143,7 @@ def postgresql_url(postgresql_store: sa.URL) -> str:
 
 @pytest.fixture(scope="session")
 def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file with all tables, to be copied."""
+    """A file with all tables, which tests copy."""
     path = tmp_path_factory.mktemp("template") / "store.db"
     anyio.run(_make_tables, f"sqlite+aiosqlite:///{path}")
     return path
@@ -151,7 +151,7 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def postgresql_store(postgresql_server: sa.URL) -> Iterator[sa.URL]:
-    """A PostgreSQL database with all tables, gone when the tests end."""
+    """A PostgreSQL database with all tables, dropped when the tests end."""
     with fresh_database(postgresql_server) as url:
         anyio.run(_make_tables, text_of(url))
         yield url
@@ -159,7 +159,7 @@ def postgresql_store(postgresql_server: sa.URL) -> Iterator[sa.URL]:
 
 @pytest.fixture(scope="session")
 def postgresql_server() -> Iterator[sa.URL]:
-    """A PostgreSQL server; where there is none, its tests are skipped and say why."""
+    """A PostgreSQL server; if there is none, its tests are skipped with the reason."""
     with ExitStack() as stack:
         try:
             url = stack.enter_context(servers.server())

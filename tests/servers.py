@@ -1,4 +1,4 @@
-"""A PostgreSQL server for tests: one that runs already, or a private one; and databases on it."""
+"""A PostgreSQL server for tests, running already or private, and temporary databases on it."""
 
 import getpass
 import os
@@ -18,18 +18,19 @@ import sqlalchemy as sa
 
 VARIABLE = "ORCHESTRATOR_TEST_POSTGRESQL"
 PRIVATE = "private"
-"""Value of the variable: use no server that runs already."""
+"""Value of the variable: start a server even if one is running."""
 
 _USERS = ("postgres", "root", getpass.getuser())
 _INSTALLED = Path("/usr/lib/postgresql")
-"""Where Debian and Ubuntu install each version."""
+"""Folder in which Debian and Ubuntu install each version."""
 
 _STARTS_WITHIN = 60.0
 _ENDS_WITHIN = 60.0
 
 _UNTIL_STDIN_ENDS = '"$@" & server=$!; read -r _; kill -INT $server; wait $server; rm -rf "$0"'
-"""Runs a server until nobody holds the other end of standard input, also when we are killed, and
-then removes its folder."""
+"""Shell script: run a server until standard input is closed, then remove its folder.
+
+Standard input is also closed when the process that started the script is killed."""
 
 
 class NoServerError(Exception):
@@ -38,30 +39,28 @@ class NoServerError(Exception):
 
 @contextmanager
 def server() -> Iterator[sa.URL]:
-    """Give a server: the one that the environment names, the usual one, or a private one.
+    """Yield a server: the one that the environment names, a running one, or a private one.
 
     Raises:
-        NoServerError: there is none, and none can be started.
+        NoServerError: none is running, and none can be started.
     """
     named = os.environ.get(VARIABLE)
     if (found := find_server()) is not None:
         yield found
     elif named and named != PRIVATE:
-        raise NoServerError(f"the one that {VARIABLE} names does not answer")
+        raise NoServerError(f"the server that {VARIABLE} names does not answer")
     else:
         with private_server() as started:
             yield started
 
 
 def find_server() -> sa.URL | None:
-    """Return the server that the environment names, else one on this machine's usual port."""
+    """Return the server that the environment names, else one on the default port."""
     named = os.environ.get(VARIABLE)
     if named == PRIVATE:
         return None
-    typical_duration = (
-        f"postgresql://{user}@127.0.0.1:5432/postgres" for user in dict.fromkeys(_USERS)
-    )
-    for url in map(sa.make_url, [named] if named else typical_duration):
+    default = [f"postgresql://{user}@127.0.0.1:5432/postgres" for user in dict.fromkeys(_USERS)]
+    for url in map(sa.make_url, [named] if named else default):
         if _answers(url):
             return url
     return None
@@ -69,10 +68,10 @@ def find_server() -> sa.URL | None:
 
 @contextmanager
 def private_server() -> Iterator[sa.URL]:
-    """Start a server in a temporary folder; it ends with the block, and with this process.
+    """Start a server in a temporary folder; it ends with the block or with this process.
 
-    It listens on a free port of 127.0.0.1 only, and asks for a password. A server refuses to run
-    as root; then another user runs it.
+    It listens on a free port of 127.0.0.1 only, and requires a password. PostgreSQL refuses to run
+    as root; then it runs as another user.
 
     Raises:
         NoServerError: PostgreSQL is not installed, or does not start.
@@ -94,7 +93,7 @@ def private_server() -> Iterator[sa.URL]:
 
 
 def _programs() -> Path:
-    """Return the folder of PostgreSQL's programs: on the path, else the newest installed."""
+    """Return the folder of PostgreSQL's programs: from PATH, else of the newest version."""
     found = shutil.which("initdb")
     on_path = [Path(found).resolve().parent] if found else []
     versions = [path for path in _INSTALLED.glob("*") if path.name.replace(".", "").isdigit()]
@@ -102,11 +101,13 @@ def _programs() -> Path:
     for folder in [*on_path, *(version / "bin" for version in versions)]:
         if all((folder / program).is_file() for program in ("initdb", "postgres")):
             return folder
-    raise NoServerError(f"none answers on 127.0.0.1:5432, and initdb is not in {_INSTALLED}/*/bin")
+    raise NoServerError(
+        f"none answers on 127.0.0.1:5432, and there is no initdb in {_INSTALLED}/*/bin"
+    )
 
 
 def _account() -> pwd.struct_passwd | None:
-    """Return the user who runs the server; ``None`` is ourselves."""
+    """Return the user who runs the server; ``None`` is the current user."""
     if os.geteuid() != 0:
         return None
     for name in ("postgres", "nobody"):
@@ -134,7 +135,7 @@ def _running(
     """Run the server until the end of the block."""
     settings = (
         *("listen_addresses=127.0.0.1", "unix_socket_directories=", "max_connections=200"),
-        # it need not survive a crash of the machine
+        # faster; the data need not survive a crash of the machine
         *("fsync=off", "full_page_writes=off"),
     )
     options = [option for setting in settings for option in ("-c", setting)]
@@ -160,7 +161,7 @@ def _start(
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
-            # not ended by Ctrl-C before the tests have ended
+            # so that Ctrl-C does not end it before the tests
             start_new_session=True,
             user=None if account is None else account.pw_uid,
             group=None if account is None else account.pw_gid,
@@ -177,7 +178,7 @@ def _wait_for_start(url: sa.URL, folder: Path) -> None:
 
 
 def _log(folder: Path) -> str:
-    """Return the end of what the programs have said."""
+    """Return the end of the programs' output."""
     return (folder / "log").read_text(errors="replace").strip()[-500:]
 
 
@@ -197,7 +198,7 @@ def _answers(url: sa.URL) -> bool:
 
 @contextmanager
 def fresh_database(server: sa.URL) -> Iterator[sa.URL]:
-    """Make a database without tables, which is gone at the end of the block."""
+    """Create a database without tables; drop it at the end of the block."""
     name = f"orchestrator_test_{secrets.token_hex(6)}"
     administer(server, f"CREATE DATABASE {name}")
     try:
@@ -214,5 +215,5 @@ def administer(server: sa.URL, statement: str) -> None:
 
 
 def text_of(url: sa.URL) -> str:
-    """Return the URL as a setting takes it."""
+    """Return the URL as the setting ``database_url`` accepts it."""
     return url.set(drivername="postgresql+psycopg").render_as_string(hide_password=False)

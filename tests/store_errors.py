@@ -1,4 +1,4 @@
-"""Store errors for tests, built as the drivers and SQLAlchemy build them."""
+"""Store errors for tests, as the drivers and SQLAlchemy raise them."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -20,35 +20,36 @@ def sqlite_error(message: str, code: int) -> OperationalError:
 
 
 def server_error(sqlstate: str | None, message: str = "no") -> DBAPIError:
-    """Return an error as psycopg raises it, with the server's SQLSTATE where it gave one."""
+    """Return an error as psycopg raises it, with or without a SQLSTATE of the server."""
     original = psycopg.OperationalError(message)
     original.sqlstate = sqlstate
     return OperationalError("BEGIN", None, original)
 
 
 def misuse_error() -> DBAPIError:
-    """Return an error that the sqlite3 module raises itself, without a result code."""
+    """Return an error of the sqlite3 module itself, without a result code of SQLite."""
     return InterfaceError("BEGIN", None, sqlite3.InterfaceError("Cursor needed to be reset"))
 
 
 @contextmanager
 def commit_in_doubt(database: Database, during: str = "") -> Iterator[None]:
-    """Let one commit take effect, and then tell its caller that the connection was lost.
+    """Let one commit take effect, and then raise an error as if the connection was lost.
 
     Args:
-        during: begin of a statement; only a transaction that executes it is meant.
+        during: the beginning of a statement; only a transaction that executes such a statement
+            is affected.
     """
     engine = database._writer.sync_engine
     commit = engine.dialect.do_commit
-    meant: set[PoolProxiedConnection] = set()
+    affected: set[PoolProxiedConnection] = set()
 
     def note(connection: sa.Connection, _cursor: object, statement: str, *_more: object) -> None:
         if statement.startswith(during):
-            meant.add(connection.connection)
+            affected.add(connection.connection)
 
     def apply_and_fail(dbapi_connection: PoolProxiedConnection) -> None:
         commit(dbapi_connection)
-        if dbapi_connection in meant:
+        if dbapi_connection in affected:
             engine.dialect.do_commit = commit  # type: ignore[method-assign]
             raise _lost_connection(engine.dialect.name)
 
@@ -60,11 +61,11 @@ def commit_in_doubt(database: Database, during: str = "") -> Iterator[None]:
         sa.event.remove(engine, "before_cursor_execute", note)
         is_used = engine.dialect.do_commit is not apply_and_fail
         engine.dialect.do_commit = commit  # type: ignore[method-assign]
-    assert is_used, "no commit of that kind was made"
+    assert is_used, "no such transaction was committed"
 
 
 def _lost_connection(dialect: str) -> Exception:
-    """Return what the driver raises when it cannot tell whether a commit was applied."""
+    """Return the driver's error when it does not know whether a commit was applied."""
     if dialect == "postgresql":
         return psycopg.OperationalError("the connection is lost")
     error = sqlite3.OperationalError("disk I/O error")

@@ -1,4 +1,4 @@
-"""The PostgreSQL server of the tests: private, and gone when nobody needs it any more."""
+"""The PostgreSQL server of the tests is private, and ends with them."""
 
 import signal
 import socket
@@ -18,7 +18,7 @@ from tests import servers
 
 @pytest.fixture(scope="module")
 def private() -> Iterator[sa.URL]:
-    """A private server, where PostgreSQL is installed."""
+    """A private server, if PostgreSQL is installed."""
     with ExitStack() as stack:
         try:
             url = stack.enter_context(servers.private_server())
@@ -28,7 +28,7 @@ def private() -> Iterator[sa.URL]:
 
 
 def value(url: sa.URL, query: str) -> str:
-    """Return what a query gives as text."""
+    """Return the result of a query as text."""
     text = url.render_as_string(hide_password=False)
     with psycopg.connect(text) as connection:
         row = connection.execute(query.encode()).fetchone()
@@ -36,7 +36,7 @@ def value(url: sa.URL, query: str) -> str:
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    """Return when a condition holds."""
+    """Wait until a condition holds."""
     ends_at = time.monotonic() + 30
     while not condition():
         assert time.monotonic() < ends_at
@@ -44,32 +44,32 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 
 def is_listening(port: int) -> bool:
-    """Return whether anybody listens on a port of 127.0.0.1."""
+    """Return whether a process listens on a port of 127.0.0.1."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def test_a_private_server_listens_on_loopback_only(private: sa.URL) -> None:
-    """No other machine reaches it, and no socket file lies about."""
+    """Other machines cannot reach it, and it creates no socket file."""
     assert value(private, "SHOW listen_addresses") == "127.0.0.1"
     assert value(private, "SHOW unix_socket_directories") == ""
     assert private.port != 5432
 
 
-def test_a_private_server_asks_for_its_password(private: sa.URL) -> None:
+def test_a_private_server_requires_its_password(private: sa.URL) -> None:
     """Other users of this machine cannot connect to it."""
     with pytest.raises(psycopg.OperationalError, match="password"):
         servers.administer(private.set(password="guess"), "SELECT 1")
 
 
 def test_a_private_server_has_its_own_files(private: sa.URL) -> None:
-    """The machine's cluster is not touched: its files are elsewhere."""
+    """Its data is in a temporary folder, not in a cluster of this machine."""
     data = value(private, "SHOW data_directory")
     assert "/orchestrator-postgresql-" in data
 
 
-def test_databases_on_a_private_server_are_gone_after_the_block(private: sa.URL) -> None:
-    """It serves as any other server does."""
+def test_a_temporary_database_is_dropped_after_the_block(private: sa.URL) -> None:
+    """Temporary databases work on a private server as on any other."""
     with servers.fresh_database(private) as url:
         name = value(url, "SELECT current_database()")
         assert name.startswith("orchestrator_test_")
@@ -90,7 +90,7 @@ with private_server() as url:
 def test_a_private_server_ends_with_the_tests(
     private: sa.URL, number: signal.Signals | None
 ) -> None:
-    """Whether the process that started it ends by itself or is killed, nothing goes on."""
+    """Whether the process that started it exits or is killed, the server ends."""
     command = [sys.executable, "-c", _HOLDER]
     root = Path(__file__).parents[1]
     with subprocess.Popen(
@@ -98,8 +98,8 @@ def test_a_private_server_ends_with_the_tests(
     ) as holder:
         assert holder.stdout is not None
         assert holder.stdin is not None
-        told, data = holder.stdout.readline().decode().split()
-        port = int(told)
+        listening, data = holder.stdout.readline().decode().split()
+        port = int(listening)
         assert is_listening(port)
         if number is not None:
             holder.send_signal(number)
@@ -110,10 +110,10 @@ def test_a_private_server_ends_with_the_tests(
     assert is_listening(private.port or 0)
 
 
-def test_without_the_programs_the_reason_is_told(
+def test_missing_programs_are_the_reason_for_a_skip(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Tests that need a server are skipped, and say why."""
+    """Tests that need a server are skipped, and the reason is given."""
     monkeypatch.setenv(servers.VARIABLE, servers.PRIVATE)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(servers, "_INSTALLED", tmp_path)
@@ -121,17 +121,15 @@ def test_without_the_programs_the_reason_is_told(
         pass
 
 
-def test_a_named_server_that_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another server than the one that was asked for would prove nothing."""
+def test_a_named_server_must_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests are not run on another server than the named one."""
     monkeypatch.setenv(servers.VARIABLE, "postgresql://postgres@127.0.0.1:1/postgres")
     with pytest.raises(servers.NoServerError, match=servers.VARIABLE), servers.server():
         pass
 
 
-def test_a_server_that_runs_already_is_used(
-    private: sa.URL, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """None is started where the environment names one."""
+def test_a_running_server_is_used(private: sa.URL, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No server is started if the environment names one."""
     monkeypatch.setenv(servers.VARIABLE, private.render_as_string(hide_password=False))
     monkeypatch.setattr(servers, "_programs", pytest.fail)
     with servers.server() as found:

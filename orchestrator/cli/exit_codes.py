@@ -81,7 +81,7 @@ def _report(error: BaseException) -> _Report:
         case DBAPIError():
             said = f"The database cannot be used: {store_error_text(error)}."
             return _Report(INTERNAL, f"{said}\n  {classify_store_error(error).remedy}")
-        case OSError() if classify_store_error(error).passes:
+        case OSError() if classify_store_error(error).is_temporary:
             said = f"{error.filename or 'The output'}: {store_error_text(error)}."
             return _Report(
                 INTERNAL, f"{said}\n  {classify_store_error(error).remedy}", ends_output=True

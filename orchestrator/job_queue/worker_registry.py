@@ -98,7 +98,7 @@ async def _record_end(database: Database, name: str) -> None:
                 this = instances.update().where(instances.c.id == name)
                 await connection.execute(this.values(ended_at=ended))
     except STORE_ERRORS as error:
-        if not classify_store_error(error).passes:
+        if not classify_store_error(error).is_temporary:
             raise
     else:
         remove_lock_file(database, name)

@@ -1,7 +1,6 @@
-"""Waiting for a store that cannot be written just now: an answer in hand must not be dropped."""
+"""Retry transactions while the store cannot be used: an answer in hand must not be lost."""
 
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import anyio
@@ -12,18 +11,23 @@ from orchestrator.store.errors import STORE_ERRORS, classify_store_error, store_
 _Result = TypeVar("_Result")
 
 _PAUSE = 1.0
-_LAST = 5.0
-"""Seconds that are still waited for a store in trouble when the run is to end."""
+"""Seconds between two tries."""
 
-_FAULTS = (*STORE_ERRORS, StoreGoneError)
+_SHUTDOWN_TIMEOUT = 5.0
+"""Seconds for which a transaction is still retried after the shutdown has begun."""
+
+_ERRORS = (*STORE_ERRORS, StoreGoneError)
 
 
 class BusyRetry:
-    """Tries again for as long as the store's trouble may pass: locked, full, out of reach.
+    """Retries the transactions of one run while the store is locked, full or unreachable.
+
+    The first error that is final stops the run: it is kept, and each task that meets one ends
+    quietly, so that the others can still report the answers they have.
 
     Args:
-        tell: takes a sentence for the user when trouble begins and when it is over.
-        give_up: called when the store can no longer be used at all.
+        notify: takes a sentence for the user when the store fails and when it works again.
+        give_up: called once, when the store cannot be used any more.
     """
 
     def __init__(
@@ -32,36 +36,36 @@ class BusyRetry:
         self._notify = notify
         self._give_up = give_up
         self._waiting = 0
-        self._hurried_at: float | None = None
-        self._fault: Exception | None = None
+        self._shutdown_at: float | None = None
+        self._final_error: Exception | None = None
 
     def begin_shutdown(self) -> None:
-        """The run is to end: trouble that does not pass soon is waited for no more."""
-        if self._hurried_at is None:
-            self._hurried_at = anyio.current_time()
+        """Retry only for a few more seconds: the run is ending."""
+        if self._shutdown_at is None:
+            self._shutdown_at = anyio.current_time()
 
     async def retry(self, action: Callable[[], Awaitable[_Result]]) -> _Result:
-        """The action's result, from the first time that it succeeds.
+        """Repeat an action until it succeeds, and return its result.
 
         Args:
-            action: one or more whole transactions, each fenced or idempotent: a commit that seems
-                to fail may have been applied, as when the connection is lost, and is repeated.
+            action: one or more whole transactions, each idempotent: a commit that seems to fail may
+                have been applied, if the connection was lost, and is repeated.
 
         Raises:
-            DBAPIError, OSError: trouble that waiting does not mend, or not soon enough.
-            StoreGoneError: there is nothing left to wait for.
+            DBAPIError, OSError: the error is not temporary, or lasted longer than the shutdown may.
+            StoreGoneError: the database file was deleted or replaced.
         """
         try:
             return await action()
-        except _FAULTS as error:
-            self._see_that_it_may_pass(error, anyio.current_time())
-            self._begin(error)
+        except _ERRORS as error:
+            failed_at = anyio.current_time()
+            self._raise_if_final(error, failed_at)
+            self._report(error)
+        self._waiting += 1
         try:
-            result = await self._again_and_again(action, anyio.current_time())
-        except BaseException:
+            result = await self._repeat(action, failed_at)
+        finally:
             self._waiting -= 1
-            raise
-        self._waiting -= 1
         if not self._waiting:
             self._notify("The store can be used again.")
         return result
@@ -69,71 +73,71 @@ class BusyRetry:
     async def retry_or_report(
         self, action: Callable[[], Awaitable[object]], *, or_say: str
     ) -> bool:
-        """Keeps what cannot be had again; where that fails, the user is told instead.
+        """Retry an action; if it fails for good or is cancelled, tell the user what is lost.
 
         Args:
-            or_say: what is lost to the store, and what becomes of it.
+            or_say: the sentence for the user.
+
+        Returns:
+            Whether the action succeeded. `raise_error` raises the error if it did not.
         """
-        kept = False
+        has_succeeded = False
         try:
-            with self.note_error():
-                await self.retry(action)
-                kept = True
+            await self.retry(action)
+            has_succeeded = True
+        except _ERRORS:
+            pass
         finally:
-            if not kept:
+            if not has_succeeded:
                 self._notify(or_say)
-        return kept
-
-    @contextmanager
-    def note_error(self) -> Iterator[None]:
-        """Ends the block quietly when the store can no longer be used: others may still be busy.
-
-        `raise_fault` says it when they have ended.
-        """
-        try:
-            yield
-        except* _FAULTS:
-            if self._fault is None:
-                raise
+        return has_succeeded
 
     async def run_guarded(self, task: Callable[[], Awaitable[object]]) -> None:
-        """Runs a task that ends quietly when the store can no longer be used."""
-        with self.note_error():
+        """Run a task; end it quietly when the store cannot be used any more.
+
+        An exception would cancel the tasks beside it, which may still have answers to report.
+        """
+        try:
             await task()
+        except* _ERRORS:
+            if self._final_error is None:
+                raise
 
     def raise_error(self) -> None:
-        """Raises what made the store unusable, if anything did."""
-        if self._fault is not None:
-            raise self._fault
+        """Raise the error that made the store unusable, if there was one."""
+        if self._final_error is not None:
+            raise self._final_error
 
-    async def _again_and_again(
-        self, action: Callable[[], Awaitable[_Result]], since: float
-    ) -> _Result:
+    async def _repeat(self, action: Callable[[], Awaitable[_Result]], failed_at: float) -> _Result:
         while True:
             await anyio.sleep(_PAUSE)
             try:
                 return await action()
-            except _FAULTS as error:
-                self._see_that_it_may_pass(error, since)
+            except _ERRORS as error:
+                self._raise_if_final(error, failed_at)
 
-    def _see_that_it_may_pass(self, error: Exception, since: float) -> None:
-        """Raises the error where it is final; the first that is ends the run."""
-        passes = isinstance(error, STORE_ERRORS) and classify_store_error(error).passes
-        if passes and not self._is_out_of_time(since):
+    def _raise_if_final(self, error: Exception, failed_at: float) -> None:
+        """Raise the error unless the action may be repeated.
+
+        Args:
+            failed_at: when the action failed for the first time.
+        """
+        is_temporary = isinstance(error, STORE_ERRORS) and classify_store_error(error).is_temporary
+        if is_temporary and not self._is_out_of_time(failed_at):
             return
-        if self._fault is None:
-            self._fault = error
+        if self._final_error is None:
+            self._final_error = error
             self._give_up()
         raise error
 
-    def _is_out_of_time(self, since: float) -> bool:
-        if self._hurried_at is None:
+    def _is_out_of_time(self, failed_at: float) -> bool:
+        if self._shutdown_at is None:
             return False
-        return anyio.current_time() - max(since, self._hurried_at) >= _LAST
+        return anyio.current_time() - max(failed_at, self._shutdown_at) >= _SHUTDOWN_TIMEOUT
 
-    def _begin(self, error: Exception) -> None:
-        self._waiting += 1
-        if self._waiting == 1 and isinstance(error, STORE_ERRORS):
+    def _report(self, error: Exception) -> None:
+        """Tell the user about the error, unless another task waits already."""
+        if not self._waiting and isinstance(error, STORE_ERRORS):
             self._notify(
                 f"The store cannot be used just now ({store_error_text(error)}); nothing is sent "
                 f"until it can. {classify_store_error(error).remedy}"

@@ -1,7 +1,7 @@
-"""Classify store errors by their code: whether the condition may pass, and what a person can do.
+"""Classify store errors: whether a retry may succeed, and what the user can do.
 
-Codes only, never the message: a message also contains names and values of the user, such as a
-constraint called ``ck_full`` or an image called ``busy``.
+By their codes only, never by words of the message: a message also contains the user's names and
+values, such as a constraint called ``ck_full`` or an image called ``busy``.
 """
 
 import errno
@@ -18,59 +18,68 @@ class StoreErrorClass:
     """One class of store errors.
 
     Args:
-        passes: the same transaction may succeed later, without a change to the program or its data.
-        remedy: what a person can do.
+        is_temporary: the same transaction may succeed later.
+        remedy: what the user can do.
     """
 
-    passes: bool
+    is_temporary: bool
     remedy: str
 
 
 _FILE_LOCKED = StoreErrorClass(
-    passes=True,
-    remedy="Another program holds it locked: end that; fuser or lsof on the file names it.",
+    is_temporary=True,
+    remedy="Another program has locked it: end that program; fuser or lsof on the file names it.",
 )
-_DISK_FULL = StoreErrorClass(passes=True, remedy="Make room on its disk: what is recorded is safe.")
+_DISK_FULL = StoreErrorClass(
+    is_temporary=True, remedy="Free space on its disk: what is recorded is safe."
+)
 _FILE_READ_ONLY = StoreErrorClass(
-    passes=True, remedy="Make the file, its folder and its disk writable for this user."
+    is_temporary=True, remedy="Make the file, its folder and its disk writable for this user."
 )
 _FILE_NOT_OPENED = StoreErrorClass(
-    passes=True,
-    remedy="If this process has too many files open, raise its limit (ulimit -n), or lower "
-    "--concurrency; else look whether file and folder may be read and written.",
+    is_temporary=True,
+    remedy="If this process has too many open files, raise its limit (ulimit -n) or lower "
+    "--concurrency; else check the permissions of the file and its folder.",
 )
-_DISK_FAILS = StoreErrorClass(passes=True, remedy="Look at the disk's health and room.")
-_NO_MEMORY = StoreErrorClass(passes=True, remedy="FreePermits memory on its machine.")
+_DISK_FAILS = StoreErrorClass(is_temporary=True, remedy="Check the disk for errors and free space.")
+_NO_MEMORY = StoreErrorClass(is_temporary=True, remedy="Free memory on the machine.")
 _FILE_DAMAGED = StoreErrorClass(
-    passes=False,
+    is_temporary=False,
     remedy="The file is damaged or not a database of this program: restore it from a backup.",
 )
 
 _SESSION_LOCKED = StoreErrorClass(
-    passes=True,
-    remedy="Another session holds it locked: pg_stat_activity and pg_locks name it; end that.",
+    is_temporary=True,
+    remedy="Another session has locked it: end that session (see pg_stat_activity and pg_locks).",
 )
-_CONFLICT = StoreErrorClass(passes=True, remedy="Nothing to do: the transaction is repeated.")
+_CONFLICT = StoreErrorClass(
+    is_temporary=True, remedy="No action required: the transaction is repeated."
+)
 _STATEMENT_CANCELLED = StoreErrorClass(
-    passes=True,
-    remedy="Look for locks and load on the server (pg_stat_activity), or raise statement_timeout.",
+    is_temporary=True,
+    remedy="Check the server for locks and load (pg_stat_activity), or raise statement_timeout.",
 )
 _SERVER_READ_ONLY = StoreErrorClass(
-    passes=True,
-    remedy="The server takes no writes: connect to the primary, and check "
+    is_temporary=True,
+    remedy="The server is read-only: connect to the primary server, and check "
     "default_transaction_read_only.",
 )
 _SERVER_AT_LIMIT = StoreErrorClass(
-    passes=True, remedy="End sessions that are not needed, or raise the server's limits."
+    is_temporary=True, remedy="End sessions that are not needed, or raise the server's limits."
 )
 _SERVER_DAMAGED = StoreErrorClass(
-    passes=False, remedy="The server reports damaged data: restore it from a backup."
+    is_temporary=False,
+    remedy="The server reports damaged data: restore the database from a backup.",
 )
-_UNREACHABLE = StoreErrorClass(passes=True, remedy="Check the URL, and that the server answers.")
-_NO_ACCESS = StoreErrorClass(passes=False, remedy="Check the URL, and the rights of its user.")
+_UNREACHABLE = StoreErrorClass(
+    is_temporary=True, remedy="Check the URL, and that the server is running and reachable."
+)
+_NO_ACCESS = StoreErrorClass(
+    is_temporary=False, remedy="Check the URL, and the permissions of its user."
+)
 _OTHER = StoreErrorClass(
-    passes=False,
-    remedy="The database rejected a statement: report this message as an error of the program.",
+    is_temporary=False,
+    remedy="The database rejected a statement: report this message as a bug of the program.",
 )
 
 _BY_ERRNO: Mapping[int, StoreErrorClass] = {
@@ -103,15 +112,15 @@ _BY_SQLITE_CODE: Mapping[int, StoreErrorClass] = {
 """By primary result code (source: sqlite.org/rescode.html)."""
 
 _PRIMARY = 0xFF
-"""Bits of SQLite's result code that hold the primary one; the others only say more of it."""
+"""Mask for the primary result code; an extended code has further bits above it."""
 
 _BY_SQLSTATE: Mapping[str, StoreErrorClass] = {
     "08": _UNREACHABLE,  # connection exception
-    "25006": _SERVER_READ_ONLY,  # read-only transaction: a standby, or an administrator's setting
-    "25P03": _UNREACHABLE,  # the session waited too long inside a transaction, and was ended
-    "25P04": _UNREACHABLE,  # the transaction took too long, and the session was ended
+    "25006": _SERVER_READ_ONLY,  # read-only transaction: a standby server, or a setting
+    "25P03": _UNREACHABLE,  # idle in transaction for too long, session ended
+    "25P04": _UNREACHABLE,  # transaction took too long, session ended
     "28": _NO_ACCESS,  # invalid authorization
-    "3D": _NO_ACCESS,  # no such database
+    "3D": _NO_ACCESS,  # database does not exist
     "40001": _CONFLICT,  # serialization failure
     "40P01": _CONFLICT,  # deadlock
     "42501": _NO_ACCESS,  # insufficient privilege
@@ -120,22 +129,23 @@ _BY_SQLSTATE: Mapping[str, StoreErrorClass] = {
     "53200": _NO_MEMORY,
     "55P03": _SESSION_LOCKED,  # lock not available, after lock_timeout
     "57014": _STATEMENT_CANCELLED,  # by an administrator, or after statement_timeout
-    "57P01": _UNREACHABLE,  # shut down by an administrator
-    "57P02": _UNREACHABLE,  # shut down after a crash
-    "57P03": _UNREACHABLE,  # starting, or shutting down
+    "57P01": _UNREACHABLE,  # server shut down by an administrator
+    "57P02": _UNREACHABLE,  # server shut down after a crash
+    "57P03": _UNREACHABLE,  # server starting or shutting down
     "57P04": _NO_ACCESS,  # the database was dropped
-    "57P05": _UNREACHABLE,  # the session was idle too long, and was ended
+    "57P05": _UNREACHABLE,  # session idle for too long, ended
     "58030": _DISK_FAILS,
-    "XX001": _SERVER_DAMAGED,  # damaged data
-    "XX002": _SERVER_DAMAGED,  # damaged index
+    "XX001": _SERVER_DAMAGED,  # data corrupted
+    "XX002": _SERVER_DAMAGED,  # index corrupted
 }
-"""By SQLSTATE, or by its class where all members mean the same (PostgreSQL's manual, Appendix A).
+"""By SQLSTATE, or by its first two characters (source: PostgreSQL's manual, Appendix A).
 
-Of class 40 a constraint (40002) does not pass, of class 57P a dropped database does not.
+Classes 40 and 57 are listed code by code: a violated constraint (40002) and a dropped database
+(57P04) are not temporary.
 """
 
 STORE_ERRORS = (DBAPIError, PoolTimeoutError, OSError)
-"""What a store raises when it cannot be used."""
+"""The errors that a store raises when it cannot be used."""
 
 
 def classify_store_error(error: DBAPIError | PoolTimeoutError | OSError) -> StoreErrorClass:
@@ -152,7 +162,7 @@ def classify_store_error(error: DBAPIError | PoolTimeoutError | OSError) -> Stor
 
 
 def _is_connection_error(error: DBAPIError) -> bool:
-    """Return whether the driver, and not the database, says that there is no connection."""
+    """Return whether the driver, not the database, reports a missing connection."""
     if error.connection_invalidated:
         return True
     is_local = isinstance(error.orig, sqlite3.Error)
@@ -160,7 +170,7 @@ def _is_connection_error(error: DBAPIError) -> bool:
 
 
 def store_error_text(error: DBAPIError | PoolTimeoutError | OSError) -> str:
-    """Return the message of the database or of the system, in its own words."""
+    """Return the message of the database or the operating system."""
     if isinstance(error, PoolTimeoutError):
-        return "no connection to it became free"
+        return "no connection became free"
     return str(error.orig) if isinstance(error, DBAPIError) else error.strerror or str(error)

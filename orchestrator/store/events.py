@@ -1,4 +1,4 @@
-"""What happened to the jobs that are there, for good, in the caller's transaction."""
+"""The append-only log of what happened to the jobs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,13 +12,13 @@ from orchestrator.store.tables import events
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened.
+    """One entry of the log.
 
     Args:
-        kind: one word or two for what happened, as in ``accepted``.
-        actor: the process that did it, or the person.
-        states: from and to, where a job changed its state.
-        details: evidence, as JSON.
+        kind: what happened, in one word or two, such as ``accepted``.
+        actor: the process that did it, or the user.
+        states: the state before and after, if the job changed its state.
+        details: further facts, as JSON.
     """
 
     kind: str
@@ -30,10 +30,10 @@ class Event:
 
 
 async def append(connection: AsyncConnection, *happened: Event, at: datetime) -> None:
-    """Writes events.
+    """Write events in the caller's transaction.
 
     Args:
-        at: when, on the store's clock.
+        at: when they happened, by the store's clock.
     """
     if not happened:
         return

@@ -1,6 +1,7 @@
-"""Group commit: what many tasks bring at about the same time is kept in one transaction."""
+"""Group commit: items that several tasks add at the same time are written in one transaction."""
 
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Future
 from typing import Generic, TypeVar
 
 import anyio
@@ -11,82 +12,62 @@ from orchestrator.store.errors import STORE_ERRORS, classify_store_error
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
-_MOST = 64
+_GROUP_LIMIT = 64
 
 
 class GroupCommit(Generic[_Item, _Result]):
-    """Keeps items together; whoever brings one goes on only when it is kept.
+    """Writes items in groups; `add` returns after the commit of its item.
 
-    Whoever comes while a transaction is under way waits for the next one, which takes all of them.
-    Nothing is held back to make a group larger. When the store fails, all who wait are told so.
+    An item that is added during a transaction waits for the next one, which takes all that wait.
+    If no transaction is in progress, the item is written at once and alone.
 
     Args:
-        keep: keeps all of these in one transaction; a result for each, in their order.
+        write: writes all of these items in one transaction; returns their results in order.
     """
 
-    def __init__(self, keep: Callable[[Sequence[_Item]], Awaitable[Sequence[_Result]]]) -> None:
-        self._keep = keep
-        self._turn = anyio.Lock(fast_acquire=True)
-        self._waiting: list[_Entry[_Item, _Result]] = []
+    def __init__(self, write: Callable[[Sequence[_Item]], Awaitable[Sequence[_Result]]]) -> None:
+        self._write = write
+        self._lock = anyio.Lock(fast_acquire=True)
+        self._waiting: list[tuple[_Item, Future[_Result]]] = []
 
     async def add(self, item: _Item) -> _Result:
-        """Returns what keeping the item gave, after the commit; not torn by a cancellation.
+        """Write an item and return its result; a cancellation does not interrupt this.
 
         Raises:
-            Exception: whatever `keep` raised for this very item.
+            Exception: what `write` raised for this item.
         """
-        entry = _Entry[_Item, _Result](item)
-        self._waiting.append(entry)
+        written = Future[_Result]()
+        self._waiting.append((item, written))
         with anyio.CancelScope(shield=True):
-            async with self._turn:
-                if not entry.is_settled:
-                    group, self._waiting = self._waiting[:_MOST], self._waiting[_MOST:]
-                    await self._settle(group)
-        return entry.result()
+            async with self._lock:
+                if not written.done():  # else the task before has written it in its group
+                    group = self._waiting[:_GROUP_LIMIT]
+                    self._waiting = self._waiting[_GROUP_LIMIT:]
+                    await self._write_group(group)
+        return written.result()
 
-    async def _settle(self, group: "list[_Entry[_Item, _Result]]") -> None:
+    async def _write_group(self, group: list[tuple[_Item, Future[_Result]]]) -> None:
         try:
-            results = await self._keep([entry.item for entry in group])
-        except Exception as error:  # noqa: BLE001 - raised where the item came from
+            results = await self._write([item for item, _ in group])
+        except Exception as error:  # noqa: BLE001 - raised where the item was added
             is_store_error = _is_store_error(error)
             if is_store_error:
-                # items that wait for the next transaction would only wait as long again, one by one
+                # if the store is locked, the next group would only wait as long again
                 group, self._waiting = group + self._waiting, []
             if is_store_error or len(group) == 1:
+                for _, written in group:
+                    written.set_exception(error)
+            else:
+                # one item is invalid: written alone, the others succeed
                 for entry in group:
-                    entry.fail(error)
-                return
-            # one bad item must not cost the others their place
-            for entry in group:
-                await self._settle([entry])
+                    await self._write_group([entry])
         else:
-            for entry, result in zip(group, results, strict=True):
-                entry.succeed(result)
+            for (_, written), result in zip(group, results, strict=True):
+                written.set_result(result)
 
 
 def _is_store_error(error: Exception) -> bool:
     """Return whether the store failed, and not one of the items."""
     if isinstance(error, STORE_ERRORS):
-        return classify_store_error(error).passes
+        return classify_store_error(error).is_temporary
     return isinstance(error, StoreGoneError)
-
-
-class _Entry(Generic[_Item, _Result]):
-    def __init__(self, item: _Item) -> None:
-        self.item = item
-        self.is_settled = False
-        self._results: list[_Result] = []
-        self._error: Exception | None = None
-
-    def succeed(self, result: _Result) -> None:
-        self._results.append(result)
-        self.is_settled = True
-
-    def fail(self, error: Exception) -> None:
-        self._error = error
-        self.is_settled = True
-
-    def result(self) -> _Result:
-        if self._error is not None:
-            raise self._error
-        return self._results[0]

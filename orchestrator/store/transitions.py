@@ -1,4 +1,7 @@
-"""The only writer of a job's state; each move leaves its event in the same transaction."""
+"""State transitions: the only code that writes a job's state.
+
+Each transition writes its event in the same transaction.
+"""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -18,15 +21,17 @@ from orchestrator.store.tables import jobs
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """One job's way from a state to another.
+    """The change of one job from one state to another.
+
+    It is not applied if the job has changed since the caller read it.
 
     Args:
-        attempt: the job's last attempt as the caller knows it: the fence against a worker that
-            has slept while another took its job over.
-        known: what else the caller has built upon, when its export was accepted or since when
-            looks were clean: a person may have sent the job another way round meanwhile.
+        attempt: number of the job's last attempt when the caller read it. It stops a worker that
+            was suspended while another one took its job over.
+        known: further columns that must not have changed, such as ``accepted_at``: the user may
+            have sent the job back to the same state meanwhile.
         changes: further columns of the job to set with the state.
-        details: evidence for the event.
+        details: further facts for the event.
     """
 
     job_id: int
@@ -41,20 +46,20 @@ class Transition:
     details: Mapping[str, object] = field(default_factory=dict)
 
     def columns(self, at: datetime) -> dict[str, Any]:
-        """What it sets."""
+        """Return the columns to set."""
         values = {"state": self.target, "reason": self.reason, **self.changes}
         values["finished_at"] = at if self.target in FINAL else None
         if self.source is JobState.SENDING:
             values |= {"owner": None, "expires_at": None}
         return values
 
-    def begins_at(self, job: Any) -> bool:
-        """Whether the job is where the caller believes it to be."""
+    def is_valid_for(self, job: Any) -> bool:
+        """Return whether the job is still as the caller has read it."""
         as_known = all(getattr(job, name) == value for name, value in self.known.items())
         return (job.state, job.attempt) == (self.source, self.attempt) and as_known
 
     def event(self) -> audit.Event:
-        """What it leaves behind."""
+        """Return the event to write."""
         attempt = self.changes.get("attempt", self.attempt)
         states = (self.source, self.target)
         return audit.Event(
@@ -63,29 +68,29 @@ class Transition:
 
 
 def is_allowed(source: JobState, target: JobState) -> bool:
-    """Whether the transition table has this move."""
+    """Return whether the transition table contains this transition."""
     return target in TRANSITIONS[source]
 
 
 async def apply_transition(connection: AsyncConnection, one: Transition, *, at: datetime) -> bool:
-    """Moves one job; false when it has moved on, and then nothing was written."""
-    (moved,) = await apply_transitions(connection, [one], at=at)
-    return moved
+    """Apply one transition; return false, with nothing written, if the job has changed."""
+    (is_applied,) = await apply_transitions(connection, [one], at=at)
+    return is_applied
 
 
 async def apply_transitions(
     connection: AsyncConnection, transitions: Sequence[Transition], *, at: datetime
 ) -> list[bool]:
-    """Moves each job that still is where, and at the attempt that, the caller believes.
+    """Apply the transitions of those jobs that have not changed since the caller read them.
 
     Returns:
-        For each whether it was moved; where not, nothing was written.
+        For each transition, whether it was applied; if not, nothing was written for it.
 
     Raises:
-        ValueError: the transition table has no such move as is to be made: a bug in the caller.
+        ValueError: the transition table does not contain it: a bug in the caller.
     """
-    found = await _standing(connection, [one.job_id for one in transitions])
-    valid = [one.job_id in found and one.begins_at(found[one.job_id]) for one in transitions]
+    found = await _read_locked(connection, [one.job_id for one in transitions])
+    valid = [one.job_id in found and one.is_valid_for(found[one.job_id]) for one in transitions]
     await write_transitions(connection, list(compress(transitions, valid)), at=at)
     return valid
 
@@ -93,31 +98,33 @@ async def apply_transitions(
 async def write_transitions(
     connection: AsyncConnection, transitions: Sequence[Transition], *, at: datetime
 ) -> None:
-    """Moves jobs that this transaction has read and locked where the moves begin.
+    """Apply transitions of jobs that this database transaction has read and locked already.
 
     Raises:
-        ValueError: the transition table has no such move: a bug in the caller.
+        ValueError: the transition table does not contain one of them: a bug in the caller.
     """
     for one in transitions:
         if not is_allowed(one.source, one.target):
             raise ValueError(f"no job goes from {one.source} to {one.target}")
-    alike: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
+    # one statement for all transitions that set the same columns
+    by_columns: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
     for one in transitions:
         columns = one.columns(at)
-        alike[tuple(columns)].append({"this": one.job_id, **_bound(columns)})
-    for names, rows in alike.items():
-        await connection.execute(_setting(names), rows)
+        by_columns[tuple(columns)].append({"this": one.job_id, **_bound(columns)})
+    for names, rows in by_columns.items():
+        await connection.execute(_update(names), rows)
     await audit.append(connection, *(one.event() for one in transitions), at=at)
 
 
-async def _standing(connection: AsyncConnection, job_ids: Sequence[int]) -> dict[int, Any]:
-    """Where these jobs are, and until the transaction ends they stay there."""
-    found = await connection.execute(_STANDING, {"job_ids": job_ids})
+async def _read_locked(connection: AsyncConnection, job_ids: Sequence[int]) -> dict[int, Any]:
+    """Read these jobs and lock their rows until the end of the transaction."""
+    found = await connection.execute(_READ, {"job_ids": job_ids})
     return {row.id: row for row in found}
 
 
-# made anew, these would cost more than their execution
-_STANDING = (
+# Built once: building a statement takes longer than executing it. In order of the ids, so that two
+# transactions that lock the same rows do not wait for each other.
+_READ = (
     sa.select(jobs.c.id, jobs.c.state, jobs.c.attempt, jobs.c.accepted_at, jobs.c.absent_since)
     .where(jobs.c.id.in_(sa.bindparam("job_ids", expanding=True)))
     .order_by(jobs.c.id)
@@ -126,7 +133,7 @@ _STANDING = (
 
 
 @cache
-def _setting(names: tuple[str, ...]) -> sa.Update:
+def _update(names: tuple[str, ...]) -> sa.Update:
     new = {name: sa.bindparam(f"new_{name}", type_=jobs.c[name].type) for name in names}
     return jobs.update().where(jobs.c.id == sa.bindparam("this")).values(new)
 

@@ -103,13 +103,13 @@ class Worker:
             background.start_soon(self._maintenance.run)
             background.start_soon(self._keep_time_limit)
             async with anyio.create_task_group() as requests:
-                with self._claiming, self._busy_retry.note_error():
-                    await self._maintenance.prepare_store()
-                    await self._drain_all(requests)
+                with self._claiming:
+                    await self._busy_retry.run_guarded(partial(self._drain_all, requests))
             background.cancel_scope.cancel()
 
     async def _drain_all(self, requests: TaskGroup) -> None:
         """Drain every endpoint until no work remains; each has a describer and a claim loop."""
+        await self._maintenance.prepare_store()
         hosts: set[str] = set()
         async with anyio.create_task_group() as endpoints:
             while await self._busy_retry.retry(self._work_remains):

@@ -56,7 +56,7 @@ ALONE = {
     KEYS: (6, ("No keys.", "Set them.")),
     LOCKED: (1, ("The database cannot be used: database is locked.", "lsof")),
     MANIFEST: (2, ("jobs.csv: 1 fault", "line 2, region: is empty. Fill it in.")),
-    FULL: (1, ("/tmp/out: No space left on device.", "Make room")),
+    FULL: (1, ("/tmp/out: No space left on device.", "Free space")),
     BUG: (1, ("Traceback", "ValueError: a bug", "fault of the program")),
 }
 

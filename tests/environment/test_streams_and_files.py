@@ -1,4 +1,4 @@
-"""Streams that are closed, broken or full, and a limit of open files that is too low."""
+"""Standard streams that are closed, broken or full, and a low limit on open files."""
 
 import pytest
 
@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.faults]
 
 @pytest.fixture(autouse=True)
 async def _three_jobs(shell: Shell, cloud: Simulator) -> None:
-    """The store holds three jobs."""
+    """Enqueue three jobs."""
     async with store_of(shell, cloud) as orchestrator:
         await orchestrator.enqueue(orders(images(3)))
 
@@ -29,8 +29,8 @@ RUNS = {
 
 
 @pytest.mark.parametrize("line", RUNS.values(), ids=RUNS)
-async def test_a_run_without_an_audience(shell: Shell, cloud: Simulator, line: str) -> None:
-    """Nobody can read what it says: it does its work, and its exit code tells how it ended."""
+async def test_a_run_with_unusable_streams(shell: Shell, cloud: Simulator, line: str) -> None:
+    """A run whose output cannot be written does its work, and its exit code shows the result."""
     ended = await in_bash(shell, f"orchestrator {line}")
     assert (ended.code, "Traceback" in ended.err) == (0, False), ended.err
     assert accepted(cloud) == once_each(images(3))
@@ -46,7 +46,7 @@ LISTINGS = {
 
 
 async def test_listings_that_cannot_be_written(shell: Shell) -> None:
-    """What is lost on a full disk is said, and is an error; a stream that is closed asks for it."""
+    """Output lost on a full disk is an error with a message; a closed stream is not an error."""
     for line, code in LISTINGS.items():
         ended = await in_bash(shell, f"orchestrator {line}")
         assert ended.code == code, line
@@ -55,7 +55,7 @@ async def test_listings_that_cannot_be_written(shell: Shell) -> None:
 
 
 async def test_too_few_files(shell: Shell, cloud: Simulator) -> None:
-    """A limit that may be too low is named before it is met, and costs time, no image."""
+    """A limit that may be too low is reported at the start; all images are exported."""
     ended = await in_bash(shell, "ulimit -n 40; orchestrator run --rate 0")
     assert ended.code == 0, ended.err
     assert "This process may have 40 files open" in ended.err
@@ -64,7 +64,7 @@ async def test_too_few_files(shell: Shell, cloud: Simulator) -> None:
 
 
 async def test_far_too_few_files(shell: Shell, cloud: Simulator) -> None:
-    """Where a run might wait for files that it holds itself, it does not begin."""
+    """With a limit so low that a run might wait for its own files, it does not start."""
     ended = await in_bash(shell, "ulimit -n 16; orchestrator run")
     assert ended.code == 2
     assert "may have 16 files open; a run needs 40 at least" in ended.err
@@ -73,7 +73,7 @@ async def test_far_too_few_files(shell: Shell, cloud: Simulator) -> None:
 
 
 async def test_a_soft_limit_is_raised(shell: Shell) -> None:
-    """What the system would grant is asked for, without a word."""
+    """The soft limit is raised up to the hard limit without a message."""
     ended = await in_bash(shell, "ulimit -S -n 20; orchestrator run --rate 0")
     assert ended.code == 0
     assert "files open" not in ended.err

@@ -1,4 +1,4 @@
-"""Store errors are classified by their code, whatever words the message contains."""
+"""Store errors are classified by their codes, whatever words the message contains."""
 
 import errno
 import sqlite3
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.anyio
 WORDS = "database is locked, busy, full, read-only, malformed, unable to open, disk I/O error"
 
 
-async def trouble_with(database: Database, *statements: str) -> StoreErrorClass:
+async def error_class_of(database: Database, *statements: str) -> StoreErrorClass:
     """Return the class of the error that the last of these statements raises."""
     with pytest.raises(DBAPIError) as caught:
         await execute(database, *statements)
@@ -49,11 +49,11 @@ REJECTED = {
 
 
 @pytest.mark.parametrize("statements", REJECTED.values(), ids=REJECTED)
-async def test_a_rejected_statement_stays_rejected(
+async def test_a_rejected_statement_is_not_retried(
     database: Database, statements: tuple[str, ...]
 ) -> None:
-    """An error whose names or values contain the words of another class is not retried."""
-    assert not (await trouble_with(database, MAKE_TABLE, *statements)).passes
+    """Not even if names or values in the message contain the words of a temporary error."""
+    assert not (await error_class_of(database, MAKE_TABLE, *statements)).is_temporary
 
 
 @pytest.mark.parametrize(
@@ -64,20 +64,18 @@ async def test_a_rejected_statement_stays_rejected(
         "SELECT 1/0 AS locked",
     ],
 )
-async def test_a_value_that_a_server_rejects_stays_rejected(
-    postgresql: Database, statement: str
-) -> None:
+async def test_an_invalid_value_is_not_retried(postgresql: Database, statement: str) -> None:
     """A value that is too long, or not a number, is not retried."""
-    assert not (await trouble_with(postgresql, MAKE_TABLE, statement)).passes
+    assert not (await error_class_of(postgresql, MAKE_TABLE, statement)).is_temporary
 
 
-async def test_a_value_that_is_too_long_for_sqlite_stays_rejected(sqlite: Database) -> None:
-    """SQLite's own limit on the length of a value is not a full disk."""
+async def test_a_too_long_value_on_sqlite_is_not_retried(sqlite: Database) -> None:
+    """SQLite's limit on the length of a value is not mistaken for a full disk."""
     value = "SELECT length(zeroblob(2000000000))"
-    assert not (await trouble_with(sqlite, value)).passes
+    assert not (await error_class_of(sqlite, value)).is_temporary
 
 
-def sqlite_trouble(path: Path, *statements: str, options: str = "") -> StoreErrorClass:
+def sqlite_error_class(path: Path, *statements: str, options: str = "") -> StoreErrorClass:
     """Return the class of the error that the last of these statements raises on a file."""
     engine = sa.create_engine(f"sqlite:///file:{path}?uri=true&timeout=0{options}")
     try:
@@ -104,64 +102,64 @@ def file(tmp_path: Path) -> Path:
 ADD = "INSERT INTO t VALUES (zeroblob(100000))"
 
 
-def test_a_locked_file_may_become_free(file: Path) -> None:
-    """While another program writes, the file is locked, and the remedy says how to find it."""
+def test_a_locked_file_is_temporary(file: Path) -> None:
+    """The remedy says how to find the program that holds the lock."""
     other = sqlite3.connect(file, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    found = sqlite_trouble(file, ADD)
+    found = sqlite_error_class(file, ADD)
     other.close()
-    assert found.passes
+    assert found.is_temporary
     assert "lsof" in found.remedy
 
 
-def test_a_full_disk_may_get_room(file: Path) -> None:
-    """A file that may not grow is full."""
-    found = sqlite_trouble(file, "PRAGMA max_page_count = 3", ADD)
-    assert found.passes
-    assert "Make room" in found.remedy
+def test_a_full_disk_is_temporary(file: Path) -> None:
+    """The remedy says to free space."""
+    found = sqlite_error_class(file, "PRAGMA max_page_count = 3", ADD)
+    assert found.is_temporary
+    assert "Free space" in found.remedy
 
 
 @pytest.mark.parametrize(
     ("statements", "options"), [((ADD,), "&mode=ro"), (("PRAGMA query_only = 1", ADD), "")]
 )
-def test_a_read_only_file_may_become_writable(
+def test_a_read_only_file_is_temporary(
     file: Path, statements: tuple[str, ...], options: str
 ) -> None:
-    """A file that cannot be written may become writable."""
-    found = sqlite_trouble(file, *statements, options=options)
-    assert found.passes
+    """The remedy says to make it writable."""
+    found = sqlite_error_class(file, *statements, options=options)
+    assert found.is_temporary
     assert "writable" in found.remedy
 
 
-def test_a_file_that_cannot_be_opened_may_be_opened_later(tmp_path: Path) -> None:
-    """Too many open files are one reason why SQLite cannot open its file."""
-    found = sqlite_trouble(tmp_path, "SELECT 1")
-    assert found.passes
+def test_a_file_that_cannot_be_opened_is_temporary(tmp_path: Path) -> None:
+    """One reason is a limit on open files, which the remedy names."""
+    found = sqlite_error_class(tmp_path, "SELECT 1")
+    assert found.is_temporary
     assert "ulimit" in found.remedy
 
 
-def test_a_damaged_file_stays_damaged(file: Path, tmp_path: Path) -> None:
-    """A file with a broken page, or with other content, comes back only from a backup."""
+def test_a_damaged_file_is_final(file: Path, tmp_path: Path) -> None:
+    """A file with a broken page, or with other content, must be restored from a backup."""
     content = bytearray(file.read_bytes())
     content[4096:] = b"\xff" * len(content[4096:])
     (broken := tmp_path / "broken.db").write_bytes(content)
     (foreign := tmp_path / "foreign.db").write_bytes(b"busy, full, locked" * 100)
     for path in (broken, foreign):
-        found = sqlite_trouble(path, "SELECT * FROM t")
-        assert not found.passes
+        found = sqlite_error_class(path, "SELECT * FROM t")
+        assert not found.is_temporary
         assert "backup" in found.remedy
 
 
-async def test_a_table_that_another_session_locks_may_become_free(postgresql: Database) -> None:
+async def test_a_table_locked_by_another_session_is_temporary(postgresql: Database) -> None:
     """The remedy says how to find the session that holds the lock."""
     async with postgresql.write() as holder:
         await holder.execute(sa.text("LOCK TABLE jobs"))
-        met = await trouble_with(postgresql, "SET lock_timeout = '20ms'", "LOCK TABLE jobs")
-    assert met.passes
-    assert "pg_locks" in met.remedy
+        found = await error_class_of(postgresql, "SET lock_timeout = '20ms'", "LOCK TABLE jobs")
+    assert found.is_temporary
+    assert "pg_locks" in found.remedy
 
 
-async def test_a_serialization_failure_is_retried(postgresql: Database) -> None:
+async def test_a_serialization_failure_is_temporary(postgresql: Database) -> None:
     """Of two transactions that change the same row, the second may succeed when repeated."""
     insert = "INSERT INTO scopes (profile, region, misses) VALUES ('p', 'r', 0)"
     update = "UPDATE scopes SET misses = misses + 1"
@@ -172,39 +170,39 @@ async def test_a_serialization_failure_is_retried(postgresql: Database) -> None:
         await execute(postgresql, update)
         with pytest.raises(DBAPIError) as caught:
             await connection.exec_driver_sql(update)
-    assert classify_store_error(caught.value).passes
+    assert classify_store_error(caught.value).is_temporary
 
 
-async def test_a_server_that_takes_no_writes_may_take_them_later(postgresql: Database) -> None:
-    """A standby, or an administrator's setting, does not last for ever."""
+async def test_a_read_only_server_is_temporary(postgresql: Database) -> None:
+    """It may be a standby server or a setting, which the remedy says how to check."""
     insert = "INSERT INTO scopes (profile, region, misses) VALUES ('p', 'r', 0)"
-    met = await trouble_with(postgresql, "SET TRANSACTION READ ONLY", insert)
-    assert met.passes
-    assert "primary" in met.remedy
+    found = await error_class_of(postgresql, "SET TRANSACTION READ ONLY", insert)
+    assert found.is_temporary
+    assert "primary" in found.remedy
 
 
-async def test_a_statement_that_took_too_long_is_retried(postgresql: Database) -> None:
-    """The limit of an administrator may only be met under load."""
+async def test_a_statement_timeout_is_temporary(postgresql: Database) -> None:
+    """The statement may be fast enough when the load is lower."""
     slow = ("SET LOCAL statement_timeout = '20ms'", "SELECT pg_sleep(5)")
-    met = await trouble_with(postgresql, *slow)
-    assert met.passes
-    assert "statement_timeout" in met.remedy
+    found = await error_class_of(postgresql, *slow)
+    assert found.is_temporary
+    assert "statement_timeout" in found.remedy
 
 
-async def test_a_session_that_was_ended_may_begin_again(postgresql: Database) -> None:
-    """A server that shuts down, or an administrator, ends sessions."""
+async def test_a_terminated_session_is_temporary(postgresql: Database) -> None:
+    """A server that restarts, or an administrator, terminates sessions."""
     own = "SELECT pg_terminate_backend(pg_backend_pid())"
-    assert (await trouble_with(postgresql, own)).passes
+    assert (await error_class_of(postgresql, own)).is_temporary
 
 
-async def test_a_server_that_cannot_be_reached_may_come_back(postgresql: Database) -> None:
-    """Where nobody listens there is no SQLSTATE."""
+async def test_an_unreachable_server_is_temporary(postgresql: Database) -> None:
+    """A refused connection has no SQLSTATE."""
     away = Database(text_of(postgresql.url.set(port=1)), SystemClock())
-    assert (await trouble_with(away, "SELECT 1")).passes
+    assert (await error_class_of(away, "SELECT 1")).is_temporary
 
 
 @pytest.mark.parametrize(
-    ("code", "passes"),
+    ("code", "is_temporary"),
     [
         (sqlite3.SQLITE_BUSY, True),
         (sqlite3.SQLITE_BUSY_SNAPSHOT, True),
@@ -229,13 +227,13 @@ async def test_a_server_that_cannot_be_reached_may_come_back(postgresql: Databas
         (sqlite3.SQLITE_MISUSE, False),
     ],
 )
-def test_sqlite_errors_are_classified_by_result_code(code: int, passes: bool) -> None:
-    """The primary result code decides; the words of the message do not."""
-    assert classify_store_error(sqlite_error(WORDS, code)).passes is passes
+def test_sqlite_errors_are_classified_by_result_code(code: int, is_temporary: bool) -> None:
+    """The primary result code decides, not the message."""
+    assert classify_store_error(sqlite_error(WORDS, code)).is_temporary is is_temporary
 
 
 @pytest.mark.parametrize(
-    ("sqlstate", "passes"),
+    ("sqlstate", "is_temporary"),
     [
         *((state, True) for state in ("08000", "08001", "08003", "08006", "08P01")),
         *((state, True) for state in ("40001", "40P01", "53100", "53200", "53300", "53400")),
@@ -246,30 +244,30 @@ def test_sqlite_errors_are_classified_by_result_code(code: int, passes: bool) ->
         *((state, False) for state in ("28000", "28P01", "3D000", "42501", "42601", "42P01")),
     ],
 )
-def test_server_errors_are_classified_by_sqlstate(sqlstate: str, passes: bool) -> None:
-    """The SQLSTATE decides; the words of the message do not."""
-    assert classify_store_error(server_error(sqlstate, WORDS)).passes is passes
+def test_server_errors_are_classified_by_sqlstate(sqlstate: str, is_temporary: bool) -> None:
+    """The SQLSTATE decides, not the message."""
+    assert classify_store_error(server_error(sqlstate, WORDS)).is_temporary is is_temporary
 
 
-def test_a_sqlstate_decides_even_where_the_connection_was_lost() -> None:
-    """A constraint does not pass because the connection broke after it."""
+def test_the_sqlstate_decides_even_if_the_connection_was_lost() -> None:
+    """A violated constraint is final, even if the connection broke after it."""
     error = server_error("23514")
     error.connection_invalidated = True
-    assert not classify_store_error(error).passes
+    assert not classify_store_error(error).is_temporary
 
 
-def test_a_driver_that_has_no_connection_may_get_one() -> None:
-    """An error without a code is about the connection, unless the sqlite3 module raised it."""
-    assert classify_store_error(server_error(None)).passes
-    assert classify_store_error(PoolTimeoutError()).passes
+def test_a_missing_connection_is_temporary() -> None:
+    """An error without a code concerns the connection, unless the sqlite3 module raised it."""
+    assert classify_store_error(server_error(None)).is_temporary
+    assert classify_store_error(PoolTimeoutError()).is_temporary
     lost = misuse_error()
-    assert not classify_store_error(lost).passes
+    assert not classify_store_error(lost).is_temporary
     lost.connection_invalidated = True
-    assert classify_store_error(lost).passes
+    assert classify_store_error(lost).is_temporary
 
 
 @pytest.mark.parametrize(
-    ("number", "passes"),
+    ("number", "is_temporary"),
     [
         *((number, True) for number in (errno.EAGAIN, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)),
         *((number, True) for number in (errno.EROFS, errno.EACCES, errno.EMFILE, errno.EIO)),
@@ -277,6 +275,6 @@ def test_a_driver_that_has_no_connection_may_get_one() -> None:
         *((number, False) for number in (errno.ENOENT, errno.EISDIR, errno.EINVAL)),
     ],
 )
-def test_system_errors_are_classified_by_number(number: int, passes: bool) -> None:
-    """What the system says about a file beside the database is classified by errno."""
-    assert classify_store_error(OSError(number, WORDS)).passes is passes
+def test_system_errors_are_classified_by_number(number: int, is_temporary: bool) -> None:
+    """An error on a lock file beside the database is classified by its errno."""
+    assert classify_store_error(OSError(number, WORDS)).is_temporary is is_temporary

@@ -1,4 +1,4 @@
-"""Group commit: whoever brings something goes on only when it is kept, and pays only for itself."""
+"""Group commit: items added at the same time share a transaction; each caller gets its result."""
 
 import sqlite3
 from collections.abc import Sequence
@@ -14,8 +14,8 @@ from tests.store_errors import server_error, sqlite_error
 pytestmark = pytest.mark.anyio
 
 
-class Keeper:
-    """Keeps numbers, and refuses negative ones; while it is held, what it has begun goes on."""
+class Writer:
+    """Writes numbers and refuses negative ones; a write lasts while the writer is held."""
 
     def __init__(self) -> None:
         self.groups: list[list[int]] = []
@@ -23,45 +23,47 @@ class Keeper:
         self.held.set()
         self.error: DBAPIError | None = None
 
-    async def keep(self, items: Sequence[int]) -> list[int]:
-        """Each number doubled."""
+    async def write(self, items: Sequence[int]) -> list[int]:
+        """Return each number doubled."""
         self.groups.append(list(items))
         await self.held.wait()
-        if self.error is not None and (classify_store_error(self.error).passes or min(items) < 0):
+        if self.error is not None and (
+            classify_store_error(self.error).is_temporary or min(items) < 0
+        ):
             raise self.error
         if min(items) < 0:
             raise ValueError(str(items))
         return [2 * item for item in items]
 
 
-async def test_one_alone_is_kept_at_once() -> None:
-    """Nothing waits for company."""
-    keeper = Keeper()
-    assert await GroupCommit(keeper.keep).add(4) == 8
-    assert keeper.groups == [[4]]
+async def test_a_single_item_is_written_at_once() -> None:
+    """It does not wait for others to form a group."""
+    writer = Writer()
+    assert await GroupCommit(writer.write).add(4) == 8
+    assert writer.groups == [[4]]
 
 
-async def test_a_store_error_concerns_all() -> None:
-    """When the store fails, nobody waits for it to fail once more for each item."""
-    keeper = Keeper()
-    keeper.error = sqlite_error("database is locked", sqlite3.SQLITE_BUSY)
-    results = await added(keeper, [1, 2, 3, 4])
-    assert set(results.values()) == {str(keeper.error)}
-    assert keeper.groups == [[1]]
+async def test_a_store_error_fails_all_waiting_items() -> None:
+    """If the store is locked, the next group does not wait for it again."""
+    writer = Writer()
+    writer.error = sqlite_error("database is locked", sqlite3.SQLITE_BUSY)
+    results = await added(writer, [1, 2, 3, 4])
+    assert set(results.values()) == {str(writer.error)}
+    assert writer.groups == [[1]]
 
 
 async def test_an_item_that_the_store_rejects_fails_alone() -> None:
-    """A constraint concerns one item, and not the store."""
-    keeper = Keeper()
-    keeper.error = server_error("23514")
-    results = await added(keeper, [1, 2, -3, 4])
-    assert results == {1: 2, 2: 4, -3: str(keeper.error), 4: 8}
-    assert keeper.groups == [[1], [2, -3, 4], [2], [-3], [4]]
+    """A violated constraint concerns one item, not the store."""
+    writer = Writer()
+    writer.error = server_error("23514")
+    results = await added(writer, [1, 2, -3, 4])
+    assert results == {1: 2, 2: 4, -3: str(writer.error), 4: 8}
+    assert writer.groups == [[1], [2, -3, 4], [2], [-3], [4]]
 
 
-async def added(keeper: Keeper, items: Sequence[int]) -> dict[int, object]:
-    """What each gets that comes while the first is being kept."""
-    grouped, results = GroupCommit(keeper.keep), dict[int, object]()
+async def added(writer: Writer, items: Sequence[int]) -> dict[int, object]:
+    """Add the first item, the others while it is written; return what each caller gets."""
+    grouped, results = GroupCommit(writer.write), dict[int, object]()
 
     async def add(item: int) -> None:
         try:
@@ -69,7 +71,7 @@ async def added(keeper: Keeper, items: Sequence[int]) -> dict[int, object]:
         except (ValueError, DBAPIError) as error:
             results[item] = str(error)
 
-    keeper.held = anyio.Event()
+    writer.held = anyio.Event()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(add, items[0])
         await anyio.wait_all_tasks_blocked()
@@ -77,28 +79,28 @@ async def added(keeper: Keeper, items: Sequence[int]) -> dict[int, object]:
             tasks.start_soon(add, item)
         await anyio.wait_all_tasks_blocked()
         begun = dict(results)
-        keeper.held.set()
+        writer.held.set()
     assert begun == {}
     return results
 
 
-async def test_what_comes_meanwhile_is_kept_together() -> None:
-    """All that came while the first was being kept share the next transaction; each its result."""
-    keeper = Keeper()
-    assert await added(keeper, [1, 2, 3, 4]) == {1: 2, 2: 4, 3: 6, 4: 8}
-    assert keeper.groups == [[1], [2, 3, 4]]
+async def test_items_added_during_a_write_form_a_group() -> None:
+    """They share the next transaction, and each caller gets its own result."""
+    writer = Writer()
+    assert await added(writer, [1, 2, 3, 4]) == {1: 2, 2: 4, 3: 6, 4: 8}
+    assert writer.groups == [[1], [2, 3, 4]]
 
 
-async def test_a_bad_item_fails_alone() -> None:
-    """What cannot be kept costs nobody else his place: the others are kept one by one."""
-    keeper = Keeper()
-    assert await added(keeper, [1, 2, -3, 4]) == {1: 2, 2: 4, -3: "[-3]", 4: 8}
+async def test_an_invalid_item_fails_alone() -> None:
+    """The other items of its group are written one by one."""
+    writer = Writer()
+    assert await added(writer, [1, 2, -3, 4]) == {1: 2, 2: 4, -3: "[-3]", 4: 8}
 
 
-async def test_a_cancelled_caller_is_kept_all_the_same() -> None:
-    """An answer that has come is written down, whoever wants to stop in that moment."""
-    keeper = Keeper()
+async def test_the_item_of_a_cancelled_caller_is_written() -> None:
+    """An answer that has arrived is recorded even while the run is being stopped."""
+    writer = Writer()
     with anyio.CancelScope() as stopped:
         stopped.cancel()
-        await GroupCommit(keeper.keep).add(4)
-    assert keeper.groups == [[4]]
+        await GroupCommit(writer.write).add(4)
+    assert writer.groups == [[4]]

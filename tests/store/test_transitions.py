@@ -1,4 +1,4 @@
-"""The one writer of states keeps to the transition table, and to its fence."""
+"""State transitions follow the transition table and are refused if the job has changed."""
 
 from datetime import timedelta
 from typing import Any
@@ -19,7 +19,7 @@ ALLOWED = [(source, target) for source, target in PAIRS if target in TRANSITIONS
 REFUSED = [pair for pair in PAIRS if pair not in ALLOWED]
 
 
-async def try_move(
+async def try_transition(
     database: Database, job_id: int, source: JobState, target: JobState, *, attempt: int = 0
 ) -> bool:
     async with database.write() as connection:
@@ -39,11 +39,11 @@ async def try_move(
         return await apply_transition(connection, tried, at=moment)
 
 
-async def test_every_move_of_the_table_writes_the_state_and_its_event(database: Database) -> None:
-    """An allowed move changes the state and its reason, and leaves one event with its evidence."""
+async def test_each_allowed_transition_writes_state_and_event(database: Database) -> None:
+    """It changes the state and its reason, and writes one event with its details."""
     for source, target in ALLOWED:
         job_id = await make_job(database, source)
-        assert await try_move(database, job_id, source, target)
+        assert await try_transition(database, job_id, source, target)
         moved = await job(database, job_id)
         assert (moved.state, moved.reason) == (target, "a test")
         event = (await rows(database, events, job_id))[-1]
@@ -51,13 +51,13 @@ async def test_every_move_of_the_table_writes_the_state_and_its_event(database: 
         assert (event.actor, event.details) == (ME, {"answer": 42})
 
 
-async def test_no_other_move_is_made(database: Database) -> None:
-    """A pair that the table lacks is a bug in the caller, and nothing is written."""
+async def test_any_other_transition_is_refused(database: Database) -> None:
+    """It is a bug in the caller, and nothing is written."""
     assert len(REFUSED) + len(ALLOWED) == len(JobState) ** 2
     for source, target in REFUSED:
         job_id = await make_job(database, source)
         with pytest.raises(ValueError, match=f"from {source} to {target}"):
-            await try_move(database, job_id, source, target)
+            await try_transition(database, job_id, source, target)
         assert (await job(database, job_id)).state == source
         assert await kinds(database, job_id) == ["enqueued"]
 
@@ -65,42 +65,42 @@ async def test_no_other_move_is_made(database: Database) -> None:
 @pytest.mark.parametrize(
     ("source", "attempt"),
     [(JobState.UNKNOWN, 3), (JobState.SENDING, 2), (JobState.SENDING, 4)],
-    ids=["another state", "an older attempt", "an attempt that never was"],
+    ids=["another state", "an older attempt", "an attempt that does not exist"],
 )
-async def test_who_is_behind_writes_nothing(
+async def test_a_job_that_has_changed_is_left_alone(
     database: Database, source: JobState, attempt: int
 ) -> None:
-    """A move from a state or an attempt that the job has left is refused without a trace."""
+    """If the job has another state or attempt meanwhile, nothing is written."""
     job_id = await make_job(database, JobState.SENDING, attempt=3)
     before = await job(database, job_id)
-    assert not await try_move(database, job_id, source, JobState.ACCEPTED, attempt=attempt)
+    assert not await try_transition(database, job_id, source, JobState.ACCEPTED, attempt=attempt)
     assert await job(database, job_id) == before
     assert await kinds(database, job_id) == ["enqueued"]
 
 
-async def test_leaving_the_air_gives_the_lease_back(database: Database) -> None:
-    """A job that is no longer sent has no owner and no lease."""
+async def test_the_lease_ends_with_the_sending(database: Database) -> None:
+    """A job that is no longer being sent has no owner and no lease."""
     job_id = await make_job(database, JobState.SENDING)
-    await try_move(database, job_id, JobState.SENDING, JobState.UNKNOWN)
+    await try_transition(database, job_id, JobState.SENDING, JobState.UNKNOWN)
     moved = await job(database, job_id)
     assert (moved.owner, moved.expires_at) == (None, None)
 
 
-async def test_only_what_has_ended_has_an_end(database: Database) -> None:
-    """A final state sets the end, and a job that lives again has none."""
+async def test_only_a_final_state_has_an_end_time(database: Database) -> None:
+    """A final state sets the end time; leaving it clears the time."""
     for source, target in ALLOWED:
         ended = await now(database) - timedelta(days=1) if source in FINAL else None
         job_id = await make_job(database, source, finished_at=ended)
-        await try_move(database, job_id, source, target)
+        await try_transition(database, job_id, source, target)
         finished_at = (await job(database, job_id)).finished_at
         assert (finished_at is not None) == (target in FINAL), (source, target)
 
 
-async def test_a_move_is_undone_with_its_transaction(database: Database) -> None:
-    """State and event come together or not at all."""
+async def test_state_and_event_are_rolled_back_together(database: Database) -> None:
+    """If the database transaction fails, neither is written."""
     job_id = await make_job(database)
 
-    async def move_and_fail() -> None:
+    async def transition_and_fail() -> None:
         async with database.write() as connection:
             tried = Transition(
                 job_id,
@@ -115,13 +115,13 @@ async def test_a_move_is_undone_with_its_transaction(database: Database) -> None
             await connection.execute(jobs.insert().values(id=job_id))
 
     with pytest.raises(sa.exc.IntegrityError):
-        await move_and_fail()
+        await transition_and_fail()
     assert (await job(database, job_id)).state == JobState.QUEUED
     assert await kinds(database, job_id) == ["enqueued"]
 
 
-async def test_the_database_itself_knows_the_states(database: Database) -> None:
-    """Whoever writes past the guard meets the table's own rules."""
+async def test_the_database_checks_states_itself(database: Database) -> None:
+    """The table's constraints refuse an invalid row, however it is written."""
     wrong: list[dict[str, Any]] = [
         {"state": "sent"},
         {"format": "TAR"},
@@ -140,8 +140,8 @@ async def test_the_database_itself_knows_the_states(database: Database) -> None:
     [events.update().values(kind="another"), events.delete(), jobs.delete()],
     ids=["update", "delete", "delete the job"],
 )
-async def test_what_has_happened_stays(database: Database, statement: sa.Executable) -> None:
-    """No statement changes an event, takes it away, or takes its job away."""
+async def test_events_are_append_only(database: Database, statement: sa.Executable) -> None:
+    """No statement changes or deletes an event, or deletes its job."""
     job_id = await make_job(database)
 
     async def execute() -> None:
