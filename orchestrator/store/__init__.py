@@ -1,4 +1,4 @@
-"""The database: connections that can be trusted, and the schema's version."""
+"""The database: connections, transactions, retries, and the version of the schema."""
 
 from orchestrator.store.busy_retry import BusyRetry
 from orchestrator.store.database import (

@@ -1,4 +1,4 @@
-"""Connections and transactions over SQLite or PostgreSQL, from one place."""
+"""Connections and transactions on SQLite or PostgreSQL."""
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -10,11 +10,20 @@ import anyio
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects import sqlite as sqlite_dialect
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from orchestrator.clock import Clock
 from orchestrator.errors import StoreError
-from orchestrator.store import one_trip, sqlite
+from orchestrator.store import sqlite
+
+LOCK_TIMEOUT_MS = 60_000
+"""A statement waits this long for a lock of another process, and then fails."""
+
+SHORT_LOCK_TIMEOUT_MS = 3_000
+"""The same for a run: it reports the lock, tries again, and must be able to stop soon."""
 
 _READERS = 4
 
@@ -23,42 +32,50 @@ class Database:
     """One store, opened by one process.
 
     Args:
-        url: SQLAlchemy URL of an async driver, ``sqlite+aiosqlite`` or ``postgresql+psycopg``.
-        clock: tells the time where the database has no clock of its own.
+        url: SQLAlchemy URL with an async driver, ``sqlite+aiosqlite`` or ``postgresql+psycopg``.
+        clock: the time for SQLite, which has no clock of its own.
     """
 
     def __init__(self, url: str, clock: Clock) -> None:
         self.url = sa.make_url(url)
-        # by its real name: what lies beside it must be the same for whoever comes by a link
+        # resolved, so that processes that open the file through a link find the same lock files
         self.path = Path(self.url.database or "").resolve() if self.is_sqlite else None
-        self._turn = anyio.Lock(fast_acquire=True)
-        self._lock_wait = sqlite.LockTimeout()
         self.clock = clock
+        self._write_lock = anyio.Lock(fast_acquire=True)
+        self._last_refusal: OperationalError | None = None
+        self._short_timeouts = 0
         if self.path is not None:
             sqlite.prepare_file(self.path)
             self._file = sqlite.DatabaseFile(self.path)
-            self._writer = self._sqlite_engine(1, self._lock_wait.begin_writing)
-            self._reader = self._sqlite_engine(_READERS, self._lock_wait.begin_reading)
+            # Take the write lock at the beginning: SQLite refuses, without any wait, to let a
+            # transaction write that has read before another process wrote.
+            self._writer = self._sqlite_engine(1, "BEGIN IMMEDIATE")
+            self._reader = self._sqlite_engine(_READERS, "BEGIN")
         else:
-            self._writer = _server_engine(self.url, self._lock_wait)
+            self._writer = self._server_engine()
             self._reader = self._writer.execution_options(**_ONE_SNAPSHOT)
 
     @property
     def is_sqlite(self) -> bool:
-        """Whether the store is a file of this machine."""
+        """Whether the store is a local file."""
         return self.url.get_backend_name() == "sqlite"
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction that may write; committed at the end, rolled back on any exception.
+        """Begin a transaction that may write; commit at the end, roll back on any exception.
 
-        SQLite has one writer at a time: waiting here, in turn, is fairer than in its busy loop.
+        SQLite allows one writer at a time. The tasks of this process queue for it here, because
+        SQLite's own wait for a lock has no order. If another process keeps the lock, all tasks in
+        the queue fail together: one after another, a hundred would take minutes.
         """
         if not self.is_sqlite:
             async with _transaction(self._writer) as connection:
                 yield connection
             return
-        async with self._turn:
+        before = self._last_refusal
+        async with self._write_lock:
+            if self._last_refusal is not None and self._last_refusal is not before:
+                raise self._last_refusal
             self._file.check_exists()
             async with _transaction(self._writer) as connection:
                 self._file.check_wal_exists()
@@ -66,32 +83,35 @@ class Database:
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction that only reads, on one snapshot, beside the writer."""
+        """Begin a transaction that reads from one snapshot, concurrently with the writer."""
         if self.path is not None:
-            # a new connection would make an empty file in the place of one that is gone
+            # SQLite would create an empty file in place of a deleted one
             self._file.check_exists()
         async with _transaction(self._reader) as connection:
             yield connection
 
     @contextmanager
     def short_lock_timeout(self) -> Iterator[None]:
-        """Wait for locks for a few seconds only, and then raise.
+        """Let transactions that begin within the block wait for locks for a short time only.
 
-        For a run: its `BusyRetry` says that the store is locked, tries again, and ends in time.
+        For a run, whose `BusyRetry` reports the lock and repeats the transaction.
         """
-        with self._lock_wait.briefly():
+        self._short_timeouts += 1
+        try:
             yield
+        finally:
+            self._short_timeouts -= 1
 
     async def session(self) -> AsyncConnection:
-        """A session with the server, outside any transaction: its locks last as long as it does.
+        """Open a server session outside any transaction; its locks last as long as the session.
 
-        To end it, invalidate the connection: given back to the pool it would keep its locks.
+        To end it, invalidate the connection: back in the pool, it would keep its locks.
         """
         connection = await self._writer.connect()
         return await connection.execution_options(isolation_level="AUTOCOMMIT")
 
     async def now(self, connection: AsyncConnection) -> datetime:
-        """The moment that leases are reckoned by: one clock for all who share the store."""
+        """Return the time by the clock that all processes on the store share."""
         if self.is_sqlite:
             return self.clock.now()
         moment: datetime = (
@@ -100,76 +120,100 @@ class Database:
         return moment
 
     async def checkpoint(self) -> None:
-        """Moves what SQLite's log holds into the file; one process at a time, others pass by."""
+        """Move SQLite's write-ahead log into the file, unless another process does it already."""
         if self.path is None:
             return
         self._file.check_exists()
-        with sqlite.sole_checkpointer(self.path) as alone:
-            if alone:
-                async with self._turn, _connection(self._reader) as connection:
+        with sqlite.exclusive_checkpoint(self.path) as is_ours:
+            if is_ours:
+                async with self._write_lock, _connection(self._reader) as connection:
                     await connection.run_sync(sqlite.checkpoint)
 
     async def close(self) -> None:
-        """Gives every connection back."""
+        """Close all connections."""
         with anyio.CancelScope(shield=True):
             await self._writer.dispose()
             await self._reader.dispose()
 
-    def _sqlite_engine(self, size: int, begin: Callable[[sa.Connection], object]) -> AsyncEngine:
+    @property
+    def _lock_timeout_ms(self) -> int:
+        return SHORT_LOCK_TIMEOUT_MS if self._short_timeouts else LOCK_TIMEOUT_MS
+
+    def _set_lock_timeout(self, connection: sa.Connection, statement: str) -> None:
+        """Set the lock timeout, if it is not in force on this connection already."""
+        timeout = self._lock_timeout_ms
+        if connection.info.get("lock_timeout") != timeout:
+            connection.exec_driver_sql(f"{statement} = {timeout}")
+            connection.info["lock_timeout"] = timeout
+
+    def _sqlite_engine(self, size: int, begin: str) -> AsyncEngine:
         engine = create_async_engine(
             self.url,
             pool_size=size,
             max_overflow=0,
             pool_timeout=600,
-            # every transaction here is ended by whoever began it
+            # saves a ROLLBACK per transaction: `_transaction` has ended it already
             pool_reset_on_return=None,
-            connect_args={"async_creator_fn": one_trip.connect},
+            # no automatic BEGIN by the sqlite3 module: the listener below sends it
+            connect_args={"isolation_level": None},
         )
-        sqlite.listen(engine.sync_engine, begin, self._lock_wait)
+
+        @sa.event.listens_for(engine.sync_engine, "connect")
+        def _connected(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
+            record.info["lock_timeout"] = self._lock_timeout_ms
+            sqlite.set_up_connection(connection, self._lock_timeout_ms)
+
+        @sa.event.listens_for(engine.sync_engine, "begin")
+        def _begin(connection: sa.Connection) -> None:
+            self._set_lock_timeout(connection, "PRAGMA busy_timeout")
+            try:
+                sqlite.execute_directly(connection, begin)
+            except OperationalError as error:
+                self._last_refusal = error
+                raise
+
+        return engine
+
+    def _server_engine(self) -> AsyncEngine:
+        try:
+            engine = create_async_engine(
+                self.url, pool_pre_ping=True, connect_args=_CONNECTION_TIMEOUTS
+            )
+        except ModuleNotFoundError as error:
+            raise StoreError(
+                f"PostgreSQL needs the package {error.name}, which is not installed.",
+                "Install it with: pip install 'orchestrator[postgresql]'",
+            ) from error
+
+        @sa.event.listens_for(engine.sync_engine, "begin")
+        def _begin(connection: sa.Connection) -> None:
+            self._set_lock_timeout(connection, "SET lock_timeout")
+
+        @sa.event.listens_for(engine.sync_engine, "rollback")
+        def _rolled_back(connection: sa.Connection) -> None:
+            # the server also rolls a SET back
+            if not connection.invalidated:
+                connection.info.pop("lock_timeout", None)
+
         return engine
 
 
-_IMPATIENT = {
+_CONNECTION_TIMEOUTS = {
     "connect_timeout": 10,
     "keepalives_idle": 15,
     "keepalives_interval": 5,
     "keepalives_count": 3,
     "tcp_user_timeout": 30_000,
-    "options": f"-c lock_timeout={sqlite.BUSY_TIMEOUT_MS}",
 }
-"""A server, a network or another's lock that is silent for long is trouble, and may be told."""
+"""Without these a broken network is noticed only after minutes or hours (libpq's defaults)."""
 
 _ONE_SNAPSHOT = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
-"""Of a server's transactions that only read; by itself each statement would see its own."""
-
-
-def _server_engine(url: sa.URL, lock_wait: sqlite.LockTimeout) -> AsyncEngine:
-    def begin(connection: sa.Connection) -> None:
-        wanted = lock_wait.milliseconds
-        if connection.info.get("lock_timeout", sqlite.BUSY_TIMEOUT_MS) != wanted:
-            connection.exec_driver_sql(f"SET lock_timeout = {wanted}")
-            connection.info["lock_timeout"] = wanted
-
-    def rollback(connection: sa.Connection) -> None:
-        # the server takes back what was set in the transaction, so nobody knows what is in force
-        if not connection.invalidated:
-            connection.info["lock_timeout"] = None
-
-    try:
-        engine = create_async_engine(url, pool_pre_ping=True, connect_args=_IMPATIENT)
-    except ModuleNotFoundError as error:
-        raise StoreError(
-            f"PostgreSQL needs the package {error.name}, which is not installed.",
-            "Install it with: pip install 'orchestrator[postgresql]'",
-        ) from error
-    sa.event.listen(engine.sync_engine, "begin", begin)
-    sa.event.listen(engine.sync_engine, "rollback", rollback)
-    return engine
+"""By default each statement of a PostgreSQL transaction reads a snapshot of its own."""
 
 
 @asynccontextmanager
 async def _transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-    """A transaction whose end is not torn by a cancellation."""
+    """Begin a transaction whose commit is not interrupted by a cancellation."""
     async with _connection(engine) as connection:
         await connection.begin()
         yield connection
@@ -179,10 +223,10 @@ async def _transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
 
 @asynccontextmanager
 async def _connection(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-    """A connection that is given back whatever happens.
+    """Check out a connection; return it to the pool in any case, rolled back if need be.
 
-    What has begun on SQLite runs to its end, which is never far: a statement of aiosqlite that is
-    cancelled may leave a task behind that nothing ends, and that holds up the event loop's end.
+    On SQLite nothing within the block is cancelled, which is short: a cancelled aiosqlite statement
+    may leave a task behind that never ends and keeps the event loop from closing.
     """
     with anyio.CancelScope(shield=engine.dialect.name == "sqlite"):
         connection = await engine.connect()
@@ -194,25 +238,26 @@ async def _connection(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
 
 
 async def acquire_exclusive_lock(connection: AsyncConnection) -> None:
-    """Until this transaction ends, whoever asks for the same waits, as SQLite's writers always do.
+    """Wait until no other transaction holds this lock; keep it until this one ends.
 
-    For what looks first and inserts afterwards: the tables themselves, or jobs that are new.
+    For a transaction that looks first and inserts afterwards: new tables, or new jobs. On SQLite
+    every transaction that may write excludes the others anyway.
     """
     if connection.dialect.name == "postgresql":
         await connection.execute(sa.text("SELECT pg_advisory_xact_lock(hashtext('orchestrator'))"))
 
 
 def insert_or_ignore(connection: AsyncConnection, table: sa.Table) -> sa.Insert:
-    """An INSERT that does nothing where the row is there already."""
+    """Return an INSERT that does nothing if the row exists."""
     return _insert(connection.dialect.name, table).on_conflict_do_nothing()
 
 
 def upsert(connection: AsyncConnection, table: sa.Table, *changed: str) -> sa.Insert:
-    """An INSERT that, where the row is there already, sets these columns of it instead."""
+    """Return an INSERT that updates these columns if the row exists."""
     return _upsert(connection.dialect.name, table, changed)
 
 
-@cache  # made anew, it would cost more than its execution
+@cache  # building the statement takes longer than executing it
 def _upsert(dialect: str, table: sa.Table, changed: tuple[str, ...]) -> sa.Insert:
     statement = _insert(dialect, table)
     return statement.on_conflict_do_update(
@@ -226,9 +271,9 @@ def _insert(dialect: str, table: sa.Table) -> sqlite_dialect.Insert | postgresql
 
 
 def describe_url(url: str) -> str:
-    """The store's name for a person: the file's path, or the URL without its password."""
+    """Return the store's name for messages: the file's path, or the URL without its password."""
     parsed = sa.make_url(url)
     if parsed.get_backend_name() == "sqlite":
         return parsed.database or ""
-    # a query may hold a password, too
+    # a query string may contain a password, too
     return parsed.set(query={}).render_as_string(hide_password=True)

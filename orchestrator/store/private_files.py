@@ -1,4 +1,4 @@
-"""Files beside the database that processes lock: readable by their owner alone, never a link."""
+"""Lock files beside the database: readable by their owner only, and never symbolic links."""
 
 import errno
 import os
@@ -10,25 +10,25 @@ from pathlib import Path
 from orchestrator.errors import StoreError
 
 _FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
-_LINK = {errno.ELOOP, errno.EMLINK}
-"""What open() gives for a link with O_NOFOLLOW: on Linux and macOS, on FreeBSD."""
+_IS_LINK = {errno.ELOOP, errno.EMLINK}
+"""Errors of open() with O_NOFOLLOW for a symbolic link: on Linux and macOS, on FreeBSD."""
 
 
 def open_private_file(path: Path, *, create: bool = True) -> int:
-    """Open a file for locking and return its descriptor; what it contains is left as it is.
+    """Open a file for locking and return its descriptor; its content is not changed.
 
     Args:
-        create: make the file with mode 0600 where there is none.
+        create: create the file with mode 0600 if it does not exist.
 
     Raises:
-        FileNotFoundError: there is none, and it was not to be made.
+        FileNotFoundError: it does not exist, and `create` is false.
         OSError: it cannot be opened.
-        StoreError: a link or something else that is not a regular file is in its place.
+        StoreError: the path is a symbolic link or something else that is not a regular file.
     """
     try:
         handle = os.open(path, _FLAGS | (os.O_CREAT if create else 0), 0o600)
     except OSError as error:
-        if error.errno in _LINK:
+        if error.errno in _IS_LINK:
             raise _not_ours(path, "a symbolic link") from error
         if isinstance(error, IsADirectoryError):
             raise _not_ours(path, "a folder") from error
@@ -50,7 +50,7 @@ def private_file(path: Path) -> Iterator[int]:
 
 
 def is_still(path: Path, handle: int) -> bool:
-    """Return whether an open file still has this name: another process may have removed it."""
+    """Return whether the path still leads to this open file; another process may remove it."""
     try:
         return os.path.samestat(path.lstat(), os.fstat(handle))
     except FileNotFoundError:
@@ -58,10 +58,10 @@ def is_still(path: Path, handle: int) -> bool:
 
 
 def make_private_folder(folder: Path) -> None:
-    """Make a folder, and those above it, with mode 0700; one that exists keeps its mode.
+    """Create a folder and its parents with mode 0700; one that exists keeps its mode.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: it cannot be created.
     """
     if not folder.is_dir():
         if folder.parent != folder:
@@ -71,6 +71,7 @@ def make_private_folder(folder: Path) -> None:
 
 def _not_ours(path: Path, what: str) -> StoreError:
     return StoreError(
-        f"{path} is {what}, and not the file that this program locks.",
-        "Find out who put it there, and remove it; the file is made when it is needed.",
+        f"{path} is {what}, not a lock file of this program.",
+        "Action required: find out who put it there, and remove it; the lock file is created when "
+        "it is needed.",
     )

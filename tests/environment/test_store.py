@@ -1,4 +1,4 @@
-"""The store's file in trouble under a run: locked, full, read-only, gone, shared."""
+"""A run whose store is locked, full, read-only, deleted, or used by a second run."""
 
 import shutil
 import signal
@@ -22,7 +22,7 @@ ONCE = signal.SIGTERM
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Another program writes to the store and does not come to an end."""
+    """Let another program hold the write lock of the store."""
     other = sqlite3.connect(folder / STORE, isolation_level=None, timeout=20)
     other.execute("BEGIN IMMEDIATE")
     yield
@@ -31,7 +31,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 async def test_locked_for_a_while(shell: Shell, cloud: Simulator) -> None:
-    """A store that another program locks is waited for, by name, and the run goes on."""
+    """The run says that the store is locked, waits, and continues when the lock is released."""
     async with at_work(shell, cloud) as run:
         with locked(shell.folder):
             await run.says("database is locked")
@@ -42,7 +42,7 @@ async def test_locked_for_a_while(shell: Shell, cloud: Simulator) -> None:
 
 
 async def test_locked_for_good(shell: Shell, cloud: Simulator) -> None:
-    """A second signal ends the run under a lock that stays; each answer in hand is told."""
+    """A second signal ends the run although the lock stays; it prints each answer in hand."""
     async with at_work(shell, cloud) as run:
         with locked(shell.folder):
             await run.says("database is locked")
@@ -55,18 +55,18 @@ async def test_locked_for_good(shell: Shell, cloud: Simulator) -> None:
 
 
 async def test_a_full_disk_that_is_cleared(on_disk: Shell, disk: Path, cloud: Simulator) -> None:
-    """On a full disk nothing more is sent; when there is room the run goes on by itself."""
+    """On a full disk nothing more is sent; the run continues when space is freed."""
     async with at_work(on_disk, cloud) as run:
         ballast = fill(disk)
         await run.says("database or disk is full")
-        assert "Make room on its disk" in run.said
+        assert "Free space on its disk" in run.said
         ballast.unlink()
         assert await run.ends() == 0, run.said
     await assert_each_once(on_disk, cloud)
 
 
 async def test_a_full_disk_that_stays_full(on_disk: Shell, disk: Path, cloud: Simulator) -> None:
-    """One signal ends the run: it says which answers could not be kept, and what that means."""
+    """One signal ends the run; it prints which answers could not be recorded."""
     async with at_work(on_disk, cloud) as run:
         ballast = fill(disk)
         await run.says("database or disk is full")
@@ -77,13 +77,13 @@ async def test_a_full_disk_that_stays_full(on_disk: Shell, disk: Path, cloud: Si
     assert "Traceback" not in run.said
     fresh = await on_disk.run("run")
     assert (fresh.code, fresh.out) == (1, "")
-    assert "Make room on its disk" in fresh.err
+    assert "Free space on its disk" in fresh.err
     ballast.unlink()
     await assert_each_once(on_disk, cloud)
 
 
 async def test_a_full_disk_and_a_time_limit(on_disk: Shell, disk: Path, cloud: Simulator) -> None:
-    """The time limit holds while the store is waited for."""
+    """The time limit also ends a run that waits for its store."""
     async with at_work(on_disk, cloud, "--time-limit", "10") as run:
         ballast = fill(disk)
         assert await run.ends() == 1, run.said
@@ -93,7 +93,7 @@ async def test_a_full_disk_and_a_time_limit(on_disk: Shell, disk: Path, cloud: S
 
 
 async def test_a_read_only_disk(on_disk: Shell, disk: Path, cloud: Simulator) -> None:
-    """A store that may not be written is named, and nothing is sent; mended, all goes well."""
+    """The message names the file and nothing is sent; when it is writable again, a run succeeds."""
     async with at_work(on_disk, cloud) as run:
         run.signal(signal.SIGKILL)
         await run.ends()
@@ -107,40 +107,40 @@ async def test_a_read_only_disk(on_disk: Shell, disk: Path, cloud: Simulator) ->
 
 
 def delete(folder: Path) -> None:
-    """Somebody clears the folder away."""
+    """Delete the store and the files beside it."""
     for path in sorted(folder.glob(f"{STORE}*")):
         path.unlink()
 
 
 def replace(folder: Path) -> None:
-    """Somebody puts another file in the store's place."""
+    """Replace the store by another file."""
     shutil.copy(folder / STORE, folder / "other")
     (folder / "other").replace(folder / STORE)
 
 
-def rob(folder: Path) -> None:
-    """Somebody takes the log for rubbish."""
+def delete_log(folder: Path) -> None:
+    """Delete the write-ahead log alone."""
     (folder / f"{STORE}-wal").unlink()
 
 
 @pytest.mark.parametrize(
     ("do", "words"),
     [
-        (delete, "was deleted or moved away"),
+        (delete, "was deleted or moved"),
         (replace, "was replaced by another file"),
-        (rob, "was robbed of its log"),
+        (delete_log, "was left without its write-ahead log"),
     ],
 )
-async def test_a_file_that_is_taken_away(
+async def test_a_deleted_or_replaced_file(
     shell: Shell, cloud: Simulator, do: Callable[[Path], None], words: str
 ) -> None:
-    """The run notices, sends nothing more, and tells the tasks that it could not record."""
-    # so few at once that some jobs are not yet sent, however late the first answers come
+    """The run notices, sends nothing more, and prints the tasks that it could not record."""
+    # a low concurrency, so that some jobs are not sent yet when the first answers arrive
     async with at_work(shell, cloud, "--concurrency", "4") as run:
         do(shell.folder)
         assert await run.ends() == 1, run.said
     assert words in run.said
-    assert "Put back the file itself" in run.said
+    assert "put back the original file" in run.said
     assert "Traceback" not in run.said
     begun = accepted(cloud)
     assert len(begun) < COUNT
@@ -149,8 +149,8 @@ async def test_a_file_that_is_taken_away(
     assert len(told) >= 1
 
 
-async def test_the_whole_process_is_stopped_and_goes_on(shell: Shell, cloud: Simulator) -> None:
-    """Stopped past the time-out of its requests, it looks for what they did and ends well."""
+async def test_a_process_suspended_for_long(shell: Shell, cloud: Simulator) -> None:
+    """Suspended beyond the time-out of its requests, a run looks up what they did and ends well."""
     async with at_work(shell, cloud, "--request-timeout", "3") as run:
         run.signal(signal.SIGSTOP)
         await anyio.sleep(4)
@@ -160,7 +160,7 @@ async def test_the_whole_process_is_stopped_and_goes_on(shell: Shell, cloud: Sim
 
 
 async def test_two_runs_at_once(shell: Shell, cloud: Simulator) -> None:
-    """Two runs on one file share the work; both end well, and each image is exported once."""
+    """Two runs on one file share the jobs; both end well, and each image is exported once."""
     async with at_work(shell, cloud) as one, shell.started("run") as process:
         assert await one.ends() == 0, one.said
         with anyio.fail_after(2 * MAX_WAIT):

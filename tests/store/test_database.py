@@ -1,8 +1,11 @@
-"""Connections that can be trusted: private files, one clock, whole transactions."""
+"""Connections and transactions: private files, one clock, atomic writes."""
 
 import asyncio
+import signal
 import sqlite3
 import stat
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ from sqlalchemy.exc import OperationalError
 from orchestrator.clock import SystemClock
 from orchestrator.errors import StoreError
 from orchestrator.store import Database, Schema, describe_url
+from orchestrator.store import database as database_module
 from orchestrator.store import sqlite as files
 from orchestrator.store.tables import instances, scopes
 from tests.stores import NOON, FakeClock, now
@@ -33,8 +37,8 @@ async def add_scope(database: Database, region: str) -> None:
         await connection.execute(scopes.insert().values(profile="p", region=region, misses=0))
 
 
-async def test_a_new_file_is_its_owners_alone(tmp_path: Path) -> None:
-    """Nobody else reads the database, its log, or what SQLite lays beside it."""
+async def test_new_files_are_readable_by_their_owner_only(tmp_path: Path) -> None:
+    """The database, its write-ahead log and SQLite's other files have mode 0600."""
     path = tmp_path / "deep" / "er" / "store.db"
     opened = Database(f"sqlite+aiosqlite:///{path}", SystemClock())
     await Schema(opened).require(create=True)
@@ -45,27 +49,27 @@ async def test_a_new_file_is_its_owners_alone(tmp_path: Path) -> None:
     await opened.close()
 
 
-async def test_a_link_leads_to_what_lies_beside_the_file_itself(
+async def test_a_symbolic_link_to_the_database_is_resolved(
     sqlite: Database, tmp_path: Path
 ) -> None:
-    """Locks are found by whoever comes, under whatever name."""
+    """Processes that open the file by different names use the same lock files."""
     (link := tmp_path / "link.db").symlink_to(sqlite.path or "")
     by_link = Database(f"sqlite+aiosqlite:///{link}", SystemClock())
     assert by_link.path == sqlite.path
     await by_link.close()
 
 
-async def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    """A folder in the file's place, or a file in the folder's, is a message and no traceback."""
+async def test_a_path_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    """A path to a folder, or through a file, is an error with a message."""
     (tmp_path / "file").touch()
-    for place in (tmp_path, tmp_path / "file" / "store.db"):
+    for path in (tmp_path, tmp_path / "file" / "store.db"):
         with pytest.raises(StoreError, match="cannot be opened") as caught:
-            Database(f"sqlite+aiosqlite:///{place}", SystemClock())
-        assert str(place) in caught.value.message
+            Database(f"sqlite+aiosqlite:///{path}", SystemClock())
+        assert str(path) in caught.value.message
 
 
 def test_a_network_file_system_is_refused(tmp_path: Path) -> None:
-    """The file system that holds the file decides, not the one around it."""
+    """The innermost mount that contains the file decides."""
     mounts = tmp_path / "mounts"
     mounts.write_text("none / ext4 rw 0 0\nhost:/x /mnt/my\\040share nfs4 rw 0 0\n")
     files.refuse_shared_file_system(Path("/mnt/store.db"), mounts)
@@ -73,34 +77,24 @@ def test_a_network_file_system_is_refused(tmp_path: Path) -> None:
         files.refuse_shared_file_system(Path("/mnt/my share/deep/store.db"), mounts)
 
 
-@pytest.mark.parametrize(
-    ("version", "racy"),
-    [((3, 40, 1), True), ((3, 44, 6), False), ((3, 50, 7), False), ((3, 51, 3), False)],
-)
-def test_the_versions_that_lose_commits_are_known(
-    version: tuple[int, int, int], racy: bool
-) -> None:
-    """Where two checkpoints at once may lose commits, automatic ones are off."""
-    assert files.has_wal_reset_race(version) is racy
-
-
-async def test_every_connection_keeps_its_word(sqlite: Database) -> None:
-    """Writers and readers wait long, sync fully, log ahead and mind foreign keys."""
+async def test_every_connection_has_our_settings(sqlite: Database) -> None:
+    """Writer and readers wait for locks, sync each commit, use WAL and check foreign keys."""
     expected = {
-        "busy_timeout": files.BUSY_TIMEOUT_MS,
+        "busy_timeout": database_module.LOCK_TIMEOUT_MS,
         "journal_mode": "wal",
         "synchronous": 2,
         "foreign_keys": 1,
+        "wal_autocheckpoint": 0,
     }
     for transaction in (sqlite.write, sqlite.read):
         async with transaction() as connection:
             for name, value in expected.items():
-                said = await connection.execute(sa.text(f"PRAGMA {name}"))
-                assert said.scalar_one() == value, name
+                found = await connection.execute(sa.text(f"PRAGMA {name}"))
+                assert found.scalar_one() == value, name
 
 
-async def limits(database: Database) -> set[int]:
-    """Return how long a writer and a reader wait for a lock now, in milliseconds."""
+async def lock_timeouts(database: Database) -> set[int]:
+    """Return how long a writer and a reader wait for a lock, in milliseconds."""
     found: set[int] = set()
     for transaction in (database.write, database.read):
         async with transaction() as connection:
@@ -112,18 +106,18 @@ async def limits(database: Database) -> set[int]:
     return found
 
 
-async def test_a_run_waits_briefly_for_a_lock(database: Database) -> None:
-    """Within the block, writers and readers are refused soon; after it they wait long again."""
-    assert await limits(database) == {files.BUSY_TIMEOUT_MS}
+async def test_the_lock_timeout_is_short_within_the_block(database: Database) -> None:
+    """It applies to writers and readers, blocks may be nested, and it is long again afterwards."""
+    assert await lock_timeouts(database) == {database_module.LOCK_TIMEOUT_MS}
     with database.short_lock_timeout():
         with database.short_lock_timeout():
-            assert await limits(database) == {files.SHORT_TIMEOUT_MS}
-        assert await limits(database) == {files.SHORT_TIMEOUT_MS}
-    assert await limits(database) == {files.BUSY_TIMEOUT_MS}
+            assert await lock_timeouts(database) == {database_module.SHORT_LOCK_TIMEOUT_MS}
+        assert await lock_timeouts(database) == {database_module.SHORT_LOCK_TIMEOUT_MS}
+    assert await lock_timeouts(database) == {database_module.LOCK_TIMEOUT_MS}
 
 
-async def test_a_transaction_that_was_rolled_back_leaves_the_limit(database: Database) -> None:
-    """A server takes back with a transaction what was set in it."""
+async def test_the_lock_timeout_survives_a_rollback(database: Database) -> None:
+    """A server rolls the setting back with the transaction, and it is set again."""
 
     async def fail() -> None:
         async with database.write() as connection:
@@ -133,15 +127,17 @@ async def test_a_transaction_that_was_rolled_back_leaves_the_limit(database: Dat
     with database.short_lock_timeout():
         with pytest.raises(RuntimeError):
             await fail()
-        assert await limits(database) == {files.SHORT_TIMEOUT_MS}
+        assert await lock_timeouts(database) == {database_module.SHORT_LOCK_TIMEOUT_MS}
     with pytest.raises(RuntimeError):
         await fail()
-    assert await limits(database) == {files.BUSY_TIMEOUT_MS}
+    assert await lock_timeouts(database) == {database_module.LOCK_TIMEOUT_MS}
 
 
-async def test_a_reader_is_refused_soon(sqlite: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another program that holds the file for itself alone keeps a run's reader only briefly."""
-    monkeypatch.setattr(files, "SHORT_TIMEOUT_MS", 50)
+async def test_a_new_reader_has_the_short_timeout(
+    sqlite: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If another program has exclusive access to the file, a run's reader fails soon."""
+    monkeypatch.setattr(database_module, "SHORT_LOCK_TIMEOUT_MS", 50)
     other = sqlite3.connect(sqlite.path or "", isolation_level=None)
     other.execute("PRAGMA locking_mode = EXCLUSIVE")
     other.execute("BEGIN EXCLUSIVE")
@@ -150,36 +146,91 @@ async def test_a_reader_is_refused_soon(sqlite: Database, monkeypatch: pytest.Mo
     other.close()
 
 
+async def test_queued_writers_are_refused_together(
+    sqlite: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If another program keeps the lock, a queue of writers waits for it once, not one by one."""
+    monkeypatch.setattr(database_module, "LOCK_TIMEOUT_MS", 1000)
+    other = sqlite3.connect(sqlite.path or "", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    refused: list[str] = []
+
+    async def try_to_write() -> None:
+        try:
+            await add_scope(sqlite, "r")
+        except OperationalError as error:
+            refused.append(str(error.orig))
+
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as tasks:
+            for _ in range(50):
+                tasks.start_soon(try_to_write)
+    other.close()
+    assert refused == ["database is locked"] * 50
+    await add_scope(sqlite, "r")
+
+
+_INTERRUPTED = """
+import sys, anyio
+from orchestrator.clock import SystemClock
+from orchestrator.store import Database
+
+async def work():
+    database = Database(sys.argv[1], SystemClock())
+    async with database.read(), database.write():
+        print("at work", flush=True)
+        await anyio.sleep(600)
+
+anyio.run(work)
+"""
+
+
+def test_an_interrupted_process_ends(sqlite_url: str) -> None:
+    """SQLAlchemy makes the thread of each aiosqlite connection a daemon."""
+    command = [sys.executable, "-c", _INTERRUPTED, sqlite_url]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "at work\n"
+        process.send_signal(signal.SIGINT)
+        try:
+            _, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert "KeyboardInterrupt" in errors
+
+
 async def test_one_process_checkpoints_at_a_time(sqlite: Database) -> None:
-    """A checkpoint moves the log into the file; while another holds the right, it passes by."""
+    """A checkpoint moves the log into the file; it is skipped while another process does it."""
     assert sqlite.path is not None
     await add_scope(sqlite, "one")
     before = sqlite.path.read_bytes()
-    with files.sole_checkpointer(sqlite.path) as alone:
-        assert alone
+    with files.exclusive_checkpoint(sqlite.path) as is_ours:
+        assert is_ours
         await sqlite.checkpoint()
         assert sqlite.path.read_bytes() == before
     await sqlite.checkpoint()
     assert sqlite.path.read_bytes() != before
 
 
-async def test_a_transaction_is_whole_or_not_at_all(database: Database) -> None:
-    """What an exception interrupts leaves nothing, and the next transaction goes on."""
+async def test_a_failed_transaction_is_rolled_back(database: Database) -> None:
+    """After an exception nothing of the transaction is kept, and the next one works."""
 
     async def add_and_fail() -> None:
         async with database.write() as connection:
             await connection.execute(scopes.insert().values(profile="p", region="r", misses=0))
-            raise RuntimeError("the plug was pulled")
+            raise RuntimeError("failed in the middle")
 
-    with pytest.raises(RuntimeError, match="plug"):
+    with pytest.raises(RuntimeError, match="in the middle"):
         await add_and_fail()
     assert await count(database, scopes) == 0
     await add_scope(database, "r")
     assert await count(database, scopes) == 1
 
 
-async def test_a_cancelled_transaction_is_whole_or_not_at_all(database: Database) -> None:
-    """Cancelled over and over, at any moment, the store keeps nothing half done and goes on."""
+async def test_a_cancelled_transaction_is_atomic(database: Database) -> None:
+    """Cancelled at any moment, a transaction is kept as a whole or not at all."""
     for moment in range(40):
         with anyio.move_on_after(moment / 4000):
             async with database.write() as connection:
@@ -193,8 +244,8 @@ async def test_a_cancelled_transaction_is_whole_or_not_at_all(database: Database
     assert await count(database, scopes) == kept + 1
 
 
-async def test_whoever_is_cut_off_leaves_nothing_behind(database_url: str) -> None:
-    """A reader may be cancelled at any moment: no task of it stays to hold up the loop's end."""
+async def test_a_cancelled_reader_leaves_no_task_behind(database_url: str) -> None:
+    """Such a task would keep the event loop from closing."""
     before = asyncio.all_tasks()
     stuck: set[asyncio.Task[Any]] = set()
     for moment in range(40):
@@ -210,14 +261,14 @@ async def test_whoever_is_cut_off_leaves_nothing_behind(database_url: str) -> No
 
 
 def locks_on(path: Path) -> list[str]:
-    """The kernel's list of the locks on a file, without their numbers."""
+    """Return the kernel's list of the locks on a file, without their numbers."""
     lines = Path("/proc/locks").read_text().splitlines()
     return [line.split(maxsplit=1)[1] for line in lines if f":{path.stat().st_ino} " in line]
 
 
 @pytest.mark.skipif(not Path("/proc/locks").exists(), reason="this system does not list its locks")
 async def test_opening_a_file_twice_keeps_its_locks(sqlite: Database) -> None:
-    """A second store of this process on the same file takes no lock from the first."""
+    """A second `Database` of this process on the same file releases no lock of the first."""
     assert sqlite.path is not None
     async with sqlite.read() as connection:
         await connection.execute(sa.select(scopes))
@@ -226,8 +277,17 @@ async def test_opening_a_file_twice_keeps_its_locks(sqlite: Database) -> None:
         assert locks_on(sqlite.path) == before != []
 
 
-async def test_many_writers_take_turns(database: Database) -> None:
-    """Transactions that read first and write later lose no update to one another."""
+async def test_errors_of_direct_statements_are_sqlalchemy_errors(sqlite: Database) -> None:
+    """A statement that goes past SQLAlchemy fails with the class that SQLAlchemy would raise."""
+    await add_scope(sqlite, "r")
+    again = "INSERT INTO scopes SELECT * FROM scopes"
+    async with sqlite.write() as connection:
+        with pytest.raises(sa.exc.IntegrityError, match="UNIQUE"):
+            await connection.run_sync(files.execute_directly, again)
+
+
+async def test_concurrent_writers_lose_no_update(database: Database) -> None:
+    """Transactions that read a row and then write it run one after another."""
     await add_scope(database, "r")
 
     async def add_one() -> None:
@@ -244,7 +304,7 @@ async def test_many_writers_take_turns(database: Database) -> None:
 
 
 async def test_a_reader_sees_one_snapshot(database: Database) -> None:
-    """What is written meanwhile does not show within a reader's transaction."""
+    """A reader's transaction does not see what is committed meanwhile."""
     query = sa.select(sa.func.count()).select_from(scopes)
     async with database.read() as reader:
         assert (await reader.execute(query)).scalar_one() == 0
@@ -253,8 +313,8 @@ async def test_a_reader_sees_one_snapshot(database: Database) -> None:
     assert await count(database, scopes) == 1
 
 
-async def test_moments_come_back_as_they_went(database: Database) -> None:
-    """A moment of any zone is kept to the microsecond, and is aware when it is read."""
+async def test_times_are_stored_exactly(database: Database) -> None:
+    """A time in any zone is kept to the microsecond, and is read with a time zone."""
     moment = datetime(2026, 3, 1, 20, 0, 0, 1, tzinfo=timezone(timedelta(hours=8)))
     async with database.write() as connection:
         row = {"id": "i", "host": "h", "pid": 1, "started_at": moment}
@@ -267,8 +327,8 @@ async def test_moments_come_back_as_they_went(database: Database) -> None:
     assert ended is None
 
 
-async def test_all_who_share_a_store_share_its_clock(database: Database, clock: FakeClock) -> None:
-    """A file goes by this machine's clock, a server by its own, whatever its clients' clocks."""
+async def test_processes_on_a_store_share_one_clock(database: Database, clock: FakeClock) -> None:
+    """A file has this machine's clock, a server its own, whatever the clients' clocks show."""
     if database.is_sqlite:
         assert await now(database) == NOON
         return
@@ -287,5 +347,5 @@ async def test_all_who_share_a_store_share_its_clock(database: Database, clock: 
     ],
 )
 def test_a_store_is_named_without_its_password(url: str, name: str) -> None:
-    """A person reads a path, or a URL that gives no password away."""
+    """Messages contain a path, or a URL without the password."""
     assert describe_url(url) == name

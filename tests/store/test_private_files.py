@@ -1,4 +1,4 @@
-"""Files beside the database: locked, never followed as links, never truncated, private."""
+"""Lock files beside the database: private, never followed as links, never written."""
 
 import os
 import secrets
@@ -26,7 +26,7 @@ NAME = "00000000"
 
 @pytest.fixture(autouse=True)
 def _usual_umask() -> Iterator[None]:
-    """What is made may be read by everybody, unless it is made otherwise."""
+    """Use the common umask, with which new files are readable by everybody by default."""
     before = os.umask(0o022)
     yield
     os.umask(before)
@@ -34,12 +34,12 @@ def _usual_umask() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _known_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The next instance has a name that can be known beforehand."""
+    """Let the test know the name of the next instance."""
     monkeypatch.setattr(secrets, "token_hex", lambda _bytes: NAME)
 
 
 async def create(path: Path) -> None:
-    """Make the store."""
+    """Create the store."""
     with suppress(FileNotFoundError):
         os.remove(path)  # noqa: PTH107 - no blocking method of a path in an async function
     await opened(path, Schema.require)
@@ -58,12 +58,12 @@ async def opened(path: Path, use: Callable[..., Awaitable[object]]) -> None:
 
 
 async def look(path: Path) -> None:
-    """Open the store, as a command does that only reads."""
+    """Open the store as a command that only reads."""
     await opened(path, lambda database: Schema(database).revision())
 
 
 async def checkpoint(path: Path) -> None:
-    """Move the log into the file."""
+    """Move the write-ahead log into the file."""
     await opened(path, Database.checkpoint)
 
 
@@ -78,7 +78,7 @@ async def register(path: Path) -> None:
 
 
 async def recover(path: Path) -> None:
-    """Look for what dead processes have left behind."""
+    """Recover what dead processes have left."""
     await opened(path, lambda database: recover_orphans(database, ME))
 
 
@@ -103,7 +103,7 @@ def beside(path: Path, suffix: str) -> Path:
 
 @pytest.fixture
 def path(sqlite_template: Path, tmp_path: Path) -> Path:
-    """A store beside which there is nothing."""
+    """A store without other files beside it."""
     return Path(shutil.copy(sqlite_template, tmp_path / "store.db"))
 
 
@@ -111,7 +111,7 @@ def path(sqlite_template: Path, tmp_path: Path) -> Path:
 async def test_a_link_is_not_followed(
     path: Path, suffix: str, use: Callable[[Path], Awaitable[None]]
 ) -> None:
-    """The file to which it leads is not truncated, locked or dated; the error names the link."""
+    """The target is not truncated, locked or touched; the error names the link."""
     precious = path.parent / "precious"
     precious.write_text("precious")
     os.utime(precious, (1, 1))
@@ -126,10 +126,10 @@ async def test_a_link_is_not_followed(
 
 
 @pytest.mark.parametrize(("suffix", "use"), USES.values(), ids=USES)
-async def test_a_link_to_nothing_makes_nothing(
+async def test_a_dangling_link_creates_no_file(
     path: Path, suffix: str, use: Callable[[Path], Awaitable[None]]
 ) -> None:
-    """No file is made where a link leads."""
+    """The target of the link is not created."""
     target = path.parent / "target"
     beside(path, suffix).symlink_to(target)
     with pytest.raises(StoreError, match="symbolic link"):
@@ -139,17 +139,17 @@ async def test_a_link_to_nothing_makes_nothing(
 
 @pytest.mark.parametrize("make", [os.mkdir, os.mkfifo], ids=["folder", "pipe"])
 async def test_only_a_regular_file_is_locked(path: Path, make: Callable[[Path], None]) -> None:
-    """A folder or a pipe in the place of a lock file is named, too."""
+    """A folder or a pipe in place of a lock file is an error that names it."""
     make(beside(path, ".lock"))
     with pytest.raises(StoreError, match=r"store\.db\.lock is"):
         await look(path)
 
 
 @pytest.mark.parametrize(("suffix", "use"), USES.values(), ids=USES)
-async def test_a_file_keeps_what_it_contains(
+async def test_a_lock_file_keeps_its_content(
     path: Path, suffix: str, use: Callable[[Path], Awaitable[None]]
 ) -> None:
-    """A lock file is never written, whatever is in it."""
+    """A lock file is never written or truncated."""
     file = beside(path, suffix)
     file.write_text("content")
     with closing(file.open()) as before:
@@ -158,8 +158,8 @@ async def test_a_file_keeps_what_it_contains(
         assert os.fstat(before.fileno()).st_size == len("content")
 
 
-async def test_every_file_is_its_owners_alone(path: Path) -> None:
-    """What is made beside the database has mode 0600."""
+async def test_every_file_is_readable_by_its_owner_only(path: Path) -> None:
+    """Files created beside the database have mode 0600."""
     modes: dict[str, int] = {}
 
     async def use(database: Database) -> None:
@@ -174,15 +174,15 @@ async def test_every_file_is_its_owners_alone(path: Path) -> None:
     assert set(modes.values()) == {0o600}
 
 
-def test_no_other_program_inherits_an_open_lock(tmp_path: Path) -> None:
-    """A program that is started meanwhile would hold the lock beyond the end of this one."""
+def test_child_processes_do_not_inherit_a_lock(tmp_path: Path) -> None:
+    """A child process would hold the lock beyond the end of this process."""
     handle = open_private_file(tmp_path / "file")
     assert not os.get_inheritable(handle)
     os.close(handle)
 
 
-def test_a_file_that_was_removed_is_another(tmp_path: Path) -> None:
-    """A lock on a file without a name shows nobody that the process lives."""
+def test_a_removed_file_is_noticed(tmp_path: Path) -> None:
+    """Other processes do not find a lock on a file that was removed or replaced."""
     path = tmp_path / "file"
     handle = open_private_file(path)
     assert is_still(path, handle)
@@ -193,8 +193,8 @@ def test_a_file_that_was_removed_is_another(tmp_path: Path) -> None:
     os.close(handle)
 
 
-def test_a_new_folder_is_its_owners_alone(tmp_path: Path) -> None:
-    """Folders that are made have mode 0700, the one that was there keeps its own."""
+def test_a_new_folder_is_accessible_to_its_owner_only(tmp_path: Path) -> None:
+    """New folders have mode 0700; a folder that exists keeps its mode."""
     tmp_path.chmod(0o755)
     prepare_file(tmp_path / "deep" / "er" / "store.db")
     folders = (tmp_path, tmp_path / "deep", tmp_path / "deep" / "er")
