@@ -26,6 +26,7 @@ from orchestrator.reporting.history import Job, JobDetails, history, job_details
 from orchestrator.reporting.lines import lines
 from orchestrator.settings import Settings, load_settings
 from orchestrator.store import Database, Schema
+from orchestrator.store.migrations import HEAD
 
 if TYPE_CHECKING:
     from orchestrator.cloud.clock_skew import ServerClock
@@ -353,15 +354,20 @@ async def _finish_when(stop: anyio.Event, worker: "Worker") -> None:
 
 
 async def upgrade_store(settings: Settings) -> tuple[str | None, str | None]:
-    """Brings a store to this program's version; returns its versions before and after.
+    """Upgrade a store to this program's version; return its versions before and after.
 
     Raises:
-        StoreError: the store is of a newer version.
+        StoreError: the store is of a newer version, or a run works on it.
     """
+    from orchestrator.job_queue.worker_registry import refuse_while_in_use
+
     database = Database(settings.sqlalchemy_url, SystemClock())
     try:
         schema = Schema(database)
         before = await schema.revision()
+        if before is not None and before < HEAD:
+            # a run that works on the store knows the columns by their old names
+            await refuse_while_in_use(database)
         await schema.upgrade()
         return before, await schema.revision()
     finally:

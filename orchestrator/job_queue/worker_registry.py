@@ -17,7 +17,8 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchestrator.store import Database
+from orchestrator.errors import StoreError
+from orchestrator.store import Database, describe_url
 from orchestrator.store.errors import STORE_ERRORS, classify_store_error
 from orchestrator.store.private_files import is_still, open_private_file
 from orchestrator.store.tables import instances
@@ -192,12 +193,47 @@ def remove_lock_file(database: Database, name: str) -> None:
 
 def remove_stale_lock_files(database: Database, registered: set[str]) -> None:
     """Remove the lock files of processes that died before they were registered."""
-    if database.path is None:
-        return
-    for path in database.path.parent.glob(f"{glob.escape(database.path.name)}.alive-*"):
-        name = path.name.removeprefix(f"{database.path.name}.alive-")
+    for name, path in _lock_files(database):
         if name not in registered and _can_be_locked(path):
             path.unlink(missing_ok=True)
+
+
+async def refuse_while_in_use(database: Database) -> None:
+    """Refuse to go on while a run of any version works on the store.
+
+    Raises:
+        StoreError: names the processes.
+    """
+    names = await _running(database)
+    if names:
+        found = [name.rsplit("-", 2) for name in names]
+        processes = ", ".join(f"{host} (pid {pid})" for host, pid, _ in found)
+        raise StoreError(
+            f"The store {describe_url(str(database.url))} is in use by: {processes}.",
+            "Action required: stop these runs with Ctrl-C or SIGTERM, wait until they have ended, "
+            "and repeat the command.",
+        )
+
+
+async def _running(database: Database) -> list[str]:
+    """Return the names of the instances that hold their locks."""
+    if database.path is not None:
+        # not by the table: after a crash, or in a copy of the file, rows remain without a lock file
+        files = _lock_files(database)
+        return [name for name, path in files if not _can_be_locked(path) and path.exists()]
+    async with database.read() as connection:
+        query = sa.select(instances).where(instances.c.ended_at.is_(None))
+        rows = (await connection.execute(query)).all()
+        return [row.id for row in rows if await why_gone(database, connection, row) is None]
+
+
+def _lock_files(database: Database) -> list[tuple[str, Path]]:
+    """Return the lock files beside the database, each with the name of its instance."""
+    if database.path is None:
+        return []
+    prefix = f"{database.path.name}.alive-"
+    paths = sorted(database.path.parent.glob(f"{glob.escape(prefix)}*"))
+    return [(path.name.removeprefix(prefix), path) for path in paths]
 
 
 def lock_path(database: Database, name: str) -> Path | None:

@@ -1,4 +1,4 @@
-"""The schema's version: created, checked, upgraded by Alembic on our own connection."""
+"""Create, check and upgrade the schema, with Alembic on a connection of ours."""
 
 import threading
 from pathlib import Path
@@ -13,10 +13,10 @@ from orchestrator.errors import StoreError
 from orchestrator.store.database import Database, acquire_exclusive_lock, describe_url
 
 HEAD: Final = "0004"
-"""Newest revision; written here so that no command waits for Alembic's import to check it."""
+"""Newest revision. Written here because Alembic's import is slow, and every command checks it."""
 
 _MIGRATING = threading.Lock()
-"""Alembic keeps the migration that it runs in a global of the process: one store at a time."""
+"""One migration at a time in this process: Alembic keeps its state in global variables."""
 
 
 class Schema:
@@ -27,20 +27,20 @@ class Schema:
         self._name = describe_url(str(database.url))
 
     async def require(self, *, create: bool) -> None:
-        """Makes sure that the schema is the one this program knows.
+        """Check that the schema is of this program's version.
 
         Args:
-            create: make the tables where there are none.
+            create: create the tables if there are none.
 
         Raises:
-            StoreError: the schema is missing, older or newer; the message says what to do.
+            StoreError: the tables are missing, older, newer, or cannot be read.
         """
         try:
             revision = await self.revision()
         except DBAPIError as error:
             raise StoreError(
                 f"The store {self._name} cannot be used: {error.orig}.",
-                "Check the path or URL; a damaged file comes back from a backup.",
+                "Check the path or URL; if the file is damaged, restore it from a backup.",
             ) from error
         match revision:
             case revision if revision == HEAD:
@@ -50,7 +50,7 @@ class Schema:
             case None:
                 raise StoreError(
                     f"There is no store at {self._name} yet.",
-                    "`orchestrator enqueue` makes one; --database-url names another.",
+                    "Create it with `orchestrator enqueue`, or name another with --database-url.",
                 )
             case revision if revision < HEAD:
                 raise StoreError(
@@ -61,7 +61,7 @@ class Schema:
                 raise self._too_new(revision)
 
     async def revision(self) -> str | None:
-        """The revision of the tables that are there; ``None`` where there are none."""
+        """Return the revision of the tables; ``None`` if there are none."""
         async with self._database.read() as connection:
             if not await connection.run_sync(_has_table, "alembic_version"):
                 await self._refuse_foreign_tables(connection)
@@ -71,10 +71,10 @@ class Schema:
             return revision
 
     async def upgrade(self) -> None:
-        """Brings the tables to the newest revision, all in one transaction.
+        """Create the tables, or upgrade them to the newest revision, in one transaction.
 
         Raises:
-            StoreError: they are of a newer revision than this program knows.
+            StoreError: they are of a newer revision than this program's.
         """
         revision = await self.revision()
         if revision is not None and revision > HEAD:
@@ -90,14 +90,14 @@ class Schema:
     async def _refuse_foreign_tables(self, connection: AsyncConnection) -> None:
         if await connection.run_sync(_has_table, "jobs"):
             raise StoreError(
-                f"The database {self._name} holds tables of another program.",
-                "Name another place with --database-url.",
+                f"The database {self._name} contains tables of another program.",
+                "Name another database with --database-url.",
             )
 
     def _too_new(self, revision: str) -> StoreError:
         return StoreError(
             f"The store {self._name} is of a newer version ({revision}, not {HEAD}).",
-            "Use the version of orchestrator that wrote it, or a later one.",
+            "Use the version of orchestrator that upgraded it, or a later one.",
         )
 
 
@@ -106,7 +106,7 @@ def _has_table(connection: sa.Connection, name: str) -> bool:
 
 
 def _run_migrations(connection: sa.Connection) -> None:
-    from alembic import command  # noqa: PLC0415 - slow to import, and seldom needed
+    from alembic import command  # noqa: PLC0415 - slow to import, and rarely needed
     from alembic.config import Config  # noqa: PLC0415 - likewise
 
     config = Config()
@@ -116,7 +116,7 @@ def _run_migrations(connection: sa.Connection) -> None:
 
 
 def migrations_folder() -> Path:
-    """The migrations: inside an installed package, beside it in a checkout."""
+    """Return the folder of the migrations: in the installed package, or beside it in a checkout."""
     package = Path(__file__).parent.parent
     inside = package / "migrations"
     return inside if inside.is_dir() else package.parent / "migrations"

@@ -1,7 +1,13 @@
-"""The schema: migrated equals declared, and a store of another version is told apart."""
+"""The schema: migrations make the declared tables, and upgrade the stores of older versions."""
 
+import socket
+import sys
 import warnings
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -11,15 +17,17 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from anyio.abc import Process
+from sqlalchemy.types import TypeEngine
 
 from orchestrator.clock import SystemClock
 from orchestrator.errors import StoreError
-from orchestrator.job_states import JobState
-from orchestrator.reporting.status import status
+from orchestrator.orchestrator import upgrade_store
+from orchestrator.settings import load_settings
 from orchestrator.store import Database, Schema
 from orchestrator.store.migrations import HEAD, migrations_folder
-from orchestrator.store.tables import jobs, metadata
-from tests.stores import make_jobs, numbered
+from orchestrator.store.tables import UtcDateTime, jobs, metadata
+from tests.stores import job, kinds, make_jobs, numbered
 
 pytestmark = pytest.mark.anyio
 
@@ -33,17 +41,18 @@ async def empty(empty_url: str, anyio_backend: str) -> AsyncIterator[Database]:
 
 
 async def mark(database: Database, revision: str) -> None:
+    """Let the store look as if it were of this revision."""
     async with database.write() as connection:
         mark = sa.text("UPDATE alembic_version SET version_num = :revision")
         await connection.execute(mark, {"revision": revision})
 
 
 ORDERED = {"ix_jobs_claim", "ix_jobs_describe", "ix_jobs_created"}
-"""Indexes of expressions, which SQLite does not tell; that they are there the plans show."""
+"""Indexes of expressions, which SQLite does not describe; the tests of query plans cover them."""
 
 
-def bring_to(connection: sa.Connection, revision: str) -> None:
-    """Migrates that far and no farther."""
+def migrate_to(connection: sa.Connection, revision: str) -> None:
+    """Migrate to a revision before the newest."""
     config = Config()
     config.set_main_option("script_location", str(migrations_folder()))
     config.attributes["connection"] = connection
@@ -63,13 +72,13 @@ def differences(connection: sa.Connection) -> list[object]:
 
 
 async def test_the_migrated_tables_are_the_declared_ones(database: Database) -> None:
-    """Nothing is left to migrate from what the migrations made to what the tables say."""
+    """Alembic finds no difference between the migrated and the declared tables."""
     async with database.read() as connection:
         assert await connection.run_sync(differences) == []
 
 
-async def test_the_migrated_rules_are_the_declared_ones(database: Database) -> None:
-    """The CHECK constraints, which no comparison looks at, bear the same names."""
+async def test_the_migrated_checks_are_the_declared_ones(database: Database) -> None:
+    """The CHECK constraints, which Alembic does not compare, have the same names."""
     async with database.read() as connection:
         found = await connection.run_sync(
             lambda sync: {check["name"] for check in sa.inspect(sync).get_check_constraints("jobs")}
@@ -79,14 +88,14 @@ async def test_the_migrated_rules_are_the_declared_ones(database: Database) -> N
 
 
 def test_the_newest_revision_is_the_newest_script() -> None:
-    """The revision that the program asks for is the last of the migrations."""
+    """The revision that the program requires is the last of the migrations."""
     config = Config()
     config.set_main_option("script_location", str(migrations_folder()))
     assert ScriptDirectory.from_config(config).get_heads() == [HEAD]
 
 
-async def test_a_missing_store_is_told(empty: Database) -> None:
-    """Without tables the message names the place and the command that makes them."""
+async def test_a_missing_store_is_an_error(empty: Database) -> None:
+    """The message names the database and the command that creates the tables."""
     with pytest.raises(StoreError, match="There is no store at") as caught:
         await Schema(empty).require(create=False)
     assert (empty.url.database or "?") in caught.value.message
@@ -94,8 +103,8 @@ async def test_a_missing_store_is_told(empty: Database) -> None:
     assert await Schema(empty).revision() is None
 
 
-async def test_a_missing_store_is_made(empty: Database) -> None:
-    """Where it may be created it is there afterwards, and is not made again."""
+async def test_a_missing_store_is_created(empty: Database) -> None:
+    """If it may be created, it exists afterwards, and is not created again."""
     await Schema(empty).require(create=True)
     assert await Schema(empty).revision() == HEAD
     await Schema(empty).require(create=False)
@@ -109,7 +118,7 @@ async def test_a_missing_store_is_made(empty: Database) -> None:
 async def test_a_store_of_another_version_is_left_alone(
     empty: Database, revision: str, kind: str, remedy: str, create: bool
 ) -> None:
-    """An older or newer store is named as such, with what to do, and is not touched."""
+    """An older or newer store is an error that says what to do, and is not changed."""
     await Schema(empty).require(create=True)
     await mark(empty, revision)
     with pytest.raises(StoreError, match=f"is of an? {kind} version") as caught:
@@ -118,18 +127,136 @@ async def test_a_store_of_another_version_is_left_alone(
     assert await Schema(empty).revision() == revision
 
 
-async def test_the_jobs_of_an_older_store_go_on(empty: Database) -> None:
-    """What waited in it is there after the upgrade, and so is what comes after."""
-    async with empty.write() as connection:
-        await connection.run_sync(bring_to, "0001")
-    await make_jobs(empty, numbered(3))
+MORNING, NOON = (datetime(2026, 3, 1, hour, tzinfo=UTC) for hour in (8, 12))
+
+OLD_JOB: Mapping[str, object] = {
+    "tag": "t1",
+    "object_prefix": "p-t1",
+    "batch": "night",
+    "profile": "default",
+    "region": "ap-tokyo",
+    "bucket": "b-1",
+    "format": "RAW",
+    "prefix": "p",
+    "role_name": None,
+    "exact_names": False,
+    "only_root_disk": True,
+    "priority": 3,
+    "image_ids": ["img-1"],
+    "fingerprint": "f1",
+    "state": "unknown",
+    "reason": "answer lost",
+    "due_at": NOON,
+    "size_gib": 50,
+    "attempt": 4,
+    "spent": 2,
+    "waits": 5,
+    "doubted": True,
+    "clean_since": MORNING,
+    "fenced_until": NOON,
+    "created_at": MORNING,
+}
+"""A job in the columns of revision 0001."""
+
+OLD_EVENT = {"job_id": 1, "at": NOON, "kind": "claimed", "actor": "a", "details": {"a": 1}}
+
+RENAMED = {
+    "spent": "attempts_charged",
+    "waits": "deferrals",
+    "doubted": "maybe_applied",
+    "clean_since": "absent_since",
+    "fenced_until": "no_resend_before",
+}
+
+
+async def make_old_store(database: Database) -> None:
+    """Create a store of revision 0001 with one job and its event."""
+    async with database.write() as connection:
+        await connection.run_sync(migrate_to, "0001")
+        for name, row in (("jobs", OLD_JOB), ("events", OLD_EVENT)):
+            table = sa.table(name, *(sa.column(key, type_of(value)) for key, value in row.items()))
+            await connection.execute(table.insert().values(row))
+
+
+def type_of(value: object) -> TypeEngine[Any] | None:
+    """Return the type of a column where SQLAlchemy does not know it from the value."""
+    if isinstance(value, datetime):
+        return UtcDateTime()
+    return sa.JSON() if isinstance(value, list | dict) else None
+
+
+async def test_the_jobs_of_an_older_store_are_kept(empty: Database) -> None:
+    """After the upgrade each column has its value, and new jobs can be added."""
+    await make_old_store(empty)
     await Schema(empty).upgrade()
-    await make_jobs(empty, numbered(5))
-    assert (await status(empty)).counts[JobState.QUEUED] == 5
+    found = await job(empty, 1)
+    expected = {RENAMED.get(name, name): value for name, value in OLD_JOB.items()}
+    assert {name: getattr(found, name) for name in expected} == expected
+    assert await kinds(empty, 1) == ["claimed"]
+    assert await make_jobs(empty, numbered(2)) == [2, 3]
 
 
-async def test_several_may_make_it_at_once(empty_url: str) -> None:
-    """Processes that start together on a missing store all find it made."""
+async def test_events_of_an_older_store_stay_append_only(empty: Database) -> None:
+    """The triggers that protect the events are still there after the upgrade."""
+    await make_old_store(empty)
+    await Schema(empty).upgrade()
+    statements = ["UPDATE events SET kind = 'x'", "DELETE FROM events"]
+    for statement in [*statements, *([] if empty.is_sqlite else ["TRUNCATE events"])]:
+        with pytest.raises(sa.exc.DBAPIError, match="append-only"):
+            await execute(empty, statement)
+
+
+async def execute(database: Database, statement: str) -> None:
+    """Execute a statement in a transaction of its own."""
+    async with database.write() as connection:
+        await connection.execute(sa.text(statement))
+
+
+@asynccontextmanager
+async def running(url: str) -> AsyncIterator[Process]:
+    """Start a process that works on the store; kill it at the end of the block."""
+    command = [sys.executable, "-m", "tests.job_queue.child", url]
+    root = Path(__file__).parents[2]
+    async with await anyio.open_process(command, cwd=root, stderr=None) as process:
+        assert process.stdout is not None
+        try:
+            with anyio.fail_after(60):
+                await process.stdout.receive()
+            yield process
+        finally:
+            if process.returncode is None:
+                process.kill()
+
+
+async def test_a_store_in_use_is_not_upgraded(empty: Database, empty_url: str) -> None:
+    """While other processes work on it, the message names them; afterwards it is upgraded."""
+    async with empty.write() as connection:
+        await connection.run_sync(migrate_to, "0003")
+    settings = load_settings({"database_url": empty_url}, {})
+    async with running(empty_url) as one, running(empty_url) as other:
+        with pytest.raises(StoreError, match="is in use by") as caught:
+            await upgrade_store(settings)
+        for process in (one, other):
+            assert f"{socket.gethostname()} (pid {process.pid})" in caught.value.message
+        assert "Action required" in caught.value.remedy
+        assert await Schema(empty).revision() == "0003"
+        one.kill()  # its row in the table of instances remains
+        assert other.stdin is not None
+        await other.stdin.aclose()
+        await one.wait()
+        await other.wait()
+        assert await upgrade_store(settings) == ("0003", HEAD)
+
+
+async def test_a_current_store_in_use_needs_no_upgrade(database: Database) -> None:
+    """If there is nothing to upgrade, the command succeeds beside a running process."""
+    url = database.url.render_as_string(hide_password=False)
+    async with running(url):
+        assert await upgrade_store(load_settings({"database_url": url}, {})) == (HEAD, HEAD)
+
+
+async def test_several_processes_may_create_the_store(empty_url: str) -> None:
+    """Processes that start at the same time on a missing store all find it created."""
     opened = [Database(empty_url, SystemClock()) for _ in range(6)]
 
     async def require(database: Database) -> None:
@@ -144,8 +271,8 @@ async def test_several_may_make_it_at_once(empty_url: str) -> None:
             tasks.start_soon(require, one)
 
 
-async def test_a_password_is_not_told() -> None:
-    """The message about a store names its URL without the password."""
+async def test_messages_do_not_contain_the_password() -> None:
+    """They name the URL of a store without its password."""
     opened = Database("postgresql+psycopg://me:hunter2@127.0.0.1:1/none", SystemClock())
     assert "hunter2" not in Schema(opened)._name
     await opened.close()
