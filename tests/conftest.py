@@ -17,9 +17,9 @@ from orchestrator.store import Database, Schema
 from orchestrator.store.tables import metadata
 
 from . import servers
-from .bench import Bench, bench_at
+from .job_factory import FakeClock
 from .servers import administer, fresh_database, text_of
-from .stores import FakeClock
+from .store_and_cloud import StoreAndCloud, open_store_and_cloud
 
 # An example takes milliseconds, and several times as long on a busy machine. The usual deadline of
 # 0.2 seconds would fail there; this one still finds work that grows with the square of its input.
@@ -94,12 +94,14 @@ async def postgresql(
 
 
 @pytest.fixture
-async def bench(database: Database, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
+async def setup(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[StoreAndCloud]:
     """A store beside a cloud in which uploads begin at once and end after 200 s of its clock."""
     for name in ("http_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
-    async with bench_at(database) as made:
+    async with open_store_and_cloud(database) as made:
         yield made
 
 

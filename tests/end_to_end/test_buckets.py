@@ -29,7 +29,7 @@ from tests.end_to_end.scene import (
     until,
     until_kept,
 )
-from tests.stores import change, now
+from tests.job_factory import now, update_job
 
 pytestmark = pytest.mark.anyio
 
@@ -91,13 +91,13 @@ async def test_after_an_outage_no_ended_export_waits_for_a_young_one(
             "sent_at": moment - 2 * typical_duration,
             "accepted_at": moment - 2 * typical_duration,
         }
-        await change(
+        await update_job(
             database, job, state="verified", finished_at=moment - typical_duration, **times
         )
     for job in young:
-        await change(database, job, due_at=moment + timedelta(seconds=1))
+        await update_job(database, job, due_at=moment + timedelta(seconds=1))
     for job in ended:
-        await change(database, job, accepted_at=moment - typical_duration)
+        await update_job(database, job, accepted_at=moment - typical_duration)
     await database.close()
     cloud.set_faults(Fault("reset", action="cos", times=len(ended)))
     said: list[str] = []

@@ -12,7 +12,7 @@ from orchestrator.simulator import Simulator
 from orchestrator.store import Database
 from orchestrator.store.tables import attempts
 from tests.end_to_end.scene import Store, drained, images, orders, ran, requests
-from tests.stores import change, rows
+from tests.job_factory import read_rows, update_job
 
 pytestmark = pytest.mark.anyio
 
@@ -31,11 +31,11 @@ async def test_every_signature_has_expired_when_the_fence_ends(
     async with store() as orchestrator:
         await orchestrator.enqueue(orders(images(1, first=2)))
         database = Database(f"sqlite+aiosqlite:///{tmp_path}/orchestrator.db", SystemClock())
-        await change(database, 3, described_at=SystemClock().now())
+        await update_job(database, 3, described_at=SystemClock().now())
         result = await ran(orchestrator)
     assert result.counts[JobState.VERIFIED] == 1
     for job in (1, 2, 3):
-        for attempt in await rows(database, attempts, job):
+        for attempt in await read_rows(database, attempts, job):
             # the vendor refuses it from then on, by its own clock, which is ahead by the skew
             expires_at = attempt.signed_at + VENDOR_LIFETIME - timedelta(seconds=skew)
             assert expires_at <= attempt.claimed_at + SIGNATURE_LIFETIME

@@ -23,7 +23,7 @@ from tests.end_to_end.scene import (
     run_and_stop_when,
     states_of,
 )
-from tests.stores import NOON, job, make_jobs, numbered, scope, set_scope
+from tests.job_factory import NOON, make_jobs, make_requests, read_job, read_scope, update_scope
 
 pytestmark = pytest.mark.anyio
 
@@ -116,18 +116,18 @@ async def test_the_waits_begin_anew_once(sqlite_url: str) -> None:
 async def test_what_begins_anew(sqlite: Database) -> None:
     """Waits end and times of grace begin anew; what a user wants later stays later."""
     later = NOON + HOUR
-    by_user, tried, maybe_applied = await make_jobs(sqlite, numbered(3, not_before=later))
+    by_user, tried, maybe_applied = await make_jobs(sqlite, make_requests(3, not_before=later))
     async with sqlite.write() as connection:
         await connection.execute(jobs.update().where(jobs.c.id != by_user).values(attempt=1))
         values = {"state": JobState.UNKNOWN, "absent_since": NOON, "no_resend_before": later}
         await connection.execute(jobs.update().where(jobs.c.id == maybe_applied).values(values))
-    await set_scope(sqlite, probe_at=later, probe_until=later, probe_job=tried)
+    await update_scope(sqlite, probe_at=later, probe_until=later, probe_job=tried)
     said: list[str] = []
     await reset_waits_after_clock_jump(sqlite, said.append)
-    assert (await job(sqlite, by_user)).due_at == later
-    assert (await job(sqlite, tried)).due_at == NOON
-    row = await job(sqlite, maybe_applied)
+    assert (await read_job(sqlite, by_user)).due_at == later
+    assert (await read_job(sqlite, tried)).due_at == NOON
+    row = await read_job(sqlite, maybe_applied)
     assert (row.due_at, row.absent_since, row.no_resend_before) == (NOON, None, None)
-    gate = await scope(sqlite)
+    gate = await read_scope(sqlite)
     assert (gate.probe_at, gate.probe_until, gate.probe_job) == (NOON, None, None)
     assert said == []

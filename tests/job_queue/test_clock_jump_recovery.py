@@ -7,7 +7,7 @@ import pytest
 from orchestrator.job_queue.clock_jump_recovery import reset_waits_after_clock_jump
 from orchestrator.job_states import JobState
 from orchestrator.store import Database
-from tests.stores import change, job, make_job, make_jobs, now, request
+from tests.job_factory import make_job, make_jobs, make_request, now, read_job, update_job
 
 pytestmark = pytest.mark.anyio
 
@@ -25,15 +25,15 @@ async def test_a_wait_does_not_hold_a_job_up_for_hours(database: Database) -> No
     """A job that was to be tried again in a while, by the old clock, is due."""
     job_id = await make_job(database, attempt=1, due_at=await now(database) + AHEAD)
     assert await begun_anew(database) == []
-    assert (await job(database, job_id)).due_at <= await now(database)
+    assert (await read_job(database, job_id)).due_at <= await now(database)
 
 
 async def test_what_a_user_wants_later_is_sent_later(database: Database) -> None:
     """A time of day that a person named is no wait."""
     wanted = await now(database) + AHEAD
-    (job_id,) = await make_jobs(database, [request(not_before=wanted)])
+    (job_id,) = await make_jobs(database, [make_request(not_before=wanted)])
     await begun_anew(database)
-    assert (await job(database, job_id)).due_at == wanted
+    assert (await read_job(database, job_id)).due_at == wanted
 
 
 async def test_an_export_under_way_gets_its_whole_time(database: Database) -> None:
@@ -43,7 +43,7 @@ async def test_an_export_under_way_gets_its_whole_time(database: Database) -> No
         database, JobState.ACCEPTED, accepted_at=long_ago, deadline_at=long_ago + AHEAD
     )
     await begun_anew(database)
-    kept = await job(database, job_id)
+    kept = await read_job(database, job_id)
     assert await now(database) - kept.accepted_at < timedelta(minutes=1)
     assert kept.deadline_at is None
 
@@ -52,7 +52,7 @@ async def test_a_time_of_grace_begins_anew(database: Database) -> None:
     """Clean looks by another clock prove nothing; nobody holds an unsent request any more."""
     job_id = await make_job(database, JobState.UNKNOWN)
     moment = await now(database)
-    await change(database, job_id, absent_since=moment - AHEAD, no_resend_before=moment + AHEAD)
+    await update_job(database, job_id, absent_since=moment - AHEAD, no_resend_before=moment + AHEAD)
     await begun_anew(database)
-    kept = await job(database, job_id)
+    kept = await read_job(database, job_id)
     assert (kept.absent_since, kept.no_resend_before) == (None, None)

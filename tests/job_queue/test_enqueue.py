@@ -18,21 +18,21 @@ from orchestrator.manifest.export_request import ExportRequest
 from orchestrator.model import ImageFormat
 from orchestrator.store import Database
 from orchestrator.store.tables import events, job_images, jobs, scopes
-from tests.servers import administer
-from tests.stores import (
+from tests.job_factory import (
     BUCKET,
-    ME,
     PROFILE,
     REGION,
-    change,
-    job,
-    kinds,
+    TESTER,
     make_jobs,
+    make_request,
+    make_requests,
     now,
-    numbered,
-    request,
-    rows,
+    read_event_kinds,
+    read_job,
+    read_rows,
+    update_job,
 )
+from tests.servers import administer
 
 pytestmark = pytest.mark.anyio
 
@@ -40,7 +40,7 @@ pytestmark = pytest.mark.anyio
 async def add(
     database: Database, requests: Sequence[ExportRequest], *, again: bool = False
 ) -> EnqueueResult:
-    return await enqueue(database, requests, profile=PROFILE, batch="b", again=again, actor=ME)
+    return await enqueue(database, requests, profile=PROFILE, batch="b", again=again, actor=TESTER)
 
 
 async def count(database: Database, table: sa.Table = jobs) -> int:
@@ -51,7 +51,7 @@ async def count(database: Database, table: sa.Table = jobs) -> int:
 
 async def test_a_job_is_the_request_that_was_made(database: Database) -> None:
     """Everything that was asked for stands in the row, with a tag of its own in the names."""
-    asked = request(
+    asked = make_request(
         image_ids=("img-bbbbbbbb", "img-aaaaaaaa"),
         format=ImageFormat.QCOW2,
         prefix="web",
@@ -60,7 +60,7 @@ async def test_a_job_is_the_request_that_was_made(database: Database) -> None:
         priority=-3,
     )
     (job_id,) = await make_jobs(database, [asked], described=False)
-    row = await job(database, job_id)
+    row = await read_job(database, job_id)
     kept = ExportRequest(
         tuple(row.image_ids),
         row.region,
@@ -77,53 +77,53 @@ async def test_a_job_is_the_request_that_was_made(database: Database) -> None:
     assert (row.state, row.reason, row.described_at) == (JobState.QUEUED, "new", None)
     assert (row.attempt, row.attempts_charged, row.deferrals, row.maybe_applied) == (0, 0, 0, False)
     assert row.due_at == row.created_at
-    images = await rows(database, job_images, job_id)
+    images = await read_rows(database, job_images, job_id)
     assert [image.image_id for image in images] == list(asked.image_ids)
-    (event,) = await rows(database, events, job_id)
-    assert (event.kind, event.to_state, event.actor) == ("enqueued", "queued", ME)
+    (event,) = await read_rows(database, events, job_id)
+    assert (event.kind, event.to_state, event.actor) == ("enqueued", "queued", TESTER)
 
 
 async def test_each_request_keeps_its_own_images(database: Database) -> None:
     """However many images the requests of one lot name, all are kept, and in their order."""
     named = [tuple(f"img-{n:04}{m:04}" for m in range(n, 0, -1)) for n in (1, 3, 2)]
-    ids = await make_jobs(database, [request(image_ids=images) for images in named])
-    kept = [await rows(database, job_images, job_id) for job_id in ids]
+    ids = await make_jobs(database, [make_request(image_ids=images) for images in named])
+    kept = [await read_rows(database, job_images, job_id) for job_id in ids]
     assert [tuple(image.image_id for image in images) for images in kept] == named
     assert [image.position for image in kept[1]] == [0, 1, 2]
 
 
 async def test_an_exact_name_has_no_tag(database: Database) -> None:
     """The prefix is taken as it is, and the tag stays out of the objects' names."""
-    (job_id,) = await make_jobs(database, [request(prefix="web", exact_names=True)])
-    assert (await job(database, job_id)).object_prefix == "web"
+    (job_id,) = await make_jobs(database, [make_request(prefix="web", exact_names=True)])
+    assert (await read_job(database, job_id)).object_prefix == "web"
 
 
 async def test_a_job_may_wait_for_its_time(database: Database) -> None:
     """What is not to be sent before a moment is due then, and says so."""
     later = await now(database) + timedelta(days=2)
-    (job_id,) = await make_jobs(database, [request(not_before=later)])
-    row = await job(database, job_id)
+    (job_id,) = await make_jobs(database, [make_request(not_before=later)])
+    row = await read_job(database, job_id)
     assert (row.due_at, row.reason) == (later, "not before")
 
 
 async def test_the_same_again_adds_nothing(database: Database) -> None:
     """However often a manifest is enqueued, each of its requests is one job."""
-    assert await add(database, numbered(3)) == EnqueueResult("b", added=3)
-    assert await add(database, numbered(3)) == EnqueueResult("b", duplicates=3)
-    assert await add(database, numbered(4)) == EnqueueResult("b", added=1, duplicates=3)
+    assert await add(database, make_requests(3)) == EnqueueResult("b", added=3)
+    assert await add(database, make_requests(3)) == EnqueueResult("b", duplicates=3)
+    assert await add(database, make_requests(4)) == EnqueueResult("b", added=1, duplicates=3)
     assert await count(database) == await count(database, events) == 4
 
 
 async def test_a_repetition_within_one_lot_is_a_duplicate(database: Database) -> None:
     """Also where the two stand so far apart that they are not read together."""
-    lot = [*numbered(1100), request(1), request(1100)]
+    lot = [*make_requests(1100), make_request(1), make_request(1100)]
     assert await add(database, lot) == EnqueueResult("b", added=1100, duplicates=2)
 
 
 async def test_again_adds_it_all_the_same(database: Database) -> None:
     """A person who insists gets a second job, with another tag."""
-    await add(database, numbered(2))
-    assert await add(database, numbered(2), again=True) == EnqueueResult("b", added=2)
+    await add(database, make_requests(2))
+    assert await add(database, make_requests(2), again=True) == EnqueueResult("b", added=2)
     async with database.read() as connection:
         tags = (await connection.execute(sa.select(jobs.c.tag))).scalars().all()
     assert len(set(tags)) == 4
@@ -147,9 +147,9 @@ async def test_what_lives_or_may_have_left_an_export_blocks(
 ) -> None:
     """A failure that cannot have taken effect, or a cancelled job, makes way for a new one."""
     (job_id,) = await make_jobs(database)
-    owner = ME if state is JobState.SENDING else None
-    await change(database, job_id, state=state, maybe_applied=maybe_applied, owner=owner)
-    assert (await add(database, [request()])).duplicates == blocks
+    owner = TESTER if state is JobState.SENDING else None
+    await update_job(database, job_id, state=state, maybe_applied=maybe_applied, owner=owner)
+    assert (await add(database, [make_request()])).duplicates == blocks
 
 
 OTHER_OBJECTS: list[dict[str, Any]] = [
@@ -165,24 +165,24 @@ OTHER_OBJECTS: list[dict[str, Any]] = [
 
 async def test_what_writes_other_objects_is_another_job(database: Database) -> None:
     """Format, prefix and whatever else changes the outcome tell two requests apart."""
-    await add(database, [request()])
+    await add(database, [make_request()])
     for fields in OTHER_OBJECTS:
-        assert (await add(database, [request(**fields)])).added == 1, fields
+        assert (await add(database, [make_request(**fields)])).added == 1, fields
 
 
 async def test_how_it_is_sent_makes_no_other_job(database: Database) -> None:
     """Urgency, time and role do not change what is exported."""
-    await add(database, [request()])
+    await add(database, [make_request()])
     later = await now(database) + timedelta(days=1)
-    sent_otherwise = request(priority=9, role_name="Writer", not_before=later)
+    sent_otherwise = make_request(priority=9, role_name="Writer", not_before=later)
     assert (await add(database, [sent_otherwise])).duplicates == 1
 
 
 async def test_the_order_of_images_makes_no_other_job(database: Database) -> None:
     """The same images in another order are the same export."""
     images = ("img-00000001", "img-00000002")
-    await add(database, [request(image_ids=images)])
-    assert (await add(database, [request(image_ids=images[::-1])])).duplicates == 1
+    await add(database, [make_request(image_ids=images)])
+    assert (await add(database, [make_request(image_ids=images[::-1])])).duplicates == 1
 
 
 async def test_how_a_value_is_written_makes_no_other_job(database: Database) -> None:
@@ -192,9 +192,9 @@ async def test_how_a_value_is_written_makes_no_other_job(database: Database) -> 
     assert _fingerprint(PROFILE, written) == _fingerprint(PROFILE, plain)
     (job_id,) = await make_jobs(database, [written])
     assert (await add(database, [plain])).duplicates == 1
-    images = await rows(database, job_images, job_id)
+    images = await read_rows(database, job_images, job_id)
     assert [image.image_id for image in images] == ["img-1a2b3c4d"]
-    assert (await job(database, job_id)).image_ids == ["img-1a2b3c4d"]
+    assert (await read_job(database, job_id)).image_ids == ["img-1a2b3c4d"]
 
 
 @pytest.mark.parametrize(
@@ -208,13 +208,13 @@ async def test_how_a_value_is_written_makes_no_other_job(database: Database) -> 
 )
 def test_a_fingerprint_depends_on_the_normalized_values(fields: dict[str, Any]) -> None:
     """A format in lower case and an image id as text make no other fingerprint."""
-    plain = request(format=ImageFormat.QCOW2)
-    assert _fingerprint("default", request(**fields)) == _fingerprint("default", plain)
+    plain = make_request(format=ImageFormat.QCOW2)
+    assert _fingerprint("default", make_request(**fields)) == _fingerprint("default", plain)
 
 
 def test_a_fingerprint_stays_what_it_was() -> None:
     """What an older version has enqueued is known again."""
-    asked = request(
+    asked = make_request(
         image_ids=("img-bbbbbbbb", "img-aaaaaaaa"),
         format=ImageFormat.QCOW2,
         prefix="größe/x",
@@ -236,8 +236,8 @@ async def test_duplicates_are_looked_up_one_by_one(sqlite: Database) -> None:
 
 async def test_another_account_has_its_own_jobs(database: Database) -> None:
     """The same request for another profile is no duplicate, and opens a scope of its own."""
-    await add(database, [request()])
-    result = await enqueue(database, [request()], profile="other", batch="b", actor=ME)
+    await add(database, [make_request()])
+    result = await enqueue(database, [make_request()], profile="other", batch="b", actor=TESTER)
     assert result.added == 1
     async with database.read() as connection:
         query = sa.select(scopes.c.profile, scopes.c.region).order_by(scopes.c.profile)
@@ -249,18 +249,18 @@ async def test_it_is_all_or_nothing(database: Database) -> None:
     """Requests that break off in the middle leave no job, no event and no scope."""
 
     def breaking() -> Iterator[ExportRequest]:
-        yield from numbered(700)
+        yield from make_requests(700)
         raise RuntimeError("the file is torn")
 
     with pytest.raises(RuntimeError, match="torn"):
-        await enqueue(database, breaking(), profile=PROFILE, batch="b", actor=ME)
+        await enqueue(database, breaking(), profile=PROFILE, batch="b", actor=TESTER)
     for table in (jobs, job_images, events, scopes):
         assert await count(database, table) == 0
 
 
 async def test_a_batch_without_a_name_gets_one(database: Database) -> None:
     """Made of the time, and never the same twice."""
-    made = [await enqueue(database, [], profile=PROFILE, actor=ME) for _ in range(2)]
+    made = [await enqueue(database, [], profile=PROFILE, actor=TESTER) for _ in range(2)]
     moment = await now(database)
     assert made[0].batch.startswith(f"{moment:%Y%m}")
     assert made[0].batch != made[1].batch
@@ -282,11 +282,11 @@ async def test_a_job_that_a_retry_adds_meanwhile_is_left_alone(postgresql: Datab
             administer(postgresql.url, split)
 
     sa.event.listen(postgresql._writer.sync_engine, "before_cursor_execute", meanwhile)
-    assert (await add(postgresql, [request(2)])).added == 1
+    assert (await add(postgresql, [make_request(2)])).added == 1
     assert await count(postgresql) == 3
-    assert await kinds(postgresql, job_id + 1) == ["split off"]
-    assert await rows(postgresql, job_images, job_id + 1) == []
-    assert await kinds(postgresql, job_id + 2) == ["enqueued"]
+    assert await read_event_kinds(postgresql, job_id + 1) == ["split off"]
+    assert await read_rows(postgresql, job_images, job_id + 1) == []
+    assert await read_event_kinds(postgresql, job_id + 2) == ["enqueued"]
 
 
 async def test_lots_at_once_add_each_request_once(databases: Sequence[Database]) -> None:
@@ -294,7 +294,7 @@ async def test_lots_at_once_add_each_request_once(databases: Sequence[Database])
     results: list[EnqueueResult] = []
 
     async def one(database: Database) -> None:
-        results.append(await add(database, numbered(20)))
+        results.append(await add(database, make_requests(20)))
 
     async with anyio.create_task_group() as tasks:
         for database in databases:

@@ -9,7 +9,7 @@ from orchestrator.job_queue.remaining_work import has_remaining_work
 from orchestrator.job_states import JobState
 from orchestrator.store import Database
 from orchestrator.store.tables import jobs
-from tests.stores import change, make_job, make_jobs, now
+from tests.job_factory import make_job, make_jobs, now, update_job
 
 pytestmark = pytest.mark.anyio
 
@@ -61,7 +61,7 @@ async def test_another_batch_moves_nobody(database: Database) -> None:
 async def test_what_is_due_beyond_the_limit_is_out_of_reach(database: Database) -> None:
     """A run with a time limit does not wait for what comes later; one without waits for all."""
     job_id = await make_job(database)
-    await change(database, job_id, due_at=await now(database) + timedelta(hours=1))
+    await update_job(database, job_id, due_at=await now(database) + timedelta(hours=1))
     assert await moves(database)
     assert await moves(database, within=3700)
     assert not await moves(database, within=3500)

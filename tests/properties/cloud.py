@@ -15,7 +15,7 @@ from orchestrator.cloud.error_classification import code_for_reply
 from orchestrator.cloud.error_codes import code_for
 from orchestrator.errors import CloudRefusal
 from orchestrator.model import ExportOrder, Lease, ObjectFacts, Outcome, Reply, UploadFacts
-from tests.stores import BUCKET, REGION
+from tests.job_factory import BUCKET, REGION
 
 SIGNATURE_LASTS = timedelta(seconds=300)
 EXPIRED = "AuthFailure.SignatureExpire"

@@ -16,7 +16,7 @@ from orchestrator.model import Outcome
 from orchestrator.store import Database
 from orchestrator.verification.resend_policy import ResendMode
 from orchestrator.worker.send import outcome_of_exception
-from tests.stores import FakeClock, request
+from tests.job_factory import FakeClock, make_request
 
 from .checks import Watch
 from .cloud import Export, Looks, Vendor, refused
@@ -130,7 +130,7 @@ class Machine(RuleBasedStateMachine):
         self._run(self._enqueue(1, exact, described))
 
     async def _enqueue(self, number: int, exact: bool, described: bool) -> None:
-        wanted = request(number, exact_names=exact, prefix=f"web-{number}")
+        wanted = make_request(number, exact_names=exact, prefix=f"web-{number}")
         await self.world.enqueue(wanted, described=described)
 
     @precondition(lambda self: self.in_state(JobState.QUEUED))

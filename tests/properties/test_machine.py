@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from orchestrator.store import Database
-from tests.stores import FakeClock
+from tests.job_factory import FakeClock
 
 from .machine import Machine
 

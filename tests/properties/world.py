@@ -32,19 +32,19 @@ from orchestrator.worker.outcome_policy import decide
 from orchestrator.worker.outcome_recorder import Answer, record
 from orchestrator.worker.pre_send_check import check_before_send
 from orchestrator.worker.send import outcome_of_exception
-from tests.bench import permissions, verified
-from tests.stores import (
+from tests.job_factory import (
     DEADLINE,
-    ME,
     PROFILE,
     REGIONS,
+    TESTER,
     FakeClock,
-    claimer,
-    expect,
-    let_pass,
+    add_expected_objects,
+    advance_time,
+    claim_query,
+    claim_settings,
     now,
-    wanted,
 )
+from tests.store_and_cloud import bucket_permissions, verify_job
 
 from .cloud import Export, Hold, Looks, Named, Vendor, keys_of
 
@@ -119,13 +119,13 @@ class World:
 
     async def pass_time(self, span: timedelta) -> None:
         """Lets time pass, for the store and for the vendor."""
-        await let_pass(self.database, seconds=span.total_seconds())
+        await advance_time(self.database, seconds=span.total_seconds())
         if not self.database.is_sqlite:
             self.clock.advance(span)
 
     async def enqueue(self, request: ExportRequest, *, described: bool) -> EnqueueResult:
         """Enqueues a request; described, its objects are known beforehand."""
-        made = await enqueue(self.database, [request], profile=PROFILE, batch="night", actor=ME)
+        made = await enqueue(self.database, [request], profile=PROFILE, batch="night", actor=TESTER)
         async with self.database.write() as connection:
             new = jobs.c.described_at.is_(None)
             rows = (await connection.execute(sa.select(jobs).where(new))).all()
@@ -133,15 +133,19 @@ class World:
                 jobs.update().where(new).values(described_at=await self.database.now(connection))
             )
         for row in rows if described else ():
-            await expect(self.database, row.id, *keys_of(row.object_prefix, row.image_ids, "raw"))
+            await add_expected_objects(
+                self.database, row.id, *keys_of(row.object_prefix, row.image_ids, "raw")
+            )
         return made
 
     async def claim(self, process: int) -> Flight | None:
         """A process claims the next job, within what the gate lets through."""
         name, _ = self.processes[process]
         moment = await now(self.database)
-        want = wanted(watched=lambda table: ~left_to_operator(self.policy, lambda: moment, table))
-        who = claimer(self.database, name)
+        want = claim_query(
+            watched=lambda table: ~left_to_operator(self.policy, lambda: moment, table)
+        )
+        who = claim_settings(self.database, name)
         claimed = await claim(self.database, who, want, REGIONS, signed_at=self.vendor.now())
         if not claimed:
             return None
@@ -158,7 +162,7 @@ class World:
         """A process asks whether its attempt may be sent."""
         flight.asking = True
         flight.cleared = await check_before_send(
-            self.database, self.looks, permissions(), flight.lease, self.policy
+            self.database, self.looks, bucket_permissions(), flight.lease, self.policy
         )
         if not flight.cleared:
             self.flights.remove(flight)
@@ -183,7 +187,7 @@ class World:
         decision = decide(
             flight.lease, flight.outcome, max_attempts=self.policy.max_attempts, jitter=0.5
         )
-        rate_limiter = claimer(self.database).rate_limiter
+        rate_limiter = claim_settings(self.database).rate_limiter
         answer = Answer(flight.lease, flight.outcome, decision, rate_limiter)
         await record(self.database, [answer], DEADLINE)
         if flight in self.flights:
@@ -211,9 +215,9 @@ class World:
     async def _settle_by_look(self, job: TrackedJob) -> None:
         try:
             if job.state is JobState.UNKNOWN:
-                await resolve(self.database, self.looks, job, self.policy, ME)
+                await resolve(self.database, self.looks, job, self.policy, TESTER)
             elif job.state is JobState.ACCEPTED:
-                await verified(self.database, self.looks, job)
+                await verify_job(self.database, self.looks, job)
         except CloudRefusal:
             assert self.looks.denied
 

@@ -19,7 +19,7 @@ from orchestrator.reporting.status import status
 from orchestrator.store import Database, Schema
 from orchestrator.store.migrations import HEAD, migrations_folder
 from orchestrator.store.tables import jobs, metadata
-from tests.stores import make_jobs, numbered
+from tests.job_factory import make_jobs, make_requests
 
 pytestmark = pytest.mark.anyio
 
@@ -122,9 +122,9 @@ async def test_the_jobs_of_an_older_store_go_on(empty: Database) -> None:
     """What waited in it is there after the upgrade, and so is what comes after."""
     async with empty.write() as connection:
         await connection.run_sync(bring_to, "0001")
-    await make_jobs(empty, numbered(3))
+    await make_jobs(empty, make_requests(3))
     await Schema(empty).upgrade()
-    await make_jobs(empty, numbered(5))
+    await make_jobs(empty, make_requests(5))
     assert (await status(empty)).counts[JobState.QUEUED] == 5
 
 

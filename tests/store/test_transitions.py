@@ -10,7 +10,16 @@ from orchestrator.job_states import FINAL, TRANSITIONS, JobState
 from orchestrator.store import Database
 from orchestrator.store.tables import events, jobs
 from orchestrator.store.transitions import Transition, apply_transition
-from tests.stores import LASTS, ME, change, job, kinds, make_job, now, rows
+from tests.job_factory import (
+    LEASE_DURATION,
+    TESTER,
+    make_job,
+    now,
+    read_event_kinds,
+    read_job,
+    read_rows,
+    update_job,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -24,14 +33,18 @@ async def try_move(
 ) -> bool:
     async with database.write() as connection:
         moment = await database.now(connection)
-        held = {"owner": ME, "expires_at": moment + LASTS} if target is JobState.SENDING else {}
+        held = (
+            {"owner": TESTER, "expires_at": moment + LEASE_DURATION}
+            if target is JobState.SENDING
+            else {}
+        )
         tried = Transition(
             job_id,
             source,
             target,
             kind="tried",
             reason="a test",
-            actor=ME,
+            actor=TESTER,
             attempt=attempt,
             changes=held,
             details={"answer": 42},
@@ -44,11 +57,11 @@ async def test_every_move_of_the_table_writes_the_state_and_its_event(database: 
     for source, target in ALLOWED:
         job_id = await make_job(database, source)
         assert await try_move(database, job_id, source, target)
-        moved = await job(database, job_id)
+        moved = await read_job(database, job_id)
         assert (moved.state, moved.reason) == (target, "a test")
-        event = (await rows(database, events, job_id))[-1]
+        event = (await read_rows(database, events, job_id))[-1]
         assert (event.kind, event.from_state, event.to_state) == ("tried", source, target)
-        assert (event.actor, event.details) == (ME, {"answer": 42})
+        assert (event.actor, event.details) == (TESTER, {"answer": 42})
 
 
 async def test_no_other_move_is_made(database: Database) -> None:
@@ -58,8 +71,8 @@ async def test_no_other_move_is_made(database: Database) -> None:
         job_id = await make_job(database, source)
         with pytest.raises(ValueError, match=f"from {source} to {target}"):
             await try_move(database, job_id, source, target)
-        assert (await job(database, job_id)).state == source
-        assert await kinds(database, job_id) == ["enqueued"]
+        assert (await read_job(database, job_id)).state == source
+        assert await read_event_kinds(database, job_id) == ["enqueued"]
 
 
 @pytest.mark.parametrize(
@@ -72,17 +85,17 @@ async def test_who_is_behind_writes_nothing(
 ) -> None:
     """A move from a state or an attempt that the job has left is refused without a trace."""
     job_id = await make_job(database, JobState.SENDING, attempt=3)
-    before = await job(database, job_id)
+    before = await read_job(database, job_id)
     assert not await try_move(database, job_id, source, JobState.ACCEPTED, attempt=attempt)
-    assert await job(database, job_id) == before
-    assert await kinds(database, job_id) == ["enqueued"]
+    assert await read_job(database, job_id) == before
+    assert await read_event_kinds(database, job_id) == ["enqueued"]
 
 
 async def test_leaving_the_air_gives_the_lease_back(database: Database) -> None:
     """A job that is no longer sent has no owner and no lease."""
     job_id = await make_job(database, JobState.SENDING)
     await try_move(database, job_id, JobState.SENDING, JobState.UNKNOWN)
-    moved = await job(database, job_id)
+    moved = await read_job(database, job_id)
     assert (moved.owner, moved.expires_at) == (None, None)
 
 
@@ -92,7 +105,7 @@ async def test_only_what_has_ended_has_an_end(database: Database) -> None:
         ended = await now(database) - timedelta(days=1) if source in FINAL else None
         job_id = await make_job(database, source, finished_at=ended)
         await try_move(database, job_id, source, target)
-        finished_at = (await job(database, job_id)).finished_at
+        finished_at = (await read_job(database, job_id)).finished_at
         assert (finished_at is not None) == (target in FINAL), (source, target)
 
 
@@ -108,7 +121,7 @@ async def test_a_move_is_undone_with_its_transaction(database: Database) -> None
                 JobState.CANCELLED,
                 kind="tried",
                 reason="a test",
-                actor=ME,
+                actor=TESTER,
                 attempt=0,
             )
             await apply_transition(connection, tried, at=await database.now(connection))
@@ -116,8 +129,8 @@ async def test_a_move_is_undone_with_its_transaction(database: Database) -> None
 
     with pytest.raises(sa.exc.IntegrityError):
         await move_and_fail()
-    assert (await job(database, job_id)).state == JobState.QUEUED
-    assert await kinds(database, job_id) == ["enqueued"]
+    assert (await read_job(database, job_id)).state == JobState.QUEUED
+    assert await read_event_kinds(database, job_id) == ["enqueued"]
 
 
 async def test_the_database_itself_knows_the_states(database: Database) -> None:
@@ -126,13 +139,13 @@ async def test_the_database_itself_knows_the_states(database: Database) -> None:
         {"state": "sent"},
         {"format": "TAR"},
         {"state": JobState.SENDING, "owner": None},
-        {"state": JobState.QUEUED, "owner": ME},
+        {"state": JobState.QUEUED, "owner": TESTER},
     ]
     job_id = await make_job(database)
     for columns in wrong:
         with pytest.raises(sa.exc.IntegrityError):
-            await change(database, job_id, **columns)
-    assert (await job(database, job_id)).state == JobState.QUEUED
+            await update_job(database, job_id, **columns)
+    assert (await read_job(database, job_id)).state == JobState.QUEUED
 
 
 @pytest.mark.parametrize(
@@ -150,4 +163,4 @@ async def test_what_has_happened_stays(database: Database, statement: sa.Executa
 
     with pytest.raises(sa.exc.DBAPIError, match=r"append-only|(?i:foreign key)"):
         await execute()
-    assert await kinds(database, job_id) == ["enqueued"]
+    assert await read_event_kinds(database, job_id) == ["enqueued"]

@@ -22,14 +22,14 @@ from orchestrator.worker.outcome_policy import decide
 from orchestrator.worker.outcome_recorder import Answer, record
 
 NOON = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
-PROFILE, REGION, BUCKET, ME = "default", "ap-singapore", "backup-1250000000", "tester"
+PROFILE, REGION, BUCKET, TESTER = "default", "ap-singapore", "backup-1250000000", "tester"
 REGIONS = (REGION, "ap-tokyo", "ap-seoul")
-EXPORTS = RateKey("ExportImages", "cvm.example", PROFILE)
-LASTS = timedelta(seconds=45)
+EXPORT_RATE_KEY = RateKey("ExportImages", "cvm.example", PROFILE)
+LEASE_DURATION = timedelta(seconds=45)
 DEADLINE = timedelta(hours=6)
 
-CAPACITY = "LimitExceeded.ExportImageTaskLimitExceeded"
-BUSY = "InvalidParameterValue.InvalidImageState"
+CAP_REACHED = "LimitExceeded.ExportImageTaskLimitExceeded"
+IMAGE_BUSY = "InvalidParameterValue.InvalidImageState"
 
 
 @dataclass
@@ -47,15 +47,15 @@ class FakeClock:
         self.moment += span
 
 
-def request(number: int = 1, **fields: Any) -> ExportRequest:
+def make_request(number: int = 1, **fields: Any) -> ExportRequest:
     """One request; its number makes it differ from others."""
     plain = ExportRequest(image_ids=(f"img-{number:08}",), region=REGION, bucket=BUCKET)
     return replace(plain, **fields)
 
 
-def numbered(count: int, *, first: int = 1, **fields: Any) -> list[ExportRequest]:
+def make_requests(count: int, *, first: int = 1, **fields: Any) -> list[ExportRequest]:
     """So many requests that differ in their image."""
-    return [request(number, **fields) for number in range(first, first + count)]
+    return [make_request(number, **fields) for number in range(first, first + count)]
 
 
 async def make_jobs(
@@ -74,8 +74,8 @@ async def make_jobs(
         described: they may be claimed at once.
     """
     before = await _last_id(database)
-    given = [request()] if requests is None else requests
-    await enqueue(database, given, profile=PROFILE, batch=batch, again=again, actor=ME)
+    given = [make_request()] if requests is None else requests
+    await enqueue(database, given, profile=PROFILE, batch=batch, again=again, actor=TESTER)
     async with database.write() as connection:
         moment = await database.now(connection)
         query = sa.select(jobs.c.id).where(jobs.c.id > before).order_by(jobs.c.id)
@@ -90,14 +90,14 @@ async def make_jobs(
 async def make_job(database: Database, state: JobState = JobState.QUEUED, **columns: Any) -> int:
     """One job, put into a state as if it had lived through all before it."""
     number = await _last_id(database) + 1
-    (job_id,) = await make_jobs(database, [request(number)])
-    owner = {"owner": ME, "expires_at": await now(database) + LASTS}
+    (job_id,) = await make_jobs(database, [make_request(number)])
+    owner = {"owner": TESTER, "expires_at": await now(database) + LEASE_DURATION}
     held = owner if state is JobState.SENDING else {}
-    await change(database, job_id, state=state, sent_at=await now(database), **held, **columns)
+    await update_job(database, job_id, state=state, sent_at=await now(database), **held, **columns)
     return job_id
 
 
-async def make_ended(database: Database, *, took: float, **columns: Any) -> int:
+async def make_verified_job(database: Database, *, took: float, **columns: Any) -> int:
     """A job whose export took so many seconds until it was seen to have ended."""
     moment = await now(database)
     times = {"accepted_at": moment - timedelta(seconds=took), "finished_at": moment}
@@ -105,12 +105,12 @@ async def make_ended(database: Database, *, took: float, **columns: Any) -> int:
     return await make_job(database, JobState.VERIFIED, **given)
 
 
-async def make_traced(database: Database, *, took: float = 1.0, **columns: Any) -> int:
+async def make_traced_job(database: Database, *, took: float = 1.0, **columns: Any) -> int:
     """Make a job whose first trace was found ``took`` seconds after its request was sent."""
-    job_id = await make_ended(database, took=took, **columns)
-    sent_at = (await job(database, job_id)).sent_at
+    job_id = await make_verified_job(database, took=took, **columns)
+    sent_at = (await read_job(database, job_id)).sent_at
     times = {"trace_from": sent_at, "first_trace_at": sent_at + timedelta(seconds=took)}
-    await change(database, job_id, **times)
+    await update_job(database, job_id, **times)
     return job_id
 
 
@@ -120,49 +120,49 @@ async def _last_id(database: Database) -> int:
         return int((await connection.execute(query)).scalar_one())
 
 
-async def change(database: Database, job_id: int, **columns: Any) -> None:
+async def update_job(database: Database, job_id: int, **columns: Any) -> None:
     """Sets columns of a job, past every guard."""
     async with database.write() as connection:
         await connection.execute(jobs.update().where(jobs.c.id == job_id).values(columns))
 
 
-async def job(database: Database, job_id: int) -> Any:
+async def read_job(database: Database, job_id: int) -> Any:
     """The row of a job."""
     async with database.read() as connection:
         return (await connection.execute(sa.select(jobs).where(jobs.c.id == job_id))).one()
 
 
-async def rows(database: Database, table: sa.Table, job_id: int) -> list[Any]:
+async def read_rows(database: Database, table: sa.Table, job_id: int) -> list[Any]:
     """The rows of a job in another table, in the order of their keys."""
     query = sa.select(table).where(table.c.job_id == job_id).order_by(*table.primary_key.columns)
     async with database.read() as connection:
         return list((await connection.execute(query)).all())
 
 
-async def kinds(database: Database, job_id: int) -> list[str]:
+async def read_event_kinds(database: Database, job_id: int) -> list[str]:
     """What has happened to a job, in order."""
-    return [event.kind for event in await rows(database, events, job_id)]
+    return [event.kind for event in await read_rows(database, events, job_id)]
 
 
-async def last_attempt(database: Database, job_id: int) -> Any:
+async def read_last_attempt(database: Database, job_id: int) -> Any:
     """The row of a job's latest attempt."""
-    return (await rows(database, attempts, job_id))[-1]
+    return (await read_rows(database, attempts, job_id))[-1]
 
 
-async def scope(database: Database, region: str = REGION) -> Any:
+async def read_scope(database: Database, region: str = REGION) -> Any:
     """The row of a scope."""
     async with database.read() as connection:
         query = sa.select(scopes).where(scopes.c.profile == PROFILE, scopes.c.region == region)
         return (await connection.execute(query)).one()
 
 
-async def set_scope(database: Database, **columns: Any) -> None:
+async def update_scope(database: Database, **columns: Any) -> None:
     """Sets columns of a scope, past every guard."""
     async with database.write() as connection:
         await connection.execute(scopes.update().values(columns))
 
 
-async def expect(database: Database, job_id: int, *keys: str, **columns: Any) -> None:
+async def add_expected_objects(database: Database, job_id: int, *keys: str, **columns: Any) -> None:
     """Writes down keys of a job, by default as those that DescribeImages let us expect."""
     async with database.write() as connection:
         for key in keys:
@@ -176,7 +176,7 @@ async def now(database: Database) -> datetime:
         return await database.now(connection)
 
 
-async def let_pass(database: Database, **span: float) -> None:
+async def advance_time(database: Database, **span: float) -> None:
     """Lets time pass.
 
     PostgreSQL's clock cannot be put forward, so there everything that was written moves back.
@@ -194,7 +194,7 @@ async def let_pass(database: Database, **span: float) -> None:
                 await connection.execute(table.update().values(moved))
 
 
-def wanted(
+def claim_query(
     permitted: sa.ColumnElement[bool] | None = None,
     watched: Callable[[sa.FromClause], sa.ColumnElement[bool]] = lambda _table: sa.true(),
 ) -> ClaimQuery:
@@ -203,9 +203,9 @@ def wanted(
     return claim_of(PROFILE, anything, watched)
 
 
-def claimer(database: Database, owner: str = ME) -> ClaimSettings:
+def claim_settings(database: Database, owner: str = TESTER) -> ClaimSettings:
     """Who claims in a stream of requests without a limit."""
-    return ClaimSettings(owner, LASTS, RateLimiters(database, 0).for_key(EXPORTS))
+    return ClaimSettings(owner, LEASE_DURATION, RateLimiters(database, 0).for_key(EXPORT_RATE_KEY))
 
 
 async def claim_all(
@@ -213,12 +213,14 @@ async def claim_all(
     want: ClaimQuery | None = None,
     regions: tuple[str, ...] = REGIONS,
     *,
-    owner: str = ME,
+    owner: str = TESTER,
     limit: int = 100,
 ) -> list[Lease]:
     """Claims all that one claim takes."""
-    moment, who = await now(database), claimer(database, owner)
-    claimed = await claim(database, who, want or wanted(), regions, signed_at=moment, limit=limit)
+    moment, who = await now(database), claim_settings(database, owner)
+    claimed = await claim(
+        database, who, want or claim_query(), regions, signed_at=moment, limit=limit
+    )
     return [lease for lease, _ in claimed]
 
 
@@ -227,26 +229,26 @@ async def try_claim(
     want: ClaimQuery | None = None,
     regions: tuple[str, ...] = REGIONS,
     *,
-    owner: str = ME,
+    owner: str = TESTER,
 ) -> Lease | None:
     """Claims the next job, if there is one."""
     leases = await claim_all(database, want, regions, owner=owner, limit=1)
     return leases[0] if leases else None
 
 
-async def claimed(database: Database, *, owner: str = ME) -> Lease:
+async def claim_one(database: Database, *, owner: str = TESTER) -> Lease:
     """Claims the next job, which must be there."""
     lease = await try_claim(database, owner=owner)
     assert lease is not None
     return lease
 
 
-def refusal(code: str, message: str = "no") -> Outcome:
+def make_refusal(code: str, message: str = "no") -> Outcome:
     """An answer with a code."""
     return Outcome(code_for(code), message, request_id="request-1", http_status=200)
 
 
-def acceptance(task_id: int = 2**63 + 1, *cos_paths: str) -> Outcome:
+def make_acceptance(task_id: int = 2**63 + 1, *cos_paths: str) -> Outcome:
     """An answer with a task whose number needs all of its 64 bits."""
     paths = cos_paths or ("/img-00000001_system_snap-1.raw",)
     reply = Reply(200, request_id="request-1", task_id=task_id, cos_paths=paths)
@@ -259,12 +261,12 @@ def acceptance(task_id: int = 2**63 + 1, *cos_paths: str) -> Outcome:
     )
 
 
-async def settle(
+async def record_outcome(
     database: Database, lease: Lease, outcome: Outcome, *, is_end_visible: bool = False
 ) -> None:
     """Decides and records an outcome, as the worker does."""
     decision = decide(lease, outcome, max_attempts=5, jitter=0.0)
-    rate_limiter = claimer(database).rate_limiter
+    rate_limiter = claim_settings(database).rate_limiter
     await record(
         database, [Answer(lease, outcome, decision, rate_limiter, is_end_visible)], DEADLINE
     )

@@ -34,16 +34,16 @@ from orchestrator.verification.object_lookup import baselines
 from orchestrator.worker.send import outcome_of_reply
 
 from .cloud.scripted import HeldKeys
-from .stores import BUCKET, DEADLINE, ME, REGION, job, now
+from .job_factory import BUCKET, DEADLINE, REGION, TESTER, now, read_job
 
-KEYS = Credential(DEFAULT_KEY.secret_id, DEFAULT_KEY.secret_key)
+CREDENTIAL = Credential(DEFAULT_KEY.secret_id, DEFAULT_KEY.secret_key)
 
 _ENDED = 201.0
 UNLISTED_AFTER = timedelta(seconds=120)
 
 
 @dataclass(frozen=True)
-class Bench:
+class StoreAndCloud:
     """A store and a cloud."""
 
     database: Database
@@ -55,9 +55,9 @@ class Bench:
         """Sends what a lease orders; nothing is recorded."""
         return await self.export(lease.order)
 
-    async def export_unseen(self, job_id: int) -> None:
+    async def export_without_answer(self, job_id: int) -> None:
         """Exports what a job would, as a request whose answer was lost has done."""
-        row = await job(self.database, job_id)
+        row = await read_job(self.database, job_id)
         await self.export(
             ExportOrder(
                 row.region,
@@ -72,29 +72,31 @@ class Bench:
 
     async def export(self, order: ExportOrder) -> Outcome:
         """The outcome of one ExportImages."""
-        reply = await self.cvm.export_images(order, signed_at=self.cvm.clock.now(), credential=KEYS)
+        reply = await self.cvm.export_images(
+            order, signed_at=self.cvm.clock.now(), credential=CREDENTIAL
+        )
         return outcome_of_reply(reply)
 
-    def end_exports(self) -> None:
+    def finish_exports(self) -> None:
         """Lets every export come to its end: the objects are there."""
         self.simulator.change(skew=self.simulator.settings.skew + _ENDED)
 
-    async def watched(self, job_id: int) -> TrackedJob:
+    async def tracked_job(self, job_id: int) -> TrackedJob:
         """The job as a look sees it."""
         async with self.database.read() as connection:
             return await watched(connection, job_id)
 
-    async def note_baseline(self, job_id: int) -> None:
+    async def save_baselines(self, job_id: int) -> None:
         """Note what lies under a job's exact names, as is done before it is sent."""
-        etags = await baselines(self.cos, await self.watched(job_id))
+        etags = await baselines(self.cos, await self.tracked_job(job_id))
         async with self.database.write() as connection:
             await save_baselines(connection, job_id, etags)
 
     async def verify(self, seen: TrackedJob) -> JobState:
         """The state after a look at the objects of a job that was read before."""
-        return await verified(self.database, self.cos, seen)
+        return await verify_job(self.database, self.cos, seen)
 
-    def looks(self) -> list[str]:
+    def lookup_actions(self) -> list[str]:
         """The actions of all looks so far."""
         return [entry.action for entry in self.simulator.ledger if entry.service == "cos"]
 
@@ -104,10 +106,10 @@ class Bench:
 
 
 @asynccontextmanager
-async def bench_at(database: Database) -> AsyncIterator[Bench]:
+async def open_store_and_cloud(database: Database) -> AsyncIterator[StoreAndCloud]:
     """A cloud beside this store, in which uploads begin at once and end after 200 s."""
     settings = Settings(duration=Duration(seconds=200), queue_delay=0, limits={}, cap=None)
-    keys = HeldKeys(KEYS)
+    keys = HeldKeys(CREDENTIAL)
     async with (
         Simulator(SimulatorOptions(settings=settings)) as simulator,
         open_http_client("tests/1") as http,
@@ -121,10 +123,10 @@ async def bench_at(database: Database) -> AsyncIterator[Bench]:
             clock=ServerClock(SystemClock()),
             timeout=60.0,
         )
-        yield Bench(database, simulator, cvm, cos)
+        yield StoreAndCloud(database, simulator, cvm, cos)
 
 
-def permissions(
+def bucket_permissions(
     mode: VerifyMode = VerifyMode.AUTO, *, unreadable: bool = False
 ) -> BucketPermissions:
     """What may be looked at; blind, the bucket of the tests may not."""
@@ -137,23 +139,23 @@ def permissions(
 def _notify(_sentence: str) -> None: ...
 
 
-async def verified(database: Database, cos: CosClient, job: TrackedJob) -> JobState:
+async def verify_job(database: Database, cos: CosClient, job: TrackedJob) -> JobState:
     """The state of a job after a look at its objects."""
     deadlines = ExportDeadlines(database, Experience(), DEADLINE)
-    age = await age_of(database, job)
+    age = await export_age(database, job)
     seen = await examine(cos, job, age, deadlines, unlisted_after=UNLISTED_AFTER)
     if seen.finding is None:
         return job.state
-    (state,) = await save_findings(database, ME, [seen.finding])
+    (state,) = await save_findings(database, TESTER, [seen.finding])
     return state
 
 
-async def age_of(database: Database, job: TrackedJob) -> timedelta:
+async def export_age(database: Database, job: TrackedJob) -> timedelta:
     """How long ago its export began."""
     assert job.begun is not None
     return await now(database) - job.begun
 
 
-def evidence(event: Any, name: str) -> list[str]:
+def keys_in_event(event: Any, name: str) -> list[str]:
     """The keys that an event tells of."""
     return [entry if isinstance(entry, str) else entry["key"] for entry in event.details[name]]
