@@ -3,7 +3,7 @@
 import sys
 
 from benchmarks import drain, enqueue, fleet, gate, history, rate, startup
-from benchmarks.figures import Case, as_json, told
+from benchmarks.case import Case, format_json, format_report
 
 _ROOMS = (rate, gate, drain, enqueue, startup, fleet, history)
 CASES: dict[str, Case] = {case.name: case for room in _ROOMS for case in room.CASES}
@@ -19,8 +19,8 @@ def main(wanted: list[str]) -> int:
     missed = 0
     for case in chosen:
         measured = case.measure()
-        print(told(case, measured), file=sys.stderr, flush=True)
-        print(as_json(case, measured), flush=True)
+        print(format_report(case, measured), file=sys.stderr, flush=True)
+        print(format_json(case, measured), flush=True)
         missed += not case.is_reached(measured)
     return 1 if missed else 0
 

@@ -9,19 +9,19 @@ from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 
-from benchmarks.figures import Case, Goal, Measured
-from benchmarks.store import BUCKET, REGION, Store, images
+from benchmarks.case import Case, Goal, Measurement
+from benchmarks.store import BUCKET, REGION, Store, make_image_ids
 
 _ROWS = 100_000
 _TURNS = 3
 _TABLES = ("jobs", "job_images", "events")
 
 
-def _enqueue() -> Measured:
+def _enqueue() -> Measurement:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         manifest = folder / "images.csv"
-        rows = "".join(f"{one},{REGION},{BUCKET},QCOW2\n" for one in images(_ROWS))
+        rows = "".join(f"{one},{REGION},{BUCKET},QCOW2\n" for one in make_image_ids(_ROWS))
         manifest.write_text(f"image_id,region,bucket,format\n{rows}")
         ours, raw = [], []
         for turn in range(_TURNS):
@@ -30,7 +30,7 @@ def _enqueue() -> Measured:
             ours.append(store.command("enqueue", str(manifest)).taken())
             raw.append(_apart(store.path, store.folder / "raw.db"))
     seconds = median(one.seconds for one in ours)
-    return Measured(
+    return Measurement(
         {
             "seconds": seconds,
             "of the raw rows": seconds / median(raw),

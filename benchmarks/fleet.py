@@ -16,7 +16,7 @@ import anyio
 import httpx
 
 from benchmarks.arrivals import bound, lasted, makespan, refused_for, running, tail, unhindered
-from benchmarks.figures import Case, Goal, Measured
+from benchmarks.case import Case, Goal, Measurement
 from benchmarks.memory import InMemory
 from benchmarks.virtual import VirtualClock, in_virtual_time
 from orchestrator.cloud.clock_skew import ServerClock
@@ -123,7 +123,7 @@ def _world(chance: random.Random) -> _World:
     return _World(images, caps)
 
 
-def _fleet() -> Measured:
+def _fleet() -> Measurement:
     began, used = time.monotonic(), time.process_time()
     # the workers' own dice too, so that two runs are the same
     random.seed(_SEED)
@@ -214,7 +214,7 @@ _Scope = tuple[str, str]
 """An account and a region: what the cap counts."""
 
 
-def _measured(world: _World, night: _Night) -> Measured:
+def _measured(world: _World, night: _Night) -> Measurement:
     by_scope: defaultdict[_Scope, list[dict[str, Any]]] = defaultdict(list)
     for one in night.exports:
         by_scope[one["account"], one["region"]].append(one)
@@ -240,7 +240,7 @@ def _measured(world: _World, night: _Night) -> Measured:
         "in the tail": tail(here, cap) / places,
         "ended but not seen": sum(late.get(one["image_id"], 0.0) for one in here) / places,
     }
-    return Measured(figures, running(here, cap))
+    return Measurement(figures, running(here, cap))
 
 
 def _least(world: _World, by_scope: Mapping[_Scope, Sequence[dict[str, Any]]]) -> float:

@@ -11,7 +11,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-from benchmarks.child import Command
+from benchmarks.process_usage import Command
 
 BUCKET = "backup-1250000000"
 REGION = "ap-singapore"
@@ -67,9 +67,9 @@ class Store:
 
     def drain(self, *words: str) -> dict[str, Any]:
         """What a run to the end counts, and the processor's seconds that it took."""
-        before = processor_seconds()
+        before = child_cpu_seconds()
         result: dict[str, Any] = json.loads(self.run("run", "--json", *words))
-        return {**result, "processor_seconds": processor_seconds() - before}
+        return {**result, "processor_seconds": child_cpu_seconds() - before}
 
     def _environ(self) -> dict[str, str]:
         kept = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
@@ -77,12 +77,12 @@ class Store:
         return {**kept, **own, **self.variables}
 
 
-def images(count: int, first: int = 0) -> list[str]:
+def make_image_ids(count: int, first: int = 0) -> list[str]:
     """So many image ids."""
     return [f"img-{number:08d}" for number in range(first, first + count)]
 
 
-def processor_seconds() -> float:
+def child_cpu_seconds() -> float:
     """What the processes took that were started here, and have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime

@@ -8,9 +8,16 @@ from importlib.util import find_spec
 
 import sqlalchemy as sa
 
-from benchmarks.figures import Case, Goal, Measured, as_json, told
-from benchmarks.speed import Speed, lines, ours, ratio, speed, typical
+from benchmarks.case import Case, Goal, Measurement, format_json, format_report
 from benchmarks.store import Store
+from benchmarks.throughput import (
+    Throughput,
+    format_images,
+    measure_throughput,
+    median_throughput,
+    prepare_run,
+    ratio,
+)
 from tests.servers import find_server, fresh_database
 
 _COUNT = 2_000
@@ -29,8 +36,8 @@ def main() -> int:
         [Goal(f"ours over {name}", 1.0, least=True) for name in peers],
     )
     measured = case.measure()
-    print(told(case, measured), file=sys.stderr)
-    print(as_json(case, measured))
+    print(format_report(case, measured), file=sys.stderr)
+    print(format_json(case, measured))
     return 0 if case.is_reached(measured) else 1
 
 
@@ -45,20 +52,28 @@ def _can_run(name: str, server: sa.URL | None) -> bool:
     return why is None
 
 
-def _measure(peers: list[str], server: sa.URL | None) -> Measured:
+def _measure(peers: list[str], server: sa.URL | None) -> Measurement:
     """All of them in each turn, one after another."""
-    speeds: dict[str, list[Speed]] = {name: [] for name in (*peers, "ours")}
+    speeds: dict[str, list[Throughput]] = {name: [] for name in (*peers, "ours")}
     for _ in range(_TURNS):
         for name, those in speeds.items():
-            those.append(speed(ours, _COUNT) if name == "ours" else _speed_of(name, server))
-    rates = {f"{name}, accepted a second": typical(o).per_second for name, o in speeds.items()}
+            those.append(
+                measure_throughput(prepare_run, _COUNT)
+                if name == "ours"
+                else _speed_of(name, server)
+            )
+    rates = {
+        f"{name}, accepted a second": median_throughput(o).per_second for name, o in speeds.items()
+    }
     ratios = {f"ours over {name}": ratio(speeds["ours"], speeds[name]) for name in peers}
-    return Measured({**rates, **ratios})
+    return Measurement({**rates, **ratios})
 
 
-def _speed_of(name: str, server: sa.URL | None) -> Speed:
+def _speed_of(name: str, server: sa.URL | None) -> Throughput:
     with _place(name, server) as place:
-        return speed(partial(_prepared, f"benchmarks.peers.with_{name}", place), _COUNT)
+        return measure_throughput(
+            partial(_prepared, f"benchmarks.peers.with_{name}", place), _COUNT
+        )
 
 
 @contextmanager
@@ -73,7 +88,7 @@ def _place(name: str, server: sa.URL | None) -> Iterator[str]:
 
 def _prepared(module: str, place: str, store: Store, image_ids: list[str]) -> Callable[[], object]:
     where = place if "://" in place else str(store.folder / place)
-    store.python(module, where, "enqueue", given=lines(image_ids))
+    store.python(module, where, "enqueue", given=format_images(image_ids))
 
     def work() -> None:
         kept = int(store.python(module, where, "work"))

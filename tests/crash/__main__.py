@@ -13,12 +13,12 @@ import sqlalchemy as sa
 
 from orchestrator.clock import iso
 from orchestrator.job_states import JobState
-from tests.crash.life import Death
-from tests.crash.night import KINDS, Kill, Night, kills_of, spend
-from tests.crash.processes import zygote
-from tests.crash.shift import restarts, side_by_side
-from tests.crash.sleeper import nap
-from tests.crash.tally import Tally
+from tests.crash.child_processes import start_fork_server
+from tests.crash.export_counts import ExportCounts
+from tests.crash.long_runs import run_side_by_side, run_with_restarts
+from tests.crash.scenario import KILL_KINDS, Kill, Scenario, make_kill, run_scenario
+from tests.crash.suspended_process import run_with_suspension
+from tests.crash.worker_process import KillPoint
 from tests.servers import NoServerError, fresh_database, server, text_of
 
 _AT_ONCE = 2
@@ -40,48 +40,48 @@ def main() -> None:
     sys.exit(0 if total.holds else 1)
 
 
-async def campaign(options: argparse.Namespace) -> Tally:
+async def campaign(options: argparse.Namespace) -> ExportCounts:
     """All parts, each with its figures, and all of them together."""
     _say(f"seed {options.seed}: {options.nights} nights, then restarts, then four processes.")
     chance = random.Random(options.seed)
-    total = Tally()
+    total = ExportCounts()
     async with anyio.create_task_group() as tasks:
         # it waits for minutes, and takes nothing from the others
         if options.nap:
             tasks.start_soon(_sleep_for_real, total)
         _take_in(total, "nights", await _nights(options.nights, chance))
         _take_in(total, "nights on PostgreSQL", await _on_a_server(options.postgresql, chance))
-        _take_in(total, "restarts", await restarts(options.restarts))
-        four = await side_by_side(options.side_by_side, chance)
+        _take_in(total, "restarts", await run_with_restarts(options.restarts))
+        four = await run_side_by_side(options.side_by_side, chance)
         _take_in(total, "four processes on one file", four)
     _say("all together:", total)
     _say(json.dumps(total.figures()))
     return total
 
 
-def _take_in(total: Tally, name: str, tally: Tally) -> None:
+def _take_in(total: ExportCounts, name: str, tally: ExportCounts) -> None:
     _say(f"{name}:", tally)
     total.add(tally)
 
 
-async def _sleep_for_real(total: Tally) -> None:
+async def _sleep_for_real(total: ExportCounts) -> None:
     """A process stopped beyond its lease and its signature, while another drains the store."""
-    night = await nap(lease=None, fence=None, woken_by=JobState.VERIFIED)
+    night = await run_with_suspension(lease=None, fence=None, woken_by=JobState.VERIFIED)
     _take_in(total, "a sleeper", night.tally)
     _say(f"  the vendor refused its late request: {night.codes}")
     for event in night.story.events:
         _say(f"  {iso(event['at'])} {event['kind']} {event['attempt'] or ''} {event['details']}")
 
 
-async def _nights(number: int, chance: random.Random) -> Tally:
+async def _nights(number: int, chance: random.Random) -> ExportCounts:
     """So many nights, some at a time; a kill at each commit in turn, and two of other kinds."""
     nights = _plans(number, chance)
-    total, done = Tally(), itertools.count(1)
+    total, done = ExportCounts(), itertools.count(1)
 
     async def watchman() -> None:
-        async with zygote() as mother:
+        async with start_fork_server() as fork_server:
             for night in nights:
-                tally = await spend(night, mother)
+                tally = await run_scenario(night, fork_server)
                 total.add(tally)
                 if not tally.holds:
                     _say(f"broken by {night}:", tally)
@@ -94,9 +94,9 @@ async def _nights(number: int, chance: random.Random) -> Tally:
     return total
 
 
-async def _on_a_server(number: int, chance: random.Random) -> Tally:
+async def _on_a_server(number: int, chance: random.Random) -> ExportCounts:
     """Nights on PostgreSQL, where there is a server."""
-    total = Tally()
+    total = ExportCounts()
     try:
         with server() as found:
             await _on_this_server(found, total, _plans(number, chance))
@@ -105,25 +105,27 @@ async def _on_a_server(number: int, chance: random.Random) -> Tally:
     return total
 
 
-async def _on_this_server(found: sa.URL, total: Tally, nights: Iterator[Night]) -> None:
-    async with zygote() as mother:
+async def _on_this_server(found: sa.URL, total: ExportCounts, nights: Iterator[Scenario]) -> None:
+    async with start_fork_server() as fork_server:
         for night in nights:
             with fresh_database(found) as url:
-                tally = await spend(replace(night, settings={"database_url": text_of(url)}), mother)
+                tally = await run_scenario(
+                    replace(night, settings={"database_url": text_of(url)}), fork_server
+                )
             total.add(tally)
             if not tally.holds:
                 _say(f"broken by {night}:", tally)
 
 
-def _plans(number: int, chance: random.Random) -> Iterator[Night]:
-    kinds = itertools.cycle(KINDS)
+def _plans(number: int, chance: random.Random) -> Iterator[Scenario]:
+    kinds = itertools.cycle(KILL_KINDS)
     for index in range(number):
-        commit = Kill("every commit in turn", Death(1 + index % _MOST_COMMITS))
-        others = [kills_of(next(kinds), chance) for _ in range(2)]
-        yield Night([commit, *others], capped=bool(index & 1), losing=bool(index & 2))
+        commit = Kill("every commit in turn", KillPoint(1 + index % _MOST_COMMITS))
+        others = [make_kill(next(kinds), chance) for _ in range(2)]
+        yield Scenario([commit, *others], capped=bool(index & 1), losing=bool(index & 2))
 
 
-def _say(text: str, tally: Tally | None = None) -> None:
+def _say(text: str, tally: ExportCounts | None = None) -> None:
     print(text, flush=True)  # noqa: T201 - the figures are what this is run for
     for name, figure in (tally.figures() if tally else {}).items():
         print(f"  {name:<30} {figure}", flush=True)  # noqa: T201 - as above

@@ -7,7 +7,7 @@ import pytest
 from orchestrator.orchestrator import Orchestrator
 from orchestrator.simulator import Duration, Settings, Simulator, SimulatorOptions
 from orchestrator.verification import bucket_permissions as permissions
-from tests.end_to_end.scene import Store, orchestrator_at
+from tests.end_to_end.harness import OpenStore, make_orchestrator
 
 
 @pytest.fixture(autouse=True)
@@ -35,13 +35,13 @@ async def cloud(anyio_backend: str) -> AsyncIterator[Simulator]:
 
 
 @pytest.fixture
-def store(cloud: Simulator, tmp_path: Path) -> Store:
+def open_store(cloud: Simulator, tmp_path: Path) -> OpenStore:
     """Opens one store as often as wanted, each time with settings of its own."""
-    return partial(orchestrator_at, cloud.url, tmp_path)
+    return partial(make_orchestrator, cloud.url, tmp_path)
 
 
 @pytest.fixture
-async def orchestrator(store: Store) -> AsyncIterator[Orchestrator]:
+async def orchestrator(open_store: OpenStore) -> AsyncIterator[Orchestrator]:
     """The store with the settings of most tests."""
-    async with store() as opened:
+    async with open_store() as opened:
         yield opened

@@ -17,7 +17,14 @@ from anyio.streams.tls import TLSListener
 from orchestrator.job_states import JobState
 from orchestrator.simulator import Duration, Fault, Settings, Simulator, SimulatorOptions
 from tests.certificates import self_signed
-from tests.end_to_end.scene import accepted, drained, images, once_each, orchestrator_at, orders
+from tests.end_to_end.harness import (
+    count_exports,
+    enqueue_and_run,
+    make_image_ids,
+    make_orchestrator,
+    make_requests_for,
+    once_each,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -152,12 +159,12 @@ async def tls_in_front_of(port: int, context: ssl.SSLContext) -> AsyncIterator[i
 
 
 async def all_is_counted(cloud: Simulator, counted: Counter[str], url: str, folder: Path) -> None:
-    async with orchestrator_at(
+    async with make_orchestrator(
         url, folder, allow_plain_http=True, request_timeout=20
     ) as orchestrator:
-        result = await drained(orchestrator, orders(images(10)))
+        result = await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(10)))
     assert result.counts[JobState.VERIFIED] == 10
-    assert accepted(cloud) == once_each(images(10))
+    assert count_exports(cloud) == once_each(make_image_ids(10))
     assert counted == seen(cloud)
     assert set(counted) == {"GetCallerIdentity", "DescribeImages", "ExportImages", "cos"}
 

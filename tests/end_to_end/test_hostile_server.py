@@ -15,14 +15,14 @@ from anyio.streams.tls import TLSListener
 from orchestrator.job_states import JobState
 from orchestrator.simulator import Duration, Settings, Simulator, SimulatorOptions
 from tests.certificates import self_signed
-from tests.end_to_end.scene import (
-    accepted,
-    images,
-    jobs_of,
+from tests.end_to_end.harness import (
+    count_exports,
+    make_image_ids,
+    make_orchestrator,
+    make_requests_for,
     once_each,
-    orchestrator_at,
-    orders,
-    requests,
+    read_jobs,
+    read_ledger,
 )
 
 pytestmark = pytest.mark.anyio
@@ -143,17 +143,17 @@ async def test_no_answer_is_given_to_another_request(
     async with (
         Simulator(SimulatorOptions(settings=settings)) as cloud,
         before(cloud, tmp_path, monkeypatch, is_secret=is_secret) as (url, hostile),
-        orchestrator_at(url, tmp_path, rate=60, max_attempts=50) as orchestrator,
+        make_orchestrator(url, tmp_path, rate=60, max_attempts=50) as orchestrator,
     ):
-        await orchestrator.enqueue(orders(images(COUNT)))
+        await orchestrator.enqueue(make_requests_for(make_image_ids(COUNT)))
         with anyio.fail_after(240):
             result = await orchestrator.run()
-        found = await jobs_of(orchestrator)
+        found = await read_jobs(orchestrator)
     assert result.counts[JobState.VERIFIED] == COUNT
-    assert accepted(cloud) == once_each(images(COUNT))
+    assert count_exports(cloud) == once_each(make_image_ids(COUNT))
     assert sum(hostile.ways.values()) > 500
     assert set(hostile.ways) == set(WAYS)
-    began = {entry.image_ids: entry for entry in requests(cloud) if entry.accepted}
+    began = {entry.image_ids: entry for entry in read_ledger(cloud) if entry.accepted}
     for job in found:
         entry = began[job.image_ids]
         assert job.task_id in {None, entry.task_id}

@@ -19,20 +19,20 @@ from orchestrator.model import Scope
 from orchestrator.orchestrator import Orchestrator
 from orchestrator.simulator import Duration, Fault, Refusal, Settings, Simulator, SimulatorOptions
 from tests.certificates import self_signed
-from tests.end_to_end.scene import (
-    Store,
-    accepted,
-    drained,
-    images,
-    jobs_of,
+from tests.end_to_end.harness import (
+    OpenStore,
+    count_exports,
+    enqueue_and_run,
+    make_image_ids,
+    make_orchestrator,
+    make_requests_for,
     once_each,
-    orchestrator_at,
-    orders,
-    print_row,
-    ran,
-    requests,
-    until,
-    until_kept,
+    print_fault_row,
+    read_jobs,
+    read_ledger,
+    run_to_end,
+    wait_until,
+    wait_until_stored,
 )
 
 pytestmark = pytest.mark.anyio
@@ -60,15 +60,15 @@ async def test_an_endpoint_that_is_not_there_yet(port: int, tmp_path: Path) -> N
     """Begun while nothing answers, a run waits without spending an attempt, and then does all."""
     said: list[str] = []
     url = f"http://127.0.0.1:{port}"
-    async with orchestrator_at(url, tmp_path, notify=said.append) as orchestrator:
-        await orchestrator.enqueue(orders(images(12)))
+    async with make_orchestrator(url, tmp_path, notify=said.append) as orchestrator:
+        await orchestrator.enqueue(make_requests_for(make_image_ids(12)))
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(ran, orchestrator)
-            await until(lambda: len(said) > 0)
+            tasks.start_soon(run_to_end, orchestrator)
+            await wait_until(lambda: len(said) > 0)
             async with cloud_at(port) as cloud:
-                await until_kept(partial(all_verified, orchestrator, 12))
-        assert {job.attempts for job in await jobs_of(orchestrator)} == {1}
-    assert accepted(cloud) == once_each(images(12))
+                await wait_until_stored(partial(all_verified, orchestrator, 12))
+        assert {job.attempts for job in await read_jobs(orchestrator)} == {1}
+    assert count_exports(cloud) == once_each(make_image_ids(12))
     lost, found = said
     assert "cannot be reached" in lost
     assert "answers again" in found
@@ -77,27 +77,27 @@ async def test_an_endpoint_that_is_not_there_yet(port: int, tmp_path: Path) -> N
 async def test_one_request_at_a_time_finds_out(port: int, tmp_path: Path) -> None:
     """In an outage one prober goes at a time; no attempt is spent, and each image is sent once."""
     url = f"http://127.0.0.1:{port}"
-    async with orchestrator_at(url, tmp_path, rate=20) as orchestrator:
-        await orchestrator.enqueue(orders(images(12)))
+    async with make_orchestrator(url, tmp_path, rate=20) as orchestrator:
+        await orchestrator.enqueue(make_requests_for(make_image_ids(12)))
 
         async def probed_twice() -> bool:
             return len(await probes(orchestrator)) >= 2
 
         async with anyio.create_task_group() as tasks:
             async with cloud_at(port, Refusal("RequestLimitExceeded")) as refusing:
-                tasks.start_soon(ran, orchestrator)
-                await until(lambda: len(requests(refusing)) > 0)
-            await until_kept(probed_twice)
+                tasks.start_soon(run_to_end, orchestrator)
+                await wait_until(lambda: len(read_ledger(refusing)) > 0)
+            await wait_until_stored(probed_twice)
             async with cloud_at(port) as cloud:
-                await until_kept(partial(all_verified, orchestrator, 12))
+                await wait_until_stored(partial(all_verified, orchestrator, 12))
         spans = await probes(orchestrator)
         assert all(end <= begin for (_, end), (begin, _) in pairwise(spans))
-        assert {job.attempts for job in await jobs_of(orchestrator)} == {1}
-    assert accepted(cloud) == once_each(images(12))
+        assert {job.attempts for job in await read_jobs(orchestrator)} == {1}
+    assert count_exports(cloud) == once_each(make_image_ids(12))
 
 
 async def test_a_name_that_is_not_resolved_for_a_while(
-    store: Store, cloud: Simulator, monkeypatch: pytest.MonkeyPatch
+    open_store: OpenStore, cloud: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without name resolution nothing leaves; it is told once, and nothing is spent by waiting."""
     resolve, failures, said = socket.getaddrinfo, iter(range(3)), list[str]()
@@ -110,31 +110,33 @@ async def test_a_name_that_is_not_resolved_for_a_while(
         return resolve("127.0.0.1", port, *args, **kwargs)
 
     monkeypatch.setattr(socket, "getaddrinfo", resolver)
-    async with store(
+    async with open_store(
         cvm_endpoint=f"http://cvm.example:{cloud.port}", allow_plain_http=True, notify=said.append
     ) as opened:
-        result = await drained(opened, orders(images(8)))
-        assert {job.attempts for job in await jobs_of(opened)} == {1}
-    print_row("a name that is not resolved for a while", said, exit_code(result), result, cloud)
+        result = await enqueue_and_run(opened, make_requests_for(make_image_ids(8)))
+        assert {job.attempts for job in await read_jobs(opened)} == {1}
+    print_fault_row(
+        "a name that is not resolved for a while", said, exit_code(result), result, cloud
+    )
     assert (result.counts[JobState.VERIFIED], exit_code(result)) == (8, 0)
-    assert accepted(cloud) == once_each(images(8))
+    assert count_exports(cloud) == once_each(make_image_ids(8))
     lost, found = said
     assert "Name or service not known" in lost
     assert "answers again" in found
 
 
 async def test_a_certificate_that_is_not_trusted(
-    store: Store, cloud: Simulator, tmp_path: Path
+    open_store: OpenStore, cloud: Simulator, tmp_path: Path
 ) -> None:
     """Keys are not shown to just anybody: the endpoint stops, with what to do; nothing is spent."""
     said: list[str] = []
     async with (
         await asyncio.start_server(hang_up, "127.0.0.1", ssl=self_signed(tmp_path)[0]) as server,
-        store(cvm_endpoint=f"https://{address_of(server)}", notify=said.append) as opened,
+        open_store(cvm_endpoint=f"https://{address_of(server)}", notify=said.append) as opened,
     ):
-        result = await drained(opened, orders(images(8)))
-        assert {job.attempts for job in await jobs_of(opened)} == {0}
-    print_row("a certificate that is not trusted", said, exit_code(result), result, cloud)
+        result = await enqueue_and_run(opened, make_requests_for(make_image_ids(8)))
+        assert {job.attempts for job in await read_jobs(opened)} == {0}
+    print_fault_row("a certificate that is not trusted", said, exit_code(result), result, cloud)
     (stop,) = result.blocked
     assert (stop.scope, exit_code(result)) == (Scope.ENDPOINT, 6)
     assert "trust the endpoint's certificate" in stop.remedy
@@ -160,7 +162,7 @@ async def all_verified(orchestrator: Orchestrator, count: int) -> bool:
 async def probes(orchestrator: Orchestrator) -> list[tuple[datetime, datetime]]:
     """When the requests left and failed that were sent after the outage was known."""
     spans = []
-    for job in await jobs_of(orchestrator):
+    for job in await read_jobs(orchestrator):
         story = await orchestrator.show(str(job.id))
         assert story is not None
         spans += [
@@ -172,10 +174,10 @@ async def probes(orchestrator: Orchestrator) -> list[tuple[datetime, datetime]]:
     return sorted(span for span in spans if known is not None and span[0] > known)
 
 
-async def test_a_gateway_that_fails_for_a_while(store: Store, cloud: Simulator) -> None:
+async def test_a_gateway_that_fails_for_a_while(open_store: OpenStore, cloud: Simulator) -> None:
     """Where every answer is a gateway's error, one request at a time goes out and none counts."""
     cloud.set_faults(Fault("gateway", action="ExportImages", times=7))
-    async with store(resend_after=0, max_attempts=3, concurrency=4) as orchestrator:
-        result = await drained(orchestrator, orders(images(30)))
+    async with open_store(resend_after=0, max_attempts=3, concurrency=4) as orchestrator:
+        result = await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(30)))
     assert result.counts[JobState.VERIFIED] == 30
-    assert accepted(cloud) == once_each(images(30))
+    assert count_exports(cloud) == once_each(make_image_ids(30))

@@ -11,7 +11,14 @@ from orchestrator.job_states import JobState
 from orchestrator.simulator import Simulator
 from orchestrator.store import Database
 from orchestrator.store.tables import attempts
-from tests.end_to_end.scene import Store, drained, images, orders, ran, requests
+from tests.end_to_end.harness import (
+    OpenStore,
+    enqueue_and_run,
+    make_image_ids,
+    make_requests_for,
+    read_ledger,
+    run_to_end,
+)
 from tests.job_factory import read_rows, update_job
 
 pytestmark = pytest.mark.anyio
@@ -21,18 +28,18 @@ VENDOR_LIFETIME = timedelta(seconds=300)
 
 @pytest.mark.parametrize("skew", [-3600.0, -400.0, -20.0, 0.0, 20.0, 250.0, 3600.0])
 async def test_every_signature_has_expired_when_the_fence_ends(
-    store: Store, cloud: Simulator, tmp_path: Path, skew: float
+    open_store: OpenStore, cloud: Simulator, tmp_path: Path, skew: float
 ) -> None:
     """However wrong this machine's clock is, also of the first request, and of a resumed run."""
     cloud.change(skew=skew)
-    async with store() as orchestrator:
-        await drained(orchestrator, orders(images(2)))
+    async with open_store() as orchestrator:
+        await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(2)))
     # a job that an earlier process has described: nothing has to be asked before its claim
-    async with store() as orchestrator:
-        await orchestrator.enqueue(orders(images(1, first=2)))
+    async with open_store() as orchestrator:
+        await orchestrator.enqueue(make_requests_for(make_image_ids(1, first=2)))
         database = Database(f"sqlite+aiosqlite:///{tmp_path}/orchestrator.db", SystemClock())
         await update_job(database, 3, described_at=SystemClock().now())
-        result = await ran(orchestrator)
+        result = await run_to_end(orchestrator)
     assert result.counts[JobState.VERIFIED] == 1
     for job in (1, 2, 3):
         for attempt in await read_rows(database, attempts, job):
@@ -41,12 +48,14 @@ async def test_every_signature_has_expired_when_the_fence_ends(
             assert expires_at <= attempt.claimed_at + SIGNATURE_LIFETIME
             assert expires_at > attempt.claimed_at
     await database.close()
-    assert not [entry for entry in requests(cloud) if entry.code]
+    assert not [entry for entry in read_ledger(cloud) if entry.code]
 
 
-async def test_the_time_is_asked_before_the_first_claim(store: Store, cloud: Simulator) -> None:
+async def test_the_time_is_asked_before_the_first_claim(
+    open_store: OpenStore, cloud: Simulator
+) -> None:
     """DescribeImages comes first in every run, also where everything is described already."""
-    async with store(verify="off") as orchestrator:
-        await drained(orchestrator, orders(images(1)))
+    async with open_store(verify="off") as orchestrator:
+        await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(1)))
     actions = [entry.action for entry in cloud.ledger if entry.service == "cvm"]
     assert actions == ["DescribeImages", "ExportImages"]

@@ -15,7 +15,15 @@ from orchestrator.orchestrator import Orchestrator
 from orchestrator.reporting.run_summary import RunResult
 from orchestrator.simulator import Duration, Fault, Simulator
 from orchestrator.store import Database
-from tests.end_to_end.scene import Store, accepted, images, orders, states_of, until, until_kept
+from tests.end_to_end.harness import (
+    OpenStore,
+    count_exports,
+    count_states,
+    make_image_ids,
+    make_requests_for,
+    wait_until,
+    wait_until_stored,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -87,11 +95,11 @@ class Run:
 
 async def ends_soon(orchestrator: Orchestrator, is_time: Callable[[], bool], lock: Lock) -> bool:
     """Return whether a run ends soon that is told to end a second after the store was locked."""
-    await orchestrator.enqueue(orders(images(COUNT)))
+    await orchestrator.enqueue(make_requests_for(make_image_ids(COUNT)))
     run, is_soon = Run(orchestrator), False
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(run.work)
-        await until(is_time)
+        await wait_until(is_time)
         async with lock:
             await anyio.sleep(1)
             is_soon = await run.ends_soon()
@@ -99,40 +107,40 @@ async def ends_soon(orchestrator: Orchestrator, is_time: Callable[[], bool], loc
 
 
 async def test_answers_in_hand_are_waited_for_a_few_seconds(
-    database_url: str, cloud: Simulator, store: Store
+    database_url: str, cloud: Simulator, open_store: OpenStore
 ) -> None:
     """A hundred answers cannot be recorded: all give up together, and not one after another."""
     cloud.set_faults(Fault("latency", action="ExportImages", seconds=1.0))
-    async with store(database_url=database_url) as orchestrator:
+    async with open_store(database_url=database_url) as orchestrator:
         lock = locked(database_url, "jobs")
-        assert await ends_soon(orchestrator, lambda: len(accepted(cloud)) > COUNT // 2, lock)
+        assert await ends_soon(orchestrator, lambda: len(count_exports(cloud)) > COUNT // 2, lock)
 
 
 async def test_looks_are_waited_for_a_few_seconds(
-    database_url: str, cloud: Simulator, store: Store
+    database_url: str, cloud: Simulator, open_store: OpenStore
 ) -> None:
     """Exports are looked for while the store is locked."""
     cloud.change(duration=Duration(seconds=100))
-    async with store(database_url=database_url, verify_interval=1) as orchestrator:
+    async with open_store(database_url=database_url, verify_interval=1) as orchestrator:
         lock = locked(database_url, "jobs")
-        assert await ends_soon(orchestrator, lambda: len(accepted(cloud)) == COUNT, lock)
+        assert await ends_soon(orchestrator, lambda: len(count_exports(cloud)) == COUNT, lock)
 
 
 async def test_the_end_of_the_process_is_not_waited_for(
-    database_url: str, cloud: Simulator, store: Store
+    database_url: str, cloud: Simulator, open_store: OpenStore
 ) -> None:
     """Nothing is to be written but the end of the process, which its free lock tells as well."""
     cloud.change(duration=Duration(seconds=100))
-    async with store(database_url=database_url, verify_interval=600) as orchestrator:
-        await orchestrator.enqueue(orders(images(8)))
+    async with open_store(database_url=database_url, verify_interval=600) as orchestrator:
+        await orchestrator.enqueue(make_requests_for(make_image_ids(8)))
         run = Run(orchestrator)
 
         async def are_accepted() -> bool:
-            return (await states_of(orchestrator))[JobState.ACCEPTED] == 8
+            return (await count_states(orchestrator))[JobState.ACCEPTED] == 8
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(run.work)
-            await until_kept(are_accepted)
+            await wait_until_stored(are_accepted)
             async with locked(database_url, "instances"):
                 assert await run.ends_soon()
     assert run.result is not None

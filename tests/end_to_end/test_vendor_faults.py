@@ -22,24 +22,24 @@ from orchestrator.simulator import BucketSettings, Fault, Refusal, Simulator
 from orchestrator.verification import bucket_permissions as permissions
 from orchestrator.verification import poller as watch
 from orchestrator.worker import image_describer as describe
-from tests.end_to_end.scene import (
+from tests.end_to_end.harness import (
     BUCKET,
-    Store,
-    accepted,
-    drained,
-    images,
-    jobs_of,
-    orders,
-    print_row,
-    requests,
-    until,
+    OpenStore,
+    count_exports,
+    enqueue_and_run,
+    make_image_ids,
+    make_requests_for,
+    print_fault_row,
+    read_jobs,
+    read_ledger,
+    wait_until,
 )
 
 pytestmark = [pytest.mark.anyio, pytest.mark.faults]
 
 EACH = 6
-BATCH = images(EACH)
-OTHERS = images(EACH, first=EACH)
+BATCH = make_image_ids(EACH)
+OTHERS = make_image_ids(EACH, first=EACH)
 OTHER_BUCKET = "other-1250000000"
 OTHER_ROLE = "Exporter"
 EXPORT = "ExportImages"
@@ -216,7 +216,7 @@ WORLDS = ANSWERS | RIGHTS | POISON
 
 @pytest.mark.parametrize("name", WORLDS)
 async def test_what_goes_wrong_out_there(
-    name: str, store: Store, cloud: Simulator, monkeypatch: pytest.MonkeyPatch
+    name: str, open_store: OpenStore, cloud: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No image is exported twice, none is lost, and only what is concerned is held up."""
     world, said = WORLDS[name], list[str]()
@@ -229,12 +229,14 @@ async def test_what_goes_wrong_out_there(
     if world.later:
         cloud.change(limits={EXPORT: 20})
     settings = {"concurrency": 4, "resend_after": 0.5, **world.settings}
-    async with store(notify=said.append, **settings) as orchestrator:
-        await orchestrator.enqueue(orders(OTHERS, bucket=OTHER_BUCKET, role_name=OTHER_ROLE))
+    async with open_store(notify=said.append, **settings) as orchestrator:
+        await orchestrator.enqueue(
+            make_requests_for(OTHERS, bucket=OTHER_BUCKET, role_name=OTHER_ROLE)
+        )
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(go_wrong, cloud, world.later)
-            result = await drained(orchestrator, orders(BATCH))
-        print_row(name, said, exit_code(result), result, cloud)
+            result = await enqueue_and_run(orchestrator, make_requests_for(BATCH))
+        print_fault_row(name, said, exit_code(result), result, cloud)
         await check(world, orchestrator, result, cloud)
     heard = " ".join(said)
     places = [heard.find(words) for words in world.says]
@@ -246,26 +248,26 @@ async def test_what_goes_wrong_out_there(
 async def go_wrong(cloud: Simulator, changes: tuple[Change, ...]) -> None:
     """Changes the world in the middle of a run, each time after three more exports."""
     for number, change in enumerate(changes, 1):
-        await until(partial(has_begun, cloud, 3 * number))
+        await wait_until(partial(has_begun, cloud, 3 * number))
         change(cloud)
 
 
 def has_begun(cloud: Simulator, count: int) -> bool:
     """Whether so many images' exports have."""
-    return len(accepted(cloud)) >= count
+    return len(count_exports(cloud)) >= count
 
 
 async def check(
     world: World, orchestrator: Orchestrator, result: RunResult, cloud: Simulator
 ) -> None:
     """What must hold of the store, the ledger and the result."""
-    jobs, began = await jobs_of(orchestrator), accepted(cloud)
+    jobs, began = await read_jobs(orchestrator), count_exports(cloud)
     counts = {state: count for state, count in result.counts.items() if count}
     assert max(began.values()) == 1
     assert all(job.remedy for job in jobs if job.state in {FAILED, UNKNOWN})
     held = {VERIFIED, ACCEPTED, UNKNOWN}
     assert {image for job in jobs if job.state in held for image in job.image_ids} == set(began)
-    assert len(requests(cloud)) <= world.attempts_charged
+    assert len(read_ledger(cloud)) <= world.attempts_charged
     assert tuple(stop.scope for stop in result.blocked) == world.stops
     assert all(stop.remedy for stop in result.blocked)
     assert world.ends == (counts if isinstance(world.ends, Mapping) else counts.keys())

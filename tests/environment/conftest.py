@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.simulator import Duration, Settings, Simulator, SimulatorOptions
-from tests.command import Shell
-from tests.environment.scene import STORE, mount
+from tests.cli_process import Shell
+from tests.environment.harness import STORE, mount_disk
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +29,7 @@ async def cloud(anyio_backend: str) -> AsyncIterator[Simulator]:
 @pytest.fixture
 def shell(cloud: Simulator, tmp_path: Path) -> Shell:
     """A shell set up for that cloud."""
-    return Shell.towards(cloud, tmp_path, ORCHESTRATOR_RATE="40", ORCHESTRATOR_RESEND_AFTER="1")
+    return Shell.for_cloud(cloud, tmp_path, ORCHESTRATOR_RATE="40", ORCHESTRATOR_RESEND_AFTER="1")
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     """A small disk of its own, which can be full or read-only."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    if shutil.which("mount") is None or (why := mount(folder, "-o", "size=12m")):
+    if shutil.which("mount") is None or (why := mount_disk(folder, "-o", "size=12m")):
         pytest.skip(f"no disk can be mounted here ({why})")
     yield folder
     subprocess.run(["umount", "--lazy", str(folder)], check=True)

@@ -12,16 +12,16 @@ from orchestrator.orchestrator import Orchestrator
 from orchestrator.simulator import Fault, Simulator
 from orchestrator.store import Database
 from orchestrator.store.tables import jobs
-from tests.end_to_end.scene import (
-    accepted,
-    images,
+from tests.end_to_end.harness import (
+    count_exports,
+    count_states,
+    make_image_ids,
+    make_orchestrator,
+    make_requests_for,
     once_each,
-    orchestrator_at,
-    orders,
-    ran,
-    requests,
+    read_ledger,
     run_and_stop_when,
-    states_of,
+    run_to_end,
 )
 from tests.job_factory import NOON, make_jobs, make_requests, read_job, read_scope, update_scope
 
@@ -44,7 +44,9 @@ class Wall:
 def at(cloud: Simulator, folder: Path, ahead: timedelta, said: list[str]) -> Orchestrator:
     """A store on a machine whose clock is so much ahead."""
     # after a clock was set no time to a first trace is known, so absence could not be proven
-    made = orchestrator_at(cloud.url, folder, notify=said.append, resend_after=2.5, resend="always")
+    made = make_orchestrator(
+        cloud.url, folder, notify=said.append, resend_after=2.5, resend="always"
+    )
     made._clock = ShiftedClock(SystemClock(), ahead)
     return made
 
@@ -68,16 +70,16 @@ async def test_set_between_two_runs(cloud: Simulator, tmp_path: Path, jump: time
     cloud.change(queue_delay=1.5)  # the bucket shows the lost export late
     said: list[str] = []
     async with at(cloud, tmp_path, timedelta(), said) as before:
-        await before.enqueue(orders(images(4)))
-        result = await run_and_stop_when(before, lambda: len(requests(cloud)) >= 4)
+        await before.enqueue(make_requests_for(make_image_ids(4)))
+        result = await run_and_stop_when(before, lambda: len(read_ledger(cloud)) >= 4)
         assert result.counts[JobState.UNKNOWN] > 0
     cloud.set_faults()
     async with at(cloud, tmp_path, jump, said) as after:
-        await ran(after)
-        assert await states_of(after) == {JobState.VERIFIED: 4}
-    assert accepted(cloud) == once_each(images(4))
+        await run_to_end(after)
+        assert await count_states(after) == {JobState.VERIFIED: 4}
+    assert count_exports(cloud) == once_each(make_image_ids(4))
     # the lost one was found; only the one that never arrived was sent again
-    assert len([entry for entry in requests(cloud) if entry.image_ids == ("img-00000000",)]) == 1
+    assert len([entry for entry in read_ledger(cloud) if entry.image_ids == ("img-00000000",)]) == 1
     assert any("clock was put back" in sentence for sentence in said) is (jump < timedelta())
 
 

@@ -11,9 +11,16 @@ import anyio
 import pytest
 
 from orchestrator.simulator import Simulator
-from tests.command import Shell
-from tests.end_to_end.scene import MAX_WAIT, accepted
-from tests.environment.scene import COUNT, STORE, assert_each_once, at_work, fill, mount
+from tests.cli_process import Shell
+from tests.end_to_end.harness import MAX_WAIT, count_exports
+from tests.environment.harness import (
+    COUNT,
+    STORE,
+    assert_each_exported_once,
+    fill_disk,
+    mount_disk,
+    start_run,
+)
 
 pytestmark = [pytest.mark.anyio, pytest.mark.faults]
 
@@ -32,46 +39,46 @@ def locked(folder: Path) -> Iterator[None]:
 
 async def test_locked_for_a_while(shell: Shell, cloud: Simulator) -> None:
     """A store that another program locks is waited for, by name, and the run goes on."""
-    async with at_work(shell, cloud) as run:
+    async with start_run(shell, cloud) as run:
         with locked(shell.folder):
-            await run.says("database is locked")
-        assert await run.ends() == 0, run.said
+            await run.wait_for_output("database is locked")
+        assert await run.wait_for_exit() == 0, run.said
     assert "fuser or lsof on the file names it" in run.said
     assert "The store can be used again." in run.said
-    await assert_each_once(shell, cloud)
+    await assert_each_exported_once(shell, cloud)
 
 
 async def test_locked_for_good(shell: Shell, cloud: Simulator) -> None:
     """A second signal ends the run under a lock that stays; each answer in hand is told."""
-    async with at_work(shell, cloud) as run:
+    async with start_run(shell, cloud) as run:
         with locked(shell.folder):
-            await run.says("database is locked")
+            await run.wait_for_output("database is locked")
             run.signal(ONCE)
-            await run.says("Stopping")
+            await run.wait_for_output("Stopping")
             run.signal(ONCE)
-            assert await run.ends() == 143, run.said
+            assert await run.wait_for_exit() == 143, run.said
     assert "accepted as task" in run.said
-    await assert_each_once(shell, cloud)
+    await assert_each_exported_once(shell, cloud)
 
 
 async def test_a_full_disk_that_is_cleared(on_disk: Shell, disk: Path, cloud: Simulator) -> None:
     """On a full disk nothing more is sent; when there is room the run goes on by itself."""
-    async with at_work(on_disk, cloud) as run:
-        ballast = fill(disk)
-        await run.says("database or disk is full")
+    async with start_run(on_disk, cloud) as run:
+        ballast = fill_disk(disk)
+        await run.wait_for_output("database or disk is full")
         assert "Make room on its disk" in run.said
         ballast.unlink()
-        assert await run.ends() == 0, run.said
-    await assert_each_once(on_disk, cloud)
+        assert await run.wait_for_exit() == 0, run.said
+    await assert_each_exported_once(on_disk, cloud)
 
 
 async def test_a_full_disk_that_stays_full(on_disk: Shell, disk: Path, cloud: Simulator) -> None:
     """One signal ends the run: it says which answers could not be kept, and what that means."""
-    async with at_work(on_disk, cloud) as run:
-        ballast = fill(disk)
-        await run.says("database or disk is full")
+    async with start_run(on_disk, cloud) as run:
+        ballast = fill_disk(disk)
+        await run.wait_for_output("database or disk is full")
         run.signal(ONCE)
-        assert await run.ends() == 143, run.said
+        assert await run.wait_for_exit() == 143, run.said
     assert "accepted as task" in run.said
     assert "the next run looks for it in the bucket" in run.said
     assert "Traceback" not in run.said
@@ -79,31 +86,31 @@ async def test_a_full_disk_that_stays_full(on_disk: Shell, disk: Path, cloud: Si
     assert (fresh.code, fresh.out) == (1, "")
     assert "Make room on its disk" in fresh.err
     ballast.unlink()
-    await assert_each_once(on_disk, cloud)
+    await assert_each_exported_once(on_disk, cloud)
 
 
 async def test_a_full_disk_and_a_time_limit(on_disk: Shell, disk: Path, cloud: Simulator) -> None:
     """The time limit holds while the store is waited for."""
-    async with at_work(on_disk, cloud, "--time-limit", "10") as run:
-        ballast = fill(disk)
-        assert await run.ends() == 1, run.said
+    async with start_run(on_disk, cloud, "--time-limit", "10") as run:
+        ballast = fill_disk(disk)
+        assert await run.wait_for_exit() == 1, run.said
     assert "The database cannot be used: database or disk is full." in run.said
     ballast.unlink()
-    await assert_each_once(on_disk, cloud)
+    await assert_each_exported_once(on_disk, cloud)
 
 
 async def test_a_read_only_disk(on_disk: Shell, disk: Path, cloud: Simulator) -> None:
     """A store that may not be written is named, and nothing is sent; mended, all goes well."""
-    async with at_work(on_disk, cloud) as run:
+    async with start_run(on_disk, cloud) as run:
         run.signal(signal.SIGKILL)
-        await run.ends()
-    assert mount(disk, "-o", "remount,ro") == ""
+        await run.wait_for_exit()
+    assert mount_disk(disk, "-o", "remount,ro") == ""
     fresh = await on_disk.run("run")
     assert fresh.code == 2
     assert f"The database {disk / STORE} cannot be opened: Read-only file system" in fresh.err
     assert "Traceback" not in fresh.err
-    assert mount(disk, "-o", "remount,rw,size=12m") == ""
-    await assert_each_once(on_disk, cloud)
+    assert mount_disk(disk, "-o", "remount,rw,size=12m") == ""
+    await assert_each_exported_once(on_disk, cloud)
 
 
 def delete(folder: Path) -> None:
@@ -136,13 +143,13 @@ async def test_a_file_that_is_taken_away(
 ) -> None:
     """The run notices, sends nothing more, and tells the tasks that it could not record."""
     # so few at once that some jobs are not yet sent, however late the first answers come
-    async with at_work(shell, cloud, "--concurrency", "4") as run:
+    async with start_run(shell, cloud, "--concurrency", "4") as run:
         do(shell.folder)
-        assert await run.ends() == 1, run.said
+        assert await run.wait_for_exit() == 1, run.said
     assert words in run.said
     assert "Put back the file itself" in run.said
     assert "Traceback" not in run.said
-    begun = accepted(cloud)
+    begun = count_exports(cloud)
     assert len(begun) < COUNT
     assert max(begun.values()) == 1
     told = {entry.task_id for entry in cloud.ledger if str(entry.task_id) in run.said}
@@ -151,18 +158,18 @@ async def test_a_file_that_is_taken_away(
 
 async def test_the_whole_process_is_stopped_and_goes_on(shell: Shell, cloud: Simulator) -> None:
     """Stopped past the time-out of its requests, it looks for what they did and ends well."""
-    async with at_work(shell, cloud, "--request-timeout", "3") as run:
+    async with start_run(shell, cloud, "--request-timeout", "3") as run:
         run.signal(signal.SIGSTOP)
         await anyio.sleep(4)
         run.signal(signal.SIGCONT)
-        assert await run.ends() == 0, run.said
-    await assert_each_once(shell, cloud)
+        assert await run.wait_for_exit() == 0, run.said
+    await assert_each_exported_once(shell, cloud)
 
 
 async def test_two_runs_at_once(shell: Shell, cloud: Simulator) -> None:
     """Two runs on one file share the work; both end well, and each image is exported once."""
-    async with at_work(shell, cloud) as one, shell.started("run") as process:
+    async with start_run(shell, cloud) as one, shell.start("run") as process:
         assert await one.ends() == 0, one.said
         with anyio.fail_after(2 * MAX_WAIT):
             assert await process.wait() == 0
-    await assert_each_once(shell, cloud)
+    await assert_each_exported_once(shell, cloud)

@@ -3,9 +3,9 @@
 import pytest
 
 from orchestrator.simulator import Simulator
-from tests.command import Shell
-from tests.end_to_end.scene import accepted, images, once_each, orders
-from tests.environment.scene import in_bash, store_of
+from tests.cli_process import Shell
+from tests.end_to_end.harness import count_exports, make_image_ids, make_requests_for, once_each
+from tests.environment.harness import make_orchestrator_for, run_in_bash
 
 pytestmark = [pytest.mark.anyio, pytest.mark.faults]
 
@@ -13,8 +13,8 @@ pytestmark = [pytest.mark.anyio, pytest.mark.faults]
 @pytest.fixture(autouse=True)
 async def _three_jobs(shell: Shell, cloud: Simulator) -> None:
     """The store holds three jobs."""
-    async with store_of(shell, cloud) as orchestrator:
-        await orchestrator.enqueue(orders(images(3)))
+    async with make_orchestrator_for(shell, cloud) as orchestrator:
+        await orchestrator.enqueue(make_requests_for(make_image_ids(3)))
 
 
 RUNS = {
@@ -31,9 +31,9 @@ RUNS = {
 @pytest.mark.parametrize("line", RUNS.values(), ids=RUNS)
 async def test_a_run_without_an_audience(shell: Shell, cloud: Simulator, line: str) -> None:
     """Nobody can read what it says: it does its work, and its exit code tells how it ended."""
-    ended = await in_bash(shell, f"orchestrator {line}")
+    ended = await run_in_bash(shell, f"orchestrator {line}")
     assert (ended.code, "Traceback" in ended.err) == (0, False), ended.err
-    assert accepted(cloud) == once_each(images(3))
+    assert count_exports(cloud) == once_each(make_image_ids(3))
 
 
 LISTINGS = {
@@ -48,7 +48,7 @@ LISTINGS = {
 async def test_listings_that_cannot_be_written(shell: Shell) -> None:
     """What is lost on a full disk is said, and is an error; a stream that is closed asks for it."""
     for line, code in LISTINGS.items():
-        ended = await in_bash(shell, f"orchestrator {line}")
+        ended = await run_in_bash(shell, f"orchestrator {line}")
         assert ended.code == code, line
         assert "Traceback" not in ended.err, line
         assert ("The output: No space left on device." in ended.err) is bool(code), line
@@ -56,24 +56,24 @@ async def test_listings_that_cannot_be_written(shell: Shell) -> None:
 
 async def test_too_few_files(shell: Shell, cloud: Simulator) -> None:
     """A limit that may be too low is named before it is met, and costs time, no image."""
-    ended = await in_bash(shell, "ulimit -n 40; orchestrator run --rate 0")
+    ended = await run_in_bash(shell, "ulimit -n 40; orchestrator run --rate 0")
     assert ended.code == 0, ended.err
     assert "This process may have 40 files open" in ended.err
     assert "ulimit -n 96" in ended.err
-    assert accepted(cloud) == once_each(images(3))
+    assert count_exports(cloud) == once_each(make_image_ids(3))
 
 
 async def test_far_too_few_files(shell: Shell, cloud: Simulator) -> None:
     """Where a run might wait for files that it holds itself, it does not begin."""
-    ended = await in_bash(shell, "ulimit -n 16; orchestrator run")
+    ended = await run_in_bash(shell, "ulimit -n 16; orchestrator run")
     assert ended.code == 2
     assert "may have 16 files open; a run needs 40 at least" in ended.err
     assert "Traceback" not in ended.err
-    assert not accepted(cloud)
+    assert not count_exports(cloud)
 
 
 async def test_a_soft_limit_is_raised(shell: Shell) -> None:
     """What the system would grant is asked for, without a word."""
-    ended = await in_bash(shell, "ulimit -S -n 20; orchestrator run --rate 0")
+    ended = await run_in_bash(shell, "ulimit -S -n 20; orchestrator run --rate 0")
     assert ended.code == 0
     assert "files open" not in ended.err

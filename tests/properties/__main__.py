@@ -11,7 +11,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from orchestrator.clock import SystemClock
 from orchestrator.store import Database, Schema
 
-from .test_machine import SHORT, on_files
+from .test_state_machine import SHORT, make_state_machine
 
 
 def main() -> None:
@@ -29,7 +29,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         template = Path(folder) / "template.db"
         anyio.run(_make_tables, f"sqlite+aiosqlite:///{template}")
-        run_state_machine_as_test(on_files(template, Path(folder)), settings=long)
+        run_state_machine_as_test(make_state_machine(template, Path(folder)), settings=long)
     print(f"{options.histories} histories: none broke the promise.")  # noqa: T201 - its result
 
 

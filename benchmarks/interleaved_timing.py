@@ -1,0 +1,19 @@
+"""One act beside another, by turns, so that what else goes on meets them both."""
+
+import math
+import time
+from collections.abc import Awaitable, Callable
+
+Operation = Callable[[], Awaitable[object]]
+
+
+async def compare(before: Operation, after: Operation, *, times: int, part: float) -> float:
+    """How many times as long the second takes: the quantile of one over that of the other."""
+    took: tuple[list[float], list[float]] = ([], [])
+    for _ in range(times):
+        for act, seconds in zip((before, after), took, strict=True):
+            began = time.perf_counter()
+            await act()
+            seconds.append(time.perf_counter() - began)
+    least, most = (sorted(seconds)[math.ceil(part * times) - 1] for seconds in took)
+    return most / least

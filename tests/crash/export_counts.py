@@ -1,0 +1,104 @@
+"""What really happened, counted from the cloud's ledger and held against the store."""
+
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from orchestrator.job_states import FINAL, JobState
+from orchestrator.reporting.history import Job
+from orchestrator.simulator import DEFAULT_KEY, Entry
+
+_SECRET = DEFAULT_KEY.secret_key.encode()
+
+
+@dataclass
+class ExportCounts:
+    """Figures of one night or of many.
+
+    Args:
+        exports: images that were asked for.
+        kills: processes killed, by kind of moment.
+        lost: images that the cloud never accepted.
+        twice: images that it accepted more than once.
+        unsettled: jobs that had not come to an end.
+        disagreeing: ended jobs that are not what the ledger says.
+        requests: ExportImages that arrived.
+        adopted: jobs whose answer was lost and whose export was found in the bucket.
+        restarts: seconds from the start of a process to its first ExportImages.
+        secrets: files in which the secret key stands.
+    """
+
+    exports: int = 0
+    kills: Counter[str] = field(default_factory=Counter)
+    lost: int = 0
+    twice: int = 0
+    unsettled: int = 0
+    disagreeing: int = 0
+    requests: int = 0
+    adopted: int = 0
+    restarts: list[float] = field(default_factory=list)
+    secrets: int = 0
+
+    @property
+    def holds(self) -> bool:
+        """Whether the promise was kept."""
+        broken = self.lost, self.twice, self.unsettled, self.disagreeing, self.secrets
+        return not any(broken)
+
+    def add(self, other: "ExportCounts") -> None:
+        """Takes in the figures of another night."""
+        for name, figure in vars(other).items():
+            setattr(self, name, getattr(self, name) + figure)
+
+    def figures(self) -> dict[str, object]:
+        """As a report has them; times in seconds."""
+        restarts = {
+            "median": round(statistics.median(self.restarts), 2) if self.restarts else None,
+            "worst": round(max(self.restarts), 2) if self.restarts else None,
+            "of": len(self.restarts),
+        }
+        return {
+            "exports": self.exports,
+            "kills": self.kills.total(),
+            "kills by moment": dict(self.kills.most_common()),
+            "lost": self.lost,
+            "exported twice": self.twice,
+            "left unsettled": self.unsettled,
+            "disagreeing with the ledger": self.disagreeing,
+            "requests per export": round(self.requests / max(1, self.exports), 3),
+            "adopted": self.adopted,
+            "restart to first request": restarts,
+            "files with the secret key": self.secrets,
+        }
+
+
+def compare_with_ledger(
+    images: Sequence[str], ledger: Iterable[Entry], found: Iterable[Job]
+) -> ExportCounts:
+    """Counts one night of jobs with an image each."""
+    asked = [entry for entry in ledger if entry.action == "ExportImages"]
+    began = Counter(image for entry in asked if entry.accepted for image in entry.image_ids)
+    answers = {entry.image_ids: entry for entry in asked if entry.accepted}
+    tally = ExportCounts(exports=len(images), requests=len(asked))
+    tally.lost = sum(image not in began for image in images)
+    tally.twice = sum(times > 1 for times in began.values())
+    jobs = list(found)
+    tally.unsettled = len(images) - sum(job.state in FINAL for job in jobs)
+    ended = [job for job in jobs if job.state in FINAL]
+    tally.disagreeing = sum(not _agrees(job, answers.get(job.image_ids)) for job in ended)
+    tally.adopted = sum(job.task_id is None for job in ended)
+    return tally
+
+
+def _agrees(job: Job, answer: Entry | None) -> bool:
+    if answer is None or job.state is not JobState.VERIFIED:
+        return False
+    same_task = job.task_id in {None, answer.task_id}
+    return same_task and set(job.cos_paths) == set(answer.cos_paths)
+
+
+def count_files_with_secret(folder: Path) -> int:
+    """How many files of a folder hold the secret key."""
+    return sum(_SECRET in path.read_bytes() for path in folder.rglob("*") if path.is_file())

@@ -1,0 +1,46 @@
+"""Whatever processes, vendor, persons and time do, in any order: no export is lost or doubled."""
+
+import shutil
+from itertools import count
+from pathlib import Path
+
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from orchestrator.store import Database
+from tests.job_factory import FakeClock
+
+from .state_machine import ExportStateMachine
+
+SHORT = settings(
+    max_examples=15,
+    stateful_step_count=40,
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+
+
+def make_state_machine(template: Path, folder: Path) -> type[ExportStateMachine]:
+    """The machine, each history of it with a new file for its store."""
+    numbers = count()
+
+    def fresh() -> Path:
+        for old in folder.glob("store-*"):
+            old.unlink()
+        return Path(shutil.copy(template, folder / f"store-{next(numbers)}.db"))
+
+    async def open_store(clock: FakeClock) -> Database:
+        return Database(f"sqlite+aiosqlite:///{fresh()}", clock)
+
+    class OnFiles(ExportStateMachine):
+        def __init__(self) -> None:
+            super().__init__(open_store)
+
+    return OnFiles
+
+
+def test_any_order_of_steps_keeps_the_promise(sqlite_template: Path, tmp_path: Path) -> None:
+    """After each step and in the end: what the machine's invariants say."""
+    run_state_machine_as_test(make_state_machine(sqlite_template, tmp_path), settings=SHORT)
