@@ -49,7 +49,7 @@ async def test_a_token_that_is_withdrawn_is_fetched_anew_once(
         result = await run_and_change(
             orchestrator,
             lambda: count_exports(cloud).total() >= 8,
-            lambda: cloud.change(withdrawn=(cloud.lent[0].secret_id,)),
+            lambda: cloud.change(withdrawn=(cloud.temporary_keys[0].secret_id,)),
         )
         assert {job.attempts for job in await read_jobs(orchestrator)} == {1}
     assert result.blocked == ()
@@ -71,7 +71,7 @@ async def test_a_token_that_is_withdrawn_while_only_looks_are_made(
         result = await run_and_change(
             orchestrator,
             lambda: count_exports(cloud).total() == 12,
-            lambda: cloud.change(withdrawn=(cloud.lent[0].secret_id,)),
+            lambda: cloud.change(withdrawn=(cloud.temporary_keys[0].secret_id,)),
         )
     assert result.counts[JobState.VERIFIED] == 12
     assert result.blocked == ()
@@ -96,7 +96,7 @@ async def test_keys_that_are_revoked_for_good(
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(run)
             await wait_until(lambda: count_exports(cloud).total() >= 6)
-            cloud.change(revoked=(DEFAULT_KEY.secret_id, cloud.lent[0].secret_id))
+            cloud.change(revoked=(DEFAULT_KEY.secret_id, cloud.temporary_keys[0].secret_id))
         (result,) = ended
         assert result.code == 6, result.err
         assert "key exists and is enabled" in result.err
@@ -152,7 +152,7 @@ async def test_no_secret_of_a_role_is_kept_or_said(
         assert (await run_to_end(orchestrator)).counts[JobState.VERIFIED] == 1
         kept = kept_in(tmp_path)
     secrets = [DEFAULT_KEY.secret_key]
-    for lent in cloud.lent:
+    for lent in cloud.temporary_keys:
         secrets += [lent.secret_key, lent.token or ""]
     assert len(secrets) >= 7
     assert b"img-00000000" in kept

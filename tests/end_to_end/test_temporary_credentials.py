@@ -61,7 +61,7 @@ async def test_lent_keys_leave_no_trace(
         result = await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(3)))
     (stop,) = result.blocked
     assert stop.scope is Scope.CREDENTIAL
-    lent = [word for key in cloud.lent for word in (key.secret_key, key.token or "")]
+    lent = [word for key in cloud.temporary_keys for word in (key.secret_key, key.token or "")]
     kept = (tmp_path / "orchestrator.store").read_bytes()
     assert lent
     assert not [word for word in lent if word in " ".join(said) or word.encode() in kept]

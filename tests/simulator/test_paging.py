@@ -1,4 +1,4 @@
-"""Pages of a listing, over all ways to cut them."""
+"""Pages of a listing, over all limits, delimiters and markers."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.simulator.buckets import Buckets, make_object
-from orchestrator.simulator.paging import cut
+from orchestrator.simulator.paging import cut_page
 
 KEYS = st.text("ab/ü", min_size=1, max_size=5)
 
@@ -24,13 +24,13 @@ def test_pages_together_are_the_whole(
 ) -> None:
     """Whatever the limit, following the markers shows what one great page shows."""
     ordered = [Thing(key) for key in sorted(keys) if key.startswith(prefix)]
-    whole = cut(ordered, prefix, delimiter, "", 1000)
+    whole = cut_page(ordered, prefix, delimiter, "", 1000)
     entries: list[Thing] = []
     groups: list[str] = []
     marker = ""
     while True:
         rest = [thing for thing in ordered if thing.key > marker]
-        page = cut(rest, prefix, delimiter, marker, limit)
+        page = cut_page(rest, prefix, delimiter, marker, limit)
         assert len(page.entries) + len(page.groups) <= limit
         entries += page.entries
         groups += page.groups

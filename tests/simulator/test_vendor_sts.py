@@ -60,12 +60,12 @@ async def test_an_assumed_role_opens_both_services(simulator: Simulator) -> None
     described = await in_thread(sync_cvm(simulator, key).DescribeImages, _one_image())
     assert described.ImageSet[0].ImageId == "img-00000001"
     assert await in_thread(cos(simulator, key).list_objects, Bucket=BUCKET)
-    assert simulator.lent[-1] == Key(
+    assert simulator.temporary_keys[-1] == Key(
         key.secret_id,
         key.secret_key,
         DEFAULT_KEY.account,
         key.token,
-        simulator.lent[-1].expires_at,
+        simulator.temporary_keys[-1].expires_at,
     )
 
 
