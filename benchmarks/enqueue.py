@@ -27,7 +27,7 @@ def _enqueue() -> Measurement:
         for turn in range(_TURNS):
             store = Store(folder / str(turn), {})
             store.folder.mkdir()
-            ours.append(store.command("enqueue", str(manifest)).taken())
+            ours.append(store.command("enqueue", str(manifest)).measure())
             raw.append(_apart(store.path, store.folder / "raw.db"))
     seconds = median(one.seconds for one in ours)
     return Measurement(

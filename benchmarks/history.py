@@ -30,7 +30,7 @@ _FILTERS = (
 
 def _history() -> Measurement:
     with _stores("past", _PAST, _MANY) as (small, large):
-        fewer, all_ = (store.command("history", "--json").taken() for store in (small, large))
+        fewer, all_ = (store.command("history", "--json").measure() for store in (small, large))
         rate, bound = _MANY / all_.seconds, _iterated(large)
         return Measurement(
             {
@@ -72,7 +72,7 @@ def _run_for_a_while(store: Store) -> float:
     with start_simulator(store.folder, cap=None, duration={"seconds": 2.0}) as here:
         running = replace(store, variables=here.variables)
         run = running.command("run", "--time-limit", str(_SECONDS))
-        return run.taken(ends=_TIME_IS_UP).megabytes
+        return run.measure(ends=_TIME_IS_UP).megabytes
 
 
 def _beside(what: str, small: Store, large: Store) -> Any:

@@ -1,4 +1,4 @@
-"""The command line as a user's shell runs it: a process of its own, with an environment."""
+"""Run the command line as a user does: in its own process, with its own environment."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from orchestrator.simulator import DEFAULT_KEY, Key, Simulator
 
 @dataclass(frozen=True)
 class CommandResult:
-    """What a command printed, and how it ended."""
+    """The output and the exit code of a command."""
 
     code: int
     out: str
@@ -28,18 +28,18 @@ class CommandResult:
 
     @property
     def json(self) -> Any:
-        """The one JSON value on stdout."""
+        """The single JSON value on stdout."""
         return json.loads(self.out)
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """The JSON values on stdout, one a line."""
+        """The JSON values on stdout, one per line."""
         return [json.loads(line) for line in self.out.splitlines()]
 
 
 @dataclass(frozen=True)
 class Shell:
-    """A folder to work in, and the variables that are set there."""
+    """A working directory and the environment variables of the commands that run in it."""
 
     folder: Path
     variables: Mapping[str, str] = field(default_factory=dict)
@@ -48,7 +48,7 @@ class Shell:
     def for_cloud(
         cls, cloud: Simulator, folder: Path, key: Key = DEFAULT_KEY, **more: str
     ) -> "Shell":
-        """A shell whose endpoints and keys are those of a simulated cloud."""
+        """Make a shell whose endpoints and keys are those of a simulated cloud."""
         return cls(
             folder,
             {
@@ -65,7 +65,7 @@ class Shell:
         )
 
     async def run(self, *words: str, stdin: bytes = b"") -> CommandResult:
-        """Runs one command to its end."""
+        """Run one command to its end."""
         ended = await anyio.run_process(
             [sys.executable, "-m", "orchestrator", *words],
             input=stdin,
@@ -76,23 +76,23 @@ class Shell:
         return CommandResult(ended.returncode, ended.stdout.decode(), ended.stderr.decode())
 
     async def run_at_terminal(self, *words: str, columns: int) -> str:
-        """What a command with little to say writes to a terminal so wide."""
-        ours, its = pty.openpty()
+        """Run a command at a terminal of this width, and return its first output."""
+        ours, theirs = pty.openpty()
         try:
             await anyio.run_process(
                 [sys.executable, "-m", "orchestrator", *words],
-                stdout=its,
+                stdout=theirs,
                 env={**self._environ(), "COLUMNS": str(columns), "NO_COLOR": "1"},
                 cwd=self.folder,
             )
             return os.read(ours, 65_536).decode().replace("\r\n", "\n")
         finally:
             os.close(ours)
-            os.close(its)
+            os.close(theirs)
 
     @asynccontextmanager
     async def start(self, *words: str) -> AsyncIterator[Process]:
-        """Starts a command, and kills it at the end of the block if it still runs."""
+        """Start a command; kill it at the end of the block if it is still running."""
         process = await anyio.open_process(
             [sys.executable, "-m", "orchestrator", *words],
             env=self._environ(),
@@ -115,16 +115,16 @@ class Shell:
 
 
 async def wait_for_output(process: Process, words: str) -> None:
-    """Waits until a process has said these words on stderr."""
+    """Wait until a process has written these words to stderr."""
     assert process.stderr is not None
-    heard = ""
+    output = ""
     with anyio.fail_after(60):
-        while words not in heard:
-            heard += (await process.stderr.receive()).decode()
+        while words not in output:
+            output += (await process.stderr.receive()).decode()
 
 
 async def wait_until(condition: Any, seconds: float = 60.0) -> None:
-    """Waits until a condition holds; a test that waits longer than this has failed."""
+    """Wait until a condition holds; fail after this many seconds."""
     with anyio.fail_after(seconds):
         while not condition():
             await anyio.sleep(0.01)

@@ -1,4 +1,4 @@
-"""What every test may stand on: told time, and a real store on each kind of database."""
+"""Fixtures for all tests: a fake clock, and a real store on each kind of database."""
 
 import os
 import shutil
@@ -44,13 +44,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture
 def anyio_backend() -> str:
-    """The database drivers run on asyncio alone."""
+    """Use asyncio: the database drivers run on nothing else."""
     return "asyncio"
 
 
 @pytest.fixture
 def clock() -> FakeClock:
-    """A clock that stands at noon until it is put forward."""
+    """A clock that shows noon until a test advances it."""
     return FakeClock()
 
 
@@ -68,7 +68,7 @@ async def database(
 async def databases(
     database_url: str, clock: FakeClock, anyio_backend: str
 ) -> AsyncIterator[Sequence[Database]]:
-    """One store, opened four times, as four processes would."""
+    """One store, opened four times, as four processes would open it."""
     opened = [Database(database_url, clock) for _ in range(4)]
     yield opened
     for one in opened:
@@ -77,7 +77,7 @@ async def databases(
 
 @pytest.fixture
 async def sqlite(sqlite_url: str, clock: FakeClock, anyio_backend: str) -> AsyncIterator[Database]:
-    """An open store in a file, for what files alone have."""
+    """An open SQLite store, for tests of what only SQLite has."""
     opened = Database(sqlite_url, clock)
     yield opened
     await opened.close()
@@ -87,7 +87,7 @@ async def sqlite(sqlite_url: str, clock: FakeClock, anyio_backend: str) -> Async
 async def postgresql(
     postgresql_url: str, clock: FakeClock, anyio_backend: str
 ) -> AsyncIterator[Database]:
-    """An open store on a server, for what servers alone have."""
+    """An open PostgreSQL store, for tests of what only PostgreSQL has."""
     opened = Database(postgresql_url, clock)
     yield opened
     await opened.close()
@@ -97,7 +97,7 @@ async def postgresql(
 async def setup(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[StoreAndCloud]:
-    """A store beside a cloud in which uploads begin at once and end after 200 s of its clock."""
+    """A store and a cloud whose exports upload at once and end after 200 s of its clock."""
     for name in ("http_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
@@ -124,13 +124,13 @@ def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 @pytest.fixture
 def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
-    """URL of a file with all tables."""
+    """URL of a SQLite file with all tables."""
     return f"sqlite+aiosqlite:///{shutil.copy(sqlite_template, tmp_path / 'store.db')}"
 
 
 @pytest.fixture
 def postgresql_url(postgresql_store: sa.URL) -> str:
-    """URL of a PostgreSQL database with all tables, and nothing in them."""
+    """URL of a PostgreSQL database with all tables, all of them empty."""
     names = ", ".join(metadata.tables)
     administer(
         postgresql_store,
@@ -145,7 +145,7 @@ def postgresql_url(postgresql_store: sa.URL) -> str:
 
 @pytest.fixture(scope="session")
 def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file with all tables, to be copied."""
+    """A SQLite file with all tables, which tests copy."""
     path = tmp_path_factory.mktemp("template") / "store.db"
     anyio.run(_make_tables, f"sqlite+aiosqlite:///{path}")
     return path
@@ -153,7 +153,7 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def postgresql_store(postgresql_server: sa.URL) -> Iterator[sa.URL]:
-    """A PostgreSQL database with all tables, gone when the tests end."""
+    """A PostgreSQL database with all tables; it is dropped after the session."""
     with fresh_database(postgresql_server) as url:
         anyio.run(_make_tables, text_of(url))
         yield url
@@ -161,7 +161,7 @@ def postgresql_store(postgresql_server: sa.URL) -> Iterator[sa.URL]:
 
 @pytest.fixture(scope="session")
 def postgresql_server() -> Iterator[sa.URL]:
-    """A PostgreSQL server; where there is none, its tests are skipped and say why."""
+    """A PostgreSQL server; without one, its tests are skipped with the reason."""
     with ExitStack() as stack:
         try:
             url = stack.enter_context(servers.server())

@@ -1,4 +1,4 @@
-"""Jobs for tests, made by the program's own ways, and a way to let time pass over them."""
+"""Make jobs for tests through the program's own functions, and advance their time."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -34,27 +34,27 @@ IMAGE_BUSY = "InvalidParameterValue.InvalidImageState"
 
 @dataclass
 class FakeClock:
-    """A clock that stands where it was put."""
+    """A clock that moves only when a test advances it."""
 
     moment: datetime = NOON
 
     def now(self) -> datetime:
-        """Where it was put."""
+        """Return the current time of this clock."""
         return self.moment
 
     def advance(self, span: timedelta) -> None:
-        """Puts it forward."""
+        """Move the clock forward."""
         self.moment += span
 
 
 def make_request(number: int = 1, **fields: Any) -> ExportRequest:
-    """One request; its number makes it differ from others."""
+    """Make a request; requests with different numbers have different images."""
     plain = ExportRequest(image_ids=(f"img-{number:08}",), region=REGION, bucket=BUCKET)
     return replace(plain, **fields)
 
 
 def make_requests(count: int, *, first: int = 1, **fields: Any) -> list[ExportRequest]:
-    """So many requests that differ in their image."""
+    """Make this many requests, each for another image."""
     return [make_request(number, **fields) for number in range(first, first + count)]
 
 
@@ -67,11 +67,11 @@ async def make_jobs(
     again: bool = False,
     batch: str = "night",
 ) -> list[int]:
-    """Enqueues requests, by default one; the jobs' ids, in the requests' order.
+    """Enqueue requests, by default one, and return the job ids in the same order.
 
     Args:
-        sizes: GiB of each, as DescribeImages would have told them.
-        described: they may be claimed at once.
+        sizes: GiB of each image, as DescribeImages would return them.
+        described: whether the images are already described, so that the jobs can be claimed.
     """
     before = await _last_id(database)
     given = [make_request()] if requests is None else requests
@@ -88,7 +88,7 @@ async def make_jobs(
 
 
 async def make_job(database: Database, state: JobState = JobState.QUEUED, **columns: Any) -> int:
-    """One job, put into a state as if it had lived through all before it."""
+    """Make a job and put it into a state, with the columns that this state needs."""
     number = await _last_id(database) + 1
     (job_id,) = await make_jobs(database, [make_request(number)])
     owner = {"owner": TESTER, "expires_at": await now(database) + LEASE_DURATION}
@@ -98,7 +98,7 @@ async def make_job(database: Database, state: JobState = JobState.QUEUED, **colu
 
 
 async def make_verified_job(database: Database, *, took: float, **columns: Any) -> int:
-    """A job whose export took so many seconds until it was seen to have ended."""
+    """Make a verified job whose export took ``took`` seconds."""
     moment = await now(database)
     times = {"accepted_at": moment - timedelta(seconds=took), "finished_at": moment}
     given = {"task_id": "1", "size_gib": 50, **times, **columns}
@@ -121,49 +121,49 @@ async def _last_id(database: Database) -> int:
 
 
 async def update_job(database: Database, job_id: int, **columns: Any) -> None:
-    """Sets columns of a job, past every guard."""
+    """Set columns of a job directly, without the checks of a transition."""
     async with database.write() as connection:
         await connection.execute(jobs.update().where(jobs.c.id == job_id).values(columns))
 
 
 async def read_job(database: Database, job_id: int) -> Any:
-    """The row of a job."""
+    """Return the row of a job."""
     async with database.read() as connection:
         return (await connection.execute(sa.select(jobs).where(jobs.c.id == job_id))).one()
 
 
 async def read_rows(database: Database, table: sa.Table, job_id: int) -> list[Any]:
-    """The rows of a job in another table, in the order of their keys."""
+    """Return the rows of a job in another table, in the order of their keys."""
     query = sa.select(table).where(table.c.job_id == job_id).order_by(*table.primary_key.columns)
     async with database.read() as connection:
         return list((await connection.execute(query)).all())
 
 
 async def read_event_kinds(database: Database, job_id: int) -> list[str]:
-    """What has happened to a job, in order."""
+    """Return the kinds of a job's events, oldest first."""
     return [event.kind for event in await read_rows(database, events, job_id)]
 
 
 async def read_last_attempt(database: Database, job_id: int) -> Any:
-    """The row of a job's latest attempt."""
+    """Return the row of a job's latest attempt."""
     return (await read_rows(database, attempts, job_id))[-1]
 
 
 async def read_scope(database: Database, region: str = REGION) -> Any:
-    """The row of a scope."""
+    """Return the row of a scope."""
     async with database.read() as connection:
         query = sa.select(scopes).where(scopes.c.profile == PROFILE, scopes.c.region == region)
         return (await connection.execute(query)).one()
 
 
 async def update_scope(database: Database, **columns: Any) -> None:
-    """Sets columns of a scope, past every guard."""
+    """Set columns of all scopes directly."""
     async with database.write() as connection:
         await connection.execute(scopes.update().values(columns))
 
 
 async def add_expected_objects(database: Database, job_id: int, *keys: str, **columns: Any) -> None:
-    """Writes down keys of a job, by default as those that DescribeImages let us expect."""
+    """Record object keys of a job; by default as expected after DescribeImages."""
     async with database.write() as connection:
         for key in keys:
             row = {"job_id": job_id, "key": key, "expected": True, **columns}
@@ -171,15 +171,15 @@ async def add_expected_objects(database: Database, job_id: int, *keys: str, **co
 
 
 async def now(database: Database) -> datetime:
-    """The moment on the store's clock."""
+    """Return the time of the store's clock."""
     async with database.read() as connection:
         return await database.now(connection)
 
 
 async def advance_time(database: Database, **span: float) -> None:
-    """Lets time pass.
+    """Advance the store's time.
 
-    PostgreSQL's clock cannot be put forward, so there everything that was written moves back.
+    The clock of PostgreSQL cannot be set, so there all stored times are moved back instead.
     """
     passed = timedelta(**span)
     if database.is_sqlite:
@@ -198,13 +198,13 @@ def claim_query(
     permitted: sa.ColumnElement[bool] | None = None,
     watched: Callable[[sa.FromClause], sa.ColumnElement[bool]] = lambda _table: sa.true(),
 ) -> ClaimQuery:
-    """What a claim may take; by default anything of the account."""
+    """Return a query for the jobs that a claim can take; by default all of the account."""
     anything = sa.true() if permitted is None else permitted
     return claim_of(PROFILE, anything, watched)
 
 
 def claim_settings(database: Database, owner: str = TESTER) -> ClaimSettings:
-    """Who claims in a stream of requests without a limit."""
+    """Return the settings of a claim by this owner, without a rate limit."""
     return ClaimSettings(owner, LEASE_DURATION, RateLimiters(database, 0).for_key(EXPORT_RATE_KEY))
 
 
@@ -216,7 +216,7 @@ async def claim_all(
     owner: str = TESTER,
     limit: int = 100,
 ) -> list[Lease]:
-    """Claims all that one claim takes."""
+    """Claim as many jobs as one claim takes, up to the limit."""
     moment, who = await now(database), claim_settings(database, owner)
     claimed = await claim(
         database, who, want or claim_query(), regions, signed_at=moment, limit=limit
@@ -231,25 +231,25 @@ async def try_claim(
     *,
     owner: str = TESTER,
 ) -> Lease | None:
-    """Claims the next job, if there is one."""
+    """Claim the next job; return None if there is none."""
     leases = await claim_all(database, want, regions, owner=owner, limit=1)
     return leases[0] if leases else None
 
 
 async def claim_one(database: Database, *, owner: str = TESTER) -> Lease:
-    """Claims the next job, which must be there."""
+    """Claim the next job; fail if there is none."""
     lease = await try_claim(database, owner=owner)
     assert lease is not None
     return lease
 
 
 def make_refusal(code: str, message: str = "no") -> Outcome:
-    """An answer with a code."""
+    """Make the outcome of a request that was refused with a code."""
     return Outcome(code_for(code), message, request_id="request-1", http_status=200)
 
 
 def make_acceptance(task_id: int = 2**63 + 1, *cos_paths: str) -> Outcome:
-    """An answer with a task whose number needs all of its 64 bits."""
+    """Make the outcome of an accepted request; its TaskId needs 64 bits."""
     paths = cos_paths or ("/img-00000001_system_snap-1.raw",)
     reply = Reply(200, request_id="request-1", task_id=task_id, cos_paths=paths)
     return Outcome(
@@ -264,7 +264,7 @@ def make_acceptance(task_id: int = 2**63 + 1, *cos_paths: str) -> Outcome:
 async def record_outcome(
     database: Database, lease: Lease, outcome: Outcome, *, is_end_visible: bool = False
 ) -> None:
-    """Decides and records an outcome, as the worker does."""
+    """Decide on an outcome and record it, as the worker does."""
     decision = decide(lease, outcome, max_attempts=5, jitter=0.0)
     rate_limiter = claim_settings(database).rate_limiter
     await record(

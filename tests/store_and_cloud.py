@@ -1,4 +1,4 @@
-"""A store beside a cloud: what the tests of describing and settling work at."""
+"""A store and a simulated cloud, for the tests of verification and of the worker."""
 
 import math
 from collections.abc import AsyncIterator
@@ -38,13 +38,13 @@ from .job_factory import BUCKET, DEADLINE, REGION, TESTER, now, read_job
 
 CREDENTIAL = Credential(DEFAULT_KEY.secret_id, DEFAULT_KEY.secret_key)
 
-_ENDED = 201.0
+_LONGER_THAN_EXPORT = 201.0
 UNLISTED_AFTER = timedelta(seconds=120)
 
 
 @dataclass(frozen=True)
 class StoreAndCloud:
-    """A store and a cloud."""
+    """A store and a simulated cloud."""
 
     database: Database
     simulator: Simulator
@@ -52,11 +52,11 @@ class StoreAndCloud:
     cos: CosClient
 
     async def send(self, lease: Lease) -> Outcome:
-        """Sends what a lease orders; nothing is recorded."""
+        """Send the request of a lease; record nothing."""
         return await self.export(lease.order)
 
     async def export_without_answer(self, job_id: int) -> None:
-        """Exports what a job would, as a request whose answer was lost has done."""
+        """Export a job's images and record nothing, as if the answer had been lost."""
         row = await read_job(self.database, job_id)
         await self.export(
             ExportOrder(
@@ -71,43 +71,43 @@ class StoreAndCloud:
         )
 
     async def export(self, order: ExportOrder) -> Outcome:
-        """The outcome of one ExportImages."""
+        """Send one ExportImages and return its outcome."""
         reply = await self.cvm.export_images(
             order, signed_at=self.cvm.clock.now(), credential=CREDENTIAL
         )
         return outcome_of_reply(reply)
 
     def finish_exports(self) -> None:
-        """Lets every export come to its end: the objects are there."""
-        self.simulator.change(skew=self.simulator.settings.skew + _ENDED)
+        """Advance the cloud's clock until all exports have written their objects."""
+        self.simulator.change(skew=self.simulator.settings.skew + _LONGER_THAN_EXPORT)
 
     async def tracked_job(self, job_id: int) -> TrackedJob:
-        """The job as a look sees it."""
+        """Return a job as the poller reads it."""
         async with self.database.read() as connection:
             return await watched(connection, job_id)
 
     async def save_baselines(self, job_id: int) -> None:
-        """Note what lies under a job's exact names, as is done before it is sent."""
+        """Save the ETags under a job's exact names, as is done before it is sent."""
         etags = await baselines(self.cos, await self.tracked_job(job_id))
         async with self.database.write() as connection:
             await save_baselines(connection, job_id, etags)
 
     async def verify(self, seen: TrackedJob) -> JobState:
-        """The state after a look at the objects of a job that was read before."""
+        """Look up the objects of a job that was read before, and return its new state."""
         return await verify_job(self.database, self.cos, seen)
 
     def lookup_actions(self) -> list[str]:
-        """The actions of all looks so far."""
+        """Return the COS operations that have been called so far."""
         return [entry.action for entry in self.simulator.ledger if entry.service == "cos"]
 
     def deny(self, *actions: str) -> None:
-        """Closes the bucket to some kinds of look; without any it is open again."""
+        """Deny these COS operations on the bucket; without arguments allow all again."""
         self.simulator.change(buckets={BUCKET: BucketSettings(deny=actions)})
 
 
 @asynccontextmanager
 async def open_store_and_cloud(database: Database) -> AsyncIterator[StoreAndCloud]:
-    """A cloud beside this store, in which uploads begin at once and end after 200 s."""
+    """Start a cloud for this store; its exports upload at once and end after 200 s."""
     settings = Settings(duration=Duration(seconds=200), queue_delay=0, limits={}, cap=None)
     keys = HeldKeys(CREDENTIAL)
     async with (
@@ -129,7 +129,7 @@ async def open_store_and_cloud(database: Database) -> AsyncIterator[StoreAndClou
 def bucket_permissions(
     mode: VerifyMode = VerifyMode.AUTO, *, unreadable: bool = False
 ) -> BucketPermissions:
-    """What may be looked at; blind, the bucket of the tests may not."""
+    """Make bucket permissions; `unreadable` marks the bucket of the tests as not readable."""
     made = BucketPermissions(mode, HaltedScopes(), _notify)
     if unreadable:
         made.unreadable[f"{REGION}/{BUCKET}"] = math.inf
@@ -140,7 +140,7 @@ def _notify(_sentence: str) -> None: ...
 
 
 async def verify_job(database: Database, cos: CosClient, job: TrackedJob) -> JobState:
-    """The state of a job after a look at its objects."""
+    """Look up the objects of an accepted job, and return its new state."""
     deadlines = ExportDeadlines(database, Experience(), DEADLINE)
     age = await export_age(database, job)
     seen = await examine(cos, job, age, deadlines, unlisted_after=UNLISTED_AFTER)
@@ -151,11 +151,11 @@ async def verify_job(database: Database, cos: CosClient, job: TrackedJob) -> Job
 
 
 async def export_age(database: Database, job: TrackedJob) -> timedelta:
-    """How long ago its export began."""
+    """Return the time since the export of a job began."""
     assert job.begun is not None
     return await now(database) - job.begun
 
 
 def keys_in_event(event: Any, name: str) -> list[str]:
-    """The keys that an event tells of."""
+    """Return the object keys in the details of an event."""
     return [entry if isinstance(entry, str) else entry["key"] for entry in event.details[name]]

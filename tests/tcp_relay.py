@@ -1,4 +1,4 @@
-"""A relay before a server: what lies between two machines, and can be cut."""
+"""A TCP relay in front of a server; a test can interrupt its connections."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -8,10 +8,10 @@ from anyio.abc import SocketAttribute, SocketStream
 
 
 class Relay:
-    """Passes on what comes, until it is cut.
+    """Forwards data in both directions, until it is cut.
 
     Args:
-        port: on loopback, of the server behind it.
+        port: port of the server behind it, on loopback.
     """
 
     def __init__(self, port: int) -> None:
@@ -21,17 +21,17 @@ class Relay:
         self._is_cut = False
 
     def cut(self) -> None:
-        """Ends every connection, and lets none begin, as a server that restarts does."""
+        """Close every connection and refuse new ones, as a restarting server does."""
         self._is_cut = True
         for scope in self._open:
             scope.cancel()
 
     def restore(self) -> None:
-        """Lets connections begin again."""
+        """Accept connections again."""
         self._is_cut = False
 
     async def handle(self, near: SocketStream) -> None:
-        """One connection, from its beginning to its end."""
+        """Forward the data of one connection until it ends."""
         if self._is_cut:
             await near.aclose()
             return
@@ -40,25 +40,25 @@ class Relay:
             async with (
                 near,
                 await anyio.connect_tcp("127.0.0.1", self._behind) as far,
-                anyio.create_task_group() as ways,
+                anyio.create_task_group() as tasks,
             ):
-                ways.start_soon(_pass_on, near, far, ways.cancel_scope)
-                ways.start_soon(_pass_on, far, near, ways.cancel_scope)
+                tasks.start_soon(_forward, near, far, tasks.cancel_scope)
+                tasks.start_soon(_forward, far, near, tasks.cancel_scope)
         self._open.discard(scope)
 
 
-async def _pass_on(source: SocketStream, target: SocketStream, both: anyio.CancelScope) -> None:
+async def _forward(source: SocketStream, target: SocketStream, both: anyio.CancelScope) -> None:
     try:
         async for piece in source:
             await target.send(piece)
     except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-        pass  # either side may hang up
+        pass  # either side can close the connection
     both.cancel()
 
 
 @asynccontextmanager
 async def open_relay(port: int) -> AsyncIterator[Relay]:
-    """A relay on a free port of loopback, until the block ends."""
+    """Run a relay on a free port of loopback until the block ends."""
     relay = Relay(port)
     listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
     relay.port = listener.extra(SocketAttribute.local_port)  # noqa: S610 - this is no Django

@@ -12,15 +12,15 @@ from tests.end_to_end.harness import OpenStore, make_orchestrator
 
 @pytest.fixture(autouse=True)
 def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The loopback is reached directly, whatever proxy this machine uses."""
+    """Connect to loopback directly, even if this machine uses a proxy."""
     for name in ("HTTP_PROXY", "ALL_PROXY", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
 
 
 @pytest.fixture(autouse=True)
-def _soon_convinced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A bucket that refuses every look counts as unreadable after a moment, not after seconds."""
+def _short_permission_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Treat a bucket that denies every lookup as unreadable after 0.3 s instead of 20 s."""
     monkeypatch.setattr(permissions, "_SHORTEST", 0.3)
     monkeypatch.setattr(permissions, "_LOOKS", 1.5)
     monkeypatch.setattr(permissions, "_HOPE", 30)
@@ -28,7 +28,7 @@ def _soon_convinced(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 async def cloud(anyio_backend: str) -> AsyncIterator[Simulator]:
-    """A cloud without limits, in which any image exists and an export takes a moment."""
+    """A cloud without limits, in which any image exists and an export takes 0.2 s."""
     settings = Settings(cap=None, limits={}, duration=Duration(seconds=0.2), queue_delay=0.02)
     async with Simulator(SimulatorOptions(settings=settings)) as running:
         yield running
@@ -36,12 +36,12 @@ async def cloud(anyio_backend: str) -> AsyncIterator[Simulator]:
 
 @pytest.fixture
 def open_store(cloud: Simulator, tmp_path: Path) -> OpenStore:
-    """Opens one store as often as wanted, each time with settings of its own."""
+    """Open the test's store; each call can have other settings."""
     return partial(make_orchestrator, cloud.url, tmp_path)
 
 
 @pytest.fixture
 async def orchestrator(open_store: OpenStore) -> AsyncIterator[Orchestrator]:
-    """The store with the settings of most tests."""
+    """An orchestrator with the settings that most tests use."""
     async with open_store() as opened:
         yield opened

@@ -1,4 +1,4 @@
-"""What the scenes of the flow are made of: orders, a store over a cloud, and its ledger's truth."""
+"""Helpers of the end-to-end tests: requests, an orchestrator, and the cloud's ledger."""
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -24,27 +24,27 @@ MAX_WAIT = 60.0
 """Maximum wait in seconds. Only a run that hangs takes this long, on a busy machine too."""
 
 OpenStore = Callable[..., Orchestrator]
-"""Opens one store, each time with settings of its own."""
+"""Opens the test's store; each call can have other settings."""
 
 
 def make_image_ids(count: int, first: int = 0) -> list[str]:
-    """So many image ids, each well formed."""
+    """Make this many well-formed image ids."""
     return [f"img-{number:08d}" for number in range(first, first + count)]
 
 
 def make_requests_for(image_ids: Iterable[str], **fields: Any) -> list[ExportRequest]:
-    """One request for each image."""
+    """Make one request for each image."""
     where = {"region": REGION, "bucket": BUCKET}
     return [ExportRequest((image_id,), **{**where, **fields}) for image_id in image_ids]
 
 
 def make_multi_image_request(image_ids: Iterable[str], **fields: Any) -> ExportRequest:
-    """One request for all the images."""
+    """Make one request for all the images together."""
     return replace(make_requests_for(["img-00000000"], **fields)[0], image_ids=tuple(image_ids))
 
 
 def make_credential_variables(key: Key = DEFAULT_KEY) -> dict[str, str]:
-    """The environment that holds a key."""
+    """Make the environment variables that hold a key."""
     named = {"TENCENTCLOUD_SECRET_ID": key.secret_id, "TENCENTCLOUD_SECRET_KEY": key.secret_key}
     return named if key.token is None else {**named, "TENCENTCLOUD_TOKEN": key.token}
 
@@ -57,7 +57,7 @@ def make_orchestrator(
     notify: Callable[[str], None] = lambda _sentence: None,
     **settings: object,
 ) -> Orchestrator:
-    """A store in a folder over the cloud at a URL, with everything that waits cut short."""
+    """Make an orchestrator for the cloud at a URL; all waits are shortened."""
     short = {
         "database_url": str(folder / "orchestrator.store"),
         "cvm_endpoint": url,
@@ -83,13 +83,13 @@ def make_orchestrator(
 async def enqueue_and_run(
     orchestrator: Orchestrator, requests: Iterable[ExportRequest], **run: Any
 ) -> RunResult:
-    """What came of enqueueing and running, which must come to an end by itself."""
+    """Enqueue requests and run; the run must end by itself."""
     await orchestrator.enqueue(requests)
     return await run_to_end(orchestrator, **run)
 
 
 async def run_to_end(orchestrator: Orchestrator, **run: Any) -> RunResult:
-    """What came of a run, which must come to an end by itself."""
+    """Run and return the result; the run must end by itself."""
     with anyio.fail_after(2 * MAX_WAIT):
         return await orchestrator.run(**run)
 
@@ -100,7 +100,7 @@ async def run_and_change(
     change: Callable[[], object],
     **run: Any,
 ) -> RunResult:
-    """Run, make one change as soon as a condition holds, and return the result."""
+    """Run, make a change as soon as a condition holds, and return the result."""
     ended: list[RunResult] = []
 
     async def work() -> None:
@@ -120,42 +120,42 @@ async def run_and_stop_when(orchestrator: Orchestrator, enough: Callable[[], boo
 
 
 async def read_jobs(orchestrator: Orchestrator, **wanted: Any) -> list[Job]:
-    """The jobs that a filter lets through, oldest first."""
+    """Return the jobs that match a filter, oldest first."""
     found = [job async for job in orchestrator.history(JobFilter(**wanted))]
     return sorted(found, key=lambda job: job.id)
 
 
 async def count_states(orchestrator: Orchestrator, **wanted: Any) -> Counter[JobState]:
-    """How many jobs are in which state."""
+    """Return the number of jobs in each state."""
     return Counter(job.state for job in await read_jobs(orchestrator, **wanted))
 
 
 def read_ledger(cloud: Simulator, action: str = "ExportImages") -> list[Entry]:
-    """What arrived of one action, in order."""
+    """Return the ledger's entries of one action, in order."""
     return [entry for entry in cloud.ledger if entry.action == action]
 
 
 def count_exports(cloud: Simulator) -> Counter[str]:
-    """How often an export of each image really began, whatever came back of it."""
+    """Return how often an export of each image really began, by the ledger."""
     return Counter(
         image_id for entry in read_ledger(cloud) if entry.accepted for image_id in entry.image_ids
     )
 
 
 def once_each(image_ids: Iterable[str]) -> Counter[str]:
-    """What `accepted` is when all went well."""
+    """Return what `count_exports` returns if each image was exported exactly once."""
     return Counter(image_ids)
 
 
 async def wait_until_stored(holds: Callable[[], Awaitable[bool]]) -> None:
-    """Returns when a condition on the store holds."""
+    """Wait until a condition on the store holds."""
     with anyio.fail_after(MAX_WAIT):
         while not await holds():
             await anyio.sleep(0.02)
 
 
 async def wait_until(holds: Callable[[], bool]) -> None:
-    """Returns when a condition holds."""
+    """Wait until a condition holds."""
     with anyio.fail_after(MAX_WAIT):
         while not holds():
             await anyio.sleep(0.005)
@@ -164,7 +164,7 @@ async def wait_until(holds: Callable[[], bool]) -> None:
 def print_fault_row(
     name: str, said: Iterable[str], exits: int, result: RunResult, cloud: Simulator
 ) -> None:
-    """One row of what goes wrong: the fault, what the user sees, what the ledger says."""
+    """Print a table row: the fault, what the user sees, and what the ledger says."""
     began = count_exports(cloud)
     states = ", ".join(f"{count} {state}" for state, count in result.counts.items() if count)
     heard = " / ".join(said) or "nothing"

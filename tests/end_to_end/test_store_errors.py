@@ -68,7 +68,7 @@ async def test_a_server_that_restarts_is_waited_for(
             await wait_until(
                 lambda: any("cannot be used just now" in sentence for sentence in said)
             )
-            relay.reopen_store()
+            relay.restore()
     await assert_every_answer_is_kept(partial(open_store, database_url=postgresql_url), cloud)
     assert "can be used again" in said[-1]
 

@@ -1,4 +1,4 @@
-"""What the faults of the machine are made of: a run at work, and the truth about it afterwards."""
+"""Helpers for faults of the machine: a run in progress, and a check of its exports afterwards."""
 
 import signal
 import subprocess
@@ -31,45 +31,45 @@ STORE = "exports.db"
 
 
 def make_orchestrator_for(shell: Shell, cloud: Simulator) -> Orchestrator:
-    """The store that a shell's commands work on, in this process."""
+    """Open the store of a shell's commands in this process."""
     where = shell.variables["ORCHESTRATOR_DATABASE_URL"]
     return make_orchestrator(cloud.url, shell.folder, database_url=where)
 
 
 class RunProcess:
-    """A `run` in a process of its own.
+    """A `run` command in its own process.
 
     Args:
-        process: with its stderr in a pipe.
+        process: the process, with stderr in a pipe.
     """
 
     def __init__(self, process: Process) -> None:
         self._process = process
-        self.said = ""
+        self.output = ""
 
     def signal(self, number: signal.Signals) -> None:
-        """Sends it a signal."""
+        """Send a signal to the process."""
         self._process.send_signal(number)
 
     async def wait_for_output(self, words: str) -> None:
-        """Returns when these words have been on stderr."""
+        """Wait until the process has written these words to stderr."""
         assert self._process.stderr is not None
         with anyio.fail_after(2 * MAX_WAIT):
-            while words not in self.said:
-                self.said += (await self._process.stderr.receive()).decode()
+            while words not in self.output:
+                self.output += (await self._process.stderr.receive()).decode()
 
     async def wait_for_exit(self) -> int:
-        """Its exit code, when it has ended by itself."""
+        """Wait until the process ends by itself, and return its exit code."""
         assert self._process.stderr is not None
         with anyio.fail_after(2 * MAX_WAIT):
             async for piece in self._process.stderr:
-                self.said += piece.decode()
+                self.output += piece.decode()
             return await self._process.wait()
 
 
 @asynccontextmanager
 async def start_run(shell: Shell, cloud: Simulator, *options: str) -> AsyncIterator[RunProcess]:
-    """A run in the middle of its work: some answers are recorded, others are in the air."""
+    """Start a run and wait until some answers are recorded and other requests are in flight."""
     async with make_orchestrator_for(shell, cloud) as orchestrator:
         await orchestrator.enqueue(make_requests_for(make_image_ids(COUNT)))
     cloud.set_faults(Fault("latency", action="ExportImages", seconds=0.3))
@@ -79,7 +79,7 @@ async def start_run(shell: Shell, cloud: Simulator, *options: str) -> AsyncItera
 
 
 async def assert_each_exported_once(shell: Shell, cloud: Simulator) -> None:
-    """A further run finds or makes whatever is left; the cloud began each export exactly once."""
+    """Run once more, and check that the cloud began each export exactly once."""
     cloud.set_faults()
     async with make_orchestrator_for(shell, cloud) as orchestrator:
         await run_to_end(orchestrator)
@@ -88,7 +88,7 @@ async def assert_each_exported_once(shell: Shell, cloud: Simulator) -> None:
 
 
 async def run_in_bash(shell: Shell, line: str) -> CommandResult:
-    """Runs a line of bash in which `orchestrator` is the program."""
+    """Run a line of bash in which `orchestrator` is the program."""
     program = f'orchestrator() {{ "{sys.executable}" -m orchestrator "$@"; }}; '
     with anyio.fail_after(2 * MAX_WAIT):
         ended = await anyio.run_process(
@@ -101,7 +101,7 @@ async def run_in_bash(shell: Shell, line: str) -> CommandResult:
 
 
 def fill_disk(folder: Path) -> Path:
-    """Leaves no room on a folder's disk; gives the file that takes it all."""
+    """Fill the file system of a folder; return the file that fills it."""
     ballast = folder / "ballast"
     with ballast.open("wb", buffering=0) as stream:
         try:
@@ -109,11 +109,11 @@ def fill_disk(folder: Path) -> Path:
                 pass
         except OSError:
             return ballast
-    raise AssertionError("the disk has no end")
+    raise AssertionError("the file system did not become full")
 
 
 def mount_disk(folder: Path, *options: str) -> str:
-    """Mounts, or mounts anew, a small disk; says why where that is not possible."""
+    """Mount or remount a small file system; return the error, empty on success."""
     command = ["mount", "-t", "tmpfs", *options, "tmpfs", str(folder)]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     return ended.stderr.strip()

@@ -42,9 +42,9 @@ async def test_locked_for_a_while(shell: Shell, cloud: Simulator) -> None:
     async with start_run(shell, cloud) as run:
         with locked(shell.folder):
             await run.wait_for_output("database is locked")
-        assert await run.wait_for_exit() == 0, run.said
-    assert "fuser or lsof on the file names it" in run.said
-    assert "The store can be used again." in run.said
+        assert await run.wait_for_exit() == 0, run.output
+    assert "fuser or lsof on the file names it" in run.output
+    assert "The store can be used again." in run.output
     await assert_each_exported_once(shell, cloud)
 
 
@@ -56,8 +56,8 @@ async def test_locked_for_good(shell: Shell, cloud: Simulator) -> None:
             run.signal(ONCE)
             await run.wait_for_output("Stopping")
             run.signal(ONCE)
-            assert await run.wait_for_exit() == 143, run.said
-    assert "accepted as task" in run.said
+            assert await run.wait_for_exit() == 143, run.output
+    assert "accepted as task" in run.output
     await assert_each_exported_once(shell, cloud)
 
 
@@ -66,9 +66,9 @@ async def test_a_full_disk_that_is_cleared(on_disk: Shell, disk: Path, cloud: Si
     async with start_run(on_disk, cloud) as run:
         ballast = fill_disk(disk)
         await run.wait_for_output("database or disk is full")
-        assert "Make room on its disk" in run.said
+        assert "Make room on its disk" in run.output
         ballast.unlink()
-        assert await run.wait_for_exit() == 0, run.said
+        assert await run.wait_for_exit() == 0, run.output
     await assert_each_exported_once(on_disk, cloud)
 
 
@@ -78,10 +78,10 @@ async def test_a_full_disk_that_stays_full(on_disk: Shell, disk: Path, cloud: Si
         ballast = fill_disk(disk)
         await run.wait_for_output("database or disk is full")
         run.signal(ONCE)
-        assert await run.wait_for_exit() == 143, run.said
-    assert "accepted as task" in run.said
-    assert "the next run looks for it in the bucket" in run.said
-    assert "Traceback" not in run.said
+        assert await run.wait_for_exit() == 143, run.output
+    assert "accepted as task" in run.output
+    assert "the next run looks for it in the bucket" in run.output
+    assert "Traceback" not in run.output
     fresh = await on_disk.run("run")
     assert (fresh.code, fresh.out) == (1, "")
     assert "Make room on its disk" in fresh.err
@@ -93,8 +93,8 @@ async def test_a_full_disk_and_a_time_limit(on_disk: Shell, disk: Path, cloud: S
     """The time limit holds while the store is waited for."""
     async with start_run(on_disk, cloud, "--time-limit", "10") as run:
         ballast = fill_disk(disk)
-        assert await run.wait_for_exit() == 1, run.said
-    assert "The database cannot be used: database or disk is full." in run.said
+        assert await run.wait_for_exit() == 1, run.output
+    assert "The database cannot be used: database or disk is full." in run.output
     ballast.unlink()
     await assert_each_exported_once(on_disk, cloud)
 
@@ -145,14 +145,14 @@ async def test_a_file_that_is_taken_away(
     # so few at once that some jobs are not yet sent, however late the first answers come
     async with start_run(shell, cloud, "--concurrency", "4") as run:
         do(shell.folder)
-        assert await run.wait_for_exit() == 1, run.said
-    assert words in run.said
-    assert "Put back the file itself" in run.said
-    assert "Traceback" not in run.said
+        assert await run.wait_for_exit() == 1, run.output
+    assert words in run.output
+    assert "Put back the file itself" in run.output
+    assert "Traceback" not in run.output
     begun = count_exports(cloud)
     assert len(begun) < COUNT
     assert max(begun.values()) == 1
-    told = {entry.task_id for entry in cloud.ledger if str(entry.task_id) in run.said}
+    told = {entry.task_id for entry in cloud.ledger if str(entry.task_id) in run.output}
     assert len(told) >= 1
 
 
@@ -162,14 +162,14 @@ async def test_the_whole_process_is_stopped_and_goes_on(shell: Shell, cloud: Sim
         run.signal(signal.SIGSTOP)
         await anyio.sleep(4)
         run.signal(signal.SIGCONT)
-        assert await run.wait_for_exit() == 0, run.said
+        assert await run.wait_for_exit() == 0, run.output
     await assert_each_exported_once(shell, cloud)
 
 
 async def test_two_runs_at_once(shell: Shell, cloud: Simulator) -> None:
     """Two runs on one file share the work; both end well, and each image is exported once."""
     async with start_run(shell, cloud) as one, shell.start("run") as process:
-        assert await one.ends() == 0, one.said
+        assert await one.wait_for_exit() == 0, one.output
         with anyio.fail_after(2 * MAX_WAIT):
             assert await process.wait() == 0
     await assert_each_exported_once(shell, cloud)
