@@ -19,10 +19,10 @@ class Thing:
 
 
 @given(st.sets(KEYS), st.text("ab/", max_size=2), st.sampled_from(["", "/"]), st.integers(1, 4))
-def test_pages_together_are_the_whole(
+def test_pages_together_equal_one_page(
     keys: set[str], prefix: str, delimiter: str, limit: int
 ) -> None:
-    """Whatever the limit, following the markers shows what one great page shows."""
+    """For every limit, following the markers gives the same as one large page."""
     ordered = [Thing(key) for key in sorted(keys) if key.startswith(prefix)]
     whole = cut_page(ordered, prefix, delimiter, "", 1000)
     entries: list[Thing] = []
@@ -41,8 +41,8 @@ def test_pages_together_are_the_whole(
 
 
 @given(st.lists(KEYS), st.text("abü", max_size=2), st.text("ab/ü", max_size=3))
-def test_a_bucket_lists_in_byte_order(keys: list[str], prefix: str, marker: str) -> None:
-    """What begins with the prefix and comes after the marker, each key once."""
+def test_bucket_lists_in_byte_order(keys: list[str], prefix: str, marker: str) -> None:
+    """A listing has each key with the prefix after the marker, once."""
     buckets = Buckets()
     for key in keys:
         buckets.put("b", "r", make_object(key, 1, 0.0, ""))

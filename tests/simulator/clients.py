@@ -1,4 +1,4 @@
-"""Callers of the simulator: the vendor's own clients, and HTTP signed by the vendor's code."""
+"""Clients for the simulator's tests: the vendor's own, and HTTP signed by the vendor's code."""
 
 import hashlib
 import json
@@ -23,24 +23,24 @@ BUCKET = "backup-1250000000"
 REGION = "ap-singapore"
 
 
-def sync_cvm(simulator: Simulator, key: Key = DEFAULT_KEY, method: str = "POST") -> Any:
-    """The vendor's blocking CVM client."""
+def make_sync_cvm(simulator: Simulator, key: Key = DEFAULT_KEY, method: str = "POST") -> Any:
+    """Return the vendor's blocking CVM client."""
     return cvm_client.CvmClient(_credential(key), REGION, _profile(simulator, method))
 
 
-def async_cvm(simulator: Simulator, key: Key = DEFAULT_KEY) -> Any:
-    """The vendor's CVM client over httpx."""
+def make_async_cvm(simulator: Simulator, key: Key = DEFAULT_KEY) -> Any:
+    """Return the vendor's CVM client over httpx."""
     return cvm_client_async.CvmClient(_credential(key), REGION, _profile(simulator, "POST"))
 
 
-def sts(simulator: Simulator, key: Key = DEFAULT_KEY, method: str = "POST") -> Any:
-    """The vendor's general client, for STS."""
+def make_sts(simulator: Simulator, key: Key = DEFAULT_KEY, method: str = "POST") -> Any:
+    """Return the vendor's general client, for STS."""
     profile = _profile(simulator, method)
     return CommonClient("sts", "2018-08-13", _credential(key), REGION, profile)
 
 
-def cos(simulator: Simulator, key: Key = DEFAULT_KEY, region: str = REGION) -> Any:
-    """The vendor's COS client, without its retries."""
+def make_cos(simulator: Simulator, key: Key = DEFAULT_KEY, region: str = REGION) -> Any:
+    """Return the vendor's COS client, without its retries."""
     config = CosConfig(
         Region=region,
         SecretId=key.secret_id,
@@ -54,12 +54,12 @@ def cos(simulator: Simulator, key: Key = DEFAULT_KEY, region: str = REGION) -> A
     return CosS3Client(config, retry=0)
 
 
-async def in_thread(call: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-    """Runs a blocking call beside the loop that the simulator lives in."""
+async def run_in_thread(call: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+    """Run a blocking call in a thread, beside the simulator's event loop."""
     return await anyio.to_thread.run_sync(lambda: call(*arguments, **named))
 
 
-def signed(
+def make_signed_headers(
     simulator: Simulator,
     action: str,
     body: bytes,
@@ -75,7 +75,7 @@ def signed(
     method: str = "POST",
     query: str = "",
 ) -> dict[str, str]:
-    """The headers of a request to CVM, signed with the vendor's signer."""
+    """Return the headers of a request to CVM, signed by the vendor's signer."""
     stamp = int(time.time() if at is None else at)
     date = date or time.strftime("%Y-%m-%d", time.gmtime(stamp))
     headers = {
@@ -108,9 +108,9 @@ async def post(
     parameters: Mapping[str, Any],
     **named: Any,
 ) -> httpx.Response:
-    """One signed request."""
+    """Send one signed request."""
     body = json.dumps(parameters).encode()
-    headers = signed(simulator, action, body, **named)
+    headers = make_signed_headers(simulator, action, body, **named)
     return await http.post(f"{simulator.url}/", content=body, headers=headers)
 
 
@@ -121,7 +121,7 @@ async def call(
     parameters: Mapping[str, Any],
     **named: Any,
 ) -> dict[str, Any]:
-    """What stands in ``Response`` of the answer to one signed request."""
+    """Send one signed request, and return ``Response`` of the answer."""
     answer = await post(http, simulator, action, parameters, **named)
     assert answer.status_code == 200
     response: dict[str, Any] = answer.json()["Response"]
@@ -131,19 +131,19 @@ async def call(
 async def export(
     http: httpx.AsyncClient, simulator: Simulator, *images: str, **parameters: Any
 ) -> dict[str, Any]:
-    """The answer to one ExportImages."""
+    """Send one ExportImages, and return the answer."""
     given = {"ImageIds": list(images), "BucketName": BUCKET, **parameters}
     return await call(http, simulator, "ExportImages", given)
 
 
-def code(response: Mapping[str, Any]) -> str | None:
-    """The code of an answer; ``None`` is success."""
+def code_of(response: Mapping[str, Any]) -> str | None:
+    """Return the code of an answer; None is success."""
     error: Mapping[str, str] | None = response.get("Error")
     return error["Code"] if error else None
 
 
-async def until(holds: Callable[[], bool]) -> None:
-    """Lets the others go on until a condition holds."""
+async def wait_until(holds: Callable[[], bool]) -> None:
+    """Let other tasks run until a condition holds."""
     with anyio.fail_after(60):
         while not holds():
             await anyio.lowlevel.checkpoint()
