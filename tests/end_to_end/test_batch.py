@@ -1,4 +1,4 @@
-"""From a list of images to verified exports, through HTTP."""
+"""From a list of images to verified exports, over HTTP."""
 
 import pytest
 
@@ -27,8 +27,10 @@ pytestmark = pytest.mark.anyio
 PERMANENT = sorted(name for name, code in CODES.items() if code.reaction is Reaction.FAIL)
 
 
-async def test_one_job(orchestrator: Orchestrator, cloud: Simulator) -> None:
-    """One image is described once, sent once, and verified once its object is in the bucket."""
+async def test_one_job_is_described_sent_and_verified(
+    orchestrator: Orchestrator, cloud: Simulator
+) -> None:
+    """One image is described once, sent once, and verified when its object is in the bucket."""
     result = await enqueue_and_run(
         orchestrator, make_requests_for(make_image_ids(1), prefix="nightly")
     )
@@ -42,8 +44,8 @@ async def test_one_job(orchestrator: Orchestrator, cloud: Simulator) -> None:
     assert cloud.exports[0].ends_at <= (job.finished_at or job.created_at).timestamp()
 
 
-async def test_every_row_equals_the_ledger(orchestrator: Orchestrator, cloud: Simulator) -> None:
-    """Of forty images each is exported once, and its row holds what the vendor answered."""
+async def test_job_rows_equal_the_ledger(orchestrator: Orchestrator, cloud: Simulator) -> None:
+    """Each of forty images is exported once, and its row holds the vendor's answer."""
     batch = make_image_ids(40)
     result = await enqueue_and_run(orchestrator, make_requests_for(batch))
     assert result.counts[JobState.VERIFIED] == 40
@@ -58,10 +60,8 @@ async def test_every_row_equals_the_ledger(orchestrator: Orchestrator, cloud: Si
         assert (job.attempts, job.code) == (1, None)
 
 
-async def test_what_was_seen_of_the_objects_is_kept(
-    orchestrator: Orchestrator, cloud: Simulator
-) -> None:
-    """A verified job holds size, ETag and CRC64 of each of its objects, data disks included."""
+async def test_object_evidence_is_stored(orchestrator: Orchestrator, cloud: Simulator) -> None:
+    """A verified job stores size, ETag and CRC64 of all its objects, data disks included."""
     cloud.change(images={make_image_ids(1)[0]: ImageSettings(sizes=(20, 30, 40))})
     await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(1)))
     (job,) = await read_jobs(orchestrator)
@@ -74,10 +74,10 @@ async def test_what_was_seen_of_the_objects_is_kept(
     }
 
 
-async def test_permanent_refusals_fail_their_job_alone(
+async def test_permanent_refusal_fails_only_its_job(
     orchestrator: Orchestrator, cloud: Simulator
 ) -> None:
-    """Every permanent code fails its image with code, message and remedy, and no other image."""
+    """Each permanent code fails its own image with code, message and remedy, and no other image."""
     batch = make_image_ids(len(PERMANENT) + 8)
     refused = dict(zip(batch, PERMANENT, strict=False))
     cloud.change(codes=tuple(Refusal(code, images=(image,)) for image, code in refused.items()))
@@ -95,8 +95,8 @@ async def test_permanent_refusals_fail_their_job_alone(
         assert job.request_id == request_ids[job.image_ids]
 
 
-async def test_several_images_in_one_request(orchestrator: Orchestrator, cloud: Simulator) -> None:
-    """One request of three images has one TaskId, and is verified when all objects are there."""
+async def test_request_with_several_images(orchestrator: Orchestrator, cloud: Simulator) -> None:
+    """A request with three images has one TaskId, and is verified when all objects exist."""
     three = make_image_ids(3)
     cloud.change(images={image: ImageSettings(sizes=(10, 20)) for image in three})
     await enqueue_and_run(orchestrator, [make_multi_image_request(three)])
@@ -109,8 +109,10 @@ async def test_several_images_in_one_request(orchestrator: Orchestrator, cloud: 
     assert job.cos_paths == tuple(sorted(entry.cos_paths))
 
 
-async def test_an_export_that_brings_nothing(open_store: OpenStore, cloud: Simulator) -> None:
-    """What was accepted but is not there by its deadline has failed, and says what is missing."""
+async def test_export_without_objects_fails_at_deadline(
+    open_store: OpenStore, cloud: Simulator
+) -> None:
+    """An accepted export without objects at its deadline is failed, and says what is missing."""
     never, partly, empty, good = make_image_ids(4)
     cloud.change(
         images={partly: ImageSettings(sizes=(10, 10))},
@@ -133,10 +135,8 @@ async def test_an_export_that_brings_nothing(open_store: OpenStore, cloud: Simul
     assert count_exports(cloud) == once_each([never, partly, empty, good])
 
 
-async def test_a_second_run_finds_nothing_to_do(
-    orchestrator: Orchestrator, cloud: Simulator
-) -> None:
-    """When all is done, running and enqueueing again send nothing at all."""
+async def test_second_run_has_nothing_to_do(orchestrator: Orchestrator, cloud: Simulator) -> None:
+    """When all jobs are done, a second run and a second enqueue send nothing."""
     await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(3)))
     before = len(cloud.ledger)
     again = await orchestrator.enqueue(make_requests_for(make_image_ids(3)))
@@ -146,10 +146,10 @@ async def test_a_second_run_finds_nothing_to_do(
     assert len(cloud.ledger) == before
 
 
-async def test_only_the_batch_that_is_asked_for(
+async def test_run_of_one_batch_leaves_others_alone(
     orchestrator: Orchestrator, cloud: Simulator
 ) -> None:
-    """A run of one batch touches no other, and tells of no other."""
+    """A run of one batch does not change or report jobs of another batch."""
     await orchestrator.enqueue(make_requests_for(make_image_ids(2)), batch="monday")
     await orchestrator.enqueue(make_requests_for(make_image_ids(2, first=2)), batch="tuesday")
     result = await run_to_end(orchestrator, batch="tuesday")
@@ -160,7 +160,7 @@ async def test_only_the_batch_that_is_asked_for(
     assert asked.isdisjoint(make_image_ids(2))
 
 
-async def test_larger_and_more_urgent_images_go_first(
+async def test_jobs_are_sent_by_priority_size_and_age(
     open_store: OpenStore, cloud: Simulator
 ) -> None:
     """Priority comes first, then size, then age."""

@@ -1,4 +1,4 @@
-"""Trouble with COS: what cannot be seen is not claimed, and what passes is waited for."""
+"""Faults of COS: a failed lookup proves nothing, and a temporary fault is waited for."""
 
 from datetime import timedelta
 from itertools import pairwise
@@ -36,8 +36,10 @@ pytestmark = pytest.mark.anyio
 OTHER = "archive-1250000000"
 
 
-async def test_faults_that_pass(orchestrator: Orchestrator, cloud: Simulator) -> None:
-    """COS may fail, break off and answer nonsense in between: it is looked again until it holds."""
+async def test_temporary_faults_of_cos_are_retried(
+    orchestrator: Orchestrator, cloud: Simulator
+) -> None:
+    """COS can fail, break off or send nonsense for a while: lookups are repeated."""
     cloud.set_faults(
         Fault("gateway", action="cos", times=3, status=503),
         Fault("reset", action="cos", times=3),
@@ -49,10 +51,10 @@ async def test_faults_that_pass(orchestrator: Orchestrator, cloud: Simulator) ->
     assert count_exports(cloud) == once_each(make_image_ids(12))
 
 
-async def test_a_refusal_that_passes(
+async def test_few_denied_lookups_do_not_make_a_bucket_unreadable(
     orchestrator: Orchestrator, cloud: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A refused look or two are no lost right: the exports are verified all the same."""
+    """After one or two denied lookups the exports are still verified."""
     monkeypatch.setattr(
         permissions, "_SHORTEST", 20
     )  # two looks may be far apart on a busy machine
@@ -61,10 +63,10 @@ async def test_a_refusal_that_passes(
     assert result.counts[JobState.VERIFIED] == 6
 
 
-async def test_a_listing_that_fails_is_no_look(
+async def test_failed_listing_proves_no_absence(
     orchestrator: Orchestrator, cloud: Simulator
 ) -> None:
-    """While listings fail nothing is known to be absent: a lost request is not sent again."""
+    """While listings fail, nothing is known to be absent: a lost request is not sent again."""
     cloud.set_faults(
         Fault("reset", action="ExportImages", after=True, times=1),
         Fault("gateway", action="GetBucket", times=5),
@@ -77,10 +79,10 @@ async def test_a_listing_that_fails_is_no_look(
 
 
 @pytest.mark.parametrize("minutes", [2, 60])
-async def test_after_an_outage_no_ended_export_waits_for_a_young_one(
+async def test_after_outage_the_oldest_exports_are_looked_up_first(
     open_store: OpenStore, cloud: Simulator, tmp_path: Path, minutes: int
 ) -> None:
-    """Whether the bucket answers again one finds out that may have ended, whoever is due first."""
+    """The probe after an outage of COS looks up an export that can have ended."""
     async with open_store(verify="off") as orchestrator:
         await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(15)))
     long_ago, young, ended = range(1, 3), range(3, 6), range(6, 16)
@@ -117,7 +119,7 @@ async def test_after_an_outage_no_ended_export_waits_for_a_young_one(
 
 
 async def test_verification_off(open_store: OpenStore, cloud: Simulator) -> None:
-    """With verification off accepted is where a job rests, and no bucket is asked for anything."""
+    """With verification off a job ends as accepted, and no bucket is read."""
     async with open_store(verify="off") as orchestrator:
         result = await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(4)))
         assert result.counts[JobState.ACCEPTED] == 4
@@ -127,8 +129,10 @@ async def test_verification_off(open_store: OpenStore, cloud: Simulator) -> None
     assert not [entry for entry in cloud.ledger if entry.service == "cos"]
 
 
-async def test_what_rested_is_verified_later(open_store: OpenStore, cloud: Simulator) -> None:
-    """Jobs that rest on accepted are verified by a run that may look, without another request."""
+async def test_accepted_jobs_are_verified_by_a_later_run(
+    open_store: OpenStore, cloud: Simulator
+) -> None:
+    """A run with verification verifies jobs that an earlier run left accepted."""
     async with open_store(verify="off") as orchestrator:
         await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(4)))
     async with open_store() as orchestrator:
@@ -138,8 +142,10 @@ async def test_what_rested_is_verified_later(open_store: OpenStore, cloud: Simul
     assert count_exports(cloud) == once_each(make_image_ids(4))
 
 
-async def test_no_right_to_look(open_store: OpenStore, cloud: Simulator) -> None:
-    """Without the right to look exports go on and rest on accepted; that is said once."""
+async def test_without_read_permission_jobs_end_accepted(
+    open_store: OpenStore, cloud: Simulator
+) -> None:
+    """Without read permission exports go on and end accepted; the user is told once."""
     cloud.change(buckets={BUCKET: BucketSettings(deny=("HeadObject", "GetBucket"))})
     said: list[str] = []
     async with open_store(notify=said.append) as orchestrator:
@@ -154,15 +160,19 @@ async def test_no_right_to_look(open_store: OpenStore, cloud: Simulator) -> None
     assert "HeadObject" in sentence
 
 
-async def test_no_right_to_read_objects(orchestrator: Orchestrator, cloud: Simulator) -> None:
-    """Where objects may be listed and not read, the listing is the evidence."""
+async def test_without_head_permission_listings_are_the_evidence(
+    orchestrator: Orchestrator, cloud: Simulator
+) -> None:
+    """If objects can be listed but not read, the listing is the evidence."""
     cloud.change(buckets={BUCKET: BucketSettings(deny=("HeadObject",))})
     result = await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(4)))
     assert result.counts[JobState.VERIFIED] == 4
 
 
-async def test_no_right_to_list(open_store: OpenStore, cloud: Simulator) -> None:
-    """An answer lost where no listing is allowed stays unknown for a person; the rest goes on."""
+async def test_without_list_permission_lost_answers_stay_unknown(
+    open_store: OpenStore, cloud: Simulator
+) -> None:
+    """Without list permission a lost answer stays unknown for an operator."""
     denied = BucketSettings(deny=("GetBucket", "ListMultipartUploads"))
     cloud.change(
         buckets={BUCKET: denied},
@@ -180,10 +190,10 @@ async def test_no_right_to_list(open_store: OpenStore, cloud: Simulator) -> None
     assert len(read_ledger(cloud)) == 5
 
 
-async def test_an_unknown_job_is_settled_once_the_right_is_there(
+async def test_unknown_job_is_resolved_once_listing_is_permitted(
     open_store: OpenStore, cloud: Simulator
 ) -> None:
-    """What a blind run has left unknown, a run that may look adopts and verifies."""
+    """A run that can read the bucket resolves and verifies what an earlier run left unknown."""
     cloud.change(
         buckets={BUCKET: BucketSettings(deny=("GetBucket", "ListMultipartUploads"))},
         faults=(Fault("reset", action="ExportImages", after=True, times=1),),
@@ -197,8 +207,10 @@ async def test_an_unknown_job_is_settled_once_the_right_is_there(
     assert len(read_ledger(cloud)) == 1
 
 
-async def test_verification_required(open_store: OpenStore, cloud: Simulator) -> None:
-    """Where verification is required, a bucket that may not be read stops its exports alone."""
+async def test_required_verification_halts_an_unreadable_bucket(
+    open_store: OpenStore, cloud: Simulator
+) -> None:
+    """If verification is required, a bucket that cannot be read halts only its own exports."""
     cloud.change(buckets={BUCKET: BucketSettings(deny=("HeadObject", "GetBucket"))})
     async with open_store(verify="required", rate=8) as orchestrator:
         await orchestrator.enqueue(make_requests_for(make_image_ids(60)))
@@ -213,10 +225,10 @@ async def test_verification_required(open_store: OpenStore, cloud: Simulator) ->
     assert result.counts[JobState.ACCEPTED] + result.counts[JobState.QUEUED] == 60
 
 
-async def test_a_clock_that_is_wrong_when_only_looks_are_left(
+async def test_wrong_clock_is_corrected_from_cos_answers(
     open_store: OpenStore, cloud: Simulator
 ) -> None:
-    """A wrong clock that only COS is there to tell of is set right, and costs no verification."""
+    """A wrong clock is corrected when only COS requests are left, and no verification fails."""
     async with open_store(verify="off") as orchestrator:
         await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(20)))
     cloud.change(skew=3600)
@@ -225,8 +237,8 @@ async def test_a_clock_that_is_wrong_when_only_looks_are_left(
     assert result.counts[JobState.VERIFIED] == 20
 
 
-async def test_an_outage_of_cos(open_store: OpenStore, cloud: Simulator) -> None:
-    """While COS cannot be reached nothing is taken for absent, and all is verified afterwards."""
+async def test_outage_of_cos_proves_no_absence(open_store: OpenStore, cloud: Simulator) -> None:
+    """While COS cannot be reached nothing counts as absent, and all is verified afterwards."""
     cloud.set_faults(Fault("reset", action="cos", times=12))
     async with open_store() as orchestrator:
         result = await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(8)))
@@ -234,8 +246,8 @@ async def test_an_outage_of_cos(open_store: OpenStore, cloud: Simulator) -> None
     assert count_exports(cloud) == once_each(make_image_ids(8))
 
 
-async def test_one_look_at_a_time_finds_out(open_store: OpenStore, cloud: Simulator) -> None:
-    """While COS gives no answer few looks are taken; that is told once, and so is its end."""
+async def test_outage_of_cos_leaves_one_probe(open_store: OpenStore, cloud: Simulator) -> None:
+    """While COS does not answer there are few lookups; the outage is reported once."""
     cloud.set_faults(Fault("gateway", action="cos", status=503))
     said: list[str] = []
 
@@ -254,10 +266,10 @@ async def test_one_look_at_a_time_finds_out(open_store: OpenStore, cloud: Simula
     assert "answers again" in found
 
 
-async def test_a_token_that_runs_out_while_only_looks_are_left(
+async def test_expired_token_during_lookups_halts_the_account(
     open_store: OpenStore, cloud: Simulator
 ) -> None:
-    """What is refused to the account is not held against the bucket: a person must act."""
+    """A refusal of the account does not mark the bucket as unreadable."""
     cloud.change(codes=(Refusal("ExpiredToken", action="cos"),))
     async with open_store() as orchestrator:
         result = await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(2)))

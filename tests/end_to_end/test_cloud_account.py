@@ -1,4 +1,4 @@
-"""Whose keys a profile has: kept at its first run, and never changed unnoticed."""
+"""The cloud account of a profile is stored at its first run and never changes unnoticed."""
 
 from pathlib import Path
 
@@ -24,8 +24,8 @@ pytestmark = pytest.mark.anyio
 OTHER = Key("AKIDother", "secret-of-another", "100000000002")
 
 
-async def test_the_keys_of_another_account_stop_the_run(tmp_path: Path, anyio_backend: str) -> None:
-    """Before anything is sent; the message names both accounts, and the exit code is 6."""
+async def test_keys_of_another_account_end_the_run(tmp_path: Path, anyio_backend: str) -> None:
+    """The run ends before anything is sent; the message names both accounts, the exit code is 6."""
     settings = Settings(cap=None, limits={})
     options = SimulatorOptions(settings=settings, keys=(DEFAULT_KEY, OTHER))
     async with Simulator(options) as cloud:
@@ -50,20 +50,18 @@ async def test_the_keys_of_another_account_stop_the_run(tmp_path: Path, anyio_ba
 
 
 @pytest.mark.parametrize("code", ["InvalidAction", "InternalError", "AuthFailure.SignatureFailure"])
-async def test_where_sts_does_not_tell_the_run_goes_on(
+async def test_run_continues_if_sts_refuses(
     open_store: OpenStore, cloud: Simulator, code: str
 ) -> None:
-    """An STS that refuses, or knows no such action, holds nothing up."""
+    """An STS that refuses, or does not know the action, does not stop the run."""
     cloud.change(codes=(Refusal(code, action="GetCallerIdentity"),))
     async with open_store() as orchestrator:
         result = await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(2)))
     assert result.counts[JobState.VERIFIED] == 2
 
 
-async def test_where_nobody_listens_the_run_goes_on(
-    open_store: OpenStore, cloud: Simulator
-) -> None:
-    """An STS that cannot be reached holds nothing up, and is asked again by the next run."""
+async def test_run_continues_if_sts_is_unreachable(open_store: OpenStore, cloud: Simulator) -> None:
+    """An unreachable STS does not stop the run, and the next run asks again."""
     async with open_store(sts_endpoint="http://127.0.0.1:9") as orchestrator:
         assert (await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(2)))).counts[
             JobState.VERIFIED
@@ -74,8 +72,8 @@ async def test_where_nobody_listens_the_run_goes_on(
     assert len(read_ledger(cloud, "GetCallerIdentity")) == 1
 
 
-async def test_it_is_asked_once_a_run(open_store: OpenStore, cloud: Simulator) -> None:
-    """Once at the start of a run that has work, and not at all without any."""
+async def test_account_is_checked_once_per_run(open_store: OpenStore, cloud: Simulator) -> None:
+    """STS is asked once at the start of a run with work, and not at all without work."""
     async with open_store() as orchestrator:
         await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(5)))
         assert len(read_ledger(cloud, "GetCallerIdentity")) == 1

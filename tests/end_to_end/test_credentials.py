@@ -1,4 +1,4 @@
-"""Keys that move while a run is under way: withdrawn, revoked, or not to be had any more."""
+"""Credentials that change during a run: withdrawn, revoked, or no longer available."""
 
 import logging
 from pathlib import Path
@@ -32,15 +32,15 @@ ROLE = {"TENCENTCLOUD_ROLE_ARN": "qcs::cam::uin/100000000001:roleName/exporter"}
 BATCH = make_image_ids(24)
 
 
-def kept_in(folder: Path) -> bytes:
-    """All that stands in the files below a folder."""
+def read_all_files(folder: Path) -> bytes:
+    """Return the contents of all files below a folder."""
     return b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
 
 
-async def test_a_token_that_is_withdrawn_is_fetched_anew_once(
+async def test_withdrawn_token_is_fetched_again_once(
     open_store: OpenStore, cloud: Simulator
 ) -> None:
-    """Eight requests in the air and more behind them: one fetch, no attempt spent, no stop."""
+    """Many requests meet it: there is one fetch, no attempt is charged, nothing halts."""
     cloud.set_faults(Fault("latency", action="ExportImages", seconds=0.1))
     async with open_store(
         environ={**make_credential_variables(), **ROLE}, concurrency=8
@@ -61,10 +61,10 @@ async def test_a_token_that_is_withdrawn_is_fetched_anew_once(
     assert len(refused) <= 2 * 8
 
 
-async def test_a_token_that_is_withdrawn_while_only_looks_are_made(
+async def test_withdrawn_token_is_fetched_again_during_lookups(
     open_store: OpenStore, cloud: Simulator
 ) -> None:
-    """COS calls it expired: the keys are fetched anew once, and every export is seen to end."""
+    """COS reports an expired token: it is fetched again once, and all exports are verified."""
     cloud.change(duration=Duration(seconds=1.5))
     async with open_store(environ={**make_credential_variables(), **ROLE}) as orchestrator:
         await orchestrator.enqueue(make_requests_for(make_image_ids(12)))
@@ -78,10 +78,10 @@ async def test_a_token_that_is_withdrawn_while_only_looks_are_made(
     assert len(read_ledger(cloud, "AssumeRole")) == 2
 
 
-async def test_keys_that_are_revoked_for_good(
+async def test_revoked_keys_end_the_run(
     open_store: OpenStore, cloud: Simulator, tmp_path: Path
 ) -> None:
-    """The run ends with 6 and says what to do, every job rests; other keys finish the night."""
+    """The run ends with 6 and says what to do; a run with other keys finishes the jobs."""
     file = str(tmp_path / "orchestrator.store")
     variables = {**ROLE, "ORCHESTRATOR_DATABASE_URL": file}
     shell = Shell.for_cloud(cloud, tmp_path, DEFAULT_KEY, **variables)
@@ -109,8 +109,10 @@ async def test_keys_that_are_revoked_for_good(
     assert count_exports(cloud) == once_each(BATCH)
 
 
-async def test_a_lender_that_breaks_down_under_way(open_store: OpenStore, cloud: Simulator) -> None:
-    """What is held serves to its end; then the run says what is wrong, and nothing is lost."""
+async def test_failing_credential_source_ends_the_run(
+    open_store: OpenStore, cloud: Simulator
+) -> None:
+    """Current credentials are used until they expire; then the run reports the fault."""
     cloud.change(instance_role="exporter", lent_for=4, cap=4, duration=Duration(seconds=200))
     said: list[str] = []
     async with open_store(environ={}, notify=said.append) as orchestrator:
@@ -131,10 +133,10 @@ async def test_a_lender_that_breaks_down_under_way(open_store: OpenStore, cloud:
     assert count_exports(cloud) == once_each(make_image_ids(10))
 
 
-async def test_no_secret_of_a_role_is_kept_or_said(
+async def test_no_secret_of_a_role_is_stored_or_printed(
     open_store: OpenStore, cloud: Simulator, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Neither the keys that a role is assumed with nor those lent stand in a file or a message."""
+    """Neither the keys that assume a role nor the temporary keys appear in a file or message."""
     caplog.set_level(logging.DEBUG)
     said: list[str] = []
     async with open_store(
@@ -150,7 +152,7 @@ async def test_no_secret_of_a_role_is_kept_or_said(
             await run_to_end(orchestrator)
         cloud.change(codes=())
         assert (await run_to_end(orchestrator)).counts[JobState.VERIFIED] == 1
-        kept = kept_in(tmp_path)
+        kept = read_all_files(tmp_path)
     secrets = [DEFAULT_KEY.secret_key]
     for lent in cloud.temporary_keys:
         secrets += [lent.secret_key, lent.token or ""]

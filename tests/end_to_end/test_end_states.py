@@ -1,4 +1,4 @@
-"""How a run ends, and what the next one finds."""
+"""How a run ends, and what the next run does."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -28,8 +28,8 @@ pytestmark = pytest.mark.anyio
 SLOW = Fault("latency", action="ExportImages", seconds=0.6)
 
 
-async def test_a_time_limit(orchestrator: Orchestrator, cloud: Simulator) -> None:
-    """At its time limit a run sends nothing more and says what is left; the next one goes on."""
+async def test_time_limit_ends_the_run(orchestrator: Orchestrator, cloud: Simulator) -> None:
+    """At its time limit a run sends nothing more; the next run continues."""
     cloud.change(cap=3, duration=Duration(seconds=200))
     await orchestrator.enqueue(make_requests_for(make_image_ids(8)))
     await run_and_stop_when(orchestrator, lambda: count_exports(cloud).total() == 3)
@@ -43,8 +43,10 @@ async def test_a_time_limit(orchestrator: Orchestrator, cloud: Simulator) -> Non
     assert count_exports(cloud) == once_each(make_image_ids(8))
 
 
-async def test_a_stop(orchestrator: Orchestrator, cloud: Simulator) -> None:
-    """Told to stop, a run claims nothing more, and records every answer that is in the air."""
+async def test_shutdown_records_answers_in_flight(
+    orchestrator: Orchestrator, cloud: Simulator
+) -> None:
+    """After a shutdown request a run claims nothing more and records every answer in flight."""
     cloud.set_faults(SLOW)
     await orchestrator.enqueue(make_requests_for(make_image_ids(40)))
     counts = (await run_and_stop_when(orchestrator, lambda: len(read_ledger(cloud)) >= 4)).counts
@@ -58,8 +60,8 @@ async def test_a_stop(orchestrator: Orchestrator, cloud: Simulator) -> None:
     assert count_exports(cloud) == once_each(make_image_ids(40))
 
 
-async def test_a_stop_without_work_under_way(orchestrator: Orchestrator, cloud: Simulator) -> None:
-    """A run that only waits, for ever if need be, ends as soon as it is told to."""
+async def test_shutdown_ends_an_idle_run(orchestrator: Orchestrator, cloud: Simulator) -> None:
+    """A run that only waits, even with `--forever`, ends as soon as shutdown is requested."""
     stop = anyio.Event()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(lambda: run_to_end(orchestrator, forever=True, stop=stop))
@@ -69,8 +71,10 @@ async def test_a_stop_without_work_under_way(orchestrator: Orchestrator, cloud: 
     assert sum((await count_states(orchestrator)).values()) == 3
 
 
-async def test_a_run_that_is_torn_away(orchestrator: Orchestrator, cloud: Simulator) -> None:
-    """A cancelled run leaves its requests to the next, which finds each of them in the bucket."""
+async def test_cancelled_run_is_continued_by_the_next(
+    orchestrator: Orchestrator, cloud: Simulator
+) -> None:
+    """A cancelled run leaves requests in doubt; the next run finds each of them in the bucket."""
     cloud.set_faults(SLOW)
     await orchestrator.enqueue(make_requests_for(make_image_ids(20)))
     async with anyio.create_task_group() as tasks:
@@ -84,8 +88,10 @@ async def test_a_run_that_is_torn_away(orchestrator: Orchestrator, cloud: Simula
     assert count_exports(cloud) == once_each(make_image_ids(20))
 
 
-async def test_not_before(orchestrator: Orchestrator, cloud: Simulator) -> None:
-    """A job with a time of its own is waited for, and sent no earlier than that."""
+async def test_job_is_not_sent_before_its_time(
+    orchestrator: Orchestrator, cloud: Simulator
+) -> None:
+    """A run waits for a job with a `not_before`, and sends it no earlier."""
     moment = datetime.now(UTC) + timedelta(seconds=1.5)
     await orchestrator.enqueue(make_requests_for(make_image_ids(1), not_before=moment))
     await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(2, first=1)))
@@ -96,8 +102,10 @@ async def test_not_before(orchestrator: Orchestrator, cloud: Simulator) -> None:
     assert await count_states(orchestrator) == {JobState.VERIFIED: 3}
 
 
-async def test_not_before_out_of_reach(orchestrator: Orchestrator, cloud: Simulator) -> None:
-    """A job that is due after the time limit keeps no run alive, and stays in the queue."""
+async def test_job_due_after_the_time_limit_stays_queued(
+    orchestrator: Orchestrator, cloud: Simulator
+) -> None:
+    """A job that is due after the time limit does not keep the run alive."""
     tomorrow = datetime.now(UTC) + timedelta(days=1)
     await orchestrator.enqueue(make_requests_for(make_image_ids(1), not_before=tomorrow))
     result = await enqueue_and_run(
@@ -108,8 +116,10 @@ async def test_not_before_out_of_reach(orchestrator: Orchestrator, cloud: Simula
     assert count_exports(cloud) == once_each(make_image_ids(2, first=1))
 
 
-async def test_jobs_that_come_while_running(orchestrator: Orchestrator, cloud: Simulator) -> None:
-    """Jobs enqueued while a run lasts, in a region new to it, are part of it."""
+async def test_jobs_enqueued_during_a_run_are_exported(
+    orchestrator: Orchestrator, cloud: Simulator
+) -> None:
+    """Jobs that are enqueued during a run, in a new region, are part of the run."""
     cloud.change(duration=Duration(seconds=200))
     await orchestrator.enqueue(make_requests_for(make_image_ids(2)))
     async with anyio.create_task_group() as tasks:
@@ -122,8 +132,8 @@ async def test_jobs_that_come_while_running(orchestrator: Orchestrator, cloud: S
     assert await count_states(orchestrator) == {JobState.VERIFIED: 4}
 
 
-async def test_two_accounts_in_one_open_store(open_store: OpenStore, cloud: Simulator) -> None:
-    """A run works for one profile: the jobs of another are neither sent nor told of."""
+async def test_run_works_for_one_profile(open_store: OpenStore, cloud: Simulator) -> None:
+    """A run neither sends nor reports the jobs of another profile."""
     async with open_store(profile="other") as orchestrator:
         await orchestrator.enqueue(make_requests_for(make_image_ids(2)))
     async with open_store() as orchestrator:
@@ -133,8 +143,10 @@ async def test_two_accounts_in_one_open_store(open_store: OpenStore, cloud: Simu
     assert count_exports(cloud) == once_each(make_image_ids(2, first=2))
 
 
-async def test_nothing_was_ever_enqueued(orchestrator: Orchestrator, cloud: Simulator) -> None:
-    """A run over an empty store ends at once, without a request and without keys."""
+async def test_run_of_an_empty_store_ends_at_once(
+    orchestrator: Orchestrator, cloud: Simulator
+) -> None:
+    """A run of an empty store ends at once, without a request and without credentials."""
     result = await run_to_end(orchestrator)
     assert (sum(result.counts.values()), result.requests, result.left) == (0, 0, 0)
     assert not cloud.ledger

@@ -1,4 +1,4 @@
-"""Names without a tag: what lies there already is not ours, and nothing is sent twice."""
+"""Exact names (no tag in the key): older objects do not count, and nothing is sent twice."""
 
 import pytest
 
@@ -25,23 +25,23 @@ pytestmark = pytest.mark.anyio
 EXACT = make_requests_for(make_image_ids(1), prefix="golden", exact_names=True)
 
 
-async def etag_of(orchestrator: Orchestrator, job: Job) -> str:
-    """The ETag that a job's first object was seen with."""
+async def read_etag(orchestrator: Orchestrator, job: Job) -> str:
+    """Return the ETag of a job's first object."""
     story = await orchestrator.show(str(job.id))
     assert story is not None
     etag: str = story.objects[0]["etag"]
     return etag
 
 
-async def test_the_name_is_the_prefix_alone(orchestrator: Orchestrator, cloud: Simulator) -> None:
-    """Under exact names the prefix goes out as it was given, and the object is verified."""
+async def test_exact_name_is_the_prefix_alone(orchestrator: Orchestrator, cloud: Simulator) -> None:
+    """With exact names the prefix is sent unchanged, and the object is verified."""
     result = await enqueue_and_run(orchestrator, EXACT)
     assert result.counts[JobState.VERIFIED] == 1
     assert read_ledger(cloud)[0].prefixes == ("golden",)
 
 
-async def test_an_older_object_proves_nothing(open_store: OpenStore, cloud: Simulator) -> None:
-    """An object that lay under the key before is not taken for the new export's."""
+async def test_older_object_is_not_the_export(open_store: OpenStore, cloud: Simulator) -> None:
+    """An object that existed under the key before does not verify the job."""
     async with open_store(export_deadline=1) as orchestrator:
         await enqueue_and_run(orchestrator, EXACT)
         cloud.change(deliveries=(Delivery("never"),))
@@ -50,20 +50,20 @@ async def test_an_older_object_proves_nothing(open_store: OpenStore, cloud: Simu
     assert (result.counts[JobState.VERIFIED], result.counts[JobState.FAILED]) == (0, 1)
 
 
-async def test_a_newer_object_over_an_older_one(
+async def test_replaced_object_verifies_the_job(
     orchestrator: Orchestrator, cloud: Simulator
 ) -> None:
-    """An export that replaces an older object is verified by what is new about it."""
+    """An export that replaces an older object is verified by its new ETag."""
     await enqueue_and_run(orchestrator, EXACT)
     await orchestrator.enqueue(EXACT, again=True)
     result = await run_to_end(orchestrator)
     assert result.counts[JobState.VERIFIED] == 1
     assert count_exports(cloud) == {make_image_ids(1)[0]: 2}
-    old, new = [await etag_of(orchestrator, job) for job in await read_jobs(orchestrator)]
+    old, new = [await read_etag(orchestrator, job) for job in await read_jobs(orchestrator)]
     assert old != new
 
 
-async def test_a_lost_answer_is_adopted(orchestrator: Orchestrator, cloud: Simulator) -> None:
+async def test_lost_answer_is_reconciled(orchestrator: Orchestrator, cloud: Simulator) -> None:
     """A lost export over an older object is found by its upload or its new ETag."""
     await enqueue_and_run(orchestrator, EXACT)
     cloud.set_faults(Fault("reset", action="ExportImages", after=True, times=1))
@@ -76,7 +76,7 @@ async def test_a_lost_answer_is_adopted(orchestrator: Orchestrator, cloud: Simul
 async def test_a_lost_request_is_never_sent_again(
     orchestrator: Orchestrator, cloud: Simulator
 ) -> None:
-    """Under an exact name no clean look proves enough: what was lost is left to a person."""
+    """With an exact name no empty lookup is proof enough: a lost request is left to an operator."""
     cloud.set_faults(Fault("reset", action="ExportImages", times=1))
     result = await enqueue_and_run(orchestrator, EXACT)
     assert result.counts[JobState.UNKNOWN] == 1
@@ -85,8 +85,10 @@ async def test_a_lost_request_is_never_sent_again(
     assert len(read_ledger(cloud)) == 1
 
 
-async def test_a_bucket_that_may_not_be_read(open_store: OpenStore, cloud: Simulator) -> None:
-    """Exact names are sent unlooked-at only once no look is allowed, and rest on accepted."""
+async def test_exact_names_in_an_unreadable_bucket_end_accepted(
+    open_store: OpenStore, cloud: Simulator
+) -> None:
+    """Exact names are sent without a lookup only if no lookup is permitted, and end accepted."""
     cloud.change(buckets={BUCKET: BucketSettings(deny=("HeadObject",))})
     async with open_store(concurrency=1) as orchestrator:
         result = await enqueue_and_run(

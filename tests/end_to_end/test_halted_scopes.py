@@ -1,4 +1,4 @@
-"""What a person has to mend stops just what it concerns, at once, and says what to do."""
+"""A fault that an operator must fix halts only what it concerns, and says what to do."""
 
 import json
 import time
@@ -43,10 +43,10 @@ pytestmark = pytest.mark.anyio
 OTHER = "archive-1250000000"
 
 
-async def test_a_missing_bucket_stops_only_itself(
+async def test_missing_bucket_halts_only_its_jobs(
     orchestrator: Orchestrator, cloud: Simulator
 ) -> None:
-    """A bucket that does not exist holds up its own jobs, which wait unspent; others go on."""
+    """A bucket that does not exist halts its own jobs without charging attempts; others go on."""
     cloud.change(buckets={BUCKET: BucketSettings(missing=True)})
     await orchestrator.enqueue(make_requests_for(make_image_ids(40)))
     result = await enqueue_and_run(
@@ -60,8 +60,10 @@ async def test_a_missing_bucket_stops_only_itself(
     assert sum(entry.bucket == BUCKET for entry in read_ledger(cloud)) <= 16
 
 
-async def test_a_mended_bucket_goes_on(orchestrator: Orchestrator, cloud: Simulator) -> None:
-    """Once the fault is mended the next run takes up what was stopped."""
+async def test_fixed_bucket_is_used_by_the_next_run(
+    orchestrator: Orchestrator, cloud: Simulator
+) -> None:
+    """After the fault is fixed, the next run exports what was halted."""
     cloud.change(buckets={BUCKET: BucketSettings(missing=True)})
     await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(5)))
     cloud.change(buckets={})
@@ -71,10 +73,10 @@ async def test_a_mended_bucket_goes_on(orchestrator: Orchestrator, cloud: Simula
     assert count_exports(cloud) == once_each(make_image_ids(5))
 
 
-async def test_a_missing_role_stops_only_itself(
+async def test_missing_role_halts_only_its_jobs(
     orchestrator: Orchestrator, cloud: Simulator
 ) -> None:
-    """A role that does not exist holds up the jobs that name it, and no others."""
+    """A role that does not exist halts the jobs that name it, and no others."""
     cloud.change(absent_roles=("Exporter",))
     await orchestrator.enqueue(make_requests_for(make_image_ids(10), role_name="Exporter"))
     result = await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(4, first=10)))
@@ -83,10 +85,10 @@ async def test_a_missing_role_stops_only_itself(
     assert (result.counts[JobState.VERIFIED], result.counts[JobState.QUEUED]) == (4, 10)
 
 
-async def test_a_wrong_region_stops_only_itself(
+async def test_unsupported_region_halts_only_its_jobs(
     orchestrator: Orchestrator, cloud: Simulator
 ) -> None:
-    """A region that the endpoint does not serve holds up its jobs, and no others."""
+    """A region that the endpoint does not support halts its jobs, and no others."""
     await orchestrator.enqueue(make_requests_for(make_image_ids(10), region="ap-atlantis"))
     result = await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(4, first=10)))
     (stop,) = result.blocked
@@ -102,10 +104,10 @@ async def test_a_wrong_region_stops_only_itself(
         (replace(DEFAULT_KEY, token="stale"), "AuthFailure.TokenFailure"),
     ],
 )
-async def test_a_wrong_key_stops_everything(
+async def test_wrong_key_halts_everything(
     open_store: OpenStore, cloud: Simulator, key: Key, code: str
 ) -> None:
-    """With keys that are refused nothing is accepted, few requests leave, and no job is spent."""
+    """With refused keys nothing is accepted, few requests are sent, and no attempt is charged."""
     async with open_store(environ=make_credential_variables(key)) as orchestrator:
         await orchestrator.enqueue(make_requests_for(make_image_ids(30)))
         result = await enqueue_and_run(
@@ -118,10 +120,10 @@ async def test_a_wrong_key_stops_everything(
     assert len(cloud.ledger) <= 4
 
 
-async def test_a_key_that_is_refused_in_the_middle(
+async def test_key_refused_during_the_run_halts_sending(
     orchestrator: Orchestrator, cloud: Simulator
 ) -> None:
-    """A key that dies under way stops the sending; what was accepted before is still verified."""
+    """A key that becomes invalid halts sending; earlier exports are still verified."""
     cloud.change(
         codes=(Refusal("AuthFailure.SecretIdNotFound", images=tuple(make_image_ids(1, first=20))),)
     )
@@ -133,8 +135,10 @@ async def test_a_key_that_is_refused_in_the_middle(
     assert len(codes) - codes.index("AuthFailure.SecretIdNotFound") <= 16
 
 
-async def test_a_policy_on_single_images(orchestrator: Orchestrator, cloud: Simulator) -> None:
-    """One image's refusal by CAM says little of the rest; a second image's stops the account."""
+async def test_second_denied_image_halts_the_account(
+    orchestrator: Orchestrator, cloud: Simulator
+) -> None:
+    """A CAM denial of one image fails that image; a second denied image halts the account."""
     forbidden = make_image_ids(2)
     cloud.change(
         codes=(Refusal("UnauthorizedOperation", images=tuple(forbidden)),),
@@ -146,8 +150,8 @@ async def test_a_policy_on_single_images(orchestrator: Orchestrator, cloud: Simu
     assert await count_states(orchestrator, images=tuple(forbidden)) == {JobState.QUEUED: 2}
 
 
-async def test_a_clock_that_is_an_hour_off(open_store: OpenStore, cloud: Simulator) -> None:
-    """A wrong clock is set right by the server's: all is exported, and no attempt is spent."""
+async def test_wrong_clock_is_corrected(open_store: OpenStore, cloud: Simulator) -> None:
+    """A wrong clock is corrected by the server's time: all is exported, no attempt is charged."""
     cloud.change(skew=3600)
     async with open_store() as orchestrator:
         result = await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(12)))
@@ -157,8 +161,10 @@ async def test_a_clock_that_is_an_hour_off(open_store: OpenStore, cloud: Simulat
     assert count_exports(cloud) == once_each(make_image_ids(12))
 
 
-async def test_a_clock_that_jumps_under_way(orchestrator: Orchestrator, cloud: Simulator) -> None:
-    """Signatures that were refused for their time are made anew, by the server's clock."""
+async def test_clock_jump_during_the_run_is_corrected(
+    orchestrator: Orchestrator, cloud: Simulator
+) -> None:
+    """Requests that are refused for their time are signed again with the server's time."""
     await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(2)))
     await orchestrator.enqueue(make_requests_for(make_image_ids(12, first=2)))
     cloud.change(skew=-7200)
@@ -167,12 +173,12 @@ async def test_a_clock_that_jumps_under_way(orchestrator: Orchestrator, cloud: S
     assert count_exports(cloud) == once_each(make_image_ids(14))
 
 
-async def test_keys_that_run_out_under_way(
+async def test_expired_login_ends_the_run(
     open_store: OpenStore, cloud: Simulator, tmp_path: Path
 ) -> None:
-    """When a login expires the run ends and says so; after a fresh one the next does the rest."""
+    """The run ends and says so; after a new login the next run does the rest."""
     cloud.change(cap=4, duration=Duration(seconds=2000))
-    log_in(tmp_path, lasts=600)
+    write_login_file(tmp_path, lasts=600)
     async with open_store(environ={}) as orchestrator:
         await orchestrator.enqueue(make_requests_for(make_image_ids(10)))
         result = await run_and_change(
@@ -184,21 +190,23 @@ async def test_keys_that_run_out_under_way(
         assert "tccli" in result.blocked[0].remedy
         assert (result.counts[JobState.ACCEPTED], result.left) == (4, 10)
         cloud.change(skew=2100, duration=Duration(seconds=0.2))
-        log_in(tmp_path, lasts=2700)
+        write_login_file(tmp_path, lasts=2700)
         assert (await run_to_end(orchestrator)).counts[JobState.VERIFIED] == 10
     assert count_exports(cloud) == once_each(make_image_ids(10))
 
 
-def log_in(home: Path, *, lasts: float) -> None:
-    """Leaves what a login by tccli leaves."""
+def write_login_file(home: Path, *, lasts: float) -> None:
+    """Write the file that a login by tccli writes."""
     place = home / ".tccli" / "default.credential"
     place.parent.mkdir(exist_ok=True)
     key = {"secretId": DEFAULT_KEY.secret_id, "secretKey": DEFAULT_KEY.secret_key}
     place.write_text(json.dumps({**key, "expiresAt": time.time() + lasts}))
 
 
-async def test_no_keys_at_all(open_store: OpenStore, cloud: Simulator) -> None:
-    """With work to do and no keys the run says so before anything is sent."""
+async def test_run_without_keys_ends_before_sending(
+    open_store: OpenStore, cloud: Simulator
+) -> None:
+    """With jobs and without keys the run says so before anything is sent."""
     async with open_store(environ={}) as orchestrator:
         await orchestrator.enqueue(make_requests_for(make_image_ids(1)))
         with pytest.raises(CredentialError, match="No Tencent Cloud keys"):
@@ -207,8 +215,10 @@ async def test_no_keys_at_all(open_store: OpenStore, cloud: Simulator) -> None:
     assert {entry.service for entry in cloud.ledger} == {"metadata"}
 
 
-async def test_images_may_not_be_described(open_store: OpenStore, cloud: Simulator) -> None:
-    """Without the right to describe, exports go on without sizes; the right is named once."""
+async def test_exports_go_on_without_describe_permission(
+    open_store: OpenStore, cloud: Simulator
+) -> None:
+    """Without permission to describe, exports go on without sizes."""
     cloud.change(codes=(Refusal("UnauthorizedOperation", action="DescribeImages"),))
     said: list[str] = []
     async with open_store(notify=said.append) as orchestrator:
@@ -219,10 +229,10 @@ async def test_images_may_not_be_described(open_store: OpenStore, cloud: Simulat
     assert len(read_ledger(cloud, "DescribeImages")) == 1
 
 
-async def test_lost_answers_of_images_that_may_not_be_described(
+async def test_undescribed_image_is_not_complete_when_reconciled(
     open_store: OpenStore, cloud: Simulator
 ) -> None:
-    """Adopted without knowing which objects to expect, an export is not taken for whole."""
+    """If the expected objects are not known, a reconciled export does not count as complete."""
     cloud.change(
         codes=(Refusal("UnauthorizedOperation", action="DescribeImages"),),
         faults=(Fault("reset", action="ExportImages", after=True, times=1),),
@@ -234,10 +244,8 @@ async def test_lost_answers_of_images_that_may_not_be_described(
     assert len(read_ledger(cloud)) == 1
 
 
-async def test_an_unknown_image_among_a_hundred(
-    orchestrator: Orchestrator, cloud: Simulator
-) -> None:
-    """One unknown image fails alone; the other ninety-nine are described, sent and verified."""
+async def test_unknown_image_fails_alone(orchestrator: Orchestrator, cloud: Simulator) -> None:
+    """Of a hundred images one unknown image fails; the others are described, sent and verified."""
     batch = make_image_ids(100)
     cloud.change(images={batch[37]: ImageSettings(missing=True)})
     result = await enqueue_and_run(orchestrator, make_requests_for(batch))
@@ -248,10 +256,10 @@ async def test_an_unknown_image_among_a_hundred(
     assert count_exports(cloud) == once_each(set(batch) - {batch[37]})
 
 
-async def test_descriptions_that_fail_for_long(
+async def test_exports_go_on_if_describing_keeps_failing(
     orchestrator: Orchestrator, cloud: Simulator
 ) -> None:
-    """Images that cannot be described for faults of the service are exported all the same."""
+    """Images that cannot be described because of service faults are still exported."""
     cloud.change(codes=(Refusal("InternalError", action="DescribeImages"),))
     result = await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(3)))
     assert result.counts[JobState.VERIFIED] == 3

@@ -1,4 +1,4 @@
-"""Answers that never come: the bucket tells what became of the request, and nothing runs twice."""
+"""Lost answers: the bucket shows what the request did, and no image is exported twice."""
 
 from collections.abc import Mapping
 
@@ -40,7 +40,7 @@ BEFORE: Mapping[str, Fault] = {
 
 
 def once(fault: Fault, image_id: str) -> Fault:
-    """The fault, for the first ExportImages of one image."""
+    """Apply a fault to the first ExportImages of one image."""
     return Fault(
         fault.kind,
         action="ExportImages",
@@ -51,15 +51,15 @@ def once(fault: Fault, image_id: str) -> Fault:
     )
 
 
-async def events_of(orchestrator: Orchestrator, job: int) -> list[str]:
-    """What happened to a job, in order."""
+async def read_event_kinds(orchestrator: Orchestrator, job: int) -> list[str]:
+    """Return the kinds of a job's events, oldest first."""
     story = await orchestrator.show(str(job))
     assert story is not None
     return [event["kind"] for event in story.events]
 
 
-async def test_lost_after_it_took_effect(open_store: OpenStore, cloud: Simulator) -> None:
-    """However the answer is lost, a request that took effect is adopted, and never sent again."""
+async def test_answer_lost_after_the_export_began(open_store: OpenStore, cloud: Simulator) -> None:
+    """However the answer was lost, the export is reconciled and never sent again."""
     batch = make_image_ids(len(AFTER) + 2)
     lost = dict(zip(batch, AFTER.values(), strict=False))
     cloud.set_faults(*(once(fault, image) for image, fault in lost.items()))
@@ -72,12 +72,14 @@ async def test_lost_after_it_took_effect(open_store: OpenStore, cloud: Simulator
         for job in found[: len(AFTER)]:
             assert job.task_id is None
             assert job.cos_paths
-            assert "adopted" in await events_of(orchestrator, job.id)
+            assert "adopted" in await read_event_kinds(orchestrator, job.id)
         assert all(job.task_id for job in found[len(AFTER) :])
 
 
-async def test_lost_before_it_took_effect(open_store: OpenStore, cloud: Simulator) -> None:
-    """A request that was never processed is sent again, but not before the time of clean looks."""
+async def test_request_lost_before_the_export_began(
+    open_store: OpenStore, cloud: Simulator
+) -> None:
+    """A request that was never processed is sent again after enough empty lookups."""
     batch = make_image_ids(len(BEFORE) + 1)
     lost = dict(zip(batch, BEFORE.values(), strict=False))
     cloud.set_faults(*(once(fault, image) for image, fault in lost.items()))
@@ -91,8 +93,10 @@ async def test_lost_before_it_took_effect(open_store: OpenStore, cloud: Simulato
         assert second.accepted
 
 
-async def test_a_code_that_leaves_it_open(orchestrator: Orchestrator, cloud: Simulator) -> None:
-    """InternalError may hide an export that began, or not: both come to one export."""
+async def test_internal_error_can_hide_an_export(
+    orchestrator: Orchestrator, cloud: Simulator
+) -> None:
+    """After an InternalError, whether an export began or not, there is exactly one export."""
     hidden, nothing = make_image_ids(2)
     cloud.change(
         codes=(
@@ -107,16 +111,20 @@ async def test_a_code_that_leaves_it_open(orchestrator: Orchestrator, cloud: Sim
     assert (sent.count(hidden), sent.count(nothing)) == (1, 2)
 
 
-async def test_a_code_that_nobody_knows(orchestrator: Orchestrator, cloud: Simulator) -> None:
-    """A code that is new to us counts as a lost answer, whatever it meant."""
+async def test_unknown_code_counts_as_a_lost_answer(
+    orchestrator: Orchestrator, cloud: Simulator
+) -> None:
+    """A code that this program does not know counts as a lost answer."""
     cloud.change(codes=(Refusal("Novelty.OfTheDay", times=1, after=True),))
     result = await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(1)))
     assert result.counts[JobState.VERIFIED] == 1
     assert count_exports(cloud) == once_each(make_image_ids(1))
 
 
-async def test_lost_answers_of_a_long_export(open_store: OpenStore, cloud: Simulator) -> None:
-    """An export that is still being written is found by its upload, long before its object."""
+async def test_running_export_is_found_by_its_upload(
+    open_store: OpenStore, cloud: Simulator
+) -> None:
+    """An export that is still being written is found by its upload."""
     cloud.change(duration=Duration(seconds=200))
     cloud.set_faults(once(AFTER["reset"], make_image_ids(1)[0]))
     async with open_store() as orchestrator:
@@ -131,8 +139,8 @@ async def test_lost_answers_of_a_long_export(open_store: OpenStore, cloud: Simul
     assert count_exports(cloud) == once_each(make_image_ids(1))
 
 
-async def test_the_lost_answer_of_several_images(open_store: OpenStore, cloud: Simulator) -> None:
-    """One lost request of several images is verified only when every expected object is there."""
+async def test_lost_answer_of_several_images(open_store: OpenStore, cloud: Simulator) -> None:
+    """A lost request of several images is verified only when every expected object exists."""
     three = make_image_ids(3)
     cloud.set_faults(once(AFTER["reset"], three[0]))
     async with open_store() as orchestrator:
@@ -145,8 +153,10 @@ async def test_the_lost_answer_of_several_images(open_store: OpenStore, cloud: S
     assert count_exports(cloud) == once_each(three)
 
 
-async def test_answers_that_are_always_lost(open_store: OpenStore, cloud: Simulator) -> None:
-    """A request that never gets through is given up after so many attempts, not tried for ever."""
+async def test_job_fails_after_the_maximum_of_attempts(
+    open_store: OpenStore, cloud: Simulator
+) -> None:
+    """A request that never succeeds fails after the maximum number of attempts."""
     cloud.set_faults(Fault("reset", action="ExportImages"))
     async with open_store(max_attempts=2, resend_after=0.3, resend="always") as orchestrator:
         result = await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(1)))
@@ -157,8 +167,8 @@ async def test_answers_that_are_always_lost(open_store: OpenStore, cloud: Simula
     assert len(read_ledger(cloud)) == 2
 
 
-async def test_a_night_of_faults(open_store: OpenStore, cloud: Simulator) -> None:
-    """With answers lost on either way, and a cap besides, each image is exported once."""
+async def test_many_faults_and_a_cap(open_store: OpenStore, cloud: Simulator) -> None:
+    """With lost requests, lost answers and a cap, each image is exported once."""
     cloud.change(
         cap=8,
         faults=(

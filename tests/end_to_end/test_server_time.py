@@ -1,4 +1,4 @@
-"""No claim before the vendor has told its time: only then a signature expires when expected."""
+"""Nothing is claimed before the server's time is known; only then signatures expire as expected."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -27,10 +27,10 @@ VENDOR_LIFETIME = timedelta(seconds=300)
 
 
 @pytest.mark.parametrize("skew", [-3600.0, -400.0, -20.0, 0.0, 20.0, 250.0, 3600.0])
-async def test_every_signature_has_expired_when_the_fence_ends(
+async def test_signatures_have_expired_when_resending_is_allowed(
     open_store: OpenStore, cloud: Simulator, tmp_path: Path, skew: float
 ) -> None:
-    """However wrong this machine's clock is, also of the first request, and of a resumed run."""
+    """However wrong the machine's clock is: for the first request and a resumed run too."""
     cloud.change(skew=skew)
     async with open_store() as orchestrator:
         await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(2)))
@@ -51,10 +51,10 @@ async def test_every_signature_has_expired_when_the_fence_ends(
     assert not [entry for entry in read_ledger(cloud) if entry.code]
 
 
-async def test_the_time_is_asked_before_the_first_claim(
+async def test_server_time_is_learned_before_the_first_claim(
     open_store: OpenStore, cloud: Simulator
 ) -> None:
-    """DescribeImages comes first in every run, also where everything is described already."""
+    """DescribeImages is the first request of every run, even if all images are described."""
     async with open_store(verify="off") as orchestrator:
         await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(1)))
     actions = [entry.action for entry in cloud.ledger if entry.service == "cvm"]

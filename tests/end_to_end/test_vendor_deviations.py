@@ -1,4 +1,4 @@
-"""A vendor that differs from its documents: a lost answer costs waiting, never a second export.
+"""A vendor that differs from its documents: a lost answer costs time, never a second export.
 
 In virtual time; of every tenth request the answer is lost, and half of these never reached the
 vendor. `make scale` runs this with 200 images, and exports that show only after ten minutes.
@@ -55,7 +55,7 @@ DEVIATIONS: Mapping[str, Mapping[str, Any]] = {
 
 @dataclass(frozen=True)
 class Workload:
-    """How much there is to do, and how long it takes.
+    """How many images there are, and how long their export takes.
 
     Args:
         seconds: median time of an export, all of it before its first trace where uploads are
@@ -70,7 +70,7 @@ class Workload:
 
 
 class LossyTransport(InMemory):
-    """The way to the cloud, on which some answers to ExportImages are lost.
+    """A transport that loses some answers to ExportImages.
 
     Args:
         lost: by number of the request, whether it reaches the cloud before.
@@ -82,7 +82,7 @@ class LossyTransport(InMemory):
         self._sent = 0
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """One round trip, or the half of one."""
+        """Send a request, and lose the request or its answer."""
         if request.headers.get("x-tc-action") != "ExportImages":
             return await super().handle_async_request(request)
         self._sent += 1
@@ -104,7 +104,7 @@ class _Core:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a run."""
+    """The result of a run."""
 
     result: RunResult
     jobs: list[Job]
@@ -132,14 +132,14 @@ async def _run(night: Workload, world: Mapping[str, Any], folder: Path) -> Outco
     )
     async with LossyTransport(cloud, lost) as way:
         over_memory = httpx.AsyncClient(transport=way)
-        result = await _drained(database, HttpClient(over_memory, over_memory), night)
+        result = await _run_to_end(database, HttpClient(over_memory, over_memory), night)
     jobs = [job async for job in history(database, JobFilter())]
     await database.close()
     requests = [entry for entry in cloud.ledger.entries if entry.action == "ExportImages"]
     return Outcome(result, jobs, requests, [export.image_id for export in cloud.exports.all])
 
 
-async def _drained(database: Database, http: HttpClient, night: Workload) -> RunResult:
+async def _run_to_end(database: Database, http: HttpClient, night: Workload) -> RunResult:
     policy = ResolvePolicy(timedelta(seconds=night.resend_after), 8, timedelta(days=1))
     parts = RunContext(
         database,
@@ -170,7 +170,7 @@ async def _drained(database: Database, http: HttpClient, night: Workload) -> Run
 
 
 def check_no_export_is_doubled(name: str, night: Workload, folder: Path) -> str:
-    """Spend a night in a world and check it; what came of it, in a line."""
+    """Run a workload with a deviation and check it; return a line for the report."""
     seen = in_virtual_time(lambda: _run(night, DEVIATIONS[name], folder))
     assert len(seen.began) == len(set(seen.began)), "an image was exported twice"
     for job in seen.jobs:
@@ -191,6 +191,6 @@ def check_no_export_is_doubled(name: str, night: Workload, folder: Path) -> str:
 
 @pytest.mark.parametrize("name", DEVIATIONS)
 def test_no_lost_answer_becomes_a_second_export(name: str, tmp_path: Path) -> None:
-    """Each image is exported once at most; what is not found stays unknown and says why."""
+    """Each image is exported at most once; what is not found stays unknown with a reason."""
     night = Workload(count=40, lost=4, seconds=20.0, resend_after=5.0)
     check_no_export_is_doubled(name, night, tmp_path)

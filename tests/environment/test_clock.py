@@ -1,4 +1,4 @@
-"""A clock that somebody sets, while a run goes on and between two: no grace is cut short."""
+"""A system clock that is set during a run or between two runs: no waiting time is cut short."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -30,19 +30,21 @@ pytestmark = pytest.mark.anyio
 HOUR = timedelta(hours=1)
 
 
-class Wall:
-    """A clock on the wall that anybody may set."""
+class AdjustableClock:
+    """A system clock that a test can set."""
 
     def __init__(self) -> None:
         self.ahead = timedelta()
 
     def now(self) -> datetime:
-        """What it shows."""
+        """Return the time of this clock."""
         return datetime.now(UTC) + self.ahead
 
 
-def at(cloud: Simulator, folder: Path, ahead: timedelta, said: list[str]) -> Orchestrator:
-    """A store on a machine whose clock is so much ahead."""
+def make_orchestrator_at(
+    cloud: Simulator, folder: Path, ahead: timedelta, said: list[str]
+) -> Orchestrator:
+    """Make an orchestrator on a machine whose clock is ahead by this much."""
     # after a clock was set no time to a first trace is known, so absence could not be proven
     made = make_orchestrator(
         cloud.url, folder, notify=said.append, resend_after=2.5, resend="always"
@@ -52,9 +54,9 @@ def at(cloud: Simulator, folder: Path, ahead: timedelta, said: list[str]) -> Orc
 
 
 @pytest.mark.parametrize("jump", [HOUR, -HOUR])
-def test_a_process_goes_by_its_own_time(jump: timedelta) -> None:
-    """The machine's clock is set under a run, whose time goes on as if nothing had happened."""
-    wall = Wall()
+def test_process_clock_ignores_jumps(jump: timedelta) -> None:
+    """The machine's clock is set during a run; the time of the process continues evenly."""
+    wall = AdjustableClock()
     clock = SystemClock(wall.now)
     before = clock.now()
     wall.ahead = jump
@@ -62,19 +64,21 @@ def test_a_process_goes_by_its_own_time(jump: timedelta) -> None:
 
 
 @pytest.mark.parametrize("jump", [HOUR, -HOUR])
-async def test_set_between_two_runs(cloud: Simulator, tmp_path: Path, jump: timedelta) -> None:
-    """A doubted job keeps its whole time of grace, nothing stalls, and signatures are right."""
+async def test_clock_set_between_two_runs(
+    cloud: Simulator, tmp_path: Path, jump: timedelta
+) -> None:
+    """An unknown job waits its whole time, nothing stalls, and signatures are correct."""
     lost = Fault("reset", action="ExportImages", images=("img-00000000",), after=True, times=1)
     never = Fault("reset", action="ExportImages", images=("img-00000001",), times=1)
     cloud.set_faults(lost, never)
     cloud.change(queue_delay=1.5)  # the bucket shows the lost export late
     said: list[str] = []
-    async with at(cloud, tmp_path, timedelta(), said) as before:
+    async with make_orchestrator_at(cloud, tmp_path, timedelta(), said) as before:
         await before.enqueue(make_requests_for(make_image_ids(4)))
         result = await run_and_stop_when(before, lambda: len(read_ledger(cloud)) >= 4)
         assert result.counts[JobState.UNKNOWN] > 0
     cloud.set_faults()
-    async with at(cloud, tmp_path, jump, said) as after:
+    async with make_orchestrator_at(cloud, tmp_path, jump, said) as after:
         await run_to_end(after)
         assert await count_states(after) == {JobState.VERIFIED: 4}
     assert count_exports(cloud) == once_each(make_image_ids(4))
@@ -83,8 +87,8 @@ async def test_set_between_two_runs(cloud: Simulator, tmp_path: Path, jump: time
     assert any("clock was put back" in sentence for sentence in said) is (jump < timedelta())
 
 
-async def test_all_go_by_the_time_of_the_run_at_work(sqlite_url: str) -> None:
-    """Whoever opens the store after the clock was set goes by the time of those at work on it."""
+async def test_processes_share_the_time_of_the_running_process(sqlite_url: str) -> None:
+    """A process that opens the store after the clock was set uses the time of those that run."""
 
     async def nothing() -> None: ...
 
@@ -100,8 +104,8 @@ async def test_all_go_by_the_time_of_the_run_at_work(sqlite_url: str) -> None:
         await opened.close()
 
 
-async def test_the_waits_begin_anew_once(sqlite_url: str) -> None:
-    """Only the run that finds the clock set begins them anew; the next one trusts the store."""
+async def test_waits_are_reset_once(sqlite_url: str) -> None:
+    """Only the run that finds a clock jump resets the waits; the next run keeps them."""
     begun: list[str] = []
     for name, ahead in (("new", 0), ("same", 0), ("set", 1), ("same", 1), ("set back", 0)):
 
@@ -115,8 +119,8 @@ async def test_the_waits_begin_anew_once(sqlite_url: str) -> None:
     assert begun == ["new", "set", "set back"]
 
 
-async def test_what_begins_anew(sqlite: Database) -> None:
-    """Waits end and times of grace begin anew; what a user wants later stays later."""
+async def test_waits_that_are_reset(sqlite: Database) -> None:
+    """Waits end and resend delays begin again; a `not_before` stays as it is."""
     later = NOON + HOUR
     by_user, tried, maybe_applied = await make_jobs(sqlite, make_requests(3, not_before=later))
     async with sqlite.write() as connection:

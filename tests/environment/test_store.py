@@ -1,4 +1,4 @@
-"""The store's file in trouble under a run: locked, full, read-only, gone, shared."""
+"""Faults of the store's file during a run: locked, full, read-only, deleted, shared."""
 
 import shutil
 import signal
@@ -28,8 +28,8 @@ ONCE = signal.SIGTERM
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Another program writes to the store and does not come to an end."""
+def lock_store(folder: Path) -> Iterator[None]:
+    """Another program writes to the store and does not end its transaction."""
     other = sqlite3.connect(folder / STORE, isolation_level=None, timeout=20)
     other.execute("BEGIN IMMEDIATE")
     yield
@@ -37,10 +37,10 @@ def locked(folder: Path) -> Iterator[None]:
     other.close()
 
 
-async def test_locked_for_a_while(shell: Shell, cloud: Simulator) -> None:
-    """A store that another program locks is waited for, by name, and the run goes on."""
+async def test_temporary_lock_is_waited_for(shell: Shell, cloud: Simulator) -> None:
+    """The run names the lock, waits, and goes on."""
     async with start_run(shell, cloud) as run:
-        with locked(shell.folder):
+        with lock_store(shell.folder):
             await run.wait_for_output("database is locked")
         assert await run.wait_for_exit() == 0, run.output
     assert "fuser or lsof on the file names it" in run.output
@@ -48,10 +48,10 @@ async def test_locked_for_a_while(shell: Shell, cloud: Simulator) -> None:
     await assert_each_exported_once(shell, cloud)
 
 
-async def test_locked_for_good(shell: Shell, cloud: Simulator) -> None:
-    """A second signal ends the run under a lock that stays; each answer in hand is told."""
+async def test_second_signal_ends_a_run_under_a_lock(shell: Shell, cloud: Simulator) -> None:
+    """A second signal ends the run under a lock; each unrecorded answer is printed."""
     async with start_run(shell, cloud) as run:
-        with locked(shell.folder):
+        with lock_store(shell.folder):
             await run.wait_for_output("database is locked")
             run.signal(ONCE)
             await run.wait_for_output("Stopping")
@@ -61,8 +61,8 @@ async def test_locked_for_good(shell: Shell, cloud: Simulator) -> None:
     await assert_each_exported_once(shell, cloud)
 
 
-async def test_a_full_disk_that_is_cleared(on_disk: Shell, disk: Path, cloud: Simulator) -> None:
-    """On a full disk nothing more is sent; when there is room the run goes on by itself."""
+async def test_full_disk_is_waited_for(on_disk: Shell, disk: Path, cloud: Simulator) -> None:
+    """On a full disk nothing more is sent; when there is space the run goes on by itself."""
     async with start_run(on_disk, cloud) as run:
         ballast = fill_disk(disk)
         await run.wait_for_output("database or disk is full")
@@ -72,8 +72,10 @@ async def test_a_full_disk_that_is_cleared(on_disk: Shell, disk: Path, cloud: Si
     await assert_each_exported_once(on_disk, cloud)
 
 
-async def test_a_full_disk_that_stays_full(on_disk: Shell, disk: Path, cloud: Simulator) -> None:
-    """One signal ends the run: it says which answers could not be kept, and what that means."""
+async def test_signal_ends_a_run_on_a_full_disk(
+    on_disk: Shell, disk: Path, cloud: Simulator
+) -> None:
+    """One signal ends the run; it says which answers could not be recorded, and what that means."""
     async with start_run(on_disk, cloud) as run:
         ballast = fill_disk(disk)
         await run.wait_for_output("database or disk is full")
@@ -89,8 +91,10 @@ async def test_a_full_disk_that_stays_full(on_disk: Shell, disk: Path, cloud: Si
     await assert_each_exported_once(on_disk, cloud)
 
 
-async def test_a_full_disk_and_a_time_limit(on_disk: Shell, disk: Path, cloud: Simulator) -> None:
-    """The time limit holds while the store is waited for."""
+async def test_time_limit_holds_on_a_full_disk(
+    on_disk: Shell, disk: Path, cloud: Simulator
+) -> None:
+    """The time limit holds while the run waits for the store."""
     async with start_run(on_disk, cloud, "--time-limit", "10") as run:
         ballast = fill_disk(disk)
         assert await run.wait_for_exit() == 1, run.output
@@ -99,8 +103,8 @@ async def test_a_full_disk_and_a_time_limit(on_disk: Shell, disk: Path, cloud: S
     await assert_each_exported_once(on_disk, cloud)
 
 
-async def test_a_read_only_disk(on_disk: Shell, disk: Path, cloud: Simulator) -> None:
-    """A store that may not be written is named, and nothing is sent; mended, all goes well."""
+async def test_read_only_disk_is_reported(on_disk: Shell, disk: Path, cloud: Simulator) -> None:
+    """A read-only store is named and nothing is sent; once it is writable the run succeeds."""
     async with start_run(on_disk, cloud) as run:
         run.signal(signal.SIGKILL)
         await run.wait_for_exit()
@@ -113,35 +117,35 @@ async def test_a_read_only_disk(on_disk: Shell, disk: Path, cloud: Simulator) ->
     await assert_each_exported_once(on_disk, cloud)
 
 
-def delete(folder: Path) -> None:
-    """Somebody clears the folder away."""
+def delete_store(folder: Path) -> None:
+    """Delete the store's folder."""
     for path in sorted(folder.glob(f"{STORE}*")):
         path.unlink()
 
 
-def replace(folder: Path) -> None:
-    """Somebody puts another file in the store's place."""
+def replace_store(folder: Path) -> None:
+    """Replace the store by another file."""
     shutil.copy(folder / STORE, folder / "other")
     (folder / "other").replace(folder / STORE)
 
 
-def rob(folder: Path) -> None:
-    """Somebody takes the log for rubbish."""
+def delete_log(folder: Path) -> None:
+    """Delete the store's write-ahead log."""
     (folder / f"{STORE}-wal").unlink()
 
 
 @pytest.mark.parametrize(
     ("do", "words"),
     [
-        (delete, "was deleted or moved away"),
-        (replace, "was replaced by another file"),
-        (rob, "was robbed of its log"),
+        (delete_store, "was deleted or moved away"),
+        (replace_store, "was replaced by another file"),
+        (delete_log, "was robbed of its log"),
     ],
 )
-async def test_a_file_that_is_taken_away(
+async def test_deleted_or_replaced_file_ends_the_run(
     shell: Shell, cloud: Simulator, do: Callable[[Path], None], words: str
 ) -> None:
-    """The run notices, sends nothing more, and tells the tasks that it could not record."""
+    """The run notices, sends nothing more, and prints the tasks that it could not record."""
     # so few at once that some jobs are not yet sent, however late the first answers come
     async with start_run(shell, cloud, "--concurrency", "4") as run:
         do(shell.folder)
@@ -156,8 +160,8 @@ async def test_a_file_that_is_taken_away(
     assert len(told) >= 1
 
 
-async def test_the_whole_process_is_stopped_and_goes_on(shell: Shell, cloud: Simulator) -> None:
-    """Stopped past the time-out of its requests, it looks for what they did and ends well."""
+async def test_suspended_process_continues(shell: Shell, cloud: Simulator) -> None:
+    """Suspended beyond its time-outs, the run looks up its requests and ends well."""
     async with start_run(shell, cloud, "--request-timeout", "3") as run:
         run.signal(signal.SIGSTOP)
         await anyio.sleep(4)
@@ -166,8 +170,8 @@ async def test_the_whole_process_is_stopped_and_goes_on(shell: Shell, cloud: Sim
     await assert_each_exported_once(shell, cloud)
 
 
-async def test_two_runs_at_once(shell: Shell, cloud: Simulator) -> None:
-    """Two runs on one file share the work; both end well, and each image is exported once."""
+async def test_two_runs_share_the_work(shell: Shell, cloud: Simulator) -> None:
+    """Two runs on one file both end well, and each image is exported once."""
     async with start_run(shell, cloud) as one, shell.start("run") as process:
         assert await one.wait_for_exit() == 0, one.output
         with anyio.fail_after(2 * MAX_WAIT):

@@ -1,4 +1,4 @@
-"""Streams that are closed, broken or full, and a limit of open files that is too low."""
+"""Streams that are closed, broken or full, and a limit on open files that is too low."""
 
 import pytest
 
@@ -11,8 +11,8 @@ pytestmark = [pytest.mark.anyio, pytest.mark.faults]
 
 
 @pytest.fixture(autouse=True)
-async def _three_jobs(shell: Shell, cloud: Simulator) -> None:
-    """The store holds three jobs."""
+async def _enqueue_three_jobs(shell: Shell, cloud: Simulator) -> None:
+    """Enqueue three jobs."""
     async with make_orchestrator_for(shell, cloud) as orchestrator:
         await orchestrator.enqueue(make_requests_for(make_image_ids(3)))
 
@@ -29,8 +29,8 @@ RUNS = {
 
 
 @pytest.mark.parametrize("line", RUNS.values(), ids=RUNS)
-async def test_a_run_without_an_audience(shell: Shell, cloud: Simulator, line: str) -> None:
-    """Nobody can read what it says: it does its work, and its exit code tells how it ended."""
+async def test_run_with_unusable_output_streams(shell: Shell, cloud: Simulator, line: str) -> None:
+    """A run whose output cannot be written does its work, and its exit code is right."""
     ended = await run_in_bash(shell, f"orchestrator {line}")
     assert (ended.code, "Traceback" in ended.err) == (0, False), ended.err
     assert count_exports(cloud) == once_each(make_image_ids(3))
@@ -45,8 +45,8 @@ LISTINGS = {
 }
 
 
-async def test_listings_that_cannot_be_written(shell: Shell) -> None:
-    """What is lost on a full disk is said, and is an error; a stream that is closed asks for it."""
+async def test_listing_that_cannot_be_written(shell: Shell) -> None:
+    """A write error on a full disk is reported and an error; a closed pipe is not."""
     for line, code in LISTINGS.items():
         ended = await run_in_bash(shell, f"orchestrator {line}")
         assert ended.code == code, line
@@ -54,8 +54,8 @@ async def test_listings_that_cannot_be_written(shell: Shell) -> None:
         assert ("The output: No space left on device." in ended.err) is bool(code), line
 
 
-async def test_too_few_files(shell: Shell, cloud: Simulator) -> None:
-    """A limit that may be too low is named before it is met, and costs time, no image."""
+async def test_low_limit_on_open_files_is_reported(shell: Shell, cloud: Simulator) -> None:
+    """A limit that can be too low is reported in advance, and costs time but no image."""
     ended = await run_in_bash(shell, "ulimit -n 40; orchestrator run --rate 0")
     assert ended.code == 0, ended.err
     assert "This process may have 40 files open" in ended.err
@@ -63,8 +63,10 @@ async def test_too_few_files(shell: Shell, cloud: Simulator) -> None:
     assert count_exports(cloud) == once_each(make_image_ids(3))
 
 
-async def test_far_too_few_files(shell: Shell, cloud: Simulator) -> None:
-    """Where a run might wait for files that it holds itself, it does not begin."""
+async def test_run_refuses_a_far_too_low_limit_on_open_files(
+    shell: Shell, cloud: Simulator
+) -> None:
+    """If a run could wait for files that it holds itself, it does not start."""
     ended = await run_in_bash(shell, "ulimit -n 16; orchestrator run")
     assert ended.code == 2
     assert "may have 16 files open; a run needs 40 at least" in ended.err
@@ -72,8 +74,8 @@ async def test_far_too_few_files(shell: Shell, cloud: Simulator) -> None:
     assert not count_exports(cloud)
 
 
-async def test_a_soft_limit_is_raised(shell: Shell) -> None:
-    """What the system would grant is asked for, without a word."""
+async def test_soft_limit_on_open_files_is_raised(shell: Shell) -> None:
+    """The soft limit is raised to the hard limit without a message."""
     ended = await run_in_bash(shell, "ulimit -S -n 20; orchestrator run --rate 0")
     assert ended.code == 0
     assert "files open" not in ended.err
