@@ -1,4 +1,4 @@
-"""Processes for the crash tests: children of a zygote, and the command line itself."""
+"""Child processes for the crash tests, started through a fork server."""
 
 import os
 import pickle
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class ChildProcess:
-    """One life that has begun."""
+    """A running worker process."""
 
     def __init__(self, number: int, answers: BufferedByteReceiveStream) -> None:
         self.pid = number
@@ -27,20 +27,20 @@ class ChildProcess:
         self._answers = answers
 
     def kill(self) -> None:
-        """Kills it; whoever has ended already stays as it is."""
+        """Kill the process, if it is still running."""
         if self.code is None:
-            with suppress(ProcessLookupError):  # ended, and its fork_server has already said so
+            with suppress(ProcessLookupError):  # ended, and its fork_server has reaped it
                 os.kill(self.pid, signal.SIGKILL)
 
     async def wait(self) -> int:
-        """How it ended; negative is the number of a signal."""
+        """Wait for the end; return the exit code, negative for a signal."""
         if self.code is None:
             self.code = int(await self._answers.receive_until(b"\n", 20))
         return self.code
 
 
 class ForkServer:
-    """Gives birth to children, one at a time."""
+    """Starts child processes, one at a time."""
 
     def __init__(self, process: Process) -> None:
         assert process.stdin is not None
@@ -49,9 +49,9 @@ class ForkServer:
         self._answers = BufferedByteReceiveStream(process.stdout)
 
     @asynccontextmanager
-    async def start_child(self, life: WorkerSpec) -> AsyncIterator[ChildProcess]:
-        """A process that lives this life; killed where it still lives in the end."""
-        await self._orders.send(pickle.dumps(life).hex().encode() + b"\n")
+    async def start_child(self, spec: WorkerSpec) -> AsyncIterator[ChildProcess]:
+        """Start a worker process; kill it at the end of the block if it is still running."""
+        await self._orders.send(pickle.dumps(spec).hex().encode() + b"\n")
         child = ChildProcess(int(await self._answers.receive_until(b"\n", 20)), self._answers)
         try:
             yield child
@@ -63,7 +63,7 @@ class ForkServer:
 
 @asynccontextmanager
 async def start_fork_server() -> AsyncIterator[ForkServer]:
-    """A process that has imported everything, ready to give birth."""
+    """Start a fork server: a process that has imported everything."""
     environ = {name: text for name, text in os.environ.items() if "proxy" not in name.lower()}
     async with await anyio.open_process(
         [sys.executable, "-m", "tests.crash.fork_server"],

@@ -1,4 +1,4 @@
-"""What really happened, counted from the cloud's ledger and held against the store."""
+"""Counts of lost and doubled exports: the cloud's ledger compared with the store."""
 
 import statistics
 from collections import Counter
@@ -15,26 +15,26 @@ _SECRET = DEFAULT_KEY.secret_key.encode()
 
 @dataclass
 class ExportCounts:
-    """Figures of one night or of many.
+    """The counts of one scenario or of many.
 
     Args:
-        exports: images that were asked for.
-        kills: processes killed, by kind of moment.
+        exports: enqueued images.
+        kills: killed processes, by kind of kill.
         lost: images that the cloud never accepted.
-        twice: images that it accepted more than once.
-        unsettled: jobs that had not come to an end.
-        disagreeing: ended jobs that are not what the ledger says.
-        requests: ExportImages that arrived.
+        twice: images that the cloud accepted more than once.
+        unfinished: jobs that are not in a final state.
+        disagreeing: finished jobs that differ from the ledger.
+        requests: ExportImages requests.
         adopted: jobs whose answer was lost and whose export was found in the bucket.
         restarts: seconds from the start of a process to its first ExportImages.
-        secrets: files in which the secret key stands.
+        secrets: files that contain the secret key.
     """
 
     exports: int = 0
     kills: Counter[str] = field(default_factory=Counter)
     lost: int = 0
     twice: int = 0
-    unsettled: int = 0
+    unfinished: int = 0
     disagreeing: int = 0
     requests: int = 0
     adopted: int = 0
@@ -43,17 +43,17 @@ class ExportCounts:
 
     @property
     def holds(self) -> bool:
-        """Whether the promise was kept."""
-        broken = self.lost, self.twice, self.unsettled, self.disagreeing, self.secrets
+        """Whether no export was lost or doubled and no secret was stored."""
+        broken = self.lost, self.twice, self.unfinished, self.disagreeing, self.secrets
         return not any(broken)
 
     def add(self, other: "ExportCounts") -> None:
-        """Takes in the figures of another night."""
+        """Add the counts of another scenario."""
         for name, figure in vars(other).items():
             setattr(self, name, getattr(self, name) + figure)
 
     def figures(self) -> dict[str, object]:
-        """As a report has them; times in seconds."""
+        """Return the counts for a report; times are in seconds."""
         restarts = {
             "median": round(statistics.median(self.restarts), 2) if self.restarts else None,
             "worst": round(max(self.restarts), 2) if self.restarts else None,
@@ -65,7 +65,7 @@ class ExportCounts:
             "kills by moment": dict(self.kills.most_common()),
             "lost": self.lost,
             "exported twice": self.twice,
-            "left unsettled": self.unsettled,
+            "unfinished": self.unfinished,
             "disagreeing with the ledger": self.disagreeing,
             "requests per export": round(self.requests / max(1, self.exports), 3),
             "adopted": self.adopted,
@@ -77,19 +77,19 @@ class ExportCounts:
 def compare_with_ledger(
     images: Sequence[str], ledger: Iterable[Entry], found: Iterable[Job]
 ) -> ExportCounts:
-    """Counts one night of jobs with an image each."""
+    """Count the differences between jobs with one image each and the ledger."""
     asked = [entry for entry in ledger if entry.action == "ExportImages"]
     began = Counter(image for entry in asked if entry.accepted for image in entry.image_ids)
     answers = {entry.image_ids: entry for entry in asked if entry.accepted}
-    tally = ExportCounts(exports=len(images), requests=len(asked))
-    tally.lost = sum(image not in began for image in images)
-    tally.twice = sum(times > 1 for times in began.values())
+    counts = ExportCounts(exports=len(images), requests=len(asked))
+    counts.lost = sum(image not in began for image in images)
+    counts.twice = sum(times > 1 for times in began.values())
     jobs = list(found)
-    tally.unsettled = len(images) - sum(job.state in FINAL for job in jobs)
+    counts.unfinished = len(images) - sum(job.state in FINAL for job in jobs)
     ended = [job for job in jobs if job.state in FINAL]
-    tally.disagreeing = sum(not _agrees(job, answers.get(job.image_ids)) for job in ended)
-    tally.adopted = sum(job.task_id is None for job in ended)
-    return tally
+    counts.disagreeing = sum(not _agrees(job, answers.get(job.image_ids)) for job in ended)
+    counts.adopted = sum(job.task_id is None for job in ended)
+    return counts
 
 
 def _agrees(job: Job, answer: Entry | None) -> bool:
@@ -100,5 +100,5 @@ def _agrees(job: Job, answer: Entry | None) -> bool:
 
 
 def count_files_with_secret(folder: Path) -> int:
-    """How many files of a folder hold the secret key."""
+    """Return how many files of a folder contain the secret key."""
     return sum(_SECRET in path.read_bytes() for path in folder.rglob("*") if path.is_file())

@@ -1,7 +1,7 @@
-"""A process that has imported everything and forks a child for each life: real ones, in no time.
+"""A process that has imported everything and forks a child for each job: starting one is fast.
 
-Reads a line for each life from its standard input, answers with the child's number, and with
-how the child ended.
+It reads one line for each child from standard input, and writes the child's process id and then
+its exit code.
 """
 
 import os
@@ -16,12 +16,12 @@ from tests.crash.worker_process import WorkerSpec, run_worker
 
 
 def main() -> None:
-    """Serves until its input ends."""
+    """Fork children until standard input ends."""
     for line in sys.stdin:
-        life: WorkerSpec = pickle.loads(bytes.fromhex(line))  # noqa: S301 - written by our own parent
+        spec: WorkerSpec = pickle.loads(bytes.fromhex(line))  # noqa: S301 - written by our own parent
         child = os.fork()
         if child == 0:
-            _be(life)
+            _run_child(spec)
         _answer(child)
         _, status = os.waitpid(child, 0)
         _answer(os.waitstatus_to_exitcode(status))
@@ -32,15 +32,15 @@ def _answer(number: int) -> None:
     sys.stdout.flush()
 
 
-def _be(life: WorkerSpec) -> None:
-    """The child: never returns."""
+def _run_child(spec: WorkerSpec) -> None:
+    """Run the child; never return."""
     ended_well = False
     try:
         random.seed()
-        log = os.open(life.folder / "children.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        log = os.open(spec.folder / "children.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         os.dup2(log, 1)
         os.dup2(log, 2)
-        anyio.run(run_worker, life)
+        anyio.run(run_worker, spec)
         ended_well = True
     except BaseException:  # noqa: BLE001 - a child must never come back into the zygote's loop
         traceback.print_exc()

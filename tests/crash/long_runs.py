@@ -1,4 +1,4 @@
-"""Longer work on one store: several processes side by side, and one that is restarted for ever."""
+"""Longer runs on one store: several processes at the same time, and repeated restarts."""
 
 import random
 from collections.abc import AsyncIterator
@@ -21,8 +21,10 @@ _SETTINGS: dict[str, object] = {"rate": 20}
 
 
 @asynccontextmanager
-async def _store(settings: Settings, batch: list[str]) -> AsyncIterator[tuple[Simulator, Path]]:
-    """A cloud, and the folder of a store in which the batch waits."""
+async def _open_store(
+    settings: Settings, batch: list[str]
+) -> AsyncIterator[tuple[Simulator, Path]]:
+    """Start a cloud, and make a store with the batch in its queue."""
     with TemporaryDirectory(prefix="shift-") as name:
         async with Simulator(SimulatorOptions(settings=settings)) as cloud:
             async with make_orchestrator(cloud.url, Path(name)) as orchestrator:
@@ -30,55 +32,55 @@ async def _store(settings: Settings, batch: list[str]) -> AsyncIterator[tuple[Si
             yield cloud, Path(name)
 
 
-async def _counted(cloud: Simulator, folder: Path, batch: list[str]) -> ExportCounts:
+async def _compare(cloud: Simulator, folder: Path, batch: list[str]) -> ExportCounts:
     async with make_orchestrator(cloud.url, folder) as orchestrator:
-        tally = compare_with_ledger(batch, cloud.ledger, await read_jobs(orchestrator))
-    tally.secrets = count_files_with_secret(folder)
-    return tally
+        counts = compare_with_ledger(batch, cloud.ledger, await read_jobs(orchestrator))
+    counts.secrets = count_files_with_secret(folder)
+    return counts
 
 
 async def run_side_by_side(seconds: float, chance: random.Random) -> ExportCounts:
-    """Four processes on one file for a while; two of them are killed again and again."""
+    """Run four processes on one file; two of them are killed again and again."""
     batch = make_image_ids(int(seconds * 60) + 40)
     settings = Settings(
         limits={}, cap=60, duration=Duration(seconds=0.5), queue_delay=0.01, faults=(_LOST,)
     )
     kills = 0
     async with AsyncExitStack() as stack:
-        cloud, folder = await stack.enter_async_context(_store(settings, batch))
+        cloud, folder = await stack.enter_async_context(_open_store(settings, batch))
         fork_servers = [await stack.enter_async_context(start_fork_server()) for _ in range(4)]
-        life = WorkerSpec(cloud.url, folder, _SETTINGS)
+        spec = WorkerSpec(cloud.url, folder, _SETTINGS)
         over = anyio.current_time() + seconds
 
-        async def steady(fork_server: ForkServer) -> None:
-            async with fork_server.start_child(life) as child:
+        async def run_steady(fork_server: ForkServer) -> None:
+            async with fork_server.start_child(spec) as child:
                 assert await child.wait() == 0, (folder / "children.log").read_text()
 
-        async def unlucky(fork_server: ForkServer) -> None:
+        async def run_killed(fork_server: ForkServer) -> None:
             nonlocal kills
             while anyio.current_time() < over:
-                async with fork_server.start_child(life) as child:
+                async with fork_server.start_child(spec) as child:
                     await wait_for_requests(cloud, child, chance.randint(5, 80))
                     child.kill()
                     kills += await child.wait() < 0
-            await steady(fork_server)
+            await run_steady(fork_server)
 
         async with anyio.create_task_group() as tasks:
             for fork_server in fork_servers[:2]:
-                tasks.start_soon(steady, fork_server)
+                tasks.start_soon(run_steady, fork_server)
             for fork_server in fork_servers[2:]:
-                tasks.start_soon(unlucky, fork_server)
-        tally = await _counted(cloud, folder, batch)
-    tally.kills["one of four processes"] = kills
-    return tally
+                tasks.start_soon(run_killed, fork_server)
+        counts = await _compare(cloud, folder, batch)
+    counts.kills["one of four processes"] = kills
+    return counts
 
 
 async def run_with_restarts(times: int) -> ExportCounts:
-    """A process of the command line, killed and started anew: how soon does it send again?"""
+    """Kill and restart the command line; measure the time to its first request."""
     batch = make_image_ids(times * 25)
     settings = Settings(limits={}, cap=None, duration=Duration(seconds=0.5), queue_delay=0.01)
-    tally = ExportCounts()
-    async with _store(settings, batch) as (cloud, folder):
+    counts = ExportCounts()
+    async with _open_store(settings, batch) as (cloud, folder):
         shell = Shell.for_cloud(
             cloud,
             folder,
@@ -89,11 +91,11 @@ async def run_with_restarts(times: int) -> ExportCounts:
             before, began = count_requests(cloud), anyio.current_time()
             async with shell.start("run") as process:
                 await wait_until(lambda goal=before + 1: count_requests(cloud) >= goal)
-                tally.restarts.append(anyio.current_time() - began)
+                counts.restarts.append(anyio.current_time() - began)
                 await wait_until(lambda goal=before + 8: count_requests(cloud) >= goal)
                 process.kill()
                 await process.wait()
         assert (await shell.run("run")).code == 0
-        tally.add(await _counted(cloud, folder, batch))
-    tally.kills["command line, sending"] = times
-    return tally
+        counts.add(await _compare(cloud, folder, batch))
+    counts.kills["command line, sending"] = times
+    return counts

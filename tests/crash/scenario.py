@@ -1,4 +1,4 @@
-"""One night: a batch of images, and processes that drain it and are killed, one after another."""
+"""One scenario: a batch of images, drained by processes that are killed one after another."""
 
 import random
 import signal
@@ -22,7 +22,7 @@ _LOST = (
 )
 _SLOW = Fault("latency", action="ExportImages", seconds=0.02, jitter=0.02)
 _QUICK = Settings(limits={}, cap=None, duration=Duration(seconds=0.1), queue_delay=0.01)
-"""Uploads begin long before the second of clean looks after which a lost request is sent again."""
+"""Uploads begin long before the second of empty lookups after which a request is sent again."""
 
 
 _MAX_WAIT = 300.0
@@ -31,37 +31,39 @@ _MAX_WAIT = 300.0
 
 @dataclass(frozen=True)
 class Kill:
-    """When a process is killed: by itself at a moment of its store, or from outside.
+    """When a process is killed: by itself at a kill point, or from outside.
 
     Args:
-        kind: as the report names it.
-        after: ExportImages requests that arrive before it is killed from outside, each kill with
-            requests in the air; 0 where it dies by itself.
+        kind: its name in the report.
+        after: number of ExportImages that arrive before it is killed from outside, so that others
+            are in flight; 0 if it kills itself.
     """
 
     kind: str
-    death: KillPoint | None = None
+    kill_point: KillPoint | None = None
     after: int = 0
 
     def earlier(self) -> "Kill":
-        """Return the same kill at half the number, for a life that ended before the moment."""
-        if self.death is None:
+        """Return the same kill at half the number, for a process that ended before it."""
+        if self.kill_point is None:
             assert self.after > 1, f"{self}: no request arrived"
             return replace(self, after=self.after // 2)
-        assert self.death.number > 1, f"{self}: no such moment came"
-        return replace(self, death=replace(self.death, number=self.death.number // 2))
+        assert self.kill_point.number > 1, f"{self}: no such moment came"
+        return replace(
+            self, kill_point=replace(self.kill_point, number=self.kill_point.number // 2)
+        )
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """What a night is made of.
+    """The images, kills and faults of one scenario.
 
     Args:
-        kills: one for each life but the last. The number of moments in a life depends on the
-            speed of the machine. If a life ends before its moment, as many exports again are
-            enqueued, and another life is killed at half the number.
-        capped: the cloud runs so few exports at once that most requests are refused.
-        losing: the cloud loses answers, and requests.
+        kills: one for each process but the last. How many kill points a process passes depends
+            on the speed of the machine. If it ends before its kill, as many exports again are
+            enqueued, and another process is killed at half the number.
+        capped: whether the cap of the cloud is so low that most requests are refused.
+        losing: whether the cloud loses answers and requests.
     """
 
     kills: Sequence[Kill]
@@ -72,14 +74,14 @@ class Scenario:
 
     @property
     def cloud(self) -> Settings:
-        """The cloud of this night."""
+        """The settings of the cloud."""
         faults = (*_LOST, _SLOW) if self.losing else (_SLOW,)
         return replace(_QUICK, cap=8 if self.capped else None, faults=faults)
 
 
 def make_kill(kind: str, chance: random.Random) -> Kill:
-    """A kill of this kind, at a moment drawn by chance."""
-    number = chance.randint(1, 3)  # answers and findings are kept in groups
+    """Return a kill of this kind, at a random moment."""
+    number = chance.randint(1, 3)  # small, because answers and findings share commits
     match kind:
         case "claim":
             return Kill(kind, KillPoint(number, "commit", CLAIM))
@@ -96,56 +98,56 @@ def make_kill(kind: str, chance: random.Random) -> Kill:
 KILL_KINDS = ("in flight", "answer in hand", "claim", "record", "in flight", "finding")
 
 
-async def run_scenario(night: Scenario, fork_server: ForkServer) -> ExportCounts:
-    """Lives through one night; its figures, from the ledger."""
+async def run_scenario(scenario: Scenario, fork_server: ForkServer) -> ExportCounts:
+    """Run one scenario; return its counts from the ledger."""
     batch: list[str] = []
-    with TemporaryDirectory(prefix="night-") as name:
+    with TemporaryDirectory(prefix="scenario-") as name:
         folder = Path(name)
-        async with Simulator(SimulatorOptions(settings=night.cloud)) as cloud:
-            life = WorkerSpec(cloud.url, folder, night.settings)
-            await _enqueue_more(batch, night, life)
-            for kill in night.kills:
+        async with Simulator(SimulatorOptions(settings=scenario.cloud)) as cloud:
+            spec = WorkerSpec(cloud.url, folder, scenario.settings)
+            await _enqueue_more(batch, scenario, spec)
+            for kill in scenario.kills:
                 due = kill
-                while not await _killed(due, life, cloud, fork_server):
+                while not await _killed(due, spec, cloud, fork_server):
                     due = due.earlier()
-                    await _enqueue_more(batch, night, life)
-            async with fork_server.start_child(life) as last:
+                    await _enqueue_more(batch, scenario, spec)
+            async with fork_server.start_child(spec) as last:
                 with anyio.fail_after(_MAX_WAIT):
-                    assert await last.wait() == 0, _log_of(life)
-            async with make_orchestrator(cloud.url, folder, **night.settings) as orchestrator:
+                    assert await last.wait() == 0, _read_log(spec)
+            async with make_orchestrator(cloud.url, folder, **scenario.settings) as orchestrator:
                 found = await read_jobs(orchestrator)
-            tally = compare_with_ledger(batch, cloud.ledger, found)
-        tally.kills.update(kill.kind for kill in night.kills)
-        tally.secrets = count_files_with_secret(folder)
-    return tally
+            counts = compare_with_ledger(batch, cloud.ledger, found)
+        counts.kills.update(kill.kind for kill in scenario.kills)
+        counts.secrets = count_files_with_secret(folder)
+    return counts
 
 
-async def _enqueue_more(batch: list[str], night: Scenario, life: WorkerSpec) -> None:
-    """Add the exports of one night to the batch, and enqueue them."""
-    more = make_image_ids(night.exports, first=len(batch))
-    async with make_orchestrator(life.url, life.folder, **life.settings) as orchestrator:
+async def _enqueue_more(batch: list[str], scenario: Scenario, spec: WorkerSpec) -> None:
+    """Add the scenario's number of exports to the batch, and enqueue them."""
+    more = make_image_ids(scenario.exports, first=len(batch))
+    async with make_orchestrator(spec.url, spec.folder, **spec.settings) as orchestrator:
         await orchestrator.enqueue(make_requests_for(more))
     batch += more
 
 
-async def _killed(kill: Kill, life: WorkerSpec, cloud: Simulator, fork_server: ForkServer) -> bool:
+async def _killed(kill: Kill, spec: WorkerSpec, cloud: Simulator, fork_server: ForkServer) -> bool:
     """Return whether the process was killed; otherwise it has ended by itself, without error."""
-    async with fork_server.start_child(replace(life, death=kill.death)) as child:
+    async with fork_server.start_child(replace(spec, kill_point=kill.kill_point)) as child:
         if kill.after:
             await wait_for_requests(cloud, child, kill.after)
             child.kill()
         with anyio.fail_after(_MAX_WAIT):
             code = await child.wait()
-    assert code in {0, -signal.SIGKILL}, _log_of(life)
+    assert code in {0, -signal.SIGKILL}, _read_log(spec)
     return code != 0
 
 
-def _log_of(life: WorkerSpec) -> str:
-    return (life.folder / "children.log").read_text()
+def _read_log(spec: WorkerSpec) -> str:
+    return (spec.folder / "children.log").read_text()
 
 
 async def wait_for_requests(cloud: Simulator, child: ChildProcess, requests: int) -> None:
-    """Returns when so many ExportImages more have arrived, or the child has ended by itself."""
+    """Wait until this many more ExportImages have arrived, or the child has ended."""
     goal = count_requests(cloud) + requests
     async with anyio.create_task_group() as tasks:
 
@@ -161,5 +163,5 @@ async def wait_for_requests(cloud: Simulator, child: ChildProcess, requests: int
 
 
 def count_requests(cloud: Simulator) -> int:
-    """How many ExportImages have arrived."""
+    """Return how many ExportImages have arrived."""
     return sum(entry.action == "ExportImages" for entry in cloud.ledger)

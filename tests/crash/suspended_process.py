@@ -1,4 +1,4 @@
-"""A process that is stopped between claim and request, for longer than lease and signature."""
+"""A process that is suspended between claim and request, beyond its lease and signature."""
 
 import os
 import signal
@@ -27,30 +27,30 @@ from tests.end_to_end.harness import (
 
 BATCH = make_image_ids(3)
 _SETTINGS: dict[str, Any] = {"concurrency": 1, "rate": 5}
-"""With which one job is claimed at a time."""
-_A_NIGHT = 600.0
+"""With these, one job is claimed at a time."""
+_MAX_WAIT = 600.0
 
 
 @dataclass(frozen=True)
 class SuspensionResult:
-    """What came of a night on which one process slept.
+    """The result of a run in which one process was suspended.
 
     Args:
-        story: of the job whose request the sleeper held.
-        codes: of every refusal of an ExportImages.
+        details: the job whose request the suspended process held.
+        codes: the codes of all refused ExportImages.
     """
 
-    tally: ExportCounts
-    story: JobDetails
+    counts: ExportCounts
+    details: JobDetails
     codes: list[str]
 
 
 @asynccontextmanager
-async def start_suspended(life: WorkerSpec) -> AsyncIterator[ChildProcess]:
-    """A process that has claimed a job and fallen asleep over it; woken in the end."""
+async def start_suspended(spec: WorkerSpec) -> AsyncIterator[ChildProcess]:
+    """Start a process that claims a job and suspends itself; resume it at the end."""
     async with (
         start_fork_server() as fork_server,
-        fork_server.start_child(replace(life, falls_asleep=True)) as child,
+        fork_server.start_child(replace(spec, suspends=True)) as child,
     ):
         with anyio.fail_after(MAX_WAIT):
             while not await _is_stopped(child.pid):
@@ -62,7 +62,7 @@ async def start_suspended(life: WorkerSpec) -> AsyncIterator[ChildProcess]:
 
 
 def resume(child: ChildProcess) -> None:
-    """Lets a sleeper go on."""
+    """Resume a suspended process."""
     if child.code is None:
         os.kill(child.pid, signal.SIGCONT)
 
@@ -73,15 +73,15 @@ async def _is_stopped(number: int) -> bool:
 
 
 async def run_with_suspension(
-    *, lease: float | None, fence: float | None, woken_by: JobState
+    *, lease: float | None, signature_lifetime: float | None, resume_at: JobState
 ) -> SuspensionResult:
-    """One process sleeps over its claim while another drains the store.
+    """Suspend one process after its claim while another drains the store.
 
     Args:
-        lease: duration of the sleeper's lease in seconds, if not the usual one.
-        fence: seconds for which its signature is feared, where not the usual ones; then the
-            vendor's clock is put forward instead, before the sleeper wakes.
-        woken_by: the state of its job in which it is woken.
+        lease: duration of its lease in seconds; ``None`` is the default.
+        signature_lifetime: assumed lifetime of its signature in seconds; ``None`` is the default.
+            If set, the vendor's clock is advanced before the process resumes.
+        resume_at: the state of its job at which it is resumed.
     """
     settings = Settings(limits={}, cap=None, duration=Duration(seconds=0.3), queue_delay=0.01)
     with TemporaryDirectory(prefix="nap-") as name:
@@ -89,28 +89,32 @@ async def run_with_suspension(
         async with Simulator(SimulatorOptions(settings=settings)) as cloud:
             async with make_orchestrator(cloud.url, folder) as orchestrator:
                 await orchestrator.enqueue(make_requests_for(BATCH))
-                life = WorkerSpec(cloud.url, folder, _SETTINGS, fence=fence)
-                async with start_suspended(replace(life, lease=lease)) as sleeper:
+                spec = WorkerSpec(
+                    cloud.url, folder, _SETTINGS, signature_lifetime=signature_lifetime
+                )
+                async with start_suspended(replace(spec, lease=lease)) as suspended:
                     (held,) = await read_jobs(orchestrator, states=("sending",))
                     async with (
                         start_fork_server() as fork_server,
-                        fork_server.start_child(life) as other,
+                        fork_server.start_child(spec) as other,
                     ):
-                        with anyio.fail_after(_A_NIGHT):
-                            while (await _job(orchestrator, held.id)).job.state is not woken_by:
+                        with anyio.fail_after(_MAX_WAIT):
+                            while (
+                                await _read_job(orchestrator, held.id)
+                            ).job.state is not resume_at:
                                 await anyio.sleep(0.1)
-                            if woken_by is JobState.VERIFIED and fence is not None:
+                            if resume_at is JobState.VERIFIED and signature_lifetime is not None:
                                 cloud.change(skew=301)
-                            resume(sleeper)
-                            assert (await sleeper.wait(), await other.wait()) == (0, 0)
-                story = await _job(orchestrator, held.id)
-                tally = compare_with_ledger(BATCH, cloud.ledger, await read_jobs(orchestrator))
+                            resume(suspended)
+                            assert (await suspended.wait(), await other.wait()) == (0, 0)
+                details = await _read_job(orchestrator, held.id)
+                counts = compare_with_ledger(BATCH, cloud.ledger, await read_jobs(orchestrator))
             refusals = [e.code for e in cloud.ledger if e.action == "ExportImages" and e.code]
-        tally.secrets = count_files_with_secret(folder)
-    return SuspensionResult(tally, story, refusals)
+        counts.secrets = count_files_with_secret(folder)
+    return SuspensionResult(counts, details, refusals)
 
 
-async def _job(orchestrator: Any, number: int) -> JobDetails:
-    story: JobDetails | None = await orchestrator.show(str(number))
-    assert story is not None
-    return story
+async def _read_job(orchestrator: Any, number: int) -> JobDetails:
+    details: JobDetails | None = await orchestrator.show(str(number))
+    assert details is not None
+    return details

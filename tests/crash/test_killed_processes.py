@@ -1,4 +1,4 @@
-"""Processes that die at the worst moments: no image is lost, and none is exported twice.
+"""Processes that are killed at bad moments: no image is lost, and none is exported twice.
 
 A short form of what `make crash` does a thousand times.
 """
@@ -29,50 +29,50 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 async def fork_server(anyio_backend: str) -> AsyncIterator[ForkServer]:
-    """A process that gives birth to others."""
+    """A running fork server."""
     async with start_fork_server() as running:
         yield running
 
 
 @pytest.mark.parametrize("kind", sorted(set(KILL_KINDS)))
-async def test_killed_and_started_again(fork_server: ForkServer, kind: str) -> None:
-    """Under a cloud that is full and loses answers two die, and the third ends all well."""
+async def test_two_killed_processes_lose_nothing(fork_server: ForkServer, kind: str) -> None:
+    """With a full cloud that loses answers two processes are killed, and the third finishes."""
     chance = random.Random(kind)
     kills = [make_kill(kind, chance) for _ in range(2)]
-    tally = await run_scenario(Scenario(kills, exports=24, capped=True, losing=True), fork_server)
-    assert tally.holds, tally.figures()
-    assert tally.kills[kind] == 2
+    counts = await run_scenario(Scenario(kills, exports=24, capped=True, losing=True), fork_server)
+    assert counts.holds, counts.figures()
+    assert counts.kills[kind] == 2
 
 
 @pytest.mark.parametrize("number", [1, 2, 3, 5, 13, 34])
-async def test_killed_in_place_of_a_commit(fork_server: ForkServer, number: int) -> None:
-    """Whichever commit a process dies at, the next one goes on from what was committed.
+async def test_killed_before_a_commit(fork_server: ForkServer, number: int) -> None:
+    """Whatever commit a process is killed at, the next one continues from the stored state.
 
-    Answers that come together share a commit, so a life may have fewer commits than the number;
-    then another life is killed at an earlier commit.
+    Answers that arrive together share a commit, so a process can have fewer commits than the
+    number; then another process is killed at an earlier commit.
     """
-    night = Scenario([Kill("commit", KillPoint(number))], exports=12)
-    tally = await run_scenario(night, fork_server)
-    assert tally.holds, tally.figures()
-    assert tally.kills["commit"] == 1
+    scenario = Scenario([Kill("commit", KillPoint(number))], exports=12)
+    counts = await run_scenario(scenario, fork_server)
+    assert counts.holds, counts.figures()
+    assert counts.kills["commit"] == 1
 
 
 @pytest.mark.parametrize("kind", ["answer in hand", "in flight"])
-async def test_killed_over_a_server(
+async def test_killed_processes_on_postgresql(
     fork_server: ForkServer, postgresql_url: str, kind: str
 ) -> None:
-    """On PostgreSQL, too, a dead process is known to be dead at once, and nothing is lost."""
+    """On PostgreSQL, too, a killed process is detected at once, and nothing is lost."""
     kills = [make_kill(kind, random.Random(kind)) for _ in range(2)]
     settings = {"database_url": postgresql_url}
-    # under a cap answers come in many groups, however quick the machine is
-    night = Scenario(kills, exports=24, capped=True, losing=True, settings=settings)
-    tally = await run_scenario(night, fork_server)
-    assert tally.holds, tally.figures()
-    assert tally.kills[kind] == 2
+    # under a cap answers arrive in many groups, however fast the machine is
+    scenario = Scenario(kills, exports=24, capped=True, losing=True, settings=settings)
+    counts = await run_scenario(scenario, fork_server)
+    assert counts.holds, counts.figures()
+    assert counts.kills[kind] == 2
 
 
 async def test_two_processes_share_one_store(fork_server: ForkServer, tmp_path: Path) -> None:
-    """Two at once on one file send each image once between them; a dead one's lock is cleared."""
+    """Two processes send each image once between them; the lock file of a killed one is removed."""
     batch = make_image_ids(130)
     settings = Settings(cap=6, limits={}, duration=Duration(seconds=0.3), queue_delay=0.02)
     async with (
@@ -81,10 +81,10 @@ async def test_two_processes_share_one_store(fork_server: ForkServer, tmp_path: 
     ):
         async with make_orchestrator(cloud.url, tmp_path) as orchestrator:
             await orchestrator.enqueue(make_requests_for(batch))
-        life = WorkerSpec(cloud.url, tmp_path)
+        spec = WorkerSpec(cloud.url, tmp_path)
         async with (
-            fork_server.start_child(life) as one,
-            other_server.start_child(life) as other,
+            fork_server.start_child(spec) as one,
+            other_server.start_child(spec) as other,
         ):
             await wait_until(lambda: len(read_ledger(cloud, "HeadObject")) >= 5)
             one.kill()
@@ -92,13 +92,13 @@ async def test_two_processes_share_one_store(fork_server: ForkServer, tmp_path: 
             with anyio.fail_after(300):
                 assert await other.wait() == 0
         async with make_orchestrator(cloud.url, tmp_path) as orchestrator:
-            tally = compare_with_ledger(batch, cloud.ledger, await read_jobs(orchestrator))
-    assert tally.holds, tally.figures()
+            counts = compare_with_ledger(batch, cloud.ledger, await read_jobs(orchestrator))
+    assert counts.holds, counts.figures()
     assert not [left async for left in anyio.Path(tmp_path).glob("*.alive-*")]
 
 
-async def test_the_count_sees_what_is_wrong(tmp_path: Path) -> None:
-    """A lost image, a doubled one, an unsettled job and a wrong one are each counted."""
+async def test_counts_find_differences(tmp_path: Path) -> None:
+    """A lost image, a doubled one, an open job and a wrong job are each counted."""
     async with Simulator(SimulatorOptions(settings=Settings(limits={}))) as cloud:
         async with make_orchestrator(cloud.url, tmp_path) as orchestrator:
             await orchestrator.enqueue(make_requests_for(make_image_ids(3)))
@@ -111,13 +111,13 @@ async def test_the_count_sees_what_is_wrong(tmp_path: Path) -> None:
     assert compare_with_ledger(make_image_ids(3), entries, found).holds
     assert compare_with_ledger(make_image_ids(3), [*entries, export], found).twice == 1
     assert compare_with_ledger(make_image_ids(4), entries, found).lost == 1
-    assert compare_with_ledger(make_image_ids(4), entries, [*found, queued]).unsettled == 1
+    assert compare_with_ledger(make_image_ids(4), entries, [*found, queued]).unfinished == 1
     without = [entry for entry in entries if entry is not export]
     assert compare_with_ledger(make_image_ids(3), without, found).disagreeing == 1
 
 
-def test_the_search_finds_a_secret(tmp_path: Path) -> None:
-    """A key in a file makes the figures bad, wherever in the folder it lies."""
+def test_files_with_a_secret_are_counted(tmp_path: Path) -> None:
+    """A secret key in any file below the folder is counted."""
     (tmp_path / "log").mkdir()
     (tmp_path / "log" / "out.txt").write_text(f"key={DEFAULT_KEY.secret_key}!")
     assert count_files_with_secret(tmp_path) == 1

@@ -1,6 +1,6 @@
-"""One life of a process that drains a store; it may be told to kill itself at a commit.
+"""A worker process that drains a store; it can kill or suspend itself at a chosen moment.
 
-The killing stands here, in a listener on the engine, so that the product needs no hook for it.
+A listener on the engine kills the process, so that the product needs no hook for the tests.
 """
 
 import itertools
@@ -25,13 +25,12 @@ FINDING = "excluded.seen_at"
 
 @dataclass(frozen=True)
 class KillPoint:
-    """The moment at which a process dies, as by SIGKILL.
+    """The moment at which a process kills itself with SIGKILL.
 
     Args:
-        number: which of the moments that fit, from 1.
-        instead_of: of the commit of a transaction, or of a statement in it: then the transaction
-            has begun and nothing of it is kept.
-        statement: only transactions count in which a statement holds this text.
+        number: which of the matching moments, from 1.
+        instead_of: a commit, or a statement; in both cases nothing of the transaction is stored.
+        statement: only transactions with a statement that contains this text count.
     """
 
     number: int
@@ -41,43 +40,43 @@ class KillPoint:
 
 @dataclass(frozen=True)
 class WorkerSpec:
-    """What a process is to do.
+    """What a worker process is to do.
 
     Args:
-        url: of the cloud.
-        folder: of the store.
-        settings: of the program, besides those that cut short what waits.
-        death: when it kills itself.
-        falls_asleep: it stops itself, as by SIGSTOP, between its first claim and the request.
-        lease: duration of a lease in seconds, if not the usual one.
-        fence: seconds for which a sleeper's signature is feared, where not the usual ones.
+        url: URL of the cloud.
+        folder: folder of the store.
+        settings: settings of the program, besides those that shorten waits.
+        kill_point: when it kills itself.
+        suspends: whether it suspends itself (SIGSTOP) between its first claim and the request.
+        lease: duration of a lease in seconds; ``None`` is the default.
+        signature_lifetime: assumed lifetime of a signature in seconds; ``None`` is the default.
     """
 
     url: str
     folder: Path
     settings: dict[str, Any] = field(default_factory=dict)
-    death: KillPoint | None = None
-    falls_asleep: bool = False
+    kill_point: KillPoint | None = None
+    suspends: bool = False
     lease: float | None = None
-    fence: float | None = None
+    signature_lifetime: float | None = None
 
 
-async def run_worker(life: WorkerSpec) -> None:
-    """Drains until nothing can move, or death comes."""
-    if life.death is not None:
-        _meet(life.death)
-    if life.falls_asleep:
-        _fall_asleep()
-    if life.fence is not None:
-        recover_orphans.SIGNATURE_LIFETIME = timedelta(seconds=life.fence)
-    async with make_orchestrator(life.url, life.folder, **life.settings) as orchestrator:
-        if life.lease is not None:
-            spare = life.lease - orchestrator.settings.request_timeout
+async def run_worker(spec: WorkerSpec) -> None:
+    """Drain the store until nothing can move, or the kill point is reached."""
+    if spec.kill_point is not None:
+        _install_kill_point(spec.kill_point)
+    if spec.suspends:
+        _suspend_before_send()
+    if spec.signature_lifetime is not None:
+        recover_orphans.SIGNATURE_LIFETIME = timedelta(seconds=spec.signature_lifetime)
+    async with make_orchestrator(spec.url, spec.folder, **spec.settings) as orchestrator:
+        if spec.lease is not None:
+            spare = spec.lease - orchestrator.settings.request_timeout
             worker._LEASE_SPARE = timedelta(seconds=spare)
         await orchestrator.run()
 
 
-def _fall_asleep() -> None:
+def _suspend_before_send() -> None:
     parts = vars(worker)
     send = parts["submit"]
 
@@ -90,11 +89,11 @@ def _fall_asleep() -> None:
     parts["submit"] = submit
 
 
-def _meet(death: KillPoint) -> None:
+def _install_kill_point(kill_point: KillPoint) -> None:
     numbers = itertools.count(1)
 
-    def die_if_due(moment: str) -> None:
-        if moment == death.instead_of and next(numbers) == death.number:
+    def kill_if_due(moment: str) -> None:
+        if moment == kill_point.instead_of and next(numbers) == kill_point.number:
             os.kill(os.getpid(), signal.SIGKILL)
 
     @sa.event.listens_for(sa.Engine, "begin")
@@ -103,11 +102,11 @@ def _meet(death: KillPoint) -> None:
 
     @sa.event.listens_for(sa.Engine, "before_cursor_execute")
     def _executed(connection: sa.Connection, _cursor: object, text: str, *_rest: Any) -> None:
-        if death.statement in text:
+        if kill_point.statement in text:
             connection.info["counts"] = True
-            die_if_due("statement")
+            kill_if_due("statement")
 
     @sa.event.listens_for(sa.Engine, "commit")
     def _committed(connection: sa.Connection) -> None:
         if connection.info.get("counts"):
-            die_if_due("commit")
+            kill_if_due("commit")
