@@ -1,4 +1,4 @@
-"""What must hold in a store after every step, whoever took it."""
+"""The invariants of a store, checked after every step."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,26 +14,26 @@ from .system_under_test import SystemUnderTest
 
 
 class InvariantChecker:
-    """Reads a store after each step and holds it against what was there before.
+    """Reads a store after each step and compares it with the step before.
 
     Args:
-        world: whose store it is, and what really happened.
+        system: the store to check, and what really happened.
     """
 
-    def __init__(self, world: SystemUnderTest) -> None:
+    def __init__(self, system: SystemUnderTest) -> None:
         self.states: dict[int, JobState] = {}
         self.undecided: set[int] = set()
-        """Unknown jobs that only an operator can settle."""
-        self._tried_again: dict[int, int] = {}
-        self._world = world
+        """Unknown jobs that only an operator can resolve."""
+        self._retried_at: dict[int, int] = {}
+        self._world = system
         self._read = 0
-        # apart from the program's own way to the store, and much quicker
-        driver = "sqlite" if world.database.is_sqlite else "postgresql+psycopg"
-        self._engine = sa.create_engine(world.database.url.set(drivername=driver))
+        # a connection of its own: independent of the program's, and much faster
+        driver = "sqlite" if system.database.is_sqlite else "postgresql+psycopg"
+        self._engine = sa.create_engine(system.database.url.set(drivername=driver))
 
-    def see(self) -> None:
-        """Everything that must hold now."""
-        world = self._world
+    def check(self) -> None:
+        """Check everything that must hold now."""
+        system = self._world
         with self._engine.connect() as connection:
             rows = connection.execute(sa.select(jobs)).all()
             answered = connection.execute(sa.select(attempts)).all()
@@ -44,20 +44,20 @@ class InvariantChecker:
             self._follow(event)
         for row in rows:
             assert self.states[row.id] == row.state, f"job {row.id} moved without its event"
-            _see_job(row, world.vendor)
-        _see_tasks({row.id: row for row in rows}, answered, world, self._tried_again)
+            _check_job(row, system.vendor)
+        _check_tasks({row.id: row for row in rows}, answered, system, self._retried_at)
 
     def close(self) -> None:
-        """Gives the connection back."""
+        """Close the connection."""
         self._engine.dispose()
 
     def _follow(self, event: Any) -> None:
-        """Each move is one of the table, and goes on where the last one ended."""
+        """Check that a transition is permitted and starts where the last one ended."""
         self._read = event.id
         if event.to_state is None:
             return
         if event.kind == "retried":
-            self._tried_again[event.job_id] = event.attempt or 0
+            self._retried_at[event.job_id] = event.attempt or 0
         source, target = self.states.get(event.job_id), JobState(event.to_state)
         assert event.from_state == source, f"{event.kind} comes from {event.from_state}"
         assert source is None or target in TRANSITIONS[source], f"{source} to {target}"
@@ -66,7 +66,7 @@ class InvariantChecker:
         self.states[event.job_id] = target
 
 
-def _see_job(row: Any, vendor: FakeVendor) -> None:
+def _check_job(row: Any, vendor: FakeVendor) -> None:
     is_sent = row.state == JobState.SENDING
     assert is_sent == (row.owner is not None) == (row.expires_at is not None), row
     assert (row.finished_at is not None) == (row.state in FINAL), row
@@ -80,15 +80,15 @@ def _see_job(row: Any, vendor: FakeVendor) -> None:
         assert keys <= {key for export in exports for key in export.written}, row
 
 
-def _see_tasks(
-    rows: Mapping[int, Any], answered: Any, world: SystemUnderTest, tried_again: Mapping[int, int]
+def _check_tasks(
+    rows: Mapping[int, Any], answered: Any, system: SystemUnderTest, retried_at: Mapping[int, int]
 ) -> None:
-    """No TaskId that was told is lost; a job that is tried again begins without one."""
-    kept = {(row.job_id, row.number): row.task_id for row in answered}
-    for flight in world.recorded:
-        if flight.outcome is not None and flight.outcome.task_id is not None:
-            task_id = str(flight.outcome.task_id)
-            row, number = rows[flight.lease.job_id], flight.lease.attempt
-            assert kept[row.id, number] == task_id, f"{flight} has lost its task"
-            if row.attempt == number > tried_again.get(row.id, 0):
-                assert row.task_id == task_id, f"{flight} was task {task_id}, not {row.task_id}"
+    """Check that no recorded TaskId is lost; a retried job begins without one."""
+    task_ids = {(row.job_id, row.number): row.task_id for row in answered}
+    for attempt in system.recorded:
+        if attempt.outcome is not None and attempt.outcome.task_id is not None:
+            task_id = str(attempt.outcome.task_id)
+            row, number = rows[attempt.lease.job_id], attempt.lease.attempt
+            assert task_ids[row.id, number] == task_id, f"{attempt} has lost its task"
+            if row.attempt == number > retried_at.get(row.id, 0):
+                assert row.task_id == task_id, f"{attempt} was task {task_id}, not {row.task_id}"

@@ -1,4 +1,4 @@
-"""A store, a vendor and several processes, each of whose steps can be taken on its own."""
+"""A store, a vendor and several processes; each step of a process can be taken alone."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -53,25 +53,25 @@ SECOND = timedelta(seconds=1)
 
 
 class ProcessKilledError(Exception):
-    """A process ends without a goodbye."""
+    """The process was killed."""
 
 
 @dataclass(eq=False)
 class Attempt(ShortRepr):
-    """One attempt in the hands of a process.
+    """One attempt that a process holds.
 
     Args:
-        told: how many acceptances had been recorded when it was claimed.
-        asking: its look before the send is under way.
-        cleared: it has been cleared to be sent.
-        outcome: what has come of it, where anything has.
+        acceptances: number of acceptances that were recorded when it was claimed.
+        is_checking: whether its check before sending is in progress.
+        can_send: whether it can be sent.
+        outcome: its outcome, if it has one.
     """
 
     process: int
     lease: Lease
-    told: int
-    asking: bool = False
-    cleared: bool = False
+    acceptances: int
+    is_checking: bool = False
+    can_send: bool = False
     outcome: Outcome | None = None
 
     def __repr__(self) -> str:
@@ -80,12 +80,12 @@ class Attempt(ShortRepr):
 
 @dataclass
 class SystemUnderTest:
-    """All there is.
+    """The store, the vendor, and the processes and what they hold.
 
     Args:
-        clock: the vendor's, and where the store has none the store's too.
-        told: the exports whose acceptance has been recorded, in that order.
-        asked_anew: given-up exports after whose end a person wanted another.
+        clock: the vendor's clock; on SQLite the store uses it too.
+        acceptances: the exports whose acceptance has been recorded, in that order.
+        retried: given-up exports after which an operator wanted another.
     """
 
     database: Database
@@ -93,38 +93,38 @@ class SystemUnderTest:
     vendor: FakeVendor
     looks: FakeCosClient
     processes: dict[int, tuple[str, AsyncExitStack]] = field(default_factory=dict)
-    flights: list[Attempt] = field(default_factory=list)
+    attempts: list[Attempt] = field(default_factory=list)
     recorded: list[Attempt] = field(default_factory=list)
     policy: ResolvePolicy = POLICY
-    asleep: list[tuple[int, PausePoint, asyncio.Task[None]]] = field(default_factory=list)
-    told: list[Export] = field(default_factory=list)
-    asked_anew: set[Export] = field(default_factory=set)
+    paused: list[tuple[int, PausePoint, asyncio.Task[None]]] = field(default_factory=list)
+    acceptances: list[Export] = field(default_factory=list)
+    retried: set[Export] = field(default_factory=set)
 
     async def start(self, process: int) -> None:
-        """Starts a process."""
+        """Start a process."""
         stack = AsyncExitStack()
         name = (await stack.enter_async_context(instance(self.database))).name
         self.processes[process] = name, stack
 
     async def crash(self, process: int) -> None:
-        """Kills a process, with all that it holds, and starts it anew."""
-        self.flights = [flight for flight in self.flights if flight.process != process]
-        for owner, _, task in self.asleep:
+        """Kill a process with all that it holds, and start it again."""
+        self.attempts = [attempt for attempt in self.attempts if attempt.process != process]
+        for owner, _, task in self.paused:
             if owner == process:
                 task.cancel()
-        self.asleep = [entry for entry in self.asleep if entry[0] != process]
+        self.paused = [entry for entry in self.paused if entry[0] != process]
         _, stack = self.processes.pop(process)
         await stack.__aexit__(ProcessKilledError, ProcessKilledError(), None)
         await self.start(process)
 
     async def pass_time(self, span: timedelta) -> None:
-        """Lets time pass, for the store and for the vendor."""
+        """Advance the time of the store and of the vendor."""
         await advance_time(self.database, seconds=span.total_seconds())
         if not self.database.is_sqlite:
             self.clock.advance(span)
 
     async def enqueue(self, request: ExportRequest, *, described: bool) -> EnqueueResult:
-        """Enqueues a request; described, its objects are known beforehand."""
+        """Enqueue a request; if described, its objects are known in advance."""
         made = await enqueue(self.database, [request], profile=PROFILE, batch="night", actor=TESTER)
         async with self.database.write() as connection:
             new = jobs.c.described_at.is_(None)
@@ -139,7 +139,7 @@ class SystemUnderTest:
         return made
 
     async def claim(self, process: int) -> Attempt | None:
-        """A process claims the next job, within what the gate lets through."""
+        """Claim the next job for a process, within the concurrency limit."""
         name, _ = self.processes[process]
         moment = await now(self.database)
         want = claim_query(
@@ -153,58 +153,58 @@ class SystemUnderTest:
         async with self.database.read() as connection:
             (found,) = await concurrency_limit.concurrency_limits(connection, PROFILE, moment)
         assert lease.probe or found.ceiling is None or found.running <= found.ceiling
-        flight = Attempt(process, lease, len(self.told))
-        flight.cleared = not lease.maybe_applied and not lease.exact_names
-        self.flights.append(flight)
-        return flight
+        attempt = Attempt(process, lease, len(self.acceptances))
+        attempt.can_send = not lease.maybe_applied and not lease.exact_names
+        self.attempts.append(attempt)
+        return attempt
 
-    async def clear(self, flight: Attempt) -> None:
-        """A process asks whether its attempt may be sent."""
-        flight.asking = True
-        flight.cleared = await check_before_send(
-            self.database, self.looks, bucket_permissions(), flight.lease, self.policy
+    async def clear(self, attempt: Attempt) -> None:
+        """Check whether an attempt can be sent."""
+        attempt.is_checking = True
+        attempt.can_send = await check_before_send(
+            self.database, self.looks, bucket_permissions(), attempt.lease, self.policy
         )
-        if not flight.cleared:
-            self.flights.remove(flight)
+        if not attempt.can_send:
+            self.attempts.remove(attempt)
 
-    def arrive(self, flight: Attempt, *, unseen_for: timedelta, answered: bool) -> None:
-        """The request reaches the vendor, whose answer may be lost."""
-        before = self.vendor.of(flight.lease.job_id)
-        outcome = self.vendor.take(flight.lease, unseen_for=unseen_for)
+    def arrive(self, attempt: Attempt, *, invisible_for: timedelta, answered: bool) -> None:
+        """Deliver a request to the vendor; its answer can be lost."""
+        before = self.vendor.of(attempt.lease.job_id)
+        outcome = self.vendor.take(attempt.lease, invisible_for=invisible_for)
         if outcome.task_id is not None:
             for export in before:
-                self._see_that_it_was_over(export, flight)
-        flight.outcome = outcome if answered else outcome_of_exception(httpx.ReadTimeout("late"))
+                self._check_has_ended(export, attempt)
+        attempt.outcome = outcome if answered else outcome_of_exception(httpx.ReadTimeout("late"))
 
-    def _see_that_it_was_over(self, export: Export, flight: Attempt) -> None:
-        assert export.given_up, f"{export} is exported twice, by {flight}"
-        known = export in self.told[: flight.told] and export not in self.asked_anew
-        assert not known, f"{flight} follows {export}, which was accepted; nobody asked for it"
+    def _check_has_ended(self, export: Export, attempt: Attempt) -> None:
+        assert export.given_up, f"{export} is exported twice, by {attempt}"
+        known = export in self.acceptances[: attempt.acceptances] and export not in self.retried
+        assert not known, f"{attempt} follows {export}, which was accepted; nobody asked for it"
 
-    async def record(self, flight: Attempt) -> None:
-        """A process records what came of its attempt."""
-        assert flight.outcome is not None
+    async def record(self, attempt: Attempt) -> None:
+        """Record the outcome of an attempt."""
+        assert attempt.outcome is not None
         decision = decide(
-            flight.lease, flight.outcome, max_attempts=self.policy.max_attempts, jitter=0.5
+            attempt.lease, attempt.outcome, max_attempts=self.policy.max_attempts, jitter=0.5
         )
         rate_limiter = claim_settings(self.database).rate_limiter
-        answer = Answer(flight.lease, flight.outcome, decision, rate_limiter)
+        answer = Answer(attempt.lease, attempt.outcome, decision, rate_limiter)
         await record(self.database, [answer], DEADLINE)
-        if flight in self.flights:
-            self.flights.remove(flight)
-            self.recorded.append(flight)
-        self.told += (
+        if attempt in self.attempts:
+            self.attempts.remove(attempt)
+            self.recorded.append(attempt)
+        self.acceptances += (
             export
             for export in self.vendor.exports
-            if export.task_id == flight.outcome.task_id and export not in self.told
+            if export.task_id == attempt.outcome.task_id and export not in self.acceptances
         )
 
     async def recover_orphans(self, process: int) -> None:
-        """A process takes over what others have left behind."""
+        """Recover the orphaned jobs of other processes."""
         await recover_orphans(self.database, self.processes[process][0])
 
     async def look(self, job_id: int) -> None:
-        """Looks once for the objects of a job, if it is one that is looked for."""
+        """Look up the objects of a job once, if it is unknown or accepted."""
         async with self.database.write() as connection:
             job = await watched(connection, job_id)
             if job.state in {JobState.UNKNOWN, JobState.ACCEPTED}:
@@ -221,24 +221,24 @@ class SystemUnderTest:
         except CloudRefusal:
             assert self.looks.denied
 
-    async def fall_asleep(self, process: int, work: Coroutine[Any, Any, None]) -> None:
-        """A process begins some work, and sleeps once it has listed objects."""
-        hold = self.looks.hold = PausePoint()
+    async def pause_after_listing(self, process: int, work: Coroutine[Any, Any, None]) -> None:
+        """Start some work of a process, and pause it after it has listed objects."""
+        pause = self.looks.pause = PausePoint()
         task = asyncio.create_task(work)
-        reached = asyncio.create_task(hold.reached.wait())
+        reached = asyncio.create_task(pause.reached.wait())
         await asyncio.wait([task, reached], return_when=asyncio.FIRST_COMPLETED)
         reached.cancel()
-        self.looks.hold = None
-        self.asleep.append((process, hold, task))
+        self.looks.pause = None
+        self.paused.append((process, pause, task))
 
-    async def wake(self) -> None:
-        """Lets the work go on that has slept the longest."""
-        _, hold, task = self.asleep.pop(0)
-        hold.over.set()
+    async def resume(self) -> None:
+        """Continue the work that has been paused longest."""
+        _, pause, task = self.paused.pop(0)
+        pause.over.set()
         await task
 
     async def settle(self, job_id: int) -> None:
-        """A person looks at what really runs or has run, and says so."""
+        """Resolve an unknown job as an operator who knows what really happened."""
         absent = all(export.given_up for export in self.vendor.of(job_id))
         try:
             await resolve_unknown.settle(
@@ -252,21 +252,21 @@ class SystemUnderTest:
         except UsageError:
             assert absent, "what has begun can be said at any time"
         else:
-            self._excuse(job_id)
+            self._note_retry(job_id)
 
     async def retry(self) -> None:
-        """A person wants another try of all that failed or was given up."""
+        """Retry all failed and cancelled jobs as an operator."""
         async with self.database.read() as connection:
             ended = jobs.c.state.in_([JobState.FAILED, JobState.CANCELLED])
             failed = sa.select(jobs.c.id).where(ended)
             job_ids = list((await connection.execute(failed)).scalars())
         await retry(self.database, jobs.c.id > 0, actor="person")
         for job_id in job_ids:
-            self._excuse(job_id)
+            self._note_retry(job_id)
 
     async def cancel(self) -> None:
-        """A person gives up all that waits."""
+        """Cancel all queued jobs as an operator."""
         await cancel(self.database, jobs.c.id > 0, actor="person")
 
-    def _excuse(self, job_id: int) -> None:
-        self.asked_anew.update(e for e in self.vendor.of(job_id) if e.given_up)
+    def _note_retry(self, job_id: int) -> None:
+        self.retried.update(e for e in self.vendor.of(job_id) if e.given_up)

@@ -1,4 +1,4 @@
-"""Histories that once broke the promise, each as short as it can be told."""
+"""Short histories that once lost or doubled an export."""
 
 from datetime import timedelta
 
@@ -35,8 +35,8 @@ pytestmark = pytest.mark.anyio
 POLICY = ResolvePolicy(timedelta(seconds=120), 5, DEADLINE)
 
 
-async def test_what_a_sleeper_sends_last_has_its_time_to_be_seen(setup: StoreAndCloud) -> None:
-    """Sent as its signature expires, an export that shows two minutes later is not doubled."""
+async def test_late_request_has_time_to_become_visible(setup: StoreAndCloud) -> None:
+    """An export that is sent as its signature expires, and is visible 120 s later, is found."""
     (job_id,) = await make_jobs(setup.database)
     await claim_one(setup.database, owner="sleeper")
     await advance_time(setup.database, seconds=LEASE_DURATION.total_seconds() + 1)
@@ -54,8 +54,8 @@ async def test_what_a_sleeper_sends_last_has_its_time_to_be_seen(setup: StoreAnd
 
 
 @pytest.mark.parametrize("become", [JobState.ACCEPTED, JobState.VERIFIED])
-async def test_a_lease_that_was_lost_adopts_nothing(setup: StoreAndCloud, become: JobState) -> None:
-    """A sleeper wakes before its look, when others have found its job's export long ago."""
+async def test_lost_lease_reconciles_nothing(setup: StoreAndCloud, become: JobState) -> None:
+    """A process resumes before its lookup, after others have found the job's export."""
     (job_id,) = await make_jobs(setup.database)
     await update_job(setup.database, job_id, maybe_applied=True)
     lease = await claim_one(setup.database, owner="sleeper")
@@ -71,8 +71,8 @@ async def test_a_lease_that_was_lost_adopts_nothing(setup: StoreAndCloud, become
     assert (await read_last_attempt(setup.database, job_id)).code == NOT_SENT
 
 
-async def test_a_lease_that_was_lost_sends_nothing(setup: StoreAndCloud) -> None:
-    """Where its job is unknown by now, a look that finds nothing clears nothing."""
+async def test_lost_lease_sends_nothing(setup: StoreAndCloud) -> None:
+    """If its job has become unknown, an empty lookup does not permit sending."""
     (job_id,) = await make_jobs(setup.database)
     await update_job(setup.database, job_id, maybe_applied=True)
     lease = await claim_one(setup.database, owner="sleeper")
@@ -84,8 +84,8 @@ async def test_a_lease_that_was_lost_sends_nothing(setup: StoreAndCloud) -> None
     assert (await read_job(setup.database, job_id)).state == JobState.UNKNOWN
 
 
-async def test_a_look_from_before_a_retry_ends_nothing(setup: StoreAndCloud) -> None:
-    """A sleeper has looked, others give the job up, and a person tries again before it wakes."""
+async def test_lookup_from_before_a_retry_changes_nothing(setup: StoreAndCloud) -> None:
+    """A process looked up, others failed the job, and an operator retried it meanwhile."""
     await make_traced_job(setup.database)
     (job_id,) = await make_jobs(setup.database, [make_request(2)])
     await claim_one(setup.database, owner="dead")
@@ -103,8 +103,8 @@ async def test_a_look_from_before_a_retry_ends_nothing(setup: StoreAndCloud) -> 
     assert (await read_job(setup.database, job_id)).state == JobState.UNKNOWN
 
 
-async def test_a_finding_from_before_a_retry_ends_nothing(setup: StoreAndCloud) -> None:
-    """A sleeper held it for lost, and so did others; tried again it was found, and still runs."""
+async def test_finding_from_before_a_retry_changes_nothing(setup: StoreAndCloud) -> None:
+    """An old finding says the export is lost; after a retry it was found and still runs."""
     (job_id,) = await make_jobs(setup.database)
     await claim_one(setup.database)
     begun = await now(setup.database)

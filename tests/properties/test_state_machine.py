@@ -1,4 +1,4 @@
-"""Whatever processes, vendor, persons and time do, in any order: no export is lost or doubled."""
+"""In any order of steps of processes, vendor, operators and time, no export is lost or doubled."""
 
 import shutil
 from itertools import count
@@ -23,7 +23,7 @@ SHORT = settings(
 
 
 def make_state_machine(template: Path, folder: Path) -> type[ExportStateMachine]:
-    """The machine, each history of it with a new file for its store."""
+    """Return the state machine; each history has a new file as its store."""
     numbers = count()
 
     def fresh() -> Path:
@@ -41,6 +41,6 @@ def make_state_machine(template: Path, folder: Path) -> type[ExportStateMachine]
     return OnFiles
 
 
-def test_any_order_of_steps_keeps_the_promise(sqlite_template: Path, tmp_path: Path) -> None:
-    """After each step and in the end: what the machine's invariants say."""
+def test_invariants_hold_in_any_order_of_steps(sqlite_template: Path, tmp_path: Path) -> None:
+    """After each step and at the end the invariants of the state machine hold."""
     run_state_machine_as_test(make_state_machine(sqlite_template, tmp_path), settings=SHORT)

@@ -1,4 +1,4 @@
-"""A night on which everything goes wrong now and then, in full size; `make scale` runs it."""
+"""A large batch with all kinds of faults; `make scale` runs it."""
 
 from collections import Counter
 from pathlib import Path
@@ -45,8 +45,8 @@ REFUSALS = (
 )
 
 
-async def test_600_images_on_a_night_on_which_everything_goes_wrong(tmp_path: Path) -> None:
-    """A tenth of the answers lost, every other fault besides, COS failing: each image once."""
+async def test_600_images_with_all_faults(tmp_path: Path) -> None:
+    """Lost answers, all other faults and a failing COS: each image is exported once."""
     settings = Settings(
         cap=None,
         duration=Duration(seconds=2.0),

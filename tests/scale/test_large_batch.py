@@ -1,4 +1,4 @@
-"""A night's work in full size, through the command line; `make scale` runs these and prints."""
+"""Large batches through the command line; `make scale` runs these and prints figures."""
 
 import json
 import signal
@@ -26,23 +26,23 @@ pytestmark = [pytest.mark.anyio, pytest.mark.scale]
 
 
 def make_manifest(count: int) -> bytes:
-    """A CSV of so many images."""
+    """Make a CSV manifest of this many images."""
     rows = "".join(f"img-{i:08d},ap-singapore,backup-1250000000\n" for i in range(count))
     return f"image_id,region,bucket\n{rows}".encode()
 
 
 def count_exports(ledger: Sequence[Entry]) -> Counter[str]:
-    """How often an export of each image began."""
+    """Return how often an export of each image began."""
     return Counter(image for entry in ledger if entry.accepted for image in entry.image_ids)
 
 
 def print_figures(**figures: Any) -> None:
-    """Prints figures as a line of JSON."""
+    """Print figures as a line of JSON."""
     print(json.dumps(figures))  # noqa: T201 - the figures are what these are run for
 
 
 async def test_400_images_use_the_whole_rate_and_nothing_is_refused(tmp_path: Path) -> None:
-    """Without a cap the rate is the only limit: it is used, and held in every aligned second."""
+    """Without a cap only the rate limits a run: it is used, and kept in every second."""
     settings = Settings(cap=None, duration=Duration(seconds=1.0))
     async with Simulator(SimulatorOptions(settings=settings)) as cloud:
         shell = Shell.for_cloud(cloud, tmp_path)
@@ -61,8 +61,8 @@ async def test_400_images_use_the_whole_rate_and_nothing_is_refused(tmp_path: Pa
     assert (worst <= 20, refused) == (True, 0)
 
 
-async def test_600_images_of_which_each_permanent_error_takes_some(tmp_path: Path) -> None:
-    """Every row's state, TaskId and CosPaths equal the ledger; each failure shows its remedy."""
+async def test_600_images_with_all_permanent_errors(tmp_path: Path) -> None:
+    """State, TaskId and CosPaths of each row equal the ledger; each failure has its remedy."""
     permanent = sorted(name for name, code in CODES.items() if code.reaction is Reaction.FAIL)
     images = [f"img-{number:08d}" for number in range(600)]
     broken = {image: permanent[i % len(permanent)] for i, image in enumerate(images[:200])}
@@ -92,10 +92,10 @@ def _agrees(row: dict[str, Any], entry: Entry) -> bool:
     return failed == ("failed", entry.code, None, entry.request_id) and bool(row["remedy"])
 
 
-async def test_killed_twice_in_the_middle_of_300_images_nothing_is_lost_or_doubled(
+async def test_300_images_with_two_kills(
     tmp_path: Path,
 ) -> None:
-    """SIGKILL with requests in the air, twice: each image is accepted exactly once."""
+    """SIGKILL with requests in flight, twice: each image is accepted exactly once."""
     slow = Fault("latency", action="ExportImages", seconds=0.2)
     settings = Settings(cap=None, duration=Duration(seconds=2.0), faults=(slow,))
     async with Simulator(SimulatorOptions(settings=settings)) as cloud:
