@@ -1,4 +1,4 @@
-"""What a case must reach, and how it is told: a table for eyes, a line of JSON for scripts."""
+"""Benchmark cases, their goals, and reports of their results as a table and as JSON."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -10,13 +10,13 @@ Figures = Mapping[str, float]
 
 @dataclass(frozen=True)
 class Goal:
-    """What one figure should come to.
+    """The goal of one figure.
 
     Args:
-        figure: its name.
-        reach: the bound that it must keep.
-        stretch: a better one.
-        least: the bounds are from below.
+        figure: name of the figure.
+        bound: the value that it must reach.
+        stretch: a better value.
+        least: whether the bounds are minimums; else they are maximums.
     """
 
     figure: str
@@ -25,12 +25,12 @@ class Goal:
     least: bool = False
 
     def kept(self, value: float, bound: float) -> bool:
-        """Whether a value keeps a bound."""
+        """Return whether a value keeps a bound."""
         return value >= bound if self.least else value <= bound
 
 
 EXPORTED_ONCE = Goal("accepted twice", 0)
-"""Whatever else a case measures: no image is exported twice."""
+"""The goal of every case with exports: no image is exported twice."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ class Case:
     """One benchmark.
 
     Args:
-        name: how it is asked for.
-        about: one line.
-        measure: does it; returns its figures, in the order in which they are told.
+        name: its name on the command line.
+        about: a description of one line.
+        measure: runs the case and returns its figures, in the order of the report.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Case:
     goals: Sequence[Goal] = ()
 
     def is_reached(self, measured: "Measurement") -> bool:
-        """Whether every goal was measured, and kept; a case that could not be is no failure."""
+        """Return whether all goals were reached; a case that could not run is no failure."""
         figures = measured.figures
         return measured.lacks is not None or all(
             goal.figure in figures and goal.kept(figures[goal.figure], goal.bound)
@@ -59,12 +59,12 @@ class Case:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What came of a case.
+    """The result of a case.
 
     Args:
-        figures: in the order in which they are told.
-        chart: lines that show how it went, where that says more than figures.
-        lacks: what could not be had, so that nothing was measured.
+        figures: in the order of the report.
+        chart: lines that show the course of the case.
+        lacks: what was not available, so that nothing was measured.
     """
 
     figures: Figures
@@ -73,11 +73,11 @@ class Measurement:
 
 
 def format_report(case: Case, measured: Measurement) -> str:
-    """A case with its figures, each beside its goal."""
+    """Return a case with its figures and goals as text."""
     goals = {goal.figure: goal for goal in case.goals}
     lines = [f"{case.name}: {case.about}"]
     if measured.lacks is not None:
-        lines.append(f"  left out: {measured.lacks}")
+        lines.append(f"  skipped: {measured.lacks}")
     for name, value in measured.figures.items():
         lines.append(
             f"  {name:32} {_number(value):>10}  {_judged(goals.get(name), value)}".rstrip()
@@ -86,7 +86,7 @@ def format_report(case: Case, measured: Measurement) -> str:
 
 
 def format_json(case: Case, measured: Measurement) -> str:
-    """The same as one line of JSON."""
+    """Return a case with its figures as one line of JSON."""
     if measured.lacks is not None:
         return json.dumps({"case": case.name, "left out": measured.lacks})
     reached = case.is_reached(measured)

@@ -1,4 +1,4 @@
-"""``python -m benchmarks.claims SMALL LARGE``: a claim in one store beside one in another."""
+"""``python -m benchmarks.claim_latency SMALL LARGE``: compare claims in two stores."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ _PROFILE = "default"
 
 
 async def main(small: str, large: str) -> None:
-    """Prints how many times as long a claim takes in the large store, its 99th percentile."""
+    """Print the ratio of the 99th percentiles of a claim: large store to small store."""
     opened = [Database(f"sqlite+aiosqlite:///{path}", SystemClock()) for path in (small, large)]
     before, after = [await _claiming(database) for database in opened]
     print(json.dumps(await compare(before, after, times=_TIMES, part=0.99)))
@@ -31,7 +31,7 @@ async def main(small: str, large: str) -> None:
 
 async def _claiming(database: Database) -> Operation:
     async with database.write() as connection:
-        # a learned ceiling, out of reach: what runs is counted for each claim
+        # a ceiling that is never reached, so that each claim counts the running exports
         await connection.execute(scopes.update().values(ceiling=1_000_000))
     rate_limiter = RateLimiters(database, 0).for_key(
         RateKey("ExportImages", "cvm.example", _PROFILE)

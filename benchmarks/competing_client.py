@@ -1,4 +1,4 @@
-"""Another program that uses the same account: the vendor's own client, at a steady rate."""
+"""Another program that uses the same account: the vendor's own client, at a constant rate."""
 
 import threading
 import time
@@ -19,7 +19,7 @@ from benchmarks.store import BUCKET, REGION
 
 @contextmanager
 def run_competing_client(cloud: SimulatorProcess, rate: float) -> Iterator[None]:
-    """Asks for dry runs of ExportImages, so many a second, until the block ends."""
+    """Send this many dry runs of ExportImages per second until the block ends."""
     over = threading.Event()
     thread = threading.Thread(target=_ask, args=(_client(cloud), 1 / rate, over))
     thread.start()
@@ -39,7 +39,7 @@ def _ask(client: CvmClient, interval: float, over: threading.Event) -> None:
         try:
             client.ExportImages(request)
         except TencentCloudSDKException:
-            continue  # it was refused, and does not care
+            continue  # a refusal changes nothing for it
 
 
 def _client(cloud: SimulatorProcess) -> CvmClient:

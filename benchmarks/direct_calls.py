@@ -1,6 +1,6 @@
-"""``python -m benchmarks.bare httpx|ours``: sends what stdin names, and keeps nothing of it.
+"""``python -m benchmarks.direct_calls httpx|ours``: export the images on stdin, store nothing.
 
-By a client of httpx, as a script would, or over what a run sends by.
+It uses a plain client of httpx, as a script would, or the HTTP client of a run.
 """
 
 import sys
@@ -16,9 +16,9 @@ from orchestrator.cloud.http_client import open_http_client
 Send = Callable[..., Awaitable[httpx.Response]]
 
 
-async def main(way: str) -> None:
-    """As many at once as a run has."""
-    if way == "httpx":
+async def main(client_name: str) -> None:
+    """Send the calls with as many in flight as a run has."""
+    if client_name == "httpx":
         async with httpx.AsyncClient(limits=LIMITS) as client:
             await _send_all(client.request)
         return

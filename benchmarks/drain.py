@@ -1,4 +1,4 @@
-"""A long queue at full speed: what it costs to lose nothing, beside calls that keep nothing."""
+"""A long queue without limits: the cost of durability, compared with calls that store nothing."""
 
 from collections.abc import Callable
 from functools import partial
@@ -19,9 +19,9 @@ _TURNS = 3
 
 
 def _measure(count: int, turns: int) -> Measurement:
-    """One process each, over the same scopes, in turn.
+    """Measure one process each, with the same scopes, in turn.
 
-    Calls over the transport that a run has tell by themselves what it costs to lose nothing.
+    Comparing with calls through the HTTP client of a run shows the cost of durability alone.
     """
     senders = (partial(_bare, "httpx"), partial(_bare, "ours"), prepare_run)
     rounds = [[measure_throughput(sender, count) for sender in senders] for _ in range(turns)]

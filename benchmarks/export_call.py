@@ -1,4 +1,4 @@
-"""The call that everybody here makes: one signed ExportImages, and its answer read."""
+"""The call that all benchmarks make: one signed ExportImages, and the TaskId of its answer."""
 
 import json
 import os
@@ -13,14 +13,14 @@ from orchestrator.cloud.credentials.base import Credential
 from orchestrator.cloud.tc3_signing import Tc3Auth
 
 IN_FLIGHT = 16
-"""Requests at once; a run's default."""
+"""Requests in flight; the default of a run."""
 
 LIMITS = httpx.Limits(max_connections=IN_FLIGHT, max_keepalive_connections=IN_FLIGHT)
-"""A connection for each of them, kept."""
+"""One kept connection for each of them."""
 
 
 class ExportCall:
-    """ExportImages at the endpoint, and with the keys, that the environment names."""
+    """ExportImages with the endpoint and the keys from the environment."""
 
     def __init__(self) -> None:
         self._url = os.environ["ORCHESTRATOR_CVM_ENDPOINT"]
@@ -29,7 +29,7 @@ class ExportCall:
         )
 
     def request(self, image_id: str, region: str) -> dict[str, Any]:
-        """What a client of httpx is to send; the signature is of this moment."""
+        """Return the arguments of an httpx request, signed now."""
         body = {
             "BucketName": BUCKET,
             "ImageIds": [image_id],
@@ -51,11 +51,11 @@ class ExportCall:
 
 
 def read_task_id(response: httpx.Response) -> int:
-    """The task that an accepted request became."""
+    """Return the TaskId of an accepted request."""
     return int(response.json()["Response"]["TaskId"])
 
 
 def read_images() -> list[dict[str, str]]:
-    """The images that stdin names, a line each: what `Calls.request` takes."""
+    """Read images from stdin, one per line; return the arguments of `ExportCall.request`."""
     rows = (line.split(",") for line in sys.stdin.read().split())
     return [{"image_id": image_id, "region": region} for image_id, region in rows]

@@ -138,7 +138,7 @@ def _closed_region() -> Measurement:
         wait_until(lambda: bool(here.requests()), run)
         time.sleep(30)  # the half minute for which it is closed is what is measured
         probes = sum(one["region"] == shut for one in here.requests())
-        here.set(codes=[])
+        here.change_settings(codes=[])
         opened = time.time()
         wait_for_success(run)
         late = max(one["ends_at"] for one in here.exports() if one["region"] == shut) - opened
@@ -155,7 +155,7 @@ def _closed_region() -> Measurement:
 
 def _change(here: SimulatorProcess, **settings: int) -> float:
     """Changes the cloud; the moment by its clock."""
-    here.set(**settings)
+    here.change_settings(**settings)
     changed = time.time()
     time.sleep(_WATCHED * _LASTS)  # what happens meanwhile is what is measured
     return changed

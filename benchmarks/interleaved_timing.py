@@ -1,4 +1,4 @@
-"""One act beside another, by turns, so that what else goes on meets them both."""
+"""Compare the times of two operations; they alternate, so that they meet the same load."""
 
 import math
 import time
@@ -8,7 +8,7 @@ Operation = Callable[[], Awaitable[object]]
 
 
 async def compare(before: Operation, after: Operation, *, times: int, part: float) -> float:
-    """How many times as long the second takes: the quantile of one over that of the other."""
+    """Return the ratio of a quantile of the second operation to that of the first."""
     took: tuple[list[float], list[float]] = ([], [])
     for _ in range(times):
         for act, seconds in zip((before, after), took, strict=True):

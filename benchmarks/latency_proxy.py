@@ -1,7 +1,7 @@
-"""``python -m benchmarks.distance PORT SECONDS FOLDER``: TLS and a long way before a server.
+"""``python -m benchmarks.latency_proxy PORT SECONDS FOLDER``: a proxy with TLS and latency.
 
-Prints its port and its certificate, then serves until it is ended. Each byte takes the seconds one
-way; a new connection is silent for one round trip more, as TCP's handshake would be.
+It prints its port and its certificate, and then serves until it is terminated. Data is delayed by
+the seconds in each direction; a new connection waits one more round trip, as for a TCP handshake.
 """
 
 import subprocess
@@ -25,7 +25,7 @@ _GONE = (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream
 def start_latency_proxy(
     cloud: SimulatorProcess, seconds: float, folder: Path
 ) -> Iterator[dict[str, str]]:
-    """Variables that lead a client to the cloud over TLS and a long way, until the block ends."""
+    """Run the proxy in front of a cloud; yield the environment variables for its clients."""
     port = cloud.url.rpartition(":")[2]
     command = [sys.executable, "-m", "benchmarks.latency_proxy", port, str(seconds), str(folder)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -43,7 +43,7 @@ def start_latency_proxy(
 
 
 async def main(port: int, seconds: float, folder: Path) -> None:
-    """Two listeners: the outer one delays bytes, the inner one ends TLS."""
+    """Run two listeners: the outer one delays data, the inner one ends TLS."""
     context, certificate = self_signed(folder)
     async with (
         await anyio.create_tcp_listener(local_host="127.0.0.1", backlog=1024) as outer,
@@ -64,14 +64,14 @@ async def _serve(client: ByteStream, *, port: int, seconds: float) -> None:
             await anyio.sleep(2 * seconds)
             async with (
                 await anyio.connect_tcp("127.0.0.1", port) as server,
-                anyio.create_task_group() as ways,
+                anyio.create_task_group() as tasks,
             ):
-                ways.start_soon(_carry, client, server, seconds)
-                await _carry(server, client, seconds)
-                ways.cancel_scope.cancel()
+                tasks.start_soon(_forward, client, server, seconds)
+                await _forward(server, client, seconds)
+                tasks.cancel_scope.cancel()
 
 
-async def _carry(source: ByteStream, target: ByteStream, seconds: float) -> None:
+async def _forward(source: ByteStream, target: ByteStream, seconds: float) -> None:
     """Forward each piece of data after this delay, until the source ends."""
     send, receive = anyio.create_memory_object_stream[tuple[float, bytes]](1000)
 

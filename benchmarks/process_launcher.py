@@ -1,6 +1,6 @@
-"""``python -m benchmarks.launch COMMAND …``: runs it, and prints what it took.
+"""``python -m benchmarks.process_launcher COMMAND …``: run a command and print what it used.
 
-On Linux a process inherits the peak of the memory of whoever started it; so it is this small one.
+On Linux a process inherits the peak memory of its parent, so the parent must be a small process.
 """
 
 import json
@@ -10,7 +10,7 @@ import time
 
 
 def main(command: list[str]) -> None:
-    """Prints seconds, the peak of resident memory as the system counts it, and the exit code."""
+    """Print seconds, peak resident memory in the system's unit, and the exit code."""
     nothing = os.open(os.devnull, os.O_RDWR)
     into_nothing = [(os.POSIX_SPAWN_DUP2, nothing, number) for number in (0, 1, 2)]
     began = time.monotonic()

@@ -1,4 +1,4 @@
-"""What a child process took: its time, and its memory at the peak."""
+"""Measure the time and the peak memory of a child process."""
 
 import json
 import shutil
@@ -13,7 +13,7 @@ _BYTES_OF_RSS = 1 if sys.platform == "darwin" else 1024
 
 @dataclass(frozen=True)
 class Usage:
-    """By one child, from its start to its end."""
+    """Time and peak memory of one child process."""
 
     seconds: float
     megabytes: float
@@ -21,13 +21,13 @@ class Usage:
 
 @dataclass(frozen=True)
 class Command:
-    """What is to be run, its own words unheard."""
+    """A command to run; its output is discarded."""
 
     words: Sequence[str]
     environ: Mapping[str, str]
 
     def measure(self, *, ends: int = 0) -> Usage:
-        """Runs it to its end, which must be with this exit code."""
+        """Run the command and measure it; it must end with this exit code."""
         program = shutil.which(self.words[0]) or self.words[0]
         launched = subprocess.run(
             [sys.executable, "-m", "benchmarks.process_launcher", program, *self.words[1:]],
@@ -37,13 +37,13 @@ class Command:
         )
         seconds, peak, code = json.loads(launched.stdout)
         if code != ends:
-            raise RuntimeError(f"{self.words} ended with {code}")
+            raise RuntimeError(f"{self.words} exited with {code}")
         return Usage(seconds, peak * _BYTES_OF_RSS / 1e6)
 
 
 def median_seconds(times: int, *commands: Command) -> list[float]:
-    """Of each command's runs; they take turns, so that what else goes on meets them all."""
+    """Return the median time of each command; alternating runs meet the same load."""
     for command in commands:
-        command.measure()  # what is compiled or cached once is no part of it
+        command.measure()  # the first run also compiles and caches, so it does not count
     turns = [[command.measure().seconds for command in commands] for _ in range(times)]
     return [median(seconds) for seconds in zip(*turns, strict=True)]

@@ -1,4 +1,4 @@
-"""Requests a second: the whole allowance used, and none of it overdrawn."""
+"""The request rate: how much of the vendor's limit is used, and how often it is exceeded."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,7 +21,7 @@ _NIGHTS = 3
 
 @contextmanager
 def _scene(**settings: Any) -> Iterator[tuple[SimulatorProcess, Store]]:
-    """A cloud without a cap, and a store with 400 images."""
+    """Start a cloud without a cap, and a store with 400 queued images."""
     with start_cloud_and_store(**{"cap": None, "duration": {"seconds": 1.0}, **settings}) as (
         here,
         store,
@@ -70,7 +70,7 @@ def _distant(seconds: float) -> Measurement:
 
 
 def _typical(night: Callable[[], Measurement]) -> Measurement:
-    """The median of each figure: where chance decides, one night tells little."""
+    """Return the median of each figure of several runs, because single runs vary."""
     nights = [night().figures for _ in range(_NIGHTS)]
     chart = [", ".join(f"{name} {value:.3g}" for name, value in one.items()) for one in nights]
     return Measurement({name: median(one[name] for one in nights) for name in nights[0]}, chart)
@@ -83,7 +83,7 @@ def _processes(count: int) -> Measurement:
 
 
 def _restarts(times: int) -> Measurement:
-    """Each run is killed in the middle of its requests."""
+    """Kill each run in the middle of its requests, and start the next."""
     with _scene() as (here, store):
         for part in range(1, times + 1):
             run = store.start("run")
@@ -99,7 +99,7 @@ def _has_sent(here: SimulatorProcess, count: int) -> bool:
 
 
 def _neighbour(rate: float) -> Measurement:
-    """Another program of the same account takes its part first."""
+    """Run beside another program that uses the same account."""
     with _scene() as (here, store), run_competing_client(here, rate):
         store.drain()
         ours = [one for one in here.requests() if not one["dry_run"]]

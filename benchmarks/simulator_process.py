@@ -1,4 +1,4 @@
-"""A cloud in a process of its own, and what its ledger tells afterwards."""
+"""A simulated cloud in its own process, controlled and read over HTTP."""
 
 import json
 import subprocess
@@ -14,35 +14,35 @@ import httpx
 
 @dataclass(frozen=True)
 class SimulatorProcess:
-    """The simulator as its callers see it.
+    """A running simulator.
 
     Args:
-        url: where it listens.
-        variables: those that lead a client there, as the simulator prints them.
+        url: its base URL.
+        variables: the environment variables for its clients, as the simulator prints them.
     """
 
     url: str
     variables: dict[str, str]
 
-    def set(self, **settings: Any) -> None:
-        """Changes its settings while it runs."""
+    def change_settings(self, **settings: Any) -> None:
+        """Change settings of the running simulator."""
         httpx.post(f"{self.url}/_simulator/settings", json=settings).raise_for_status()
 
     def requests(self, action: str = "ExportImages") -> list[dict[str, Any]]:
-        """What arrived of one action, in order."""
+        """Return the ledger's entries of one action, in order."""
         lines = httpx.get(f"{self.url}/_simulator/ledger", timeout=60).text.splitlines()
         entries = map(json.loads, lines)
         return [entry for entry in entries if entry["action"] == action]
 
     def exports(self) -> list[dict[str, Any]]:
-        """Every export that began, with its times on the server's clock."""
+        """Return all exports that began, with their times on the server's clock."""
         found: list[dict[str, Any]] = httpx.get(f"{self.url}/_simulator/exports", timeout=60).json()
         return found
 
 
 @contextmanager
 def start_simulator(folder: Path, **settings: Any) -> Iterator[SimulatorProcess]:
-    """A cloud with these settings, until the block ends."""
+    """Run a simulator with these settings until the block ends."""
     scenario = folder / "scenario.json"
     scenario.write_text(json.dumps(settings))
     command = [sys.executable, "-m", "orchestrator", "simulate", "--scenario", str(scenario)]

@@ -1,4 +1,4 @@
-"""How long a command takes that has nothing to do."""
+"""The start-up time of commands that have nothing to do."""
 
 import shutil
 import sys
@@ -11,7 +11,7 @@ from benchmarks.store import Store
 
 _TURNS = 15
 
-# to read a command's options typer imports pydantic
+# typer imports pydantic to read a command's options
 _NEEDED = """
 import anyio, typer
 from pydantic import TypeAdapter

@@ -1,4 +1,4 @@
-"""How fast a queue goes out when nothing outside holds it up."""
+"""Measure how fast a queue is sent to a cloud without limits."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from benchmarks.store import Store, child_cpu_seconds, make_image_ids
 from orchestrator.simulator.regions import FINANCE_REGIONS, REGIONS
 
 SCOPES = (*REGIONS, *FINANCE_REGIONS)
-"""Of one account: a region each."""
+"""The regions of one account."""
 
 _UNBOUNDED: dict[str, Any] = {
     "cap": None,
@@ -22,19 +22,19 @@ _UNBOUNDED: dict[str, Any] = {
 }
 
 Sender = Callable[[Store, list[str]], Callable[[], object]]
-"""Prepares a store with these images; what it gives back sends them all."""
+"""Enqueues these images in a store, and returns a function that sends them all."""
 
 
 @dataclass(frozen=True)
 class Throughput:
-    """Requests a second as the cloud's ledger has them, and the sender's processor time for one."""
+    """Requests per second by the cloud's ledger, and the sender's CPU time per request."""
 
     per_second: float
     milliseconds: float
 
 
 def measure_throughput(prepare: Sender, count: int) -> Throughput:
-    """How fast so many images are sent to a cloud that refuses nothing."""
+    """Measure how fast this many images are sent to a cloud without limits."""
     with start_cloud_and_store(**_UNBOUNDED) as (here, store):
         send = prepare(store, make_image_ids(count))
         before = child_cpu_seconds()
@@ -48,24 +48,24 @@ def measure_throughput(prepare: Sender, count: int) -> Throughput:
 
 
 def median_throughput(speeds: list[Throughput]) -> Throughput:
-    """The median of several."""
+    """Return the median of several measurements."""
     return Throughput(
         median(one.per_second for one in speeds), median(one.milliseconds for one in speeds)
     )
 
 
 def ratio(ours: list[Throughput], theirs: list[Throughput]) -> float:
-    """How many times as fast; of each turn by itself, because the machine is not always alike."""
+    """Return the median ratio of rates; per turn, because the load of the machine varies."""
     return median(o.per_second / t.per_second for o, t in zip(ours, theirs, strict=True))
 
 
 def format_images(image_ids: list[str]) -> str:
-    """The images as a module here reads them, in each scope in turn."""
+    """Return the images as input of `read_images`, with the regions in turn."""
     return "\n".join(map(",".join, zip(image_ids, cycle(SCOPES), strict=False)))
 
 
 def prepare_run(store: Store, image_ids: list[str]) -> Callable[[], object]:
-    """A run of one process that has nothing to wait for but itself."""
+    """Prepare a run of one process without limits and without verification."""
     store.enqueue(image_ids, *SCOPES)
     how = ("--rate", "0", "--verify", "off", "--concurrency", str(IN_FLIGHT))
     return lambda: store.drain(*how)

@@ -1,4 +1,4 @@
-"""``python -m benchmarks.peers``: the same calls as jobs of other queues, and as ours."""
+"""``python -m benchmarks.peers``: compare other job queues with this one."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -26,7 +26,7 @@ _ON_POSTGRESQL = {"huey": False, "procrastinate": True, "pgqueuer": True}
 
 
 def main() -> int:
-    """Measures the peers that can be run here, and says why the others cannot."""
+    """Measure the peers that can run here, and print why the others cannot."""
     server = find_server()
     peers = [name for name in _ON_POSTGRESQL if _can_run(name, server)]
     case = Case(
@@ -44,16 +44,16 @@ def main() -> int:
 def _can_run(name: str, server: sa.URL | None) -> bool:
     why = None
     if find_spec(name) is None:
-        why = "it is not installed; make bench-peers does that"
+        why = "it is not installed; run `make bench-peers`"
     elif _ON_POSTGRESQL[name] and server is None:
         why = "no PostgreSQL answers on 127.0.0.1:5432"
     if why is not None:
-        print(f"{name} is left out: {why}.", file=sys.stderr)
+        print(f"{name} is skipped: {why}.", file=sys.stderr)
     return why is None
 
 
 def _measure(peers: list[str], server: sa.URL | None) -> Measurement:
-    """All of them in each turn, one after another."""
+    """Measure all queues in each turn, one after another."""
     speeds: dict[str, list[Throughput]] = {name: [] for name in (*peers, "ours")}
     for _ in range(_TURNS):
         for name, those in speeds.items():
@@ -78,7 +78,7 @@ def _speed_of(name: str, server: sa.URL | None) -> Throughput:
 
 @contextmanager
 def _place(name: str, server: sa.URL | None) -> Iterator[str]:
-    """Where the peer keeps its jobs: a database of its own, or a file in the store's folder."""
+    """Yield the database of a peer: its own on PostgreSQL, or a file in the store's folder."""
     if server is None or not _ON_POSTGRESQL[name]:
         yield "queue.db"
         return
@@ -93,7 +93,7 @@ def _prepared(module: str, place: str, store: Store, image_ids: list[str]) -> Ca
     def work() -> None:
         kept = int(store.python(module, where, "work"))
         if kept != len(image_ids):
-            raise RuntimeError(f"{module} kept the outcome of {kept} of {len(image_ids)}")
+            raise RuntimeError(f"{module} stored the outcome of {kept} of {len(image_ids)}")
 
     return work
 

@@ -1,7 +1,7 @@
-"""huey on SQLite: one commit takes a job out of the queue, another keeps its result.
+"""huey on SQLite: one commit takes a job out of the queue, another stores its result.
 
-Threads, because that is its advice where tasks wait for others and nothing is patched; ``fsync``,
-because without it a commit may be lost with the machine.
+It uses threads, as its documents advise for tasks that wait, and ``fsync``, because without it a
+commit can be lost in a crash of the machine.
 """
 
 import sys
@@ -15,7 +15,7 @@ from benchmarks.export_call import IN_FLIGHT, LIMITS, ExportCall, read_images, r
 
 
 def main(store: str, verb: str) -> None:
-    """Enqueues what stdin names, or works until all of it is done."""
+    """Enqueue the images on stdin, or work until all are done."""
     huey = SqliteHuey("night", filename=store, fsync=True)
     calls, http = ExportCall(), httpx.Client(limits=LIMITS)
 

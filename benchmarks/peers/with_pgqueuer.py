@@ -1,9 +1,8 @@
 """pgqueuer on PostgreSQL: a commit takes a batch of jobs, another moves a batch to the log.
 
-As its documents advise: one connection of asyncpg, uvloop, tables that survive a crash, its setting
-of autovacuum, and batches greater than the default for jobs that are short. It may hold two
-batches, the fewest that it allows; where it may hold no more than are in the air, it looks for new
-ones ten times a second. What is in the air is bounded by the task itself.
+As its documents advise: one connection of asyncpg, uvloop, tables that survive a crash, its
+setting of autovacuum, and batches above the default for short jobs. It can hold two batches, the
+minimum that it allows. The task itself limits the requests in flight.
 """
 
 import json
@@ -23,7 +22,7 @@ _DONE = "SELECT count(*) FROM pgqueuer_log WHERE status = 'successful'"
 
 
 async def main(store: str, verb: str) -> None:
-    """Enqueues what stdin names, or works until all of it is done."""
+    """Enqueue the images on stdin, or work until all are done."""
     connection = await asyncpg.connect(store)
     queue = PgQueuer.from_asyncpg_connection(connection)
     if verb == "enqueue":

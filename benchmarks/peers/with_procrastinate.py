@@ -1,7 +1,7 @@
-"""procrastinate on PostgreSQL: one commit takes a job, another one finishes it; jobs are kept.
+"""procrastinate on PostgreSQL: one commit takes a job, another finishes it; jobs are kept.
 
-As its documents advise: asynchronous tasks, as many at once as wanted in one worker, many jobs
-deferred in one statement. Its pool has a connection for each of them.
+As its documents advise: asynchronous tasks, all in one worker, and many jobs deferred in one
+statement. Its pool has one connection for each request in flight.
 """
 
 import sys
@@ -14,7 +14,7 @@ from benchmarks.export_call import IN_FLIGHT, LIMITS, ExportCall, read_images, r
 
 
 async def main(store: str, verb: str) -> None:
-    """Enqueues what stdin names, or works until all of it is done."""
+    """Enqueue the images on stdin, or work until all are done."""
     app = App(connector=PsycopgConnector(conninfo=store, max_size=IN_FLIGHT))
     async with httpx.AsyncClient(limits=LIMITS) as http, app.open_async():
         calls = ExportCall()
