@@ -84,7 +84,7 @@ async def run_with_restarts(times: int) -> ExportCounts:
         shell = Shell.for_cloud(
             cloud,
             folder,
-            ORCHESTRATOR_DATABASE_URL=str(folder / "orchestrator.store"),
+            ORCHESTRATOR_DATABASE_URL=str(folder / "orchestrator.db"),
             ORCHESTRATOR_RESEND_AFTER="1",
         )
         for _ in range(times):

@@ -59,7 +59,7 @@ def make_orchestrator(
 ) -> Orchestrator:
     """Make an orchestrator for the cloud at a URL; all waits are shortened."""
     short = {
-        "database_url": str(folder / "orchestrator.store"),
+        "database_url": str(folder / "orchestrator.db"),
         "cvm_endpoint": url,
         "cos_endpoint": url,
         "sts_endpoint": url,

@@ -82,7 +82,7 @@ async def test_revoked_keys_end_the_run(
     open_store: OpenStore, cloud: Simulator, tmp_path: Path
 ) -> None:
     """The run ends with 6 and says what to do; a run with other keys finishes the jobs."""
-    file = str(tmp_path / "orchestrator.store")
+    file = str(tmp_path / "orchestrator.db")
     variables = {**ROLE, "ORCHESTRATOR_DATABASE_URL": file}
     shell = Shell.for_cloud(cloud, tmp_path, DEFAULT_KEY, **variables)
     cloud.set_faults(Fault("latency", action="ExportImages", seconds=0.2))

@@ -40,7 +40,7 @@ async def test_locked_store_is_waited_for(
     async with open_store(notify=said.append) as orchestrator, anyio.create_task_group() as tasks:
         tasks.start_soon(enqueue_and_run, orchestrator, make_requests_for(make_image_ids(8)))
         await wait_until(lambda: len(count_exports(cloud)) > 0)
-        other = sqlite3.connect(tmp_path / "orchestrator.store", isolation_level=None)
+        other = sqlite3.connect(tmp_path / "orchestrator.db", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         await wait_until(lambda: any("cannot be used just now" in sentence for sentence in said))
         other.execute("ROLLBACK")
@@ -118,7 +118,7 @@ async def test_file_that_is_not_a_database_is_refused(
     open_store: OpenStore, tmp_path: Path
 ) -> None:
     """An error that waiting cannot fix is reported at once, with the file name."""
-    (tmp_path / "orchestrator.store").write_bytes(b"no database, and never was" * 100)
+    (tmp_path / "orchestrator.db").write_bytes(b"no database, and never was" * 100)
     with pytest.raises(StoreError, match=r"orchestrator\.db cannot be used"):
         async with open_store():
             pass

@@ -60,6 +60,6 @@ async def test_temporary_credentials_are_never_stored_or_printed(
     (stop,) = result.blocked
     assert stop.scope is Scope.CREDENTIAL
     lent = [word for key in cloud.temporary_keys for word in (key.secret_key, key.token or "")]
-    kept = (tmp_path / "orchestrator.store").read_bytes()
+    kept = (tmp_path / "orchestrator.db").read_bytes()
     assert lent
     assert not [word for word in lent if word in " ".join(said) or word.encode() in kept]
