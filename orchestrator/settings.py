@@ -75,7 +75,7 @@ class Settings(BaseModel):
     # never shown: it may hold a password
     database_url: str = Field(
         default_factory=lambda: str(
-            platformdirs.user_data_path("orchestrator") / "orchestrator.store"
+            platformdirs.user_data_path("orchestrator") / "orchestrator.db"
         ),
         repr=False,
         description="a file's path, sqlite:///path or postgresql://user@host/name",

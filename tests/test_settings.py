@@ -47,7 +47,7 @@ def test_nothing_given_means_the_defaults() -> None:
     assert (settings.request_timeout, settings.resend_after) == (30, 120)
     assert settings.export_deadline == 86_400
     assert settings.profile == "default"
-    assert settings.database_url.endswith("orchestrator.store")
+    assert settings.database_url.endswith("orchestrator.db")
 
 
 def test_a_flag_beats_a_variable_beats_the_file_beats_the_default(write: Write) -> None:

@@ -32,7 +32,7 @@ def test_the_example_shows_the_true_defaults(tmp_path: Path) -> None:
 def test_the_example_names_the_store_of_this_platform(monkeypatch: pytest.MonkeyPatch) -> None:
     """The default store stands in the example as a person would write it."""
     monkeypatch.delenv("XDG_DATA_HOME", raising=False)
-    store = platformdirs.user_data_path("orchestrator") / "orchestrator.store"
+    store = platformdirs.user_data_path("orchestrator") / "orchestrator.db"
     assert load_settings({}, {}).database_url == str(store)
     assert f"~/{store.relative_to(Path.home())}" in EXAMPLE.read_text()
 
