@@ -1,1 +1,1 @@
-"""How close a run comes to what bounds it, and how it stands beside other tools."""
+"""Benchmarks: how close a run comes to its limits, and how it compares with other queues."""

@@ -1,26 +1,26 @@
-"""``python -m benchmarks [CASE …]``: runs them, and tells each as soon as it is measured."""
+"""``python -m benchmarks [CASE …]``: run the cases and print each result when it is measured."""
 
 import sys
 
 from benchmarks import drain, enqueue, fleet, gate, history, rate, startup
-from benchmarks.figures import Case, as_json, told
+from benchmarks.case import Case, format_json, format_report
 
-_ROOMS = (rate, gate, drain, enqueue, startup, fleet, history)
-CASES: dict[str, Case] = {case.name: case for room in _ROOMS for case in room.CASES}
+_MODULES = (rate, gate, drain, enqueue, startup, fleet, history)
+CASES: dict[str, Case] = {case.name: case for module in _MODULES for case in module.CASES}
 
 
 def main(wanted: list[str]) -> int:
-    """Runs the cases whose names begin with one of those wanted; without any, all."""
+    """Run the cases whose names begin with one of the arguments; all without arguments."""
     chosen = [case for name, case in CASES.items() if name.startswith(tuple(wanted or [""]))]
     if not chosen:
-        print(f"There is no such case; there are: {', '.join(CASES)}", file=sys.stderr)
+        print(f"No such case. Known cases: {', '.join(CASES)}", file=sys.stderr)
         return 2
-    print(f"In this order: {', '.join(case.name for case in chosen)}", file=sys.stderr, flush=True)
+    print(f"Cases: {', '.join(case.name for case in chosen)}", file=sys.stderr, flush=True)
     missed = 0
     for case in chosen:
         measured = case.measure()
-        print(told(case, measured), file=sys.stderr, flush=True)
-        print(as_json(case, measured), flush=True)
+        print(format_report(case, measured), file=sys.stderr, flush=True)
+        print(format_json(case, measured), flush=True)
         missed += not case.is_reached(measured)
     return 1 if missed else 0
 

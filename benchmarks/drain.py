@@ -1,30 +1,43 @@
-"""A long queue at full speed: what it costs to lose nothing, beside calls that keep nothing."""
+"""A long queue without limits: the cost of durability, compared with calls that store nothing."""
 
 from collections.abc import Callable
 from functools import partial
 
-from benchmarks.figures import Case, Goal, Measured
-from benchmarks.speed import SCOPES, lines, ours, ratio, speed, typical
+from benchmarks.case import Case, Goal, Measurement
 from benchmarks.store import Store
+from benchmarks.throughput import (
+    SCOPES,
+    format_images,
+    measure_throughput,
+    median_throughput,
+    prepare_run,
+    ratio,
+)
 
 _COUNT = 5_000
 _TURNS = 3
 
 
-def _measure(count: int, turns: int) -> Measured:
-    """One process each, over the same scopes, in turn.
+def _measure(count: int, turns: int) -> Measurement:
+    """Measure one process each, with the same scopes, in turn.
 
-    Calls over the transport that a run has tell by themselves what it costs to lose nothing.
+    Comparing with calls through the HTTP client of a run shows the cost of durability alone.
     """
-    senders = (partial(_bare, "httpx"), partial(_bare, "ours"), ours)
-    rounds = [[speed(sender, count) for sender in senders] for _ in range(turns)]
+    senders = (partial(_bare, "httpx"), partial(_bare, "ours"), prepare_run)
+    rounds = [[measure_throughput(sender, count) for sender in senders] for _ in range(turns)]
     bare, alike, own = [list(side) for side in zip(*rounds, strict=True)]
     named = {"bare": bare, "bare over our transport": alike, "ours": own}
-    return Measured(
+    return Measurement(
         {
             "scopes": len(SCOPES),
-            **{f"{name}, a second": typical(side).per_second for name, side in named.items()},
-            **{f"{name}, ms an image": typical(side).milliseconds for name, side in named.items()},
+            **{
+                f"{name}, a second": median_throughput(side).per_second
+                for name, side in named.items()
+            },
+            **{
+                f"{name}, ms an image": median_throughput(side).milliseconds
+                for name, side in named.items()
+            },
             "ours, of bare": ratio(own, bare),
             "ours, of bare over our transport": ratio(own, alike),
         }
@@ -32,7 +45,7 @@ def _measure(count: int, turns: int) -> Measured:
 
 
 def _bare(way: str, store: Store, image_ids: list[str]) -> Callable[[], object]:
-    return partial(store.python, "benchmarks.bare", way, given=lines(image_ids))
+    return partial(store.python, "benchmarks.direct_calls", way, given=format_images(image_ids))
 
 
 CASES = (

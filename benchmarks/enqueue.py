@@ -9,28 +9,30 @@ from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 
-from benchmarks.figures import Case, Goal, Measured
-from benchmarks.store import BUCKET, REGION, Store, images
+from benchmarks.case import Case, Goal, Measurement
+from benchmarks.store import BUCKET, REGION, Store, make_image_ids
 
 _ROWS = 100_000
 _REPETITIONS = 3
 _TABLES = ("jobs", "job_images", "events")
 
 
-def _measure() -> Measured:
+def _measure() -> Measurement:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         manifest = folder / "images.csv"
-        rows = "".join(f"{image_id},{REGION},{BUCKET},QCOW2\n" for image_id in images(_ROWS))
+        rows = "".join(
+            f"{image_id},{REGION},{BUCKET},QCOW2\n" for image_id in make_image_ids(_ROWS)
+        )
         manifest.write_text(f"image_id,region,bucket,format\n{rows}")
         enqueued, raw_seconds = [], []
         for number in range(_REPETITIONS):
             store = Store(folder / str(number), {})
             store.folder.mkdir()
-            enqueued.append(store.command("enqueue", str(manifest)).taken())
+            enqueued.append(store.command("enqueue", str(manifest)).measure())
             raw_seconds.append(_copy_in_new_process(store.path, store.folder / "raw.db"))
     seconds = median(one.seconds for one in enqueued)
-    return Measured(
+    return Measurement(
         {
             "seconds": seconds,
             "of the raw rows": seconds / median(raw_seconds),

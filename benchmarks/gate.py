@@ -15,10 +15,10 @@ from benchmarks.arrivals import (
     running,
     settled,
 )
-from benchmarks.cloud import Cloud
-from benchmarks.figures import ONCE, Case, Goal, Measured
-from benchmarks.scene import end_well, scene, wait_until
-from benchmarks.store import BUCKET, Store, images
+from benchmarks.case import EXPORTED_ONCE, Case, Goal, Measurement
+from benchmarks.cloud_and_store import start_cloud_and_store, wait_for_success, wait_until
+from benchmarks.simulator_process import SimulatorProcess
+from benchmarks.store import BUCKET, Store, make_image_ids
 
 _CAP = 20
 _LASTS = 2.0
@@ -26,12 +26,12 @@ _WATCHED = 5
 """Durations that pass after a change before the next one."""
 
 
-def _scene(**settings: Any) -> AbstractContextManager[tuple[Cloud, Store]]:
+def _scene(**settings: Any) -> AbstractContextManager[tuple[SimulatorProcess, Store]]:
     """A cloud with a cap, and a store."""
-    return scene(**{"cap": _CAP, **settings})
+    return start_cloud_and_store(**{"cap": _CAP, **settings})
 
 
-def _measured(here: Cloud, count: int, **more: float) -> Measured:
+def _measured(here: SimulatorProcess, count: int, **more: float) -> Measurement:
     """How the exports filled the cap."""
     exports = here.exports()
     figures = {
@@ -40,21 +40,21 @@ def _measured(here: Cloud, count: int, **more: float) -> Measured:
         "accepted twice": sum(one["duplicate"] for one in exports),
         **more,
     }
-    return Measured(figures, running(exports, _CAP))
+    return Measurement(figures, running(exports, _CAP))
 
 
-def _fixed() -> Measured:
+def _fixed() -> Measurement:
     with _scene(duration={"seconds": 2.0}, queue_delay=0.0) as (here, store):
-        store.enqueue(images(400))
+        store.enqueue(make_image_ids(400))
         store.drain()
         return _measured(here, 400)
 
 
-def _lognormal(*, by_size: bool) -> Measured:
+def _lognormal(*, by_size: bool) -> Measurement:
     """Some exports last many times as long as others; their size tells, or it does not."""
     chance = random.Random(7)
     count = 200
-    names = images(count)
+    names = make_image_ids(count)
     settings: dict[str, Any] = {
         "duration": {"kind": "lognormal", "seconds": 10.0, "spread": 0.5},
         "any_image": True,
@@ -71,19 +71,19 @@ def _lognormal(*, by_size: bool) -> Measured:
         return _measured(here, count)
 
 
-def _moving() -> Measured:
+def _moving() -> Measurement:
     """The cap falls from 20 to 8, and rises to 30; each time it is found again."""
     count = 400
     with _scene(duration={"seconds": _LASTS}, queue_delay=0.0) as (here, store):
-        store.enqueue(images(count))
+        store.enqueue(make_image_ids(count))
         run = store.start("run")
         wait_until(lambda: len(here.exports()) > 100, run)
         fell = _change(here, cap=8)
         wait_until(lambda: len(here.exports()) > 200, run)
         rose = _change(here, cap=30)
-        end_well(run)
+        wait_for_success(run)
         exports = here.exports()
-        return Measured(
+        return Measurement(
             {
                 "falls, in durations": settled(exports, fell, 8, _LASTS),
                 "rises, in durations": settled(exports, rose, 30, _LASTS),
@@ -94,17 +94,17 @@ def _moving() -> Measured:
         )
 
 
-def _freed() -> Measured:
+def _freed() -> Measurement:
     """A neighbour held ten of the places, and lets them go."""
     count = 300
     with _scene(duration={"seconds": _LASTS}, queue_delay=0.0, occupied=10) as (here, store):
-        store.enqueue(images(count))
+        store.enqueue(make_image_ids(count))
         run = store.start("run")
         wait_until(lambda: len(here.exports()) > 100, run)
         freed = _change(here, occupied=0)
-        end_well(run)
+        wait_for_success(run)
         exports = here.exports()
-        return Measured(
+        return Measurement(
             {
                 "rises, in durations": settled(exports, freed, _CAP, _LASTS),
                 "refused per image": refused_for(here.requests(), "ExportImageTask") / count,
@@ -114,37 +114,37 @@ def _freed() -> Measured:
         )
 
 
-def _blind() -> Measured:
+def _blind() -> Measurement:
     """The bucket may not be read: no end is ever seen."""
     deny = ["HeadObject", "GetBucket", "ListMultipartUploads", "HeadBucket"]
     settings = {"duration": {"seconds": 5.0}, "buckets": {BUCKET: {"deny": deny}}}
     with _scene(**settings) as (here, store):
-        store.enqueue(images(200))
+        store.enqueue(make_image_ids(200))
         store.drain()
         return _measured(here, 200)
 
 
-def _closed_region() -> Measured:
+def _closed_region() -> Measurement:
     """Of two regions one takes nothing for half a minute; its images are first in the order."""
     shut, other, count = "ap-singapore", "ap-tokyo", 700
-    full = {"code": "LimitExceeded.ExportImageTaskLimitExceeded", "images": images(100)}
+    full = {"code": "LimitExceeded.ExportImageTaskLimitExceeded", "images": make_image_ids(100)}
     with _scene(cap=None, duration={"seconds": 0.5}, queue_delay=0.0, codes=[full]) as (
         here,
         store,
     ):
-        store.enqueue(images(100), shut)
-        store.enqueue(images(count, 1000), other)
+        store.enqueue(make_image_ids(100), shut)
+        store.enqueue(make_image_ids(count, 1000), other)
         run = store.start("run")
         wait_until(lambda: bool(here.requests()), run)
         time.sleep(30)  # the half minute for which it is closed is what is measured
         probes = sum(one["region"] == shut for one in here.requests())
-        here.set(codes=[])
+        here.change_settings(codes=[])
         opened = time.time()
-        end_well(run)
+        wait_for_success(run)
         late = max(one["ends_at"] for one in here.exports() if one["region"] == shut) - opened
         meanwhile = [one for one in here.requests() if one["arrived"] < opened]
         there = [one for one in meanwhile if one["region"] == other]
-    return Measured(
+    return Measurement(
         {
             "meanwhile the other, of the limit": accepted_per_second(there) / 20,
             "probes": probes,
@@ -153,9 +153,9 @@ def _closed_region() -> Measured:
     )
 
 
-def _change(here: Cloud, **settings: int) -> float:
+def _change(here: SimulatorProcess, **settings: int) -> float:
     """Changes the cloud; the moment by its clock."""
-    here.set(**settings)
+    here.change_settings(**settings)
     changed = time.time()
     time.sleep(_WATCHED * _LASTS)  # what happens meanwhile is what is measured
     return changed
@@ -175,20 +175,20 @@ CASES = (
         (
             Goal("makespan, of the bound", 1.06, 1.04),
             Goal("refused per image", 0.02, 0.01),
-            ONCE,
+            EXPORTED_ONCE,
         ),
     ),
     Case(
         "gate-sizes",
         "200 images, cap 20, about 10 s each as their sizes tell",
         partial(_lognormal, by_size=True),
-        (Goal("makespan, of the bound", 1.06), Goal("refused per image", 0.02), ONCE),
+        (Goal("makespan, of the bound", 1.06), Goal("refused per image", 0.02), EXPORTED_ONCE),
     ),
     Case(
         "gate-unknown",
         "200 images, cap 20, about 10 s each, and nothing tells",
         partial(_lognormal, by_size=False),
-        (Goal("makespan, of the bound", 1.12), Goal("refused per image", 0.02), ONCE),
+        (Goal("makespan, of the bound", 1.12), Goal("refused per image", 0.02), EXPORTED_ONCE),
     ),
     Case(
         "gate-moves",
@@ -210,7 +210,7 @@ CASES = (
         "gate-blind",
         "no right to the bucket",
         _blind,
-        (Goal("makespan, of the bound", 1.25), Goal("refused per image", 1, 0.5), ONCE),
+        (Goal("makespan, of the bound", 1.25), Goal("refused per image", 1, 0.5), EXPORTED_ONCE),
     ),
     Case(
         "gate-closed",

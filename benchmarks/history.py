@@ -10,9 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.child import median_seconds
-from benchmarks.cloud import cloud
-from benchmarks.figures import Case, Goal, Measured
+from benchmarks.case import Case, Goal, Measurement
+from benchmarks.process_usage import median_seconds
+from benchmarks.simulator_process import start_simulator
 from benchmarks.store import Store
 
 _MANY = 1_000_000
@@ -28,11 +28,11 @@ _FILTERS = (
 )
 
 
-def _history() -> Measured:
+def _history() -> Measurement:
     with _stores("past", _PAST, _MANY) as (small, large):
-        fewer, all_ = (store.command("history", "--json").taken() for store in (small, large))
+        fewer, all_ = (store.command("history", "--json").measure() for store in (small, large))
         rate, bound = _MANY / all_.seconds, _iterated(large)
-        return Measured(
+        return Measurement(
             {
                 **_beside("looks", small, large),
                 "all of them, rows a second": round(rate),
@@ -51,13 +51,13 @@ def _iterated(store: Store) -> float:
         return count / (time.perf_counter() - began)
 
 
-def _queue() -> Measured:
+def _queue() -> Measurement:
     with _stores("queue", _QUEUE, _MANY) as (small, large):
         looks = [store.command("status", "--json") for store in (large, small)]
         much, little = median_seconds(_TURNS, *looks)
-        claim = _beside("claims", small, large)
+        claim = _beside("claim_latency", small, large)
         more, less = (_run_for_a_while(store) for store in (large, small))
-        return Measured(
+        return Measurement(
             {
                 "status, of the small queue's": much / little,
                 "claim, of the small queue's": claim,
@@ -69,10 +69,10 @@ def _queue() -> Measured:
 
 def _run_for_a_while(store: Store) -> float:
     """The memory of a run at its peak, while it sends 20 a second."""
-    with cloud(store.folder, cap=None, duration={"seconds": 2.0}) as here:
+    with start_simulator(store.folder, cap=None, duration={"seconds": 2.0}) as here:
         running = replace(store, variables=here.variables)
         run = running.command("run", "--time-limit", str(_SECONDS))
-        return run.taken(ends=_TIME_IS_UP).megabytes
+        return run.measure(ends=_TIME_IS_UP).megabytes
 
 
 def _beside(what: str, small: Store, large: Store) -> Any:

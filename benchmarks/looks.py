@@ -9,8 +9,8 @@ import sys
 from datetime import UTC, datetime
 from typing import Any
 
+from benchmarks.interleaved_timing import Operation, compare
 from benchmarks.past import APART, FIRST
-from benchmarks.turns import Act, against
 from orchestrator import JobFilter, Orchestrator
 
 _TIMES = 40
@@ -23,7 +23,7 @@ async def main(small: str, large: str) -> None:
         before, after = await _by_filter(here), await _by_filter(there)
         ratios: dict[str, float] = {}
         for (name, look), (_, other) in zip(before, after, strict=True):
-            ratio = await against(look, other, times=_TIMES, part=0.95)
+            ratio = await compare(look, other, times=_TIMES, part=0.95)
             ratios[name] = max(ratios.get(name, 0.0), ratio)
     print(json.dumps(ratios))
 
@@ -32,7 +32,7 @@ def _opened(path: str) -> Orchestrator:
     return Orchestrator(path, environ={}, create=False)
 
 
-async def _by_filter(orchestrator: Orchestrator) -> list[tuple[str, Act]]:
+async def _by_filter(orchestrator: Orchestrator) -> list[tuple[str, Operation]]:
     """The newest jobs by each filter: of what is everywhere, and of what is rare and old."""
     (count,) = [job.id async for job in orchestrator.history(limit=1)]
     times = (FIRST + number * APART for number in (20, count // 2, count - 10))
@@ -63,7 +63,7 @@ def _only(field: str, value: str) -> JobFilter:
     return JobFilter(**fields)
 
 
-def _newest(orchestrator: Orchestrator, wanted: JobFilter) -> Act:
+def _newest(orchestrator: Orchestrator, wanted: JobFilter) -> Operation:
     async def look() -> object:
         return [job async for job in orchestrator.history(wanted, limit=_NEWEST)]
 

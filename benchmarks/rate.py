@@ -1,4 +1,4 @@
-"""Requests a second: the whole allowance used, and none of it overdrawn."""
+"""The request rate: how much of the vendor's limit is used, and how often it is exceeded."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -7,12 +7,12 @@ from statistics import median
 from typing import Any
 
 from benchmarks.arrivals import accepted_per_second, refused, worst_second
-from benchmarks.cloud import Cloud
-from benchmarks.distance import distant
-from benchmarks.figures import ONCE, Case, Goal, Measured
-from benchmarks.neighbour import neighbour
-from benchmarks.scene import end_well, scene, wait_until
-from benchmarks.store import Store, images
+from benchmarks.case import EXPORTED_ONCE, Case, Goal, Measurement
+from benchmarks.cloud_and_store import start_cloud_and_store, wait_for_success, wait_until
+from benchmarks.competing_client import run_competing_client
+from benchmarks.latency_proxy import start_latency_proxy
+from benchmarks.simulator_process import SimulatorProcess
+from benchmarks.store import Store, make_image_ids
 
 _LIMIT = 20
 _COUNT = 400
@@ -20,16 +20,19 @@ _NIGHTS = 3
 
 
 @contextmanager
-def _scene(**settings: Any) -> Iterator[tuple[Cloud, Store]]:
-    """A cloud without a cap, and a store with 400 images."""
-    with scene(**{"cap": None, "duration": {"seconds": 1.0}, **settings}) as (here, store):
-        store.enqueue(images(_COUNT))
+def _scene(**settings: Any) -> Iterator[tuple[SimulatorProcess, Store]]:
+    """Start a cloud without a cap, and a store with 400 queued images."""
+    with start_cloud_and_store(**{"cap": None, "duration": {"seconds": 1.0}, **settings}) as (
+        here,
+        store,
+    ):
+        store.enqueue(make_image_ids(_COUNT))
         yield here, store
 
 
-def _figures(here: Cloud, **more: float) -> Measured:
+def _figures(here: SimulatorProcess, **more: float) -> Measurement:
     requests = here.requests()
-    return Measured(
+    return Measurement(
         {
             "accepted, of the limit": accepted_per_second(requests) / _LIMIT,
             "refused": refused(requests),
@@ -40,22 +43,22 @@ def _figures(here: Cloud, **more: float) -> Measured:
     )
 
 
-def _alone() -> Measured:
+def _alone() -> Measurement:
     with _scene() as (here, store):
         used = store.drain()
         return _figures(here, **{"of one core": used["processor_seconds"] / used["seconds"]})
 
 
-def _jitter(seconds: float) -> Measured:
+def _jitter(seconds: float) -> Measurement:
     latency = {"kind": "latency", "seconds": 0.0, "jitter": 2 * seconds, "action": "ExportImages"}
     with _scene(faults=[latency]) as (here, store):
         store.drain()
         return _figures(here)
 
 
-def _distant(seconds: float) -> Measured:
+def _distant(seconds: float) -> Measurement:
     """Drain over TLS with this delay in each direction."""
-    with _scene() as (here, store), distant(here, seconds, store.folder) as variables:
+    with _scene() as (here, store), start_latency_proxy(here, seconds, store.folder) as variables:
         far = Store(store.folder, {**store.variables, **variables})
         used = far.drain()
         return _figures(
@@ -66,21 +69,21 @@ def _distant(seconds: float) -> Measured:
         )
 
 
-def _typical(night: Callable[[], Measured]) -> Measured:
-    """The median of each figure: where chance decides, one night tells little."""
+def _typical(night: Callable[[], Measurement]) -> Measurement:
+    """Return the median of each figure of several runs, because single runs vary."""
     nights = [night().figures for _ in range(_NIGHTS)]
     chart = [", ".join(f"{name} {value:.3g}" for name, value in one.items()) for one in nights]
-    return Measured({name: median(one[name] for one in nights) for name in nights[0]}, chart)
+    return Measurement({name: median(one[name] for one in nights) for name in nights[0]}, chart)
 
 
-def _processes(count: int) -> Measured:
+def _processes(count: int) -> Measurement:
     with _scene() as (here, store):
-        end_well(*[store.start("run") for _ in range(count)])
+        wait_for_success(*[store.start("run") for _ in range(count)])
         return _figures(here)
 
 
-def _restarts(times: int) -> Measured:
-    """Each run is killed in the middle of its requests."""
+def _restarts(times: int) -> Measurement:
+    """Kill each run in the middle of its requests, and start the next."""
     with _scene() as (here, store):
         for part in range(1, times + 1):
             run = store.start("run")
@@ -91,16 +94,16 @@ def _restarts(times: int) -> Measured:
         return _figures(here)
 
 
-def _has_sent(here: Cloud, count: int) -> bool:
+def _has_sent(here: SimulatorProcess, count: int) -> bool:
     return len(here.requests()) >= count
 
 
-def _neighbour(rate: float) -> Measured:
-    """Another program of the same account takes its part first."""
-    with _scene() as (here, store), neighbour(here, rate):
+def _neighbour(rate: float) -> Measurement:
+    """Run beside another program that uses the same account."""
+    with _scene() as (here, store), run_competing_client(here, rate):
         store.drain()
         ours = [one for one in here.requests() if not one["dry_run"]]
-    return Measured({"accepted a second": accepted_per_second(ours), "refused": refused(ours)})
+    return Measurement({"accepted a second": accepted_per_second(ours), "refused": refused(ours)})
 
 
 CASES = (
@@ -113,7 +116,7 @@ CASES = (
             Goal("refused", 0, 0),
             Goal("worst sliding second", 22, 21),
             Goal("of one core", 0.30, 0.15),
-            ONCE,
+            EXPORTED_ONCE,
         ),
     ),
     Case(
@@ -123,7 +126,7 @@ CASES = (
         (
             Goal("accepted, of the limit", 0.95, least=True),
             Goal("refused", 0.01, 0.005),
-            ONCE,
+            EXPORTED_ONCE,
         ),
     ),
     Case(
@@ -133,7 +136,7 @@ CASES = (
         (
             Goal("accepted, of the limit", 0.92, least=True),
             Goal("refused", 0.025, 0.0125),
-            ONCE,
+            EXPORTED_ONCE,
         ),
     ),
     Case(
@@ -143,7 +146,7 @@ CASES = (
         (
             Goal("accepted, of the limit", 0.95, least=True),
             Goal("refused", 0.01),
-            ONCE,
+            EXPORTED_ONCE,
         ),
     ),
     Case(
@@ -154,14 +157,14 @@ CASES = (
             Goal("accepted, of the limit", 0.97, least=True),
             Goal("refused", 0.01, 0),
             Goal("worst sliding second", 23),
-            ONCE,
+            EXPORTED_ONCE,
         ),
     ),
     Case(
         "rate-restarts",
         "killed six times in the middle",
         partial(_restarts, 6),
-        (Goal("refused", 0, 0), Goal("worst sliding second", 22), ONCE),
+        (Goal("refused", 0, 0), Goal("worst sliding second", 22), EXPORTED_ONCE),
     ),
     Case(
         "rate-neighbour",

@@ -1,17 +1,17 @@
-"""How long a command takes that has nothing to do."""
+"""The start-up time of commands that have nothing to do."""
 
 import shutil
 import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.child import Command, median_seconds
-from benchmarks.figures import Case, Goal, Measured
+from benchmarks.case import Case, Goal, Measurement
+from benchmarks.process_usage import Command, median_seconds
 from benchmarks.store import Store
 
 _TURNS = 15
 
-# to read a command's options typer imports pydantic
+# typer imports pydantic to read a command's options
 _NEEDED = """
 import anyio, typer
 from pydantic import TypeAdapter
@@ -19,24 +19,24 @@ import sqlalchemy.ext.asyncio, sqlalchemy.dialects.sqlite.aiosqlite
 """
 
 
-def _help() -> Measured:
+def _help() -> Measurement:
     tccli = shutil.which("tccli")
     if tccli is None:
-        return Measured({}, lacks="tccli is not on the PATH")
+        return Measurement({}, lacks="tccli is not on the PATH")
     with tempfile.TemporaryDirectory() as name:
         ours = Store(Path(name), {}).command("--help")
         theirs = Command([tccli, "--help"], {"HOME": name})
         seconds, other = median_seconds(_TURNS, ours, theirs)
-        return Measured({"seconds": seconds, "of tccli's": seconds / other})
+        return Measurement({"seconds": seconds, "of tccli's": seconds / other})
 
 
-def _history() -> Measured:
+def _history() -> Measurement:
     with tempfile.TemporaryDirectory() as name:
         store = Store(Path(name), {})
         store.run("db", "upgrade")
         bare = Command([sys.executable, "-c", _NEEDED], {})
         seconds, imports = median_seconds(_TURNS, store.command("history"), bare)
-        return Measured({"seconds": seconds, "of its imports alone": seconds / imports})
+        return Measurement({"seconds": seconds, "of its imports alone": seconds / imports})
 
 
 CASES = (

@@ -1,4 +1,4 @@
-"""The command line over a store of its own, as a user's shell runs it."""
+"""Commands on a store of their own, run as a user's shell runs them."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-from benchmarks.child import Command
+from benchmarks.process_usage import Command
 
 BUCKET = "backup-1250000000"
 REGION = "ap-singapore"
@@ -19,7 +19,7 @@ REGION = "ap-singapore"
 
 @dataclass(frozen=True)
 class Store:
-    """A folder with a store in it, and the variables that are set there."""
+    """A folder with a store, and the environment variables of its commands."""
 
     folder: Path
     variables: Mapping[str, str]
@@ -30,11 +30,11 @@ class Store:
         return self.folder / "exports.db"
 
     def run(self, *words: str, given: str = "") -> str:
-        """What one command prints; its exit code must be 0."""
+        """Run a command and return its output; its exit code must be 0."""
         return self.python("orchestrator", *words, given=given)
 
     def python(self, module: str, *words: str, given: str = "") -> str:
-        """The same of any module that can be run."""
+        """Run a Python module and return its output; its exit code must be 0."""
         ended = subprocess.run(
             [sys.executable, "-m", module, *words],
             input=given,
@@ -44,15 +44,15 @@ class Store:
             env=self._environ(),
         )
         if ended.returncode:
-            raise RuntimeError(f"{words} ended with {ended.returncode}: {ended.stderr}")
+            raise RuntimeError(f"{words} exited with {ended.returncode}: {ended.stderr}")
         return ended.stdout
 
     def command(self, *words: str) -> Command:
-        """A command whose words are not wanted."""
+        """Return a command whose output is discarded."""
         return Command([sys.executable, "-m", "orchestrator", *words], self._environ())
 
     def start(self, *words: str) -> subprocess.Popen[bytes]:
-        """Starts such a command."""
+        """Start a command whose output is discarded."""
         command = self.command(*words)
         nothing = subprocess.DEVNULL
         return subprocess.Popen(
@@ -60,16 +60,16 @@ class Store:
         )
 
     def enqueue(self, image_ids: Iterable[str], *regions: str) -> None:
-        """Adds a job for each image, in each of the regions in turn."""
+        """Enqueue one job for each image, with the regions in turn."""
         placed = zip(image_ids, cycle(regions or (REGION,)), strict=False)
         rows = "".join(f"{image_id},{region},{BUCKET}\n" for image_id, region in placed)
         self.run("enqueue", "-", given=f"image_id,region,bucket\n{rows}")
 
     def drain(self, *words: str) -> dict[str, Any]:
-        """What a run to the end counts, and the processor's seconds that it took."""
-        before = processor_seconds()
+        """Run to the end; return the counts of the run and the CPU seconds that it used."""
+        before = child_cpu_seconds()
         result: dict[str, Any] = json.loads(self.run("run", "--json", *words))
-        return {**result, "processor_seconds": processor_seconds() - before}
+        return {**result, "processor_seconds": child_cpu_seconds() - before}
 
     def _environ(self) -> dict[str, str]:
         kept = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
@@ -77,12 +77,12 @@ class Store:
         return {**kept, **own, **self.variables}
 
 
-def images(count: int, first: int = 0) -> list[str]:
-    """So many image ids."""
+def make_image_ids(count: int, first: int = 0) -> list[str]:
+    """Make this many image ids."""
     return [f"img-{number:08d}" for number in range(first, first + count)]
 
 
-def processor_seconds() -> float:
-    """What the processes took that were started here, and have ended."""
+def child_cpu_seconds() -> float:
+    """Return the CPU seconds of all child processes that have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime

@@ -8,7 +8,16 @@ import sqlalchemy as sa
 from orchestrator.forecast import FinishedExport, latest_finished_exports, typical_duration
 from orchestrator.store import Database
 from orchestrator.store.tables import events
-from tests.stores import ME, PROFILE, REGION, change, expect, job, make_ended, now
+from tests.job_factory import (
+    PROFILE,
+    REGION,
+    TESTER,
+    add_expected_objects,
+    make_verified_job,
+    now,
+    read_job,
+    update_job,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -24,20 +33,20 @@ async def known(database: Database, *, limit: int = 10) -> list[FinishedExport]:
 async def test_the_newest_come_first_and_no_more_than_are_wanted(database: Database) -> None:
     """By when they ended, whatever their numbers."""
     for took in (60, 120, 180):
-        job_id = await make_ended(database, took=took)
+        job_id = await make_verified_job(database, took=took)
         ended = await now(database) - took * MINUTE
         begun = ended - timedelta(seconds=took)
-        await change(database, job_id, finished_at=ended, accepted_at=begun, sent_at=begun)
+        await update_job(database, job_id, finished_at=ended, accepted_at=begun, sent_at=begun)
     found = await known(database, limit=2)
     assert [one.took for one in found] == [MINUTE, 2 * MINUTE]
 
 
 async def test_when_the_objects_were_written_is_known_too(database: Database) -> None:
     """Nobody may have looked for long; the last of several objects counts."""
-    job_id = await make_ended(database, took=3600)
-    begun = (await job(database, job_id)).accepted_at
-    await expect(database, job_id, "early", last_modified=begun + MINUTE)
-    await expect(database, job_id, "late", last_modified=begun + 10 * MINUTE)
+    job_id = await make_verified_job(database, took=3600)
+    begun = (await read_job(database, job_id)).accepted_at
+    await add_expected_objects(database, job_id, "early", last_modified=begun + MINUTE)
+    await add_expected_objects(database, job_id, "late", last_modified=begun + 10 * MINUTE)
     (one,) = await known(database)
     assert one.took == timedelta(hours=1)
     assert one.shortest == pytest.approx(10 * MINUTE, abs=timedelta(seconds=2))
@@ -48,25 +57,25 @@ async def test_what_was_accepted_nobody_knows_when_is_no_example(
     database: Database, kind: str
 ) -> None:
     """Found in the bucket, told by a person, or answered after somebody else took it over."""
-    job_id = await make_ended(database, took=60)
+    job_id = await make_verified_job(database, took=60)
     async with database.write() as connection:
         at = await database.now(connection)
-        told = {"job_id": job_id, "at": at, "kind": kind, "actor": ME, "details": {}}
+        told = {"job_id": job_id, "at": at, "kind": kind, "actor": TESTER, "details": {}}
         await connection.execute(sa.insert(events).values(told))
     assert await known(database) == []
 
 
 async def test_what_was_dated_anew_is_no_example(database: Database) -> None:
     """After a clock was set an export under way begins anew, hours after it was sent."""
-    job_id = await make_ended(database, took=60)
-    await change(database, job_id, sent_at=await now(database) - timedelta(hours=3))
+    job_id = await make_verified_job(database, took=60)
+    await update_job(database, job_id, sent_at=await now(database) - timedelta(hours=3))
     assert await known(database) == []
 
 
 async def test_what_ended_by_another_clock_is_no_example(database: Database) -> None:
     """An end in the future says nothing, and must not stay the newest for hours."""
-    job_id = await make_ended(database, took=60)
-    await change(database, job_id, finished_at=await now(database) + timedelta(hours=1))
+    job_id = await make_verified_job(database, took=60)
+    await update_job(database, job_id, finished_at=await now(database) + timedelta(hours=1))
     assert await known(database) == []
 
 

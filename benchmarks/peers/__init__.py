@@ -1,1 +1,1 @@
-"""Other queues, each as its documents advise, doing what a run does: one signed call a job."""
+"""Other job queues, set up as their documents advise: one signed call for each job."""

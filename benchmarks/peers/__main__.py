@@ -1,4 +1,4 @@
-"""``python -m benchmarks.peers``: the same calls as jobs of other queues, and as ours."""
+"""``python -m benchmarks.peers``: compare other job queues with this one."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -8,9 +8,16 @@ from importlib.util import find_spec
 
 import sqlalchemy as sa
 
-from benchmarks.figures import Case, Goal, Measured, as_json, told
-from benchmarks.speed import Speed, lines, ours, ratio, speed, typical
+from benchmarks.case import Case, Goal, Measurement, format_json, format_report
 from benchmarks.store import Store
+from benchmarks.throughput import (
+    Throughput,
+    format_images,
+    measure_throughput,
+    median_throughput,
+    prepare_run,
+    ratio,
+)
 from tests.servers import find_server, fresh_database
 
 _COUNT = 2_000
@@ -19,7 +26,7 @@ _ON_POSTGRESQL = {"huey": False, "procrastinate": True, "pgqueuer": True}
 
 
 def main() -> int:
-    """Measures the peers that can be run here, and says why the others cannot."""
+    """Measure the peers that can run here, and print why the others cannot."""
     server = find_server()
     peers = [name for name in _ON_POSTGRESQL if _can_run(name, server)]
     case = Case(
@@ -29,41 +36,49 @@ def main() -> int:
         [Goal(f"ours over {name}", 1.0, least=True) for name in peers],
     )
     measured = case.measure()
-    print(told(case, measured), file=sys.stderr)
-    print(as_json(case, measured))
+    print(format_report(case, measured), file=sys.stderr)
+    print(format_json(case, measured))
     return 0 if case.is_reached(measured) else 1
 
 
 def _can_run(name: str, server: sa.URL | None) -> bool:
     why = None
     if find_spec(name) is None:
-        why = "it is not installed; make bench-peers does that"
+        why = "it is not installed; run `make bench-peers`"
     elif _ON_POSTGRESQL[name] and server is None:
         why = "no PostgreSQL answers on 127.0.0.1:5432"
     if why is not None:
-        print(f"{name} is left out: {why}.", file=sys.stderr)
+        print(f"{name} is skipped: {why}.", file=sys.stderr)
     return why is None
 
 
-def _measure(peers: list[str], server: sa.URL | None) -> Measured:
-    """All of them in each turn, one after another."""
-    speeds: dict[str, list[Speed]] = {name: [] for name in (*peers, "ours")}
+def _measure(peers: list[str], server: sa.URL | None) -> Measurement:
+    """Measure all queues in each turn, one after another."""
+    speeds: dict[str, list[Throughput]] = {name: [] for name in (*peers, "ours")}
     for _ in range(_TURNS):
         for name, those in speeds.items():
-            those.append(speed(ours, _COUNT) if name == "ours" else _speed_of(name, server))
-    rates = {f"{name}, accepted a second": typical(o).per_second for name, o in speeds.items()}
+            those.append(
+                measure_throughput(prepare_run, _COUNT)
+                if name == "ours"
+                else _speed_of(name, server)
+            )
+    rates = {
+        f"{name}, accepted a second": median_throughput(o).per_second for name, o in speeds.items()
+    }
     ratios = {f"ours over {name}": ratio(speeds["ours"], speeds[name]) for name in peers}
-    return Measured({**rates, **ratios})
+    return Measurement({**rates, **ratios})
 
 
-def _speed_of(name: str, server: sa.URL | None) -> Speed:
+def _speed_of(name: str, server: sa.URL | None) -> Throughput:
     with _place(name, server) as place:
-        return speed(partial(_prepared, f"benchmarks.peers.with_{name}", place), _COUNT)
+        return measure_throughput(
+            partial(_prepared, f"benchmarks.peers.with_{name}", place), _COUNT
+        )
 
 
 @contextmanager
 def _place(name: str, server: sa.URL | None) -> Iterator[str]:
-    """Where the peer keeps its jobs: a database of its own, or a file in the store's folder."""
+    """Yield the database of a peer: its own on PostgreSQL, or a file in the store's folder."""
     if server is None or not _ON_POSTGRESQL[name]:
         yield "queue.db"
         return
@@ -73,12 +88,12 @@ def _place(name: str, server: sa.URL | None) -> Iterator[str]:
 
 def _prepared(module: str, place: str, store: Store, image_ids: list[str]) -> Callable[[], object]:
     where = place if "://" in place else str(store.folder / place)
-    store.python(module, where, "enqueue", given=lines(image_ids))
+    store.python(module, where, "enqueue", given=format_images(image_ids))
 
     def work() -> None:
         kept = int(store.python(module, where, "work"))
         if kept != len(image_ids):
-            raise RuntimeError(f"{module} kept the outcome of {kept} of {len(image_ids)}")
+            raise RuntimeError(f"{module} stored the outcome of {kept} of {len(image_ids)}")
 
     return work
 

@@ -1,7 +1,7 @@
-"""huey on SQLite: one commit takes a job out of the queue, another keeps its result.
+"""huey on SQLite: one commit takes a job out of the queue, another stores its result.
 
-Threads, because that is its advice where tasks wait for others and nothing is patched; ``fsync``,
-because without it a commit may be lost with the machine.
+It uses threads, as its documents advise for tasks that wait, and ``fsync``, because without it a
+commit can be lost in a crash of the machine.
 """
 
 import sys
@@ -11,20 +11,20 @@ import httpx
 from huey import SqliteHuey
 from huey.signals import SIGNAL_COMPLETE
 
-from benchmarks.calls import IN_AIR, LIMITS, Calls, given, task_of
+from benchmarks.export_call import IN_FLIGHT, LIMITS, ExportCall, read_images, read_task_id
 
 
 def main(store: str, verb: str) -> None:
-    """Enqueues what stdin names, or works until all of it is done."""
+    """Enqueue the images on stdin, or work until all are done."""
     huey = SqliteHuey("night", filename=store, fsync=True)
-    calls, http = Calls(), httpx.Client(limits=LIMITS)
+    calls, http = ExportCall(), httpx.Client(limits=LIMITS)
 
     def export(image_id: str, region: str) -> int:
-        return task_of(http.request(**calls.request(image_id, region)))
+        return read_task_id(http.request(**calls.request(image_id, region)))
 
     task = huey.task()(export)
     if verb == "enqueue":
-        for image in given():
+        for image in read_images():
             task(**image)
     else:
         _work(huey)
@@ -35,7 +35,7 @@ def _work(huey: SqliteHuey) -> None:
     waiting = threading.Semaphore(0)
     huey.signal(SIGNAL_COMPLETE)(lambda *_: waiting.release())
     count = huey.pending_count()
-    consumer = huey.create_consumer(workers=IN_AIR, worker_type="thread", periodic=False)
+    consumer = huey.create_consumer(workers=IN_FLIGHT, worker_type="thread", periodic=False)
     consumer.start()
     for _ in range(count):
         waiting.acquire()

@@ -1,9 +1,8 @@
 """pgqueuer on PostgreSQL: a commit takes a batch of jobs, another moves a batch to the log.
 
-As its documents advise: one connection of asyncpg, uvloop, tables that survive a crash, its setting
-of autovacuum, and batches greater than the default for jobs that are short. It may hold two
-batches, the fewest that it allows; where it may hold no more than are in the air, it looks for new
-ones ten times a second. What is in the air is bounded by the task itself.
+As its documents advise: one connection of asyncpg, uvloop, tables that survive a crash, its
+setting of autovacuum, and batches above the default for short jobs. It can hold two batches, the
+minimum that it allows. The task itself limits the requests in flight.
 """
 
 import json
@@ -17,13 +16,13 @@ from pgqueuer import PgQueuer
 from pgqueuer.models import Job
 from pgqueuer.types import QueueExecutionMode
 
-from benchmarks.calls import IN_AIR, LIMITS, Calls, given, task_of
+from benchmarks.export_call import IN_FLIGHT, LIMITS, ExportCall, read_images, read_task_id
 
 _DONE = "SELECT count(*) FROM pgqueuer_log WHERE status = 'successful'"
 
 
 async def main(store: str, verb: str) -> None:
-    """Enqueues what stdin names, or works until all of it is done."""
+    """Enqueue the images on stdin, or work until all are done."""
     connection = await asyncpg.connect(store)
     queue = PgQueuer.from_asyncpg_connection(connection)
     if verb == "enqueue":
@@ -37,22 +36,22 @@ async def main(store: str, verb: str) -> None:
 async def _enqueue(queue: PgQueuer) -> None:
     await queue.qm.queries.install()
     await queue.qm.queries.optimize_autovacuum()
-    images = [json.dumps(image).encode() for image in given()]
+    images = [json.dumps(image).encode() for image in read_images()]
     await queue.qm.queries.enqueue(["export"] * len(images), images, [0] * len(images))
 
 
 async def _work(queue: PgQueuer) -> None:
-    calls, in_flight = Calls(), anyio.CapacityLimiter(IN_AIR)
+    calls, in_flight = ExportCall(), anyio.CapacityLimiter(IN_FLIGHT)
     async with httpx.AsyncClient(limits=LIMITS) as http:
 
         async def export(job: Job) -> None:
             image = json.loads(job.payload or b"")
             async with in_flight:
-                task_of(await http.request(**calls.request(**image)))
+                read_task_id(await http.request(**calls.request(**image)))
 
         queue.entrypoint("export")(export)
         await queue.run(
-            batch_size=IN_AIR, max_concurrent_tasks=2 * IN_AIR, mode=QueueExecutionMode.drain
+            batch_size=IN_FLIGHT, max_concurrent_tasks=2 * IN_FLIGHT, mode=QueueExecutionMode.drain
         )
 
 

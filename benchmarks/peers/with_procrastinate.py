@@ -1,7 +1,7 @@
-"""procrastinate on PostgreSQL: one commit takes a job, another one finishes it; jobs are kept.
+"""procrastinate on PostgreSQL: one commit takes a job, another finishes it; jobs are kept.
 
-As its documents advise: asynchronous tasks, as many at once as wanted in one worker, many jobs
-deferred in one statement. Its pool has a connection for each of them.
+As its documents advise: asynchronous tasks, all in one worker, and many jobs deferred in one
+statement. Its pool has one connection for each request in flight.
 """
 
 import sys
@@ -10,24 +10,24 @@ import anyio
 import httpx
 from procrastinate import App, PsycopgConnector
 
-from benchmarks.calls import IN_AIR, LIMITS, Calls, given, task_of
+from benchmarks.export_call import IN_FLIGHT, LIMITS, ExportCall, read_images, read_task_id
 
 
 async def main(store: str, verb: str) -> None:
-    """Enqueues what stdin names, or works until all of it is done."""
-    app = App(connector=PsycopgConnector(conninfo=store, max_size=IN_AIR))
+    """Enqueue the images on stdin, or work until all are done."""
+    app = App(connector=PsycopgConnector(conninfo=store, max_size=IN_FLIGHT))
     async with httpx.AsyncClient(limits=LIMITS) as http, app.open_async():
-        calls = Calls()
+        calls = ExportCall()
 
         async def export(image_id: str, region: str) -> int:
-            return task_of(await http.request(**calls.request(image_id, region)))
+            return read_task_id(await http.request(**calls.request(image_id, region)))
 
         task = app.task(name="export")(export)
         if verb == "enqueue":
             await app.schema_manager.apply_schema_async()
-            await task.batch_defer_async(*given())
+            await task.batch_defer_async(*read_images())
         else:
-            await app.run_worker_async(concurrency=IN_AIR, wait=False)
+            await app.run_worker_async(concurrency=IN_FLIGHT, wait=False)
             done = await app.job_manager.list_jobs_async(status="succeeded")
             print(len(list(done)))
 

@@ -1,22 +1,24 @@
-"""Tencent Cloud's CVM and COS on loopback, as far as exporting images needs them.
+"""A simulator of Tencent Cloud's CVM, COS and STS on loopback, as far as exports need them.
 
-The other side of the wire: as strict as the vendor, with every misfortune at hand.
+It is as strict as the vendor, shares no code with the client, and can inject every known fault.
 """
 
-from orchestrator.simulator.command_line import DEFAULT_KEY, Key, SimulatorOptions
 from orchestrator.simulator.export_tasks import Export
 from orchestrator.simulator.images import Image
 from orchestrator.simulator.ledger import Entry
 from orchestrator.simulator.scenario import ScenarioError, read_changes
 from orchestrator.simulator.server import Simulator, serve
 from orchestrator.simulator.settings import (
+    DEFAULT_KEY,
     BucketSettings,
     Delivery,
     Duration,
     Fault,
     ImageSettings,
+    Key,
     Refusal,
     Settings,
+    SimulatorOptions,
 )
 
 __all__ = [

@@ -1,19 +1,20 @@
-"""What lies in the buckets."""
+"""The objects and multipart uploads in the buckets."""
 
 import hashlib
 from bisect import bisect_left, insort
 from collections import defaultdict
 from dataclasses import dataclass
 
-_PART = 64 << 20
+_PART_BYTES = 64 << 20
+"""Part size of an upload. The number of parts is a suffix of a multipart object's ETag."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
-    """One object, whole.
+    """One complete object.
 
     Args:
-        written_at: the server's clock.
+        written_at: seconds since the epoch, on the server's clock.
     """
 
     key: str
@@ -25,7 +26,7 @@ class StoredObject:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Upload:
-    """One multipart upload that goes on."""
+    """One multipart upload in progress."""
 
     key: str
     upload_id: str
@@ -33,7 +34,7 @@ class Upload:
 
 
 class Buckets:
-    """The objects of all buckets, each bucket in key order."""
+    """The objects of all buckets; each bucket is kept in byte order of the keys."""
 
     def __init__(self) -> None:
         self._objects: dict[tuple[str, str], dict[str, StoredObject]] = defaultdict(dict)
@@ -41,19 +42,19 @@ class Buckets:
         self.count = 0
 
     def put(self, bucket: str, region: str, stored: StoredObject) -> None:
-        """Writes an object, over an older one of the same key."""
-        place = bucket, region
-        if stored.key not in self._objects[place]:
-            insort(self._order[place], stored.key.encode())
+        """Write an object; an older one with the same key is replaced."""
+        location = bucket, region
+        if stored.key not in self._objects[location]:
+            insort(self._order[location], stored.key.encode())
             self.count += 1
-        self._objects[place][stored.key] = stored
+        self._objects[location][stored.key] = stored
 
     def get(self, bucket: str, region: str, key: str) -> StoredObject | None:
-        """One object."""
+        """Return one object, or None."""
         return self._objects[bucket, region].get(key)
 
     def after(self, bucket: str, region: str, prefix: str, marker: str) -> list[StoredObject]:
-        """The objects under a prefix, in byte order of their keys, from after a marker on."""
+        """Return the objects under a prefix after a marker, in byte order of their keys."""
         order = self._order[bucket, region]
         head = prefix.encode()
         start = bisect_left(order, max(head, marker.encode() + b"\0" if marker else b""))
@@ -62,11 +63,11 @@ class Buckets:
 
 
 def make_object(key: str, size: int, written_at: float, salt: str) -> StoredObject:
-    """An object as an upload in parts leaves it; one of no bytes as a plain upload does."""
+    """Return an object as a multipart upload leaves it; an empty one as a plain upload does."""
     if size == 0:
         empty = hashlib.md5(b"", usedforsecurity=False).hexdigest()
         return StoredObject(key, 0, empty, 0, written_at)
     digest = hashlib.sha256(f"{salt}/{key}/{size}".encode()).digest()
-    parts = -(-size // _PART)
+    parts = -(-size // _PART_BYTES)
     crc64 = int.from_bytes(digest[16:24], "big")
     return StoredObject(key, size, f"{digest[:16].hex()}-{parts}", crc64, written_at)

@@ -1,4 +1,4 @@
-"""The paths below ``/_simulator/``: what the simulator tells of itself, and its settings."""
+"""The control API below ``/_simulator/``: ledger, exports, state and settings."""
 
 import json
 import math
@@ -14,7 +14,7 @@ ROOT = "/_simulator/"
 
 
 def answer(cloud: Cloud, request: Request) -> Response:
-    """Answers one request; it stands in no ledger."""
+    """Answer one request to the control API; it is not recorded in the ledger."""
     match request.method, request.path.removeprefix(ROOT):
         case "GET", "ledger":
             lines = "".join(map(line, cloud.ledger.entries))
@@ -31,7 +31,7 @@ def answer(cloud: Cloud, request: Request) -> Response:
 
 
 def exports(cloud: Cloud) -> list[dict[str, Any]]:
-    """All exports with their times and states."""
+    """Return all exports with their times and states."""
     now = cloud.now()
     return [
         {
@@ -46,14 +46,14 @@ def exports(cloud: Cloud) -> list[dict[str, Any]]:
 
 
 def state(cloud: Cloud) -> dict[str, Any]:
-    """Counts of what has been, and what runs now."""
+    """Return counts of requests, refusals, exports and objects."""
     cloud.exports.advance(cloud.now())
     return {
         "requests": len(cloud.ledger.entries),
         "refused": dict(cloud.ledger.codes),
         "exports": len(cloud.exports.all),
         "duplicates": sum(export.duplicate for export in cloud.exports.all),
-        "running": {"/".join(place): n for place, n in cloud.exports.running().items()},
+        "running": {"/".join(scope): n for scope, n in cloud.exports.running().items()},
         "cap": cloud.settings.cap,
         "occupied": cloud.settings.occupied,
         "objects": cloud.buckets.count,
@@ -66,7 +66,7 @@ def _change(cloud: Cloud, request: Request) -> Response:
     except ScenarioError as error:
         return _json({"error": str(error)}, 400)
     except ValueError:
-        return _json({"error": "The body is no JSON document."}, 400)
+        return _json({"error": "The body is not a JSON document."}, 400)
     cloud.change(**changes)
     return _json(asdict(cloud.settings))
 

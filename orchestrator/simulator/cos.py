@@ -1,30 +1,30 @@
-"""COS as its callers meet it: signature, bucket, then the operation."""
+"""The COS service: it checks the signature, then the bucket, then performs the operation."""
 
 import re
 from collections.abc import Callable, Mapping
 from email.utils import formatdate
 from urllib.parse import parse_qsl, unquote
 
-from orchestrator.simulator import cos_verification as cos_signature
-from orchestrator.simulator import cos_xml
+from orchestrator.simulator import cos_verification, cos_xml
 from orchestrator.simulator.cloud import Call, Cloud
 from orchestrator.simulator.error_messages import CosError
 from orchestrator.simulator.http_connection import Request, Response
 from orchestrator.simulator.ledger import Entry
-from orchestrator.simulator.paging import cut
+from orchestrator.simulator.paging import cut_page
 from orchestrator.simulator.settings import BucketSettings
 
 _HOST = re.compile(r"(?P<bucket>[a-z0-9-]+)\.cos\.(?P<region>[a-z0-9-]+)\.myqcloud\.com(:\d+)?")
-_MOST = 1000
+_MAX_PAGE = 1000
+"""Entries of one page of a listing (source: the vendor's page of GET Bucket)."""
 
 
-def is_meant(request: Request) -> bool:
-    """Whether the host of a request is a bucket's."""
+def accepts(request: Request) -> bool:
+    """Return whether the Host header of a request names a bucket."""
     return _HOST.fullmatch(request.headers.get("host", "")) is not None
 
 
 def identify(request: Request, connection: int) -> Call:
-    """What a request to a bucket's host wants."""
+    """Read the operation, bucket and key from a request."""
     host = _HOST.fullmatch(request.headers["host"])
     assert host is not None
     query = dict(parse_qsl(request.query, keep_blank_values=True))
@@ -41,7 +41,7 @@ def identify(request: Request, connection: int) -> Call:
 
 
 def answer(cloud: Cloud, call: Call) -> Response:
-    """Answers one request; errors are XML with a status of their own."""
+    """Answer one request; an error is an XML document with its own HTTP status."""
     entry = call.entry
     entry.request_id = cloud.request_id()
     try:
@@ -63,7 +63,7 @@ def _operation(method: str, key: str, query: Mapping[str, str]) -> str:
 
 def _perform(cloud: Cloud, call: Call) -> Response:
     entry = call.entry
-    entry.account = cos_signature.verify(call.request, cloud.keys, cloud.now()).account
+    entry.account = cos_verification.verify(call.request, cloud.keys, cloud.now()).account
     bucket = cloud.bucket(entry.bucket or "", entry.region or "")
     if bucket is None:
         raise CosError("NoSuchBucket")
@@ -106,7 +106,7 @@ def _get_bucket(cloud: Cloud, call: Call, bucket: BucketSettings) -> Response:
     stored = cloud.buckets.after(entry.bucket or "", entry.region or "", prefix, marker)
     if cloud.settings.empty_listings:
         stored = []
-    page = cut(stored, prefix, query.get("delimiter", ""), marker, _limit(query, "max-keys"))
+    page = cut_page(stored, prefix, query.get("delimiter", ""), marker, _limit(query, "max-keys"))
     return _xml(cos_xml.objects(page, entry.bucket or "", query, bucket.storage_class))
 
 
@@ -125,7 +125,7 @@ def _list_uploads(cloud: Cloud, call: Call, bucket: BucketSettings) -> Response:
             upload.key > marker or (last_id and (upload.key, upload.upload_id) > (marker, last_id))
         )
     ]
-    page = cut(later, prefix, query.get("delimiter", ""), marker, _limit(query, "max-uploads"))
+    page = cut_page(later, prefix, query.get("delimiter", ""), marker, _limit(query, "max-uploads"))
     return _xml(cos_xml.uploads(page, entry.bucket or "", query, bucket.storage_class))
 
 
@@ -138,12 +138,12 @@ _OPERATIONS: Mapping[str, Callable[[Cloud, Call, BucketSettings], Response]] = {
 
 
 def _limit(query: Mapping[str, str], name: str) -> int:
-    """How many entries a page may have."""
+    """Return the largest number of entries that the client wants in one page."""
     if query.get("encoding-type", "url") != "url":
         raise CosError("InvalidArgument", "encoding-type must be url.")
-    text = query.get(name, str(_MOST))
-    if not text.isdecimal() or int(text) > _MOST:
-        raise CosError("InvalidArgument", f"{name} must be from 0 to {_MOST}.")
+    text = query.get(name, str(_MAX_PAGE))
+    if not text.isdecimal() or int(text) > _MAX_PAGE:
+        raise CosError("InvalidArgument", f"{name} must be from 0 to {_MAX_PAGE}.")
     return int(text)
 
 

@@ -1,4 +1,4 @@
-"""Verification of the HMAC-SHA1 signature that COS asks for."""
+"""Verification of the HMAC-SHA1 signature that COS requires."""
 
 import hashlib
 import hmac
@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping
 from urllib.parse import parse_qsl, quote, unquote_to_bytes
 
-from orchestrator.simulator.command_line import Key
 from orchestrator.simulator.error_messages import CosError
 from orchestrator.simulator.http_connection import Request
+from orchestrator.simulator.settings import Key
 
 _PARTS = frozenset(
     {
@@ -25,14 +25,14 @@ _PERIOD = re.compile(r"(\d{1,11});(\d{1,11})")
 
 
 def verify(request: Request, keys: Mapping[str, Key], now: float) -> Key:
-    """The key that has signed a request.
+    """Return the key that signed a request.
 
     Args:
         keys: by secret id.
-        now: the server's clock.
+        now: seconds since the epoch, on the server's clock.
 
     Raises:
-        CosError: with the code that COS gives for the fault.
+        CosError: the signature is missing, wrong or not valid now; the codes are those of COS.
     """
     parts = _parts(request)
     key = keys.get(parts["q-ak"])
@@ -72,7 +72,7 @@ def _check_period(text: str, now: float) -> None:
 
 
 def _signature(request: Request, key: Key, parts: Mapping[str, str]) -> str:
-    """The signature that the request ought to carry."""
+    """Return the signature that the request should have."""
     query = parse_qsl(request.query, keep_blank_values=True, encoding="latin-1")
     path = unquote_to_bytes(request.path)
     lines = (
@@ -88,7 +88,7 @@ def _signature(request: Request, key: Key, parts: Mapping[str, str]) -> str:
 
 
 def _signed_pairs(names: str, values: Mapping[str, str]) -> bytes:
-    """The named parameters or headers, as they are signed."""
+    """Return the named parameters or headers in the form in which they are signed."""
     listed = names.split(";") if names else []
     for name in listed:
         if name not in values:

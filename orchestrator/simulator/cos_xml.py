@@ -1,4 +1,4 @@
-"""XML as COS writes it."""
+"""The XML documents of COS."""
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -18,7 +18,7 @@ _Query = Mapping[str, str]
 
 
 def objects(page: Page[StoredObject], bucket: str, query: _Query, storage_class: str) -> bytes:
-    """The answer to GET Bucket."""
+    """Return the answer to GET Bucket."""
     last = page.last.key if isinstance(page.last, StoredObject) else page.last
     contents = (
         (
@@ -50,7 +50,7 @@ def objects(page: Page[StoredObject], bucket: str, query: _Query, storage_class:
 
 
 def uploads(page: Page[Upload], bucket: str, query: _Query, storage_class: str) -> bytes:
-    """The answer to List Multipart Uploads."""
+    """Return the answer to List Multipart Uploads."""
     if isinstance(page.last, Upload):
         last = page.last.key, page.last.upload_id
     else:
@@ -87,7 +87,7 @@ def uploads(page: Page[Upload], bucket: str, query: _Query, storage_class: str) 
 
 
 def error(fault: CosError, resource: str, request_id: str) -> bytes:
-    """The answer to a request that is refused."""
+    """Return the answer to a refused request."""
     return _document(
         "Error",
         ("Code", fault.code),
@@ -109,12 +109,12 @@ def _element(element: _Element) -> str:
 
 
 def _key(key: str, query: _Query) -> str:
-    """A key as the listing shows it, percent-encoded where that was asked for."""
+    """Return a key as the listing shows it; percent-encoded if the client asked for that."""
     return quote(key, safe="-_.~") if query.get("encoding-type") == "url" else key
 
 
 def _echo(query: _Query, names: tuple[str, str]) -> list[_Element]:
-    """A parameter that is shown again only if it was given."""
+    """Return the element that repeats a parameter, if the request has it."""
     return [(names[1], query[names[0]])] if query.get(names[0]) else []
 
 

@@ -1,13 +1,14 @@
-"""CVM as its callers meet it: signature, version, allowance, parameters, then the action."""
+"""The CVM service: it checks signature, version, rate and parameters, then performs the action.
+
+The order of these checks decides which error a request with several faults gets.
+"""
 
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.simulator import describe_images as describe
-from orchestrator.simulator import export_images, parameters
-from orchestrator.simulator import tc3_verification as tc3
+from orchestrator.simulator import describe_images, export_images, parameters, tc3_verification
 from orchestrator.simulator.cloud import Call, Cloud
 from orchestrator.simulator.error_messages import ApiError
 from orchestrator.simulator.http_connection import MAX_BODY_BYTES, Request, Response
@@ -26,18 +27,18 @@ class _Action:
 
 _ACTIONS = {
     "ExportImages": _Action(export_images.PARAMETERS, export_images.export_images),
-    "DescribeImages": _Action(describe.PARAMETERS, describe.describe_images),
-    "DescribeRegions": _Action({}, describe.describe_regions, regional=False),
+    "DescribeImages": _Action(describe_images.PARAMETERS, describe_images.describe_images),
+    "DescribeRegions": _Action({}, describe_images.describe_regions, regional=False),
 }
 
 
 def identify(request: Request, connection: int) -> Call:
-    """What a request wants, as far as it can be read without judging it."""
-    problem = None
+    """Read the action and its parameters from a request, without checking them."""
+    read_error = None
     try:
         given = parameters.read(request)
     except ApiError as error:
-        given, problem = {}, error
+        given, read_error = {}, error
     bucket = given.get("BucketName")
     entry = Entry(
         service="cvm",
@@ -49,11 +50,11 @@ def identify(request: Request, connection: int) -> Call:
         bucket=bucket if parameters.is_text(bucket) else None,
         dry_run=given.get("DryRun") is True,
     )
-    return Call(request, entry, given, problem)
+    return Call(request, entry, given, read_error)
 
 
 def answer(cloud: Cloud, call: Call) -> Response:
-    """Answers one request; errors too have the status 200."""
+    """Answer one request; errors have HTTP status 200 too, as the vendor's have."""
     entry = call.entry
     entry.request_id = cloud.request_id()
     try:
@@ -68,11 +69,11 @@ def answer(cloud: Cloud, call: Call) -> Response:
 def _perform(cloud: Cloud, call: Call) -> Mapping[str, Any]:
     if len(call.request.body) > MAX_BODY_BYTES:
         raise ApiError("RequestSizeLimitExceeded")
-    call.entry.account = tc3.verify(call.request, cloud.keys, cloud.now()).account
+    call.entry.account = tc3_verification.verify(call.request, cloud.keys, cloud.now()).account
     action = _action(call)
     _count(cloud, call.entry)
-    if call.problem is not None:
-        raise call.problem
+    if call.read_error is not None:
+        raise call.read_error
     parameters.check(call.parameters, action.known)
     refusal = cloud.refusal(call.entry)
     if refusal is None:
@@ -83,7 +84,7 @@ def _perform(cloud: Cloud, call: Call) -> Mapping[str, Any]:
 
 
 def _action(call: Call) -> _Action:
-    """The action that the common parameters ask for."""
+    """Return the action that the headers name."""
     headers, entry = call.request.headers, call.entry
     for name in ("Action", "Version"):
         if f"x-tc-{name.lower()}" not in headers:
@@ -101,7 +102,7 @@ def _action(call: Call) -> _Action:
 
 
 def _count(cloud: Cloud, entry: Entry) -> None:
-    """Counts a request towards the allowance of its account."""
+    """Count a request against the rate limit of its account."""
     limit = cloud.settings.limits.get(entry.action, 0)
     count = cloud.limits.count(entry.account or "", entry.action, entry.arrived)
     if limit and count > limit:

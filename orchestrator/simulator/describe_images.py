@@ -16,10 +16,10 @@ PARAMETERS: Mapping[str, parameters.Check] = {
     "Limit": parameters.is_number,
     "InstanceType": parameters.is_text,
 }
-"""What DescribeImages takes (source: the vendor's own client)."""
+"""The parameters of DescribeImages (source: the vendor's own client)."""
 
-_DEFAULT_LIMIT, _MOST = 20, 100
-_MOST_FILTERS, _MOST_VALUES = 10, 5
+_DEFAULT_LIMIT, _MAX_LIMIT = 20, 100
+_MAX_FILTERS, _MAX_VALUES = 10, 5
 
 _FILTERS: Mapping[str, Callable[[Image, str], bool]] = {
     "image-id": lambda image, value: image.image_id == value,
@@ -33,23 +33,23 @@ _FILTERS: Mapping[str, Callable[[Image, str], bool]] = {
 
 
 def describe_images(cloud: Cloud, call: Call) -> Mapping[str, Any]:
-    """One page of the images that are asked for; an unknown id refuses the whole request."""
+    """Return one page of the requested images; one unknown id refuses the whole request."""
     given, region = call.parameters, call.entry.region or ""
     if given.get("ImageIds") and given.get("Filters"):
         raise ApiError("InvalidParameter", "ImageIds and Filters exclude each other.")
     limit, offset = given.get("Limit", _DEFAULT_LIMIT), given.get("Offset", 0)
-    if not 1 <= limit <= _MOST:
-        raise ApiError("InvalidParameterValue", f"Limit must be from 1 to {_MOST}.")
+    if not 1 <= limit <= _MAX_LIMIT:
+        raise ApiError("InvalidParameterValue", f"Limit must be from 1 to {_MAX_LIMIT}.")
     if ids := given.get("ImageIds"):
         images = _by_id(cloud, ids, region)
     else:
         images = _filtered(cloud, given.get("Filters", []), region)
     page = images[offset : offset + limit]
-    return {"TotalCount": len(images), "ImageSet": [_shown(cloud, one, region) for one in page]}
+    return {"TotalCount": len(images), "ImageSet": [_as_json(cloud, one, region) for one in page]}
 
 
 def describe_regions(_cloud: Cloud, _call: Call) -> Mapping[str, Any]:
-    """All regions."""
+    """Return all regions."""
     regions = [
         {"Region": name, "RegionName": title, "RegionState": "AVAILABLE"}
         for name, title in REGIONS.items()
@@ -58,7 +58,7 @@ def describe_regions(_cloud: Cloud, _call: Call) -> Mapping[str, Any]:
 
 
 def _by_id(cloud: Cloud, ids: list[str], region: str) -> list[Image]:
-    if len(ids) > _MOST:
+    if len(ids) > _MAX_LIMIT:
         raise ApiError("InvalidParameterValue.LimitExceeded")
     images = []
     for image_id in ids:
@@ -72,7 +72,7 @@ def _by_id(cloud: Cloud, ids: list[str], region: str) -> list[Image]:
 
 
 def _filtered(cloud: Cloud, filters: list[Mapping[str, Any]], region: str) -> list[Image]:
-    if len(filters) > _MOST_FILTERS or any(len(f["Values"]) > _MOST_VALUES for f in filters):
+    if len(filters) > _MAX_FILTERS or any(len(f["Values"]) > _MAX_VALUES for f in filters):
         raise ApiError("InvalidParameterValue.LimitExceeded")
     images: Iterable[Image] = cloud.images.known(region, cloud.settings)
     for one in filters:
@@ -80,12 +80,12 @@ def _filtered(cloud: Cloud, filters: list[Mapping[str, Any]], region: str) -> li
             found = (cloud.images.find(i, region, cloud.settings) for i in one["Values"])
             images = [image for image in found if image is not None]
     for one in filters:
-        images = _kept(list(images), one["Name"], one["Values"])
+        images = _matching(list(images), one["Name"], one["Values"])
     return list(images)
 
 
-def _kept(images: list[Image], name: str, values: list[str]) -> list[Image]:
-    """The images that pass one filter: any of its values will do."""
+def _matching(images: list[Image], name: str, values: list[str]) -> list[Image]:
+    """Return the images that match any value of one filter."""
     if name.startswith("tag:"):
         return [image for image in images if image.tags.get(name[4:]) in values]
     if name not in _FILTERS:
@@ -93,8 +93,8 @@ def _kept(images: list[Image], name: str, values: list[str]) -> list[Image]:
     return [image for image in images if any(_FILTERS[name](image, v) for v in values)]
 
 
-def _shown(cloud: Cloud, image: Image, region: str) -> Mapping[str, Any]:
-    """An image as the vendor shows it; one that is being exported says so."""
+def _as_json(cloud: Cloud, image: Image, region: str) -> Mapping[str, Any]:
+    """Return an image in the vendor's form; during an export its state is EXPORTING."""
     busy = image.state == "NORMAL" and cloud.exports.busy(image.image_id, region)
     return {
         "ImageId": image.image_id,

@@ -1,4 +1,4 @@
-"""The codes that the two services answer with, and what they say about them."""
+"""The error codes of the services, with their messages."""
 
 from collections.abc import Mapping
 
@@ -44,7 +44,7 @@ COMMON_MESSAGES: Mapping[str, str] = {
     "UnsupportedProtocol": "The request must be sent with HTTPS, by GET or POST.",
     "UnsupportedRegion": "The region is not supported by this API.",
 }
-"""What every API of the vendor may answer."""
+"""The codes that every API of the vendor can answer with."""
 
 EXPORT_MESSAGES: Mapping[str, str] = {
     "AuthFailure.CamRoleNameAuthenticateFailed": "The CAM role name could not be authenticated.",
@@ -82,7 +82,7 @@ EXPORT_MESSAGES: Mapping[str, str] = {
     "UnsupportedOperation.SharedImageExportUnsupported": "A shared image cannot be exported.",
     "UnsupportedOperation.WindowsImageExportUnsupported": "A Windows image cannot be exported.",
 }
-"""What ExportImages may answer besides (source: the vendor's page of the API)."""
+"""The further codes of ExportImages (source: the vendor's page of the API)."""
 
 _COS: Mapping[str, tuple[int, str]] = {
     "AccessDenied": (403, "Access Denied."),
@@ -109,7 +109,7 @@ _COS: Mapping[str, tuple[int, str]] = {
 
 
 class ApiError(Exception):
-    """CVM refuses; known codes bring their own message."""
+    """CVM or STS refuses a request; a known code has a message of its own."""
 
     def __init__(self, code: str, message: str = "") -> None:
         known = COMMON_MESSAGES.get(code) or EXPORT_MESSAGES.get(code)
@@ -119,7 +119,7 @@ class ApiError(Exception):
 
 
 class CosError(Exception):
-    """COS refuses; the code decides the HTTP status, 403 where it is not known."""
+    """COS refuses a request; the code decides the HTTP status, 403 for an unknown code."""
 
     def __init__(self, code: str, message: str = "") -> None:
         self.code = code

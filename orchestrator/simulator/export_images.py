@@ -20,18 +20,18 @@ PARAMETERS: Mapping[str, parameters.Check] = {
     "DryRun": parameters.is_flag,
     "RoleName": parameters.is_text,
 }
-"""What the action takes (source: the vendor's page of the API)."""
+"""The parameters of the action (source: the vendor's page of the API)."""
 
 _FORMATS = frozenset({"RAW", "QCOW2", "VHD", "VMDK"})
 _BUCKET = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?-\d+")
-_MOST_IMAGES = 100
-_MOST_KEY_BYTES = 850
-_MOST_GIB = 500
+_MAX_IMAGES = 100
+_MAX_KEY_BYTES = 850
+_MAX_GIB = 500
 _DEFAULT_ROLE = "CVM_QcsRole"
 
 
 def export_images(cloud: Cloud, call: Call) -> Mapping[str, Any]:
-    """Begins an export, or says why not; one bad image refuses the whole request."""
+    """Start the export of a request's images; one bad image refuses the whole request."""
     entry, settings = call.entry, cloud.settings
     order = _order(cloud, call)
     if entry.dry_run:
@@ -50,7 +50,7 @@ def export_images(cloud: Cloud, call: Call) -> Mapping[str, Any]:
 
 
 def _order(cloud: Cloud, call: Call) -> Order:
-    """The order that a request amounts to, once everything about it has been found good."""
+    """Check everything about a request and return it as an order."""
     given, entry = call.parameters, call.entry
     _check_lists(given)
     image_format = given.get("ExportFormat", "RAW")
@@ -71,7 +71,7 @@ def _order(cloud: Cloud, call: Call) -> Order:
     for number, image in enumerate(order.images):
         _check_disks(order, number)
         if image.state != "NORMAL" or cloud.exports.busy(image.image_id, order.region):
-            raise ApiError("InvalidParameterValue.InvalidImageState", _naming(image.image_id))
+            raise ApiError("InvalidParameterValue.InvalidImageState", _message(image.image_id))
     return order
 
 
@@ -82,7 +82,7 @@ def _check_lists(given: parameters.Parameters) -> None:
         raise ApiError("InvalidParameter.ImageIdsSnapshotIdsMustOne")
     if snapshots:
         raise ApiError("InvalidParameter.SnapshotNotFound")
-    if len(images) > _MOST_IMAGES:
+    if len(images) > _MAX_IMAGES:
         raise ApiError("InvalidParameterValue.LimitExceeded")
     for image_id in images:
         if not is_image_id(image_id):
@@ -94,7 +94,7 @@ def _check_lists(given: parameters.Parameters) -> None:
 
 
 def _bucket(cloud: Cloud, given: parameters.Parameters, region: str) -> str:
-    """The bucket's name, if exports may be written to it."""
+    """Return the name of the bucket, if exports can be written to it."""
     if "BucketName" not in given:
         raise ApiError("MissingParameter", "The request lacks the parameter `BucketName`.")
     name: str = given["BucketName"]
@@ -109,7 +109,7 @@ def _bucket(cloud: Cloud, given: parameters.Parameters, region: str) -> str:
 
 
 def _image(cloud: Cloud, image_id: str, region: str) -> Image:
-    """An image that may be exported for what it is."""
+    """Return an image, if its kind can be exported."""
     image = cloud.images.find(image_id, region, cloud.settings)
     if image is None:
         raise ApiError("InvalidImageId.NotFound", f"The image ID `{image_id}` does not exist.")
@@ -123,17 +123,17 @@ def _image(cloud: Cloud, image_id: str, region: str) -> Image:
     }
     for reason, holds in reasons.items():
         if holds:
-            raise ApiError(f"UnsupportedOperation.{reason}", _naming(image_id))
+            raise ApiError(f"UnsupportedOperation.{reason}", _message(image_id))
     return image
 
 
 def _check_disks(order: Order, number: int) -> None:
     for key, disk in order.files(number):
-        if disk.size_gib > _MOST_GIB:
+        if disk.size_gib > _MAX_GIB:
             raise ApiError("UnsupportedOperation.ImageTooLargeExportUnsupported")
-        if len(key.encode()) > _MOST_KEY_BYTES:
+        if len(key.encode()) > _MAX_KEY_BYTES:
             raise ApiError("InvalidParameterValue.TooLarge")
 
 
-def _naming(image_id: str) -> str:
+def _message(image_id: str) -> str:
     return f"The image `{image_id}` cannot be exported, or not now."

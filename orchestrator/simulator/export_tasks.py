@@ -1,4 +1,4 @@
-"""Exports in time: queued, uploading, ended. Times are the server's clock."""
+"""Export tasks from acceptance to end. All times are on the server's clock."""
 
 import heapq
 import itertools
@@ -15,12 +15,12 @@ from orchestrator.simulator.settings import Duration, Settings
 _GIB = 1 << 30
 
 Files = tuple[tuple[str, Disk], ...]
-"""The disks of one image, each with the key that it is written to."""
+"""The disks of one image, each with its object key."""
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """An ExportImages request that has passed every check; a prefix for each image."""
+    """An ExportImages request that has passed all checks; it has one prefix for each image."""
 
     account: str
     region: str
@@ -31,7 +31,7 @@ class Order:
     prefixes: tuple[str, ...]
 
     def files(self, number: int) -> Files:
-        """What one of the images is written to."""
+        """Return the object keys and disks of one image."""
         image, prefix = self.images[number], self.prefixes[number]
         disks = image.disks[:1] if self.only_root_disk else image.disks
         return tuple((self._key(image, prefix, disk), disk) for disk in disks)
@@ -44,15 +44,15 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """One image's part of a task.
+    """The export of one image of a task.
 
     Args:
-        starts_at: when its uploads begin.
-        ends_at: when its objects are there; infinite where it goes on for ever.
-        uploads: what goes on in between.
-        objects: what it leaves in the bucket.
-        delivery: what is wrong with it; ``None`` is nothing.
-        duplicate: an earlier export had a key of it.
+        starts_at: time at which its uploads begin.
+        ends_at: time at which its objects are written; infinite if it never ends.
+        uploads: its multipart uploads between these times.
+        objects: the objects that it writes.
+        delivery: kind of `Delivery` fault; ``None`` is a good export.
+        duplicate: an earlier export used one of its object keys.
     """
 
     task_id: int
@@ -69,14 +69,14 @@ class Export:
     duplicate: bool
 
     def state(self, now: float) -> str:
-        """``queued``, ``uploading`` or ``ended``."""
+        """Return ``queued``, ``uploading`` or ``ended``."""
         if now >= self.ends_at:
             return "ended"
         return "uploading" if now >= self.starts_at else "queued"
 
 
 class Exports:
-    """Every export since the start."""
+    """All exports since the start."""
 
     def __init__(self, seed: int, buckets: Buckets) -> None:
         self.all: list[Export] = []
@@ -86,16 +86,16 @@ class Exports:
         self._busy: set[tuple[str, str]] = set()
         self._tasks: dict[tuple[str, str], Counter[int]] = defaultdict(Counter)
         self._task_ids = itertools.count(100_000_000 + random.Random(seed).randrange(10**8))
-        self._turns: Counter[str] = Counter()
+        self._export_counts: Counter[str] = Counter()
         self._keys: set[tuple[str, str]] = set()
 
     def begin(
         self, order: Order, now: float, settings: Settings, deliveries: Sequence[str | None]
     ) -> tuple[int, tuple[str, ...]]:
-        """Accepts an order; its task and the keys to come.
+        """Accept an order; return its TaskId and object keys.
 
         Args:
-            deliveries: for each image the `Delivery` kind, ``None`` for a good one.
+            deliveries: the kind of `Delivery` fault of each image; ``None`` is a good export.
         """
         task_id = next(self._task_ids)
         for number, delivery in enumerate(deliveries):
@@ -108,36 +108,36 @@ class Exports:
         return task_id, tuple(key for one in files for key, _ in one)
 
     def advance(self, now: float) -> None:
-        """Ends what has run its time: its objects are in the bucket."""
+        """End the exports whose time is over, and write their objects."""
         while self._running and self._running[0][0] <= now:
             _, number = heapq.heappop(self._running)
             export = self.all[number]
             for stored in export.objects:
                 self._buckets.put(export.bucket, export.region, stored)
             self._busy.discard((export.image_id, export.region))
-            self._free(export)
+            self._count_end(export)
 
     def running(self) -> Mapping[tuple[str, str], int]:
-        """How many tasks run, by account and region."""
-        return {place: len(tasks) for place, tasks in self._tasks.items() if tasks}
+        """Return the number of running tasks by account and region."""
+        return {scope: len(tasks) for scope, tasks in self._tasks.items() if tasks}
 
     def tasks(self, account: str, region: str) -> int:
-        """How many tasks of an account run in a region."""
+        """Return the number of running tasks of an account in a region."""
         return len(self._tasks[account, region])
 
     def busy(self, image_id: str, region: str) -> bool:
-        """Whether an export of the image runs."""
+        """Return whether an export of the image is running."""
         return (image_id, region) in self._busy
 
     def uploads(self, bucket: str, region: str, now: float) -> list[Upload]:
-        """The multipart uploads that go on in a bucket, by key."""
-        place = bucket, region
+        """Return the multipart uploads in progress in a bucket, by key."""
+        location = bucket, region
         exports = (self.all[number] for _, number in self._running)
-        here = (e for e in exports if (e.bucket, e.region) == place and now >= e.starts_at)
+        here = (e for e in exports if (e.bucket, e.region) == location and now >= e.starts_at)
         return sorted(upload for export in here for upload in export.uploads)
 
-    def _free(self, export: Export) -> None:
-        """Gives the place of a task back, once all of its exports have ended."""
+    def _count_end(self, export: Export) -> None:
+        """Stop counting a task against the cap when all its exports have ended."""
         tasks = self._tasks[export.account, export.region]
         tasks[export.task_id] -= 1
         if not tasks[export.task_id]:
@@ -153,8 +153,8 @@ class Exports:
         delivery: str | None,
     ) -> Export:
         image, files = order.images[number], order.files(number)
-        self._turns[image.image_id] += 1
-        salt = f"{self._seed}/{image.image_id}/{self._turns[image.image_id]}"
+        self._export_counts[image.image_id] += 1
+        salt = f"{self._seed}/{image.image_id}/{self._export_counts[image.image_id]}"
         chance = random.Random(salt)
         starts_at = now + settings.queue_delay
         seconds = _seconds(settings.duration, sum(disk.size_gib for _, disk in files), chance)
@@ -180,15 +180,15 @@ class Exports:
         )
 
     def _remember(self, bucket: str, keys: Sequence[str]) -> bool:
-        """Notes the keys of an export; whether one of them had been noted before."""
+        """Record the keys of an export; return whether one of them was used before."""
         names = {(bucket, key) for key in keys}
-        known = not names.isdisjoint(self._keys)
+        is_used = not names.isdisjoint(self._keys)
         self._keys |= names
-        return known
+        return is_used
 
 
 def _seconds(duration: Duration, gib: int, chance: random.Random) -> float:
-    """How long an export of so many GiB runs."""
+    """Return the duration of an export of this size."""
     share = 1.0
     if duration.kind == "uniform":
         share = chance.uniform(1 - duration.spread, 1 + duration.spread)
@@ -198,14 +198,14 @@ def _seconds(duration: Duration, gib: int, chance: random.Random) -> float:
 
 
 def _delivered(files: Files, delivery: str | None) -> Files:
-    """The files of an export that really come."""
+    """Return the files that the export really writes."""
     if delivery == "never":
         return ()
     return files[:-1] if delivery == "partial" else files
 
 
 def _size(image_format: str, disk: Disk, chance: random.Random, delivery: str | None) -> int:
-    """Bytes of a disk's object: RAW is the whole disk, the others hold what is used of it."""
+    """Return the bytes of a disk's object: RAW holds the whole disk, others the used part."""
     if delivery == "empty":
         return 0
     whole = disk.size_gib * _GIB

@@ -1,24 +1,62 @@
-"""What happens on the way back to the client."""
+"""Simulated faults: which request one applies to, and what it does to the answer."""
+
+import random
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from orchestrator.simulator.http_connection import Connection, Response
-from orchestrator.simulator.settings import Fault
+from orchestrator.simulator.settings import Fault, Rule
 
 _HTML = (("Content-Type", "text/html"),)
 _PAGE = b"<html><head><title>%d</title></head><body><h1>%d</h1></body></html>\n"
 
+R = TypeVar("R", bound=Rule)
 
-def name_of(fault: Fault) -> str:
-    """A fault's name in the ledger."""
+
+@dataclass(slots=True)
+class _CountedRule(Generic[R]):
+    """A rule and how often it can still be used; ``None`` is without limit."""
+
+    rule: R
+    left: int | None
+
+
+class Rules(Generic[R]):
+    """Rules of one kind, with a count of their uses."""
+
+    def __init__(self, rules: Iterable[R], chance: random.Random) -> None:
+        self._rules = [_CountedRule(rule, rule.times) for rule in rules]
+        self._chance = chance
+
+    def select(
+        self, images: tuple[str, ...], fits: Callable[[R], bool] = lambda _: True
+    ) -> R | None:
+        """Return the first rule that applies to a request with these images, and count its use."""
+        for counted in self._rules:
+            if counted.left != 0 and fits(counted.rule) and self._applies(counted.rule, images):
+                if counted.left is not None:
+                    counted.left -= 1
+                return counted.rule
+        return None
+
+    def _applies(self, rule: R, images: tuple[str, ...]) -> bool:
+        named = not rule.images or not set(rule.images).isdisjoint(images)
+        return named and (rule.chance >= 1 or self._chance.random() < rule.chance)
+
+
+def ledger_name(fault: Fault) -> str:
+    """Return the name of a fault in the ledger."""
     return f"{fault.kind}-after" if fault.after else fault.kind
 
 
-def reaches(fault: Fault | None) -> bool:
-    """Whether the service processes the request."""
+def is_processed(fault: Fault | None) -> bool:
+    """Return whether the service still processes the request."""
     return fault is None or fault.after or fault.kind == "half"
 
 
-def disguise(fault: Fault | None, response: Response | None) -> Response | None:
-    """What is sent in place of an answer; ``None`` is nothing."""
+def alter_response(fault: Fault | None, response: Response | None) -> Response | None:
+    """Return what is sent in place of the answer; None if nothing is sent."""
     match fault.kind if fault else None:
         case "reset" | "hang":
             return None
@@ -32,8 +70,10 @@ def disguise(fault: Fault | None, response: Response | None) -> Response | None:
     return response
 
 
-async def deliver(connection: Connection, fault: Fault | None, response: Response | None) -> bool:
-    """Sends what is left of an answer; whether the connection can take another request."""
+async def send_response(
+    connection: Connection, fault: Fault | None, response: Response | None
+) -> bool:
+    """Send what the fault leaves of an answer; return whether the connection stays open."""
     if response is None:
         assert fault is not None
         if fault.kind == "hang":

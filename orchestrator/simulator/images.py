@@ -1,4 +1,4 @@
-"""The images of the account: a catalogue made from the seed, and what the settings say of it."""
+"""The images of the account: a catalogue generated from the seed, changed by the settings."""
 
 import hashlib
 import random
@@ -24,7 +24,7 @@ _SYSTEM_GIB, _DATA_GIB = 50, 100
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """One disk of an image, held as a snapshot."""
+    """One disk of an image, stored as a snapshot."""
 
     snapshot_id: str
     usage: str
@@ -36,7 +36,7 @@ class Image:
     """One image.
 
     Args:
-        region: where it is; ``None`` is everywhere.
+        region: its region; ``None`` is every region.
         sizes: GiB of its disks, the system disk first.
         market: made from a marketplace image.
     """
@@ -64,10 +64,10 @@ class Image:
 
 
 class Catalogue:
-    """Tells which images there are.
+    """All images that exist.
 
     Args:
-        count: images that are made up, spread evenly over the regions.
+        count: number of generated images, spread evenly over the regions.
     """
 
     def __init__(self, seed: int, count: int, regions: tuple[str, ...]) -> None:
@@ -75,7 +75,7 @@ class Catalogue:
         self._made = {image.image_id: image for image in _make(seed, count, regions)}
 
     def find(self, image_id: str, region: str, settings: Settings) -> Image | None:
-        """An image of a region, as the settings have it now."""
+        """Return an image of a region with the current settings, or None."""
         change = settings.images.get(image_id)
         image = self._made.get(image_id)
         if image is None and (change is not None or self._any_exists(settings)):
@@ -86,13 +86,13 @@ class Catalogue:
         return image if image.region in {None, region} else None
 
     def known(self, region: str, settings: Settings) -> Iterator[Image]:
-        """The images of a region that can be listed; "any image" cannot."""
+        """Yield the images of a region that a listing shows; "any image" is not listed."""
         for image_id in {**self._made, **settings.images}:
             if image := self.find(image_id, region, settings):
                 yield image
 
     def made(self) -> tuple[Image, ...]:
-        """The images that were made up, in order."""
+        """Return the generated images, in order."""
         return tuple(self._made.values())
 
     def _any_exists(self, settings: Settings) -> bool:
@@ -100,7 +100,7 @@ class Catalogue:
 
 
 def is_image_id(text: str) -> bool:
-    """Whether a text has the form of an image id."""
+    """Return whether a text is a well-formed image id."""
     return _IMAGE_ID.fullmatch(text) is not None
 
 
@@ -123,7 +123,7 @@ def _make(seed: int, count: int, regions: tuple[str, ...]) -> Iterator[Image]:
 
 @lru_cache(maxsize=65_536)
 def _derive(seed: int, image_id: str) -> Image:
-    """An image that nobody has described: one in four has a data disk."""
+    """Return an image made from its id alone; one in four has a data disk."""
     with_data = _digest(f"{seed}/{image_id}")[0] % 4 == 0
     sizes = (_SYSTEM_GIB, _DATA_GIB) if with_data else (_SYSTEM_GIB,)
     return Image(image_id, sizes, name=f"image-{image_id[4:]}")

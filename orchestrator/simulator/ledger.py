@@ -1,4 +1,4 @@
-"""The ledger: what was asked, what was answered, and what really happened."""
+"""The ledger: each request, its answer, and whether an export really began."""
 
 import json
 from collections import Counter
@@ -11,17 +11,17 @@ from typing import Self
 
 @dataclass(slots=True)
 class Entry:
-    """One request; written when its answer is settled, before the answer leaves.
+    """One request; it is written when the answer is decided, before the answer is sent.
 
     Args:
-        arrived: seconds since the epoch, by the real clock.
+        arrived: seconds since the epoch, on the real clock.
         monotonic: the same moment on the machine's monotonic clock.
         connection: number of the connection, from 1.
-        key: object's key or listing's prefix, on COS.
-        http_status: status sent; ``None`` where nothing was.
-        code: the service's code; ``None`` for success or where the service was not reached.
-        fault: what went wrong on the way, as in ``reset-after``; latency alone is not told.
-        accepted: an export began, whether or not the answer arrived.
+        key: on COS, the object's key or the prefix of the listing.
+        http_status: status that was sent; ``None`` if nothing was sent.
+        code: the service's code; ``None`` for success, or if the service was not reached.
+        fault: the network fault, such as ``reset-after``; latency alone is not recorded.
+        accepted: whether an export began, even if the answer was lost.
     """
 
     service: str
@@ -46,10 +46,10 @@ class Entry:
 
 
 class Ledger:
-    """All entries since the start, in memory and, within its ``with`` block, in a file.
+    """All entries since the start: in memory and, within the ``with`` block, in a file.
 
     Args:
-        path: file to append to; ``None`` keeps the ledger in memory alone.
+        path: file to append to; ``None`` keeps the ledger in memory only.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -73,7 +73,7 @@ class Ledger:
             self._file.close()
 
     def write(self, entry: Entry) -> None:
-        """Adds an entry, at once and for good."""
+        """Add an entry, and flush it to the file."""
         self.entries.append(entry)
         if entry.code is not None:
             self.codes[entry.code] += 1
@@ -83,5 +83,5 @@ class Ledger:
 
 
 def line(entry: Entry) -> str:
-    """An entry as a line of JSON."""
+    """Return an entry as a line of JSON."""
     return json.dumps(asdict(entry), ensure_ascii=False) + "\n"

@@ -1,14 +1,14 @@
-"""The allowance of requests per second, counted as the vendor's front end counts."""
+"""Request counts for the rate limit, counted as the vendor counts them."""
 
 
 class Limits:
-    """Counts the arrivals of each second of the clock, apart for each account and action."""
+    """Counts the requests within each second of the clock, per account and action."""
 
     def __init__(self) -> None:
         self._counts: dict[tuple[str, str], tuple[int, int]] = {}
 
     def count(self, account: str, action: str, now: float) -> int:
-        """Counts one arrival; how many this second has had, this one included.
+        """Count one request; return the count of this second, this request included.
 
         Args:
             now: seconds since the epoch.

@@ -1,4 +1,4 @@
-"""Pages of a listing, as COS cuts them."""
+"""Pages of a COS listing: delimiter, marker and limit."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from typing import Generic, Protocol, TypeVar
 
 
 class Keyed(Protocol):
-    """Something that has a key in a bucket."""
+    """An object or upload with a key in a bucket."""
 
     @property
     def key(self) -> str:
@@ -19,11 +19,11 @@ T = TypeVar("T", bound=Keyed)
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
-    """One page.
+    """One page of a listing.
 
     Args:
-        groups: common prefixes up to the delimiter, each in place of all that it leads.
-        last: the last entry or group of a page that others follow; ``None`` on the last page.
+        groups: common prefixes up to the delimiter; each replaces all entries under it.
+        last: last entry or group of this page, if another page follows; else ``None``.
     """
 
     entries: tuple[T, ...]
@@ -31,8 +31,8 @@ class Page(Generic[T]):
     last: T | str | None
 
 
-def cut(items: Sequence[T], prefix: str, delimiter: str, marker: str, limit: int) -> Page[T]:
-    """The first page of items that are in order and come after the marker."""
+def cut_page(items: Sequence[T], prefix: str, delimiter: str, marker: str, limit: int) -> Page[T]:
+    """Return the first page of sorted items that come after the marker."""
     entries: list[T] = []
     groups: list[str] = []
     last: T | str | None = None
@@ -51,6 +51,6 @@ def cut(items: Sequence[T], prefix: str, delimiter: str, marker: str, limit: int
 
 
 def _group(key: str, prefix: str, delimiter: str) -> str | None:
-    """The common prefix that a key falls under."""
+    """Return the common prefix of a key, or None."""
     end = key.find(delimiter, len(prefix)) if delimiter else -1
     return key[: end + len(delimiter)] if end >= 0 else None

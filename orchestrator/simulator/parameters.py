@@ -10,7 +10,7 @@ from orchestrator.simulator.error_messages import ApiError
 from orchestrator.simulator.http_connection import Request
 
 Check = Callable[[object], bool]
-"""Whether a value has the type of its parameter."""
+"""Returns whether a value has the type of its parameter."""
 Parameters = Mapping[str, Any]
 """Input parameters by name."""
 
@@ -18,27 +18,27 @@ _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def is_text(value: object) -> bool:
-    """A string that UTF-8 can hold."""
+    """Return whether a value is a string that UTF-8 can encode."""
     return isinstance(value, str) and not _LONE_SURROGATE.search(value)
 
 
 def is_flag(value: object) -> bool:
-    """A truth value."""
+    """Return whether a value is a Boolean."""
     return isinstance(value, bool)
 
 
 def is_number(value: object) -> bool:
-    """A whole number that is not negative."""
+    """Return whether a value is an integer of at least 0."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def is_texts(value: object) -> bool:
-    """A list of strings."""
+    """Return whether a value is a list of strings."""
     return isinstance(value, list) and all(map(is_text, value))
 
 
 def is_filters(value: object) -> bool:
-    """A list of filters, each with a name and its values."""
+    """Return whether a value is a list of filters, each with a name and its values."""
     return isinstance(value, list) and all(
         isinstance(one, dict)
         and one.keys() == {"Name", "Values"}
@@ -49,10 +49,10 @@ def is_filters(value: object) -> bool:
 
 
 def read(request: Request) -> Parameters:
-    """The parameters as sent; null is the same as nothing.
+    """Return the parameters of a request; null is the same as an absent parameter.
 
     Raises:
-        ApiError: the request has no form that the vendor takes.
+        ApiError: the vendor does not accept this form of request.
     """
     if request.method == "GET":
         return _unflatten(parse_qsl(request.query, keep_blank_values=True))
@@ -64,17 +64,17 @@ def read(request: Request) -> Parameters:
     try:
         body = json.loads(request.body or b"{}")
     except (ValueError, RecursionError):
-        raise ApiError("InvalidParameter", "The body is no JSON document in UTF-8.") from None
+        raise ApiError("InvalidParameter", "The body is not a JSON document in UTF-8.") from None
     if not isinstance(body, dict):
         raise ApiError("InvalidParameter", "The body must be a JSON object.")
     return {name: value for name, value in body.items() if value is not None}
 
 
 def check(parameters: Parameters, known: Mapping[str, Check]) -> None:
-    """Holds parameters against those that an action knows.
+    """Check the parameters against those that an action knows.
 
     Raises:
-        ApiError: one is not known, or of the wrong type.
+        ApiError: a parameter is unknown, or has the wrong type.
     """
     for name, value in parameters.items():
         if name not in known:
@@ -84,13 +84,13 @@ def check(parameters: Parameters, known: Mapping[str, Check]) -> None:
 
 
 def texts(parameters: Parameters, name: str) -> tuple[str, ...]:
-    """A list of strings, where there is one; for the record, before anything is checked."""
+    """Return a list of strings, empty if there is none; for the ledger, before any check."""
     value = parameters.get(name)
     return tuple(value) if isinstance(value, list) and is_texts(value) else ()
 
 
 def _unflatten(pairs: list[tuple[str, str]]) -> dict[str, Any]:
-    """``ImageIds.0=a`` and the like as the nested values that they stand for."""
+    """Return the nested values that names such as ``ImageIds.0`` stand for."""
     tree: dict[str, Any] = {}
     for name, text in pairs:
         *path, last = name.split(".")

@@ -1,4 +1,4 @@
-"""The regions of CVM (sources: a recorded answer of DescribeRegions; the vendor's list of them)."""
+"""The regions of CVM (sources: a recorded answer of DescribeRegions; the vendor's list)."""
 
 from collections.abc import Mapping
 
@@ -21,11 +21,11 @@ REGIONS: Mapping[str, str] = {
     "sa-saopaulo": "South America (Sao Paulo)",
     "eu-frankfurt": "Europe (Frankfurt)",
 }
-"""Id to English name."""
+"""Region id to English name."""
 
 FINANCE_REGIONS: Mapping[str, str] = {
     "ap-shenzhen-fsi": "South China (Shenzhen Finance)",
     "ap-shanghai-fsi": "East China (Shanghai Finance)",
     "ap-beijing-fsi": "North China (Beijing Finance)",
 }
-"""Those that work like the others and are described to nobody who has no access there."""
+"""They work like the others, but DescribeRegions shows them only to accounts with access."""

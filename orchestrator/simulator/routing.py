@@ -1,42 +1,44 @@
-"""The vendor's services, whichever way a request comes to them."""
+"""Which service a request is for, and how it is processed.
+
+The HTTP server uses this, and so does the in-memory transport of the benchmarks.
+"""
 
 from email.utils import formatdate
 from typing import Protocol
 
-from orchestrator.simulator import cos, cvm, faults
-from orchestrator.simulator import sts as lent_keys
+from orchestrator.simulator import cos, cvm, faults, sts
 from orchestrator.simulator.cloud import Call, Cloud
 from orchestrator.simulator.http_connection import Request, Response
 from orchestrator.simulator.settings import Fault
 
 
 class Service(Protocol):
-    """One of them."""
+    """One of the vendor's services."""
 
     def identify(self, request: Request, connection: int) -> Call:
-        """What a request wants."""
+        """Read what a request asks for."""
         ...
 
     def answer(self, cloud: Cloud, call: Call) -> Response:
-        """Does it, or says why not."""
+        """Perform the request, or refuse it."""
         ...
 
 
 def service_for(request: Request) -> Service:
-    """The service that a request is meant for."""
-    if cos.is_meant(request):
+    """Return the service that a request is for."""
+    if cos.accepts(request):
         return cos
-    return lent_keys if lent_keys.is_meant(request) else cvm
+    return sts if sts.accepts(request) else cvm
 
 
 def process(cloud: Cloud, service: Service, call: Call, fault: Fault | None) -> Response | None:
-    """Lets the service work, unless a fault keeps the request from it; what is to be sent."""
+    """Process a request, unless a fault prevents it, and return what is to be sent."""
     entry = call.entry
     entry.arrived, entry.monotonic = cloud.clocks.wall(), cloud.clocks.monotonic()
     cloud.exports.advance(cloud.now())
-    answer = service.answer(cloud, call) if faults.reaches(fault) else None
-    response = faults.disguise(fault, answer)
+    answer = service.answer(cloud, call) if faults.is_processed(fault) else None
+    response = faults.alter_response(fault, answer)
     entry.http_status = response.status if response else None
-    entry.fault = faults.name_of(fault) if fault else None
+    entry.fault = faults.ledger_name(fault) if fault else None
     cloud.ledger.write(entry)
     return response and response.with_header("Date", formatdate(cloud.now(), usegmt=True))

@@ -1,4 +1,4 @@
-"""JSON to settings, strictly: what is not known, or not of its type, is named."""
+"""Settings from JSON: an unknown key or a wrong type is an error that names it."""
 
 import types
 from collections.abc import Mapping
@@ -11,14 +11,16 @@ T = TypeVar("T")
 
 
 class ScenarioError(ValueError):
-    """A scenario holds something that is no setting."""
+    """A scenario has an unknown key or a wrong value."""
 
 
 def read_changes(document: object, current: Settings) -> dict[str, Any]:
-    """The settings that a JSON object gives; its limits, images and buckets join the current ones.
+    """Return the settings in a JSON object.
+
+    Mappings (limits, caps, images, buckets) are merged into the current ones.
 
     Raises:
-        ScenarioError: naming the key.
+        ScenarioError: names the key.
     """
     changes = _members(Settings, document, "the settings")
     for name, value in changes.items():
@@ -28,7 +30,7 @@ def read_changes(document: object, current: Settings) -> dict[str, Any]:
 
 
 def _members(kind: type, document: object, where: str) -> dict[str, Any]:
-    """The members of a dataclass that a JSON object gives."""
+    """Return the members of a dataclass that a JSON object contains."""
     if not isinstance(document, dict):
         raise ScenarioError(f"{where} must be an object")
     hints = get_type_hints(kind)
@@ -39,7 +41,7 @@ def _members(kind: type, document: object, where: str) -> dict[str, Any]:
 
 
 def _value(hint: Any, value: object, where: str) -> Any:
-    """A JSON value as the type that a member has."""
+    """Convert a JSON value to the type of a member."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in {Union, types.UnionType}:
         rest = next(one for one in arguments if one is not types.NoneType)
@@ -58,7 +60,7 @@ def _value(hint: Any, value: object, where: str) -> Any:
 
 
 def _object(kind: Any, value: object, where: str) -> Any:
-    """A dataclass from a JSON object."""
+    """Convert a JSON object to a dataclass."""
     members = _members(kind, value, where)
     for one in fields(kind):
         if one.name not in members and one.default is one.default_factory is MISSING:
@@ -73,7 +75,7 @@ def _one_of(choices: tuple[Any, ...], value: object, where: str) -> Any:
 
 
 def _plain(kind: type[T], value: object, where: str) -> T:
-    """A value of just this type; whole numbers count as fractions, truth values not as numbers."""
+    """Return a value of exactly this type; an integer is a float, a Boolean is not a number."""
     if kind is float and type(value) is int:
         return kind(value)  # type: ignore[call-arg]  # kind is float here
     if type(value) is not kind:

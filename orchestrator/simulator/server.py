@@ -1,4 +1,4 @@
-"""The simulator: one port of the loopback interface, behind it the vendor's services."""
+"""The HTTP server of the simulator: one port on loopback for all services."""
 
 import asyncio
 import itertools
@@ -9,22 +9,20 @@ from typing import Any, Self
 
 import anyio
 
-from orchestrator.simulator import control_api as admin
-from orchestrator.simulator import faults
+from orchestrator.simulator import control_api, faults
 from orchestrator.simulator.cloud import Cloud
-from orchestrator.simulator.command_line import Key, SimulatorOptions
 from orchestrator.simulator.export_tasks import Export
 from orchestrator.simulator.http_connection import MAX_HEAD_BYTES, Connection, Request
 from orchestrator.simulator.images import Image
 from orchestrator.simulator.ledger import Entry
 from orchestrator.simulator.routing import process, service_for
-from orchestrator.simulator.settings import Fault, Settings
+from orchestrator.simulator.settings import Fault, Key, Settings, SimulatorOptions
 
 _HOST = "127.0.0.1"
 
 
 class Simulator:
-    """The vendor's cloud on loopback, while its ``async with`` block lasts."""
+    """The vendor's cloud on loopback; it runs within the ``async with`` block."""
 
     def __init__(self, options: SimulatorOptions | None = None) -> None:
         self.options = options or SimulatorOptions()
@@ -35,12 +33,12 @@ class Simulator:
 
     @property
     def url(self) -> str:
-        """The base URL of both services."""
+        """Base URL of all services."""
         return f"http://{_HOST}:{self.port}"
 
     @property
     def settings(self) -> Settings:
-        """The settings now in force."""
+        """The current settings."""
         return self._cloud.settings
 
     @property
@@ -59,16 +57,16 @@ class Simulator:
         return self._cloud.exports.all
 
     @property
-    def lent(self) -> Sequence[Key]:
-        """Every temporary key that was lent so far."""
-        return self._cloud.lent
+    def temporary_keys(self) -> Sequence[Key]:
+        """Every temporary key issued so far."""
+        return self._cloud.temporary_keys
 
     def change(self, **settings: Any) -> None:
-        """Puts settings into force, by the names of `Settings`; other ones stay as they are."""
+        """Change settings, named as in `Settings`; the others stay."""
         self._cloud.change(**settings)
 
     def set_faults(self, *given: Fault) -> None:
-        """Replaces the faults; without any, all is well again."""
+        """Replace all faults; without arguments there are none."""
         self.change(faults=given)
 
     async def __aenter__(self) -> Self:
@@ -90,14 +88,16 @@ class Simulator:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        # not told of the error, lest the task group wrap it into a group of its own
+        # the error is not passed on: the task group would wrap it in an exception group
         await self._stack.aclose()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._tasks.start_soon(self._converse, Connection(reader, writer, next(self._numbers)))
+        self._tasks.start_soon(
+            self._serve_connection, Connection(reader, writer, next(self._numbers))
+        )
 
-    async def _converse(self, connection: Connection) -> None:
-        """Answers one connection's requests, one after another."""
+    async def _serve_connection(self, connection: Connection) -> None:
+        """Answer the requests of one connection, one after another."""
         try:
             more = True
             while more and (request := await connection.receive()) is not None:
@@ -108,23 +108,24 @@ class Simulator:
             connection.close()
 
     async def _answer(self, connection: Connection, request: Request) -> bool:
-        """Answers one request, well or badly; whether the connection lives on."""
-        if request.path.startswith(admin.ROOT):
-            return await connection.send(admin.answer(self._cloud, request))
+        """Answer one request; return whether the connection stays open."""
+        if request.path.startswith(control_api.ROOT):
+            return await connection.send(control_api.answer(self._cloud, request))
         service = service_for(request)
         call = service.identify(request, connection.number)
         fault, delay = self._cloud.fault(call.entry), self._cloud.latency(call.entry)
+        # half of the delay before and half after, as on a slow network
         await anyio.sleep(delay / 2)
         response = process(self._cloud, service, call, fault)
         await anyio.sleep(delay / 2)
-        return await faults.deliver(connection, fault, response)
+        return await faults.send_response(connection, fault, response)
 
 
 async def serve(options: SimulatorOptions, ready: Callable[[Simulator], None]) -> None:
-    """Runs a simulator until it is cancelled.
+    """Run a simulator until it is cancelled.
 
     Args:
-        ready: told once, when requests are answered.
+        ready: called once, when the simulator accepts requests.
     """
     async with Simulator(options) as simulator:
         ready(simulator)

@@ -1,18 +1,19 @@
-"""What can be changed while the simulator runs: limits, time, images, buckets and misfortunes."""
+"""The options that a simulator is started with, and the settings that can change while it runs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """When something out of the ordinary happens.
+    """When a refusal or fault happens.
 
     Args:
-        images: only to requests that name one of these images; empty is any request.
-        chance: probability from 0 to 1, drawn anew for each request that fits.
-        times: how often at most; ``None`` is without end.
+        images: only for requests that name one of these images; empty is any request.
+        chance: probability from 0 to 1, drawn for each matching request.
+        times: maximum number of uses; ``None`` is no limit.
     """
 
     images: tuple[str, ...] = ()
@@ -22,12 +23,12 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Refusal(Rule):
-    """The service answers with a code.
+    """The service answers with an error code.
 
     Args:
-        code: any code, known to the vendor or not.
+        code: any code, documented by the vendor or not.
         action: an action's name, a service (``cvm``, ``cos``) or ``*``.
-        after: the export begins all the same.
+        after: the export begins nevertheless.
     """
 
     code: str
@@ -37,17 +38,17 @@ class Refusal(Rule):
 
 @dataclass(frozen=True, slots=True)
 class Fault(Rule):
-    """The way to the service, or back, goes wrong.
+    """A network fault on the way to the service or back.
 
     Args:
-        kind: ``latency`` slows a request down, half of it on the way in; ``reset`` cuts the
-            connection; ``half`` cuts it in the middle of the answer; ``hang`` never answers;
-            ``gateway`` answers HTML with `status`; ``html`` does so with 200; ``bare`` answers
-            JSON without ``Response``.
+        kind: ``latency`` delays a request, half of it before processing; ``reset`` resets the
+            connection; ``half`` closes it in the middle of the answer; ``hang`` never answers;
+            ``gateway`` answers HTML with `status`; ``html`` answers HTML with status 200;
+            ``bare`` answers JSON without ``Response``.
         action: an action's name, a service (``cvm``, ``cos``) or ``*``.
-        after: the request is processed first; ``half`` always is.
+        after: the request is processed first; with ``half`` it always is.
         seconds: of ``latency``.
-        jitter: seconds of ``latency`` added at random.
+        jitter: maximum of the seconds that are added to ``latency`` at random.
         status: HTTP status of ``gateway``.
     """
 
@@ -61,11 +62,11 @@ class Fault(Rule):
 
 @dataclass(frozen=True, slots=True)
 class Delivery(Rule):
-    """An accepted export does not bring what it should.
+    """An accepted export that does not write what it should.
 
     Args:
         kind: ``never`` ends without objects; ``partial`` leaves out the last disk; ``empty``
-            writes objects of no bytes; ``stuck`` goes on for ever and keeps its place.
+            writes empty objects; ``stuck`` never ends and counts against the cap.
     """
 
     kind: Literal["never", "partial", "empty", "stuck"]
@@ -73,12 +74,12 @@ class Delivery(Rule):
 
 @dataclass(frozen=True, slots=True)
 class Duration:
-    """How long an export runs.
+    """The duration of exports.
 
     Args:
         kind: ``fixed``; ``uniform`` within ``seconds`` times ``1 ± spread``; ``lognormal`` with
             the median ``seconds`` and the sigma ``spread``.
-        seconds: of an export whatever its size.
+        seconds: duration without the part that depends on the size.
         spread: share of the seconds, or sigma.
         per_gib: seconds added for each GiB of the image's disks.
     """
@@ -91,7 +92,7 @@ class Duration:
 
 @dataclass(frozen=True, slots=True)
 class ImageSettings:
-    """What one image is; what is left out stays as it was.
+    """The properties of one image; ``None`` leaves a property unchanged.
 
     Args:
         sizes: GiB of its disks, the system disk first.
@@ -113,12 +114,12 @@ class ImageSettings:
 
 @dataclass(frozen=True, slots=True)
 class BucketSettings:
-    """What one bucket is; a bucket without settings exists wherever it is looked for.
+    """The properties of one bucket; a bucket without settings exists in every region.
 
     Args:
-        region: the only region where it is found.
+        region: the only region in which it exists.
         missing: the bucket does not exist.
-        deny: refused to everyone: ``HeadObject``, ``HeadBucket``, ``GetBucket``,
+        deny: operations that are refused: ``HeadObject``, ``HeadBucket``, ``GetBucket``,
             ``ListMultipartUploads`` or ``ExportImages`` (writing exports).
     """
 
@@ -130,31 +131,31 @@ class BucketSettings:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything that may change while the simulator runs.
+    """The settings that can change while the simulator runs.
 
     Args:
-        cap: export tasks that run at once per account and region; ``None`` is without end.
-        caps: the same of single regions, in place of `cap`.
-        occupied: places of the cap that a neighbour holds.
-        limits: requests a second per account and action; 0, or none given, is without end.
-        skew: seconds that the server's clock is ahead of the real one.
+        cap: export tasks that run at the same time per account and region; ``None`` is no limit.
+        caps: the same for single regions, instead of `cap`.
+        occupied: part of the cap that another user of the account occupies.
+        limits: requests per second per account and action; 0 or no entry is no limit.
+        skew: seconds by which the server's clock is ahead of the real one.
         duration: of exports accepted from now on.
         queue_delay: seconds from acceptance until the uploads begin.
-        dry_run_code: answer to a passed dry run, such as ``DryRunOperation``; ``None`` is success.
-        any_image: every well-formed image id exists; ``None`` is yes without a catalogue.
+        dry_run_code: answer to a good dry run, such as ``DryRunOperation``; ``None`` is success.
+        any_image: every well-formed image id exists; ``None`` means: if there is no catalogue.
         absent_roles: names of CVM roles that do not exist.
-        instance_role: the role of the instance that the metadata service tells of; empty is none.
-        lent_for: seconds that temporary keys are good for; 0 is as long as they are asked for.
-        revoked: secret ids that are good no longer.
+        instance_role: role of the instance, as the metadata service shows it; empty is none.
+        lent_for: validity of temporary keys in seconds; 0 is as long as the client asks for.
+        revoked: secret ids that are no longer valid.
         withdrawn: secret ids of temporary keys whose token counts as expired.
-        ignore_prefix: exports are named without FileNamePrefixList, in the bucket and in CosPaths.
-        hide_uploads: List Multipart Uploads finds no uploads.
-        empty_listings: GET Bucket and List Multipart Uploads find nothing; HEAD finds objects.
-        images: by image id, over the catalogue.
+        ignore_prefix: object keys and CosPaths leave out FileNamePrefixList.
+        hide_uploads: List Multipart Uploads shows no uploads.
+        empty_listings: GET Bucket and List Multipart Uploads show nothing; HEAD finds objects.
+        images: changes to the catalogue, by image id.
         buckets: by name.
-        codes: refusals by rule, the first that fits.
-        faults: the first that fits, and the first latency beside it.
-        deliveries: the first that fits.
+        codes: refusals; the first matching rule is used.
+        faults: the first matching fault and the first matching latency are used.
+        deliveries: the first matching rule is used.
     """
 
     cap: int | None = 10
@@ -181,3 +182,47 @@ class Settings:
     codes: tuple[Refusal, ...] = ()
     faults: tuple[Fault, ...] = ()
     deliveries: tuple[Delivery, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A credential that the simulator accepts.
+
+    Args:
+        account: the sub-account whose limits it uses; several keys can share one.
+        token: a temporary key has one, and is valid only together with it.
+        expires_at: seconds since the epoch, on the server's clock; ``None`` is never.
+    """
+
+    secret_id: str
+    secret_key: str = field(repr=False)
+    account: str = "100000000001"
+    token: str | None = field(default=None, repr=False)
+    expires_at: float | None = None
+
+
+DEFAULT_KEY = Key("AKIDsimulator0000000000000000000000", "simulator-secret-key")
+"""The default credential."""
+
+
+@dataclass(frozen=True, slots=True)
+class SimulatorOptions:
+    """The options of a simulator, fixed while it runs.
+
+    Args:
+        port: port on 127.0.0.1; 0 lets the system choose a free one.
+        seed: seed of all random choices; the same requests in the same order get the same answers.
+        images: size of the generated catalogue; 0 is none, and then any image exists.
+        regions: regions over which the catalogue is spread.
+        ledger: file to which a JSON line is appended for each request.
+        keys: the accepted credentials.
+        settings: the settings at the start.
+    """
+
+    port: int = 0
+    seed: int = 1
+    images: int = 0
+    regions: tuple[str, ...] = ("ap-singapore",)
+    ledger: Path | None = None
+    keys: tuple[Key, ...] = (DEFAULT_KEY,)
+    settings: Settings = field(default_factory=Settings)

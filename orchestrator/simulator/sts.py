@@ -6,13 +6,12 @@ from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from orchestrator.simulator import parameters
-from orchestrator.simulator import tc3_verification as tc3
+from orchestrator.simulator import parameters, tc3_verification
 from orchestrator.simulator.cloud import Call, Cloud
-from orchestrator.simulator.command_line import Key
 from orchestrator.simulator.error_messages import ApiError
 from orchestrator.simulator.http_connection import Request, Response
 from orchestrator.simulator.ledger import Entry
+from orchestrator.simulator.settings import Key
 
 METADATA = "/latest/meta-data/"
 _INSTANCE_ROLE = f"{METADATA}cam/security-credentials/"
@@ -23,7 +22,7 @@ _ARN = re.compile(
 )
 """By number or by name (source: the vendor's page of AssumeRole)."""
 _SESSION_NAME = re.compile(r"[\w+=,.@-]{2,128}")
-_LONGEST = 43_200
+_MAX_SECONDS = 43_200
 _ROLE_SESSION = "4611686018427397919", "simulator"
 """Role id and session name of every temporary key, because a `Key` has neither."""
 _PARAMETERS: Mapping[str, parameters.Check] = {
@@ -32,11 +31,11 @@ _PARAMETERS: Mapping[str, parameters.Check] = {
     "DurationSeconds": parameters.is_number,
     "Policy": parameters.is_text,
 }
-"""Some of what AssumeRole takes (source: the vendor's own client)."""
+"""Some parameters of AssumeRole (source: the vendor's own client)."""
 
 
-def is_meant(request: Request) -> bool:
-    """Whether a request is for STS, or for the service that tells an instance of itself."""
+def accepts(request: Request) -> bool:
+    """Return whether a request is for STS or for the metadata service."""
     return (
         request.headers.get("x-tc-action") in _ACTIONS
         or request.headers.get("x-tc-version") == _VERSION
@@ -45,7 +44,7 @@ def is_meant(request: Request) -> bool:
 
 
 def identify(request: Request, connection: int) -> Call:
-    """What a request wants, as far as it can be read without judging it."""
+    """Read the action and its parameters from a request, without checking them."""
     if request.path.startswith(METADATA):
         return Call(request, Entry("metadata", "GetRoleCredentials", connection), {})
     entry = Entry("sts", request.headers.get("x-tc-action", ""), connection)
@@ -56,7 +55,7 @@ def identify(request: Request, connection: int) -> Call:
 
 
 def answer(cloud: Cloud, call: Call) -> Response:
-    """Answers one request."""
+    """Answer one request."""
     if call.entry.service == "metadata":
         return _metadata(cloud, call)
     call.entry.request_id = cloud.request_id()
@@ -69,14 +68,14 @@ def answer(cloud: Cloud, call: Call) -> Response:
 
 
 def _perform(cloud: Cloud, call: Call) -> Mapping[str, Any]:
-    key = tc3.verify(call.request, cloud.keys, cloud.now(), service="sts")
+    key = tc3_verification.verify(call.request, cloud.keys, cloud.now(), service="sts")
     call.entry.account = key.account
     if call.entry.action not in _ACTIONS:
         raise ApiError("InvalidAction")
     if call.request.headers.get("x-tc-version") != _VERSION:
         raise ApiError("NoSuchVersion")
-    if call.problem is not None:
-        raise call.problem
+    if call.read_error is not None:
+        raise call.read_error
     known, perform = _ACTIONS[call.entry.action]
     parameters.check(call.parameters, known)
     if (refusal := cloud.refusal(call.entry)) is not None:
@@ -86,14 +85,14 @@ def _perform(cloud: Cloud, call: Call) -> Mapping[str, Any]:
 
 def _assume_role(cloud: Cloud, call: Call, key: Key) -> Mapping[str, Any]:
     seconds = _checked(call.parameters, cloud.settings.absent_roles)
-    lent = cloud.lend(key.account, seconds)
+    issued = cloud.issue_temporary_key(key.account, seconds)
     return {
         "Credentials": {
-            "Token": lent.token,
-            "TmpSecretId": lent.secret_id,
-            "TmpSecretKey": lent.secret_key,
+            "Token": issued.token,
+            "TmpSecretId": issued.secret_id,
+            "TmpSecretKey": issued.secret_key,
         },
-        **_expiry(lent),
+        **_expiry(issued),
     }
 
 
@@ -124,45 +123,45 @@ _ACTIONS: Mapping[str, tuple[Mapping[str, parameters.Check], _Action]] = {
 
 
 def _checked(given: parameters.Parameters, absent: Collection[str]) -> float:
-    """For how long keys are asked for, in seconds."""
+    """Check the parameters of AssumeRole; return the requested validity in seconds."""
     for name in ("RoleArn", "RoleSessionName"):
         if name not in given:
             raise ApiError("MissingParameter", f"The request lacks the parameter `{name}`.")
     if not _ARN.fullmatch(given["RoleArn"]):
-        raise ApiError("InvalidParameter.ParamError", "The role's description is malformed.")
+        raise ApiError("InvalidParameter.ParamError", "The RoleArn is malformed.")
     if given["RoleArn"].rpartition("/")[2] in absent:
         raise ApiError("ResourceNotFound.RoleNotFound", "The role does not exist.")
     if not _SESSION_NAME.fullmatch(given["RoleSessionName"]):
-        raise ApiError("InvalidParameter.ParamError", "The session's name is malformed.")
+        raise ApiError("InvalidParameter.ParamError", "The RoleSessionName is malformed.")
     seconds: int = given.get("DurationSeconds", 7200)
-    if seconds > _LONGEST:
-        raise ApiError("InvalidParameter.OverTimeError", "Keys are lent for 12 hours at most.")
+    if seconds > _MAX_SECONDS:
+        raise ApiError("InvalidParameter.OverTimeError", "DurationSeconds is over 43200.")
     return seconds
 
 
 def _metadata(cloud: Cloud, call: Call) -> Response:
-    """The name of the instance's role, or its keys; 404 where it has none."""
+    """Return the name of the instance's role, or a key of it; 404 if it has none."""
     role = cloud.settings.instance_role
     name = call.request.path.removeprefix(_INSTANCE_ROLE)
     if not role or name not in {"", role}:
         return Response(404, b"Not Found", (("Content-Type", "text/html"),))
     if not name:
         return Response(200, role.encode(), (("Content-Type", "text/plain"),))
-    lent = cloud.lend("100000000001", 7200)
-    call.entry.account = lent.account
+    issued = cloud.issue_temporary_key("100000000001", 7200)
+    call.entry.account = issued.account
     return _json(
         {
-            "TmpSecretId": lent.secret_id,
-            "TmpSecretKey": lent.secret_key,
-            "Token": lent.token,
+            "TmpSecretId": issued.secret_id,
+            "TmpSecretKey": issued.secret_key,
+            "Token": issued.token,
             "Code": "Success",
-            **_expiry(lent),
+            **_expiry(issued),
         }
     )
 
 
-def _expiry(lent: Key) -> Mapping[str, Any]:
-    until = int(lent.expires_at or 0)
+def _expiry(key: Key) -> Mapping[str, Any]:
+    until = int(key.expires_at or 0)
     moment = datetime.fromtimestamp(until, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return {"ExpiredTime": until, "Expiration": moment}
 

@@ -1,4 +1,4 @@
-"""Verification of the TC3-HMAC-SHA256 signature that CVM and STS ask for."""
+"""Verification of the TC3-HMAC-SHA256 signature that CVM and STS require."""
 
 import hashlib
 import hmac
@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 
-from orchestrator.simulator.command_line import Key
 from orchestrator.simulator.error_messages import ApiError
 from orchestrator.simulator.http_connection import Request
+from orchestrator.simulator.settings import Key
 
 _TOLERANCE = 300
+"""Seconds by which a signature's time can differ from the server's (source: the vendor)."""
 _ALGORITHM = "TC3-HMAC-SHA256"
 _AUTHORIZATION = re.compile(
     rf"{_ALGORITHM} +Credential=(?P<id>[^/\s]+)/(?P<date>[\d-]+)/(?P<service>\w+)/tc3_request, *"
@@ -20,11 +21,11 @@ _AUTHORIZATION = re.compile(
 
 
 def verify(request: Request, keys: Mapping[str, Key], now: float, service: str = "cvm") -> Key:
-    """The key that has signed a request.
+    """Return the key that signed a request.
 
     Args:
         keys: by secret id.
-        now: the server's clock.
+        now: seconds since the epoch, on the server's clock.
 
     Raises:
         ApiError: one of the ``AuthFailure`` codes.
@@ -60,7 +61,7 @@ def _timestamp(request: Request) -> int:
 
 
 def _signature(request: Request, key: Key, claim: re.Match[str], stamp: int) -> str:
-    """The signature that the request ought to carry."""
+    """Return the signature that the request should have."""
     names = claim["headers"].split(";")
     if not {"content-type", "host"} <= set(names):
         raise ApiError("AuthFailure.SignatureFailure", "content-type and host must be signed.")

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.simulator import Duration, Settings, Simulator, SimulatorOptions
-from tests.command import Shell
+from tests.cli_process import Shell
 
 
 @pytest.fixture
@@ -18,4 +18,4 @@ async def cloud(anyio_backend: str) -> AsyncIterator[Simulator]:
 @pytest.fixture
 def shell(cloud: Simulator, tmp_path: Path) -> Shell:
     """A shell set up for that cloud."""
-    return Shell.towards(cloud, tmp_path)
+    return Shell.for_cloud(cloud, tmp_path)

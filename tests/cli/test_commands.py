@@ -11,7 +11,7 @@ from orchestrator.simulator import (
     ImageSettings,
     Simulator,
 )
-from tests.command import Shell, said, until
+from tests.cli_process import Shell, wait_for_output, wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -176,7 +176,7 @@ async def test_on_a_narrow_terminal_what_is_wrong_stands_below(
     await shell.run("enqueue", "-", stdin=manifest(2))
     assert (await shell.run("run")).code == 3
     (failed,) = (await shell.run("history", "--state", "failed", "--json")).rows
-    shown = await shell.at_terminal("history", columns=60)
+    shown = await shell.run_at_terminal("history", columns=60)
     assert all(len(line) <= 60 for line in shown.splitlines())
     assert f"{failed['code']}: {failed['remedy']}" in " ".join(shown.split())
 
@@ -196,8 +196,8 @@ async def test_a_signal_lets_what_is_in_the_air_finish(
 ) -> None:
     """After the first signal nothing more is sent, nothing is in doubt, and a run resumes."""
     await shell.run("enqueue", "-", stdin=manifest(40))
-    async with shell.started("run") as process:
-        await until(lambda: sum(entry.accepted for entry in cloud.ledger) >= 3)
+    async with shell.start("run") as process:
+        await wait_until(lambda: sum(entry.accepted for entry in cloud.ledger) >= 3)
         process.send_signal(number)
         assert await process.wait() == code
     left = (await shell.run("status", "--json")).json
@@ -212,12 +212,12 @@ async def test_a_second_signal_ends_the_run_at_once(shell: Shell, cloud: Simulat
     """It waits for no answer: what is in the air stays marked so, for the next run to look up."""
     cloud.set_faults(Fault("latency", action="ExportImages", seconds=600.0))
     await shell.run("enqueue", "-", stdin=manifest(2))
-    async with shell.started("run") as process:
-        await until(lambda: any(entry.action == "DescribeImages" for entry in cloud.ledger))
-        await until(lambda: _states(shell)["sending"] == 2)
+    async with shell.start("run") as process:
+        await wait_until(lambda: any(entry.action == "DescribeImages" for entry in cloud.ledger))
+        await wait_until(lambda: _states(shell)["sending"] == 2)
         process.send_signal(signal.SIGINT)
         # two that are pending at once would be one
-        await said(process, "Again to stop at once")
+        await wait_for_output(process, "Again to stop at once")
         process.send_signal(signal.SIGINT)
         assert await process.wait() == 130
     assert _states(shell)["sending"] == 2

@@ -12,7 +12,7 @@ from orchestrator.simulator import (
     ImageSettings,
     Simulator,
 )
-from tests.command import Shell
+from tests.cli_process import Shell
 
 pytestmark = pytest.mark.anyio
 
@@ -24,7 +24,7 @@ IMAGE = "img-00000001"
 @pytest.fixture
 def shell(cloud: Simulator, tmp_path: Path) -> Shell:
     """A shell set up for that cloud."""
-    return Shell.towards(cloud, tmp_path, ORCHESTRATOR_EXPORT_DEADLINE="1")
+    return Shell.for_cloud(cloud, tmp_path, ORCHESTRATOR_EXPORT_DEADLINE="1")
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The crash harness: a thousand kills and more; its figures come from the cloud's ledger."""
+"""Run the crash tests: more than a thousand kills, counted from the cloud's ledger."""
 
 import argparse
 import itertools
@@ -13,119 +13,129 @@ import sqlalchemy as sa
 
 from orchestrator.clock import iso
 from orchestrator.job_states import JobState
-from tests.crash.life import Death
-from tests.crash.night import KINDS, Kill, Night, kills_of, spend
-from tests.crash.processes import zygote
-from tests.crash.shift import restarts, side_by_side
-from tests.crash.sleeper import nap
-from tests.crash.tally import Tally
+from tests.crash.child_processes import start_fork_server
+from tests.crash.export_counts import ExportCounts
+from tests.crash.long_runs import run_side_by_side, run_with_restarts
+from tests.crash.scenario import KILL_KINDS, Kill, Scenario, make_kill, run_scenario
+from tests.crash.suspended_process import run_with_suspension
+from tests.crash.worker_process import KillPoint
 from tests.servers import NoServerError, fresh_database, server, text_of
 
 _AT_ONCE = 2
-_MOST_COMMITS = 150
-"""Commits of one night that nobody disturbs, about: three for each of its forty exports."""
+_MAX_COMMITS = 150
+"""About the number of commits of an undisturbed scenario: three or four for each export."""
 
 
 def main() -> None:
-    """Reads the command line, kills, reports; ends with 1 where the promise was broken."""
+    """Parse the command line, run, and report; exit with 1 if an export was lost or doubled."""
     parser = argparse.ArgumentParser(prog="python -m tests.crash", description=__doc__)
-    parser.add_argument("--nights", type=int, default=400, help="of 40 images and 3 kills each")
-    parser.add_argument("--restarts", type=int, default=40, help="of the command line")
+    parser.add_argument(
+        "--scenarios", type=int, default=400, help="scenarios, each with 40 images and 3 kills"
+    )
+    parser.add_argument("--restarts", type=int, default=40, help="restarts of the command line")
     parser.add_argument("--side-by-side", type=float, default=120.0, metavar="SECONDS")
-    parser.add_argument("--postgresql", type=int, default=20, metavar="NIGHTS")
-    parser.add_argument("--nap", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--postgresql", type=int, default=20, metavar="SCENARIOS")
+    parser.add_argument("--suspend", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     options = parser.parse_args()
-    total = anyio.run(campaign, options)
+    total = anyio.run(run_all, options)
     sys.exit(0 if total.holds else 1)
 
 
-async def campaign(options: argparse.Namespace) -> Tally:
-    """All parts, each with its figures, and all of them together."""
-    _say(f"seed {options.seed}: {options.nights} nights, then restarts, then four processes.")
+async def run_all(options: argparse.Namespace) -> ExportCounts:
+    """Run all parts; report the counts of each and of all together."""
+    _print(
+        f"seed {options.seed}: {options.scenarios} scenarios, then restarts, then four processes."
+    )
     chance = random.Random(options.seed)
-    total = Tally()
+    total = ExportCounts()
     async with anyio.create_task_group() as tasks:
-        # it waits for minutes, and takes nothing from the others
-        if options.nap:
-            tasks.start_soon(_sleep_for_real, total)
-        _take_in(total, "nights", await _nights(options.nights, chance))
-        _take_in(total, "nights on PostgreSQL", await _on_a_server(options.postgresql, chance))
-        _take_in(total, "restarts", await restarts(options.restarts))
-        four = await side_by_side(options.side_by_side, chance)
-        _take_in(total, "four processes on one file", four)
-    _say("all together:", total)
-    _say(json.dumps(total.figures()))
+        # it mostly waits, for minutes, so it runs beside the other parts
+        if options.suspend:
+            tasks.start_soon(_run_suspension, total)
+        _add(total, "scenarios", await _run_scenarios(options.scenarios, chance))
+        _add(total, "scenarios on PostgreSQL", await _run_on_postgresql(options.postgresql, chance))
+        _add(total, "restarts", await run_with_restarts(options.restarts))
+        four = await run_side_by_side(options.side_by_side, chance)
+        _add(total, "four processes on one file", four)
+    _print("all together:", total)
+    _print(json.dumps(total.figures()))
     return total
 
 
-def _take_in(total: Tally, name: str, tally: Tally) -> None:
-    _say(f"{name}:", tally)
-    total.add(tally)
+def _add(total: ExportCounts, name: str, counts: ExportCounts) -> None:
+    _print(f"{name}:", counts)
+    total.add(counts)
 
 
-async def _sleep_for_real(total: Tally) -> None:
-    """A process stopped beyond its lease and its signature, while another drains the store."""
-    night = await nap(lease=None, fence=None, woken_by=JobState.VERIFIED)
-    _take_in(total, "a sleeper", night.tally)
-    _say(f"  the vendor refused its late request: {night.codes}")
-    for event in night.story.events:
-        _say(f"  {iso(event['at'])} {event['kind']} {event['attempt'] or ''} {event['details']}")
+async def _run_suspension(total: ExportCounts) -> None:
+    """Suspend a process beyond its lease and its signature while another drains the store."""
+    scenario = await run_with_suspension(
+        lease=None, signature_lifetime=None, resume_at=JobState.VERIFIED
+    )
+    _add(total, "a suspended", scenario.counts)
+    _print(f"  the vendor refused its late request: {scenario.codes}")
+    for event in scenario.details.events:
+        _print(f"  {iso(event['at'])} {event['kind']} {event['attempt'] or ''} {event['details']}")
 
 
-async def _nights(number: int, chance: random.Random) -> Tally:
-    """So many nights, some at a time; a kill at each commit in turn, and two of other kinds."""
-    nights = _plans(number, chance)
-    total, done = Tally(), itertools.count(1)
+async def _run_scenarios(number: int, chance: random.Random) -> ExportCounts:
+    """Run this many scenarios, with a kill at each commit in turn and two others."""
+    scenarios = _make_scenarios(number, chance)
+    total, done = ExportCounts(), itertools.count(1)
 
-    async def watchman() -> None:
-        async with zygote() as mother:
-            for night in nights:
-                tally = await spend(night, mother)
-                total.add(tally)
-                if not tally.holds:
-                    _say(f"broken by {night}:", tally)
+    async def work_off() -> None:
+        async with start_fork_server() as fork_server:
+            for scenario in scenarios:
+                counts = await run_scenario(scenario, fork_server)
+                total.add(counts)
+                if not counts.holds:
+                    _print(f"broken by {scenario}:", counts)
                 if (count := next(done)) % 50 == 0:
-                    _say(f"{count} nights, {total.kills.total()} kills")
+                    _print(f"{count} scenarios, {total.kills.total()} kills")
 
     async with anyio.create_task_group() as tasks:
         for _ in range(_AT_ONCE):
-            tasks.start_soon(watchman)
+            tasks.start_soon(work_off)
     return total
 
 
-async def _on_a_server(number: int, chance: random.Random) -> Tally:
-    """Nights on PostgreSQL, where there is a server."""
-    total = Tally()
+async def _run_on_postgresql(number: int, chance: random.Random) -> ExportCounts:
+    """Run scenarios on PostgreSQL, if there is a server."""
+    total = ExportCounts()
     try:
         with server() as found:
-            await _on_this_server(found, total, _plans(number, chance))
+            await _run_on_this_server(found, total, _make_scenarios(number, chance))
     except NoServerError as error:
-        _say(f"no PostgreSQL server, so those nights are left out: {error}")
+        _print(f"no PostgreSQL server, so those scenarios are left out: {error}")
     return total
 
 
-async def _on_this_server(found: sa.URL, total: Tally, nights: Iterator[Night]) -> None:
-    async with zygote() as mother:
-        for night in nights:
+async def _run_on_this_server(
+    found: sa.URL, total: ExportCounts, scenarios: Iterator[Scenario]
+) -> None:
+    async with start_fork_server() as fork_server:
+        for scenario in scenarios:
             with fresh_database(found) as url:
-                tally = await spend(replace(night, settings={"database_url": text_of(url)}), mother)
-            total.add(tally)
-            if not tally.holds:
-                _say(f"broken by {night}:", tally)
+                counts = await run_scenario(
+                    replace(scenario, settings={"database_url": text_of(url)}), fork_server
+                )
+            total.add(counts)
+            if not counts.holds:
+                _print(f"broken by {scenario}:", counts)
 
 
-def _plans(number: int, chance: random.Random) -> Iterator[Night]:
-    kinds = itertools.cycle(KINDS)
+def _make_scenarios(number: int, chance: random.Random) -> Iterator[Scenario]:
+    kinds = itertools.cycle(KILL_KINDS)
     for index in range(number):
-        commit = Kill("every commit in turn", Death(1 + index % _MOST_COMMITS))
-        others = [kills_of(next(kinds), chance) for _ in range(2)]
-        yield Night([commit, *others], capped=bool(index & 1), losing=bool(index & 2))
+        commit = Kill("every commit in turn", KillPoint(1 + index % _MAX_COMMITS))
+        others = [make_kill(next(kinds), chance) for _ in range(2)]
+        yield Scenario([commit, *others], capped=bool(index & 1), losing=bool(index & 2))
 
 
-def _say(text: str, tally: Tally | None = None) -> None:
+def _print(text: str, counts: ExportCounts | None = None) -> None:
     print(text, flush=True)  # noqa: T201 - the figures are what this is run for
-    for name, figure in (tally.figures() if tally else {}).items():
+    for name, figure in (counts.figures() if counts else {}).items():
         print(f"  {name:<30} {figure}", flush=True)  # noqa: T201 - as above
 
 

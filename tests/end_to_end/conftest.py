@@ -6,42 +6,42 @@ import pytest
 
 from orchestrator.orchestrator import Orchestrator
 from orchestrator.simulator import Duration, Settings, Simulator, SimulatorOptions
-from orchestrator.verification import bucket_access as permissions
-from tests.end_to_end.scene import Store, orchestrator_at
+from orchestrator.verification import bucket_access
+from tests.end_to_end.harness import OpenStore, make_orchestrator
 
 
 @pytest.fixture(autouse=True)
 def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The loopback is reached directly, whatever proxy this machine uses."""
+    """Connect to loopback directly, even if this machine uses a proxy."""
     for name in ("HTTP_PROXY", "ALL_PROXY", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
 
 
 @pytest.fixture(autouse=True)
-def _soon_convinced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A bucket that refuses every look counts as unreadable after a moment, not after seconds."""
-    monkeypatch.setattr(permissions, "_MIN_REFUSED_FOR", 0.3)
-    monkeypatch.setattr(permissions, "_REFUSED_LOOKUPS", 1.5)
-    monkeypatch.setattr(permissions, "_RETRY_FACTOR", 30)
+def _short_permission_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Treat a bucket that denies every lookup as unreadable after 0.3 s instead of 20 s."""
+    monkeypatch.setattr(bucket_access, "_MIN_REFUSED_FOR", 0.3)
+    monkeypatch.setattr(bucket_access, "_REFUSED_LOOKUPS", 1.5)
+    monkeypatch.setattr(bucket_access, "_RETRY_FACTOR", 30)
 
 
 @pytest.fixture
 async def cloud(anyio_backend: str) -> AsyncIterator[Simulator]:
-    """A cloud without limits, in which any image exists and an export takes a moment."""
+    """A cloud without limits, in which any image exists and an export takes 0.2 s."""
     settings = Settings(cap=None, limits={}, duration=Duration(seconds=0.2), queue_delay=0.02)
     async with Simulator(SimulatorOptions(settings=settings)) as running:
         yield running
 
 
 @pytest.fixture
-def store(cloud: Simulator, tmp_path: Path) -> Store:
-    """Opens one store as often as wanted, each time with settings of its own."""
-    return partial(orchestrator_at, cloud.url, tmp_path)
+def open_store(cloud: Simulator, tmp_path: Path) -> OpenStore:
+    """Open the test's store; each call can have other settings."""
+    return partial(make_orchestrator, cloud.url, tmp_path)
 
 
 @pytest.fixture
-async def orchestrator(store: Store) -> AsyncIterator[Orchestrator]:
-    """The store with the settings of most tests."""
-    async with store() as opened:
+async def orchestrator(open_store: OpenStore) -> AsyncIterator[Orchestrator]:
+    """An orchestrator with the settings that most tests use."""
+    async with open_store() as opened:
         yield opened

@@ -1,4 +1,4 @@
-"""Trouble with COS: what cannot be seen is not claimed, and what passes is waited for."""
+"""Faults of COS: a failed lookup proves nothing, and a temporary fault is waited for."""
 
 from datetime import timedelta
 from itertools import pairwise
@@ -13,76 +13,78 @@ from orchestrator.model import Scope
 from orchestrator.orchestrator import Orchestrator
 from orchestrator.simulator import BucketSettings, Fault, Refusal, Simulator
 from orchestrator.store import Database
-from orchestrator.verification import bucket_access as permissions
-from tests.end_to_end.scene import (
+from orchestrator.verification import bucket_access
+from tests.end_to_end.harness import (
     BUCKET,
-    Store,
-    accepted,
-    drained,
-    images,
-    jobs_of,
+    OpenStore,
+    count_exports,
+    count_states,
+    enqueue_and_run,
+    make_image_ids,
+    make_requests_for,
     once_each,
-    orders,
-    ran,
-    requests,
-    states_of,
-    until,
-    until_kept,
+    read_jobs,
+    read_ledger,
+    run_to_end,
+    wait_until,
+    wait_until_stored,
 )
-from tests.stores import change, now
+from tests.job_factory import now, update_job
 
 pytestmark = pytest.mark.anyio
 
 OTHER = "archive-1250000000"
 
 
-async def test_faults_that_pass(orchestrator: Orchestrator, cloud: Simulator) -> None:
-    """COS may fail, break off and answer nonsense in between: it is looked again until it holds."""
+async def test_temporary_faults_of_cos_are_retried(
+    orchestrator: Orchestrator, cloud: Simulator
+) -> None:
+    """COS can fail, break off or send nonsense for a while: lookups are repeated."""
     cloud.set_faults(
         Fault("gateway", action="cos", times=3, status=503),
         Fault("reset", action="cos", times=3),
         Fault("half", action="cos", times=3),
         Fault("html", action="cos", times=3),
     )
-    result = await drained(orchestrator, orders(images(12)))
+    result = await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(12)))
     assert result.counts[JobState.VERIFIED] == 12
-    assert accepted(cloud) == once_each(images(12))
+    assert count_exports(cloud) == once_each(make_image_ids(12))
 
 
-async def test_a_refusal_that_passes(
+async def test_few_denied_lookups_do_not_make_a_bucket_unreadable(
     orchestrator: Orchestrator, cloud: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A refused look or two are no lost right: the exports are verified all the same."""
+    """After one or two denied lookups the exports are still verified."""
     monkeypatch.setattr(
-        permissions, "_MIN_REFUSED_FOR", 20
+        bucket_access, "_MIN_REFUSED_FOR", 20
     )  # two looks may be far apart on a busy machine
     cloud.change(codes=(Refusal("AccessDenied", action="HeadObject", times=2),))
-    result = await drained(orchestrator, orders(images(6)))
+    result = await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(6)))
     assert result.counts[JobState.VERIFIED] == 6
 
 
-async def test_a_listing_that_fails_is_no_look(
+async def test_failed_listing_proves_no_absence(
     orchestrator: Orchestrator, cloud: Simulator
 ) -> None:
-    """While listings fail nothing is known to be absent: a lost request is not sent again."""
+    """While listings fail, nothing is known to be absent: a lost request is not sent again."""
     cloud.set_faults(
         Fault("reset", action="ExportImages", after=True, times=1),
         Fault("gateway", action="GetBucket", times=5),
     )
-    result = await drained(orchestrator, orders(images(1)))
-    assert len(requests(cloud, "GetBucket")) > 5
+    result = await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(1)))
+    assert len(read_ledger(cloud, "GetBucket")) > 5
     assert result.counts[JobState.VERIFIED] == 1
-    assert accepted(cloud) == once_each(images(1))
-    assert len(requests(cloud)) == 1
+    assert count_exports(cloud) == once_each(make_image_ids(1))
+    assert len(read_ledger(cloud)) == 1
 
 
 @pytest.mark.parametrize("minutes", [2, 60])
-async def test_after_an_outage_no_ended_export_waits_for_a_young_one(
-    store: Store, cloud: Simulator, tmp_path: Path, minutes: int
+async def test_after_outage_the_oldest_exports_are_looked_up_first(
+    open_store: OpenStore, cloud: Simulator, tmp_path: Path, minutes: int
 ) -> None:
-    """Whether the bucket answers again one finds out that may have ended, whoever is due first."""
-    async with store(verify="off") as orchestrator:
-        await drained(orchestrator, orders(images(15)))
+    """The probe after an outage of COS looks up an export that can have ended."""
+    async with open_store(verify="off") as orchestrator:
+        await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(15)))
     long_ago, young, ended = range(1, 3), range(3, 6), range(6, 16)
     database = Database(f"sqlite+aiosqlite:///{tmp_path}/orchestrator.db", SystemClock())
     moment, typical_duration = await now(database), timedelta(minutes=minutes)
@@ -91,114 +93,130 @@ async def test_after_an_outage_no_ended_export_waits_for_a_young_one(
             "sent_at": moment - 2 * typical_duration,
             "accepted_at": moment - 2 * typical_duration,
         }
-        await change(
+        await update_job(
             database, job, state="verified", finished_at=moment - typical_duration, **times
         )
     for job in young:
-        await change(database, job, due_at=moment + timedelta(seconds=1))
+        await update_job(database, job, due_at=moment + timedelta(seconds=1))
     for job in ended:
-        await change(database, job, accepted_at=moment - typical_duration)
+        await update_job(database, job, accepted_at=moment - typical_duration)
     await database.close()
     cloud.set_faults(Fault("reset", action="cos", times=len(ended)))
     said: list[str] = []
     async with (
-        store(verify_interval="adaptive", notify=said.append) as orchestrator,
+        open_store(verify_interval="adaptive", notify=said.append) as orchestrator,
         anyio.create_task_group() as tasks,
     ):
         tasks.start_soon(orchestrator.run)
 
         async def all_are_seen() -> bool:
-            counts = await states_of(orchestrator)
+            counts = await count_states(orchestrator)
             return counts == {JobState.VERIFIED: 12, JobState.ACCEPTED: 3}
 
-        await until_kept(all_are_seen)
+        await wait_until_stored(all_are_seen)
         tasks.cancel_scope.cancel()
     assert any("one look at a time" in sentence for sentence in said)
 
 
-async def test_verification_off(store: Store, cloud: Simulator) -> None:
-    """With verification off accepted is where a job rests, and no bucket is asked for anything."""
-    async with store(verify="off") as orchestrator:
-        result = await drained(orchestrator, orders(images(4)))
+async def test_verification_off(open_store: OpenStore, cloud: Simulator) -> None:
+    """With verification off a job ends as accepted, and no bucket is read."""
+    async with open_store(verify="off") as orchestrator:
+        result = await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(4)))
         assert result.counts[JobState.ACCEPTED] == 4
         assert result.left == 0
-        assert (await ran(orchestrator)).requests == 0
-    assert len(requests(cloud)) == 4
+        assert (await run_to_end(orchestrator)).requests == 0
+    assert len(read_ledger(cloud)) == 4
     assert not [entry for entry in cloud.ledger if entry.service == "cos"]
 
 
-async def test_what_rested_is_verified_later(store: Store, cloud: Simulator) -> None:
-    """Jobs that rest on accepted are verified by a run that may look, without another request."""
-    async with store(verify="off") as orchestrator:
-        await drained(orchestrator, orders(images(4)))
-    async with store() as orchestrator:
-        result = await ran(orchestrator)
+async def test_accepted_jobs_are_verified_by_a_later_run(
+    open_store: OpenStore, cloud: Simulator
+) -> None:
+    """A run with verification verifies jobs that an earlier run left accepted."""
+    async with open_store(verify="off") as orchestrator:
+        await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(4)))
+    async with open_store() as orchestrator:
+        result = await run_to_end(orchestrator)
     assert result.counts[JobState.VERIFIED] == 4
     assert result.requests == 0
-    assert accepted(cloud) == once_each(images(4))
+    assert count_exports(cloud) == once_each(make_image_ids(4))
 
 
-async def test_no_right_to_look(store: Store, cloud: Simulator) -> None:
-    """Without the right to look exports go on and rest on accepted; that is said once."""
+async def test_without_read_permission_jobs_end_accepted(
+    open_store: OpenStore, cloud: Simulator
+) -> None:
+    """Without read permission exports go on and end accepted; the user is told once."""
     cloud.change(buckets={BUCKET: BucketSettings(deny=("HeadObject", "GetBucket"))})
     said: list[str] = []
-    async with store(notify=said.append) as orchestrator:
-        await orchestrator.enqueue(orders(images(8)))
-        result = await drained(orchestrator, orders(images(4, first=8), bucket=OTHER))
-        assert await states_of(orchestrator, buckets=(BUCKET,)) == {JobState.ACCEPTED: 8}
+    async with open_store(notify=said.append) as orchestrator:
+        await orchestrator.enqueue(make_requests_for(make_image_ids(8)))
+        result = await enqueue_and_run(
+            orchestrator, make_requests_for(make_image_ids(4, first=8), bucket=OTHER)
+        )
+        assert await count_states(orchestrator, buckets=(BUCKET,)) == {JobState.ACCEPTED: 8}
     assert result.counts[JobState.VERIFIED] == 4
     assert (result.left, result.blocked) == (0, ())
     (sentence,) = (one for one in said if BUCKET in one)
     assert "HeadObject" in sentence
 
 
-async def test_no_right_to_read_objects(orchestrator: Orchestrator, cloud: Simulator) -> None:
-    """Where objects may be listed and not read, the listing is the evidence."""
+async def test_without_head_permission_listings_are_the_evidence(
+    orchestrator: Orchestrator, cloud: Simulator
+) -> None:
+    """If objects can be listed but not read, the listing is the evidence."""
     cloud.change(buckets={BUCKET: BucketSettings(deny=("HeadObject",))})
-    result = await drained(orchestrator, orders(images(4)))
+    result = await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(4)))
     assert result.counts[JobState.VERIFIED] == 4
 
 
-async def test_no_right_to_list(store: Store, cloud: Simulator) -> None:
-    """An answer lost where no listing is allowed stays unknown for a person; the rest goes on."""
+async def test_without_list_permission_lost_answers_stay_unknown(
+    open_store: OpenStore, cloud: Simulator
+) -> None:
+    """Without list permission a lost answer stays unknown for an operator."""
     denied = BucketSettings(deny=("GetBucket", "ListMultipartUploads"))
     cloud.change(
         buckets={BUCKET: denied},
-        faults=(Fault("reset", action="ExportImages", after=True, images=tuple(images(1))),),
+        faults=(
+            Fault("reset", action="ExportImages", after=True, images=tuple(make_image_ids(1))),
+        ),
     )
-    async with store() as orchestrator:
-        result = await drained(orchestrator, orders(images(5)))
-        (unknown,) = await jobs_of(orchestrator, states=("unknown",))
-    assert unknown.image_ids == tuple(images(1))
+    async with open_store() as orchestrator:
+        result = await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(5)))
+        (unknown,) = await read_jobs(orchestrator, states=("unknown",))
+    assert unknown.image_ids == tuple(make_image_ids(1))
     assert result.counts[JobState.UNKNOWN] == 1
     assert result.counts[JobState.VERIFIED] == 4
-    assert accepted(cloud) == once_each(images(5))
-    assert len(requests(cloud)) == 5
+    assert count_exports(cloud) == once_each(make_image_ids(5))
+    assert len(read_ledger(cloud)) == 5
 
 
-async def test_an_unknown_job_is_settled_once_the_right_is_there(
-    store: Store, cloud: Simulator
+async def test_unknown_job_is_resolved_once_listing_is_permitted(
+    open_store: OpenStore, cloud: Simulator
 ) -> None:
-    """What a blind run has left unknown, a run that may look adopts and verifies."""
+    """A run that can read the bucket resolves and verifies what an earlier run left unknown."""
     cloud.change(
         buckets={BUCKET: BucketSettings(deny=("GetBucket", "ListMultipartUploads"))},
         faults=(Fault("reset", action="ExportImages", after=True, times=1),),
     )
-    async with store() as orchestrator:
-        await drained(orchestrator, orders(images(1)))
+    async with open_store() as orchestrator:
+        await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(1)))
     cloud.change(buckets={})
-    async with store() as orchestrator:
-        result = await ran(orchestrator)
+    async with open_store() as orchestrator:
+        result = await run_to_end(orchestrator)
     assert result.counts[JobState.VERIFIED] == 1
-    assert len(requests(cloud)) == 1
+    assert len(read_ledger(cloud)) == 1
 
 
-async def test_verification_required(store: Store, cloud: Simulator) -> None:
-    """Where verification is required, a bucket that may not be read stops its exports alone."""
+async def test_required_verification_halts_an_unreadable_bucket(
+    open_store: OpenStore, cloud: Simulator
+) -> None:
+    """If verification is required, a bucket that cannot be read halts only its own exports."""
     cloud.change(buckets={BUCKET: BucketSettings(deny=("HeadObject", "GetBucket"))})
-    async with store(verify="required", rate=8) as orchestrator:
-        await orchestrator.enqueue(orders(images(60)))
-        result = await drained(orchestrator, orders(images(4, first=60), bucket=OTHER))
+    async with open_store(verify="required", rate=8) as orchestrator:
+        await orchestrator.enqueue(make_requests_for(make_image_ids(60)))
+        result = await enqueue_and_run(
+            orchestrator, make_requests_for(make_image_ids(4, first=60), bucket=OTHER)
+        )
     (stop,) = result.blocked
     assert (stop.scope, stop.value) == (Scope.BUCKET, f"ap-singapore/{BUCKET}")
     assert stop.remedy
@@ -207,54 +225,54 @@ async def test_verification_required(store: Store, cloud: Simulator) -> None:
     assert result.counts[JobState.ACCEPTED] + result.counts[JobState.QUEUED] == 60
 
 
-async def test_a_clock_that_is_wrong_when_only_looks_are_left(
-    store: Store, cloud: Simulator
+async def test_wrong_clock_is_corrected_from_cos_answers(
+    open_store: OpenStore, cloud: Simulator
 ) -> None:
-    """A wrong clock that only COS is there to tell of is set right, and costs no verification."""
-    async with store(verify="off") as orchestrator:
-        await drained(orchestrator, orders(images(20)))
+    """A wrong clock is corrected when only COS requests are left, and no verification fails."""
+    async with open_store(verify="off") as orchestrator:
+        await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(20)))
     cloud.change(skew=3600)
-    async with store() as orchestrator:
-        result = await ran(orchestrator)
+    async with open_store() as orchestrator:
+        result = await run_to_end(orchestrator)
     assert result.counts[JobState.VERIFIED] == 20
 
 
-async def test_an_outage_of_cos(store: Store, cloud: Simulator) -> None:
-    """While COS cannot be reached nothing is taken for absent, and all is verified afterwards."""
+async def test_outage_of_cos_proves_no_absence(open_store: OpenStore, cloud: Simulator) -> None:
+    """While COS cannot be reached nothing counts as absent, and all is verified afterwards."""
     cloud.set_faults(Fault("reset", action="cos", times=12))
-    async with store() as orchestrator:
-        result = await drained(orchestrator, orders(images(8)))
+    async with open_store() as orchestrator:
+        result = await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(8)))
     assert result.counts[JobState.VERIFIED] == 8
-    assert accepted(cloud) == once_each(images(8))
+    assert count_exports(cloud) == once_each(make_image_ids(8))
 
 
-async def test_one_look_at_a_time_finds_out(store: Store, cloud: Simulator) -> None:
-    """While COS gives no answer few looks are taken; that is told once, and so is its end."""
+async def test_outage_of_cos_leaves_one_probe(open_store: OpenStore, cloud: Simulator) -> None:
+    """While COS does not answer there are few lookups; the outage is reported once."""
     cloud.set_faults(Fault("gateway", action="cos", status=503))
     said: list[str] = []
 
     def far_apart() -> bool:
-        times = [entry.monotonic for entry in requests(cloud, "GetBucket")][-3:]
+        times = [entry.monotonic for entry in read_ledger(cloud, "GetBucket")][-3:]
         return len(times) == 3 and all(later - sooner > 0.4 for sooner, later in pairwise(times))
 
-    async with store(notify=said.append) as orchestrator, anyio.create_task_group() as tasks:
-        await orchestrator.enqueue(orders(images(24)))
-        tasks.start_soon(ran, orchestrator)
-        await until(far_apart)
+    async with open_store(notify=said.append) as orchestrator, anyio.create_task_group() as tasks:
+        await orchestrator.enqueue(make_requests_for(make_image_ids(24)))
+        tasks.start_soon(run_to_end, orchestrator)
+        await wait_until(far_apart)
         cloud.set_faults()
-        await until(lambda: len(said) == 2)
+        await wait_until(lambda: len(said) == 2)
     lost, found = said
     assert "gives no answer (Http503" in lost
     assert "answers again" in found
 
 
-async def test_a_token_that_runs_out_while_only_looks_are_left(
-    store: Store, cloud: Simulator
+async def test_expired_token_during_lookups_halts_the_account(
+    open_store: OpenStore, cloud: Simulator
 ) -> None:
-    """What is refused to the account is not held against the bucket: a person must act."""
+    """A refusal of the account does not mark the bucket as unreadable."""
     cloud.change(codes=(Refusal("ExpiredToken", action="cos"),))
-    async with store() as orchestrator:
-        result = await drained(orchestrator, orders(images(2)))
+    async with open_store() as orchestrator:
+        result = await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(2)))
     (stop,) = result.blocked
     assert (stop.scope, stop.code) == (Scope.CREDENTIAL, "ExpiredToken")
     assert (result.counts[JobState.ACCEPTED], result.left) == (2, 2)

@@ -1,4 +1,4 @@
-"""Keys that move while a run is under way: withdrawn, revoked, or not to be had any more."""
+"""Credentials that change during a run: withdrawn, revoked, or no longer available."""
 
 import logging
 from pathlib import Path
@@ -10,91 +10,93 @@ from orchestrator.errors import CredentialError
 from orchestrator.job_states import JobState
 from orchestrator.model import Scope
 from orchestrator.simulator import DEFAULT_KEY, Duration, Fault, Refusal, Simulator
-from tests.command import Result, Shell
-from tests.end_to_end.scene import (
-    Store,
-    accepted,
-    images,
-    jobs_of,
-    keys_of,
+from tests.cli_process import CommandResult, Shell
+from tests.end_to_end.harness import (
+    OpenStore,
+    count_exports,
+    count_states,
+    make_credential_variables,
+    make_image_ids,
+    make_requests_for,
     once_each,
-    orders,
-    ran,
-    ran_until,
-    requests,
-    states_of,
-    until,
+    read_jobs,
+    read_ledger,
+    run_and_change,
+    run_to_end,
+    wait_until,
 )
 
 pytestmark = pytest.mark.anyio
 
 ROLE = {"TENCENTCLOUD_ROLE_ARN": "qcs::cam::uin/100000000001:roleName/exporter"}
-BATCH = images(24)
+BATCH = make_image_ids(24)
 
 
-def kept_in(folder: Path) -> bytes:
-    """All that stands in the files below a folder."""
+def read_all_files(folder: Path) -> bytes:
+    """Return the contents of all files below a folder."""
     return b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
 
 
-async def test_a_token_that_is_withdrawn_is_fetched_anew_once(
-    store: Store, cloud: Simulator
+async def test_withdrawn_token_is_fetched_again_once(
+    open_store: OpenStore, cloud: Simulator
 ) -> None:
-    """Eight requests in the air and more behind them: one fetch, no attempt spent, no stop."""
+    """Many requests meet it: there is one fetch, no attempt is charged, nothing halts."""
     cloud.set_faults(Fault("latency", action="ExportImages", seconds=0.1))
-    async with store(environ={**keys_of(), **ROLE}, concurrency=8) as orchestrator:
-        await orchestrator.enqueue(orders(BATCH))
-        result = await ran_until(
+    async with open_store(
+        environ={**make_credential_variables(), **ROLE}, concurrency=8
+    ) as orchestrator:
+        await orchestrator.enqueue(make_requests_for(BATCH))
+        result = await run_and_change(
             orchestrator,
-            lambda: accepted(cloud).total() >= 8,
-            lambda: cloud.change(withdrawn=(cloud.lent[0].secret_id,)),
+            lambda: count_exports(cloud).total() >= 8,
+            lambda: cloud.change(withdrawn=(cloud.temporary_keys[0].secret_id,)),
         )
-        assert {job.attempts for job in await jobs_of(orchestrator)} == {1}
+        assert {job.attempts for job in await read_jobs(orchestrator)} == {1}
     assert result.blocked == ()
     assert result.counts[JobState.VERIFIED] == len(BATCH)
-    assert accepted(cloud) == once_each(BATCH)
-    assert len(requests(cloud, "AssumeRole")) == 2
-    refused = [entry for entry in requests(cloud) if entry.code is not None]
+    assert count_exports(cloud) == once_each(BATCH)
+    assert len(read_ledger(cloud, "AssumeRole")) == 2
+    refused = [entry for entry in read_ledger(cloud) if entry.code is not None]
     assert {entry.code for entry in refused} == {"AuthFailure.TokenFailure"}
     assert len(refused) <= 2 * 8
 
 
-async def test_a_token_that_is_withdrawn_while_only_looks_are_made(
-    store: Store, cloud: Simulator
+async def test_withdrawn_token_is_fetched_again_during_lookups(
+    open_store: OpenStore, cloud: Simulator
 ) -> None:
-    """COS calls it expired: the keys are fetched anew once, and every export is seen to end."""
+    """COS reports an expired token: it is fetched again once, and all exports are verified."""
     cloud.change(duration=Duration(seconds=1.5))
-    async with store(environ={**keys_of(), **ROLE}) as orchestrator:
-        await orchestrator.enqueue(orders(images(12)))
-        result = await ran_until(
+    async with open_store(environ={**make_credential_variables(), **ROLE}) as orchestrator:
+        await orchestrator.enqueue(make_requests_for(make_image_ids(12)))
+        result = await run_and_change(
             orchestrator,
-            lambda: accepted(cloud).total() == 12,
-            lambda: cloud.change(withdrawn=(cloud.lent[0].secret_id,)),
+            lambda: count_exports(cloud).total() == 12,
+            lambda: cloud.change(withdrawn=(cloud.temporary_keys[0].secret_id,)),
         )
     assert result.counts[JobState.VERIFIED] == 12
     assert result.blocked == ()
-    assert len(requests(cloud, "AssumeRole")) == 2
+    assert len(read_ledger(cloud, "AssumeRole")) == 2
 
 
-async def test_keys_that_are_revoked_for_good(
-    store: Store, cloud: Simulator, tmp_path: Path
+async def test_revoked_keys_end_the_run(
+    open_store: OpenStore, cloud: Simulator, tmp_path: Path
 ) -> None:
-    """The run ends with 6 and says what to do, every job rests; other keys finish the night."""
+    """The run ends with 6 and says what to do; a run with other keys finishes the jobs."""
     file = str(tmp_path / "orchestrator.db")
     variables = {**ROLE, "ORCHESTRATOR_DATABASE_URL": file}
-    shell = Shell.towards(cloud, tmp_path, DEFAULT_KEY, **variables)
+    shell = Shell.for_cloud(cloud, tmp_path, DEFAULT_KEY, **variables)
     cloud.set_faults(Fault("latency", action="ExportImages", seconds=0.2))
-    ended: list[Result] = []
+    ended: list[CommandResult] = []
 
     async def run() -> None:
         ended.append(await shell.run("run", "--concurrency", "4", "--json"))
 
-    async with store() as orchestrator:
-        await orchestrator.enqueue(orders(BATCH))
+    async with open_store() as orchestrator:
+        await orchestrator.enqueue(make_requests_for(BATCH))
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(run)
-            await until(lambda: accepted(cloud).total() >= 6)
-            cloud.change(revoked=(DEFAULT_KEY.secret_id, cloud.lent[0].secret_id))
+            await wait_until(lambda: count_exports(cloud).total() >= 6)
+            cloud.change(revoked=(DEFAULT_KEY.secret_id, cloud.temporary_keys[0].secret_id))
         (result,) = ended
         assert result.code == 6, result.err
         assert "key exists and is enabled" in result.err
@@ -102,53 +104,57 @@ async def test_keys_that_are_revoked_for_good(
         assert counts["verified"] + counts["accepted"] + counts["queued"] == len(BATCH)
         assert counts["queued"] >= len(BATCH) - 6 - 2 * 4
         cloud.change(revoked=())
-        again = await ran(orchestrator)
+        again = await run_to_end(orchestrator)
     assert (again.counts[JobState.VERIFIED], again.blocked) == (len(BATCH), ())
-    assert accepted(cloud) == once_each(BATCH)
+    assert count_exports(cloud) == once_each(BATCH)
 
 
-async def test_a_lender_that_breaks_down_under_way(store: Store, cloud: Simulator) -> None:
-    """What is held serves to its end; then the run says what is wrong, and nothing is lost."""
+async def test_failing_credential_source_ends_the_run(
+    open_store: OpenStore, cloud: Simulator
+) -> None:
+    """Current credentials are used until they expire; then the run reports the fault."""
     cloud.change(instance_role="exporter", lent_for=4, cap=4, duration=Duration(seconds=200))
     said: list[str] = []
-    async with store(environ={}, notify=said.append) as orchestrator:
-        await orchestrator.enqueue(orders(images(10)))
-        result = await ran_until(
+    async with open_store(environ={}, notify=said.append) as orchestrator:
+        await orchestrator.enqueue(make_requests_for(make_image_ids(10)))
+        result = await run_and_change(
             orchestrator,
-            lambda: accepted(cloud).total() == 4,
+            lambda: count_exports(cloud).total() == 4,
             lambda: cloud.set_faults(Fault("html", action="metadata")),
         )
         (stop,) = result.blocked
         assert (stop.scope, stop.code) == (Scope.CREDENTIAL, "Client.NoCredentials")
         assert "metadata service" in stop.message
         assert sum("cannot be renewed" in sentence for sentence in said) == 1
-        assert await states_of(orchestrator) == {JobState.ACCEPTED: 4, JobState.QUEUED: 6}
+        assert await count_states(orchestrator) == {JobState.ACCEPTED: 4, JobState.QUEUED: 6}
         cloud.set_faults()
         cloud.change(lent_for=0, skew=210, duration=Duration(seconds=0.2))
-        assert (await ran(orchestrator)).counts[JobState.VERIFIED] == 10
-    assert accepted(cloud) == once_each(images(10))
+        assert (await run_to_end(orchestrator)).counts[JobState.VERIFIED] == 10
+    assert count_exports(cloud) == once_each(make_image_ids(10))
 
 
-async def test_no_secret_of_a_role_is_kept_or_said(
-    store: Store, cloud: Simulator, tmp_path: Path, caplog: pytest.LogCaptureFixture
+async def test_no_secret_of_a_role_is_stored_or_printed(
+    open_store: OpenStore, cloud: Simulator, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Neither the keys that a role is assumed with nor those lent stand in a file or a message."""
+    """Neither the keys that assume a role nor the temporary keys appear in a file or message."""
     caplog.set_level(logging.DEBUG)
     said: list[str] = []
-    async with store(environ={**keys_of(), **ROLE}, notify=said.append) as orchestrator:
-        await orchestrator.enqueue(orders(images(1)))
+    async with open_store(
+        environ={**make_credential_variables(), **ROLE}, notify=said.append
+    ) as orchestrator:
+        await orchestrator.enqueue(make_requests_for(make_image_ids(1)))
         for code in ("AuthFailure.TokenFailure", "AuthFailure.SecretIdNotFound"):
             cloud.change(codes=(Refusal(code, action="cvm"),))
-            (stop,) = (await ran(orchestrator)).blocked
+            (stop,) = (await run_to_end(orchestrator)).blocked
             assert stop.code == code
         cloud.change(codes=(Refusal("InternalError", action="sts"),))
         with pytest.raises(CredentialError, match="InternalError") as caught:
-            await ran(orchestrator)
+            await run_to_end(orchestrator)
         cloud.change(codes=())
-        assert (await ran(orchestrator)).counts[JobState.VERIFIED] == 1
-        kept = kept_in(tmp_path)
+        assert (await run_to_end(orchestrator)).counts[JobState.VERIFIED] == 1
+        kept = read_all_files(tmp_path)
     secrets = [DEFAULT_KEY.secret_key]
-    for lent in cloud.lent:
+    for lent in cloud.temporary_keys:
         secrets += [lent.secret_key, lent.token or ""]
     assert len(secrets) >= 7
     assert b"img-00000000" in kept

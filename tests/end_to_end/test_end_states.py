@@ -1,4 +1,4 @@
-"""How a run ends, and what the next one finds."""
+"""How a run ends, and what the next run does."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -8,19 +8,19 @@ import pytest
 from orchestrator.job_states import JobState
 from orchestrator.orchestrator import Orchestrator
 from orchestrator.simulator import Duration, Fault, Simulator
-from tests.end_to_end.scene import (
-    Store,
-    accepted,
-    drained,
-    images,
-    jobs_of,
+from tests.end_to_end.harness import (
+    OpenStore,
+    count_exports,
+    count_states,
+    enqueue_and_run,
+    make_image_ids,
+    make_requests_for,
     once_each,
-    orders,
-    ran,
-    requests,
+    read_jobs,
+    read_ledger,
     run_and_stop_when,
-    states_of,
-    until,
+    run_to_end,
+    wait_until,
 )
 
 pytestmark = pytest.mark.anyio
@@ -28,107 +28,125 @@ pytestmark = pytest.mark.anyio
 SLOW = Fault("latency", action="ExportImages", seconds=0.6)
 
 
-async def test_a_time_limit(orchestrator: Orchestrator, cloud: Simulator) -> None:
-    """At its time limit a run sends nothing more and says what is left; the next one goes on."""
+async def test_time_limit_ends_the_run(orchestrator: Orchestrator, cloud: Simulator) -> None:
+    """At its time limit a run sends nothing more; the next run continues."""
     cloud.change(cap=3, duration=Duration(seconds=200))
-    await orchestrator.enqueue(orders(images(8)))
-    await run_and_stop_when(orchestrator, lambda: accepted(cloud).total() == 3)
-    result = await ran(orchestrator, time_limit=1)
+    await orchestrator.enqueue(make_requests_for(make_image_ids(8)))
+    await run_and_stop_when(orchestrator, lambda: count_exports(cloud).total() == 3)
+    result = await run_to_end(orchestrator, time_limit=1)
     assert result.timed_out
     assert result.counts[JobState.ACCEPTED] == 3
     assert (result.counts[JobState.QUEUED], result.left) == (5, 8)
     assert 1 <= result.seconds < 200
     cloud.change(skew=210, duration=Duration(seconds=0.2))
-    assert (await ran(orchestrator)).counts[JobState.VERIFIED] == 8
-    assert accepted(cloud) == once_each(images(8))
+    assert (await run_to_end(orchestrator)).counts[JobState.VERIFIED] == 8
+    assert count_exports(cloud) == once_each(make_image_ids(8))
 
 
-async def test_a_stop(orchestrator: Orchestrator, cloud: Simulator) -> None:
-    """Told to stop, a run claims nothing more, and records every answer that is in the air."""
+async def test_shutdown_records_answers_in_flight(
+    orchestrator: Orchestrator, cloud: Simulator
+) -> None:
+    """After a shutdown request a run claims nothing more and records every answer in flight."""
     cloud.set_faults(SLOW)
-    await orchestrator.enqueue(orders(images(40)))
-    counts = (await run_and_stop_when(orchestrator, lambda: len(requests(cloud)) >= 4)).counts
+    await orchestrator.enqueue(make_requests_for(make_image_ids(40)))
+    counts = (await run_and_stop_when(orchestrator, lambda: len(read_ledger(cloud)) >= 4)).counts
     assert counts[JobState.SENDING] == counts[JobState.UNKNOWN] == 0
     assert counts[JobState.QUEUED] >= 40 - 16 - 4
-    answers = {entry.image_ids: entry.task_id for entry in requests(cloud)}
-    sent = [job for job in await jobs_of(orchestrator) if job.state is not JobState.QUEUED]
+    answers = {entry.image_ids: entry.task_id for entry in read_ledger(cloud)}
+    sent = [job for job in await read_jobs(orchestrator) if job.state is not JobState.QUEUED]
     assert {job.image_ids: job.task_id for job in sent} == answers
     cloud.set_faults()
-    assert (await ran(orchestrator)).counts[JobState.VERIFIED] == 40
-    assert accepted(cloud) == once_each(images(40))
+    assert (await run_to_end(orchestrator)).counts[JobState.VERIFIED] == 40
+    assert count_exports(cloud) == once_each(make_image_ids(40))
 
 
-async def test_a_stop_without_work_under_way(orchestrator: Orchestrator, cloud: Simulator) -> None:
-    """A run that only waits, for ever if need be, ends as soon as it is told to."""
+async def test_shutdown_ends_an_idle_run(orchestrator: Orchestrator, cloud: Simulator) -> None:
+    """A run that only waits, even with `--forever`, ends as soon as shutdown is requested."""
     stop = anyio.Event()
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(lambda: ran(orchestrator, forever=True, stop=stop))
-        await orchestrator.enqueue(orders(images(3)))
-        await until(lambda: accepted(cloud) == once_each(images(3)))
+        tasks.start_soon(lambda: run_to_end(orchestrator, forever=True, stop=stop))
+        await orchestrator.enqueue(make_requests_for(make_image_ids(3)))
+        await wait_until(lambda: count_exports(cloud) == once_each(make_image_ids(3)))
         stop.set()
-    assert sum((await states_of(orchestrator)).values()) == 3
+    assert sum((await count_states(orchestrator)).values()) == 3
 
 
-async def test_a_run_that_is_torn_away(orchestrator: Orchestrator, cloud: Simulator) -> None:
-    """A cancelled run leaves its requests to the next, which finds each of them in the bucket."""
+async def test_cancelled_run_is_continued_by_the_next(
+    orchestrator: Orchestrator, cloud: Simulator
+) -> None:
+    """A cancelled run leaves requests in doubt; the next run finds each of them in the bucket."""
     cloud.set_faults(SLOW)
-    await orchestrator.enqueue(orders(images(20)))
+    await orchestrator.enqueue(make_requests_for(make_image_ids(20)))
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(orchestrator.run)
-        await until(lambda: len(requests(cloud)) >= 4)
+        await wait_until(lambda: len(read_ledger(cloud)) >= 4)
         tasks.cancel_scope.cancel()
-    assert (await states_of(orchestrator))[JobState.SENDING] > 0
+    assert (await count_states(orchestrator))[JobState.SENDING] > 0
     cloud.set_faults()
-    result = await ran(orchestrator)
+    result = await run_to_end(orchestrator)
     assert result.counts[JobState.VERIFIED] == 20
-    assert accepted(cloud) == once_each(images(20))
+    assert count_exports(cloud) == once_each(make_image_ids(20))
 
 
-async def test_not_before(orchestrator: Orchestrator, cloud: Simulator) -> None:
-    """A job with a time of its own is waited for, and sent no earlier than that."""
+async def test_job_is_not_sent_before_its_time(
+    orchestrator: Orchestrator, cloud: Simulator
+) -> None:
+    """A run waits for a job with a `not_before`, and sends it no earlier."""
     moment = datetime.now(UTC) + timedelta(seconds=1.5)
-    await orchestrator.enqueue(orders(images(1), not_before=moment))
-    await drained(orchestrator, orders(images(2, first=1)))
-    late = next(entry for entry in requests(cloud) if entry.image_ids == tuple(images(1)))
+    await orchestrator.enqueue(make_requests_for(make_image_ids(1), not_before=moment))
+    await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(2, first=1)))
+    late = next(
+        entry for entry in read_ledger(cloud) if entry.image_ids == tuple(make_image_ids(1))
+    )
     assert late.arrived >= moment.timestamp()
-    assert await states_of(orchestrator) == {JobState.VERIFIED: 3}
+    assert await count_states(orchestrator) == {JobState.VERIFIED: 3}
 
 
-async def test_not_before_out_of_reach(orchestrator: Orchestrator, cloud: Simulator) -> None:
-    """A job that is due after the time limit keeps no run alive, and stays in the queue."""
+async def test_job_due_after_the_time_limit_stays_queued(
+    orchestrator: Orchestrator, cloud: Simulator
+) -> None:
+    """A job that is due after the time limit does not keep the run alive."""
     tomorrow = datetime.now(UTC) + timedelta(days=1)
-    await orchestrator.enqueue(orders(images(1), not_before=tomorrow))
-    result = await drained(orchestrator, orders(images(2, first=1)), time_limit=600)
+    await orchestrator.enqueue(make_requests_for(make_image_ids(1), not_before=tomorrow))
+    result = await enqueue_and_run(
+        orchestrator, make_requests_for(make_image_ids(2, first=1)), time_limit=600
+    )
     assert not result.timed_out
     assert (result.counts[JobState.VERIFIED], result.left) == (2, 1)
-    assert accepted(cloud) == once_each(images(2, first=1))
+    assert count_exports(cloud) == once_each(make_image_ids(2, first=1))
 
 
-async def test_jobs_that_come_while_running(orchestrator: Orchestrator, cloud: Simulator) -> None:
-    """Jobs enqueued while a run lasts, in a region new to it, are part of it."""
+async def test_jobs_enqueued_during_a_run_are_exported(
+    orchestrator: Orchestrator, cloud: Simulator
+) -> None:
+    """Jobs that are enqueued during a run, in a new region, are part of the run."""
     cloud.change(duration=Duration(seconds=200))
-    await orchestrator.enqueue(orders(images(2)))
+    await orchestrator.enqueue(make_requests_for(make_image_ids(2)))
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(ran, orchestrator)
-        await until(lambda: len(cloud.exports) == 2)
-        await orchestrator.enqueue(orders(images(2, first=2), region="eu-frankfurt"))
+        tasks.start_soon(run_to_end, orchestrator)
+        await wait_until(lambda: len(cloud.exports) == 2)
+        await orchestrator.enqueue(
+            make_requests_for(make_image_ids(2, first=2), region="eu-frankfurt")
+        )
         cloud.change(skew=210, duration=Duration(seconds=0.2))
-    assert await states_of(orchestrator) == {JobState.VERIFIED: 4}
+    assert await count_states(orchestrator) == {JobState.VERIFIED: 4}
 
 
-async def test_two_accounts_in_one_store(store: Store, cloud: Simulator) -> None:
-    """A run works for one profile: the jobs of another are neither sent nor told of."""
-    async with store(profile="other") as orchestrator:
-        await orchestrator.enqueue(orders(images(2)))
-    async with store() as orchestrator:
-        result = await drained(orchestrator, orders(images(2, first=2)))
-        assert await states_of(orchestrator) == {JobState.VERIFIED: 2, JobState.QUEUED: 2}
+async def test_run_works_for_one_profile(open_store: OpenStore, cloud: Simulator) -> None:
+    """A run neither sends nor reports the jobs of another profile."""
+    async with open_store(profile="other") as orchestrator:
+        await orchestrator.enqueue(make_requests_for(make_image_ids(2)))
+    async with open_store() as orchestrator:
+        result = await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(2, first=2)))
+        assert await count_states(orchestrator) == {JobState.VERIFIED: 2, JobState.QUEUED: 2}
     assert sum(result.counts.values()) == 2
-    assert accepted(cloud) == once_each(images(2, first=2))
+    assert count_exports(cloud) == once_each(make_image_ids(2, first=2))
 
 
-async def test_nothing_was_ever_enqueued(orchestrator: Orchestrator, cloud: Simulator) -> None:
-    """A run over an empty store ends at once, without a request and without keys."""
-    result = await ran(orchestrator)
+async def test_run_of_an_empty_store_ends_at_once(
+    orchestrator: Orchestrator, cloud: Simulator
+) -> None:
+    """A run of an empty store ends at once, without a request and without credentials."""
+    result = await run_to_end(orchestrator)
     assert (sum(result.counts.values()), result.requests, result.left) == (0, 0, 0)
     assert not cloud.ledger

@@ -1,4 +1,4 @@
-"""Every request of a run goes through httpx, whatever way it takes, and none is hidden."""
+"""All requests of a run go through httpx, with and without a proxy."""
 
 import ast
 import ssl
@@ -17,7 +17,14 @@ from anyio.streams.tls import TLSListener
 from orchestrator.job_states import JobState
 from orchestrator.simulator import Duration, Fault, Settings, Simulator, SimulatorOptions
 from tests.certificates import self_signed
-from tests.end_to_end.scene import accepted, drained, images, once_each, orchestrator_at, orders
+from tests.end_to_end.harness import (
+    count_exports,
+    enqueue_and_run,
+    make_image_ids,
+    make_orchestrator,
+    make_requests_for,
+    once_each,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -34,7 +41,7 @@ OTHER_CLIENTS = {
 
 
 def test_no_other_http_client_is_imported() -> None:
-    """The product imports httpx in `cloud`, and no other client or parser of HTTP anywhere."""
+    """The product imports httpx, and no other HTTP client or parser."""
     found: set[tuple[str, str]] = set()
     for path in (ROOT / "orchestrator").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -47,7 +54,7 @@ def test_no_other_http_client_is_imported() -> None:
 
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """How many requests each action got, as an event hook of httpx counts them."""
+    """Count the requests of each action with an event hook of httpx."""
     counts: Counter[str] = Counter()
 
     async def count(request: httpx.Request) -> None:
@@ -79,13 +86,13 @@ async def cloud(anyio_backend: str) -> AsyncIterator[Simulator]:
         yield running
 
 
-def seen(cloud: Simulator) -> Counter[str]:
-    """How many requests of each action the cloud has seen."""
+def count_requests(cloud: Simulator) -> Counter[str]:
+    """Count the requests of each action in the ledger."""
     return Counter("cos" if one.service == "cos" else one.action for one in cloud.ledger)
 
 
-async def relay(one: ByteStream, other: ByteStream) -> None:
-    """Carry bytes one way until that side ends."""
+async def forward(one: ByteStream, other: ByteStream) -> None:
+    """Forward data in one direction until that side ends."""
     try:
         async for data in one:
             await other.send(data)
@@ -94,21 +101,21 @@ async def relay(one: ByteStream, other: ByteStream) -> None:
         pass
 
 
-async def carry(one: ByteStream, other: ByteStream) -> None:
-    """Carry bytes both ways until either side ends."""
+async def forward_both_ways(one: ByteStream, other: ByteStream) -> None:
+    """Forward data in both directions until either side ends."""
     async with anyio.create_task_group() as ways:
 
         async def back() -> None:
-            await relay(other, one)
+            await forward(other, one)
             ways.cancel_scope.cancel()
 
-        ways.start_soon(relay, one, other)
+        ways.start_soon(forward, one, other)
         ways.start_soon(back)
 
 
 @asynccontextmanager
-async def proxy(port: int) -> AsyncIterator[str]:
-    """A proxy that makes a tunnel, or forwards one plain request, to the cloud; its URL."""
+async def start_proxy(port: int) -> AsyncIterator[str]:
+    """Start a proxy that opens tunnels and forwards plain requests; yield its URL."""
 
     async def serve(stream: SocketStream) -> None:
         async with stream:
@@ -122,7 +129,7 @@ async def proxy(port: int) -> AsyncIterator[str]:
                     method, target, rest = head.split(b" ", 2)
                     path = b"/" + target.split(b"/", 3)[3]
                     await upstream.send(b" ".join([method, path, rest]))
-                await carry(stream, upstream)
+                await forward_both_ways(stream, upstream)
 
     async with (
         await anyio.create_tcp_listener(local_host="127.0.0.1") as listener,
@@ -134,12 +141,12 @@ async def proxy(port: int) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def tls_in_front_of(port: int, context: ssl.SSLContext) -> AsyncIterator[int]:
-    """A server that ends TLS before the cloud; its port."""
+async def start_tls_server(port: int, context: ssl.SSLContext) -> AsyncIterator[int]:
+    """Start a server that ends TLS in front of the cloud; yield its port."""
 
     async def serve(stream: ByteStream) -> None:
         async with stream, await anyio.connect_tcp("127.0.0.1", port) as upstream:
-            await carry(stream, upstream)
+            await forward_both_ways(stream, upstream)
 
     async with (
         await anyio.create_tcp_listener(local_host="127.0.0.1") as plain,
@@ -151,49 +158,53 @@ async def tls_in_front_of(port: int, context: ssl.SSLContext) -> AsyncIterator[i
         group.cancel_scope.cancel()
 
 
-async def all_is_counted(cloud: Simulator, counted: Counter[str], url: str, folder: Path) -> None:
-    async with orchestrator_at(
+async def check_all_requests_are_counted(
+    cloud: Simulator, counted: Counter[str], url: str, folder: Path
+) -> None:
+    async with make_orchestrator(
         url, folder, allow_plain_http=True, request_timeout=20
     ) as orchestrator:
-        result = await drained(orchestrator, orders(images(10)))
+        result = await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(10)))
     assert result.counts[JobState.VERIFIED] == 10
-    assert accepted(cloud) == once_each(images(10))
-    assert counted == seen(cloud)
+    assert count_exports(cloud) == once_each(make_image_ids(10))
+    assert counted == count_requests(cloud)
     assert set(counted) == {"GetCallerIdentity", "DescribeImages", "ExportImages", "cos"}
 
 
-async def test_without_a_proxy(cloud: Simulator, counted: Counter[str], tmp_path: Path) -> None:
-    """The hook counts what the cloud has seen."""
-    await all_is_counted(cloud, counted, cloud.url, tmp_path)
+async def test_requests_without_a_proxy(
+    cloud: Simulator, counted: Counter[str], tmp_path: Path
+) -> None:
+    """The hook counts the same requests as the cloud."""
+    await check_all_requests_are_counted(cloud, counted, cloud.url, tmp_path)
 
 
-async def test_through_a_proxy(
+async def test_requests_through_a_proxy(
     cloud: Simulator, counted: Counter[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A proxy that the environment names carries every request, each once."""
-    async with proxy(cloud.port) as url:
+    """A proxy from the environment forwards every request, each once."""
+    async with start_proxy(cloud.port) as url:
         monkeypatch.setenv("HTTP_PROXY", url)
-        await all_is_counted(cloud, counted, "http://cloud.example", tmp_path)
+        await check_all_requests_are_counted(cloud, counted, "http://cloud.example", tmp_path)
 
 
-async def test_over_tls(
+async def test_requests_over_tls(
     cloud: Simulator, counted: Counter[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So it is over TLS."""
+    """The hook counts the same requests as the cloud over TLS."""
     context, certificate = self_signed(tmp_path)
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     monkeypatch.delenv("SSL_CERT_DIR", raising=False)
-    async with tls_in_front_of(cloud.port, context) as port:
-        await all_is_counted(cloud, counted, f"https://127.0.0.1:{port}", tmp_path)
+    async with start_tls_server(cloud.port, context) as port:
+        await check_all_requests_are_counted(cloud, counted, f"https://127.0.0.1:{port}", tmp_path)
 
 
-async def test_over_tls_through_a_tunnel(
+async def test_requests_over_tls_through_a_tunnel(
     cloud: Simulator, counted: Counter[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And so it is through a tunnel that the proxy makes."""
+    """The hook counts the same requests as the cloud through a tunnel of the proxy."""
     context, certificate = self_signed(tmp_path, name="cloud.example")
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     monkeypatch.delenv("SSL_CERT_DIR", raising=False)
-    async with tls_in_front_of(cloud.port, context) as port, proxy(port) as url:
+    async with start_tls_server(cloud.port, context) as port, start_proxy(port) as url:
         monkeypatch.setenv("HTTPS_PROXY", url)
-        await all_is_counted(cloud, counted, "https://cloud.example", tmp_path)
+        await check_all_requests_are_counted(cloud, counted, "https://cloud.example", tmp_path)

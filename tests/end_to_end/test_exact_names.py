@@ -1,4 +1,4 @@
-"""Names without a tag: what lies there already is not ours, and nothing is sent twice."""
+"""Exact names (no tag in the key): older objects do not count, and nothing is sent twice."""
 
 import pytest
 
@@ -6,91 +6,95 @@ from orchestrator.job_states import JobState
 from orchestrator.orchestrator import Orchestrator
 from orchestrator.reporting.history import Job
 from orchestrator.simulator import BucketSettings, Delivery, Fault, Simulator
-from orchestrator.verification import bucket_access as permissions
-from tests.end_to_end.scene import (
+from orchestrator.verification import bucket_access
+from tests.end_to_end.harness import (
     BUCKET,
-    Store,
-    accepted,
-    drained,
-    images,
-    jobs_of,
+    OpenStore,
+    count_exports,
+    enqueue_and_run,
+    make_image_ids,
+    make_requests_for,
     once_each,
-    orders,
-    ran,
-    requests,
+    read_jobs,
+    read_ledger,
+    run_to_end,
 )
 
 pytestmark = pytest.mark.anyio
 
-EXACT = orders(images(1), prefix="golden", exact_names=True)
+EXACT = make_requests_for(make_image_ids(1), prefix="golden", exact_names=True)
 
 
-async def etag_of(orchestrator: Orchestrator, job: Job) -> str:
-    """The ETag that a job's first object was seen with."""
+async def read_etag(orchestrator: Orchestrator, job: Job) -> str:
+    """Return the ETag of a job's first object."""
     story = await orchestrator.show(str(job.id))
     assert story is not None
     etag: str = story.objects[0]["etag"]
     return etag
 
 
-async def test_the_name_is_the_prefix_alone(orchestrator: Orchestrator, cloud: Simulator) -> None:
-    """Under exact names the prefix goes out as it was given, and the object is verified."""
-    result = await drained(orchestrator, EXACT)
+async def test_exact_name_is_the_prefix_alone(orchestrator: Orchestrator, cloud: Simulator) -> None:
+    """With exact names the prefix is sent unchanged, and the object is verified."""
+    result = await enqueue_and_run(orchestrator, EXACT)
     assert result.counts[JobState.VERIFIED] == 1
-    assert requests(cloud)[0].prefixes == ("golden",)
+    assert read_ledger(cloud)[0].prefixes == ("golden",)
 
 
-async def test_an_older_object_proves_nothing(store: Store, cloud: Simulator) -> None:
-    """An object that lay under the key before is not taken for the new export's."""
-    async with store(export_deadline=1) as orchestrator:
-        await drained(orchestrator, EXACT)
+async def test_older_object_is_not_the_export(open_store: OpenStore, cloud: Simulator) -> None:
+    """An object that existed under the key before does not verify the job."""
+    async with open_store(export_deadline=1) as orchestrator:
+        await enqueue_and_run(orchestrator, EXACT)
         cloud.change(deliveries=(Delivery("never"),))
         await orchestrator.enqueue(EXACT, again=True)
-        result = await ran(orchestrator)
+        result = await run_to_end(orchestrator)
     assert (result.counts[JobState.VERIFIED], result.counts[JobState.FAILED]) == (0, 1)
 
 
-async def test_a_newer_object_over_an_older_one(
+async def test_replaced_object_verifies_the_job(
     orchestrator: Orchestrator, cloud: Simulator
 ) -> None:
-    """An export that replaces an older object is verified by what is new about it."""
-    await drained(orchestrator, EXACT)
+    """An export that replaces an older object is verified by its new ETag."""
+    await enqueue_and_run(orchestrator, EXACT)
     await orchestrator.enqueue(EXACT, again=True)
-    result = await ran(orchestrator)
+    result = await run_to_end(orchestrator)
     assert result.counts[JobState.VERIFIED] == 1
-    assert accepted(cloud) == {images(1)[0]: 2}
-    old, new = [await etag_of(orchestrator, job) for job in await jobs_of(orchestrator)]
+    assert count_exports(cloud) == {make_image_ids(1)[0]: 2}
+    old, new = [await read_etag(orchestrator, job) for job in await read_jobs(orchestrator)]
     assert old != new
 
 
-async def test_a_lost_answer_is_adopted(orchestrator: Orchestrator, cloud: Simulator) -> None:
+async def test_lost_answer_is_reconciled(orchestrator: Orchestrator, cloud: Simulator) -> None:
     """A lost export over an older object is found by its upload or its new ETag."""
-    await drained(orchestrator, EXACT)
+    await enqueue_and_run(orchestrator, EXACT)
     cloud.set_faults(Fault("reset", action="ExportImages", after=True, times=1))
     await orchestrator.enqueue(EXACT, again=True)
-    result = await ran(orchestrator)
+    result = await run_to_end(orchestrator)
     assert result.counts[JobState.VERIFIED] == 1
-    assert len(requests(cloud)) == 2
+    assert len(read_ledger(cloud)) == 2
 
 
 async def test_a_lost_request_is_never_sent_again(
     orchestrator: Orchestrator, cloud: Simulator
 ) -> None:
-    """Under an exact name no clean look proves enough: what was lost is left to a person."""
+    """With an exact name no empty lookup is proof enough: a lost request is left to an operator."""
     cloud.set_faults(Fault("reset", action="ExportImages", times=1))
-    result = await drained(orchestrator, EXACT)
+    result = await enqueue_and_run(orchestrator, EXACT)
     assert result.counts[JobState.UNKNOWN] == 1
-    assert len(requests(cloud)) == 1
-    assert (await ran(orchestrator)).counts[JobState.UNKNOWN] == 1
-    assert len(requests(cloud)) == 1
+    assert len(read_ledger(cloud)) == 1
+    assert (await run_to_end(orchestrator)).counts[JobState.UNKNOWN] == 1
+    assert len(read_ledger(cloud)) == 1
 
 
-async def test_a_bucket_that_may_not_be_read(store: Store, cloud: Simulator) -> None:
-    """Exact names are sent unlooked-at only once no look is allowed, and rest on accepted."""
+async def test_exact_names_in_an_unreadable_bucket_end_accepted(
+    open_store: OpenStore, cloud: Simulator
+) -> None:
+    """Exact names are sent without a lookup only if no lookup is permitted, and end accepted."""
     cloud.change(buckets={BUCKET: BucketSettings(deny=("HeadObject",))})
-    async with store(concurrency=1) as orchestrator:
-        result = await drained(orchestrator, orders(images(3), exact_names=True))
+    async with open_store(concurrency=1) as orchestrator:
+        result = await enqueue_and_run(
+            orchestrator, make_requests_for(make_image_ids(3), exact_names=True)
+        )
     assert (result.counts[JobState.ACCEPTED], result.left) == (3, 0)
-    assert accepted(cloud) == once_each(images(3))
-    first_look, first_export = requests(cloud, "HeadObject")[0], requests(cloud)[0]
-    assert first_export.monotonic - first_look.monotonic >= permissions._MIN_REFUSED_FOR
+    assert count_exports(cloud) == once_each(make_image_ids(3))
+    first_look, first_export = read_ledger(cloud, "HeadObject")[0], read_ledger(cloud)[0]
+    assert first_export.monotonic - first_look.monotonic >= bucket_access._MIN_REFUSED_FOR

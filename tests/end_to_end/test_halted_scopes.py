@@ -1,4 +1,4 @@
-"""What a person has to mend stops just what it concerns, at once, and says what to do."""
+"""A fault that an operator must fix halts only what it concerns, and says what to do."""
 
 import json
 import time
@@ -21,21 +21,21 @@ from orchestrator.simulator import (
     Refusal,
     Simulator,
 )
-from tests.end_to_end.scene import (
+from tests.end_to_end.harness import (
     BUCKET,
-    Store,
-    accepted,
-    drained,
-    images,
-    jobs_of,
-    keys_of,
+    OpenStore,
+    count_exports,
+    count_states,
+    enqueue_and_run,
+    make_credential_variables,
+    make_image_ids,
+    make_multi_image_request,
+    make_requests_for,
     once_each,
-    orders,
-    ran,
-    ran_until,
-    requests,
-    states_of,
-    together,
+    read_jobs,
+    read_ledger,
+    run_and_change,
+    run_to_end,
 )
 
 pytestmark = pytest.mark.anyio
@@ -43,50 +43,54 @@ pytestmark = pytest.mark.anyio
 OTHER = "archive-1250000000"
 
 
-async def test_a_missing_bucket_stops_only_itself(
+async def test_missing_bucket_halts_only_its_jobs(
     orchestrator: Orchestrator, cloud: Simulator
 ) -> None:
-    """A bucket that does not exist holds up its own jobs, which wait unspent; others go on."""
+    """A bucket that does not exist halts its own jobs without charging attempts; others go on."""
     cloud.change(buckets={BUCKET: BucketSettings(missing=True)})
-    await orchestrator.enqueue(orders(images(40)))
-    result = await drained(orchestrator, orders(images(6, first=40), bucket=OTHER))
+    await orchestrator.enqueue(make_requests_for(make_image_ids(40)))
+    result = await enqueue_and_run(
+        orchestrator, make_requests_for(make_image_ids(6, first=40), bucket=OTHER)
+    )
     (stop,) = result.blocked
     assert (stop.scope, stop.value) == (Scope.BUCKET, f"ap-singapore/{BUCKET}")
     assert stop.code == "InvalidParameterValue.BucketNotFound"
     assert (result.counts[JobState.VERIFIED], result.left) == (6, 40)
-    assert {job.attempts for job in await jobs_of(orchestrator, buckets=(BUCKET,))} == {0}
-    assert sum(entry.bucket == BUCKET for entry in requests(cloud)) <= 16
+    assert {job.attempts for job in await read_jobs(orchestrator, buckets=(BUCKET,))} == {0}
+    assert sum(entry.bucket == BUCKET for entry in read_ledger(cloud)) <= 16
 
 
-async def test_a_mended_bucket_goes_on(orchestrator: Orchestrator, cloud: Simulator) -> None:
-    """Once the fault is mended the next run takes up what was stopped."""
-    cloud.change(buckets={BUCKET: BucketSettings(missing=True)})
-    await drained(orchestrator, orders(images(5)))
-    cloud.change(buckets={})
-    result = await ran(orchestrator)
-    assert result.counts[JobState.VERIFIED] == 5
-    assert result.blocked == ()
-    assert accepted(cloud) == once_each(images(5))
-
-
-async def test_a_missing_role_stops_only_itself(
+async def test_fixed_bucket_is_used_by_the_next_run(
     orchestrator: Orchestrator, cloud: Simulator
 ) -> None:
-    """A role that does not exist holds up the jobs that name it, and no others."""
+    """After the fault is fixed, the next run exports what was halted."""
+    cloud.change(buckets={BUCKET: BucketSettings(missing=True)})
+    await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(5)))
+    cloud.change(buckets={})
+    result = await run_to_end(orchestrator)
+    assert result.counts[JobState.VERIFIED] == 5
+    assert result.blocked == ()
+    assert count_exports(cloud) == once_each(make_image_ids(5))
+
+
+async def test_missing_role_halts_only_its_jobs(
+    orchestrator: Orchestrator, cloud: Simulator
+) -> None:
+    """A role that does not exist halts the jobs that name it, and no others."""
     cloud.change(absent_roles=("Exporter",))
-    await orchestrator.enqueue(orders(images(10), role_name="Exporter"))
-    result = await drained(orchestrator, orders(images(4, first=10)))
+    await orchestrator.enqueue(make_requests_for(make_image_ids(10), role_name="Exporter"))
+    result = await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(4, first=10)))
     (stop,) = result.blocked
     assert (stop.scope, stop.value) == (Scope.ROLE, "Exporter")
     assert (result.counts[JobState.VERIFIED], result.counts[JobState.QUEUED]) == (4, 10)
 
 
-async def test_a_wrong_region_stops_only_itself(
+async def test_unsupported_region_halts_only_its_jobs(
     orchestrator: Orchestrator, cloud: Simulator
 ) -> None:
-    """A region that the endpoint does not serve holds up its jobs, and no others."""
-    await orchestrator.enqueue(orders(images(10), region="ap-atlantis"))
-    result = await drained(orchestrator, orders(images(4, first=10)))
+    """A region that the endpoint does not support halts its jobs, and no others."""
+    await orchestrator.enqueue(make_requests_for(make_image_ids(10), region="ap-atlantis"))
+    result = await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(4, first=10)))
     (stop,) = result.blocked
     assert (stop.scope, stop.value) == (Scope.REGION, "ap-atlantis")
     assert (result.counts[JobState.VERIFIED], result.counts[JobState.QUEUED]) == (4, 10)
@@ -100,152 +104,162 @@ async def test_a_wrong_region_stops_only_itself(
         (replace(DEFAULT_KEY, token="stale"), "AuthFailure.TokenFailure"),
     ],
 )
-async def test_a_wrong_key_stops_everything(
-    store: Store, cloud: Simulator, key: Key, code: str
+async def test_wrong_key_halts_everything(
+    open_store: OpenStore, cloud: Simulator, key: Key, code: str
 ) -> None:
-    """With keys that are refused nothing is accepted, few requests leave, and no job is spent."""
-    async with store(environ=keys_of(key)) as orchestrator:
-        await orchestrator.enqueue(orders(images(30)))
-        result = await drained(orchestrator, orders(images(30, first=30), region="ap-tokyo"))
-        assert {job.attempts for job in await jobs_of(orchestrator)} == {0}
+    """With refused keys nothing is accepted, few requests are sent, and no attempt is charged."""
+    async with open_store(environ=make_credential_variables(key)) as orchestrator:
+        await orchestrator.enqueue(make_requests_for(make_image_ids(30)))
+        result = await enqueue_and_run(
+            orchestrator, make_requests_for(make_image_ids(30, first=30), region="ap-tokyo")
+        )
+        assert {job.attempts for job in await read_jobs(orchestrator)} == {0}
     assert {stop.code for stop in result.blocked} == {code}
     assert result.counts[JobState.QUEUED] == result.left == 60
-    assert not accepted(cloud)
+    assert not count_exports(cloud)
     assert len(cloud.ledger) <= 4
 
 
-async def test_a_key_that_is_refused_in_the_middle(
+async def test_key_refused_during_the_run_halts_sending(
     orchestrator: Orchestrator, cloud: Simulator
 ) -> None:
-    """A key that dies under way stops the sending; what was accepted before is still verified."""
+    """A key that becomes invalid halts sending; earlier exports are still verified."""
     cloud.change(
-        codes=(Refusal("AuthFailure.SecretIdNotFound", images=tuple(images(1, first=20))),)
+        codes=(Refusal("AuthFailure.SecretIdNotFound", images=tuple(make_image_ids(1, first=20))),)
     )
-    result = await drained(orchestrator, orders(images(200)))
+    result = await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(200)))
     assert [stop.scope for stop in result.blocked] == [Scope.CREDENTIAL]
-    assert result.counts[JobState.VERIFIED] == sum(accepted(cloud).values())
+    assert result.counts[JobState.VERIFIED] == sum(count_exports(cloud).values())
     assert result.counts[JobState.VERIFIED] + result.counts[JobState.QUEUED] == 200
-    codes = [entry.code for entry in requests(cloud)]
+    codes = [entry.code for entry in read_ledger(cloud)]
     assert len(codes) - codes.index("AuthFailure.SecretIdNotFound") <= 16
 
 
-async def test_a_policy_on_single_images(orchestrator: Orchestrator, cloud: Simulator) -> None:
-    """One image's refusal by CAM says little of the rest; a second image's stops the account."""
-    forbidden = images(2)
+async def test_second_denied_image_halts_the_account(
+    orchestrator: Orchestrator, cloud: Simulator
+) -> None:
+    """A CAM denial of one image fails that image; a second denied image halts the account."""
+    forbidden = make_image_ids(2)
     cloud.change(
         codes=(Refusal("UnauthorizedOperation", images=tuple(forbidden)),),
         images={image: ImageSettings(sizes=(400,)) for image in forbidden},
     )
-    result = await drained(orchestrator, orders(images(20)))
+    result = await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(20)))
     assert [stop.code for stop in result.blocked] == ["UnauthorizedOperation"]
     assert result.counts[JobState.FAILED] == 0
-    assert await states_of(orchestrator, images=tuple(forbidden)) == {JobState.QUEUED: 2}
+    assert await count_states(orchestrator, images=tuple(forbidden)) == {JobState.QUEUED: 2}
 
 
-async def test_a_clock_that_is_an_hour_off(store: Store, cloud: Simulator) -> None:
-    """A wrong clock is set right by the server's: all is exported, and no attempt is spent."""
+async def test_wrong_clock_is_corrected(open_store: OpenStore, cloud: Simulator) -> None:
+    """A wrong clock is corrected by the server's time: all is exported, no attempt is charged."""
     cloud.change(skew=3600)
-    async with store() as orchestrator:
-        result = await drained(orchestrator, orders(images(12)))
-        assert {job.attempts for job in await jobs_of(orchestrator)} == {1}
+    async with open_store() as orchestrator:
+        result = await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(12)))
+        assert {job.attempts for job in await read_jobs(orchestrator)} == {1}
     assert result.counts[JobState.VERIFIED] == 12
     assert result.blocked == ()
-    assert accepted(cloud) == once_each(images(12))
+    assert count_exports(cloud) == once_each(make_image_ids(12))
 
 
-async def test_a_clock_that_jumps_under_way(orchestrator: Orchestrator, cloud: Simulator) -> None:
-    """Signatures that were refused for their time are made anew, by the server's clock."""
-    await drained(orchestrator, orders(images(2)))
-    await orchestrator.enqueue(orders(images(12, first=2)))
+async def test_clock_jump_during_the_run_is_corrected(
+    orchestrator: Orchestrator, cloud: Simulator
+) -> None:
+    """Requests that are refused for their time are signed again with the server's time."""
+    await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(2)))
+    await orchestrator.enqueue(make_requests_for(make_image_ids(12, first=2)))
     cloud.change(skew=-7200)
-    result = await ran(orchestrator)
+    result = await run_to_end(orchestrator)
     assert result.counts[JobState.VERIFIED] == 12
-    assert accepted(cloud) == once_each(images(14))
+    assert count_exports(cloud) == once_each(make_image_ids(14))
 
 
-async def test_keys_that_run_out_under_way(store: Store, cloud: Simulator, tmp_path: Path) -> None:
-    """When a login expires the run ends and says so; after a fresh one the next does the rest."""
+async def test_expired_login_ends_the_run(
+    open_store: OpenStore, cloud: Simulator, tmp_path: Path
+) -> None:
+    """The run ends and says so; after a new login the next run does the rest."""
     cloud.change(cap=4, duration=Duration(seconds=2000))
-    log_in(tmp_path, lasts=600)
-    async with store(environ={}) as orchestrator:
-        await orchestrator.enqueue(orders(images(10)))
-        result = await ran_until(
+    write_login_file(tmp_path, lasts=600)
+    async with open_store(environ={}) as orchestrator:
+        await orchestrator.enqueue(make_requests_for(make_image_ids(10)))
+        result = await run_and_change(
             orchestrator,
-            lambda: accepted(cloud).total() == 4,
+            lambda: count_exports(cloud).total() == 4,
             lambda: cloud.change(skew=700),
         )
         assert [stop.scope for stop in result.blocked] == [Scope.CREDENTIAL]
         assert "tccli" in result.blocked[0].remedy
         assert (result.counts[JobState.ACCEPTED], result.left) == (4, 10)
         cloud.change(skew=2100, duration=Duration(seconds=0.2))
-        log_in(tmp_path, lasts=2700)
-        assert (await ran(orchestrator)).counts[JobState.VERIFIED] == 10
-    assert accepted(cloud) == once_each(images(10))
+        write_login_file(tmp_path, lasts=2700)
+        assert (await run_to_end(orchestrator)).counts[JobState.VERIFIED] == 10
+    assert count_exports(cloud) == once_each(make_image_ids(10))
 
 
-def log_in(home: Path, *, lasts: float) -> None:
-    """Leaves what a login by tccli leaves."""
+def write_login_file(home: Path, *, lasts: float) -> None:
+    """Write the file that a login by tccli writes."""
     place = home / ".tccli" / "default.credential"
     place.parent.mkdir(exist_ok=True)
     key = {"secretId": DEFAULT_KEY.secret_id, "secretKey": DEFAULT_KEY.secret_key}
     place.write_text(json.dumps({**key, "expiresAt": time.time() + lasts}))
 
 
-async def test_no_keys_at_all(store: Store, cloud: Simulator) -> None:
-    """With work to do and no keys the run says so before anything is sent."""
-    async with store(environ={}) as orchestrator:
-        await orchestrator.enqueue(orders(images(1)))
+async def test_run_without_keys_ends_before_sending(
+    open_store: OpenStore, cloud: Simulator
+) -> None:
+    """With jobs and without keys the run says so before anything is sent."""
+    async with open_store(environ={}) as orchestrator:
+        await orchestrator.enqueue(make_requests_for(make_image_ids(1)))
         with pytest.raises(CredentialError, match="No Tencent Cloud keys"):
             await orchestrator.run()
-        assert await states_of(orchestrator) == {JobState.QUEUED: 1}
+        assert await count_states(orchestrator) == {JobState.QUEUED: 1}
     assert {entry.service for entry in cloud.ledger} == {"metadata"}
 
 
-async def test_images_may_not_be_described(store: Store, cloud: Simulator) -> None:
-    """Without the right to describe, exports go on without sizes; the right is named once."""
+async def test_exports_go_on_without_describe_permission(
+    open_store: OpenStore, cloud: Simulator
+) -> None:
+    """Without permission to describe, exports go on without sizes."""
     cloud.change(codes=(Refusal("UnauthorizedOperation", action="DescribeImages"),))
     said: list[str] = []
-    async with store(notify=said.append) as orchestrator:
-        result = await drained(orchestrator, orders(images(5)))
+    async with open_store(notify=said.append) as orchestrator:
+        result = await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(5)))
     assert result.counts[JobState.VERIFIED] == 5
     assert result.blocked == ()
     assert sum("cvm:DescribeImages" in one for one in said) == 1
-    assert len(requests(cloud, "DescribeImages")) == 1
+    assert len(read_ledger(cloud, "DescribeImages")) == 1
 
 
-async def test_lost_answers_of_images_that_may_not_be_described(
-    store: Store, cloud: Simulator
+async def test_undescribed_image_is_not_complete_when_reconciled(
+    open_store: OpenStore, cloud: Simulator
 ) -> None:
-    """Adopted without knowing which objects to expect, an export is not taken for whole."""
+    """If the expected objects are not known, a reconciled export does not count as complete."""
     cloud.change(
         codes=(Refusal("UnauthorizedOperation", action="DescribeImages"),),
         faults=(Fault("reset", action="ExportImages", after=True, times=1),),
     )
-    async with store(export_deadline=1) as orchestrator:
-        await drained(orchestrator, [together(images(2))])
-        (job,) = await jobs_of(orchestrator)
+    async with open_store(export_deadline=1) as orchestrator:
+        await enqueue_and_run(orchestrator, [make_multi_image_request(make_image_ids(2))])
+        (job,) = await read_jobs(orchestrator)
     assert (job.state, job.code) == (JobState.FAILED, "Orchestrator.NotDelivered")
-    assert len(requests(cloud)) == 1
+    assert len(read_ledger(cloud)) == 1
 
 
-async def test_an_unknown_image_among_a_hundred(
-    orchestrator: Orchestrator, cloud: Simulator
-) -> None:
-    """One unknown image fails alone; the other ninety-nine are described, sent and verified."""
-    batch = images(100)
+async def test_unknown_image_fails_alone(orchestrator: Orchestrator, cloud: Simulator) -> None:
+    """Of a hundred images one unknown image fails; the others are described, sent and verified."""
+    batch = make_image_ids(100)
     cloud.change(images={batch[37]: ImageSettings(missing=True)})
-    result = await drained(orchestrator, orders(batch))
+    result = await enqueue_and_run(orchestrator, make_requests_for(batch))
     assert (result.counts[JobState.VERIFIED], result.counts[JobState.FAILED]) == (99, 1)
-    (failed,) = await jobs_of(orchestrator, states=("failed",))
+    (failed,) = await read_jobs(orchestrator, states=("failed",))
     assert (failed.image_ids, failed.code) == ((batch[37],), "InvalidImageId.NotFound")
-    assert len(requests(cloud, "DescribeImages")) <= 16
-    assert accepted(cloud) == once_each(set(batch) - {batch[37]})
+    assert len(read_ledger(cloud, "DescribeImages")) <= 16
+    assert count_exports(cloud) == once_each(set(batch) - {batch[37]})
 
 
-async def test_descriptions_that_fail_for_long(
+async def test_exports_go_on_if_describing_keeps_failing(
     orchestrator: Orchestrator, cloud: Simulator
 ) -> None:
-    """Images that cannot be described for faults of the service are exported all the same."""
+    """Images that cannot be described because of service faults are still exported."""
     cloud.change(codes=(Refusal("InternalError", action="DescribeImages"),))
-    result = await drained(orchestrator, orders(images(3)))
+    result = await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(3)))
     assert result.counts[JobState.VERIFIED] == 3

@@ -1,4 +1,4 @@
-"""A server that breaks HTTP in every way: no answer is given to another request."""
+"""A server that violates HTTP in many ways: no answer is used for another request."""
 
 import random
 from collections import Counter, deque
@@ -15,14 +15,14 @@ from anyio.streams.tls import TLSListener
 from orchestrator.job_states import JobState
 from orchestrator.simulator import Duration, Settings, Simulator, SimulatorOptions
 from tests.certificates import self_signed
-from tests.end_to_end.scene import (
-    accepted,
-    images,
-    jobs_of,
+from tests.end_to_end.harness import (
+    count_exports,
+    make_image_ids,
+    make_orchestrator,
+    make_requests_for,
     once_each,
-    orchestrator_at,
-    orders,
-    requests,
+    read_jobs,
+    read_ledger,
 )
 
 pytestmark = pytest.mark.anyio
@@ -45,8 +45,8 @@ _BACK = 40
 
 
 @dataclass
-class Hostile:
-    """Stands before a cloud and breaks what it answers.
+class HostileServer:
+    """A server in front of a cloud that damages its answers.
 
     Args:
         given: answers that were given in full, the oldest first.
@@ -63,7 +63,7 @@ class Hostile:
         return self.given[0] if len(self.given) == _BACK else b""
 
     async def serve(self, stream: ByteStream) -> None:
-        """Hold one connection, and treat it badly."""
+        """Serve one connection, and damage some answers."""
         (way,) = self.chance.choices(list(WAYS), list(WAYS.values()))
         self.ways[way] += 1
         async with stream:
@@ -111,11 +111,11 @@ async def _message(stream: ByteStream) -> bytes:
 
 
 @asynccontextmanager
-async def before(
+async def start_hostile_server(
     cloud: Simulator, folder: Path, monkeypatch: pytest.MonkeyPatch, *, is_secret: bool
-) -> AsyncIterator[tuple[str, Hostile]]:
-    """The hostile server before a cloud; its URL."""
-    hostile = Hostile(cloud.port)
+) -> AsyncIterator[tuple[str, HostileServer]]:
+    """Start the hostile server in front of a cloud; yield its URL."""
+    hostile = HostileServer(cloud.port)
     async with (
         await anyio.create_tcp_listener(local_host="127.0.0.1") as plain,
         anyio.create_task_group() as group,
@@ -135,25 +135,25 @@ async def before(
 
 
 @pytest.mark.parametrize("is_secret", [False, True], ids=["plain", "TLS"])
-async def test_no_answer_is_given_to_another_request(
+async def test_no_answer_is_used_for_another_request(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, anyio_backend: str, is_secret: bool
 ) -> None:
-    """Over 500 requests of every kind the store agrees with the cloud's ledger, task by task."""
+    """After 500 requests of all kinds the store agrees with the cloud's ledger, task by task."""
     settings = Settings(cap=None, limits={}, duration=Duration(seconds=0.3))
     async with (
         Simulator(SimulatorOptions(settings=settings)) as cloud,
-        before(cloud, tmp_path, monkeypatch, is_secret=is_secret) as (url, hostile),
-        orchestrator_at(url, tmp_path, rate=60, max_attempts=50) as orchestrator,
+        start_hostile_server(cloud, tmp_path, monkeypatch, is_secret=is_secret) as (url, hostile),
+        make_orchestrator(url, tmp_path, rate=60, max_attempts=50) as orchestrator,
     ):
-        await orchestrator.enqueue(orders(images(COUNT)))
+        await orchestrator.enqueue(make_requests_for(make_image_ids(COUNT)))
         with anyio.fail_after(240):
             result = await orchestrator.run()
-        found = await jobs_of(orchestrator)
+        found = await read_jobs(orchestrator)
     assert result.counts[JobState.VERIFIED] == COUNT
-    assert accepted(cloud) == once_each(images(COUNT))
+    assert count_exports(cloud) == once_each(make_image_ids(COUNT))
     assert sum(hostile.ways.values()) > 500
     assert set(hostile.ways) == set(WAYS)
-    began = {entry.image_ids: entry for entry in requests(cloud) if entry.accepted}
+    began = {entry.image_ids: entry for entry in read_ledger(cloud) if entry.accepted}
     for job in found:
         entry = began[job.image_ids]
         assert job.task_id in {None, entry.task_id}

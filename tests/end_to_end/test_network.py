@@ -1,4 +1,4 @@
-"""An endpoint that cannot be reached, and is back after a while."""
+"""An endpoint that cannot be reached for a while."""
 
 import asyncio
 import random
@@ -19,20 +19,20 @@ from orchestrator.model import Scope
 from orchestrator.orchestrator import Orchestrator
 from orchestrator.simulator import Duration, Fault, Refusal, Settings, Simulator, SimulatorOptions
 from tests.certificates import self_signed
-from tests.end_to_end.scene import (
-    Store,
-    accepted,
-    drained,
-    images,
-    jobs_of,
+from tests.end_to_end.harness import (
+    OpenStore,
+    count_exports,
+    enqueue_and_run,
+    make_image_ids,
+    make_orchestrator,
+    make_requests_for,
     once_each,
-    orchestrator_at,
-    orders,
-    print_row,
-    ran,
-    requests,
-    until,
-    until_kept,
+    print_fault_row,
+    read_jobs,
+    read_ledger,
+    run_to_end,
+    wait_until,
+    wait_until_stored,
 )
 
 pytestmark = pytest.mark.anyio
@@ -48,58 +48,58 @@ def port() -> int:
             return number
 
 
-def cloud_at(port: int, *codes: Refusal) -> Simulator:
-    """A cloud without limits on this port."""
+def start_cloud_at(port: int, *codes: Refusal) -> Simulator:
+    """Make a cloud without limits on this port."""
     settings = Settings(
         cap=None, limits={}, duration=Duration(seconds=0.2), queue_delay=0.02, codes=codes
     )
     return Simulator(SimulatorOptions(port=port, settings=settings))
 
 
-async def test_an_endpoint_that_is_not_there_yet(port: int, tmp_path: Path) -> None:
-    """Begun while nothing answers, a run waits without spending an attempt, and then does all."""
+async def test_endpoint_that_is_down_at_the_start(port: int, tmp_path: Path) -> None:
+    """A run waits for the endpoint without charging attempts, and then exports everything."""
     said: list[str] = []
     url = f"http://127.0.0.1:{port}"
-    async with orchestrator_at(url, tmp_path, notify=said.append) as orchestrator:
-        await orchestrator.enqueue(orders(images(12)))
+    async with make_orchestrator(url, tmp_path, notify=said.append) as orchestrator:
+        await orchestrator.enqueue(make_requests_for(make_image_ids(12)))
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(ran, orchestrator)
-            await until(lambda: len(said) > 0)
-            async with cloud_at(port) as cloud:
-                await until_kept(partial(all_verified, orchestrator, 12))
-        assert {job.attempts for job in await jobs_of(orchestrator)} == {1}
-    assert accepted(cloud) == once_each(images(12))
+            tasks.start_soon(run_to_end, orchestrator)
+            await wait_until(lambda: len(said) > 0)
+            async with start_cloud_at(port) as cloud:
+                await wait_until_stored(partial(are_all_verified, orchestrator, 12))
+        assert {job.attempts for job in await read_jobs(orchestrator)} == {1}
+    assert count_exports(cloud) == once_each(make_image_ids(12))
     lost, found = said
     assert "cannot be reached" in lost
     assert "answers again" in found
 
 
-async def test_one_request_at_a_time_finds_out(port: int, tmp_path: Path) -> None:
-    """In an outage one prober goes at a time; no attempt is spent, and each image is sent once."""
+async def test_outage_leaves_one_prober(port: int, tmp_path: Path) -> None:
+    """In an outage one request is sent at a time; no attempt is charged."""
     url = f"http://127.0.0.1:{port}"
-    async with orchestrator_at(url, tmp_path, rate=20) as orchestrator:
-        await orchestrator.enqueue(orders(images(12)))
+    async with make_orchestrator(url, tmp_path, rate=20) as orchestrator:
+        await orchestrator.enqueue(make_requests_for(make_image_ids(12)))
 
         async def probed_twice() -> bool:
-            return len(await probes(orchestrator)) >= 2
+            return len(await read_probes(orchestrator)) >= 2
 
         async with anyio.create_task_group() as tasks:
-            async with cloud_at(port, Refusal("RequestLimitExceeded")) as refusing:
-                tasks.start_soon(ran, orchestrator)
-                await until(lambda: len(requests(refusing)) > 0)
-            await until_kept(probed_twice)
-            async with cloud_at(port) as cloud:
-                await until_kept(partial(all_verified, orchestrator, 12))
-        spans = await probes(orchestrator)
+            async with start_cloud_at(port, Refusal("RequestLimitExceeded")) as refusing:
+                tasks.start_soon(run_to_end, orchestrator)
+                await wait_until(lambda: len(read_ledger(refusing)) > 0)
+            await wait_until_stored(probed_twice)
+            async with start_cloud_at(port) as cloud:
+                await wait_until_stored(partial(are_all_verified, orchestrator, 12))
+        spans = await read_probes(orchestrator)
         assert all(end <= begin for (_, end), (begin, _) in pairwise(spans))
-        assert {job.attempts for job in await jobs_of(orchestrator)} == {1}
-    assert accepted(cloud) == once_each(images(12))
+        assert {job.attempts for job in await read_jobs(orchestrator)} == {1}
+    assert count_exports(cloud) == once_each(make_image_ids(12))
 
 
-async def test_a_name_that_is_not_resolved_for_a_while(
-    store: Store, cloud: Simulator, monkeypatch: pytest.MonkeyPatch
+async def test_failed_name_resolution_is_waited_for(
+    open_store: OpenStore, cloud: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without name resolution nothing leaves; it is told once, and nothing is spent by waiting."""
+    """Without name resolution nothing is sent; it is reported once, and no attempt is charged."""
     resolve, failures, said = socket.getaddrinfo, iter(range(3)), list[str]()
 
     def resolver(host: bytes | str, port: int, *args: Any, **kwargs: Any) -> Any:
@@ -110,57 +110,61 @@ async def test_a_name_that_is_not_resolved_for_a_while(
         return resolve("127.0.0.1", port, *args, **kwargs)
 
     monkeypatch.setattr(socket, "getaddrinfo", resolver)
-    async with store(
+    async with open_store(
         cvm_endpoint=f"http://cvm.example:{cloud.port}", allow_plain_http=True, notify=said.append
     ) as opened:
-        result = await drained(opened, orders(images(8)))
-        assert {job.attempts for job in await jobs_of(opened)} == {1}
-    print_row("a name that is not resolved for a while", said, exit_code(result), result, cloud)
+        result = await enqueue_and_run(opened, make_requests_for(make_image_ids(8)))
+        assert {job.attempts for job in await read_jobs(opened)} == {1}
+    print_fault_row(
+        "a name that is not resolved for a while", said, exit_code(result), result, cloud
+    )
     assert (result.counts[JobState.VERIFIED], exit_code(result)) == (8, 0)
-    assert accepted(cloud) == once_each(images(8))
+    assert count_exports(cloud) == once_each(make_image_ids(8))
     lost, found = said
     assert "Name or service not known" in lost
     assert "answers again" in found
 
 
-async def test_a_certificate_that_is_not_trusted(
-    store: Store, cloud: Simulator, tmp_path: Path
+async def test_untrusted_certificate_halts_the_endpoint(
+    open_store: OpenStore, cloud: Simulator, tmp_path: Path
 ) -> None:
-    """Keys are not shown to just anybody: the endpoint stops, with what to do; nothing is spent."""
+    """An untrusted certificate halts the endpoint before a request is sent, and says what to do."""
     said: list[str] = []
     async with (
-        await asyncio.start_server(hang_up, "127.0.0.1", ssl=self_signed(tmp_path)[0]) as server,
-        store(cvm_endpoint=f"https://{address_of(server)}", notify=said.append) as opened,
+        await asyncio.start_server(
+            close_connection, "127.0.0.1", ssl=self_signed(tmp_path)[0]
+        ) as server,
+        open_store(cvm_endpoint=f"https://{read_address(server)}", notify=said.append) as opened,
     ):
-        result = await drained(opened, orders(images(8)))
-        assert {job.attempts for job in await jobs_of(opened)} == {0}
-    print_row("a certificate that is not trusted", said, exit_code(result), result, cloud)
+        result = await enqueue_and_run(opened, make_requests_for(make_image_ids(8)))
+        assert {job.attempts for job in await read_jobs(opened)} == {0}
+    print_fault_row("a certificate that is not trusted", said, exit_code(result), result, cloud)
     (stop,) = result.blocked
     assert (stop.scope, exit_code(result)) == (Scope.ENDPOINT, 6)
     assert "trust the endpoint's certificate" in stop.remedy
     assert result.counts[JobState.QUEUED] == result.left == 8
 
 
-async def hang_up(_: asyncio.StreamReader, answer: asyncio.StreamWriter) -> None:
-    """Says nothing to anybody."""
+async def close_connection(_: asyncio.StreamReader, answer: asyncio.StreamWriter) -> None:
+    """Close the connection without an answer."""
     answer.close()
 
 
-def address_of(server: asyncio.Server) -> str:
-    """Where it listens."""
+def read_address(server: asyncio.Server) -> str:
+    """Return the address at which a server listens."""
     host, port = server.sockets[0].getsockname()
     return f"{host}:{port}"
 
 
-async def all_verified(orchestrator: Orchestrator, count: int) -> bool:
-    """Whether so many jobs are verified."""
+async def are_all_verified(orchestrator: Orchestrator, count: int) -> bool:
+    """Return whether this many jobs are verified."""
     return (await orchestrator.status()).counts[JobState.VERIFIED] == count
 
 
-async def probes(orchestrator: Orchestrator) -> list[tuple[datetime, datetime]]:
-    """When the requests left and failed that were sent after the outage was known."""
+async def read_probes(orchestrator: Orchestrator) -> list[tuple[datetime, datetime]]:
+    """Return the start and end times of the requests that were sent during the outage."""
     spans = []
-    for job in await jobs_of(orchestrator):
+    for job in await read_jobs(orchestrator):
         story = await orchestrator.show(str(job.id))
         assert story is not None
         spans += [
@@ -172,10 +176,10 @@ async def probes(orchestrator: Orchestrator) -> list[tuple[datetime, datetime]]:
     return sorted(span for span in spans if known is not None and span[0] > known)
 
 
-async def test_a_gateway_that_fails_for_a_while(store: Store, cloud: Simulator) -> None:
-    """Where every answer is a gateway's error, one request at a time goes out and none counts."""
+async def test_gateway_errors_leave_one_prober(open_store: OpenStore, cloud: Simulator) -> None:
+    """If all answers are gateway errors, one request is sent at a time."""
     cloud.set_faults(Fault("gateway", action="ExportImages", times=7))
-    async with store(resend_after=0, max_attempts=3, concurrency=4) as orchestrator:
-        result = await drained(orchestrator, orders(images(30)))
+    async with open_store(resend_after=0, max_attempts=3, concurrency=4) as orchestrator:
+        result = await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(30)))
     assert result.counts[JobState.VERIFIED] == 30
-    assert accepted(cloud) == once_each(images(30))
+    assert count_exports(cloud) == once_each(make_image_ids(30))

@@ -1,4 +1,4 @@
-"""No claim before the vendor has told its time: only then a signature expires when expected."""
+"""Nothing is claimed before the server's time is known; only then signatures expire as expected."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -11,8 +11,15 @@ from orchestrator.job_states import JobState
 from orchestrator.simulator import Simulator
 from orchestrator.store import Database
 from orchestrator.store.tables import attempts
-from tests.end_to_end.scene import Store, drained, images, orders, ran, requests
-from tests.stores import change, rows
+from tests.end_to_end.harness import (
+    OpenStore,
+    enqueue_and_run,
+    make_image_ids,
+    make_requests_for,
+    read_ledger,
+    run_to_end,
+)
+from tests.job_factory import read_rows, update_job
 
 pytestmark = pytest.mark.anyio
 
@@ -20,33 +27,35 @@ VENDOR_LIFETIME = timedelta(seconds=300)
 
 
 @pytest.mark.parametrize("skew", [-3600.0, -400.0, -20.0, 0.0, 20.0, 250.0, 3600.0])
-async def test_every_signature_has_expired_when_the_fence_ends(
-    store: Store, cloud: Simulator, tmp_path: Path, skew: float
+async def test_signatures_have_expired_when_resending_is_allowed(
+    open_store: OpenStore, cloud: Simulator, tmp_path: Path, skew: float
 ) -> None:
-    """However wrong this machine's clock is, also of the first request, and of a resumed run."""
+    """However wrong the machine's clock is: for the first request and a resumed run too."""
     cloud.change(skew=skew)
-    async with store() as orchestrator:
-        await drained(orchestrator, orders(images(2)))
+    async with open_store() as orchestrator:
+        await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(2)))
     # a job that an earlier process has described: nothing has to be asked before its claim
-    async with store() as orchestrator:
-        await orchestrator.enqueue(orders(images(1, first=2)))
+    async with open_store() as orchestrator:
+        await orchestrator.enqueue(make_requests_for(make_image_ids(1, first=2)))
         database = Database(f"sqlite+aiosqlite:///{tmp_path}/orchestrator.db", SystemClock())
-        await change(database, 3, described_at=SystemClock().now())
-        result = await ran(orchestrator)
+        await update_job(database, 3, described_at=SystemClock().now())
+        result = await run_to_end(orchestrator)
     assert result.counts[JobState.VERIFIED] == 1
     for job in (1, 2, 3):
-        for attempt in await rows(database, attempts, job):
+        for attempt in await read_rows(database, attempts, job):
             # the vendor refuses it from then on, by its own clock, which is ahead by the skew
             expires_at = attempt.signed_at + VENDOR_LIFETIME - timedelta(seconds=skew)
             assert expires_at <= attempt.claimed_at + SIGNATURE_LIFETIME
             assert expires_at > attempt.claimed_at
     await database.close()
-    assert not [entry for entry in requests(cloud) if entry.code]
+    assert not [entry for entry in read_ledger(cloud) if entry.code]
 
 
-async def test_the_time_is_asked_before_the_first_claim(store: Store, cloud: Simulator) -> None:
-    """DescribeImages comes first in every run, also where everything is described already."""
-    async with store(verify="off") as orchestrator:
-        await drained(orchestrator, orders(images(1)))
+async def test_server_time_is_learned_before_the_first_claim(
+    open_store: OpenStore, cloud: Simulator
+) -> None:
+    """DescribeImages is the first request of every run, even if all images are described."""
+    async with open_store(verify="off") as orchestrator:
+        await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(1)))
     actions = [entry.action for entry in cloud.ledger if entry.service == "cvm"]
     assert actions == ["DescribeImages", "ExportImages"]

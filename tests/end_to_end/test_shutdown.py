@@ -1,4 +1,4 @@
-"""A run that is to end does not wait for a locked store for more than a few seconds."""
+"""A run that is asked to end waits only a few seconds for a locked store."""
 
 import sqlite3
 from collections.abc import AsyncIterator, Callable
@@ -15,7 +15,15 @@ from orchestrator.orchestrator import Orchestrator
 from orchestrator.reporting.run_summary import RunResult
 from orchestrator.simulator import Duration, Fault, Simulator
 from orchestrator.store import Database
-from tests.end_to_end.scene import Store, accepted, images, orders, states_of, until, until_kept
+from tests.end_to_end.harness import (
+    OpenStore,
+    count_exports,
+    count_states,
+    make_image_ids,
+    make_requests_for,
+    wait_until,
+    wait_until_stored,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -27,8 +35,8 @@ Lock = AbstractAsyncContextManager[None]
 
 
 @asynccontextmanager
-async def written(url: str) -> AsyncIterator[None]:
-    """Another program writes to the file and does not come to an end."""
+async def lock_sqlite(url: str) -> AsyncIterator[None]:
+    """Another program writes to the file and does not end its transaction."""
     other = sqlite3.connect(sa.make_url(url).database or "", isolation_level=None, timeout=0)
     with anyio.fail_after(20):
         while not other.in_transaction:
@@ -40,8 +48,8 @@ async def written(url: str) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def held(url: str, table: str) -> AsyncIterator[None]:
-    """Another session holds a table, which nobody else can even read."""
+async def lock_table(url: str, table: str) -> AsyncIterator[None]:
+    """Another session locks a table even against reading."""
     other = Database(url, SystemClock())
     async with other.write() as connection:
         await connection.execute(sa.text(f"LOCK TABLE {table}"))
@@ -49,13 +57,13 @@ async def held(url: str, table: str) -> AsyncIterator[None]:
     await other.close()
 
 
-def locked(url: str, table: str) -> Lock:
-    """Lock the store, on a server one table of it."""
-    return written(url) if url.startswith("sqlite") else held(url, table)
+def lock_store(url: str, table: str) -> Lock:
+    """Lock the store; on a server, one table of it."""
+    return lock_sqlite(url) if url.startswith("sqlite") else lock_table(url, table)
 
 
-class Run:
-    """A run, which is told to end while the store is locked.
+class RunDuringLock:
+    """A run that is asked to end while the store is locked.
 
     Args:
         orchestrator: with jobs in its queue.
@@ -67,7 +75,7 @@ class Run:
         self.result: RunResult | None = None
 
     async def work(self) -> None:
-        """Run until told to end; whether the store could be used in the end does not matter."""
+        """Run until asked to end; whether the store can be used at the end does not matter."""
         with suppress(OperationalError):
             try:
                 self.result = await self._orchestrator.run(stop=self._stop)
@@ -87,53 +95,53 @@ class Run:
 
 async def ends_soon(orchestrator: Orchestrator, is_time: Callable[[], bool], lock: Lock) -> bool:
     """Return whether a run ends soon that is told to end a second after the store was locked."""
-    await orchestrator.enqueue(orders(images(COUNT)))
-    run, is_soon = Run(orchestrator), False
+    await orchestrator.enqueue(make_requests_for(make_image_ids(COUNT)))
+    run, is_soon = RunDuringLock(orchestrator), False
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(run.work)
-        await until(is_time)
+        await wait_until(is_time)
         async with lock:
             await anyio.sleep(1)
             is_soon = await run.ends_soon()
     return is_soon
 
 
-async def test_answers_in_hand_are_waited_for_a_few_seconds(
-    database_url: str, cloud: Simulator, store: Store
+async def test_unrecorded_answers_delay_shutdown_a_few_seconds(
+    database_url: str, cloud: Simulator, open_store: OpenStore
 ) -> None:
-    """A hundred answers cannot be recorded: all give up together, and not one after another."""
+    """A hundred answers cannot be recorded: all give up together, not one after another."""
     cloud.set_faults(Fault("latency", action="ExportImages", seconds=1.0))
-    async with store(database_url=database_url) as orchestrator:
-        lock = locked(database_url, "jobs")
-        assert await ends_soon(orchestrator, lambda: len(accepted(cloud)) > COUNT // 2, lock)
+    async with open_store(database_url=database_url) as orchestrator:
+        lock = lock_store(database_url, "jobs")
+        assert await ends_soon(orchestrator, lambda: len(count_exports(cloud)) > COUNT // 2, lock)
 
 
-async def test_looks_are_waited_for_a_few_seconds(
-    database_url: str, cloud: Simulator, store: Store
+async def test_lookups_delay_shutdown_a_few_seconds(
+    database_url: str, cloud: Simulator, open_store: OpenStore
 ) -> None:
-    """Exports are looked for while the store is locked."""
+    """Objects are looked up while the store is locked."""
     cloud.change(duration=Duration(seconds=100))
-    async with store(database_url=database_url, verify_interval=1) as orchestrator:
-        lock = locked(database_url, "jobs")
-        assert await ends_soon(orchestrator, lambda: len(accepted(cloud)) == COUNT, lock)
+    async with open_store(database_url=database_url, verify_interval=1) as orchestrator:
+        lock = lock_store(database_url, "jobs")
+        assert await ends_soon(orchestrator, lambda: len(count_exports(cloud)) == COUNT, lock)
 
 
-async def test_the_end_of_the_process_is_not_waited_for(
-    database_url: str, cloud: Simulator, store: Store
+async def test_worker_entry_does_not_delay_shutdown(
+    database_url: str, cloud: Simulator, open_store: OpenStore
 ) -> None:
-    """Nothing is to be written but the end of the process, which its free lock tells as well."""
+    """Only the end of the process is left to record, and its free lock shows it."""
     cloud.change(duration=Duration(seconds=100))
-    async with store(database_url=database_url, verify_interval=600) as orchestrator:
-        await orchestrator.enqueue(orders(images(8)))
-        run = Run(orchestrator)
+    async with open_store(database_url=database_url, verify_interval=600) as orchestrator:
+        await orchestrator.enqueue(make_requests_for(make_image_ids(8)))
+        run = RunDuringLock(orchestrator)
 
         async def are_accepted() -> bool:
-            return (await states_of(orchestrator))[JobState.ACCEPTED] == 8
+            return (await count_states(orchestrator))[JobState.ACCEPTED] == 8
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(run.work)
-            await until_kept(are_accepted)
-            async with locked(database_url, "instances"):
+            await wait_until_stored(are_accepted)
+            async with lock_store(database_url, "instances"):
                 assert await run.ends_soon()
     assert run.result is not None
     assert run.result.counts[JobState.ACCEPTED] == 8

@@ -1,4 +1,4 @@
-"""A store that cannot be written for a while costs time, and nothing that is known."""
+"""A store that cannot be written for a while costs time, but loses nothing."""
 
 import sqlite3
 from collections import Counter
@@ -13,108 +13,112 @@ from orchestrator.errors import StoreError
 from orchestrator.job_states import JobState
 from orchestrator.orchestrator import Orchestrator
 from orchestrator.simulator import Fault, Simulator
-from orchestrator.store import database
-from tests.end_to_end.scene import (
-    Store,
-    accepted,
-    drained,
-    images,
-    jobs_of,
+from orchestrator.store import sqlite
+from tests.end_to_end.harness import (
+    OpenStore,
+    count_exports,
+    enqueue_and_run,
+    make_image_ids,
+    make_requests_for,
     once_each,
-    orders,
-    until,
+    read_jobs,
+    wait_until,
 )
-from tests.relay import relay_to
 from tests.store_errors import commit_in_doubt
+from tests.tcp_relay import open_relay
 
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_locked_store_is_waited_for(
-    cloud: Simulator, tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+async def test_locked_store_is_waited_for(
+    cloud: Simulator, tmp_path: Path, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another program holds the store while answers arrive: none of them is lost."""
-    monkeypatch.setattr(database, "SHORT_LOCK_TIMEOUT_MS", 20)
+    """Another program locks the store while answers arrive: none is lost."""
+    monkeypatch.setattr(sqlite, "BUSY_TIMEOUT_MS", 20)
     cloud.set_faults(Fault("latency", action="ExportImages", seconds=0.3))
     said: list[str] = []
-    async with store(notify=said.append) as orchestrator, anyio.create_task_group() as tasks:
-        tasks.start_soon(drained, orchestrator, orders(images(8)))
-        await until(lambda: len(accepted(cloud)) > 0)
+    async with open_store(notify=said.append) as orchestrator, anyio.create_task_group() as tasks:
+        tasks.start_soon(enqueue_and_run, orchestrator, make_requests_for(make_image_ids(8)))
+        await wait_until(lambda: len(count_exports(cloud)) > 0)
         other = sqlite3.connect(tmp_path / "orchestrator.db", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
-        await until(lambda: any("cannot be used just now" in sentence for sentence in said))
+        await wait_until(lambda: any("cannot be used just now" in sentence for sentence in said))
         other.execute("ROLLBACK")
         other.close()
-    await assert_every_answer_is_kept(store, cloud)
+    await assert_all_answers_recorded(open_store, cloud)
     assert "can be used again" in said[-1]
 
 
-async def test_a_server_that_restarts_is_waited_for(
-    cloud: Simulator, postgresql_url: str, store: Store
+async def test_restarting_server_is_waited_for(
+    cloud: Simulator, postgresql_url: str, open_store: OpenStore
 ) -> None:
-    """Every connection breaks while answers arrive, and none can be made for a while."""
+    """All connections break while answers arrive, and no new one can be opened for a while."""
     cloud.set_faults(Fault("latency", action="ExportImages", seconds=0.3))
     said: list[str] = []
     url = sa.make_url(postgresql_url)
-    async with relay_to(url.port or 5432) as relay:
+    async with open_relay(url.port or 5432) as relay:
         behind = url.set(port=relay.port).render_as_string(hide_password=False)
         async with (
-            store(notify=said.append, database_url=behind) as orchestrator,
+            open_store(notify=said.append, database_url=behind) as orchestrator,
             anyio.create_task_group() as tasks,
         ):
-            tasks.start_soon(drained, orchestrator, orders(images(8)))
-            await until(lambda: len(accepted(cloud)) > 0)
+            tasks.start_soon(enqueue_and_run, orchestrator, make_requests_for(make_image_ids(8)))
+            await wait_until(lambda: len(count_exports(cloud)) > 0)
             relay.cut()
-            await until(lambda: any("cannot be used just now" in sentence for sentence in said))
-            relay.mend()
-    await assert_every_answer_is_kept(partial(store, database_url=postgresql_url), cloud)
+            await wait_until(
+                lambda: any("cannot be used just now" in sentence for sentence in said)
+            )
+            relay.restore()
+    await assert_all_answers_recorded(partial(open_store, database_url=postgresql_url), cloud)
     assert "can be used again" in said[-1]
 
 
-async def test_a_claim_in_doubt_leaves_no_job_behind(
-    cloud: Simulator, empty_url: str, store: Store
+async def test_claim_with_a_failed_commit_leaves_no_job_behind(
+    cloud: Simulator, empty_url: str, open_store: OpenStore
 ) -> None:
-    """Jobs of a claim whose commit was applied and yet seemed to fail are sent in this run."""
-    async with store(database_url=empty_url) as orchestrator:
+    """Jobs of a claim that was committed but reported a failure are sent in this run."""
+    async with open_store(database_url=empty_url) as orchestrator:
         with commit_in_doubt(orchestrator._database, "INSERT INTO attempts"):
-            result = await drained(orchestrator, orders(images(8)))
+            result = await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(8)))
         assert result.counts[JobState.VERIFIED] == 8
-        happened = await kinds_of(orchestrator)
+        happened = await count_event_kinds(orchestrator)
     assert happened["not sent"] > 0
     assert happened["rescued"] == 0
-    assert accepted(cloud) == once_each(images(8))
+    assert count_exports(cloud) == once_each(make_image_ids(8))
 
 
-async def test_an_answer_in_doubt_is_recorded_once(
-    cloud: Simulator, empty_url: str, store: Store
+async def test_answer_with_a_failed_commit_is_recorded_once(
+    cloud: Simulator, empty_url: str, open_store: OpenStore
 ) -> None:
-    """An answer whose commit was applied and yet seemed to fail leaves a single event."""
-    async with store(database_url=empty_url) as orchestrator:
+    """An answer that was committed but reported a failure leaves a single event."""
+    async with open_store(database_url=empty_url) as orchestrator:
         with commit_in_doubt(orchestrator._database, "UPDATE attempts"):
-            result = await drained(orchestrator, orders(images(8)))
+            result = await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(8)))
         assert result.counts[JobState.VERIFIED] == 8
-        happened = await kinds_of(orchestrator)
+        happened = await count_event_kinds(orchestrator)
     assert happened == dict.fromkeys(("enqueued", "claimed", "accepted", "verified"), 8)
-    assert accepted(cloud) == once_each(images(8))
+    assert count_exports(cloud) == once_each(make_image_ids(8))
 
 
-async def kinds_of(orchestrator: Orchestrator) -> Counter[str]:
-    """Count the events of all jobs by their kind."""
-    stories = [await orchestrator.show(str(job.id)) for job in await jobs_of(orchestrator)]
+async def count_event_kinds(orchestrator: Orchestrator) -> Counter[str]:
+    """Count the events of all jobs by kind."""
+    stories = [await orchestrator.show(str(job.id)) for job in await read_jobs(orchestrator)]
     return Counter(event["kind"] for story in stories if story for event in story.events)
 
 
-async def assert_every_answer_is_kept(store: Store, cloud: Simulator) -> None:
-    """Each image was exported once, and its job holds the TaskId that the cloud gave."""
-    assert accepted(cloud) == once_each(images(8))
+async def assert_all_answers_recorded(open_store: OpenStore, cloud: Simulator) -> None:
+    """Check that each image was exported once, and its job has the TaskId of the cloud."""
+    assert count_exports(cloud) == once_each(make_image_ids(8))
     tasks = {entry.image_ids: entry.task_id for entry in cloud.ledger if entry.accepted}
-    async with store() as orchestrator:
-        assert {job.image_ids: job.task_id for job in await jobs_of(orchestrator)} == tasks
+    async with open_store() as orchestrator:
+        assert {job.image_ids: job.task_id for job in await read_jobs(orchestrator)} == tasks
 
 
-async def test_a_file_that_is_no_database_is_refused(store: Store, tmp_path: Path) -> None:
-    """What waiting does not mend is said at once, with the file's name."""
+async def test_file_that_is_not_a_database_is_refused(
+    open_store: OpenStore, tmp_path: Path
+) -> None:
+    """An error that waiting cannot fix is reported at once, with the file name."""
     (tmp_path / "orchestrator.db").write_bytes(b"no database, and never was" * 100)
     with pytest.raises(StoreError, match=r"orchestrator\.db cannot be used"):
-        async with store():
+        async with open_store():
             pass

@@ -1,4 +1,4 @@
-"""Whatever goes wrong out there: what the user hears, where the jobs end, what the ledger says.
+"""Faults of vendor and network: messages, final states, and the cloud's ledger.
 
 With ``pytest -s`` each row is printed as it was seen.
 """
@@ -19,27 +19,27 @@ from orchestrator.model import Scope
 from orchestrator.orchestrator import Orchestrator
 from orchestrator.reporting.run_summary import RunResult
 from orchestrator.simulator import BucketSettings, Fault, Refusal, Simulator
-from orchestrator.verification import bucket_access as permissions
+from orchestrator.verification import bucket_access
 from orchestrator.verification import poller as watch
 from orchestrator.worker import image_describer as describe
-from tests.end_to_end.scene import (
+from tests.end_to_end.harness import (
     BUCKET,
-    Store,
-    accepted,
-    drained,
-    images,
-    jobs_of,
-    orders,
-    print_row,
-    requests,
-    until,
+    OpenStore,
+    count_exports,
+    enqueue_and_run,
+    make_image_ids,
+    make_requests_for,
+    print_fault_row,
+    read_jobs,
+    read_ledger,
+    wait_until,
 )
 
 pytestmark = [pytest.mark.anyio, pytest.mark.faults]
 
 EACH = 6
-BATCH = images(EACH)
-OTHERS = images(EACH, first=EACH)
+BATCH = make_image_ids(EACH)
+OTHERS = make_image_ids(EACH, first=EACH)
 OTHER_BUCKET = "other-1250000000"
 OTHER_ROLE = "Exporter"
 EXPORT = "ExportImages"
@@ -54,8 +54,8 @@ Counts = Mapping[JobState, int]
 
 
 @dataclass(frozen=True)
-class World:
-    """One thing that goes wrong while six images go to each of two buckets, by two roles.
+class FaultCase:
+    """One fault while six images are exported to each of two buckets, by two roles.
 
     Args:
         wrong: what is wrong from the start.
@@ -66,8 +66,8 @@ class World:
         exits: the exit code.
         stops: scopes that a person has to mend.
         says: words that the user hears, in this order; none where nobody need be troubled.
-        spent: most ExportImages requests that this may cost.
-        patience: seconds for which a bucket must refuse every look.
+        max_requests: maximum number of ExportImages requests.
+        permission_timeout: seconds after which a denied bucket counts as unreadable.
     """
 
     wrong: Change | None = None
@@ -77,63 +77,72 @@ class World:
     exits: int = 0
     stops: tuple[Scope, ...] = ()
     says: tuple[str, ...] = ()
-    attempts_charged: int = 2 * EACH + 6
-    busy_retry: float = 20.0
+    max_requests: int = 2 * EACH + 6
+    permission_timeout: float = 20.0
 
 
-def faults(*given: Fault) -> Change:
-    """The way there or back goes wrong."""
+def set_faults(*given: Fault) -> Change:
+    """Return a change that sets network faults."""
     return lambda cloud: cloud.set_faults(*given)
 
 
-def codes(*given: Refusal) -> Change:
-    """The service refuses."""
+def set_codes(*given: Refusal) -> Change:
+    """Return a change that makes the service refuse."""
     return lambda cloud: cloud.change(codes=given)
 
 
-def denied(*actions: str) -> Mapping[str, BucketSettings]:
-    """The first bucket refuses this to everyone."""
+def deny(*actions: str) -> Mapping[str, BucketSettings]:
+    """Return bucket settings that deny these operations on the first bucket."""
     return {BUCKET: BucketSettings(deny=actions)}
 
 
-def skewed(seconds: float) -> Change:
-    """The vendor's clock and ours are so far apart from now on."""
+def set_skew(seconds: float) -> Change:
+    """Return a change that sets the vendor's clock ahead by these seconds."""
     return lambda cloud: cloud.change(skew=seconds)
 
 
-def unread_and_lost(cloud: Simulator) -> None:
-    """The first bucket may not be read any more, and then an answer that concerns it is lost."""
+def deny_reading_and_lose_answer(cloud: Simulator) -> None:
+    """Deny reading of the first bucket, and lose an answer that concerns it."""
     lost = Fault("reset", action=EXPORT, after=True, images=tuple(BATCH), times=1)
-    cloud.change(buckets=denied(*LOOKS), faults=(lost,))
+    cloud.change(buckets=deny(*LOOKS), faults=(lost,))
 
 
 ANSWERS = {
-    "reset before it took effect": World(faults(Fault("reset", action=EXPORT, times=3))),
-    "reset after it took effect": World(faults(Fault("reset", action=EXPORT, after=True, times=3))),
-    "half an answer": World(faults(Fault("half", action=EXPORT, times=3))),
-    "an answer that comes late": World(
-        faults(Fault("latency", action=EXPORT, seconds=0.5, times=6)),
+    "reset before it took effect": FaultCase(set_faults(Fault("reset", action=EXPORT, times=3))),
+    "reset after it took effect": FaultCase(
+        set_faults(Fault("reset", action=EXPORT, after=True, times=3))
+    ),
+    "half an answer": FaultCase(set_faults(Fault("half", action=EXPORT, times=3))),
+    "an answer that comes late": FaultCase(
+        set_faults(Fault("latency", action=EXPORT, seconds=0.5, times=6)),
         settings={"request_timeout": 60},
-        attempts_charged=2 * EACH,
+        max_requests=2 * EACH,
     ),
-    "no answer at all": World(
-        faults(Fault("hang", action=EXPORT, times=2)), settings={"request_timeout": 3}
+    "no answer at all": FaultCase(
+        set_faults(Fault("hang", action=EXPORT, times=2)), settings={"request_timeout": 3}
     ),
-    "no answer at all, but all the same done": World(
-        faults(Fault("hang", action=EXPORT, after=True, times=2)), settings={"request_timeout": 3}
+    "no answer at all, but all the same done": FaultCase(
+        set_faults(Fault("hang", action=EXPORT, after=True, times=2)),
+        settings={"request_timeout": 3},
     ),
-    "a gateway's 502, nothing done": World(faults(Fault("gateway", action=EXPORT, times=3))),
-    "a gateway's 504, all the same done": World(
-        faults(Fault("gateway", action=EXPORT, status=504, after=True, times=3))
+    "a gateway's 502, nothing done": FaultCase(
+        set_faults(Fault("gateway", action=EXPORT, times=3))
     ),
-    "a page in place of an answer": World(faults(Fault("html", action=EXPORT, times=3))),
-    "JSON without Response": World(faults(Fault("bare", action=EXPORT, after=True, times=3))),
-    "InternalError, all the same done": World(codes(Refusal("InternalError", after=True, times=3))),
-    "a gateway out of order for a while": World(
-        faults(Fault("gateway", action=EXPORT, times=6)), says=("HTTP 502", "answers again")
+    "a gateway's 504, all the same done": FaultCase(
+        set_faults(Fault("gateway", action=EXPORT, status=504, after=True, times=3))
     ),
-    "a gateway out of order at first, then lost answers": World(
-        faults(
+    "a page in place of an answer": FaultCase(set_faults(Fault("html", action=EXPORT, times=3))),
+    "JSON without Response": FaultCase(
+        set_faults(Fault("bare", action=EXPORT, after=True, times=3))
+    ),
+    "InternalError, all the same done": FaultCase(
+        set_codes(Refusal("InternalError", after=True, times=3))
+    ),
+    "a gateway out of order for a while": FaultCase(
+        set_faults(Fault("gateway", action=EXPORT, times=6)), says=("HTTP 502", "answers again")
+    ),
+    "a gateway out of order at first, then lost answers": FaultCase(
+        set_faults(
             Fault("gateway", action="cvm", times=3),
             Fault("reset", action=EXPORT, after=True, times=2),
         ),
@@ -142,69 +151,69 @@ ANSWERS = {
 }
 
 RIGHTS = {
-    "a clock that jumps again and again": World(
-        later=(skewed(600), skewed(3600), skewed(7200)), attempts_charged=60
+    "a clock that jumps again and again": FaultCase(
+        later=(set_skew(600), set_skew(3600), set_skew(7200)), max_requests=60
     ),
-    "a clock that cannot be set right": World(
-        later=(codes(Refusal("AuthFailure.SignatureExpire")),),
+    "a clock that cannot be set right": FaultCase(
+        later=(set_codes(Refusal("AuthFailure.SignatureExpire")),),
         ends=frozenset({VERIFIED, QUEUED}),
         exits=6,
         stops=(Scope.CLOCK,),
         says=("NTP",),
     ),
-    "a role that is taken away": World(
+    "a role that is taken away": FaultCase(
         later=(lambda cloud: cloud.change(absent_roles=(OTHER_ROLE,)),),
         ends=frozenset({VERIFIED, QUEUED}),
         exits=6,
         stops=(Scope.ROLE,),
         says=(OTHER_ROLE,),
     ),
-    "a bucket that may not be written to any more": World(
-        later=(lambda cloud: cloud.change(buckets=denied(EXPORT)),),
+    "a bucket that may not be written to any more": FaultCase(
+        later=(lambda cloud: cloud.change(buckets=deny(EXPORT)),),
         ends=frozenset({VERIFIED, QUEUED}),
         exits=6,
         stops=(Scope.BUCKET,),
         says=("right to write",),
     ),
-    "a bucket that loses every right": World(
-        later=(lambda cloud: cloud.change(buckets=denied(EXPORT, *LOOKS)),),
+    "a bucket that loses every right": FaultCase(
+        later=(lambda cloud: cloud.change(buckets=deny(EXPORT, *LOOKS)),),
         ends=frozenset({VERIFIED, ACCEPTED, QUEUED}),
         exits=6,
         stops=(Scope.BUCKET,),
         says=("right to write", "may not be read"),
-        busy_retry=1.0,
+        permission_timeout=1.0,
     ),
-    "a bucket that may not be read any more, and a lost answer": World(
-        later=(unread_and_lost,),
+    "a bucket that may not be read any more, and a lost answer": FaultCase(
+        later=(deny_reading_and_lose_answer,),
         ends=frozenset({VERIFIED, ACCEPTED, UNKNOWN}),
         exits=4,
         says=("may not be read", "Grant"),
-        busy_retry=0.3,
+        permission_timeout=0.3,
     ),
-    "a COS 403 that passes": World(codes(Refusal("AccessDenied", action="cos", times=20))),
-    "COS out of order for a while": World(
-        faults(Fault("gateway", action="cos", status=503, times=23)),
+    "a COS 403 that passes": FaultCase(set_codes(Refusal("AccessDenied", action="cos", times=20))),
+    "COS out of order for a while": FaultCase(
+        set_faults(Fault("gateway", action="cos", status=503, times=23)),
         says=("gives no answer", "answers again"),
     ),
 }
 
 POISON = {
-    "one poisoned image, never answered": World(
-        faults(Fault("reset", action=EXPORT, images=POISONED)),
+    "one poisoned image, never answered": FaultCase(
+        set_faults(Fault("reset", action=EXPORT, images=POISONED)),
         settings={"max_attempts": 7, "resend_after": 0},
         ends={VERIFIED: 2 * EACH - 1, FAILED: 1},
         exits=3,
-        attempts_charged=2 * EACH + 8,
+        max_requests=2 * EACH + 8,
         says=("cannot be reached",),
     ),
-    "one poisoned image, InternalError for ever": World(
-        codes(Refusal("InternalError", images=POISONED)),
+    "one poisoned image, InternalError for ever": FaultCase(
+        set_codes(Refusal("InternalError", images=POISONED)),
         settings={"max_attempts": 3, "resend_after": 0},
         ends={VERIFIED: 2 * EACH - 1, FAILED: 1},
         exits=3,
     ),
-    "one poisoned image that may not even be asked about": World(
-        faults(Fault("reset", action="cvm", images=POISONED)),
+    "one poisoned image that may not even be asked about": FaultCase(
+        set_faults(Fault("reset", action="cvm", images=POISONED)),
         settings={"max_attempts": 3, "resend_after": 0},
         ends={VERIFIED: 2 * EACH - 1, FAILED: 1},
         exits=3,
@@ -215,12 +224,12 @@ WORLDS = ANSWERS | RIGHTS | POISON
 
 
 @pytest.mark.parametrize("name", WORLDS)
-async def test_what_goes_wrong_out_there(
-    name: str, store: Store, cloud: Simulator, monkeypatch: pytest.MonkeyPatch
+async def test_fault_of_vendor_or_network(
+    name: str, open_store: OpenStore, cloud: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No image is exported twice, none is lost, and only what is concerned is held up."""
+    """No image is exported twice, none is lost, and only what is affected is delayed."""
     world, said = WORLDS[name], list[str]()
-    monkeypatch.setattr(permissions, "_MIN_REFUSED_FOR", world.busy_retry)
+    monkeypatch.setattr(bucket_access, "_MIN_REFUSED_FOR", world.permission_timeout)
     monkeypatch.setattr(admission, "_EXCUSED", 1)
     monkeypatch.setattr(describe, "_IDLE", 0.1)
     monkeypatch.setattr(watch, "_AFTER_FAILURE", timedelta(seconds=0.3))
@@ -229,12 +238,14 @@ async def test_what_goes_wrong_out_there(
     if world.later:
         cloud.change(limits={EXPORT: 20})
     settings = {"concurrency": 4, "resend_after": 0.5, **world.settings}
-    async with store(notify=said.append, **settings) as orchestrator:
-        await orchestrator.enqueue(orders(OTHERS, bucket=OTHER_BUCKET, role_name=OTHER_ROLE))
+    async with open_store(notify=said.append, **settings) as orchestrator:
+        await orchestrator.enqueue(
+            make_requests_for(OTHERS, bucket=OTHER_BUCKET, role_name=OTHER_ROLE)
+        )
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(go_wrong, cloud, world.later)
-            result = await drained(orchestrator, orders(BATCH))
-        print_row(name, said, exit_code(result), result, cloud)
+            tasks.start_soon(apply_changes, cloud, world.later)
+            result = await enqueue_and_run(orchestrator, make_requests_for(BATCH))
+        print_fault_row(name, said, exit_code(result), result, cloud)
         await check(world, orchestrator, result, cloud)
     heard = " ".join(said)
     places = [heard.find(words) for words in world.says]
@@ -243,29 +254,29 @@ async def test_what_goes_wrong_out_there(
     assert bool(said) == bool(world.says)
 
 
-async def go_wrong(cloud: Simulator, changes: tuple[Change, ...]) -> None:
-    """Changes the world in the middle of a run, each time after three more exports."""
+async def apply_changes(cloud: Simulator, changes: tuple[Change, ...]) -> None:
+    """Apply the changes during a run, each after three more exports."""
     for number, change in enumerate(changes, 1):
-        await until(partial(has_begun, cloud, 3 * number))
+        await wait_until(partial(have_begun, cloud, 3 * number))
         change(cloud)
 
 
-def has_begun(cloud: Simulator, count: int) -> bool:
-    """Whether so many images' exports have."""
-    return len(accepted(cloud)) >= count
+def have_begun(cloud: Simulator, count: int) -> bool:
+    """Return whether the exports of this many images have begun."""
+    return len(count_exports(cloud)) >= count
 
 
 async def check(
-    world: World, orchestrator: Orchestrator, result: RunResult, cloud: Simulator
+    world: FaultCase, orchestrator: Orchestrator, result: RunResult, cloud: Simulator
 ) -> None:
-    """What must hold of the store, the ledger and the result."""
-    jobs, began = await jobs_of(orchestrator), accepted(cloud)
+    """Check the store, the ledger and the result."""
+    jobs, began = await read_jobs(orchestrator), count_exports(cloud)
     counts = {state: count for state, count in result.counts.items() if count}
     assert max(began.values()) == 1
     assert all(job.remedy for job in jobs if job.state in {FAILED, UNKNOWN})
     held = {VERIFIED, ACCEPTED, UNKNOWN}
     assert {image for job in jobs if job.state in held for image in job.image_ids} == set(began)
-    assert len(requests(cloud)) <= world.attempts_charged
+    assert len(read_ledger(cloud)) <= world.max_requests
     assert tuple(stop.scope for stop in result.blocked) == world.stops
     assert all(stop.remedy for stop in result.blocked)
     assert world.ends == (counts if isinstance(world.ends, Mapping) else counts.keys())

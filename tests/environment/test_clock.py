@@ -13,18 +13,28 @@ from orchestrator.simulator import Fault, Simulator
 from orchestrator.store import Database
 from orchestrator.verification.expected_objects import load_tracked_job
 from orchestrator.verification.unknown_jobs import AbsenceTracker
-from tests.end_to_end.scene import (
-    accepted,
-    images,
+from tests.end_to_end.harness import (
+    count_exports,
+    count_states,
+    make_image_ids,
+    make_orchestrator,
+    make_requests_for,
     once_each,
-    orchestrator_at,
-    orders,
-    ran,
-    requests,
+    read_ledger,
     run_and_stop_when,
-    states_of,
+    run_to_end,
 )
-from tests.stores import change, job, let_pass, make_job, make_jobs, now, request, scope, set_scope
+from tests.job_factory import (
+    advance_time,
+    make_job,
+    make_jobs,
+    make_request,
+    now,
+    read_job,
+    read_scope,
+    update_job,
+    update_scope,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -45,7 +55,9 @@ class Wall:
 def at(cloud: Simulator, folder: Path, ahead: timedelta, said: list[str]) -> Orchestrator:
     """A store on a machine whose clock is so much ahead."""
     # across two runs no time to a first object is known, so absence could not be proven
-    made = orchestrator_at(cloud.url, folder, notify=said.append, resend_after=2.5, resend="always")
+    made = make_orchestrator(
+        cloud.url, folder, notify=said.append, resend_after=2.5, resend="always"
+    )
     made._clock = SystemClock(lambda: datetime.now(UTC) + ahead)
     return made
 
@@ -69,16 +81,16 @@ async def test_set_between_two_runs(cloud: Simulator, tmp_path: Path, jump: time
     cloud.change(queue_delay=1.5)  # the bucket shows the lost export late
     said: list[str] = []
     async with at(cloud, tmp_path, timedelta(), said) as before:
-        await before.enqueue(orders(images(4)))
-        result = await run_and_stop_when(before, lambda: len(requests(cloud)) >= 4)
+        await before.enqueue(make_requests_for(make_image_ids(4)))
+        result = await run_and_stop_when(before, lambda: len(read_ledger(cloud)) >= 4)
         assert result.counts[JobState.UNKNOWN] > 0
     cloud.set_faults()
     async with at(cloud, tmp_path, jump, said) as after:
-        await ran(after)
-        assert await states_of(after) == {JobState.VERIFIED: 4}
-    assert accepted(cloud) == once_each(images(4))
+        await run_to_end(after)
+        assert await count_states(after) == {JobState.VERIFIED: 4}
+    assert count_exports(cloud) == once_each(make_image_ids(4))
     # the lost one was found; only the one that never arrived was sent again
-    assert len([entry for entry in requests(cloud) if entry.image_ids == ("img-00000000",)]) == 1
+    assert len([entry for entry in read_ledger(cloud) if entry.image_ids == ("img-00000000",)]) == 1
 
 
 async def test_waits_that_no_back_off_explains_are_discarded(database: Database) -> None:
@@ -86,12 +98,12 @@ async def test_waits_that_no_back_off_explains_are_discarded(database: Database)
     moment = await now(database)
     tried = await make_job(database, attempt=1, due_at=moment + 3 * HOUR)
     soon = await make_job(database, attempt=1, due_at=moment + timedelta(minutes=1))
-    await set_scope(database, probe_at=moment + 3 * HOUR, probe_until=moment + 3 * HOUR)
-    await set_scope(database, probe_job=tried)
+    await update_scope(database, probe_at=moment + 3 * HOUR, probe_until=moment + 3 * HOUR)
+    await update_scope(database, probe_job=tried)
     await discard_impossible_times(database)
-    assert (await job(database, tried)).due_at <= await now(database)
-    assert (await job(database, soon)).due_at > moment
-    kept = await scope(database)
+    assert (await read_job(database, tried)).due_at <= await now(database)
+    assert (await read_job(database, soon)).due_at > moment
+    kept = await read_scope(database)
     assert kept.probe_at <= await now(database)
     assert (kept.probe_until, kept.probe_job) == (None, None)
 
@@ -99,9 +111,9 @@ async def test_waits_that_no_back_off_explains_are_discarded(database: Database)
 async def test_a_time_that_a_user_wants_stays(database: Database) -> None:
     """A job enqueued for later is not sent earlier."""
     wanted = await now(database) + 3 * HOUR
-    (job_id,) = await make_jobs(database, [request(not_before=wanted)])
+    (job_id,) = await make_jobs(database, [make_request(not_before=wanted)])
     await discard_impossible_times(database)
-    assert (await job(database, job_id)).due_at == wanted
+    assert (await read_job(database, job_id)).due_at == wanted
 
 
 async def test_a_time_to_the_first_object_is_not_measured_across_runs(database: Database) -> None:
@@ -109,17 +121,17 @@ async def test_a_time_to_the_first_object_is_not_measured_across_runs(database: 
     moment = await now(database)
     job_id = await make_job(database, JobState.ACCEPTED, attempt=1, trace_from=moment)
     await discard_impossible_times(database)
-    assert (await job(database, job_id)).trace_from is None
+    assert (await read_job(database, job_id)).trace_from is None
 
 
 async def test_absence_is_counted_anew_by_each_run(database: Database) -> None:
     """What another process, or a clock that was set, says of earlier look-ups proves nothing."""
     job_id = await make_job(database, JobState.UNKNOWN, attempt=1)
-    await change(database, job_id, absent_since=await now(database) - 24 * HOUR)
+    await update_job(database, job_id, absent_since=await now(database) - 24 * HOUR)
     async with database.read() as connection:
         seen = await load_tracked_job(connection, job_id)
     tracker = AbsenceTracker(database.clock)
     assert tracker.absent_for(seen) == timedelta()
-    await let_pass(database, seconds=90)
+    await advance_time(database, seconds=90)
     assert tracker.absent_for(seen) == timedelta(seconds=90)
     assert AbsenceTracker(database.clock).absent_for(seen) == timedelta()

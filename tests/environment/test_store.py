@@ -1,4 +1,4 @@
-"""A run whose store is locked, full, read-only, deleted, or used by a second run."""
+"""Faults of the store's file during a run: locked, full, read-only, deleted, shared."""
 
 import shutil
 import signal
@@ -11,9 +11,16 @@ import anyio
 import pytest
 
 from orchestrator.simulator import Simulator
-from tests.command import Shell
-from tests.end_to_end.scene import MAX_WAIT, accepted
-from tests.environment.scene import COUNT, STORE, assert_each_once, at_work, fill, mount
+from tests.cli_process import Shell
+from tests.end_to_end.harness import MAX_WAIT, count_exports
+from tests.environment.harness import (
+    COUNT,
+    STORE,
+    assert_each_exported_once,
+    fill_disk,
+    mount_disk,
+    start_run,
+)
 
 pytestmark = [pytest.mark.anyio, pytest.mark.faults]
 
@@ -21,8 +28,8 @@ ONCE = signal.SIGTERM
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Let another program hold the write lock of the store."""
+def lock_store(folder: Path) -> Iterator[None]:
+    """Another program writes to the store and does not end its transaction."""
     other = sqlite3.connect(folder / STORE, isolation_level=None, timeout=20)
     other.execute("BEGIN IMMEDIATE")
     yield
@@ -30,139 +37,143 @@ def locked(folder: Path) -> Iterator[None]:
     other.close()
 
 
-async def test_locked_for_a_while(shell: Shell, cloud: Simulator) -> None:
-    """The run says that the store is locked, waits, and continues when the lock is released."""
-    async with at_work(shell, cloud) as run:
-        with locked(shell.folder):
-            await run.says("database is locked")
-        assert await run.ends() == 0, run.said
-    assert "fuser or lsof on the file names it" in run.said
-    assert "The store can be used again." in run.said
-    await assert_each_once(shell, cloud)
+async def test_temporary_lock_is_waited_for(shell: Shell, cloud: Simulator) -> None:
+    """The run names the lock, waits, and goes on."""
+    async with start_run(shell, cloud) as run:
+        with lock_store(shell.folder):
+            await run.wait_for_output("database is locked")
+        assert await run.wait_for_exit() == 0, run.output
+    assert "fuser or lsof on the file names it" in run.output
+    assert "The store can be used again." in run.output
+    await assert_each_exported_once(shell, cloud)
 
 
-async def test_locked_for_good(shell: Shell, cloud: Simulator) -> None:
-    """A second signal ends the run although the lock stays; it prints each answer in hand."""
-    async with at_work(shell, cloud) as run:
-        with locked(shell.folder):
-            await run.says("database is locked")
+async def test_second_signal_ends_a_run_under_a_lock(shell: Shell, cloud: Simulator) -> None:
+    """A second signal ends the run under a lock; each unrecorded answer is printed."""
+    async with start_run(shell, cloud) as run:
+        with lock_store(shell.folder):
+            await run.wait_for_output("database is locked")
             run.signal(ONCE)
-            await run.says("Stopping")
+            await run.wait_for_output("Stopping")
             run.signal(ONCE)
-            assert await run.ends() == 143, run.said
-    assert "accepted as task" in run.said
-    await assert_each_once(shell, cloud)
+            assert await run.wait_for_exit() == 143, run.output
+    assert "accepted as task" in run.output
+    await assert_each_exported_once(shell, cloud)
 
 
-async def test_a_full_disk_that_is_cleared(on_disk: Shell, disk: Path, cloud: Simulator) -> None:
-    """On a full disk nothing more is sent; the run continues when space is freed."""
-    async with at_work(on_disk, cloud) as run:
-        ballast = fill(disk)
-        await run.says("database or disk is full")
-        assert "Free space on its disk" in run.said
+async def test_full_disk_is_waited_for(on_disk: Shell, disk: Path, cloud: Simulator) -> None:
+    """On a full disk nothing more is sent; when there is space the run goes on by itself."""
+    async with start_run(on_disk, cloud) as run:
+        ballast = fill_disk(disk)
+        await run.wait_for_output("database or disk is full")
+        assert "Make room on its disk" in run.output
         ballast.unlink()
-        assert await run.ends() == 0, run.said
-    await assert_each_once(on_disk, cloud)
+        assert await run.wait_for_exit() == 0, run.output
+    await assert_each_exported_once(on_disk, cloud)
 
 
-async def test_a_full_disk_that_stays_full(on_disk: Shell, disk: Path, cloud: Simulator) -> None:
-    """One signal ends the run; it prints which answers could not be recorded."""
-    async with at_work(on_disk, cloud) as run:
-        ballast = fill(disk)
-        await run.says("database or disk is full")
+async def test_signal_ends_a_run_on_a_full_disk(
+    on_disk: Shell, disk: Path, cloud: Simulator
+) -> None:
+    """One signal ends the run; it says which answers could not be recorded, and what that means."""
+    async with start_run(on_disk, cloud) as run:
+        ballast = fill_disk(disk)
+        await run.wait_for_output("database or disk is full")
         run.signal(ONCE)
-        assert await run.ends() == 143, run.said
-    assert "accepted as task" in run.said
-    assert "the next run looks for it in the bucket" in run.said
-    assert "Traceback" not in run.said
+        assert await run.wait_for_exit() == 143, run.output
+    assert "accepted as task" in run.output
+    assert "the next run looks for it in the bucket" in run.output
+    assert "Traceback" not in run.output
     fresh = await on_disk.run("run")
     assert (fresh.code, fresh.out) == (1, "")
-    assert "Free space on its disk" in fresh.err
+    assert "Make room on its disk" in fresh.err
     ballast.unlink()
-    await assert_each_once(on_disk, cloud)
+    await assert_each_exported_once(on_disk, cloud)
 
 
-async def test_a_full_disk_and_a_time_limit(on_disk: Shell, disk: Path, cloud: Simulator) -> None:
-    """The time limit also ends a run that waits for its store."""
-    async with at_work(on_disk, cloud, "--time-limit", "10") as run:
-        ballast = fill(disk)
-        assert await run.ends() == 1, run.said
-    assert "The database cannot be used: database or disk is full." in run.said
+async def test_time_limit_holds_on_a_full_disk(
+    on_disk: Shell, disk: Path, cloud: Simulator
+) -> None:
+    """The time limit holds while the run waits for the store."""
+    async with start_run(on_disk, cloud, "--time-limit", "10") as run:
+        ballast = fill_disk(disk)
+        assert await run.wait_for_exit() == 1, run.output
+    assert "The database cannot be used: database or disk is full." in run.output
     ballast.unlink()
-    await assert_each_once(on_disk, cloud)
+    await assert_each_exported_once(on_disk, cloud)
 
 
-async def test_a_read_only_disk(on_disk: Shell, disk: Path, cloud: Simulator) -> None:
-    """The message names the file and nothing is sent; when it is writable again, a run succeeds."""
-    async with at_work(on_disk, cloud) as run:
+async def test_read_only_disk_is_reported(on_disk: Shell, disk: Path, cloud: Simulator) -> None:
+    """A read-only store is named and nothing is sent; once it is writable the run succeeds."""
+    async with start_run(on_disk, cloud) as run:
         run.signal(signal.SIGKILL)
-        await run.ends()
-    assert mount(disk, "-o", "remount,ro") == ""
+        await run.wait_for_exit()
+    assert mount_disk(disk, "-o", "remount,ro") == ""
     fresh = await on_disk.run("run")
     assert fresh.code == 2
     assert f"The database {disk / STORE} cannot be opened: Read-only file system" in fresh.err
     assert "Traceback" not in fresh.err
-    assert mount(disk, "-o", "remount,rw,size=12m") == ""
-    await assert_each_once(on_disk, cloud)
+    assert mount_disk(disk, "-o", "remount,rw,size=12m") == ""
+    await assert_each_exported_once(on_disk, cloud)
 
 
-def delete(folder: Path) -> None:
-    """Delete the store and the files beside it."""
+def delete_store(folder: Path) -> None:
+    """Delete the store's folder."""
     for path in sorted(folder.glob(f"{STORE}*")):
         path.unlink()
 
 
-def replace(folder: Path) -> None:
+def replace_store(folder: Path) -> None:
     """Replace the store by another file."""
     shutil.copy(folder / STORE, folder / "other")
     (folder / "other").replace(folder / STORE)
 
 
 def delete_log(folder: Path) -> None:
-    """Delete the write-ahead log alone."""
+    """Delete the store's write-ahead log."""
     (folder / f"{STORE}-wal").unlink()
 
 
 @pytest.mark.parametrize(
     ("do", "words"),
     [
-        (delete, "was deleted or moved"),
-        (replace, "was replaced by another file"),
-        (delete_log, "was left without its write-ahead log"),
+        (delete_store, "was deleted or moved away"),
+        (replace_store, "was replaced by another file"),
+        (delete_log, "was robbed of its log"),
     ],
 )
-async def test_a_deleted_or_replaced_file(
+async def test_deleted_or_replaced_file_ends_the_run(
     shell: Shell, cloud: Simulator, do: Callable[[Path], None], words: str
 ) -> None:
     """The run notices, sends nothing more, and prints the tasks that it could not record."""
-    # a low concurrency, so that some jobs are not sent yet when the first answers arrive
-    async with at_work(shell, cloud, "--concurrency", "4") as run:
+    # so few at once that some jobs are not yet sent, however late the first answers come
+    async with start_run(shell, cloud, "--concurrency", "4") as run:
         do(shell.folder)
-        assert await run.ends() == 1, run.said
-    assert words in run.said
-    assert "put back the original file" in run.said
-    assert "Traceback" not in run.said
-    begun = accepted(cloud)
+        assert await run.wait_for_exit() == 1, run.output
+    assert words in run.output
+    assert "Put back the file itself" in run.output
+    assert "Traceback" not in run.output
+    begun = count_exports(cloud)
     assert len(begun) < COUNT
     assert max(begun.values()) == 1
-    told = {entry.task_id for entry in cloud.ledger if str(entry.task_id) in run.said}
+    told = {entry.task_id for entry in cloud.ledger if str(entry.task_id) in run.output}
     assert len(told) >= 1
 
 
-async def test_a_process_suspended_for_long(shell: Shell, cloud: Simulator) -> None:
-    """Suspended beyond the time-out of its requests, a run looks up what they did and ends well."""
-    async with at_work(shell, cloud, "--request-timeout", "3") as run:
+async def test_suspended_process_continues(shell: Shell, cloud: Simulator) -> None:
+    """Suspended beyond its time-outs, the run looks up its requests and ends well."""
+    async with start_run(shell, cloud, "--request-timeout", "3") as run:
         run.signal(signal.SIGSTOP)
         await anyio.sleep(4)
         run.signal(signal.SIGCONT)
-        assert await run.ends() == 0, run.said
-    await assert_each_once(shell, cloud)
+        assert await run.wait_for_exit() == 0, run.output
+    await assert_each_exported_once(shell, cloud)
 
 
-async def test_two_runs_at_once(shell: Shell, cloud: Simulator) -> None:
-    """Two runs on one file share the jobs; both end well, and each image is exported once."""
-    async with at_work(shell, cloud) as one, shell.started("run") as process:
-        assert await one.ends() == 0, one.said
+async def test_two_runs_share_the_work(shell: Shell, cloud: Simulator) -> None:
+    """Two runs on one file both end well, and each image is exported once."""
+    async with start_run(shell, cloud) as one, shell.start("run") as process:
+        assert await one.wait_for_exit() == 0, one.output
         with anyio.fail_after(2 * MAX_WAIT):
             assert await process.wait() == 0
-    await assert_each_once(shell, cloud)
+    await assert_each_exported_once(shell, cloud)

@@ -1,20 +1,20 @@
-"""Standard streams that are closed, broken or full, and a low limit on open files."""
+"""Streams that are closed, broken or full, and a limit on open files that is too low."""
 
 import pytest
 
 from orchestrator.simulator import Simulator
-from tests.command import Shell
-from tests.end_to_end.scene import accepted, images, once_each, orders
-from tests.environment.scene import in_bash, store_of
+from tests.cli_process import Shell
+from tests.end_to_end.harness import count_exports, make_image_ids, make_requests_for, once_each
+from tests.environment.harness import make_orchestrator_for, run_in_bash
 
 pytestmark = [pytest.mark.anyio, pytest.mark.faults]
 
 
 @pytest.fixture(autouse=True)
-async def _three_jobs(shell: Shell, cloud: Simulator) -> None:
+async def _enqueue_three_jobs(shell: Shell, cloud: Simulator) -> None:
     """Enqueue three jobs."""
-    async with store_of(shell, cloud) as orchestrator:
-        await orchestrator.enqueue(orders(images(3)))
+    async with make_orchestrator_for(shell, cloud) as orchestrator:
+        await orchestrator.enqueue(make_requests_for(make_image_ids(3)))
 
 
 RUNS = {
@@ -29,11 +29,11 @@ RUNS = {
 
 
 @pytest.mark.parametrize("line", RUNS.values(), ids=RUNS)
-async def test_a_run_with_unusable_streams(shell: Shell, cloud: Simulator, line: str) -> None:
-    """A run whose output cannot be written does its work, and its exit code shows the result."""
-    ended = await in_bash(shell, f"orchestrator {line}")
+async def test_run_with_unusable_output_streams(shell: Shell, cloud: Simulator, line: str) -> None:
+    """A run whose output cannot be written does its work, and its exit code is right."""
+    ended = await run_in_bash(shell, f"orchestrator {line}")
     assert (ended.code, "Traceback" in ended.err) == (0, False), ended.err
-    assert accepted(cloud) == once_each(images(3))
+    assert count_exports(cloud) == once_each(make_image_ids(3))
 
 
 LISTINGS = {
@@ -45,35 +45,37 @@ LISTINGS = {
 }
 
 
-async def test_listings_that_cannot_be_written(shell: Shell) -> None:
-    """Output lost on a full disk is an error with a message; a closed stream is not an error."""
+async def test_listing_that_cannot_be_written(shell: Shell) -> None:
+    """A write error on a full disk is reported and an error; a closed pipe is not."""
     for line, code in LISTINGS.items():
-        ended = await in_bash(shell, f"orchestrator {line}")
+        ended = await run_in_bash(shell, f"orchestrator {line}")
         assert ended.code == code, line
         assert "Traceback" not in ended.err, line
         assert ("The output: No space left on device." in ended.err) is bool(code), line
 
 
-async def test_too_few_files(shell: Shell, cloud: Simulator) -> None:
-    """A limit that may be too low is reported at the start; all images are exported."""
-    ended = await in_bash(shell, "ulimit -n 40; orchestrator run --rate 0")
+async def test_low_limit_on_open_files_is_reported(shell: Shell, cloud: Simulator) -> None:
+    """A limit that can be too low is reported in advance, and costs time but no image."""
+    ended = await run_in_bash(shell, "ulimit -n 40; orchestrator run --rate 0")
     assert ended.code == 0, ended.err
     assert "This process may have 40 files open" in ended.err
     assert "ulimit -n 96" in ended.err
-    assert accepted(cloud) == once_each(images(3))
+    assert count_exports(cloud) == once_each(make_image_ids(3))
 
 
-async def test_far_too_few_files(shell: Shell, cloud: Simulator) -> None:
-    """With a limit so low that a run might wait for its own files, it does not start."""
-    ended = await in_bash(shell, "ulimit -n 16; orchestrator run")
+async def test_run_refuses_a_far_too_low_limit_on_open_files(
+    shell: Shell, cloud: Simulator
+) -> None:
+    """If a run could wait for files that it holds itself, it does not start."""
+    ended = await run_in_bash(shell, "ulimit -n 16; orchestrator run")
     assert ended.code == 2
     assert "may have 16 files open; a run needs 40 at least" in ended.err
     assert "Traceback" not in ended.err
-    assert not accepted(cloud)
+    assert not count_exports(cloud)
 
 
-async def test_a_soft_limit_is_raised(shell: Shell) -> None:
-    """The soft limit is raised up to the hard limit without a message."""
-    ended = await in_bash(shell, "ulimit -S -n 20; orchestrator run --rate 0")
+async def test_soft_limit_on_open_files_is_raised(shell: Shell) -> None:
+    """The soft limit is raised to the hard limit without a message."""
+    ended = await run_in_bash(shell, "ulimit -S -n 20; orchestrator run --rate 0")
     assert ended.code == 0
     assert "files open" not in ended.err

@@ -14,28 +14,28 @@ from orchestrator.limits.halted_scopes import HaltedScopes
 from orchestrator.model import ExportOrder, Halt, ImageFormat, Lease, Scope
 from orchestrator.store import Database
 from orchestrator.store.tables import attempts, events, job_images
-from tests.stores import (
+from tests.job_factory import (
     BUCKET,
-    LASTS,
-    ME,
+    LEASE_DURATION,
     PROFILE,
     REGION,
     REGIONS,
-    change,
+    TESTER,
+    advance_time,
     claim_all,
-    claimed,
-    claimer,
-    job,
-    let_pass,
+    claim_one,
+    claim_query,
+    claim_settings,
     make_job,
     make_jobs,
+    make_request,
+    make_requests,
     now,
-    numbered,
-    request,
-    rows,
-    set_scope,
+    read_job,
+    read_rows,
     try_claim,
-    wanted,
+    update_job,
+    update_scope,
 )
 
 pytestmark = pytest.mark.anyio
@@ -53,7 +53,7 @@ async def test_the_order_is_priority_then_size_then_age(database: Database) -> N
     """What is urgent goes first, then what takes longest, then what waits longest."""
     plain, later, large, urgent = await make_jobs(
         database,
-        [request(1), request(2), request(3), request(4, priority=9)],
+        [make_request(1), make_request(2), make_request(3), make_request(4, priority=9)],
         sizes=[50, 50, 400, 10],
     )
     assert await claimed_ids(database) == [urgent, large, plain, later]
@@ -62,24 +62,26 @@ async def test_the_order_is_priority_then_size_then_age(database: Database) -> N
 async def test_the_claim_is_the_intent_made_durable(database: Database) -> None:
     """Owner, attempt, expiry and signing time are kept before anything is sent."""
     moment = await now(database)
-    asked = request(
+    asked = make_request(
         7, prefix="web", only_root_disk=True, role_name="Writer", format=ImageFormat.VHD
     )
     (job_id,) = await make_jobs(database, [asked])
     signed_at = moment + timedelta(minutes=3)
-    ((lease, _),) = await claim(database, claimer(database), wanted(), REGIONS, signed_at=signed_at)
-    kept = await job(database, job_id)
+    ((lease, _),) = await claim(
+        database, claim_settings(database), claim_query(), REGIONS, signed_at=signed_at
+    )
+    kept = await read_job(database, job_id)
     assert lease.order == ExportOrder(
         REGION, asked.image_ids, BUCKET, ImageFormat.VHD, f"web-{kept.tag}", True, "Writer"
     )
-    assert (kept.state, kept.owner, kept.attempt) == (JobState.SENDING, ME, lease.attempt)
-    assert kept.expires_at == lease.expires_at == lease.claimed_at + LASTS
+    assert (kept.state, kept.owner, kept.attempt) == (JobState.SENDING, TESTER, lease.attempt)
+    assert kept.expires_at == lease.expires_at == lease.claimed_at + LEASE_DURATION
     assert kept.sent_at == lease.claimed_at
-    (attempt,) = await rows(database, attempts, job_id)
-    assert (attempt.number, attempt.owner, attempt.signed_at) == (1, ME, signed_at)
+    (attempt,) = await read_rows(database, attempts, job_id)
+    assert (attempt.number, attempt.owner, attempt.signed_at) == (1, TESTER, signed_at)
     assert (attempt.answered_at, attempt.code, attempt.probe) == (None, None, False)
-    event = (await rows(database, events, job_id))[-1]
-    assert (event.kind, event.attempt, event.actor) == ("claimed", 1, ME)
+    event = (await read_rows(database, events, job_id))[-1]
+    assert (event.kind, event.attempt, event.actor) == ("claimed", 1, TESTER)
 
 
 async def test_what_an_attempt_must_know_comes_with_its_lease(database: Database) -> None:
@@ -87,7 +89,7 @@ async def test_what_an_attempt_must_know_comes_with_its_lease(database: Database
     job_id = await make_job(
         database, maybe_applied=True, attempt=4, attempts_charged=2, deferrals=3, exact_names=True
     )
-    lease = await claimed(database)
+    lease = await claim_one(database)
     assert (lease.job_id, lease.attempt, lease.attempts_charged, lease.deferrals) == (
         job_id,
         5,
@@ -103,19 +105,21 @@ async def test_an_image_that_never_gets_ready_is_marked(
     database: Database, state: str, broken: bool
 ) -> None:
     """The lease says whether one of the images is broken and not merely busy."""
-    (job_id,) = await make_jobs(database, [request(image_ids=("img-00000001", "img-00000002"))])
+    (job_id,) = await make_jobs(
+        database, [make_request(image_ids=("img-00000001", "img-00000002"))]
+    )
     async with database.write() as connection:
         second = (job_images.c.job_id == job_id) & (job_images.c.position == 1)
         await connection.execute(job_images.update().where(second).values(state=state))
-    assert (await claimed(database)).image_broken is broken
+    assert (await claim_one(database)).image_broken is broken
 
 
 async def test_a_job_waits_until_it_is_due(database: Database) -> None:
     """Not a moment before its time, and then at once."""
     due = await now(database) + timedelta(minutes=10)
-    await make_jobs(database, [request(not_before=due)])
+    await make_jobs(database, [make_request(not_before=due)])
     assert await try_claim(database) is None
-    await let_pass(database, minutes=10)
+    await advance_time(database, minutes=10)
     assert await try_claim(database) is not None
 
 
@@ -123,7 +127,7 @@ async def test_a_job_that_was_not_described_waits(database: Database) -> None:
     """Before the expected keys are known, nothing is sent."""
     (job_id,) = await make_jobs(database, described=False)
     assert await try_claim(database) is None
-    await change(database, job_id, described_at=await now(database))
+    await update_job(database, job_id, described_at=await now(database))
     assert await try_claim(database) is not None
 
 
@@ -147,37 +151,39 @@ async def test_an_image_is_exported_by_one_job_at_a_time(
     database: Database, state: JobState
 ) -> None:
     """The second format of an image waits until the first has ended, and others do not."""
-    raw, qcow = await make_jobs(database, [request(1), request(1, format=ImageFormat.QCOW2)])
-    (other,) = await make_jobs(database, [request(2)])
-    held = {"owner": ME} if state is JobState.SENDING else {}
-    await change(database, raw, state=state, **held)
+    raw, qcow = await make_jobs(
+        database, [make_request(1), make_request(1, format=ImageFormat.QCOW2)]
+    )
+    (other,) = await make_jobs(database, [make_request(2)])
+    held = {"owner": TESTER} if state is JobState.SENDING else {}
+    await update_job(database, raw, state=state, **held)
     assert await claimed_ids(database) == [other]
-    await change(database, raw, state=JobState.VERIFIED, owner=None)
+    await update_job(database, raw, state=JobState.VERIFIED, owner=None)
     assert await claimed_ids(database) == [qcow]
 
 
 async def test_one_shared_image_of_several_is_enough_to_wait(database: Database) -> None:
     """A request of several images waits for every one of them."""
-    await make_jobs(database, [request(1)])
-    await claimed(database)
-    await make_jobs(database, [request(image_ids=("img-00000002", "img-00000001"))])
+    await make_jobs(database, [make_request(1)])
+    await claim_one(database)
+    await make_jobs(database, [make_request(image_ids=("img-00000002", "img-00000001"))])
     assert await try_claim(database) is None
 
 
 async def test_the_same_image_id_elsewhere_is_another_image(database: Database) -> None:
     """Only a job of the same region holds an image up."""
-    await make_jobs(database, [request(1), request(1, region="ap-tokyo")])
+    await make_jobs(database, [make_request(1), make_request(1, region="ap-tokyo")])
     assert len(await claimed_ids(database)) == 2
 
 
 async def test_an_endpoint_gets_its_own_regions_only(database: Database) -> None:
     """A claim for one region's endpoint takes no other region's job."""
-    await make_jobs(database, [request(1, priority=1)])
-    (tokyo,) = await make_jobs(database, [request(2, region="ap-tokyo")])
-    lease = await try_claim(database, wanted(), ("ap-tokyo", "ap-seoul"))
+    await make_jobs(database, [make_request(1, priority=1)])
+    (tokyo,) = await make_jobs(database, [make_request(2, region="ap-tokyo")])
+    lease = await try_claim(database, claim_query(), ("ap-tokyo", "ap-seoul"))
     assert lease is not None
     assert lease.job_id == tokyo
-    assert await try_claim(database, wanted(), ("ap-seoul",)) is None
+    assert await try_claim(database, claim_query(), ("ap-seoul",)) is None
 
 
 @pytest.mark.parametrize(
@@ -191,61 +197,61 @@ async def test_an_endpoint_gets_its_own_regions_only(database: Database) -> None
 async def test_a_stop_is_passed_over(database: Database, scope: Scope, value: str) -> None:
     """What a stop holds up waits, however urgent, and the rest goes on."""
     special = {"region": "ap-tokyo", "bucket": "other-1250000000", "role_name": "Writer"}
-    await make_jobs(database, [request(1, priority=9, **special)])
-    (plain,) = await make_jobs(database, [request(2)])
+    await make_jobs(database, [make_request(1, priority=9, **special)])
+    (plain,) = await make_jobs(database, [make_request(2)])
     stops = HaltedScopes()
     stops.active.append(Halt(scope, value, "Code", "message", "remedy"))
-    first = await try_claim(database, wanted(stops.permitted_jobs()))
+    first = await try_claim(database, claim_query(stops.permitted_jobs()))
     assert first is not None
     assert first.job_id == plain
-    assert await try_claim(database, wanted(stops.permitted_jobs())) is None
+    assert await try_claim(database, claim_query(stops.permitted_jobs())) is None
     assert await try_claim(database) is not None
 
 
 async def test_the_default_role_is_a_role_too(database: Database) -> None:
     """A stop of the vendor's default role holds up the jobs that name none."""
-    await make_jobs(database, [request(1)])
-    (named,) = await make_jobs(database, [request(2, role_name="Writer")])
+    await make_jobs(database, [make_request(1)])
+    (named,) = await make_jobs(database, [make_request(2, role_name="Writer")])
     stops = HaltedScopes()
     stops.active.append(Halt(Scope.ROLE, "", "Code", "message", "remedy"))
-    first = await try_claim(database, wanted(stops.permitted_jobs()))
+    first = await try_claim(database, claim_query(stops.permitted_jobs()))
     assert first is not None
     assert first.job_id == named
-    assert await try_claim(database, wanted(stops.permitted_jobs())) is None
+    assert await try_claim(database, claim_query(stops.permitted_jobs())) is None
 
 
 async def test_an_earlier_attempts_task_stays_with_it(database: Database) -> None:
     """A new attempt begins without a TaskId, so that its own late answer can name the job's."""
     job_id = await make_job(database, task_id="7")
-    lease = await claimed(database)
+    lease = await claim_one(database)
     assert lease.job_id == job_id
-    assert (await job(database, job_id)).task_id is None
+    assert (await read_job(database, job_id)).task_id is None
 
 
 async def test_one_claim_takes_several(database: Database) -> None:
     """As many as are wanted, in the order in which they are to be sent, each once."""
-    ids = await make_jobs(database, numbered(5), sizes=[10, 20, 50, 40, 30])
+    ids = await make_jobs(database, make_requests(5), sizes=[10, 20, 50, 40, 30])
     leases = await claim_all(database, limit=3)
     assert [lease.job_id for lease in leases] == [ids[2], ids[3], ids[4]]
     assert len({(lease.claimed_at, lease.expires_at) for lease in leases}) == 1
     for lease in leases:
-        assert (await job(database, lease.job_id)).state == JobState.SENDING
-        assert [row.number for row in await rows(database, attempts, lease.job_id)] == [1]
+        assert (await read_job(database, lease.job_id)).state == JobState.SENDING
+        assert [row.number for row in await read_rows(database, attempts, lease.job_id)] == [1]
     assert await claimed_ids(database) == [ids[1], ids[0]]
 
 
 async def test_one_claim_takes_an_image_once(database: Database) -> None:
     """Two formats of an image do not leave together, though neither is under way yet."""
-    raw, _ = await make_jobs(database, [request(1), request(1, format=ImageFormat.QCOW2)])
-    (other,) = await make_jobs(database, [request(2)])
+    raw, _ = await make_jobs(database, [make_request(1), make_request(1, format=ImageFormat.QCOW2)])
+    (other,) = await make_jobs(database, [make_request(2)])
     assert [lease.job_id for lease in await claim_all(database)] == [raw, other]
 
 
 async def test_one_claim_fills_a_gate_and_no_more(database: Database) -> None:
     """Where three may run, three are taken; what is left of the claim goes to another scope."""
-    await make_jobs(database, numbered(5))
-    await make_jobs(database, [request(9, region="ap-tokyo")])
-    await set_scope(database, ceiling=3, probe_at=await now(database) + timedelta(hours=1))
+    await make_jobs(database, make_requests(5))
+    await make_jobs(database, [make_request(9, region="ap-tokyo")])
+    await update_scope(database, ceiling=3, probe_at=await now(database) + timedelta(hours=1))
     leases = await claim_all(database)
     assert [lease.order.region for lease in leases] == 3 * [REGION] + ["ap-tokyo"]
     assert not any(lease.probe for lease in leases)
@@ -253,16 +259,16 @@ async def test_one_claim_fills_a_gate_and_no_more(database: Database) -> None:
 
 async def test_the_scope_whose_turn_it_is_comes_first(database: Database) -> None:
     """Neither priority nor size brings a scope before another whose turn it is."""
-    await make_jobs(database, [request(1, priority=9)], sizes=[400])
-    (tokyo,) = await make_jobs(database, [request(2, region="ap-tokyo")])
-    lease = await try_claim(database, wanted(), ("ap-tokyo", REGION))
+    await make_jobs(database, [make_request(1, priority=9)], sizes=[400])
+    (tokyo,) = await make_jobs(database, [make_request(2, region="ap-tokyo")])
+    lease = await try_claim(database, claim_query(), ("ap-tokyo", REGION))
     assert lease is not None
     assert lease.job_id == tokyo
 
 
 async def test_claims_at_once_take_different_jobs(databases: Sequence[Database]) -> None:
     """Four processes' worth of connections share out forty jobs, each to one of them."""
-    ids = await make_jobs(databases[0], numbered(40))
+    ids = await make_jobs(databases[0], make_requests(40))
     taken: list[Lease] = []
 
     async def take_all(database: Database, owner: str) -> None:
@@ -274,15 +280,15 @@ async def test_claims_at_once_take_different_jobs(databases: Sequence[Database])
             tasks.start_soon(take_all, store, f"worker-{number}")
     assert sorted(lease.job_id for lease in taken) == ids
     for lease in taken:
-        assert (await job(databases[0], lease.job_id)).owner == lease.owner
+        assert (await read_job(databases[0], lease.job_id)).owner == lease.owner
 
 
 async def test_the_claim_goes_through_its_index(sqlite: Database) -> None:
     """The next job is read off the index in order: nothing is scanned, nothing is sorted."""
-    await make_jobs(sqlite, numbered(3))
+    await make_jobs(sqlite, make_requests(3))
     async with sqlite.read() as connection:
         moment = await sqlite.now(connection)
-        query = wanted(HaltedScopes().permitted_jobs()).next_jobs.params(
+        query = claim_query(HaltedScopes().permitted_jobs()).next_jobs.params(
             profile=PROFILE, region=REGION, now=moment, limit=16
         )
         text = str(query.compile(dialect=sqlite_dialect(), compile_kwargs={"literal_binds": True}))

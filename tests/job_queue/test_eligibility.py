@@ -15,9 +15,9 @@ from orchestrator.model import Halt, Scope
 from orchestrator.store import Database
 from orchestrator.verification.bucket_access import BucketAccess, VerifyMode
 from orchestrator.verification.resend_policy import ResolvePolicy
-from tests.bench import KEYS
 from tests.cloud.scripted import HeldKeys
-from tests.stores import BUCKET, PROFILE, REGION, change, make_job, make_jobs, now
+from tests.job_factory import BUCKET, PROFILE, REGION, make_job, make_jobs, now, update_job
+from tests.store_and_cloud import CREDENTIAL
 
 pytestmark = pytest.mark.anyio
 
@@ -29,7 +29,11 @@ POLICY = ResolvePolicy(timedelta(minutes=2), 5, timedelta(hours=1))
 def admission(sqlite: Database) -> Admission:
     """Traffic that nothing holds up yet."""
     return Admission(
-        PROFILE, RateLimiters(sqlite, 0), HeldKeys(KEYS), lambda _sentence: None, quota_wait=60
+        PROFILE,
+        RateLimiters(sqlite, 0),
+        HeldKeys(CREDENTIAL),
+        lambda _sentence: None,
+        quota_wait=60,
     )
 
 
@@ -93,7 +97,7 @@ def eligibility_of(
     database: Database, *, sendable: bool = True, readable: bool = True
 ) -> Eligibility:
     """Return the eligibility of a run of one batch."""
-    keys = HeldKeys(KEYS)
+    keys = HeldKeys(CREDENTIAL)
     admission = Admission(
         PROFILE, RateLimiters(database, 0), keys, lambda _sentence: None, quota_wait=60
     )
@@ -143,7 +147,7 @@ async def test_jobs_of_another_batch_keep_no_run_alive(database: Database) -> No
 async def test_jobs_due_after_the_time_limit_do_not_count(database: Database) -> None:
     """A run with a time limit does not wait for jobs that are due later than that."""
     job_id = await make_job(database)
-    await change(database, job_id, due_at=await now(database) + timedelta(hours=1))
+    await update_job(database, job_id, due_at=await now(database) + timedelta(hours=1))
     eligibility = eligibility_of(database)
     assert await eligibility.has_remaining_work()
     assert await eligibility.has_remaining_work(within=3700)

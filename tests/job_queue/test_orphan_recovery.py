@@ -20,19 +20,19 @@ from orchestrator.job_queue.worker_registry import GoneReason, lock_path, regist
 from orchestrator.job_states import JobState
 from orchestrator.store import Database
 from orchestrator.store.tables import attempts, events, instances
-from tests.stores import (
-    LASTS,
-    ME,
-    change,
-    claimed,
-    job,
-    let_pass,
+from tests.job_factory import (
+    LEASE_DURATION,
+    TESTER,
+    advance_time,
+    claim_one,
     make_job,
     make_jobs,
+    make_requests,
     now,
-    numbered,
-    rows,
+    read_job,
+    read_rows,
     try_claim,
+    update_job,
 )
 
 pytestmark = pytest.mark.anyio
@@ -118,17 +118,17 @@ async def test_a_lost_session_proves_no_death(postgresql: Database, *, elsewhere
     """The server ends it while the process lives: others rescue at once, but behind the fence."""
     async with register_worker(postgresql) as me:
         (job_id,) = await make_jobs(postgresql)
-        lease = await claimed(postgresql, owner=me.name)
+        lease = await claim_one(postgresql, owner=me.name)
         async with postgresql.write() as connection:
             if elsewhere:
                 await connection.execute(instances.update().values(host="another", pid=2**22 + 1))
             await connection.execute(_END_LOCKING_SESSIONS)
         with anyio.fail_after(60):
-            while not await recover_orphans(postgresql, ME):
+            while not await recover_orphans(postgresql, TESTER):
                 await anyio.sleep(0.01)
-        kept = await job(postgresql, job_id)
+        kept = await read_job(postgresql, job_id)
         assert kept.no_resend_before == lease.claimed_at + SIGNATURE_LIFETIME
-        event = (await rows(postgresql, events, job_id))[-1]
+        event = (await read_rows(postgresql, events, job_id))[-1]
         assert event.details["proof"] == GoneReason.SESSION_LOST
 
 
@@ -157,20 +157,20 @@ async def test_a_lock_that_was_never_registered_is_cleared_away(sqlite: Database
     async with register_worker(sqlite) as me:
         mine = lock_path(sqlite, me.name)
         assert mine is not None
-        await recover_orphans(sqlite, ME)
+        await recover_orphans(sqlite, TESTER)
         assert (orphan.exists(), mine.exists()) == (False, True)
 
 
 async def test_what_a_dead_process_held_is_rescued_at_once(database: Database) -> None:
     """A free lock proves that nothing of it can still leave: there is nothing to wait for."""
     async with another_process(database) as (name, process):
-        held, other = await make_jobs(database, numbered(2))
-        await claimed(database, owner=name)
-        await claimed(database, owner=name)
+        held, other = await make_jobs(database, make_requests(2))
+        await claim_one(database, owner=name)
+        await claim_one(database, owner=name)
         await killed(database, name, process)
-    assert await recover_orphans(database, ME) == 2
+    assert await recover_orphans(database, TESTER) == 2
     for job_id in (held, other):
-        kept = await job(database, job_id)
+        kept = await read_job(database, job_id)
         assert (kept.state, kept.reason, kept.no_resend_before) == ("unknown", "answer lost", None)
         assert (kept.owner, kept.code, kept.maybe_applied, kept.attempts_charged) == (
             None,
@@ -178,8 +178,8 @@ async def test_what_a_dead_process_held_is_rescued_at_once(database: Database) -
             True,
             1,
         )
-        event = (await rows(database, events, job_id))[-1]
-        assert (event.kind, event.actor) == ("rescued", ME)
+        event = (await read_rows(database, events, job_id))[-1]
+        assert (event.kind, event.actor) == ("rescued", TESTER)
         assert event.details == {"owner": name, "proof": "its lock was free"}
     assert (await row_of(database, name)).ended_at is not None
     path = lock_path(database, name)
@@ -190,9 +190,9 @@ async def test_a_living_owner_is_left_alone(database: Database) -> None:
     """Before its lease has run out, a process that lives keeps its jobs."""
     async with another_process(database) as (name, _):
         (job_id,) = await make_jobs(database)
-        await claimed(database, owner=name)
-        assert await recover_orphans(database, ME) == 0
-        assert (await job(database, job_id)).owner == name
+        await claim_one(database, owner=name)
+        assert await recover_orphans(database, TESTER) == 0
+        assert (await read_job(database, job_id)).owner == name
         path = lock_path(database, name)
         assert path is None or path.exists()
 
@@ -200,16 +200,16 @@ async def test_a_living_owner_is_left_alone(database: Database) -> None:
 async def test_an_expired_lease_is_rescued_behind_a_fence(database: Database) -> None:
     """An owner not proven gone may still send: not before its signature has expired."""
     (job_id,) = await make_jobs(database)
-    lease = await claimed(database, owner="asleep")
-    assert await recover_orphans(database, ME) == 0
-    await let_pass(database, seconds=46)
-    assert await recover_orphans(database, ME) == 1
-    kept = await job(database, job_id)
-    (attempt,) = await rows(database, attempts, job_id)
+    lease = await claim_one(database, owner="asleep")
+    assert await recover_orphans(database, TESTER) == 0
+    await advance_time(database, seconds=46)
+    assert await recover_orphans(database, TESTER) == 1
+    kept = await read_job(database, job_id)
+    (attempt,) = await read_rows(database, attempts, job_id)
     assert kept.state == JobState.UNKNOWN
     assert kept.no_resend_before == attempt.claimed_at + SIGNATURE_LIFETIME
     assert kept.absent_since is None
-    event = (await rows(database, events, job_id))[-1]
+    event = (await read_rows(database, events, job_id))[-1]
     assert event.details == {"owner": lease.owner, "proof": "lease expired"}
 
 
@@ -217,10 +217,10 @@ async def test_a_living_owner_loses_what_it_holds_too_long(sqlite: Database) -> 
     """A process that sleeps behind its lock loses the job at the lease's end, not its lock."""
     async with another_process(sqlite) as (name, _):
         (job_id,) = await make_jobs(sqlite)
-        await claimed(sqlite, owner=name)
-        await let_pass(sqlite, seconds=46)
-        assert await recover_orphans(sqlite, ME) == 1
-        assert (await job(sqlite, job_id)).no_resend_before is not None
+        await claim_one(sqlite, owner=name)
+        await advance_time(sqlite, seconds=46)
+        assert await recover_orphans(sqlite, TESTER) == 1
+        assert (await read_job(sqlite, job_id)).no_resend_before is not None
         path = lock_path(sqlite, name)
         assert path is not None
         assert path.exists()
@@ -229,26 +229,26 @@ async def test_a_living_owner_loses_what_it_holds_too_long(sqlite: Database) -> 
 async def test_what_one_sends_oneself_is_given_up_last(database: Database) -> None:
     """A request of one's own is left alone while its lease runs; unrecorded then, it is lost."""
     (job_id,) = await make_jobs(database)
-    await claimed(database)
-    await let_pass(database, seconds=LASTS.total_seconds() / 2)
-    assert await recover_orphans(database, ME) == 0
-    await let_pass(database, seconds=LASTS.total_seconds() / 2 + 1)
-    assert await recover_orphans(database, ME) == 1
-    assert (await job(database, job_id)).no_resend_before is not None
+    await claim_one(database)
+    await advance_time(database, seconds=LEASE_DURATION.total_seconds() / 2)
+    assert await recover_orphans(database, TESTER) == 0
+    await advance_time(database, seconds=LEASE_DURATION.total_seconds() / 2 + 1)
+    assert await recover_orphans(database, TESTER) == 1
+    assert (await read_job(database, job_id)).no_resend_before is not None
 
 
 @pytest.mark.parametrize("state", sorted(set(JobState) - {JobState.SENDING}))
 async def test_only_what_is_in_the_air_is_rescued(database: Database, state: JobState) -> None:
     """A job that nobody is sending has no owner to lose."""
     job_id = await make_job(database, state)
-    await change(database, job_id, expires_at=await now(database) - timedelta(days=1))
-    assert await recover_orphans(database, ME) == 0
+    await update_job(database, job_id, expires_at=await now(database) - timedelta(days=1))
+    assert await recover_orphans(database, TESTER) == 0
 
 
 async def test_a_rescued_job_is_not_sent_before_a_look(database: Database) -> None:
     """It is unknown, never queued: only the bucket can say whether it may go again."""
     await make_jobs(database)
-    await claimed(database, owner="asleep")
-    await let_pass(database, hours=1)
-    await recover_orphans(database, ME)
+    await claim_one(database, owner="asleep")
+    await advance_time(database, hours=1)
+    await recover_orphans(database, TESTER)
     assert await try_claim(database) is None

@@ -14,10 +14,10 @@ from orchestrator.limits.admission import EXPORT, LOOK, Admission
 from orchestrator.limits.rate_limiter import RateLimiters
 from orchestrator.model import Outcome
 from orchestrator.store import Database
-from tests.bench import KEYS
 from tests.cloud.scripted import HeldKeys
+from tests.job_factory import PROFILE
 from tests.limits.instant import in_no_time
-from tests.stores import PROFILE
+from tests.store_and_cloud import CREDENTIAL
 
 HOST = "cvm.example"
 LOST = Outcome(code_for_exception(httpx.ReadError("cut")), "cut")
@@ -27,13 +27,13 @@ def after(still: Database, doubts: int) -> tuple[Admission, list[str]]:
     """What so many lost answers in a row have taught, and what the user has heard."""
     said: list[str] = []
     admission = Admission(
-        PROFILE, RateLimiters(still, 0), HeldKeys(KEYS), said.append, quota_wait=60
+        PROFILE, RateLimiters(still, 0), HeldKeys(CREDENTIAL), said.append, quota_wait=60
     )
 
     async def learn() -> None:
         for _ in range(doubts):
             await admission.record_outcome(
-                EXPORT, HOST, LOST, scope_values={}, asked_at=0.0, credential=KEYS
+                EXPORT, HOST, LOST, scope_values={}, asked_at=0.0, credential=CREDENTIAL
             )
 
     in_no_time(learn)
@@ -66,12 +66,12 @@ def test_no_job_is_excused_for_ever(still: Database) -> None:
 
 def test_mended_keys_are_read_when_stops_are_lifted(still: Database) -> None:
     """Whoever has put other keys where the refused ones stood need not start anew."""
-    standing = [KEYS]
+    standing = [CREDENTIAL]
     source = StaticCredentials("a file", lambda: standing[0], SystemClock())
     admission = Admission(
         PROFILE, RateLimiters(still, 0), source, lambda _sentence: None, quota_wait=60
     )
-    standing[0] = replace(KEYS, secret_id="AKIDmended")
+    standing[0] = replace(CREDENTIAL, secret_id="AKIDmended")
     found: list[Credential | None] = []
 
     async def mend() -> None:
@@ -92,7 +92,7 @@ class NoKeys(HeldKeys):
     renew = current
 
 
-@pytest.mark.parametrize("source", [HeldKeys(KEYS), NoKeys()], ids=["refused", "gone"])
+@pytest.mark.parametrize("source", [HeldKeys(CREDENTIAL), NoKeys()], ids=["refused", "gone"])
 def test_looks_end_even_where_an_export_was_stopped_first(
     still: Database, source: HeldKeys
 ) -> None:
@@ -105,7 +105,7 @@ def test_looks_end_even_where_an_export_was_stopped_first(
         for action in (EXPORT, LOOK):
             await admission.credential()
             await admission.record_outcome(
-                action, HOST, revoked, scope_values={}, asked_at=9.0, credential=KEYS
+                action, HOST, revoked, scope_values={}, asked_at=9.0, credential=CREDENTIAL
             )
 
     in_no_time(learn)

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from orchestrator.limits.rate_limiter import HORIZON, PermitStream
-from tests.stores import NOON
+from tests.job_factory import NOON
 
 RATE = 20.0
 SECOND = timedelta(seconds=1)

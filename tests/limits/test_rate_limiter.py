@@ -20,8 +20,8 @@ from orchestrator.limits.rate_limiter import (
 )
 from orchestrator.store import Database
 from orchestrator.store.tables import rates
+from tests.job_factory import EXPORT_RATE_KEY, NOON, advance_time, now
 from tests.limits.instant import in_no_time
-from tests.stores import EXPORTS, NOON, let_pass, now
 
 pytestmark = pytest.mark.anyio
 
@@ -29,7 +29,9 @@ RATE = 20.0
 INTERVAL = PermitStream(NOON).interval(RATE, NOON)
 
 
-def rate_limiter(database: Database, key: RateKey = EXPORTS, rate: float = RATE) -> RateLimiter:
+def rate_limiter(
+    database: Database, key: RateKey = EXPORT_RATE_KEY, rate: float = RATE
+) -> RateLimiter:
     return RateLimiters(database, rate).for_key(key)
 
 
@@ -90,7 +92,7 @@ async def test_a_slow_down_holds_for_all_processes(databases: Sequence[Database]
     async with databases[0].write() as connection:
         await rate_limiter(databases[0]).slow_down(connection)
     other = rate_limiter(databases[1])
-    await let_pass(databases[0], seconds=0.1)
+    await advance_time(databases[0], seconds=0.1)
     permits = await take_permits(databases[1], other, most=2)
     assert permits[1] - permits[0] > 1.02 * INTERVAL
 

@@ -10,15 +10,15 @@ from orchestrator.operations.cancel import Cancel, cancel
 from orchestrator.operations.resolve_unknown import Verdict, settle
 from orchestrator.store import Database
 from orchestrator.store.tables import events, jobs
-from tests.stores import (
+from tests.job_factory import (
     DEADLINE,
-    claimed,
-    job,
-    kinds,
-    let_pass,
+    advance_time,
+    claim_one,
     make_job,
     now,
-    rows,
+    read_event_kinds,
+    read_job,
+    read_rows,
 )
 
 pytestmark = pytest.mark.anyio
@@ -53,10 +53,10 @@ async def test_a_persons_word_accepts_a_job(database: Database) -> None:
     """The job has a deadline from now on; who said it, and why, stands in its events."""
     job_id = await doubtful(database)
     assert await settled(database, job_id, verdict=Verdict.ACCEPTED) == job_id
-    kept = await job(database, job_id)
+    kept = await read_job(database, job_id)
     assert (kept.state, kept.code, kept.task_id) == ("accepted", None, None)
     assert kept.deadline_at - kept.accepted_at == DEADLINE
-    event = (await rows(database, events, job_id))[-1]
+    event = (await read_rows(database, events, job_id))[-1]
     assert (event.kind, event.actor) == ("settled", "person")
     assert event.details == {"as": "accepted", "why": WHY}
 
@@ -65,9 +65,9 @@ async def test_a_persons_word_sends_a_job_again(database: Database) -> None:
     """Nothing of it is in doubt any more: it is sent without a look, with all its attempts."""
     job_id = await doubtful(database)
     await settled(database, job_id, verdict=Verdict.ABSENT)
-    kept = await job(database, job_id)
+    kept = await read_job(database, job_id)
     assert (kept.state, kept.maybe_applied, kept.attempts_charged) == ("queued", False, 0)
-    assert (await claimed(database)).attempt == 2
+    assert (await claim_one(database)).attempt == 2
 
 
 async def test_a_persons_word_does_not_lift_the_fence(database: Database) -> None:
@@ -77,10 +77,10 @@ async def test_a_persons_word_does_not_lift_the_fence(database: Database) -> Non
     with pytest.raises(UsageError, match="may still send") as refusal:
         await settled(database, job_id, verdict=Verdict.ABSENT)
     assert refusal.value.remedy
-    assert (await job(database, job_id)).state == JobState.UNKNOWN
-    await let_pass(database, seconds=301)
+    assert (await read_job(database, job_id)).state == JobState.UNKNOWN
+    await advance_time(database, seconds=301)
     await settled(database, job_id, verdict=Verdict.ABSENT)
-    assert (await job(database, job_id)).state == JobState.QUEUED
+    assert (await read_job(database, job_id)).state == JobState.QUEUED
 
 
 @pytest.mark.parametrize("state", sorted(set(JobState) - {JobState.UNKNOWN}))
@@ -90,7 +90,7 @@ async def test_only_an_unknown_job_can_be_settled(database: Database, state: Job
     with pytest.raises(UsageError, match=f"Job {job_id} is {state}, not unknown") as refusal:
         await settled(database, job_id, verdict=Verdict.ABSENT)
     assert refusal.value.remedy
-    assert await kinds(database, job_id) == ["enqueued"]
+    assert await read_event_kinds(database, job_id) == ["enqueued"]
 
 
 async def test_one_job_is_settled_at_a_time(database: Database) -> None:
@@ -110,9 +110,9 @@ async def test_only_what_waits_is_given_up(database: Database, *, dry_run: bool)
     assert told == Cancel(changed=1, untouched=len(JobState) - 1)
     for state, job_id in by_state.items():
         is_given_up = state is JobState.QUEUED and not dry_run
-        kept = await job(database, job_id)
+        kept = await read_job(database, job_id)
         assert kept.state == (JobState.CANCELLED if is_given_up else state)
         if is_given_up:
-            event = (await rows(database, events, job_id))[-1]
+            event = (await read_rows(database, events, job_id))[-1]
             assert (event.kind, event.actor, kept.reason) == ("cancelled", "person", "given up")
             assert kept.finished_at is not None

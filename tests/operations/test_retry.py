@@ -10,18 +10,18 @@ from orchestrator.operations.retry import Retry, retry
 from orchestrator.store import Database
 from orchestrator.store.tables import events, jobs, objects
 from orchestrator.verification.accepted_jobs import NOT_DELIVERED
-from tests.stores import (
-    change,
-    claimed,
-    expect,
-    job,
-    kinds,
-    last_attempt,
+from tests.job_factory import (
+    add_expected_objects,
+    claim_one,
     make_job,
     make_jobs,
+    make_request,
     now,
-    request,
-    rows,
+    read_event_kinds,
+    read_job,
+    read_last_attempt,
+    read_rows,
+    update_job,
 )
 
 pytestmark = pytest.mark.anyio
@@ -39,7 +39,7 @@ async def test_a_retry_takes_up_what_was_given_up(database: Database) -> None:
     (job_id,) = await make_jobs(database)
     await cancel(database, jobs.c.id > 0, actor="person")
     assert await retried(database) == Retry(queued=1)
-    assert (await claimed(database)).job_id == job_id
+    assert (await claim_one(database)).job_id == job_id
 
 
 async def test_a_retry_of_what_cannot_run_goes_back_to_the_queue(database: Database) -> None:
@@ -50,10 +50,10 @@ async def test_a_retry_of_what_cannot_run_goes_back_to_the_queue(database: Datab
     cancelled = await make_job(database, JobState.CANCELLED)
     assert await retried(database) == Retry(queued=2)
     for job_id in (failed, cancelled):
-        kept = await job(database, job_id)
+        kept = await read_job(database, job_id)
         assert (kept.state, kept.attempts_charged, kept.code) == ("queued", 0, None)
         assert kept.finished_at is None
-    event = (await rows(database, events, failed))[-1]
+    event = (await read_rows(database, events, failed))[-1]
     assert (event.kind, event.details) == ("retried", {"after": "InvalidImageId.NotFound"})
 
 
@@ -64,7 +64,7 @@ async def test_a_retry_of_what_may_run_is_looked_for_first(database: Database) -
         database, JobState.FAILED, maybe_applied=True, absent_since=since, accepted_at=since
     )
     assert await retried(database) == Retry(unknown=1)
-    kept = await job(database, job_id)
+    kept = await read_job(database, job_id)
     assert (kept.state, kept.absent_since, kept.accepted_at) == ("unknown", None, None)
     assert kept.maybe_applied
 
@@ -74,14 +74,14 @@ async def test_a_retry_leaves_what_has_not_ended(database: Database) -> None:
     states = [JobState.QUEUED, JobState.UNKNOWN, JobState.ACCEPTED, JobState.VERIFIED]
     ids = [await make_job(database, state) for state in states]
     assert await retried(database) == Retry(untouched=4)
-    assert [(await job(database, job_id)).state for job_id in ids] == states
+    assert [(await read_job(database, job_id)).state for job_id in ids] == states
 
 
 async def partly_delivered(database: Database) -> int:
     """A job of three images, of which the first arrived."""
-    (job_id,) = await make_jobs(database, [request(image_ids=THREE, prefix="web")])
-    await claimed(database)
-    await change(
+    (job_id,) = await make_jobs(database, [make_request(image_ids=THREE, prefix="web")])
+    await claim_one(database)
+    await update_job(
         database,
         job_id,
         state=JobState.FAILED,
@@ -93,7 +93,7 @@ async def partly_delivered(database: Database) -> int:
     )
     for image in THREE:
         size = 100 if image == THREE[0] else None
-        await expect(database, job_id, f"web-tag_{image}_system_snap.raw", size=size)
+        await add_expected_objects(database, job_id, f"web-tag_{image}_system_snap.raw", size=size)
     return job_id
 
 
@@ -101,14 +101,14 @@ async def test_a_retry_of_a_part_makes_a_job_of_what_is_missing(database: Databa
     """It looks under the names of the old one, and belongs to the same account and batch."""
     job_id = await partly_delivered(database)
     assert await retried(database) == Retry(parts=1)
-    old, part = await job(database, job_id), await job(database, job_id + 1)
+    old, part = await read_job(database, job_id), await read_job(database, job_id + 1)
     assert (part.state, part.image_ids, part.maybe_applied) == ("unknown", list(THREE[1:]), True)
     shared = ("object_prefix", "prefix", "profile", "batch", "bucket", "region", "format")
     assert [getattr(part, name) for name in shared] == [getattr(old, name) for name in shared]
-    expected = [row.key for row in await rows(database, objects, part.id)]
+    expected = [row.key for row in await read_rows(database, objects, part.id)]
     assert expected == [f"web-tag_{image}_system_snap.raw" for image in THREE[1:]]
     assert old.state == JobState.FAILED
-    event = (await rows(database, events, job_id))[-1]
+    event = (await read_rows(database, events, job_id))[-1]
     assert event.details == {"missing": list(THREE[1:]), "job": part.id}
     assert await retried(database) == Retry(untouched=2)
 
@@ -119,7 +119,7 @@ async def test_a_retry_of_nothing_delivered_is_a_retry_of_the_whole(database: Da
     async with database.write() as connection:
         await connection.execute(objects.update().values(size=None))
     assert await retried(database) == Retry(unknown=1)
-    assert (await job(database, job_id)).state == JobState.UNKNOWN
+    assert (await read_job(database, job_id)).state == JobState.UNKNOWN
 
 
 @pytest.mark.parametrize("maybe_applied", [False, True])
@@ -131,6 +131,6 @@ async def test_a_dry_run_changes_nothing(database: Database, maybe_applied: bool
     assert (tried.queued, tried.unknown) == (not maybe_applied, maybe_applied)
     assert tried.parts == 1
     for each in (job_id, partly):
-        assert (await job(database, each)).state == JobState.FAILED
-        assert "retried" not in await kinds(database, each)
-    assert (await last_attempt(database, partly)).answered_at is None
+        assert (await read_job(database, each)).state == JobState.FAILED
+        assert "retried" not in await read_event_kinds(database, each)
+    assert (await read_last_attempt(database, partly)).answered_at is None

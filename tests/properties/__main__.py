@@ -1,4 +1,4 @@
-"""The long form of the properties: other histories each time, and longer ones."""
+"""The long form of the property tests: more and longer histories, different each time."""
 
 import argparse
 import tempfile
@@ -11,14 +11,14 @@ from hypothesis.stateful import run_state_machine_as_test
 from orchestrator.clock import SystemClock
 from orchestrator.store import Database, Schema
 
-from .test_machine import SHORT, on_files
+from .test_state_machine import SHORT, make_state_machine
 
 
 def main() -> None:
-    """Reads the command line and runs; a history that breaks the promise is printed, reduced."""
+    """Parse the command line and run; a failing history is reduced and printed."""
     parser = argparse.ArgumentParser(prog="python -m tests.properties", description=__doc__)
     parser.add_argument("--histories", type=int, default=3000)
-    parser.add_argument("--steps", type=int, default=60, help="at most, of each")
+    parser.add_argument("--steps", type=int, default=60, help="maximum number of steps of each")
     options = parser.parse_args()
     long = settings(
         SHORT,
@@ -29,8 +29,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         template = Path(folder) / "template.db"
         anyio.run(_make_tables, f"sqlite+aiosqlite:///{template}")
-        run_state_machine_as_test(on_files(template, Path(folder)), settings=long)
-    print(f"{options.histories} histories: none broke the promise.")  # noqa: T201 - its result
+        run_state_machine_as_test(make_state_machine(template, Path(folder)), settings=long)
+    print(f"{options.histories} histories: all invariants held.")  # noqa: T201 - its result
 
 
 async def _make_tables(url: str) -> None:

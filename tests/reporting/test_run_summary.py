@@ -8,40 +8,40 @@ from orchestrator.reporting.run_summary import Account, RunResult
 from orchestrator.store import Database
 from orchestrator.store.tables import jobs
 from orchestrator.worker.outcome_recorder import record_not_sent
-from tests.stores import (
-    BUSY,
-    CAPACITY,
-    ME,
+from tests.job_factory import (
+    CAP_REACHED,
+    IMAGE_BUSY,
     PROFILE,
-    acceptance,
-    change,
-    claimed,
-    let_pass,
+    TESTER,
+    advance_time,
+    claim_one,
+    make_acceptance,
     make_job,
     make_jobs,
+    make_refusal,
+    make_request,
+    make_requests,
     now,
-    numbered,
-    refusal,
-    request,
-    settle,
+    record_outcome,
+    update_job,
 )
 
 pytestmark = pytest.mark.anyio
 
 
-async def close(account: Account, *, owner: str | None = ME) -> RunResult:
+async def close(account: Account, *, owner: str | None = TESTER) -> RunResult:
     left = jobs.c.state.in_([JobState.QUEUED, JobState.ACCEPTED])
     return await account.close(owner=owner, seconds=1.5, left=[left])
 
 
 async def finish(database: Database, job_id: int, state: JobState) -> None:
-    await change(database, job_id, state=state, finished_at=await now(database))
+    await update_job(database, job_id, state=state, finished_at=await now(database))
 
 
 async def test_nothing_alive_is_nothing_to_do(database: Database) -> None:
     """A store whose jobs have all ended has no work, and nothing to report."""
     await finish(database, await make_job(database), JobState.FAILED)
-    await let_pass(database, hours=1)
+    await advance_time(database, hours=1)
     account = await Account.open(database, PROFILE, None)
     assert not account.has_work
     result = await close(account, owner=None)
@@ -61,11 +61,11 @@ async def test_anything_alive_is_work(database: Database, state: str) -> None:
 
 async def test_a_resumed_batch_is_counted_whole(database: Database) -> None:
     """What an earlier run has brought to its end counts too; last month's batch does not."""
-    old, done, alive = await make_jobs(database, numbered(3), batch="tonight")
-    await change(database, old, batch="last month")
+    old, done, alive = await make_jobs(database, make_requests(3), batch="tonight")
+    await update_job(database, old, batch="last month")
     await finish(database, old, JobState.FAILED)
     await finish(database, done, JobState.VERIFIED)
-    await let_pass(database, hours=1)
+    await advance_time(database, hours=1)
     account = await Account.open(database, PROFILE, None)
     await finish(database, alive, JobState.VERIFIED)
     result = await close(account)
@@ -76,9 +76,9 @@ async def test_a_resumed_batch_is_counted_whole(database: Database) -> None:
 async def test_what_arrives_during_the_run_counts(database: Database) -> None:
     """A batch that is enqueued while the run goes on is part of its account."""
     account = await Account.open(database, PROFILE, None)
-    await make_jobs(database, [request(1)], batch="arrived")
-    (ended,) = await make_jobs(database, [request(2)], batch="arrived and ended")
-    await let_pass(database, seconds=1)
+    await make_jobs(database, [make_request(1)], batch="arrived")
+    (ended,) = await make_jobs(database, [make_request(2)], batch="arrived and ended")
+    await advance_time(database, seconds=1)
     await finish(database, ended, JobState.FAILED)
     result = await close(account)
     assert (result.counts[JobState.QUEUED], result.counts[JobState.FAILED]) == (1, 1)
@@ -87,8 +87,8 @@ async def test_what_arrives_during_the_run_counts(database: Database) -> None:
 
 async def test_one_batch_is_counted_alone(database: Database) -> None:
     """A run of one batch speaks of no other."""
-    await make_jobs(database, numbered(2), batch="one")
-    await make_jobs(database, [request(3)], batch="another")
+    await make_jobs(database, make_requests(2), batch="one")
+    await make_jobs(database, [make_request(3)], batch="another")
     result = await close(await Account.open(database, PROFILE, "one"))
     assert sum(result.counts.values()) == 2
     assert result.left == 2
@@ -104,12 +104,17 @@ async def test_what_running_again_may_bring_further_is_left(database: Database) 
 
 async def test_requests_are_those_that_left(database: Database) -> None:
     """Its own requests, refusals for rate or capacity among them; none that was never sent."""
-    await make_jobs(database, numbered(7))
+    await make_jobs(database, make_requests(7))
     account = await Account.open(database, PROFILE, None)
-    outcomes = [acceptance(), refusal(BUSY), refusal("RequestLimitExceeded"), refusal(CAPACITY)]
-    leases = [await claimed(database) for _ in range(6)]
+    outcomes = [
+        make_acceptance(),
+        make_refusal(IMAGE_BUSY),
+        make_refusal("RequestLimitExceeded"),
+        make_refusal(CAP_REACHED),
+    ]
+    leases = [await claim_one(database) for _ in range(6)]
     for lease, outcome in zip(leases, outcomes, strict=False):
-        await settle(database, lease, outcome)
+        await record_outcome(database, lease, outcome)
     async with database.write() as connection:
         await record_not_sent(connection, leases[4], await database.now(connection))
     result = await close(account)
@@ -121,5 +126,5 @@ async def test_what_a_person_must_mend_is_handed_on(database: Database) -> None:
     """The stops and the time limit of a run stand in its result as they were."""
     account = await Account.open(database, PROFILE, None)
     stop = Halt(Scope.BUCKET, "r/b", "Code", "message", "remedy")
-    result = await account.close(owner=ME, seconds=1.0, timed_out=True, blocked=(stop,))
+    result = await account.close(owner=TESTER, seconds=1.0, timed_out=True, blocked=(stop,))
     assert (result.timed_out, result.blocked) == (True, (stop,))

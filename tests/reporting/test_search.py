@@ -13,8 +13,8 @@ from orchestrator.reporting import search
 from orchestrator.reporting.search import pages
 from orchestrator.store import Database
 from orchestrator.store.tables import BLOCK, jobs
+from tests.job_factory import IMAGE_BUSY, NOON, make_jobs, make_request, now, read_job, update_job
 from tests.reporting.query_plans import plans
-from tests.stores import BUSY, NOON, change, job, make_jobs, now, request
 
 pytestmark = pytest.mark.anyio
 
@@ -38,13 +38,15 @@ async def make_variety(database: Database) -> None:
     for number, (batch, region, state) in enumerate(product("abc", regions, states)):
         images = tuple(f"img-{number:04}{image:04}" for image in range(1 + number % 3))
         asked = [
-            request(image_ids=images, region=region, bucket=f"{bucket}-1250000000")
+            make_request(image_ids=images, region=region, bucket=f"{bucket}-1250000000")
             for bucket in ("one", "two")[: 1 + number % 2]
         ]
         for job_id in await make_jobs(database, asked, batch=f"night-{batch}"):
             columns = {"state": state, "reason": state, "task_id": str(job_id * 1111)}
-            await change(database, job_id, **columns, code=BUSY if state == "failed" else None)
-    await change(database, 5, code="Rare.Code", state=JobState.UNKNOWN)
+            await update_job(
+                database, job_id, **columns, code=IMAGE_BUSY if state == "failed" else None
+            )
+    await update_job(database, 5, code="Rare.Code", state=JobState.UNKNOWN)
 
 
 FILTERS = [
@@ -65,10 +67,10 @@ FILTERS = [
     JobFilter(task_ids=("5555", "6666")),
     JobFilter(task_ids=("1*",)),
     JobFilter(task_ids=("5555",), images=("img-*",)),
-    JobFilter(codes=(BUSY,)),
+    JobFilter(codes=(IMAGE_BUSY,)),
     JobFilter(codes=("*",)),
     JobFilter(codes=("Rare*",), states=("unknown",)),
-    JobFilter(codes=(BUSY,), batches=("night-b",)),
+    JobFilter(codes=(IMAGE_BUSY,), batches=("night-b",)),
     JobFilter(jobs=("3", "4", "36")),
     JobFilter(jobs=("*a*",)),
     JobFilter(jobs=("3", "*a*")),
@@ -107,7 +109,7 @@ async def test_a_page_that_ends_with_its_period_is_the_last(
     """Where a full page ends at the first number that may match, nothing is told twice."""
     (first,) = await make_jobs(database)
     moment = await now(database)
-    row = (await job(database, first))._asdict()
+    row = (await read_job(database, first))._asdict()
     tonight = [
         {**row, "id": BLOCK + n, "tag": f"t-{n}", "created_at": moment + timedelta(hours=1)}
         for n in range(6)
@@ -122,7 +124,7 @@ async def test_a_clock_that_was_set_back_hides_no_job(database: Database) -> Non
     """A period has the jobs of its time, whatever their numbers, and those alone."""
     (first,) = await make_jobs(database)
     moment = await now(database)
-    row = (await job(database, first))._asdict()
+    row = (await read_job(database, first))._asdict()
     hours = {1: 0, BLOCK + 1: 5, 2 * BLOCK + 1: 2, 2 * BLOCK + 2: 6, 4 * BLOCK: 3, 5 * BLOCK: 4}
     times = {number: moment + timedelta(hours=hour) for number, hour in hours.items()}
     copies = [
@@ -148,7 +150,7 @@ NAMED = [
     (JobFilter(states=("failed",)), "ix_jobs_place (state=? AND bucket=? AND region=? AND id>?"),
     (JobFilter(regions=("ap-*",)), "ix_jobs_place (state=? AND bucket=? AND region<?)"),
     (JobFilter(buckets=("b",)), "ix_jobs_place (state=? AND bucket<?)"),
-    (JobFilter(codes=(BUSY,)), "ix_jobs_code (code=? AND id>?"),
+    (JobFilter(codes=(IMAGE_BUSY,)), "ix_jobs_code (code=? AND id>?"),
     (JobFilter(codes=("*",)), "ix_jobs_code (code<?)"),
     (JobFilter(images=("img-1", "img-2")), "ix_job_images_image_id (image_id=?)"),
     (JobFilter(images=("img-*",)), "ix_job_images_image_id (image_id>? AND image_id<?)"),

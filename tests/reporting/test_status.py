@@ -8,23 +8,23 @@ from orchestrator.job_states import JobState
 from orchestrator.reporting.status import status
 from orchestrator.store import Database
 from orchestrator.store.tables import jobs
-from tests.reporting.query_plans import plans
-from tests.stores import (
-    BUSY,
-    CAPACITY,
+from tests.job_factory import (
+    CAP_REACHED,
+    IMAGE_BUSY,
     PROFILE,
     REGION,
-    acceptance,
-    claimed,
+    claim_one,
+    make_acceptance,
     make_job,
     make_jobs,
+    make_refusal,
+    make_request,
+    make_requests,
     now,
-    numbered,
-    refusal,
-    request,
-    set_scope,
-    settle,
+    record_outcome,
+    update_scope,
 )
+from tests.reporting.query_plans import plans
 
 pytestmark = pytest.mark.anyio
 
@@ -56,7 +56,7 @@ async def test_each_state_is_counted(database: Database) -> None:
     for times, state in enumerate(JobState, start=1):
         for _ in range(times):
             await make_job(database, state)
-    await make_jobs(database, [request(99)], batch="morning")
+    await make_jobs(database, [make_request(99)], batch="morning")
     found = await status(database)
     expected = {state: times for times, state in enumerate(JobState, start=1)}
     assert found.counts == expected | {JobState.QUEUED: 2}
@@ -67,11 +67,11 @@ async def test_each_state_is_counted(database: Database) -> None:
 
 async def test_the_waiting_say_why(database: Database) -> None:
     """The reasons of what waits, for its turn or a look, are counted, and of nothing else."""
-    await make_jobs(database, numbered(4))
+    await make_jobs(database, make_requests(4))
     await make_job(database, JobState.UNKNOWN, reason="answer lost")
-    await settle(database, await claimed(database), refusal(BUSY))
-    await settle(database, await claimed(database), acceptance())
-    await settle(database, await claimed(database), refusal(CAPACITY))
+    await record_outcome(database, await claim_one(database), make_refusal(IMAGE_BUSY))
+    await record_outcome(database, await claim_one(database), make_acceptance())
+    await record_outcome(database, await claim_one(database), make_refusal(CAP_REACHED))
     assert (await status(database)).reasons == {
         "new": 1,
         "image busy": 1,
@@ -82,9 +82,9 @@ async def test_the_waiting_say_why(database: Database) -> None:
 
 async def test_each_scope_shows_its_gate(database: Database) -> None:
     """Ceiling, what runs and what waits stand apart for each region, in order."""
-    await make_jobs(database, [*numbered(3), request(4, region="ap-tokyo")])
-    await settle(database, await claimed(database), acceptance())
-    await settle(database, await claimed(database), refusal(CAPACITY))
+    await make_jobs(database, [*make_requests(3), make_request(4, region="ap-tokyo")])
+    await record_outcome(database, await claim_one(database), make_acceptance())
+    await record_outcome(database, await claim_one(database), make_refusal(CAP_REACHED))
     here, there = (await status(database)).scopes
     assert (here.profile, here.concurrency.region, here.waiting) == (PROFILE, REGION, 2)
     assert (here.concurrency.ceiling, here.concurrency.running) == (1, 1)
@@ -108,7 +108,7 @@ async def test_the_rest_takes_rounds_of_a_full_gate(
         await verified_after(database, lasted)
     for _ in range(waiting):
         await make_job(database)
-    await set_scope(database, ceiling=ceiling)
+    await update_scope(database, ceiling=ceiling)
     found = await status(database)
     assert found.scopes[0].usual_seconds == pytest.approx(100, abs=0.1)
     assert found.seconds_left == pytest.approx(seconds, abs=0.5)
@@ -146,14 +146,14 @@ async def test_nobody_knows_how_long_a_doubt_lasts(database: Database) -> None:
 
 async def test_before_any_end_no_time_is_told(database: Database) -> None:
     """A guess would be worse than no answer."""
-    await make_jobs(database, numbered(2))
+    await make_jobs(database, make_requests(2))
     assert (await status(database)).seconds_left is None
 
 
 async def test_the_slowest_scope_decides(database: Database) -> None:
     """The whole is done when its last scope is, and unknown while one of them is."""
     await verified_after(database, 100)
-    await make_jobs(database, [request(50, region="ap-tokyo")])
+    await make_jobs(database, [make_request(50, region="ap-tokyo")])
     assert (await status(database)).seconds_left is None
     async with database.write() as connection:
         in_tokyo = jobs.c.region == "ap-tokyo"
@@ -164,7 +164,7 @@ async def test_the_slowest_scope_decides(database: Database) -> None:
 @pytest.mark.parametrize("batch", [None, "night"])
 async def test_no_look_reads_the_jobs_themselves(sqlite: Database, batch: str | None) -> None:
     """The counts are read off an index in its order; those of a batch off its own."""
-    await make_jobs(sqlite, numbered(3))
+    await make_jobs(sqlite, make_requests(3))
     async with plans(sqlite) as steps:
         assert (await status(sqlite, batch=batch)).total == 3
     assert "SCAN jobs USING COVERING INDEX ix_jobs_scope" in steps

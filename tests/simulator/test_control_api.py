@@ -1,4 +1,4 @@
-"""The simulator's own paths: ledger, exports, state and settings."""
+"""The control API: ledger, exports, state and settings."""
 
 import json
 import time
@@ -19,7 +19,7 @@ from orchestrator.simulator import (
     SimulatorOptions,
     read_changes,
 )
-from tests.simulator.callers import BUCKET, export
+from tests.simulator.clients import BUCKET, export
 
 pytestmark = pytest.mark.anyio
 
@@ -27,19 +27,17 @@ ONE = "img-00000001"
 
 
 async def get(http: httpx.AsyncClient, simulator: Simulator, path: str) -> Any:
-    """The JSON at one of the simulator's own paths."""
+    """Return the JSON of a path of the control API."""
     return (await http.get(f"{simulator.url}/_simulator/{path}")).json()
 
 
 async def change(http: httpx.AsyncClient, simulator: Simulator, given: Any) -> httpx.Response:
-    """The answer to new settings."""
+    """Post settings, and return the answer."""
     return await http.post(f"{simulator.url}/_simulator/settings", json=given)
 
 
-async def test_the_ledger_tells_what_was_asked_and_what_happened(
-    http: httpx.AsyncClient, tmp_path: Path
-) -> None:
-    """Each request is a line in the file at once, and the same line over HTTP."""
+async def test_ledger_has_a_line_per_request(http: httpx.AsyncClient, tmp_path: Path) -> None:
+    """Each request is written to the file at once, and the same line is served over HTTP."""
     path, before = tmp_path / "ledger.jsonl", time.time()
     async with Simulator(SimulatorOptions(ledger=path)) as simulator:
         answer = await export(http, simulator, ONE, FileNamePrefixList=["ü"])
@@ -69,7 +67,7 @@ async def test_the_ledger_tells_what_was_asked_and_what_happened(
     }
 
 
-async def test_a_ledger_is_continued(http: httpx.AsyncClient, tmp_path: Path) -> None:
+async def test_ledger_file_is_appended_to(http: httpx.AsyncClient, tmp_path: Path) -> None:
     """A second simulator appends to the file of the first."""
     path = tmp_path / "ledger.jsonl"
     for _ in range(2):
@@ -81,7 +79,7 @@ async def test_a_ledger_is_continued(http: httpx.AsyncClient, tmp_path: Path) ->
 async def test_exports_are_listed_with_times_and_states(
     simulator: Simulator, http: httpx.AsyncClient
 ) -> None:
-    """One that never ends has no end."""
+    """Exports have times and a state; one that never ends has no end."""
     simulator.change(deliveries=(Delivery("stuck", images=("img-00000002",)),))
     answer = await export(http, simulator, ONE, "img-00000002", OnlyExportRootDisk=True)
     simulator.change(skew=260.0)
@@ -93,8 +91,8 @@ async def test_exports_are_listed_with_times_and_states(
     assert stuck["ends_at"] is None
 
 
-async def test_the_state_counts(simulator: Simulator, http: httpx.AsyncClient) -> None:
-    """Requests, refusals, what runs, what is there, and the cap stand in one place."""
+async def test_state_has_counts(simulator: Simulator, http: httpx.AsyncClient) -> None:
+    """The state has counts of requests, refusals, exports and objects, and the cap."""
     await export(http, simulator, ONE, OnlyExportRootDisk=True)
     await export(http, simulator, ONE)
     state = await get(http, simulator, "state")
@@ -113,8 +111,8 @@ async def test_the_state_counts(simulator: Simulator, http: httpx.AsyncClient) -
     assert (state["running"], state["objects"]) == ({}, 1)
 
 
-async def test_settings_change_while_it_runs(simulator: Simulator, http: httpx.AsyncClient) -> None:
-    """New settings answer with all that are in force; what was not named stays."""
+async def test_settings_can_be_changed(simulator: Simulator, http: httpx.AsyncClient) -> None:
+    """The answer shows all current settings; those not named are unchanged."""
     given = {
         "cap": None,
         "skew": 5,
@@ -131,10 +129,10 @@ async def test_settings_change_while_it_runs(simulator: Simulator, http: httpx.A
     assert simulator.settings.faults == (Fault("reset", after=True, images=(ONE,), times=1),)
 
 
-async def test_differences_from_the_documents_are_settings(
+async def test_undocumented_behaviour_can_be_set(
     simulator: Simulator, http: httpx.AsyncClient
 ) -> None:
-    """The settings for an undocumented behaviour of the vendor can be posted and taken back."""
+    """Settings for undocumented behaviour of the vendor can be set and unset."""
     names = ("ignore_prefix", "hide_uploads", "empty_listings")
     for value in (True, False):
         answer = await change(http, simulator, dict.fromkeys(names, value))
@@ -142,10 +140,8 @@ async def test_differences_from_the_documents_are_settings(
         assert [getattr(simulator.settings, name) for name in names] == [value] * 3
 
 
-async def test_settings_survive_the_way_there_and_back(
-    simulator: Simulator, http: httpx.AsyncClient
-) -> None:
-    """What is shown as settings can be sent as settings."""
+async def test_settings_round_trip(simulator: Simulator, http: httpx.AsyncClient) -> None:
+    """The settings that GET shows can be posted again."""
     simulator.change(images={ONE: ImageSettings(sizes=(20, 30), tags={"a": "b"})})
     before = simulator.settings
     shown = await get(http, simulator, "settings")
@@ -153,8 +149,8 @@ async def test_settings_survive_the_way_there_and_back(
     assert simulator.settings == before
 
 
-def test_limits_images_and_buckets_join_what_is_there() -> None:
-    """Naming one leaves the others as they were."""
+def test_limits_images_and_buckets_are_merged() -> None:
+    """Naming one leaves the others unchanged."""
     current = Settings(limits={"ExportImages": 20, "DescribeImages": 40})
     changes = read_changes({"limits": {"ExportImages": 5}}, current)
     assert changes == {"limits": {"ExportImages": 5, "DescribeImages": 40}}
@@ -175,7 +171,7 @@ def test_limits_images_and_buckets_join_what_is_there() -> None:
         ([], "the settings must be an object"),
     ],
 )
-def test_what_is_no_setting_is_named(given: Any, named: str) -> None:
+def test_wrong_settings_are_named(given: Any, named: str) -> None:
     """Unknown keys, wrong types and missing members are refused by name."""
     with pytest.raises(ScenarioError, match=named.replace("[", r"\[")):
         read_changes(given, Settings())
@@ -185,7 +181,7 @@ def test_what_is_no_setting_is_named(given: Any, named: str) -> None:
 async def test_bad_settings_change_nothing(
     simulator: Simulator, http: httpx.AsyncClient, body: bytes
 ) -> None:
-    """They are refused with 400 and a reason, as a whole."""
+    """Wrong settings are refused as a whole, with 400 and a reason."""
     before = simulator.settings
     answer = await http.post(f"{simulator.url}/_simulator/settings", content=body)
     assert answer.status_code == 400
@@ -193,14 +189,14 @@ async def test_bad_settings_change_nothing(
     assert simulator.settings == before
 
 
-async def test_other_paths_are_not_found(simulator: Simulator, http: httpx.AsyncClient) -> None:
-    """What the simulator does not have it says, and it keeps no ledger of it."""
+async def test_unknown_path_is_not_found(simulator: Simulator, http: httpx.AsyncClient) -> None:
+    """An unknown path is answered with 404 and not recorded in the ledger."""
     answer = await http.delete(f"{simulator.url}/_simulator/ledger")
     assert answer.status_code == 404
     assert not simulator.ledger
 
 
 async def test_no_secret_is_shown(simulator: Simulator, http: httpx.AsyncClient) -> None:
-    """Neither the settings nor the options tell a secret key."""
+    """Neither the settings nor the options show a secret key."""
     assert "simulator-secret-key" not in json.dumps(await get(http, simulator, "settings"))
     assert "simulator-secret-key" not in repr(simulator.options)

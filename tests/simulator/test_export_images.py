@@ -1,4 +1,4 @@
-"""ExportImages: what is accepted, how it is named, and every reason to refuse."""
+"""ExportImages: accepted requests, object keys, and all reasons to refuse."""
 
 from typing import Any
 
@@ -8,17 +8,17 @@ import pytest
 from orchestrator.simulator import BucketSettings, ImageSettings, Refusal, Simulator
 from orchestrator.simulator.error_messages import COMMON_MESSAGES, EXPORT_MESSAGES
 
-from .callers import BUCKET, call, code, cos, export, in_thread
+from .clients import BUCKET, call, code_of, export, make_cos, run_in_thread
 
 pytestmark = pytest.mark.anyio
 
 ONE, TWO = "img-00000001", "img-00000002"
 
 
-async def test_keys_are_named_as_the_vendor_names_them(
+async def test_object_keys_have_the_vendors_form(
     simulator: Simulator, http: httpx.AsyncClient
 ) -> None:
-    """Prefix, image, usage, snapshot and the format in lower case make a path."""
+    """A key has prefix, image, usage, snapshot, and the format in lower case."""
     simulator.change(images={ONE: ImageSettings(sizes=(20, 30))})
     given = {"FileNamePrefixList": ["nightly"], "ExportFormat": "VMDK"}
     system, data = (await export(http, simulator, ONE, **given))["CosPaths"]
@@ -27,7 +27,7 @@ async def test_keys_are_named_as_the_vendor_names_them(
     assert system.endswith(".vmdk")
 
 
-async def test_ignored_prefix_is_in_no_name(simulator: Simulator, http: httpx.AsyncClient) -> None:
+async def test_ignored_prefix_is_in_no_key(simulator: Simulator, http: httpx.AsyncClient) -> None:
     """With ``ignore_prefix`` paths, uploads and objects lack the prefix; the ledger has it."""
     simulator.change(ignore_prefix=True)
     given = {"FileNamePrefixList": ["nightly", "nightly"], "OnlyExportRootDisk": True}
@@ -45,18 +45,18 @@ async def test_ignored_prefix_is_still_checked(
     """With ``ignore_prefix`` a prefix list of the wrong length is still refused."""
     simulator.change(ignore_prefix=True)
     answer = await export(http, simulator, ONE, FileNamePrefixList=["a", "b"])
-    assert code(answer) == "InvalidParameterValue.InvalidFileNamePrefixList"
+    assert code_of(answer) == "InvalidParameterValue.InvalidFileNamePrefixList"
 
 
-async def test_the_root_disk_can_go_alone(simulator: Simulator, http: httpx.AsyncClient) -> None:
-    """OnlyExportRootDisk leaves the data disks out."""
+async def test_only_root_disk(simulator: Simulator, http: httpx.AsyncClient) -> None:
+    """OnlyExportRootDisk leaves out the data disks."""
     simulator.change(images={ONE: ImageSettings(sizes=(20, 30, 40))})
     answer = await export(http, simulator, ONE, OnlyExportRootDisk=True)
     assert len(answer["CosPaths"]) == 1
 
 
 async def test_several_images_share_a_task(simulator: Simulator, http: httpx.AsyncClient) -> None:
-    """One TaskId and one flat list of paths answer for all, and one place is taken."""
+    """One TaskId and one list of paths answer for all images; the cap counts one task."""
     simulator.change(cap=1, images={ONE: ImageSettings(sizes=(20, 30)), TWO: ImageSettings()})
     answer = await export(http, simulator, ONE, TWO, OnlyExportRootDisk=True)
     assert {one.task_id for one in simulator.exports} == {answer["TaskId"]}
@@ -65,56 +65,54 @@ async def test_several_images_share_a_task(simulator: Simulator, http: httpx.Asy
 
 
 async def test_one_bad_image_refuses_all(simulator: Simulator, http: httpx.AsyncClient) -> None:
-    """Nothing begins where one image of several cannot be exported."""
+    """No export begins if one image of several cannot be exported."""
     simulator.change(images={TWO: ImageSettings(missing=True)})
-    assert code(await export(http, simulator, ONE, TWO)) == "InvalidImageId.NotFound"
+    assert code_of(await export(http, simulator, ONE, TWO)) == "InvalidImageId.NotFound"
     assert not simulator.exports
 
 
-async def test_task_ids_count_on(simulator: Simulator, http: httpx.AsyncClient) -> None:
+async def test_task_ids_are_consecutive(simulator: Simulator, http: httpx.AsyncClient) -> None:
     """Each task has the next number."""
     first = await export(http, simulator, ONE)
     second = await export(http, simulator, TWO)
     assert second["TaskId"] == first["TaskId"] + 1
 
 
-async def test_a_busy_image_waits(simulator: Simulator, http: httpx.AsyncClient) -> None:
-    """While an export runs the same image is refused; afterwards it goes again, over the old."""
+async def test_busy_image_is_refused(simulator: Simulator, http: httpx.AsyncClient) -> None:
+    """During an export the same image is refused; afterwards it is exported again."""
     await export(http, simulator, ONE)
     busy = "InvalidParameterValue.InvalidImageState"
-    assert code(await export(http, simulator, ONE, ExportFormat="VHD")) == busy
+    assert code_of(await export(http, simulator, ONE, ExportFormat="VHD")) == busy
     simulator.change(skew=260.0)
-    assert code(await export(http, simulator, ONE)) is None
+    assert code_of(await export(http, simulator, ONE)) is None
     assert [one.duplicate for one in simulator.exports] == [False, True]
 
 
-async def test_the_cap_holds_and_frees(simulator: Simulator, http: httpx.AsyncClient) -> None:
-    """With all places taken, by us or a neighbour, the next waits for an end or a higher cap."""
+async def test_cap_is_held_and_freed(simulator: Simulator, http: httpx.AsyncClient) -> None:
+    """At the cap the next request is refused until an export ends or the cap rises."""
     full = "LimitExceeded.ExportImageTaskLimitExceeded"
     simulator.change(cap=2, occupied=1)
-    assert code(await export(http, simulator, ONE)) is None
-    assert code(await export(http, simulator, TWO)) == full
+    assert code_of(await export(http, simulator, ONE)) is None
+    assert code_of(await export(http, simulator, TWO)) == full
     simulator.change(occupied=0)
-    assert code(await export(http, simulator, TWO)) is None
-    assert code(await export(http, simulator, "img-00000003")) == full
+    assert code_of(await export(http, simulator, TWO)) is None
+    assert code_of(await export(http, simulator, "img-00000003")) == full
     simulator.change(skew=260.0)
-    assert code(await export(http, simulator, "img-00000003")) is None
+    assert code_of(await export(http, simulator, "img-00000003")) is None
 
 
-async def test_the_cap_counts_each_region_apart(
+async def test_cap_counts_each_region_separately(
     simulator: Simulator, http: httpx.AsyncClient
 ) -> None:
-    """A full region does not fill another."""
+    """A full region does not affect another."""
     simulator.change(cap=1)
     given = {"ImageIds": [ONE], "BucketName": BUCKET}
     for region in ("ap-tokyo", "ap-seoul"):
-        assert code(await call(http, simulator, "ExportImages", given, region=region)) is None
+        assert code_of(await call(http, simulator, "ExportImages", given, region=region)) is None
 
 
-async def test_a_region_may_have_a_cap_of_its_own(
-    simulator: Simulator, http: httpx.AsyncClient
-) -> None:
-    """What is said of one region holds there, in place of what is said of all."""
+async def test_region_can_have_its_own_cap(simulator: Simulator, http: httpx.AsyncClient) -> None:
+    """The cap of a region replaces the general cap."""
     simulator.change(cap=1, caps={"ap-tokyo": 0})
     given = {"ImageIds": [ONE], "BucketName": BUCKET}
     answers = [
@@ -122,17 +120,17 @@ async def test_a_region_may_have_a_cap_of_its_own(
         for region in ("ap-tokyo", "ap-seoul")
     ]
     full = "LimitExceeded.ExportImageTaskLimitExceeded"
-    assert [code(answer) for answer in answers] == [full, None]
+    assert [code_of(answer) for answer in answers] == [full, None]
 
 
-async def test_a_dry_run_exports_nothing(simulator: Simulator, http: httpx.AsyncClient) -> None:
-    """A passed dry run is a success without a TaskId, or the code that the settings name."""
+async def test_dry_run_exports_nothing(simulator: Simulator, http: httpx.AsyncClient) -> None:
+    """A good dry run succeeds without a TaskId, or has the code from the settings."""
     answer = await export(http, simulator, ONE, DryRun=True)
     assert answer.keys() == {"RequestId"}
     simulator.change(dry_run_code="DryRunOperation")
-    assert code(await export(http, simulator, ONE, DryRun=True)) == "DryRunOperation"
+    assert code_of(await export(http, simulator, ONE, DryRun=True)) == "DryRunOperation"
     simulator.change(images={ONE: ImageSettings(encrypted=True)})
-    assert code(await export(http, simulator, ONE, DryRun=True)) not in {None, "DryRunOperation"}
+    assert code_of(await export(http, simulator, ONE, DryRun=True)) not in {None, "DryRunOperation"}
     assert not simulator.exports
 
 
@@ -174,7 +172,7 @@ async def test_wrong_requests_have_their_codes(
             "closed-1250000000": BucketSettings(deny=("ExportImages",)),
         },
     )
-    assert code(await export(http, simulator, ONE, **given)) == expected
+    assert code_of(await export(http, simulator, ONE, **given)) == expected
     assert not simulator.exports
 
 
@@ -192,44 +190,44 @@ async def test_wrong_requests_have_their_codes(
         (ImageSettings(state="CREATEFAILED"), "InvalidParameterValue.InvalidImageState"),
     ],
 )
-async def test_images_are_refused_for_what_they_are(
+async def test_images_are_refused_by_their_properties(
     simulator: Simulator, http: httpx.AsyncClient, image: ImageSettings, expected: str
 ) -> None:
-    """Kind, system, encryption, size and state of an image each have their code."""
+    """Type, system, encryption, size and state of an image each have a code."""
     simulator.change(images={ONE: image})
-    assert code(await export(http, simulator, ONE)) == expected
+    assert code_of(await export(http, simulator, ONE)) == expected
 
 
 @pytest.mark.parametrize("name", [*COMMON_MESSAGES, *EXPORT_MESSAGES, "Never.SeenBefore"])
 async def test_every_code_can_be_raised_for_an_image(
     simulator: Simulator, http: httpx.AsyncClient, name: str
 ) -> None:
-    """A rule raises its code once for its image, with a message, and for no other."""
+    """A rule raises its code once for its image, with a message, and for no other image."""
     simulator.change(codes=(Refusal(name, images=(ONE,), times=1),))
-    assert code(await export(http, simulator, TWO)) is None
+    assert code_of(await export(http, simulator, TWO)) is None
     refused = await export(http, simulator, ONE)
-    assert code(refused) == name
+    assert code_of(refused) == name
     assert refused["Error"]["Message"].endswith(".")
-    assert code(await export(http, simulator, ONE)) is None
+    assert code_of(await export(http, simulator, ONE)) is None
 
 
-def test_the_vendors_codes_are_all_there() -> None:
-    """38 common codes and 22 of ExportImages, none in both, each with a message of its own."""
+def test_all_codes_of_the_vendor_exist() -> None:
+    """There are 38 common codes and 22 of ExportImages, each with its own message."""
     assert (len(COMMON_MESSAGES), len(EXPORT_MESSAGES)) == (38, 22)
     messages = {**COMMON_MESSAGES, **EXPORT_MESSAGES}
     assert len(set(messages.values())) == 60
 
 
-async def test_an_error_may_hide_an_export(simulator: Simulator, http: httpx.AsyncClient) -> None:
-    """A refusal that comes after the fact leaves a running export behind, and says so."""
+async def test_error_can_hide_an_export(simulator: Simulator, http: httpx.AsyncClient) -> None:
+    """A refusal after processing leaves a running export, and the ledger records it."""
     simulator.change(codes=(Refusal("InternalError", after=True),))
-    assert code(await export(http, simulator, ONE)) == "InternalError"
+    assert code_of(await export(http, simulator, ONE)) == "InternalError"
     assert [one.image_id for one in simulator.exports] == [ONE]
     assert (simulator.ledger[0].accepted, simulator.ledger[0].code) == (True, "InternalError")
 
 
-async def test_chance_refuses_some_the_same_each_time(http: httpx.AsyncClient) -> None:
-    """With one seed the same requests are refused; with chance 0.5 neither all nor none."""
+async def test_random_refusals_follow_the_seed(http: httpx.AsyncClient) -> None:
+    """With the same seed the same requests are refused; with chance 0.5 some are."""
     runs = []
     for _ in range(2):
         async with Simulator() as simulator:
@@ -239,14 +237,14 @@ async def test_chance_refuses_some_the_same_each_time(http: httpx.AsyncClient) -
             answers = [await export(http, simulator, f"img-{n:08}") for n in range(20)]
             runs.append([{**one, "RequestId": one["RequestId"]} for one in answers])
     assert runs[0] == runs[1]
-    assert 0 < sum(code(one) is None for one in runs[0]) < 20
+    assert 0 < sum(code_of(one) is None for one in runs[0]) < 20
 
 
 @pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")  # the vendor's pool
 async def test_raw_objects_are_as_large_as_the_disk(
     simulator: Simulator, http: httpx.AsyncClient
 ) -> None:
-    """RAW has every byte of the disk; other formats have fewer."""
+    """RAW has all bytes of the disk; other formats have fewer."""
     simulator.change(images={ONE: ImageSettings(sizes=(20,)), TWO: ImageSettings(sizes=(20,))})
     raw = await export(http, simulator, ONE)
     small = await export(http, simulator, TWO, ExportFormat="QCOW2")
@@ -254,7 +252,7 @@ async def test_raw_objects_are_as_large_as_the_disk(
     sizes = []
     for answer in (raw, small):
         key = answer["CosPaths"][0][1:]
-        headers = await in_thread(cos(simulator).head_object, Bucket=BUCKET, Key=key)
+        headers = await run_in_thread(make_cos(simulator).head_object, Bucket=BUCKET, Key=key)
         sizes.append(int(headers["Content-Length"]))
     assert sizes[0] == 20 << 30
     assert 0 < sizes[1] < sizes[0]

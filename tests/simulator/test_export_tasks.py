@@ -1,4 +1,4 @@
-"""Exports in time, seen without a server: time is a parameter."""
+"""Export tasks over time, without a server: the time is a parameter."""
 
 import math
 from statistics import median
@@ -14,32 +14,32 @@ from orchestrator.simulator.images import Image
 BUCKET, REGION = "backup-1250000000", "ap-singapore"
 
 
-def order(*numbers: int) -> Order:
-    """An order for images with a system disk and a data disk."""
+def make_order(*numbers: int) -> Order:
+    """Make an order for images with a system disk and a data disk."""
     images = tuple(Image(f"img-{number:08}", sizes=(50, 100)) for number in numbers)
     return Order("account", REGION, BUCKET, "RAW", False, images, ("",) * len(images))
 
 
-def run(settings: Settings, delivery: str | None = None, seed: int = 1) -> Exports:
-    """Exports of one image begun at 1000."""
+def begin_export(settings: Settings, delivery: str | None = None, seed: int = 1) -> Exports:
+    """Return exports with one image, begun at time 1000."""
     exports = Exports(seed, Buckets())
-    exports.begin(order(1), 1000.0, settings, [delivery])
+    exports.begin(make_order(1), 1000.0, settings, [delivery])
     return exports
 
 
-def test_an_export_queues_uploads_and_ends() -> None:
-    """Its states follow the clock."""
-    export = run(Settings(duration=Duration(seconds=10), queue_delay=5)).all[0]
+def test_export_states_follow_the_clock() -> None:
+    """An export is queued, then uploading, then ended."""
+    export = begin_export(Settings(duration=Duration(seconds=10), queue_delay=5)).all[0]
     states = [export.state(at) for at in (1000, 1004, 1005, 1014, 1015)]
     assert states == ["queued", "queued", "uploading", "uploading", "ended"]
 
 
-def test_the_objects_come_at_the_end() -> None:
-    """Until the end there are uploads and a busy image; then objects and a free place."""
+def test_objects_are_written_at_the_end() -> None:
+    """Before the end there are uploads and a busy image; afterwards objects, and a free cap."""
     buckets = Buckets()
     exports = Exports(1, buckets)
     settings = Settings(duration=Duration(seconds=10), queue_delay=0)
-    exports.begin(order(1, 2), 1000.0, settings, [None, None])
+    exports.begin(make_order(1, 2), 1000.0, settings, [None, None])
     exports.advance(1009.0)
     assert len(exports.uploads(BUCKET, REGION, 1009.0)) == 4
     assert exports.tasks("account", REGION) == 1
@@ -61,48 +61,48 @@ def test_the_objects_come_at_the_end() -> None:
         ("empty", [0, 0]),
     ],
 )
-def test_a_delivery_may_go_wrong(delivery: str | None, sizes: list[int]) -> None:
-    """Nothing, all but the last disk, or empty objects come; the uploads look as ever."""
-    export = run(Settings(), delivery).all[0]
+def test_delivery_faults(delivery: str | None, sizes: list[int]) -> None:
+    """No objects, all but the last disk, or empty objects are written; uploads are unchanged."""
+    export = begin_export(Settings(), delivery).all[0]
     assert [stored.size for stored in export.objects] == sizes
     assert len(export.uploads) == 2
 
 
-def test_a_stuck_export_keeps_its_place() -> None:
-    """However late it is, it runs."""
-    exports = run(Settings(), "stuck")
+def test_stuck_export_never_ends() -> None:
+    """A stuck export counts against the cap for ever."""
+    exports = begin_export(Settings(), "stuck")
     exports.advance(10**9)
     assert exports.all[0].ends_at == math.inf
     assert exports.tasks("account", REGION) == 1
 
 
-def test_an_empty_object_has_the_sum_of_nothing() -> None:
-    """Its ETag is the MD5 of no bytes, without a number of parts."""
-    stored = run(Settings(), "empty").all[0].objects[0]
+def test_empty_object_has_the_md5_of_no_bytes() -> None:
+    """The ETag of an empty object is the MD5 of no bytes, without a number of parts."""
+    stored = begin_export(Settings(), "empty").all[0].objects[0]
     assert stored.etag == "d41d8cd98f00b204e9800998ecf8427e"
     assert stored.crc64 == 0
 
 
-def test_an_etag_counts_its_parts() -> None:
+def test_etag_has_the_number_of_parts() -> None:
     """50 GiB in parts of 64 MiB are 800 parts."""
-    assert run(Settings()).all[0].objects[0].etag.endswith("-800")
+    assert begin_export(Settings()).all[0].objects[0].etag.endswith("-800")
 
 
-def test_a_larger_image_takes_longer() -> None:
-    """Seconds per GiB are added for all disks that are exported."""
-    export = run(Settings(duration=Duration(seconds=1, per_gib=2), queue_delay=0)).all[0]
+def test_larger_image_takes_longer() -> None:
+    """Seconds per GiB are added for all exported disks."""
+    export = begin_export(Settings(duration=Duration(seconds=1, per_gib=2), queue_delay=0)).all[0]
     assert export.ends_at == pytest.approx(1000 + 1 + 2 * 150)
 
 
 @pytest.mark.parametrize("kind", ["uniform", "lognormal"])
-def test_durations_spread_about_their_middle(kind: Literal["uniform", "lognormal"]) -> None:
-    """The middle of many is the seconds asked for; they differ; the seed decides them."""
+def test_durations_spread_around_their_median(kind: Literal["uniform", "lognormal"]) -> None:
+    """The median of many is the configured value; they differ; the seed decides them."""
     duration = Duration(kind=kind, seconds=100, spread=0.3)
     settings = Settings(duration=duration, queue_delay=0)
 
     def seconds() -> list[float]:
         exports = Exports(1, Buckets())
-        exports.begin(order(*range(500)), 0.0, settings, [None] * 500)
+        exports.begin(make_order(*range(500)), 0.0, settings, [None] * 500)
         return [export.ends_at for export in exports.all]
 
     assert median(seconds()) == pytest.approx(100, rel=0.1)
@@ -112,20 +112,20 @@ def test_durations_spread_about_their_middle(kind: Literal["uniform", "lognormal
         assert 70 <= min(seconds()) < max(seconds()) <= 130
 
 
-def test_a_second_export_of_the_same_keys_is_a_duplicate() -> None:
-    """It counts as one, and what it writes is another object under the same key."""
+def test_second_export_of_the_same_keys_is_a_duplicate() -> None:
+    """It is marked as a duplicate, and writes another object under the same key."""
     exports = Exports(1, Buckets())
     for _ in range(2):
-        exports.begin(order(1), 1000.0, Settings(), [None])
+        exports.begin(make_order(1), 1000.0, Settings(), [None])
     first, second = exports.all
     assert (first.duplicate, second.duplicate) == (False, True)
     assert first.objects[0].key == second.objects[0].key
     assert first.objects[0].etag != second.objects[0].etag
 
 
-def test_another_seed_makes_another_run() -> None:
-    """Task numbers and sums follow the seed."""
-    one, other = run(Settings(), seed=1), run(Settings(), seed=2)
-    assert one.all == run(Settings(), seed=1).all
+def test_seed_decides_task_ids_and_checksums() -> None:
+    """Another seed gives other task ids and checksums."""
+    one, other = begin_export(Settings(), seed=1), begin_export(Settings(), seed=2)
+    assert one.all == begin_export(Settings(), seed=1).all
     assert one.all[0].task_id != other.all[0].task_id
     assert one.all[0].objects[0].etag != other.all[0].objects[0].etag

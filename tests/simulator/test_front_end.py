@@ -1,4 +1,4 @@
-"""CVM's front end: signature, version, allowance and the form of parameters."""
+"""The checks of CVM before an action: signature, version, rate and form of the parameters."""
 
 from collections import defaultdict
 from typing import Any
@@ -10,7 +10,7 @@ import pytest
 from orchestrator.simulator import Simulator
 from orchestrator.simulator.limits import Limits
 
-from .callers import BUCKET, call, code, export, post, signed
+from .clients import BUCKET, call, code_of, export, make_signed_headers, post
 
 pytestmark = pytest.mark.anyio
 
@@ -23,9 +23,9 @@ GOOD = {"ImageIds": ["img-00000001"], "BucketName": BUCKET}
 async def test_any_list_of_signed_headers_is_verified(
     simulator: Simulator, http: httpx.AsyncClient, headers: str
 ) -> None:
-    """The signature covers the headers that it names, the vendor's two among them."""
+    """The signature covers the headers that it names, with the two required ones among them."""
     answer = await call(http, simulator, "ExportImages", GOOD, signed_headers=headers)
-    assert code(answer) is None
+    assert code_of(answer) is None
 
 
 @pytest.mark.parametrize(
@@ -37,31 +37,31 @@ async def test_any_list_of_signed_headers_is_verified(
         {"date": "2026-01-01"},
     ],
 )
-async def test_a_signature_over_too_little_or_another_scope_fails(
+async def test_incomplete_signature_fails(
     simulator: Simulator, http: httpx.AsyncClient, fault: dict[str, Any]
 ) -> None:
-    """Host must be signed, signed headers must be there, service and day must be right."""
+    """Host must be signed, signed headers must exist, service and date must match."""
     answer = await call(http, simulator, "ExportImages", GOOD, **fault)
-    assert code(answer) == "AuthFailure.SignatureFailure"
+    assert code_of(answer) == "AuthFailure.SignatureFailure"
 
 
-async def test_another_body_than_the_signed_one_fails(
-    simulator: Simulator, http: httpx.AsyncClient
-) -> None:
-    """One more blank in the body breaks the signature."""
-    headers = signed(simulator, "DescribeRegions", b"{}")
+async def test_changed_body_fails(simulator: Simulator, http: httpx.AsyncClient) -> None:
+    """One more blank in the body invalidates the signature."""
+    headers = make_signed_headers(simulator, "DescribeRegions", b"{}")
     answer = await http.post(f"{simulator.url}/", content=b"{ }", headers=headers)
-    assert code(answer.json()["Response"]) == "AuthFailure.SignatureFailure"
+    assert code_of(answer.json()["Response"]) == "AuthFailure.SignatureFailure"
 
 
 @pytest.mark.parametrize("authorization", ["", "Basic abc", "TC3-HMAC-SHA256 Credential=x"])
-async def test_a_malformed_authorization_is_called_so(
+async def test_malformed_authorization_has_its_code(
     simulator: Simulator, http: httpx.AsyncClient, authorization: str
 ) -> None:
-    """What is no TC3 header at all has its own code."""
-    headers = signed(simulator, "DescribeRegions", b"{}") | {"Authorization": authorization}
+    """A header without the form of TC3 has its own code."""
+    headers = make_signed_headers(simulator, "DescribeRegions", b"{}") | {
+        "Authorization": authorization
+    }
     answer = await http.post(f"{simulator.url}/", content=b"{}", headers=headers)
-    assert code(answer.json()["Response"]) == "AuthFailure.InvalidAuthorization"
+    assert code_of(answer.json()["Response"]) == "AuthFailure.InvalidAuthorization"
 
 
 @pytest.mark.parametrize(
@@ -73,15 +73,15 @@ async def test_a_malformed_authorization_is_called_so(
         ("X-TC-Version", None, "MissingParameter"),
     ],
 )
-async def test_common_parameters_must_be_there(
+async def test_common_parameters_are_required(
     simulator: Simulator, http: httpx.AsyncClient, name: str, value: str | None, expected: str
 ) -> None:
-    """What is missing or cannot be read has its code, and the message names it."""
-    headers = signed(simulator, "DescribeRegions", b"{}")
+    """A missing or malformed parameter has its code, and the message names it."""
+    headers = make_signed_headers(simulator, "DescribeRegions", b"{}")
     headers = {one: headers[one] for one in headers if one != name}
     headers |= {} if value is None else {name: value}
     answer = (await http.post(f"{simulator.url}/", content=b"{}", headers=headers)).json()
-    assert code(answer["Response"]) == expected
+    assert code_of(answer["Response"]) == expected
     assert f"`{name.removeprefix('X-TC-')}`" in answer["Response"]["Error"]["Message"]
 
 
@@ -100,36 +100,36 @@ async def test_wrong_common_parameters_have_their_codes(
 ) -> None:
     """Action, version, region and content type are each checked."""
     answer = await call(http, simulator, named.pop("action", "ExportImages"), GOOD, **named)
-    assert code(answer) == expected
+    assert code_of(answer) == expected
 
 
 @pytest.mark.parametrize(
     "content_type", ["application/json; charset=utf-8", "Application/JSON;charset=UTF-8"]
 )
-async def test_a_charset_beside_the_content_type_is_fine(
+async def test_charset_in_content_type_is_accepted(
     simulator: Simulator, http: httpx.AsyncClient, content_type: str
 ) -> None:
-    """JSON is JSON however the header is written."""
+    """A charset after the content type changes nothing."""
     answer = await call(http, simulator, "ExportImages", GOOD, content_type=content_type)
-    assert code(answer) is None
+    assert code_of(answer) is None
 
 
 @pytest.mark.parametrize("body", [b"[]", b"{", b"\xff", b"[" * 100_000])
-async def test_a_body_that_is_no_object_is_refused(
+async def test_body_that_is_not_an_object_is_refused(
     simulator: Simulator, http: httpx.AsyncClient, body: bytes
 ) -> None:
-    """Lists, torn JSON, bytes that are no UTF-8 and endless nesting are an InvalidParameter."""
-    headers = signed(simulator, "DescribeRegions", body)
+    """Lists, cut JSON, bytes that are not UTF-8 and deep nesting are an InvalidParameter."""
+    headers = make_signed_headers(simulator, "DescribeRegions", body)
     answer = await http.post(f"{simulator.url}/", content=body, headers=headers)
-    assert code(answer.json()["Response"]) == "InvalidParameter"
+    assert code_of(answer.json()["Response"]) == "InvalidParameter"
 
 
-async def test_a_body_over_ten_mebibytes_is_too_large(
+async def test_body_over_ten_mebibytes_is_refused(
     simulator: Simulator, http: httpx.AsyncClient
 ) -> None:
     """The size is checked before anything else."""
     answer = await call(http, simulator, "DescribeRegions", {"Blank": " " * (10 << 20)})
-    assert code(answer) == "RequestSizeLimitExceeded"
+    assert code_of(answer) == "RequestSizeLimitExceeded"
 
 
 @pytest.mark.parametrize(
@@ -146,9 +146,9 @@ async def test_a_body_over_ten_mebibytes_is_too_large(
 async def test_parameters_are_checked_strictly(
     simulator: Simulator, http: httpx.AsyncClient, wrong: dict[str, Any], expected: str
 ) -> None:
-    """A wrong type or an unknown name is refused, also where it could be understood."""
+    """A wrong type or an unknown name is refused, even if it could be understood."""
     answer = await call(http, simulator, "ExportImages", GOOD | wrong)
-    assert code(answer) == expected
+    assert code_of(answer) == expected
 
 
 @pytest.mark.parametrize(
@@ -159,28 +159,30 @@ async def test_parameters_are_checked_strictly(
         ("GET", "Filters.0.Names.First=a", "InvalidParameterValue"),
     ],
 )
-async def test_other_forms_of_request_are_judged_too(
+async def test_other_forms_of_request_are_checked(
     simulator: Simulator, http: httpx.AsyncClient, method: str, query: str, expected: str
 ) -> None:
-    """A PUT is no protocol of the API, and a query must make sense."""
-    headers = signed(simulator, "DescribeImages", b"", method=method, query=query)
+    """PUT is refused, and the parameters of a query must be consistent."""
+    headers = make_signed_headers(simulator, "DescribeImages", b"", method=method, query=query)
     url = f"{simulator.url}/?{query}"
     answer = await http.request(method, url, headers=headers)
-    assert code(answer.json()["Response"]) == expected
+    assert code_of(answer.json()["Response"]) == expected
 
 
-async def test_an_error_has_the_status_200_and_a_request_id(
+async def test_error_has_status_200_and_a_request_id(
     simulator: Simulator, http: httpx.AsyncClient
 ) -> None:
-    """An API error is told in the body alone."""
+    """An API error is visible only in the body."""
     answer = await post(http, simulator, "ExportImages", {})
     assert answer.status_code == 200
     assert answer.headers["Content-Type"] == "application/json"
     assert answer.json()["Response"]["RequestId"] == simulator.ledger[0].request_id
 
 
-async def test_the_first_of_each_second_pass(simulator: Simulator, http: httpx.AsyncClient) -> None:
-    """Of a burst the allowance of each second of the clock passes, in order of arrival."""
+async def test_rate_limit_admits_the_first_of_each_second(
+    simulator: Simulator, http: httpx.AsyncClient
+) -> None:
+    """Of a burst the limit of each second is admitted, in order of arrival."""
     simulator.change(limits={"DescribeRegions": 5})
     async with anyio.create_task_group() as tasks:
         for _ in range(30):
@@ -196,30 +198,30 @@ async def test_the_first_of_each_second_pass(simulator: Simulator, http: httpx.A
     assert max(map(len, seconds.values())) > 5
 
 
-async def test_a_refusal_for_rate_tells_the_numbers(
+async def test_rate_refusal_has_count_and_limit(
     simulator: Simulator, http: httpx.AsyncClient
 ) -> None:
-    """Count and limit stand in the message, as they do at the vendor."""
+    """The message has the count and the limit, as the vendor's has."""
     simulator.change(limits={"DescribeRegions": 1})
     answer: dict[str, Any] = {}
-    while code(answer) is None:
+    while code_of(answer) is None:
         answer = await call(http, simulator, "DescribeRegions", {})
     assert "`2` in a second" in answer["Error"]["Message"]
     assert "limit `1`" in answer["Error"]["Message"]
 
 
-async def test_what_is_not_authentic_does_not_count(
+async def test_unauthenticated_requests_do_not_count(
     simulator: Simulator, http: httpx.AsyncClient
 ) -> None:
-    """Requests that fail authentication leave the allowance alone."""
+    """Requests that fail authentication are not counted against the rate limit."""
     simulator.change(limits={"ExportImages": 1})
     for _ in range(3):
         await call(http, simulator, "ExportImages", GOOD, at=0)
-    assert code(await export(http, simulator, "img-00000001")) is None
+    assert code_of(await export(http, simulator, "img-00000001")) is None
 
 
-def test_allowances_are_apart_and_renewed_each_second() -> None:
-    """Accounts and actions are counted apart, and a new second counts from one."""
+def test_requests_are_counted_per_account_action_and_second() -> None:
+    """Accounts and actions are counted separately, and a new second counts from one."""
     limits = Limits()
     assert [limits.count("a", "X", at) for at in (7.0, 7.99, 8.0)] == [1, 2, 1]
     assert limits.count("b", "X", 8.0) == 1

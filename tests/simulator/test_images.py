@@ -1,4 +1,4 @@
-"""The images that there are, and how DescribeImages shows them."""
+"""The images that exist, and how DescribeImages shows them."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -9,7 +9,7 @@ import pytest
 from orchestrator.simulator import ImageSettings, Settings, Simulator, SimulatorOptions
 from orchestrator.simulator.images import Catalogue, is_image_id
 
-from .callers import call, code, export
+from .clients import call, code_of, export
 
 pytestmark = pytest.mark.anyio
 
@@ -25,17 +25,17 @@ async def stocked() -> AsyncIterator[Simulator]:
 
 
 async def describe(http: httpx.AsyncClient, simulator: Simulator, **given: Any) -> dict[str, Any]:
-    """An answer of DescribeImages."""
+    """Send one DescribeImages and return the answer."""
     return await call(http, simulator, "DescribeImages", given)
 
 
-def where(name: str, *values: str) -> list[dict[str, Any]]:
-    """One filter."""
+def make_filter(name: str, *values: str) -> list[dict[str, Any]]:
+    """Make a list with one filter."""
     return [{"Name": name, "Values": list(values)}]
 
 
-def test_a_catalogue_follows_its_seed() -> None:
-    """The same seed makes the same images; every id is well-formed and unique."""
+def test_catalogue_follows_its_seed() -> None:
+    """The same seed makes the same images; all ids are well-formed and unique."""
     images = Catalogue(7, 300, REGIONS).made()
     assert images == Catalogue(7, 300, REGIONS).made()
     assert images != Catalogue(8, 300, REGIONS).made()
@@ -43,15 +43,15 @@ def test_a_catalogue_follows_its_seed() -> None:
     assert all(is_image_id(image.image_id) for image in images)
 
 
-def test_a_catalogue_has_variety() -> None:
-    """Regions are filled evenly; some images have data disks and some do not."""
+def test_catalogue_has_variety() -> None:
+    """Regions are filled evenly; some images have data disks and some have none."""
     images = Catalogue(1, 200, REGIONS).made()
     assert sum(image.region == "ap-tokyo" for image in images) == 100
     assert 20 < sum(len(image.sizes) > 1 for image in images) < 180
 
 
 def test_without_a_catalogue_any_image_exists() -> None:
-    """Its disks follow from its id alone: 50 GiB, and now and then one for data."""
+    """Its disks depend only on its id: 50 GiB, and sometimes a data disk."""
     catalogue, settings = Catalogue(1, 0, REGIONS), Settings()
     found = [catalogue.find(f"img-{n:08}", "ap-tokyo", settings) for n in range(100)]
     sizes = [image.sizes for image in found if image is not None]
@@ -61,7 +61,7 @@ def test_without_a_catalogue_any_image_exists() -> None:
 
 
 def test_with_a_catalogue_only_its_images_exist() -> None:
-    """Unless the settings say that any image does, or name one."""
+    """Other images exist only if the settings say so."""
     catalogue = Catalogue(1, 5, REGIONS)
     assert catalogue.find("img-00000000", "ap-tokyo", Settings()) is None
     assert catalogue.find("img-00000000", "ap-tokyo", Settings(any_image=True)) is not None
@@ -69,8 +69,8 @@ def test_with_a_catalogue_only_its_images_exist() -> None:
     assert catalogue.find("img-00000000", "ap-tokyo", named) is not None
 
 
-async def test_pages_hold_every_image_once(stocked: Simulator, http: httpx.AsyncClient) -> None:
-    """Offset and Limit walk through the images of a region."""
+async def test_pages_contain_every_image_once(stocked: Simulator, http: httpx.AsyncClient) -> None:
+    """Offset and Limit page through the images of a region."""
     seen: list[str] = []
     while True:
         page = await describe(http, stocked, Offset=len(seen), Limit=100)
@@ -80,32 +80,32 @@ async def test_pages_hold_every_image_once(stocked: Simulator, http: httpx.Async
     assert seen == [one.image_id for one in stocked.images if one.region == "ap-singapore"]
 
 
-async def test_a_page_is_twenty_by_default(stocked: Simulator, http: httpx.AsyncClient) -> None:
+async def test_page_has_twenty_images_by_default(
+    stocked: Simulator, http: httpx.AsyncClient
+) -> None:
     """Without Limit a page has 20 images; over 100 is refused."""
     assert len((await describe(http, stocked))["ImageSet"]) == 20
-    assert code(await describe(http, stocked, Limit=101)) == "InvalidParameterValue"
+    assert code_of(await describe(http, stocked, Limit=101)) == "InvalidParameterValue"
 
 
 async def test_images_are_found_by_id(stocked: Simulator, http: httpx.AsyncClient) -> None:
-    """Ids give just these images, in the order asked for."""
+    """ImageIds returns exactly these images, in the requested order."""
     ids = [one.image_id for one in stocked.images[4::-2]]
     page = await describe(http, stocked, ImageIds=ids)
     assert [image["ImageId"] for image in page["ImageSet"]] == ids
 
 
-async def test_an_unknown_id_fails_the_whole_call(
-    stocked: Simulator, http: httpx.AsyncClient
-) -> None:
-    """One id of another region, or of nowhere, leaves no answer for the others."""
+async def test_unknown_id_fails_the_whole_call(stocked: Simulator, http: httpx.AsyncClient) -> None:
+    """One unknown id, or one of another region, refuses the request."""
     here, elsewhere = (one.image_id for one in stocked.images[:2])
     answer = await describe(http, stocked, ImageIds=[here, elsewhere])
-    assert code(answer) == "InvalidImageId.NotFound"
+    assert code_of(answer) == "InvalidImageId.NotFound"
     assert elsewhere in answer["Error"]["Message"]
-    assert code(await describe(http, stocked, ImageIds=["ami-1"])) == "InvalidImageId.Malformed"
+    assert code_of(await describe(http, stocked, ImageIds=["ami-1"])) == "InvalidImageId.Malformed"
 
 
-async def test_the_disks_are_shown(stocked: Simulator, http: httpx.AsyncClient) -> None:
-    """Snapshots carry usage and size, the system disk first, as the export will name them."""
+async def test_disks_are_shown(stocked: Simulator, http: httpx.AsyncClient) -> None:
+    """Snapshots have usage and size, the system disk first, as in the object keys."""
     image = next(one for one in stocked.images[::2] if len(one.sizes) > 1)
     shown = (await describe(http, stocked, ImageIds=[image.image_id]))["ImageSet"][0]
     assert [disk["DiskSize"] for disk in shown["SnapshotSet"]] == list(image.sizes)
@@ -115,8 +115,8 @@ async def test_the_disks_are_shown(stocked: Simulator, http: httpx.AsyncClient) 
         assert path == f"/{image.image_id}_{usage}_{disk['SnapshotId']}.raw"
 
 
-async def test_an_export_shows_in_the_state(simulator: Simulator, http: httpx.AsyncClient) -> None:
-    """EXPORTING while it runs, NORMAL before and after."""
+async def test_state_shows_a_running_export(simulator: Simulator, http: httpx.AsyncClient) -> None:
+    """The state is EXPORTING during an export, NORMAL before and after."""
     states = []
     for step in ("before", "during", "after"):
         if step == "during":
@@ -131,18 +131,18 @@ async def test_an_export_shows_in_the_state(simulator: Simulator, http: httpx.As
 @pytest.mark.parametrize(
     ("filters", "found"),
     [
-        (where("image-name", "SERVER-0004"), {"server-0004"}),
-        (where("image-name", "server-0004", "server-0006"), {"server-0004", "server-0006"}),
-        (where("tag:number", "8"), {"server-0008"}),
-        (where("tag-value", "10"), {"server-0010"}),
-        (where("image-state", "CREATEFAILED"), {"server-0000"}),
-        (where("platform", "wind"), {"server-0000"}),
-        (where("image-type", "SHARED_IMAGE"), {"server-0000"}),
-        (where("tag-key", "owner"), {"server-0000"}),
-        (where("tag:number", "8") + where("image-name", "server-0006"), set()),
+        (make_filter("image-name", "SERVER-0004"), {"server-0004"}),
+        (make_filter("image-name", "server-0004", "server-0006"), {"server-0004", "server-0006"}),
+        (make_filter("tag:number", "8"), {"server-0008"}),
+        (make_filter("tag-value", "10"), {"server-0010"}),
+        (make_filter("image-state", "CREATEFAILED"), {"server-0000"}),
+        (make_filter("platform", "wind"), {"server-0000"}),
+        (make_filter("image-type", "SHARED_IMAGE"), {"server-0000"}),
+        (make_filter("tag-key", "owner"), {"server-0000"}),
+        (make_filter("tag:number", "8") + make_filter("image-name", "server-0006"), set()),
     ],
 )
-async def test_filters_narrow(
+async def test_filters(
     stocked: Simulator, http: httpx.AsyncClient, filters: Any, found: set[str]
 ) -> None:
     """Values of one filter mean "or", several filters mean "and"."""
@@ -154,9 +154,9 @@ async def test_filters_narrow(
     assert {image["ImageName"] for image in page["ImageSet"]} == found
 
 
-async def test_the_id_filter_finds_any_image(simulator: Simulator, http: httpx.AsyncClient) -> None:
-    """Where any image exists a filter by id finds it, and a list without ids is empty."""
-    page = await describe(http, simulator, Filters=where("image-id", "img-00000001"))
+async def test_id_filter_finds_any_image(simulator: Simulator, http: httpx.AsyncClient) -> None:
+    """If any image exists a filter by id finds it, and a list without ids is empty."""
+    page = await describe(http, simulator, Filters=make_filter("image-id", "img-00000001"))
     assert page["TotalCount"] == 1
     assert (await describe(http, simulator))["TotalCount"] == 0
 
@@ -164,19 +164,19 @@ async def test_the_id_filter_finds_any_image(simulator: Simulator, http: httpx.A
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ({"Filters": where("colour", "red")}, "InvalidFilter"),
-        ({"Filters": where("tag-key", *"abcdef")}, "InvalidParameterValue.LimitExceeded"),
-        ({"Filters": where("tag-key", "a") * 11}, "InvalidParameterValue.LimitExceeded"),
+        ({"Filters": make_filter("colour", "red")}, "InvalidFilter"),
+        ({"Filters": make_filter("tag-key", *"abcdef")}, "InvalidParameterValue.LimitExceeded"),
+        ({"Filters": make_filter("tag-key", "a") * 11}, "InvalidParameterValue.LimitExceeded"),
         ({"Filters": [{"Name": "tag-key"}]}, "InvalidParameterValue"),
         ({"ImageIds": ["img-00000000"] * 101}, "InvalidParameterValue.LimitExceeded"),
         (
-            {"ImageIds": ["img-00000000"], "Filters": where("tag-key", "a")},
+            {"ImageIds": ["img-00000000"], "Filters": make_filter("tag-key", "a")},
             "InvalidParameter",
         ),
     ],
 )
-async def test_wrong_questions_are_refused(
+async def test_wrong_filters_are_refused(
     stocked: Simulator, http: httpx.AsyncClient, given: dict[str, Any], expected: str
 ) -> None:
-    """Unknown filters, too many of them, and ids beside filters have their codes."""
-    assert code(await describe(http, stocked, **given)) == expected
+    """Unknown filters, too many filters, and ids together with filters have their codes."""
+    assert code_of(await describe(http, stocked, **given)) == expected

@@ -1,4 +1,4 @@
-"""Pages of a listing, over all ways to cut them."""
+"""Pages of a listing, over all limits, delimiters and markers."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.simulator.buckets import Buckets, make_object
-from orchestrator.simulator.paging import cut
+from orchestrator.simulator.paging import cut_page
 
 KEYS = st.text("ab/ü", min_size=1, max_size=5)
 
@@ -19,18 +19,18 @@ class Thing:
 
 
 @given(st.sets(KEYS), st.text("ab/", max_size=2), st.sampled_from(["", "/"]), st.integers(1, 4))
-def test_pages_together_are_the_whole(
+def test_pages_together_equal_one_page(
     keys: set[str], prefix: str, delimiter: str, limit: int
 ) -> None:
-    """Whatever the limit, following the markers shows what one great page shows."""
+    """For every limit, following the markers gives the same as one large page."""
     ordered = [Thing(key) for key in sorted(keys) if key.startswith(prefix)]
-    whole = cut(ordered, prefix, delimiter, "", 1000)
+    whole = cut_page(ordered, prefix, delimiter, "", 1000)
     entries: list[Thing] = []
     groups: list[str] = []
     marker = ""
     while True:
         rest = [thing for thing in ordered if thing.key > marker]
-        page = cut(rest, prefix, delimiter, marker, limit)
+        page = cut_page(rest, prefix, delimiter, marker, limit)
         assert len(page.entries) + len(page.groups) <= limit
         entries += page.entries
         groups += page.groups
@@ -41,8 +41,8 @@ def test_pages_together_are_the_whole(
 
 
 @given(st.lists(KEYS), st.text("abü", max_size=2), st.text("ab/ü", max_size=3))
-def test_a_bucket_lists_in_byte_order(keys: list[str], prefix: str, marker: str) -> None:
-    """What begins with the prefix and comes after the marker, each key once."""
+def test_bucket_lists_in_byte_order(keys: list[str], prefix: str, marker: str) -> None:
+    """A listing has each key with the prefix after the marker, once."""
     buckets = Buckets()
     for key in keys:
         buckets.put("b", "r", make_object(key, 1, 0.0, ""))

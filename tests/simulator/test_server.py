@@ -1,4 +1,4 @@
-"""The server itself: connections, closing, and many callers at once."""
+"""The HTTP server: connections, closing, and many clients at the same time."""
 
 import socket
 
@@ -8,15 +8,13 @@ import pytest
 
 from orchestrator.simulator import Fault, Simulator, SimulatorOptions, serve
 
-from .callers import call, code, export, signed, until
+from .clients import call, code_of, export, make_signed_headers, wait_until
 
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_connection_takes_one_request_after_another(
-    simulator: Simulator, http: httpx.AsyncClient
-) -> None:
-    """Keep-alive holds, and the ledger tells the connections apart."""
+async def test_connection_is_kept_alive(simulator: Simulator, http: httpx.AsyncClient) -> None:
+    """A connection takes several requests, and the ledger has its number."""
     for _ in range(3):
         await call(http, simulator, "DescribeRegions", {})
     async with httpx.AsyncClient(trust_env=False, timeout=60) as other:
@@ -27,17 +25,17 @@ async def test_a_connection_takes_one_request_after_another(
 async def test_connection_close_gets_a_new_connection(
     simulator: Simulator, http: httpx.AsyncClient
 ) -> None:
-    """A client that asks for ``Connection: close`` gets it in the answer."""
+    """A client that sends ``Connection: close`` gets it in the answer."""
     for _ in range(2):
-        headers = signed(simulator, "DescribeRegions", b"{}") | {"Connection": "Close"}
+        headers = make_signed_headers(simulator, "DescribeRegions", b"{}") | {"Connection": "Close"}
         answer = await http.post(f"{simulator.url}/", content=b"{}", headers=headers)
         assert answer.headers["Connection"] == "close"
-        assert code(answer.json()["Response"]) is None
+        assert code_of(answer.json()["Response"]) is None
     assert [entry.connection for entry in simulator.ledger] == [1, 2]
 
 
-async def test_closing_does_not_wait_for_anyone(http: httpx.AsyncClient) -> None:
-    """Idle, half-sent and hanging connections are cut, and the port is free."""
+async def test_closing_does_not_wait_for_clients(http: httpx.AsyncClient) -> None:
+    """Idle, half-sent and hanging connections are closed, and the port is free."""
     async with anyio.create_task_group() as tasks:
         # none of the three connections ends by itself: only a close that waits reaches this limit
         with anyio.fail_after(60):
@@ -47,7 +45,7 @@ async def test_closing_does_not_wait_for_anyone(http: httpx.AsyncClient) -> None
                 tasks.start_soon(_cut_off, simulator)
                 half = await anyio.connect_tcp("127.0.0.1", simulator.port)
                 await half.send(b"POST / HTTP/1.1\r\nContent-Le")
-                await until(lambda: len(simulator.ledger) == 2)
+                await wait_until(lambda: len(simulator.ledger) == 2)
     await half.aclose()
     with socket.socket() as probe, pytest.raises(ConnectionRefusedError):
         probe.connect(("127.0.0.1", simulator.port))
@@ -59,8 +57,8 @@ async def _cut_off(simulator: Simulator) -> None:
             await call(client, simulator, "DescribeRegions", {})
 
 
-async def test_an_error_of_the_caller_passes_through_as_it_is() -> None:
-    """What is raised within the block is not wrapped into a group."""
+async def test_exception_in_the_block_is_not_wrapped() -> None:
+    """An exception within the block does not become an exception group."""
     with pytest.raises(ZeroDivisionError):
         async with Simulator():
             raise ZeroDivisionError
@@ -76,21 +74,21 @@ async def test_malformed_request_ends_its_connection_only(
         with pytest.raises(anyio.EndOfStream):
             await client.receive()
     assert not simulator.ledger
-    assert code(await call(http, simulator, "DescribeRegions", {})) is None
+    assert code_of(await call(http, simulator, "DescribeRegions", {})) is None
 
 
-async def test_serving_tells_when_it_is_ready(http: httpx.AsyncClient) -> None:
+async def test_serve_calls_ready(http: httpx.AsyncClient) -> None:
     """The caller gets the running simulator, and ends it by cancelling."""
     ready: list[Simulator] = []
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(serve, SimulatorOptions(), ready.append)
-        await until(lambda: bool(ready))
-        assert code(await export(http, ready[0], "img-00000001")) is None
+        await wait_until(lambda: bool(ready))
+        assert code_of(await export(http, ready[0], "img-00000001")) is None
         tasks.cancel_scope.cancel()
 
 
-async def test_many_callers_get_their_own_answers(simulator: Simulator) -> None:
-    """Two hundred exports over sixteen connections: each answered for its own image."""
+async def test_many_clients_get_their_own_answers(simulator: Simulator) -> None:
+    """Two hundred exports over sixteen connections: each is answered for its own image."""
     simulator.change(cap=None)
     limits = httpx.Limits(max_connections=16)
     answers: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""The vendor's own COS client finds in the simulator what it expects of the vendor."""
+"""The vendor's own COS client works with the simulator."""
 
 import time
 from collections.abc import AsyncIterator
@@ -20,7 +20,7 @@ from orchestrator.simulator import (
     SimulatorOptions,
 )
 
-from .callers import BUCKET, cos, export, in_thread
+from .clients import BUCKET, export, make_cos, run_in_thread
 
 pytestmark = [
     pytest.mark.anyio,
@@ -35,7 +35,7 @@ FOLDER = "night run/ü"
 
 @pytest.fixture
 async def filled(http: httpx.AsyncClient) -> AsyncIterator[Simulator]:
-    """A simulator whose bucket holds the system disks of five images, under one prefix."""
+    """A simulator whose bucket has the system disks of five images, under one prefix."""
     settings = Settings(duration=Duration(seconds=0), queue_delay=0, limits={})
     expired = replace(TEMPORARY, secret_id="AKIDexpired", expires_at=time.time() - 1)
     options = SimulatorOptions(settings=settings, keys=(DEFAULT_KEY, TEMPORARY, expired))
@@ -51,15 +51,15 @@ async def filled(http: httpx.AsyncClient) -> AsyncIterator[Simulator]:
         yield running
 
 
-def keys_of(simulator: Simulator) -> list[str]:
-    """The keys that the exports have written."""
+def read_keys(simulator: Simulator) -> list[str]:
+    """Return the keys that the exports have written."""
     return sorted(stored.key for one in simulator.exports for stored in one.objects)
 
 
-async def test_an_object_shows_its_size_and_sums(filled: Simulator) -> None:
-    """HEAD tells size, ETag of an upload in parts, CRC64 and time; no class when STANDARD."""
+async def test_head_shows_size_and_checksums(filled: Simulator) -> None:
+    """HEAD shows size, multipart ETag, CRC64 and time, and no class if it is STANDARD."""
     stored = filled.exports[0].objects[0]
-    headers = await in_thread(cos(filled).head_object, Bucket=BUCKET, Key=stored.key)
+    headers = await run_in_thread(make_cos(filled).head_object, Bucket=BUCKET, Key=stored.key)
     assert int(headers["Content-Length"]) == stored.size
     assert headers["ETag"] == f'"{stored.etag}"'
     assert "-" in stored.etag
@@ -68,18 +68,20 @@ async def test_an_object_shows_its_size_and_sums(filled: Simulator) -> None:
     assert "x-cos-storage-class" not in headers
 
 
-async def test_another_storage_class_is_told(filled: Simulator) -> None:
-    """HEAD names the storage class where it is not STANDARD."""
+async def test_head_shows_another_storage_class(filled: Simulator) -> None:
+    """HEAD shows the storage class if it is not STANDARD."""
     filled.change(buckets={BUCKET: BucketSettings(storage_class="ARCHIVE")})
-    headers = await in_thread(cos(filled).head_object, Bucket=BUCKET, Key=keys_of(filled)[0])
+    headers = await run_in_thread(
+        make_cos(filled).head_object, Bucket=BUCKET, Key=read_keys(filled)[0]
+    )
     assert headers["x-cos-storage-class"] == "ARCHIVE"
 
 
-async def test_listings_come_in_pages(filled: Simulator) -> None:
-    """Pages of two hold every key once, in order, encoded and decoded by the client."""
-    client, marker, seen, pages = cos(filled), "", [], 0
+async def test_listing_has_pages(filled: Simulator) -> None:
+    """Pages of two contain every key once, in order, encoded and decoded by the client."""
+    client, marker, seen, pages = make_cos(filled), "", [], 0
     while True:
-        page = await in_thread(
+        page = await run_in_thread(
             client.list_objects, Bucket=BUCKET, Prefix="night run/", Marker=marker, MaxKeys=2
         )
         seen += [entry["Key"] for entry in page["Contents"]]
@@ -87,31 +89,31 @@ async def test_listings_come_in_pages(filled: Simulator) -> None:
         if page["IsTruncated"] == "false":
             break
         marker = page["NextMarker"]
-    assert seen == keys_of(filled)
+    assert seen == read_keys(filled)
     assert pages == 3
 
 
-async def test_a_delimiter_groups_keys(filled: Simulator) -> None:
+async def test_delimiter_groups_keys(filled: Simulator) -> None:
     """Keys up to the delimiter appear once, as a common prefix."""
-    page = await in_thread(cos(filled).list_objects, Bucket=BUCKET, Delimiter="/")
+    page = await run_in_thread(make_cos(filled).list_objects, Bucket=BUCKET, Delimiter="/")
     assert page["CommonPrefixes"] == [{"Prefix": "night run/"}]
     assert "Contents" not in page
 
 
-async def test_a_prefix_without_keys_lists_nothing(filled: Simulator) -> None:
-    """The listing is empty and whole."""
-    page = await in_thread(cos(filled).list_objects, Bucket=BUCKET, Prefix="other")
+async def test_prefix_without_keys_lists_nothing(filled: Simulator) -> None:
+    """The listing is empty and complete."""
+    page = await run_in_thread(make_cos(filled).list_objects, Bucket=BUCKET, Prefix="other")
     assert page["IsTruncated"] == "false"
     assert "Contents" not in page
 
 
-async def test_uploads_come_in_pages(filled: Simulator, http: httpx.AsyncClient) -> None:
-    """Uploads that go on are listed with their ids, page by page."""
+async def test_upload_listing_has_pages(filled: Simulator, http: httpx.AsyncClient) -> None:
+    """Uploads in progress are listed with their ids, page by page."""
     filled.change(duration=Duration(seconds=3600))
     answer = await export(http, filled, *IMAGES, OnlyExportRootDisk=True)
-    client, key, upload, seen = cos(filled), "", "", []
+    client, key, upload, seen = make_cos(filled), "", "", []
     while True:
-        page = await in_thread(
+        page = await run_in_thread(
             client.list_multipart_uploads,
             Bucket=BUCKET,
             Prefix="img-",
@@ -126,14 +128,14 @@ async def test_uploads_come_in_pages(filled: Simulator, http: httpx.AsyncClient)
     assert seen == sorted(answer["CosPaths"])
 
 
-async def test_a_bucket_answers_to_head(filled: Simulator) -> None:
-    """HEAD Bucket succeeds on a bucket that exists."""
-    assert await in_thread(cos(filled).bucket_exists, Bucket=BUCKET)
+async def test_head_bucket(filled: Simulator) -> None:
+    """HEAD Bucket succeeds for a bucket that exists."""
+    assert await run_in_thread(make_cos(filled).bucket_exists, Bucket=BUCKET)
 
 
-async def test_a_key_that_is_not_there_is_not_found(filled: Simulator) -> None:
-    """HEAD says 404 without a body."""
-    error = await refused(cos(filled).head_object, Bucket=BUCKET, Key="nothing")
+async def test_head_of_a_missing_key(filled: Simulator) -> None:
+    """HEAD answers 404 without a body."""
+    error = await expect_refusal(make_cos(filled).head_object, Bucket=BUCKET, Key="nothing")
     assert error.get_status_code() == 404
     assert filled.ledger[-1].code == "NoSuchKey"
 
@@ -147,27 +149,27 @@ async def test_a_key_that_is_not_there_is_not_found(filled: Simulator) -> None:
         (replace(TEMPORARY, secret_id="AKIDexpired"), 400, "ExpiredToken"),
     ],
 )
-async def test_a_wrong_credential_is_refused(
+async def test_wrong_credential_is_refused(
     filled: Simulator, key: Key, status: int, code: str
 ) -> None:
-    """Key, id and token each have their code, in XML that the client reads."""
-    error = await refused(cos(filled, key).list_objects, Bucket=BUCKET)
+    """Key, id and token each have a code, in XML that the client reads."""
+    error = await expect_refusal(make_cos(filled, key).list_objects, Bucket=BUCKET)
     assert (error.get_status_code(), error.get_error_code()) == (status, code)
 
 
-async def test_a_temporary_key_works_with_its_token(filled: Simulator) -> None:
-    """The token travels in a header that is signed."""
-    page = await in_thread(cos(filled, TEMPORARY).list_objects, Bucket=BUCKET)
+async def test_temporary_key_works_with_its_token(filled: Simulator) -> None:
+    """The token is sent in a signed header."""
+    page = await run_in_thread(make_cos(filled, TEMPORARY).list_objects, Bucket=BUCKET)
     assert len(page["Contents"]) == len(IMAGES)
 
 
 @pytest.mark.parametrize(
     ("skew", "code"), [(-3600.0, "RequestTimeTooSkewed"), (86_400.0, "AccessDenied")]
 )
-async def test_a_signature_has_its_time(filled: Simulator, skew: float, code: str) -> None:
-    """Before and after its period a signature is refused."""
+async def test_signature_has_a_period(filled: Simulator, skew: float, code: str) -> None:
+    """A signature is refused before and after its period."""
     filled.change(skew=skew)
-    error = await refused(cos(filled).list_objects, Bucket=BUCKET)
+    error = await expect_refusal(make_cos(filled).list_objects, Bucket=BUCKET)
     assert error.get_error_code() == code
 
 
@@ -179,57 +181,57 @@ async def test_a_signature_has_its_time(filled: Simulator, skew: float, code: st
         (BucketSettings(deny=("GetBucket",)), "AccessDenied"),
     ],
 )
-async def test_a_bucket_may_be_missing_elsewhere_or_closed(
+async def test_missing_or_denied_bucket(
     filled: Simulator, bucket: BucketSettings, code: str
 ) -> None:
-    """The listing is refused with the code for it."""
+    """The listing is refused with the right code."""
     filled.change(buckets={BUCKET: bucket})
-    error = await refused(cos(filled).list_objects, Bucket=BUCKET)
+    error = await expect_refusal(make_cos(filled).list_objects, Bucket=BUCKET)
     assert error.get_error_code() == code
 
 
 async def test_operations_are_denied_one_by_one(filled: Simulator) -> None:
-    """Where HEAD and uploads are denied, listing still works."""
+    """If HEAD and the listing of uploads are denied, the listing of objects still works."""
     denied = BucketSettings(deny=("HeadObject", "HeadBucket", "ListMultipartUploads"))
     filled.change(buckets={BUCKET: denied})
-    client = cos(filled)
+    client = make_cos(filled)
     for call in (client.head_object, client.head_bucket, client.list_multipart_uploads):
-        named = {"Key": keys_of(filled)[0]} if call == client.head_object else {}
-        error = await refused(call, Bucket=BUCKET, **named)
+        named = {"Key": read_keys(filled)[0]} if call == client.head_object else {}
+        error = await expect_refusal(call, Bucket=BUCKET, **named)
         assert error.get_status_code() == 403
-    assert (await in_thread(client.list_objects, Bucket=BUCKET))["Contents"]
+    assert (await run_in_thread(client.list_objects, Bucket=BUCKET))["Contents"]
 
 
 async def test_cos_refuses_by_rule(filled: Simulator) -> None:
     """A rule for COS raises a code of COS, with its status."""
     filled.change(codes=(Refusal("SlowDown", action="cos", times=1),))
-    error = await refused(cos(filled).list_objects, Bucket=BUCKET)
+    error = await expect_refusal(make_cos(filled).list_objects, Bucket=BUCKET)
     assert (error.get_status_code(), error.get_error_code()) == (503, "SlowDown")
-    assert await in_thread(cos(filled).list_objects, Bucket=BUCKET)
+    assert await run_in_thread(make_cos(filled).list_objects, Bucket=BUCKET)
 
 
-async def test_writing_is_not_what_this_cos_is_for(filled: Simulator) -> None:
-    """A PUT is refused as a method, not misread."""
-    error = await refused(cos(filled).put_object, Bucket=BUCKET, Key="a", Body=b"x")
+async def test_put_is_refused(filled: Simulator) -> None:
+    """PUT is refused as a method."""
+    error = await expect_refusal(make_cos(filled).put_object, Bucket=BUCKET, Key="a", Body=b"x")
     assert error.get_error_code() == "MethodNotAllowed"
 
 
-async def test_an_unsigned_request_is_denied(filled: Simulator, http: httpx.AsyncClient) -> None:
-    """Nobody reads a bucket without a signature."""
+async def test_unsigned_request_is_denied(filled: Simulator, http: httpx.AsyncClient) -> None:
+    """A bucket cannot be read without a signature."""
     host = f"{BUCKET}.cos.ap-singapore.myqcloud.com"
     answer = await http.get(f"{filled.url}/", headers={"Host": host})
     assert answer.status_code == 403
     assert "<Code>AccessDenied</Code>" in answer.text
 
 
-async def test_an_upload_becomes_an_object(simulator: Simulator, http: httpx.AsyncClient) -> None:
-    """Queued there is nothing, then the multipart upload alone, then the object alone."""
+async def test_upload_becomes_an_object(simulator: Simulator, http: httpx.AsyncClient) -> None:
+    """First there is nothing, then only the multipart upload, then only the object."""
     await export(http, simulator, IMAGES[0], OnlyExportRootDisk=True)
-    client, seen = cos(simulator), []
+    client, seen = make_cos(simulator), []
     for skew in (0, 60, 260):
         simulator.change(skew=float(skew))
-        uploads = await in_thread(client.list_multipart_uploads, Bucket=BUCKET)
-        objects = await in_thread(client.list_objects, Bucket=BUCKET)
+        uploads = await run_in_thread(client.list_multipart_uploads, Bucket=BUCKET)
+        objects = await run_in_thread(client.list_objects, Bucket=BUCKET)
         seen.append(("Upload" in uploads, "Contents" in objects))
     assert seen == [(False, False), (True, False), (False, True)]
 
@@ -238,24 +240,26 @@ async def test_hidden_uploads_are_not_listed(filled: Simulator, http: httpx.Asyn
     """With ``hide_uploads`` the listing of uploads is empty and echoes its parameters."""
     filled.change(duration=Duration(seconds=3600), hide_uploads=True)
     await export(http, filled, *IMAGES)
-    listed = await in_thread(
-        cos(filled).list_multipart_uploads, Bucket=BUCKET, Prefix="img-", MaxUploads=2
+    listed = await run_in_thread(
+        make_cos(filled).list_multipart_uploads, Bucket=BUCKET, Prefix="img-", MaxUploads=2
     )
     assert "Upload" not in listed
     assert (listed["Prefix"], listed["MaxUploads"]) == ("img-", "2")
     assert (listed["IsTruncated"], listed["NextKeyMarker"]) == ("false", None)
-    assert (await in_thread(cos(filled).list_objects, Bucket=BUCKET))["Contents"]
+    assert (await run_in_thread(make_cos(filled).list_objects, Bucket=BUCKET))["Contents"]
     filled.change(hide_uploads=False)
-    assert (await in_thread(cos(filled).list_multipart_uploads, Bucket=BUCKET))["Upload"]
+    assert (await run_in_thread(make_cos(filled).list_multipart_uploads, Bucket=BUCKET))["Upload"]
 
 
-async def test_empty_listings_leave_head_alone(filled: Simulator, http: httpx.AsyncClient) -> None:
+async def test_empty_listings_do_not_affect_head(
+    filled: Simulator, http: httpx.AsyncClient
+) -> None:
     """With ``empty_listings`` both listings are empty and echo; HEAD finds the object."""
     filled.change(duration=Duration(seconds=3600), empty_listings=True)
     await export(http, filled, *IMAGES)
-    client, key = cos(filled), filled.exports[0].objects[0].key
-    uploads = await in_thread(client.list_multipart_uploads, Bucket=BUCKET, Prefix="img-")
-    objects = await in_thread(
+    client, key = make_cos(filled), filled.exports[0].objects[0].key
+    uploads = await run_in_thread(client.list_multipart_uploads, Bucket=BUCKET, Prefix="img-")
+    objects = await run_in_thread(
         client.list_objects, Bucket=BUCKET, Prefix=FOLDER, Marker="a b", MaxKeys=2, Delimiter="/"
     )
     assert "Upload" not in uploads
@@ -264,11 +268,11 @@ async def test_empty_listings_leave_head_alone(filled: Simulator, http: httpx.As
     echoed = {name: objects[name] for name in ("Name", "Prefix", "Marker", "MaxKeys", "Delimiter")}
     assert list(echoed.values()) == [BUCKET, FOLDER, "a b", "2", "/"]
     assert objects["IsTruncated"] == "false"
-    assert await in_thread(client.head_object, Bucket=BUCKET, Key=key)
+    assert await run_in_thread(client.head_object, Bucket=BUCKET, Key=key)
 
 
-async def refused(call: Any, **named: Any) -> Any:
-    """The error that a call of the vendor's client ends with."""
+async def expect_refusal(call: Any, **named: Any) -> Any:
+    """Return the error that a call of the vendor's client raises."""
     with pytest.raises(CosServiceError) as refusal:
-        await in_thread(call, **named)
+        await run_in_thread(call, **named)
     return refusal.value

@@ -1,4 +1,4 @@
-"""The vendor's own CVM clients find in the simulator what they expect of the vendor."""
+"""The vendor's own CVM clients work with the simulator."""
 
 import json
 import time
@@ -12,7 +12,7 @@ from tencentcloud.cvm.v20170312 import models
 
 from orchestrator.simulator import DEFAULT_KEY, Key, Simulator, SimulatorOptions
 
-from .callers import BUCKET, async_cvm, in_thread, sync_cvm
+from .clients import BUCKET, make_async_cvm, make_sync_cvm, run_in_thread
 
 pytestmark = [
     pytest.mark.anyio,
@@ -26,54 +26,56 @@ IMAGE = "img-72n9mi0y"
 
 @pytest.fixture
 async def guarded() -> AsyncIterator[Simulator]:
-    """A simulator with a permanent key, a temporary one, and one that has expired."""
+    """A simulator with a permanent key, a temporary key, and an expired one."""
     expired = replace(TEMPORARY, secret_id="AKIDexpired", expires_at=time.time() - 1)
     options = SimulatorOptions(keys=(DEFAULT_KEY, TEMPORARY, expired))
     async with Simulator(options) as running:
         yield running
 
 
-def export_request(image_id: str = IMAGE) -> Any:
-    """The vendor's own request object."""
+def make_export_request(image_id: str = IMAGE) -> Any:
+    """Make the vendor's own request object."""
     request = models.ExportImagesRequest()
     request.from_json_string(json.dumps({"ImageIds": [image_id], "BucketName": BUCKET}))
     return request
 
 
 @pytest.mark.parametrize("method", ["POST", "GET"])
-async def test_the_blocking_client_exports_an_image(simulator: Simulator, method: str) -> None:
-    """TaskId and path come back, whichever method carries the request."""
-    request = export_request()
+async def test_blocking_client_exports_an_image(simulator: Simulator, method: str) -> None:
+    """The client gets TaskId and path, with GET and with POST."""
+    request = make_export_request()
     request.OnlyExportRootDisk = True
-    answer = await in_thread(sync_cvm(simulator, method=method).ExportImages, request)
+    answer = await run_in_thread(make_sync_cvm(simulator, method=method).ExportImages, request)
     assert answer.TaskId == simulator.exports[0].task_id
     assert [path.startswith(f"/{IMAGE}_system_snap-") for path in answer.CosPaths] == [True]
     assert simulator.ledger[0].request_id == answer.RequestId
 
 
-async def test_the_async_client_exports_an_image(simulator: Simulator) -> None:
-    """The client over httpx is understood as well."""
-    async with async_cvm(simulator) as client:
-        answer = await client.ExportImages(export_request())
+async def test_async_client_exports_an_image(simulator: Simulator) -> None:
+    """The client over httpx gets TaskId and path as well."""
+    async with make_async_cvm(simulator) as client:
+        answer = await client.ExportImages(make_export_request())
     assert answer.TaskId == simulator.exports[0].task_id
 
 
 @pytest.mark.parametrize("method", ["POST", "GET"])
 async def test_images_are_described(simulator: Simulator, method: str) -> None:
-    """The client's own model takes every field that the simulator shows."""
+    """The client's own model has every field that the simulator returns."""
     request = models.DescribeImagesRequest()
     request.from_json_string(
         json.dumps({"Filters": [{"Name": "image-id", "Values": [IMAGE]}], "Limit": 5})
     )
-    answer = await in_thread(sync_cvm(simulator, method=method).DescribeImages, request)
+    answer = await run_in_thread(make_sync_cvm(simulator, method=method).DescribeImages, request)
     assert answer.TotalCount == 1
     assert answer.ImageSet[0].ImageId == IMAGE
     assert answer.ImageSet[0].SnapshotSet[0].DiskUsage == "SYSTEM_DISK"
 
 
 async def test_regions_are_described(simulator: Simulator) -> None:
-    """The 17 regions of CVM are known."""
-    answer = await in_thread(sync_cvm(simulator).DescribeRegions, models.DescribeRegionsRequest())
+    """DescribeRegions returns the 17 regions of CVM."""
+    answer = await run_in_thread(
+        make_sync_cvm(simulator).DescribeRegions, models.DescribeRegionsRequest()
+    )
     assert answer.TotalCount == len(answer.RegionSet) == 17
 
 
@@ -88,32 +90,32 @@ async def test_regions_are_described(simulator: Simulator) -> None:
         (replace(TEMPORARY, secret_id="AKIDexpired"), "AuthFailure.TokenFailure"),
     ],
 )
-async def test_a_wrong_credential_is_refused(guarded: Simulator, key: Key, code: str) -> None:
-    """Key, id and token each have their code; nothing is exported."""
+async def test_wrong_credential_is_refused(guarded: Simulator, key: Key, code: str) -> None:
+    """Key, id and token each have a code; nothing is exported."""
     with pytest.raises(TencentCloudSDKException) as refusal:
-        await in_thread(sync_cvm(guarded, key).ExportImages, export_request())
+        await run_in_thread(make_sync_cvm(guarded, key).ExportImages, make_export_request())
     assert refusal.value.get_code() == code
     assert not guarded.exports
 
 
-async def test_a_temporary_key_works_with_its_token(guarded: Simulator) -> None:
+async def test_temporary_key_works_with_its_token(guarded: Simulator) -> None:
     """The export belongs to the account of the key."""
-    await in_thread(sync_cvm(guarded, TEMPORARY).ExportImages, export_request())
+    await run_in_thread(make_sync_cvm(guarded, TEMPORARY).ExportImages, make_export_request())
     assert guarded.exports[0].account == TEMPORARY.account
 
 
 @pytest.mark.parametrize("skew", [-301.5, 301.5])
-async def test_a_signature_expires_in_both_directions(simulator: Simulator, skew: float) -> None:
+async def test_signature_expires_in_both_directions(simulator: Simulator, skew: float) -> None:
     """A signature over 300 seconds from the server's clock is refused."""
     simulator.change(skew=skew)
     with pytest.raises(TencentCloudSDKException) as refusal:
-        await in_thread(sync_cvm(simulator).ExportImages, export_request())
+        await run_in_thread(make_sync_cvm(simulator).ExportImages, make_export_request())
     assert refusal.value.get_code() == "AuthFailure.SignatureExpire"
 
 
-async def test_an_unknown_parameter_is_named(simulator: Simulator) -> None:
-    """What the vendor's models do not have is refused by its name."""
+async def test_unknown_parameter_is_named(simulator: Simulator) -> None:
+    """A parameter that the vendor's models do not have is refused by name."""
     with pytest.raises(TencentCloudSDKException) as refusal:
-        await in_thread(sync_cvm(simulator).call_json, "ExportImages", {"Bucket": BUCKET})
+        await run_in_thread(make_sync_cvm(simulator).call_json, "ExportImages", {"Bucket": BUCKET})
     assert refusal.value.get_code() == "UnknownParameter"
     assert "`Bucket`" in refusal.value.get_message()

@@ -1,4 +1,4 @@
-"""Temporary keys as the vendor's own clients fetch and use them."""
+"""Temporary keys, fetched and used by the vendor's own clients."""
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -15,7 +15,7 @@ from tencentcloud.cvm.v20170312 import models
 
 from orchestrator.simulator import DEFAULT_KEY, Key, Refusal, Settings, Simulator, SimulatorOptions
 
-from .callers import BUCKET, call, code, cos, in_thread, sts, sync_cvm
+from .clients import BUCKET, call, code_of, make_cos, make_sts, make_sync_cvm, run_in_thread
 
 pytestmark = pytest.mark.anyio
 
@@ -25,7 +25,7 @@ ROLES = "/latest/meta-data/cam/security-credentials/"
 
 @pytest.fixture(autouse=True)
 def _plain_http(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The vendor's client of STS knows no setting for a scheme, and its reader none for a proxy."""
+    """Use HTTP without a proxy: the vendor's STS client has no setting for them."""
     monkeypatch.setattr(credential, "HttpProfile", partial(HttpProfile, protocol="http"))
     for name in ("http_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
@@ -41,48 +41,48 @@ async def simulator() -> AsyncIterator[Simulator]:
 
 
 def assume_role(simulator: Simulator, key: Key = DEFAULT_KEY, arn: str = ARN, **more: Any) -> Any:
-    """The vendor's client that assumes a role."""
+    """Return the vendor's client that assumes a role."""
     endpoint = f"127.0.0.1:{simulator.port}"
     return credential.STSAssumeRoleCredential(
         key.secret_id, key.secret_key, arn, "night", endpoint=endpoint, **more
     )
 
 
-async def taken(source: Any) -> Key:
-    """The keys that one of the vendor's sources gives, as the simulator's callers take them."""
-    secret_id, secret_key, token = await in_thread(source.get_credential_info)
+async def read_key(source: Any) -> Key:
+    """Return the key of one of the vendor's credential sources."""
+    secret_id, secret_key, token = await run_in_thread(source.get_credential_info)
     return Key(secret_id, secret_key, token=token)
 
 
-async def test_an_assumed_role_opens_both_services(simulator: Simulator) -> None:
-    """What the vendor's client of STS was lent signs for CVM and for COS, token and all."""
-    key = await taken(assume_role(simulator))
-    described = await in_thread(sync_cvm(simulator, key).DescribeImages, _one_image())
+async def test_key_of_an_assumed_role(simulator: Simulator) -> None:
+    """The key from the vendor's STS client signs requests to CVM and COS, with its token."""
+    key = await read_key(assume_role(simulator))
+    described = await run_in_thread(make_sync_cvm(simulator, key).DescribeImages, _one_image())
     assert described.ImageSet[0].ImageId == "img-00000001"
-    assert await in_thread(cos(simulator, key).list_objects, Bucket=BUCKET)
-    assert simulator.lent[-1] == Key(
+    assert await run_in_thread(make_cos(simulator, key).list_objects, Bucket=BUCKET)
+    assert simulator.temporary_keys[-1] == Key(
         key.secret_id,
         key.secret_key,
         DEFAULT_KEY.account,
         key.token,
-        simulator.lent[-1].expires_at,
+        simulator.temporary_keys[-1].expires_at,
     )
 
 
-async def test_the_role_of_the_instance_opens_both_services(
+async def test_key_of_the_instance_role(
     simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the vendor's reader of the metadata service got signs for CVM and for COS."""
+    """The key from the vendor's metadata client signs requests to CVM and COS."""
     reader = credential.CVMRoleCredential
     monkeypatch.setattr(reader, "_role_endpoint", simulator.url + ROLES)
-    key = await taken(reader())
+    key = await read_key(reader())
     assert key.token
-    await in_thread(sync_cvm(simulator, key).DescribeImages, _one_image())
-    await in_thread(cos(simulator, key).list_objects, Bucket=BUCKET)
+    await run_in_thread(make_sync_cvm(simulator, key).DescribeImages, _one_image())
+    await run_in_thread(make_cos(simulator, key).list_objects, Bucket=BUCKET)
 
 
-async def test_an_instance_without_a_role(simulator: Simulator, http: httpx.AsyncClient) -> None:
-    """Where none is bound, or another is asked for, there is nothing."""
+async def test_instance_without_a_role(simulator: Simulator, http: httpx.AsyncClient) -> None:
+    """Without a role, or for another role, the answer is 404."""
     assert (await http.get(f"{simulator.url}{ROLES}other")).status_code == 404
     simulator.change(instance_role="")
     assert (await http.get(f"{simulator.url}{ROLES}")).status_code == 404
@@ -100,16 +100,16 @@ async def test_an_instance_without_a_role(simulator: Simulator, http: httpx.Asyn
         ({"key": Key(DEFAULT_KEY.secret_id, "x")}, "AuthFailure.SignatureFailure"),
     ],
 )
-async def test_whom_sts_lends_to(
+async def test_assume_role_checks_its_parameters(
     simulator: Simulator, how: dict[str, Any], refusal: str | None
 ) -> None:
-    """Roles by number or name, of users or services; not to a stranger, and not for a day."""
+    """Roles by number or name are accepted; unknown roles and long durations are refused."""
     simulator.change(absent_roles=("gone",))
     if refusal is None:
-        assert (await taken(assume_role(simulator, **how))).token
+        assert (await read_key(assume_role(simulator, **how))).token
         return
     with pytest.raises(TencentCloudSDKException) as caught:
-        await taken(assume_role(simulator, **how))
+        await read_key(assume_role(simulator, **how))
     assert caught.value.code == refusal
     assert caught.value.requestId
 
@@ -121,45 +121,47 @@ async def test_whom_sts_lends_to(
         ("withdrawn", "AuthFailure.TokenFailure", (400, "ExpiredToken")),
     ],
 )
-async def test_keys_may_be_taken_away(
+async def test_keys_can_be_revoked_or_withdrawn(
     simulator: Simulator, setting: str, cvm_says: str, cos_says: tuple[int, str]
 ) -> None:
-    """Keys that are revoked are unknown from then on; those whose token is withdrawn, expired."""
-    key = await taken(assume_role(simulator))
+    """Revoked keys are unknown; keys with a withdrawn token are expired."""
+    key = await read_key(assume_role(simulator))
     simulator.change(**{setting: (key.secret_id,)})
     with pytest.raises(TencentCloudSDKException) as by_cvm:
-        await in_thread(sync_cvm(simulator, key).DescribeImages, _one_image())
+        await run_in_thread(make_sync_cvm(simulator, key).DescribeImages, _one_image())
     assert by_cvm.value.code == cvm_says
     with pytest.raises(CosServiceError) as by_cos:
-        await in_thread(cos(simulator, key).list_objects, Bucket=BUCKET)
+        await run_in_thread(make_cos(simulator, key).list_objects, Bucket=BUCKET)
     assert (by_cos.value.get_status_code(), by_cos.value.get_error_code()) == cos_says
-    assert (await taken(assume_role(simulator))).secret_id != key.secret_id
+    assert (await read_key(assume_role(simulator))).secret_id != key.secret_id
 
 
-async def test_temporary_keys_run_out(simulator: Simulator, http: httpx.AsyncClient) -> None:
-    """They are good until the second that STS has told, by the server's clock."""
-    key = await taken(assume_role(simulator, duration_seconds=250))
+async def test_temporary_keys_expire(simulator: Simulator, http: httpx.AsyncClient) -> None:
+    """They are valid until the second that STS returned, on the server's clock."""
+    key = await read_key(assume_role(simulator, duration_seconds=250))
     asked = {"ImageIds": ["img-00000001"]}
     simulator.change(skew=240)
-    assert code(await call(http, simulator, "DescribeImages", asked, key=key)) is None
+    assert code_of(await call(http, simulator, "DescribeImages", asked, key=key)) is None
     simulator.change(skew=260)
     refused = await call(http, simulator, "DescribeImages", asked, key=key)
-    assert code(refused) == "AuthFailure.TokenFailure"
+    assert code_of(refused) == "AuthFailure.TokenFailure"
 
 
 @pytest.mark.parametrize("token", [None, "another"])
 async def test_temporary_keys_need_their_token(simulator: Simulator, token: str | None) -> None:
-    """Without it, or with another, the keys are refused."""
-    lent = await taken(assume_role(simulator))
+    """Without the token, or with another, the key is refused."""
+    lent = await read_key(assume_role(simulator))
     key = Key(lent.secret_id, lent.secret_key, token=token)
     with pytest.raises(TencentCloudSDKException, match=r"AuthFailure\.TokenFailure"):
-        await in_thread(sync_cvm(simulator, key).DescribeImages, _one_image())
+        await run_in_thread(make_sync_cvm(simulator, key).DescribeImages, _one_image())
 
 
 @pytest.mark.parametrize("method", ["POST", "GET"])
 async def test_caller_identity_of_a_permanent_key(simulator: Simulator, method: str) -> None:
     """A permanent key is a user of its account, and the ledger has the action."""
-    answer = await in_thread(sts(simulator, method=method).call_json, "GetCallerIdentity", {})
+    answer = await run_in_thread(
+        make_sts(simulator, method=method).call_json, "GetCallerIdentity", {}
+    )
     account, entry = DEFAULT_KEY.account, simulator.ledger[-1]
     assert answer["Response"] == {
         "Type": "CAMUser",
@@ -175,8 +177,10 @@ async def test_caller_identity_of_a_permanent_key(simulator: Simulator, method: 
 
 async def test_caller_identity_of_a_temporary_key(simulator: Simulator) -> None:
     """The key of an assumed role is a role of the account that assumed it."""
-    key = await taken(assume_role(simulator))
-    answer = (await in_thread(sts(simulator, key).call_json, "GetCallerIdentity", {}))["Response"]
+    key = await read_key(assume_role(simulator))
+    answer = (await run_in_thread(make_sts(simulator, key).call_json, "GetCallerIdentity", {}))[
+        "Response"
+    ]
     role = answer["UserId"].partition(":")[0]
     assert (answer["Type"], answer["AccountId"]) == ("CAMRole", DEFAULT_KEY.account)
     assert answer["Arn"] == f"qcs::sts:{DEFAULT_KEY.account}:assumed-role/{role}"
@@ -196,7 +200,7 @@ async def test_caller_identity_is_refused(
 ) -> None:
     """A wrong key and any parameter are refused."""
     with pytest.raises(TencentCloudSDKException) as caught:
-        await in_thread(sts(simulator, key).call_json, "GetCallerIdentity", given)
+        await run_in_thread(make_sts(simulator, key).call_json, "GetCallerIdentity", given)
     assert caught.value.code == simulator.ledger[-1].code == refusal
 
 
@@ -212,16 +216,16 @@ async def test_unknown_action_of_sts_is_refused(
 ) -> None:
     """STS has two actions, and one version."""
     answer = await call(http, simulator, action, {}, service="sts", version=version)
-    assert code(answer) == refusal
+    assert code_of(answer) == refusal
 
 
 async def test_caller_identity_is_refused_by_rule(simulator: Simulator) -> None:
     """A rule for the action raises its code."""
     simulator.change(codes=(Refusal("InternalError", action="GetCallerIdentity", times=1),))
-    client = sts(simulator)
+    client = make_sts(simulator)
     with pytest.raises(TencentCloudSDKException, match="InternalError"):
-        await in_thread(client.call_json, "GetCallerIdentity", {})
-    assert await in_thread(client.call_json, "GetCallerIdentity", {})
+        await run_in_thread(client.call_json, "GetCallerIdentity", {})
+    assert await run_in_thread(client.call_json, "GetCallerIdentity", {})
 
 
 def _one_image() -> Any:

@@ -21,7 +21,7 @@ from orchestrator.store import Database, Schema, describe_url
 from orchestrator.store import database as database_module
 from orchestrator.store import sqlite as files
 from orchestrator.store.tables import instances, scopes
-from tests.stores import NOON, FakeClock, now
+from tests.job_factory import NOON, FakeClock, now
 
 pytestmark = pytest.mark.anyio
 

@@ -27,7 +27,7 @@ from orchestrator.settings import load_settings
 from orchestrator.store import Database, Schema
 from orchestrator.store.migrations import HEAD, migrations_folder
 from orchestrator.store.tables import UtcDateTime, jobs, metadata
-from tests.stores import job, kinds, make_jobs, numbered
+from tests.job_factory import make_jobs, make_requests, read_event_kinds, read_job
 
 pytestmark = pytest.mark.anyio
 
@@ -189,11 +189,11 @@ async def test_the_jobs_of_an_older_store_are_kept(empty: Database) -> None:
     """After the upgrade each column has its value, and new jobs can be added."""
     await make_old_store(empty)
     await Schema(empty).upgrade()
-    found = await job(empty, 1)
+    found = await read_job(empty, 1)
     expected = {RENAMED.get(name, name): value for name, value in OLD_JOB.items()}
     assert {name: getattr(found, name) for name in expected} == expected
-    assert await kinds(empty, 1) == ["claimed"]
-    assert await make_jobs(empty, numbered(2)) == [2, 3]
+    assert await read_event_kinds(empty, 1) == ["claimed"]
+    assert await make_jobs(empty, make_requests(2)) == [2, 3]
 
 
 async def test_events_of_an_older_store_stay_append_only(empty: Database) -> None:

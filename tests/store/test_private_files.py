@@ -17,7 +17,7 @@ from orchestrator.job_queue.worker_registry import register_worker
 from orchestrator.store import Database, Schema
 from orchestrator.store.private_files import is_still, open_private_file
 from orchestrator.store.sqlite import prepare_file
-from tests.stores import ME
+from tests.job_factory import TESTER
 
 pytestmark = pytest.mark.anyio
 
@@ -79,7 +79,7 @@ async def register(path: Path) -> None:
 
 async def recover(path: Path) -> None:
     """Recover what dead processes have left."""
-    await opened(path, lambda database: recover_orphans(database, ME))
+    await opened(path, lambda database: recover_orphans(database, TESTER))
 
 
 def alive(path: Path) -> Path:

@@ -10,7 +10,16 @@ from orchestrator.job_states import FINAL, TRANSITIONS, JobState
 from orchestrator.store import Database
 from orchestrator.store.tables import events, jobs
 from orchestrator.store.transitions import Transition, apply_transition
-from tests.stores import LASTS, ME, change, job, kinds, make_job, now, rows
+from tests.job_factory import (
+    LEASE_DURATION,
+    TESTER,
+    make_job,
+    now,
+    read_event_kinds,
+    read_job,
+    read_rows,
+    update_job,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -24,14 +33,18 @@ async def try_transition(
 ) -> bool:
     async with database.write() as connection:
         moment = await database.now(connection)
-        held = {"owner": ME, "expires_at": moment + LASTS} if target is JobState.SENDING else {}
+        held = (
+            {"owner": TESTER, "expires_at": moment + LEASE_DURATION}
+            if target is JobState.SENDING
+            else {}
+        )
         tried = Transition(
             job_id,
             source,
             target,
             kind="tried",
             reason="a test",
-            actor=ME,
+            actor=TESTER,
             attempt=attempt,
             changes=held,
             details={"answer": 42},
@@ -44,11 +57,11 @@ async def test_each_allowed_transition_writes_state_and_event(database: Database
     for source, target in ALLOWED:
         job_id = await make_job(database, source)
         assert await try_transition(database, job_id, source, target)
-        moved = await job(database, job_id)
+        moved = await read_job(database, job_id)
         assert (moved.state, moved.reason) == (target, "a test")
-        event = (await rows(database, events, job_id))[-1]
+        event = (await read_rows(database, events, job_id))[-1]
         assert (event.kind, event.from_state, event.to_state) == ("tried", source, target)
-        assert (event.actor, event.details) == (ME, {"answer": 42})
+        assert (event.actor, event.details) == (TESTER, {"answer": 42})
 
 
 async def test_any_other_transition_is_refused(database: Database) -> None:
@@ -58,8 +71,8 @@ async def test_any_other_transition_is_refused(database: Database) -> None:
         job_id = await make_job(database, source)
         with pytest.raises(ValueError, match=f"from {source} to {target}"):
             await try_transition(database, job_id, source, target)
-        assert (await job(database, job_id)).state == source
-        assert await kinds(database, job_id) == ["enqueued"]
+        assert (await read_job(database, job_id)).state == source
+        assert await read_event_kinds(database, job_id) == ["enqueued"]
 
 
 @pytest.mark.parametrize(
@@ -72,17 +85,17 @@ async def test_a_job_that_has_changed_is_left_alone(
 ) -> None:
     """If the job has another state or attempt meanwhile, nothing is written."""
     job_id = await make_job(database, JobState.SENDING, attempt=3)
-    before = await job(database, job_id)
+    before = await read_job(database, job_id)
     assert not await try_transition(database, job_id, source, JobState.ACCEPTED, attempt=attempt)
-    assert await job(database, job_id) == before
-    assert await kinds(database, job_id) == ["enqueued"]
+    assert await read_job(database, job_id) == before
+    assert await read_event_kinds(database, job_id) == ["enqueued"]
 
 
 async def test_the_lease_ends_with_the_sending(database: Database) -> None:
     """A job that is no longer being sent has no owner and no lease."""
     job_id = await make_job(database, JobState.SENDING)
     await try_transition(database, job_id, JobState.SENDING, JobState.UNKNOWN)
-    moved = await job(database, job_id)
+    moved = await read_job(database, job_id)
     assert (moved.owner, moved.expires_at) == (None, None)
 
 
@@ -92,7 +105,7 @@ async def test_only_a_final_state_has_an_end_time(database: Database) -> None:
         ended = await now(database) - timedelta(days=1) if source in FINAL else None
         job_id = await make_job(database, source, finished_at=ended)
         await try_transition(database, job_id, source, target)
-        finished_at = (await job(database, job_id)).finished_at
+        finished_at = (await read_job(database, job_id)).finished_at
         assert (finished_at is not None) == (target in FINAL), (source, target)
 
 
@@ -108,7 +121,7 @@ async def test_state_and_event_are_rolled_back_together(database: Database) -> N
                 JobState.CANCELLED,
                 kind="tried",
                 reason="a test",
-                actor=ME,
+                actor=TESTER,
                 attempt=0,
             )
             await apply_transition(connection, tried, at=await database.now(connection))
@@ -116,8 +129,8 @@ async def test_state_and_event_are_rolled_back_together(database: Database) -> N
 
     with pytest.raises(sa.exc.IntegrityError):
         await transition_and_fail()
-    assert (await job(database, job_id)).state == JobState.QUEUED
-    assert await kinds(database, job_id) == ["enqueued"]
+    assert (await read_job(database, job_id)).state == JobState.QUEUED
+    assert await read_event_kinds(database, job_id) == ["enqueued"]
 
 
 async def test_the_database_checks_states_itself(database: Database) -> None:
@@ -126,13 +139,13 @@ async def test_the_database_checks_states_itself(database: Database) -> None:
         {"state": "sent"},
         {"format": "TAR"},
         {"state": JobState.SENDING, "owner": None},
-        {"state": JobState.QUEUED, "owner": ME},
+        {"state": JobState.QUEUED, "owner": TESTER},
     ]
     job_id = await make_job(database)
     for columns in wrong:
         with pytest.raises(sa.exc.IntegrityError):
-            await change(database, job_id, **columns)
-    assert (await job(database, job_id)).state == JobState.QUEUED
+            await update_job(database, job_id, **columns)
+    assert (await read_job(database, job_id)).state == JobState.QUEUED
 
 
 @pytest.mark.parametrize(
@@ -150,4 +163,4 @@ async def test_events_are_append_only(database: Database, statement: sa.Executab
 
     with pytest.raises(sa.exc.DBAPIError, match=r"append-only|(?i:foreign key)"):
         await execute()
-    assert await kinds(database, job_id) == ["enqueued"]
+    assert await read_event_kinds(database, job_id) == ["enqueued"]

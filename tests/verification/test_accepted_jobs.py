@@ -9,228 +9,228 @@ from orchestrator.job_states import JobState
 from orchestrator.simulator import Delivery, Fault, ImageSettings
 from orchestrator.store.tables import events, objects
 from orchestrator.verification.accepted_jobs import NOT_DELIVERED
-from tests.bench import Bench, evidence
-from tests.stores import (
+from tests.job_factory import (
     DEADLINE,
-    change,
-    claimed,
-    expect,
-    job,
-    kinds,
-    let_pass,
-    make_ended,
+    add_expected_objects,
+    advance_time,
+    claim_one,
     make_job,
     make_jobs,
-    request,
-    rows,
-    settle,
+    make_request,
+    make_verified_job,
+    read_event_kinds,
+    read_job,
+    read_rows,
+    record_outcome,
+    update_job,
 )
+from tests.store_and_cloud import StoreAndCloud, keys_in_event
 
 pytestmark = pytest.mark.anyio
 
 TWO = ("img-00000001", "img-00000002")
 
 
-async def accepted(bench: Bench, *images: str, disks: int = 1) -> int:
+async def accepted(setup: StoreAndCloud, *images: str, disks: int = 1) -> int:
     """A job whose export the cloud has accepted, and that is recorded as such."""
     shape = ImageSettings(sizes=(50, 100, 20)[:disks])
-    bench.simulator.change(images=dict.fromkeys(images or TWO[:1], shape))
-    (job_id,) = await make_jobs(bench.database, [request(image_ids=images or TWO[:1])])
-    lease = await claimed(bench.database)
-    await settle(bench.database, lease, await bench.send(lease))
+    setup.simulator.change(images=dict.fromkeys(images or TWO[:1], shape))
+    (job_id,) = await make_jobs(setup.database, [make_request(image_ids=images or TWO[:1])])
+    lease = await claim_one(setup.database)
+    await record_outcome(setup.database, lease, await setup.send(lease))
     return job_id
 
 
-async def exact(bench: Bench) -> int:
+async def exact(setup: StoreAndCloud) -> int:
     """A job of an exact name whose export runs, and whose baseline is still to be noted."""
     job_id = await make_job(
-        bench.database, JobState.ACCEPTED, exact_names=True, object_prefix="web", task_id="1"
+        setup.database, JobState.ACCEPTED, exact_names=True, object_prefix="web", task_id="1"
     )
-    await change(bench.database, job_id, image_ids=list(TWO[:1]))
-    if not bench.simulator.exports:
-        await bench.export_unseen(job_id)
-    for upload in bench.simulator.exports[0].uploads:
-        await expect(bench.database, job_id, upload.key, cos_path=f"/{upload.key}")
+    await update_job(setup.database, job_id, image_ids=list(TWO[:1]))
+    if not setup.simulator.exports:
+        await setup.export_without_answer(job_id)
+    for upload in setup.simulator.exports[0].uploads:
+        await add_expected_objects(setup.database, job_id, upload.key, cos_path=f"/{upload.key}")
     return job_id
 
 
-async def verified(bench: Bench, job_id: int) -> JobState:
-    return await bench.verify(await bench.watched(job_id))
+async def verified(setup: StoreAndCloud, job_id: int) -> JobState:
+    return await setup.verify(await setup.tracked_job(job_id))
 
 
-async def test_a_job_is_verified_when_all_its_objects_are_there(bench: Bench) -> None:
+async def test_a_job_is_verified_when_all_its_objects_are_there(setup: StoreAndCloud) -> None:
     """Each object is kept with what proves it: size, ETag, CRC64 and time."""
-    job_id = await accepted(bench, disks=2)
-    bench.end_exports()
-    assert await verified(bench, job_id) is JobState.VERIFIED
-    kept = await job(bench.database, job_id)
+    job_id = await accepted(setup, disks=2)
+    setup.finish_exports()
+    assert await verified(setup, job_id) is JobState.VERIFIED
+    kept = await read_job(setup.database, job_id)
     assert (kept.state, kept.reason) == ("verified", "seen in the bucket")
     assert kept.finished_at >= kept.accepted_at
-    seen = await rows(bench.database, objects, job_id)
-    stored = {one.key: one for one in bench.simulator.exports[0].objects}
+    seen = await read_rows(setup.database, objects, job_id)
+    stored = {one.key: one for one in setup.simulator.exports[0].objects}
     assert {row.key for row in seen} == stored.keys()
     for row in seen:
         one = stored[row.key]
         assert (row.size, row.etag, row.crc64) == (one.size, one.etag, str(one.crc64))
         assert row.last_modified is not None
         assert row.seen_at is not None
-    event = (await rows(bench.database, events, job_id))[-1]
+    event = (await read_rows(setup.database, events, job_id))[-1]
     assert event.kind == "verified"
-    assert set(evidence(event, "objects")) == stored.keys()
+    assert set(keys_in_event(event, "objects")) == stored.keys()
 
 
-async def test_before_all_is_there_nothing_is_written(bench: Bench) -> None:
+async def test_before_all_is_there_nothing_is_written(setup: StoreAndCloud) -> None:
     """An export that goes on leaves job and audit as they are, look after look."""
-    job_id = await accepted(bench)
-    before = await job(bench.database, job_id)
-    assert await verified(bench, job_id) is JobState.ACCEPTED
-    assert await verified(bench, job_id) is JobState.ACCEPTED
-    assert await job(bench.database, job_id) == before
-    assert await kinds(bench.database, job_id) == ["enqueued", "claimed", "accepted"]
+    job_id = await accepted(setup)
+    before = await read_job(setup.database, job_id)
+    assert await verified(setup, job_id) is JobState.ACCEPTED
+    assert await verified(setup, job_id) is JobState.ACCEPTED
+    assert await read_job(setup.database, job_id) == before
+    assert await read_event_kinds(setup.database, job_id) == ["enqueued", "claimed", "accepted"]
 
 
-async def test_several_images_need_every_expected_object(bench: Bench) -> None:
+async def test_several_images_need_every_expected_object(setup: StoreAndCloud) -> None:
     """An object that was expected and never named by the vendor still holds the job up."""
-    job_id = await accepted(bench, *TWO)
-    await expect(bench.database, job_id, "never-named.raw")
-    bench.end_exports()
-    assert await verified(bench, job_id) is JobState.ACCEPTED
+    job_id = await accepted(setup, *TWO)
+    await add_expected_objects(setup.database, job_id, "never-named.raw")
+    setup.finish_exports()
+    assert await verified(setup, job_id) is JobState.ACCEPTED
 
 
-async def test_an_empty_object_is_not_there(bench: Bench) -> None:
+async def test_an_empty_object_is_not_there(setup: StoreAndCloud) -> None:
     """No disk image has no bytes: past its deadline the export counts as not delivered."""
-    bench.simulator.change(deliveries=(Delivery(kind="empty"),))
-    job_id = await accepted(bench)
-    bench.end_exports()
-    assert await verified(bench, job_id) is JobState.ACCEPTED
-    await let_pass(bench.database, seconds=DEADLINE.total_seconds() + 1)
-    assert await verified(bench, job_id) is JobState.FAILED
-    said = (await job(bench.database, job_id)).message
+    setup.simulator.change(deliveries=(Delivery(kind="empty"),))
+    job_id = await accepted(setup)
+    setup.finish_exports()
+    assert await verified(setup, job_id) is JobState.ACCEPTED
+    await advance_time(setup.database, seconds=DEADLINE.total_seconds() + 1)
+    assert await verified(setup, job_id) is JobState.FAILED
+    said = (await read_job(setup.database, job_id)).message
     assert "0 of 1 objects are there, 1 without a byte" in said
 
 
-async def test_an_export_still_being_written_gets_twice_the_time(bench: Bench) -> None:
+async def test_an_export_still_being_written_gets_twice_the_time(setup: StoreAndCloud) -> None:
     """Past the time learned from others, an open upload is waited for once more as long."""
     seconds = 50 * 110  # ten times as long as the only example, and that times eleven
-    job_id = await accepted(bench)
-    await make_ended(bench.database, took=50)
-    await let_pass(bench.database, seconds=seconds + 1)
-    assert await verified(bench, job_id) is JobState.ACCEPTED
-    await let_pass(bench.database, seconds=seconds)
-    assert await verified(bench, job_id) is JobState.FAILED
-    event = (await rows(bench.database, events, job_id))[-1]
-    uploads = {upload.key for upload in bench.simulator.exports[0].uploads}
-    assert set(evidence(event, "uploads")) == uploads
+    job_id = await accepted(setup)
+    await make_verified_job(setup.database, took=50)
+    await advance_time(setup.database, seconds=seconds + 1)
+    assert await verified(setup, job_id) is JobState.ACCEPTED
+    await advance_time(setup.database, seconds=seconds)
+    assert await verified(setup, job_id) is JobState.FAILED
+    event = (await read_rows(setup.database, events, job_id))[-1]
+    uploads = {upload.key for upload in setup.simulator.exports[0].uploads}
+    assert set(keys_in_event(event, "uploads")) == uploads
 
 
-async def test_of_several_images_the_missing_are_named(bench: Bench) -> None:
+async def test_of_several_images_the_missing_are_named(setup: StoreAndCloud) -> None:
     """The failure of a request for two images says which of them arrived and which never did."""
     lost, came = TWO
-    bench.simulator.change(deliveries=(Delivery(kind="never", images=(lost,)),))
-    job_id = await accepted(bench, lost, came)
-    bench.end_exports()
-    await let_pass(bench.database, seconds=DEADLINE.total_seconds() + 1)
-    assert await verified(bench, job_id) is JobState.FAILED
-    kept = await job(bench.database, job_id)
+    setup.simulator.change(deliveries=(Delivery(kind="never", images=(lost,)),))
+    job_id = await accepted(setup, lost, came)
+    setup.finish_exports()
+    await advance_time(setup.database, seconds=DEADLINE.total_seconds() + 1)
+    assert await verified(setup, job_id) is JobState.FAILED
+    kept = await read_job(setup.database, job_id)
     assert f"Arrived: {came}. Missing: {lost}." in kept.message
 
 
-async def test_a_raw_file_shorter_than_its_disk_is_pointed_out(bench: Bench) -> None:
+async def test_a_raw_file_shorter_than_its_disk_is_pointed_out(setup: StoreAndCloud) -> None:
     """It is verified, for nobody has promised the size, and the doubt stands with it."""
-    job_id = await accepted(bench)
-    bench.end_exports()
-    (stored,) = bench.simulator.exports[0].objects
-    await expect(bench.database, job_id, stored.key + ".other", disk_gib=50)
-    async with bench.database.write() as connection:
+    job_id = await accepted(setup)
+    setup.finish_exports()
+    (stored,) = setup.simulator.exports[0].objects
+    await add_expected_objects(setup.database, job_id, stored.key + ".other", disk_gib=50)
+    async with setup.database.write() as connection:
         this = objects.update().where(objects.c.key == stored.key)
         await connection.execute(this.values(disk_gib=2 * stored.size // 2**30))
-    assert await verified(bench, job_id) is JobState.VERIFIED
-    kept = await job(bench.database, job_id)
+    assert await verified(setup, job_id) is JobState.VERIFIED
+    kept = await read_job(setup.database, job_id)
     assert stored.key in kept.message
     assert "as long as its disk" in kept.remedy
     assert kept.code is None
 
 
-async def test_what_is_missing_at_the_deadline_is_named(bench: Bench) -> None:
+async def test_what_is_missing_at_the_deadline_is_named(setup: StoreAndCloud) -> None:
     """The failure tells how many objects came, which, and what to do; it stays in doubt."""
-    bench.simulator.change(deliveries=(Delivery(kind="partial"),))
-    job_id = await accepted(bench, disks=3)
-    bench.end_exports()
-    await let_pass(bench.database, seconds=DEADLINE.total_seconds() - 60)
-    assert await verified(bench, job_id) is JobState.ACCEPTED
-    await let_pass(bench.database, seconds=61)
-    assert await verified(bench, job_id) is JobState.FAILED
-    kept = await job(bench.database, job_id)
+    setup.simulator.change(deliveries=(Delivery(kind="partial"),))
+    job_id = await accepted(setup, disks=3)
+    setup.finish_exports()
+    await advance_time(setup.database, seconds=DEADLINE.total_seconds() - 60)
+    assert await verified(setup, job_id) is JobState.ACCEPTED
+    await advance_time(setup.database, seconds=61)
+    assert await verified(setup, job_id) is JobState.FAILED
+    kept = await read_job(setup.database, job_id)
     assert (kept.code, kept.reason, kept.maybe_applied) == (NOT_DELIVERED, "not delivered", True)
     assert "2 of 3 objects are there" in kept.message
     assert f"retry --job {job_id}" in kept.remedy
-    event = (await rows(bench.database, events, job_id))[-1]
-    assert len(evidence(event, "found")) == 2
-    assert len(evidence(event, "missing")) == 1
-    sizes = {row.key: row.size for row in await rows(bench.database, objects, job_id)}
-    assert all(sizes[key] for key in evidence(event, "found"))
+    event = (await read_rows(setup.database, events, job_id))[-1]
+    assert len(keys_in_event(event, "found")) == 2
+    assert len(keys_in_event(event, "missing")) == 1
+    sizes = {row.key: row.size for row in await read_rows(setup.database, objects, job_id)}
+    assert all(sizes[key] for key in keys_in_event(event, "found"))
 
 
-async def test_an_object_at_the_last_moment_counts(bench: Bench) -> None:
+async def test_an_object_at_the_last_moment_counts(setup: StoreAndCloud) -> None:
     """What is there when the deadline has passed is verified, not failed."""
-    job_id = await accepted(bench)
-    bench.end_exports()
-    await let_pass(bench.database, seconds=DEADLINE.total_seconds() + 1)
-    assert await verified(bench, job_id) is JobState.VERIFIED
+    job_id = await accepted(setup)
+    setup.finish_exports()
+    await advance_time(setup.database, seconds=DEADLINE.total_seconds() + 1)
+    assert await verified(setup, job_id) is JobState.VERIFIED
 
 
-async def test_a_failed_look_changes_nothing(bench: Bench) -> None:
+async def test_a_failed_look_changes_nothing(setup: StoreAndCloud) -> None:
     """A refused or unanswered look says nothing, even after the deadline."""
-    job_id = await accepted(bench)
-    await let_pass(bench.database, seconds=DEADLINE.total_seconds() + 1)
-    before = await job(bench.database, job_id)
-    bench.deny("HeadObject")
+    job_id = await accepted(setup)
+    await advance_time(setup.database, seconds=DEADLINE.total_seconds() + 1)
+    before = await read_job(setup.database, job_id)
+    setup.deny("HeadObject")
     with pytest.raises(CloudRefusal):
-        await verified(bench, job_id)
-    bench.deny()
-    bench.simulator.set_faults(Fault(kind="gateway", action="cos"))
+        await verified(setup, job_id)
+    setup.deny()
+    setup.simulator.set_faults(Fault(kind="gateway", action="cos"))
     with pytest.raises(CloudRefusal):
-        await verified(bench, job_id)
-    assert await job(bench.database, job_id) == before
+        await verified(setup, job_id)
+    assert await read_job(setup.database, job_id) == before
 
 
-async def test_a_job_that_has_moved_on_is_left_alone(bench: Bench) -> None:
+async def test_a_job_that_has_moved_on_is_left_alone(setup: StoreAndCloud) -> None:
     """A look that began before somebody else settled the job does not settle it again."""
-    job_id = await accepted(bench)
-    bench.end_exports()
-    seen_before = await bench.watched(job_id)
-    await verified(bench, job_id)
-    told = await kinds(bench.database, job_id)
-    assert await bench.verify(seen_before) is JobState.ACCEPTED
-    assert await kinds(bench.database, job_id) == told
+    job_id = await accepted(setup)
+    setup.finish_exports()
+    seen_before = await setup.tracked_job(job_id)
+    await verified(setup, job_id)
+    told = await read_event_kinds(setup.database, job_id)
+    assert await setup.verify(seen_before) is JobState.ACCEPTED
+    assert await read_event_kinds(setup.database, job_id) == told
 
 
-async def test_an_exact_name_counts_once_it_has_changed(bench: Bench) -> None:
+async def test_an_exact_name_counts_once_it_has_changed(setup: StoreAndCloud) -> None:
     """An object that lay there before the request is not ours; the one that replaces it is."""
-    older, newer = [await exact(bench) for _ in range(2)]
-    bench.end_exports()
-    await bench.note_baseline(older)
-    assert await verified(bench, older) is JobState.ACCEPTED
-    await bench.export_unseen(newer)
-    bench.end_exports()
-    assert await verified(bench, older) is JobState.VERIFIED
+    older, newer = [await exact(setup) for _ in range(2)]
+    setup.finish_exports()
+    await setup.save_baselines(older)
+    assert await verified(setup, older) is JobState.ACCEPTED
+    await setup.export_without_answer(newer)
+    setup.finish_exports()
+    assert await verified(setup, older) is JobState.VERIFIED
 
 
-async def test_an_exact_name_that_was_free_counts_at_once(bench: Bench) -> None:
+async def test_an_exact_name_that_was_free_counts_at_once(setup: StoreAndCloud) -> None:
     """Where nothing lay before, whatever comes is ours."""
-    job_id = await exact(bench)
-    await bench.note_baseline(job_id)
-    assert await verified(bench, job_id) is JobState.ACCEPTED
-    bench.end_exports()
-    assert await verified(bench, job_id) is JobState.VERIFIED
+    job_id = await exact(setup)
+    await setup.save_baselines(job_id)
+    assert await verified(setup, job_id) is JobState.ACCEPTED
+    setup.finish_exports()
+    assert await verified(setup, job_id) is JobState.VERIFIED
 
 
-async def test_without_a_baseline_an_exact_name_is_judged_by_its_time(bench: Bench) -> None:
+async def test_without_a_baseline_an_exact_name_is_judged_by_its_time(setup: StoreAndCloud) -> None:
     """Where it was never seen what lay there before, only what was written since then is ours."""
-    job_id = await exact(bench)
-    bench.end_exports()
-    sent_at = (await job(bench.database, job_id)).sent_at
-    await change(bench.database, job_id, sent_at=sent_at + timedelta(days=1000))
-    assert await verified(bench, job_id) is JobState.ACCEPTED
-    await change(bench.database, job_id, sent_at=sent_at)
-    assert await verified(bench, job_id) is JobState.VERIFIED
+    job_id = await exact(setup)
+    setup.finish_exports()
+    sent_at = (await read_job(setup.database, job_id)).sent_at
+    await update_job(setup.database, job_id, sent_at=sent_at + timedelta(days=1000))
+    assert await verified(setup, job_id) is JobState.ACCEPTED
+    await update_job(setup.database, job_id, sent_at=sent_at)
+    assert await verified(setup, job_id) is JobState.VERIFIED

@@ -16,8 +16,8 @@ from orchestrator.model import Halt, Scope
 from orchestrator.store import Database
 from orchestrator.store.tables import jobs
 from orchestrator.verification.bucket_access import BucketAccess, VerifyMode
+from tests.job_factory import BUCKET, REGION, make_jobs, make_request
 from tests.limits.instant import in_no_time
-from tests.stores import BUCKET, REGION, make_jobs, request
 
 PLACE = f"{REGION}/{BUCKET}"
 OTHER = "ap-tokyo/other-1250000000"
@@ -140,7 +140,7 @@ def test_a_stop_for_a_bucket_ends_when_it_may_be_read_again() -> None:
 @pytest.mark.anyio
 async def test_what_can_be_seen_is_a_condition_on_jobs(database: Database) -> None:
     """Jobs of unreadable buckets are passed over, and all of them with verification off."""
-    here, there = await make_jobs(database, [request(1), request(2, region="ap-tokyo")])
+    here, there = await make_jobs(database, [make_request(1), make_request(2, region="ap-tokyo")])
 
     async def visible(permissions: BucketAccess) -> list[int]:
         async with database.read() as connection:

@@ -5,7 +5,7 @@ import pytest
 from orchestrator.job_states import JobState
 from orchestrator.model import ImageFormat
 from orchestrator.verification.expected_objects import TrackedJob, TrackedKey
-from tests.stores import BUCKET, PROFILE, REGION
+from tests.job_factory import BUCKET, PROFILE, REGION
 
 NAMED = TrackedKey("tag_named", expected=False, cos_path="/tag_named")
 BOTH = TrackedKey("tag_both", expected=True, cos_path="/tag_both")

@@ -10,8 +10,8 @@ from orchestrator.store import Database
 from orchestrator.store.tables import events
 from orchestrator.verification.expected_objects import TrackedJob, load_tracked_job
 from orchestrator.verification.export_deadline import ExportDeadlines, time_allowed
-from tests.bench import age_of
-from tests.stores import ME, let_pass, make_ended, make_job, now
+from tests.job_factory import TESTER, advance_time, make_job, make_verified_job, now
+from tests.store_and_cloud import export_age
 
 pytestmark = pytest.mark.anyio
 
@@ -64,27 +64,27 @@ async def test_before_anything_is_known_the_setting_holds(
 ) -> None:
     """Until the first export has ended, an export may take as long as the setting says."""
     job = await exporting(database)
-    await let_pass(database, seconds=seconds)
+    await advance_time(database, seconds=seconds)
     assert not await passed(database, job, timedelta(hours=1))
 
 
 async def test_what_others_took_is_learned_from_the_store(database: Database) -> None:
     """Verified exports of the same region set the time, from the next look on."""
     for _ in range(10):
-        await make_ended(database, took=100)
+        await make_verified_job(database, took=100)
     job = await exporting(database)
-    await let_pass(database, seconds=1_900)
+    await advance_time(database, seconds=1_900)
     assert not await passed(database, job, DAY)
-    await let_pass(database, seconds=110)
+    await advance_time(database, seconds=110)
     assert await passed(database, job, DAY)
 
 
 async def test_an_open_upload_doubles_the_time_but_not_the_setting(database: Database) -> None:
     """What is being written gets twice as long as learned, and never more than the setting."""
     for _ in range(10):
-        await make_ended(database, took=100)
+        await make_verified_job(database, took=100)
     job = await exporting(database)
-    await let_pass(database, seconds=2_010)
+    await advance_time(database, seconds=2_010)
     assert not await passed(database, job, DAY, being_written=True)
     assert await passed(database, job, timedelta(seconds=1_500), being_written=True)
 
@@ -94,9 +94,9 @@ async def test_examples_of_another_place_are_left_out(
     database: Database, columns: dict[str, str]
 ) -> None:
     """Another region or account has its own pace."""
-    await make_ended(database, took=1, **columns)
+    await make_verified_job(database, took=1, **columns)
     job = await exporting(database)
-    await let_pass(database, hours=20)
+    await advance_time(database, hours=20)
     assert not await passed(database, job, DAY)
 
 
@@ -104,13 +104,13 @@ async def test_an_adopted_example_is_left_out_though_its_task_came_to_be_known(
     database: Database,
 ) -> None:
     """It was accepted nobody knows when; a late answer tells the task, not the time."""
-    job_id = await make_ended(database, took=1)
+    job_id = await make_verified_job(database, took=1)
     async with database.write() as connection:
         at = await database.now(connection)
-        adopted = {"job_id": job_id, "at": at, "kind": "adopted", "actor": ME, "details": {}}
+        adopted = {"job_id": job_id, "at": at, "kind": "adopted", "actor": TESTER, "details": {}}
         await connection.execute(events.insert().values(adopted))
     job = await exporting(database)
-    await let_pass(database, hours=20)
+    await advance_time(database, hours=20)
     assert not await passed(database, job, DAY)
 
 
@@ -121,5 +121,5 @@ async def passed(
     async with database.read() as connection:
         job = await load_tracked_job(connection, job.job_id)
     deadlines = ExportDeadlines(database, Experience(), longest)
-    age = await age_of(database, job)
+    age = await export_age(database, job)
     return await deadlines.has_passed(job, age, being_written=being_written)

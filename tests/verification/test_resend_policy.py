@@ -20,18 +20,18 @@ from orchestrator.verification.resend_policy import (
     traced_buckets,
 )
 from orchestrator.verification.unknown_jobs import resolve
-from tests.bench import Bench
-from tests.stores import (
+from tests.job_factory import (
     BUCKET,
-    ME,
     REGION,
-    job,
-    kinds,
-    let_pass,
+    TESTER,
+    advance_time,
     make_job,
-    make_traced,
+    make_traced_job,
     now,
+    read_event_kinds,
+    read_job,
 )
+from tests.store_and_cloud import StoreAndCloud
 
 pytestmark = pytest.mark.anyio
 
@@ -59,18 +59,18 @@ async def test_a_bucket_in_which_nothing_was_found_proves_nothing(database: Data
 
 async def test_a_trace_in_the_same_bucket_makes_absence_a_proof(database: Database) -> None:
     """It takes `resend_after`, or twice the time to a first trace where that is longer."""
-    await make_traced(database, took=10)
+    await make_traced_job(database, took=10)
     job_id = await unknown(database)
     assert await required(database, job_id) == POLICY.resend_after
-    await make_traced(database, took=600)
+    await make_traced_job(database, took=600)
     assert await required(database, job_id) == timedelta(seconds=1200)
 
 
 async def test_only_the_last_fifty_traces_count(database: Database) -> None:
     """A slow night of long ago does not hold up tonight's jobs."""
-    await make_traced(database, took=900)
+    await make_traced_job(database, took=900)
     for _ in range(50):
-        await make_traced(database, took=5)
+        await make_traced_job(database, took=5)
     assert await required(database, await unknown(database)) == POLICY.resend_after
 
 
@@ -79,13 +79,13 @@ async def test_a_trace_elsewhere_proves_nothing_here(
     database: Database, other: dict[str, Any]
 ) -> None:
     """Each bucket has rights and a place of its own."""
-    await make_traced(database, **other)
+    await make_traced_job(database, **other)
     assert await required(database, await unknown(database)) is None
 
 
 async def test_a_trace_before_its_request_counts_for_nothing(database: Database) -> None:
     """Times that a clock made wrong when it was set are no experience."""
-    await make_traced(database, took=-5)
+    await make_traced_job(database, took=-5)
     assert await required(database, await unknown(database)) is None
 
 
@@ -93,7 +93,7 @@ async def test_the_settings_decide(database: Database) -> None:
     """``always`` needs no proof, ``never`` accepts none; exact names never have one."""
     job_id = await unknown(database)
     assert await required(database, job_id, resend=ResendMode.ALWAYS) == POLICY.resend_after
-    await make_traced(database)
+    await make_traced_job(database)
     assert await required(database, job_id, resend=ResendMode.NEVER) is None
     exact = await unknown(database, exact_names=True)
     assert await required(database, exact, resend=ResendMode.ALWAYS) is None
@@ -114,43 +114,43 @@ async def test_what_cannot_be_ruled_out_keeps_no_run_alive(database: Database) -
     job_id = await unknown(database, absent_since=since, due_at=due)
     assert await left(database) == [job_id]
     assert await left(database, replace(POLICY, resend=ResendMode.ALWAYS)) == []
-    await make_traced(database)
+    await make_traced_job(database)
     assert await left(database) == []
     assert await left(database, replace(POLICY, resend=ResendMode.NEVER)) == [job_id]
 
 
-async def test_the_job_says_once_why_it_is_not_sent_again(bench: Bench) -> None:
+async def test_the_job_says_once_why_it_is_not_sent_again(setup: StoreAndCloud) -> None:
     """Reason, message and remedy stand with the job, and one event tells it."""
-    job_id = await unknown(bench.database)
+    job_id = await unknown(setup.database)
     for _ in range(3):
-        one = await bench.watched(job_id)
+        one = await setup.tracked_job(job_id)
         assert (
-            await resolve(bench.database, bench.cos, one, POLICY, bench.absence, ME)
+            await resolve(setup.database, setup.cos, one, POLICY, setup.absence, TESTER)
             is JobState.UNKNOWN
         )
-        await let_pass(bench.database, seconds=130)
-    kept = await job(bench.database, job_id)
+        await advance_time(setup.database, seconds=130)
+    kept = await read_job(setup.database, job_id)
     assert (kept.state, kept.reason) == (JobState.UNKNOWN, NOT_RULED_OUT)
     assert "does not prove" in kept.message
     assert f"settle {job_id}" in kept.remedy
-    assert await kinds(bench.database, job_id) == ["enqueued", "not resent"]
+    assert await read_event_kinds(setup.database, job_id) == ["enqueued", "not resent"]
 
 
-async def test_a_slow_bucket_is_given_twice_its_time(bench: Bench) -> None:
+async def test_a_slow_bucket_is_given_twice_its_time(setup: StoreAndCloud) -> None:
     """Where exports showed after ten minutes, a lost one is sent again after twenty."""
-    await make_traced(bench.database, took=600)
-    job_id = await unknown(bench.database)
+    await make_traced_job(setup.database, took=600)
+    job_id = await unknown(setup.database)
     states: list[JobState] = []
     for _ in range(3):
-        one = await bench.watched(job_id)
-        states.append(await resolve(bench.database, bench.cos, one, POLICY, bench.absence, ME))
-        await let_pass(bench.database, seconds=605)
+        one = await setup.tracked_job(job_id)
+        states.append(await resolve(setup.database, setup.cos, one, POLICY, setup.absence, TESTER))
+        await advance_time(setup.database, seconds=605)
     assert states == [JobState.UNKNOWN, JobState.UNKNOWN, JobState.QUEUED]
 
 
 async def test_the_buckets_with_traces_are_known(database: Database) -> None:
     """Each with its region, once."""
     for _ in range(2):
-        await make_traced(database)
+        await make_traced_job(database)
     async with database.read() as connection:
         assert await traced_buckets(connection, "default") == {(REGION, BUCKET)}

@@ -19,9 +19,19 @@ from orchestrator.wakeup import Wakeup
 from orchestrator.worker import image_describer as describe_module
 from orchestrator.worker.image_describer import ImageDescriber, exported_disks, object_key
 from orchestrator.worker.run_settings import RunContext
-from tests.bench import KEYS, Bench
 from tests.cloud.scripted import HeldKeys
-from tests.stores import PROFILE, REGION, change, job, make_jobs, now, numbered, request, rows
+from tests.job_factory import (
+    PROFILE,
+    REGION,
+    make_jobs,
+    make_request,
+    make_requests,
+    now,
+    read_job,
+    read_rows,
+    update_job,
+)
+from tests.store_and_cloud import CREDENTIAL, StoreAndCloud
 
 pytestmark = pytest.mark.anyio
 
@@ -30,14 +40,14 @@ DATA = Disk("snap-b", "DATA_DISK", 100)
 
 
 @asynccontextmanager
-async def describing(bench: Bench) -> AsyncIterator[list[str]]:
+async def describing(setup: StoreAndCloud) -> AsyncIterator[list[str]]:
     """A describer at work; what it told the user."""
     said: list[str] = []
     admission = Admission(
-        PROFILE, RateLimiters(bench.database, 0), HeldKeys(KEYS), said.append, quota_wait=60
+        PROFILE, RateLimiters(setup.database, 0), HeldKeys(CREDENTIAL), said.append, quota_wait=60
     )
     describer = ImageDescriber(
-        RunContext(bench.database, bench.cvm, bench.cos, admission),
+        RunContext(setup.database, setup.cvm, setup.cos, admission),
         PROFILE,
         regions=lambda: ["ap-tokyo", REGION],
         sendable=sa.true,
@@ -63,137 +73,136 @@ async def all_described(database: Database) -> None:
             await anyio.lowlevel.checkpoint()
 
 
-async def describe(bench: Bench, requests: list[ExportRequest]) -> list[int]:
+async def describe(setup: StoreAndCloud, requests: list[ExportRequest]) -> list[int]:
     """Jobs of these requests, described."""
-    ids = await make_jobs(bench.database, requests, described=False)
-    async with describing(bench):
-        await all_described(bench.database)
+    ids = await make_jobs(setup.database, requests, described=False)
+    async with describing(setup):
+        await all_described(setup.database)
     return ids
 
 
-def asked(bench: Bench) -> list[tuple[str | None, int]]:
+def asked(setup: StoreAndCloud) -> list[tuple[str | None, int]]:
     """Region and number of images of each DescribeImages so far."""
-    return [(entry.region, len(entry.image_ids)) for entry in bench.simulator.ledger]
+    return [(entry.region, len(entry.image_ids)) for entry in setup.simulator.ledger]
 
 
-async def test_the_expected_keys_are_those_that_come(bench: Bench) -> None:
+async def test_the_expected_keys_are_those_that_come(setup: StoreAndCloud) -> None:
     """What was computed before the first send is what the cloud then writes, to the letter."""
     images = ("img-00000001", "img-00000002")
-    bench.simulator.change(images={images[0]: ImageSettings(sizes=(50, 100, 20))})
-    several = request(image_ids=images)
+    setup.simulator.change(images={images[0]: ImageSettings(sizes=(50, 100, 20))})
+    several = make_request(image_ids=images)
     formats = [replace(several, format=image_format, prefix="web") for image_format in ImageFormat]
-    ids = await describe(bench, [several, replace(several, only_root_disk=True), *formats])
+    ids = await describe(setup, [several, replace(several, only_root_disk=True), *formats])
     for job_id in ids:
-        before = len(bench.simulator.exports)
-        await bench.export_unseen(job_id)
-        bench.end_exports()
-        expected = await rows(bench.database, objects, job_id)
-        exports = bench.simulator.exports[before:]
+        before = len(setup.simulator.exports)
+        await setup.export_without_answer(job_id)
+        setup.finish_exports()
+        expected = await read_rows(setup.database, objects, job_id)
+        exports = setup.simulator.exports[before:]
         assert {row.key for row in expected} == {one.key for e in exports for one in e.objects}
         assert all(row.expected and row.cos_path is None for row in expected)
-        size = (await job(bench.database, job_id)).size_gib
+        size = (await read_job(setup.database, job_id)).size_gib
         assert size == sum(row.disk_gib for row in expected)
 
 
-async def test_an_image_that_is_broken_is_known_as_such(bench: Bench) -> None:
+async def test_an_image_that_is_broken_is_known_as_such(setup: StoreAndCloud) -> None:
     """The state of each image is kept beside it."""
     images = ("img-00000001", "img-00000002")
-    bench.simulator.change(images={images[1]: ImageSettings(state="CREATEFAILED")})
-    (job_id,) = await describe(bench, [request(image_ids=images)])
-    kept = await rows(bench.database, job_images, job_id)
+    setup.simulator.change(images={images[1]: ImageSettings(state="CREATEFAILED")})
+    (job_id,) = await describe(setup, [make_request(image_ids=images)])
+    kept = await read_rows(setup.database, job_images, job_id)
     assert [image.state for image in kept] == ["NORMAL", "CREATEFAILED"]
 
 
-async def test_a_hundred_are_asked_for_at_a_time(bench: Bench) -> None:
+async def test_a_hundred_are_asked_for_at_a_time(setup: StoreAndCloud) -> None:
     """Each image once, in calls of as many as the vendor takes."""
-    await describe(bench, numbered(250))
-    assert asked(bench) == [("ap-singapore", 100), ("ap-singapore", 100), ("ap-singapore", 50)]
+    await describe(setup, make_requests(250))
+    assert asked(setup) == [("ap-singapore", 100), ("ap-singapore", 100), ("ap-singapore", 50)]
 
 
-async def test_each_region_is_asked_for_its_own(bench: Bench) -> None:
+async def test_each_region_is_asked_for_its_own(setup: StoreAndCloud) -> None:
     """The regions take turns, and no call mixes two."""
-    await describe(bench, [*numbered(150), request(200, region="ap-tokyo")])
-    assert asked(bench) == [("ap-singapore", 100), ("ap-tokyo", 1), ("ap-singapore", 50)]
+    await describe(setup, [*make_requests(150), make_request(200, region="ap-tokyo")])
+    assert asked(setup) == [("ap-singapore", 100), ("ap-tokyo", 1), ("ap-singapore", 50)]
 
 
-async def test_an_unknown_image_keeps_no_other_from_being_described(bench: Bench) -> None:
+async def test_an_unknown_image_keeps_no_other_from_being_described(setup: StoreAndCloud) -> None:
     """The ones that exist get their sizes; the one that does not is left to ExportImages."""
-    bench.simulator.change(images={"img-00000037": ImageSettings(missing=True)})
-    ids = await describe(bench, numbered(60))
-    sizes = [(await job(bench.database, job_id)).size_gib for job_id in ids]
+    setup.simulator.change(images={"img-00000037": ImageSettings(missing=True)})
+    ids = await describe(setup, make_requests(60))
+    sizes = [(await read_job(setup.database, job_id)).size_gib for job_id in ids]
     assert sizes[36] == 0
     assert all(sizes[:36] + sizes[37:])
-    assert await rows(bench.database, objects, ids[36]) == []
+    assert await read_rows(setup.database, objects, ids[36]) == []
 
 
-async def test_an_account_that_may_not_ask_goes_without(bench: Bench) -> None:
+async def test_an_account_that_may_not_ask_goes_without(setup: StoreAndCloud) -> None:
     """It is said once, asked once, and every job may be sent, with nothing known of it."""
     code = "UnauthorizedOperation"
-    bench.simulator.change(codes=(Refusal(code=code, action="DescribeImages"),))
-    ids = await make_jobs(bench.database, numbered(250), described=False)
-    async with describing(bench) as said:
-        await all_described(bench.database)
-    assert (await job(bench.database, ids[-1])).size_gib == 0
-    assert len(bench.simulator.ledger) == 1
+    setup.simulator.change(codes=(Refusal(code=code, action="DescribeImages"),))
+    ids = await make_jobs(setup.database, make_requests(250), described=False)
+    async with describing(setup) as said:
+        await all_described(setup.database)
+    assert (await read_job(setup.database, ids[-1])).size_gib == 0
+    assert len(setup.simulator.ledger) == 1
     assert len(said) == 1
     assert "cvm:DescribeImages" in said[0]
 
 
-async def test_trouble_passes(bench: Bench) -> None:
+async def test_trouble_passes(setup: StoreAndCloud) -> None:
     """An answer that makes no sense is asked for again."""
-    bench.simulator.set_faults(Fault(kind="html", action="DescribeImages", times=1))
-    (job_id,) = await describe(bench, [request()])
-    assert (await job(bench.database, job_id)).size_gib > 0
-    assert len(bench.simulator.ledger) == 2
+    setup.simulator.set_faults(Fault(kind="html", action="DescribeImages", times=1))
+    (job_id,) = await describe(setup, [make_request()])
+    assert (await read_job(setup.database, job_id)).size_gib > 0
+    assert len(setup.simulator.ledger) == 2
 
 
 async def test_a_gateway_out_of_order_is_waited_for(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    setup: StoreAndCloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While nothing is answered at all no job goes without its description."""
     monkeypatch.setattr(describe_module, "_IDLE", 0.02)
-    bench.simulator.set_faults(Fault("gateway", action="DescribeImages", times=4))
-    ids = await describe(bench, numbered(5))
-    assert all([(await job(bench.database, job_id)).size_gib for job_id in ids])
+    setup.simulator.set_faults(Fault("gateway", action="DescribeImages", times=4))
+    ids = await describe(setup, make_requests(5))
+    assert all([(await read_job(setup.database, job_id)).size_gib for job_id in ids])
 
 
 async def test_jobs_are_sent_undescribed_when_no_answer_comes(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    setup: StoreAndCloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a period of failed calls the jobs go without sizes, and the user is warned once."""
     monkeypatch.setattr(describe_module, "_IDLE", 0.02)
     monkeypatch.setattr(describe_module, "_GIVE_UP_AFTER", 0.1)
-    bench.simulator.set_faults(Fault("gateway", action="DescribeImages"))
-    ids = await make_jobs(
-        bench.database, [*numbered(3), request(9, region="ap-tokyo")], described=False
-    )
-    async with describing(bench) as said:
-        await all_described(bench.database)
-    assert [(await job(bench.database, job_id)).size_gib for job_id in ids] == [0, 0, 0, 0]
+    setup.simulator.set_faults(Fault("gateway", action="DescribeImages"))
+    requests = [*make_requests(3), make_request(9, region="ap-tokyo")]
+    ids = await make_jobs(setup.database, requests, described=False)
+    async with describing(setup) as said:
+        await all_described(setup.database)
+    assert [(await read_job(setup.database, job_id)).size_gib for job_id in ids] == [0, 0, 0, 0]
     assert len([one for one in said if "DescribeImages has failed" in one]) == 1
 
 
-async def test_what_is_described_is_not_described_again(bench: Bench) -> None:
+async def test_what_is_described_is_not_described_again(setup: StoreAndCloud) -> None:
     """A job that somebody else has described meanwhile keeps what it has."""
-    (done,) = await make_jobs(bench.database, [request(1)], sizes=[7])
-    await describe(bench, [request(2)])
-    assert (await job(bench.database, done)).size_gib == 7
-    assert await rows(bench.database, objects, done) == []
+    (done,) = await make_jobs(setup.database, [make_request(1)], sizes=[7])
+    await describe(setup, [make_request(2)])
+    assert (await read_job(setup.database, done)).size_gib == 7
+    assert await read_rows(setup.database, objects, done) == []
 
 
-async def test_what_has_ended_is_not_described(bench: Bench) -> None:
+async def test_what_has_ended_is_not_described(setup: StoreAndCloud) -> None:
     """A job that was cancelled before anybody asked is not asked for."""
-    (cancelled,) = await make_jobs(bench.database, [request(1)], described=False)
-    await change(
-        bench.database, cancelled, state="cancelled", finished_at=await now(bench.database)
+    (cancelled,) = await make_jobs(setup.database, [make_request(1)], described=False)
+    await update_job(
+        setup.database, cancelled, state="cancelled", finished_at=await now(setup.database)
     )
-    (waiting,) = await make_jobs(bench.database, [request(2)], described=False)
-    async with describing(bench):
+    (waiting,) = await make_jobs(setup.database, [make_request(2)], described=False)
+    async with describing(setup):
         with anyio.fail_after(60):
-            while (await job(bench.database, waiting)).described_at is None:
+            while (await read_job(setup.database, waiting)).described_at is None:
                 await anyio.lowlevel.checkpoint()
-    assert asked(bench) == [("ap-singapore", 1)]
-    assert (await job(bench.database, cancelled)).described_at is None
+    assert asked(setup) == [("ap-singapore", 1)]
+    assert (await read_job(setup.database, cancelled)).described_at is None
 
 
 @pytest.mark.parametrize(

@@ -10,21 +10,21 @@ from orchestrator.operations.cancel import Cancel, cancel
 from orchestrator.store import Database
 from orchestrator.store.tables import events, jobs, objects
 from orchestrator.store.transitions import Transition, apply_transition
-from tests.stores import (
-    CAPACITY,
-    LASTS,
-    acceptance,
-    change,
-    claimed,
-    job,
-    kinds,
-    last_attempt,
-    let_pass,
+from tests.job_factory import (
+    CAP_REACHED,
+    LEASE_DURATION,
+    advance_time,
+    claim_one,
+    make_acceptance,
     make_jobs,
+    make_refusal,
     now,
-    refusal,
-    rows,
-    settle,
+    read_event_kinds,
+    read_job,
+    read_last_attempt,
+    read_rows,
+    record_outcome,
+    update_job,
 )
 
 pytestmark = pytest.mark.anyio
@@ -35,8 +35,8 @@ TASK = 2**63 + 5
 async def taken_over(database: Database) -> Lease:
     """The lease of a sleeper whose job a rescuer has made unknown."""
     await make_jobs(database)
-    lease = await claimed(database, owner="sleeper")
-    await let_pass(database, seconds=LASTS.total_seconds() + 1)
+    lease = await claim_one(database, owner="sleeper")
+    await advance_time(database, seconds=LEASE_DURATION.total_seconds() + 1)
     assert await recover_orphans(database, "rescuer") == 1
     return lease
 
@@ -59,30 +59,38 @@ async def put_back(database: Database, lease: Lease) -> None:
 async def test_a_late_acceptance_settles_an_unknown_job(database: Database) -> None:
     """What a rescuer could not know, the TaskId tells: the job is accepted, once spent."""
     lease = await taken_over(database)
-    await settle(database, lease, acceptance(TASK, "/a.raw", "/b.raw"))
-    kept = await job(database, lease.job_id)
+    await record_outcome(database, lease, make_acceptance(TASK, "/a.raw", "/b.raw"))
+    kept = await read_job(database, lease.job_id)
     assert (kept.state, kept.task_id, kept.request_id) == ("accepted", str(TASK), "request-1")
     assert (kept.attempts_charged, kept.maybe_applied, kept.code) == (1, False, None)
     assert kept.deadline_at > kept.accepted_at
-    assert await kinds(database, lease.job_id) == ["enqueued", "claimed", "rescued", "late answer"]
-    assert [row.key for row in await rows(database, objects, lease.job_id)] == ["a.raw", "b.raw"]
+    assert await read_event_kinds(database, lease.job_id) == [
+        "enqueued",
+        "claimed",
+        "rescued",
+        "late answer",
+    ]
+    assert [row.key for row in await read_rows(database, objects, lease.job_id)] == [
+        "a.raw",
+        "b.raw",
+    ]
 
 
 async def test_a_late_acceptance_stops_the_next_sending(database: Database) -> None:
     """A job that waits to be sent again is taken out of the queue by the answer."""
     lease = await taken_over(database)
     await put_back(database, lease)
-    await settle(database, lease, acceptance(TASK))
-    kept = await job(database, lease.job_id)
+    await record_outcome(database, lease, make_acceptance(TASK))
+    kept = await read_job(database, lease.job_id)
     assert (kept.state, kept.task_id) == (JobState.ACCEPTED, str(TASK))
 
 
 async def test_a_late_acceptance_revives_a_job_that_was_given_up(database: Database) -> None:
     """Failed because its requests seemed lost, it is accepted when a TaskId comes after all."""
     lease = await taken_over(database)
-    await change(database, lease.job_id, state=JobState.FAILED, code="Client.AnswerLost")
-    await settle(database, lease, acceptance(TASK))
-    kept = await job(database, lease.job_id)
+    await update_job(database, lease.job_id, state=JobState.FAILED, code="Client.AnswerLost")
+    await record_outcome(database, lease, make_acceptance(TASK))
+    kept = await read_job(database, lease.job_id)
     assert (kept.state, kept.task_id, kept.code) == ("accepted", str(TASK), None)
     assert kept.finished_at is None
 
@@ -95,8 +103,8 @@ async def test_a_late_acceptance_is_not_lost_on_a_job_that_a_person_gave_up(
     await put_back(database, lease)
     given_up = await cancel(database, jobs.c.id == lease.job_id, actor="person")
     assert given_up == Cancel(changed=1, maybe_applied=1)
-    await settle(database, lease, acceptance(TASK))
-    kept = await job(database, lease.job_id)
+    await record_outcome(database, lease, make_acceptance(TASK))
+    kept = await read_job(database, lease.job_id)
     assert (kept.state, kept.task_id, kept.finished_at) == ("accepted", str(TASK), None)
 
 
@@ -107,11 +115,11 @@ async def test_a_late_acceptance_names_the_task_of_what_was_found(
     """A job that what lay in the bucket has brought further gets its TaskId and stays there."""
     lease = await taken_over(database)
     found_at = await now(database)
-    await change(database, lease.job_id, state=state, accepted_at=found_at)
-    await settle(database, lease, acceptance(TASK))
-    kept = await job(database, lease.job_id)
+    await update_job(database, lease.job_id, state=state, accepted_at=found_at)
+    await record_outcome(database, lease, make_acceptance(TASK))
+    kept = await read_job(database, lease.job_id)
     assert (kept.state, kept.task_id, kept.request_id) == (state, str(TASK), "request-1")
-    event = (await rows(database, events, lease.job_id))[-1]
+    event = (await read_rows(database, events, lease.job_id))[-1]
     assert (event.kind, event.from_state, event.to_state) == ("late answer", None, None)
     assert event.details == {"task_id": str(TASK), "request_id": "request-1"}
 
@@ -119,10 +127,10 @@ async def test_a_late_acceptance_names_the_task_of_what_was_found(
 async def test_a_named_task_is_not_named_anew(database: Database) -> None:
     """The TaskId that a job already has is not overwritten; the other stays with its attempt."""
     lease = await taken_over(database)
-    await change(database, lease.job_id, state=JobState.ACCEPTED, task_id="1")
-    await settle(database, lease, acceptance(TASK))
-    assert (await job(database, lease.job_id)).task_id == "1"
-    assert (await last_attempt(database, lease.job_id)).task_id == str(TASK)
+    await update_job(database, lease.job_id, state=JobState.ACCEPTED, task_id="1")
+    await record_outcome(database, lease, make_acceptance(TASK))
+    assert (await read_job(database, lease.job_id)).task_id == "1"
+    assert (await read_last_attempt(database, lease.job_id)).task_id == str(TASK)
 
 
 @pytest.mark.parametrize("later", [False, True], ids=["in the air", "accepted"])
@@ -132,13 +140,13 @@ async def test_an_older_attempts_task_is_a_possible_duplicate(
     """It is kept with its attempt and in the audit, and the job goes its later attempt's way."""
     lease = await taken_over(database)
     await put_back(database, lease)
-    second = await claimed(database, owner="rescuer")
+    second = await claim_one(database, owner="rescuer")
     if later:
-        await settle(database, second, acceptance(9))
-    before = await job(database, lease.job_id)
-    await settle(database, lease, acceptance(TASK))
-    assert await job(database, lease.job_id) == before
-    event = (await rows(database, events, lease.job_id))[-1]
+        await record_outcome(database, second, make_acceptance(9))
+    before = await read_job(database, lease.job_id)
+    await record_outcome(database, lease, make_acceptance(TASK))
+    assert await read_job(database, lease.job_id) == before
+    event = (await read_rows(database, events, lease.job_id))[-1]
     assert (event.kind, event.attempt) == ("possible duplicate", lease.attempt)
     assert event.details["task_id"] == str(TASK)
 
@@ -149,16 +157,18 @@ async def test_an_older_attempts_task_settles_where_the_later_one_had_no_effect(
     """The later attempt was refused, so the one export that began is the older one's."""
     lease = await taken_over(database)
     await put_back(database, lease)
-    await settle(database, await claimed(database, owner="rescuer"), refusal(CAPACITY))
-    await settle(database, lease, acceptance(TASK))
-    kept = await job(database, lease.job_id)
+    await record_outcome(
+        database, await claim_one(database, owner="rescuer"), make_refusal(CAP_REACHED)
+    )
+    await record_outcome(database, lease, make_acceptance(TASK))
+    kept = await read_job(database, lease.job_id)
     assert (kept.state, kept.task_id) == (JobState.ACCEPTED, str(TASK))
 
 
 LATE_FAULTS = {
     "a lost connection": Outcome(code_for_exception(ConnectionResetError()), "reset"),
-    "a full vendor": refusal(CAPACITY),
-    "an unknown image": refusal("InvalidImageId.NotFound"),
+    "a full vendor": make_refusal(CAP_REACHED),
+    "an unknown image": make_refusal("InvalidImageId.NotFound"),
     "a task without paths": Outcome(code_for_reply(Reply(200, task_id=TASK)), task_id=TASK),
 }
 
@@ -172,9 +182,9 @@ async def test_anything_else_that_is_late_changes_nothing(
     lease = await taken_over(database)
     if waiting:
         await put_back(database, lease)
-    before = await job(database, lease.job_id)
-    await settle(database, lease, outcome)
-    assert await job(database, lease.job_id) == before
-    attempt = await last_attempt(database, lease.job_id)
+    before = await read_job(database, lease.job_id)
+    await record_outcome(database, lease, outcome)
+    assert await read_job(database, lease.job_id) == before
+    attempt = await read_last_attempt(database, lease.job_id)
     assert attempt.code == outcome.code.name
     assert attempt.task_id == (None if outcome.task_id is None else str(TASK))

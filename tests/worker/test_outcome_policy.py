@@ -19,17 +19,17 @@ from orchestrator.model import (
     Scope,
 )
 from orchestrator.worker.outcome_policy import MAX_DEFERRALS, decide, own_deferrals
-from tests.stores import BUCKET, LASTS, ME, NOON, PROFILE, REGION
+from tests.job_factory import BUCKET, LEASE_DURATION, NOON, PROFILE, REGION, TESTER
 
 LEASE = Lease(
     job_id=1,
     attempt=3,
-    owner=ME,
+    owner=TESTER,
     profile=PROFILE,
     order=ExportOrder(REGION, ("img-00000001",), BUCKET, ImageFormat.RAW, "tag", False, None),
     claimed_at=NOON,
     signed_at=NOON,
-    expires_at=NOON + LASTS,
+    expires_at=NOON + LEASE_DURATION,
 )
 ATTEMPTS = 5
 S = JobState

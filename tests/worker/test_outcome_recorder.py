@@ -10,24 +10,24 @@ from orchestrator.store import Database
 from orchestrator.store.tables import events, objects
 from orchestrator.worker.outcome_policy import decide
 from orchestrator.worker.outcome_recorder import AttemptResult, record, record_not_sent
-from tests.stores import (
-    BUSY,
-    CAPACITY,
+from tests.job_factory import (
+    CAP_REACHED,
     DEADLINE,
-    acceptance,
-    change,
-    claimed,
-    claimer,
-    job,
-    kinds,
-    last_attempt,
-    let_pass,
+    IMAGE_BUSY,
+    advance_time,
+    claim_one,
+    claim_settings,
+    make_acceptance,
     make_jobs,
+    make_refusal,
+    make_request,
     now,
-    refusal,
-    request,
-    rows,
-    settle,
+    read_event_kinds,
+    read_job,
+    read_last_attempt,
+    read_rows,
+    record_outcome,
+    update_job,
 )
 
 pytestmark = pytest.mark.anyio
@@ -40,19 +40,19 @@ GONE = "InvalidImageId.NotFound"
 async def test_an_acceptance_is_kept_to_the_last_bit(database: Database) -> None:
     """TaskId, RequestId and times stand with the job, and its failure of before does not."""
     (job_id,) = await make_jobs(database)
-    await change(
+    await update_job(
         database, job_id, code="Old", message="old", remedy="old", attempts_charged=1, deferrals=4
     )
-    lease = await claimed(database)
-    await settle(database, lease, acceptance(TASK))
-    kept = await job(database, job_id)
+    lease = await claim_one(database)
+    await record_outcome(database, lease, make_acceptance(TASK))
+    kept = await read_job(database, job_id)
     assert (kept.state, kept.reason) == (JobState.ACCEPTED, "exporting")
     assert (kept.task_id, kept.request_id) == (str(TASK), "request-1")
     assert (kept.code, kept.message, kept.remedy) == (None, None, None)
     assert (kept.attempts_charged, kept.deferrals, kept.maybe_applied) == (2, 0, False)
     assert kept.deadline_at == kept.accepted_at + DEADLINE
     assert kept.accepted_at >= lease.claimed_at
-    event = (await rows(database, events, job_id))[-1]
+    event = (await read_rows(database, events, job_id))[-1]
     assert (event.kind, event.attempt, event.actor) == ("accepted", 1, lease.owner)
     assert event.details == {"task_id": str(TASK), "request_id": "request-1"}
 
@@ -64,8 +64,8 @@ async def test_every_cos_path_is_a_row(database: Database) -> None:
         row = {"job_id": job_id, "key": "a_system.raw", "expected": True, "disk_gib": 50}
         await connection.execute(objects.insert().values(row))
     paths = ("/a_system.raw", "//b_data.raw", "c_data.raw")
-    await settle(database, await claimed(database), acceptance(7, *paths))
-    found = await rows(database, objects, job_id)
+    await record_outcome(database, await claim_one(database), make_acceptance(7, *paths))
+    found = await read_rows(database, objects, job_id)
     assert {(row.key, row.cos_path, row.expected, row.disk_gib) for row in found} == {
         ("a_system.raw", "/a_system.raw", True, 50),
         ("/b_data.raw", "//b_data.raw", False, None),
@@ -76,12 +76,12 @@ async def test_every_cos_path_is_a_row(database: Database) -> None:
 async def test_each_attempt_keeps_its_own_answer(database: Database) -> None:
     """What a later attempt is told does not overwrite what an earlier one was."""
     (job_id,) = await make_jobs(database)
-    await settle(database, await claimed(database), refusal(BUSY, "occupied"))
-    first = await last_attempt(database, job_id)
-    await let_pass(database, minutes=1)
-    await settle(database, await claimed(database), acceptance(TASK))
-    second = await last_attempt(database, job_id)
-    assert (first.number, first.code, first.message) == (1, BUSY, "occupied")
+    await record_outcome(database, await claim_one(database), make_refusal(IMAGE_BUSY, "occupied"))
+    first = await read_last_attempt(database, job_id)
+    await advance_time(database, minutes=1)
+    await record_outcome(database, await claim_one(database), make_acceptance(TASK))
+    second = await read_last_attempt(database, job_id)
+    assert (first.number, first.code, first.message) == (1, IMAGE_BUSY, "occupied")
     assert (first.reaction, first.effect, first.http_status) == ("busy", "no", 200)
     assert (second.number, second.task_id, second.reaction) == (2, str(TASK), "accept")
     assert second.answered_at is not None
@@ -90,13 +90,13 @@ async def test_each_attempt_keeps_its_own_answer(database: Database) -> None:
 async def test_a_failure_says_what_and_what_to_do(database: Database) -> None:
     """Code, message, RequestId and remedy stand with the job, which has ended."""
     (job_id,) = await make_jobs(database)
-    outcome = refusal(GONE, "there is no such image")
-    await settle(database, await claimed(database), outcome)
-    kept = await job(database, job_id)
+    outcome = make_refusal(GONE, "there is no such image")
+    await record_outcome(database, await claim_one(database), outcome)
+    kept = await read_job(database, job_id)
     assert (kept.state, kept.code, kept.message) == ("failed", GONE, "there is no such image")
     assert (kept.remedy, kept.request_id) == (outcome.code.remedy, "request-1")
     assert kept.finished_at is not None
-    event = (await rows(database, events, job_id))[-1]
+    event = (await read_rows(database, events, job_id))[-1]
     assert event.kind == "failed"
     assert event.details["code"] == GONE
 
@@ -106,53 +106,53 @@ async def test_a_postponement_counts_itself_and_nothing_else(database: Database)
     (job_id,) = await make_jobs(database)
     for times in (1, 2, 3):
         before = await now(database)
-        await settle(database, await claimed(database), refusal(BUSY))
-        kept = await job(database, job_id)
+        await record_outcome(database, await claim_one(database), make_refusal(IMAGE_BUSY))
+        kept = await read_job(database, job_id)
         assert (kept.state, kept.reason) == (JobState.QUEUED, "image busy")
         assert (kept.attempt, kept.attempts_charged, kept.deferrals) == (times, 0, times)
         assert kept.due_at > before
-        await let_pass(database, minutes=2)
-    assert await kinds(database, job_id) == ["enqueued"] + 3 * ["claimed", "postponed"]
+        await advance_time(database, minutes=2)
+    assert await read_event_kinds(database, job_id) == ["enqueued"] + 3 * ["claimed", "postponed"]
 
 
 async def test_a_lost_answer_is_looked_for_at_once(database: Database) -> None:
     """The job is unknown, in doubt, and due: no clean look has been, and nothing fences it."""
     (job_id,) = await make_jobs(database)
-    await settle(database, await claimed(database), refusal(LOST))
-    kept = await job(database, job_id)
+    await record_outcome(database, await claim_one(database), make_refusal(LOST))
+    kept = await read_job(database, job_id)
     assert (kept.state, kept.maybe_applied, kept.attempts_charged) == (JobState.UNKNOWN, True, 1)
     assert (kept.absent_since, kept.no_resend_before, kept.owner) == (None, None, None)
     assert kept.due_at <= await now(database)
 
 
-@pytest.mark.parametrize("code", [CAPACITY, "RequestLimitExceeded", BUSY])
+@pytest.mark.parametrize("code", [CAP_REACHED, "RequestLimitExceeded", IMAGE_BUSY])
 async def test_waiting_keeps_the_doubt(database: Database, code: str) -> None:
     """A refused second attempt does not clear up what became of the first."""
     (job_id,) = await make_jobs(database)
-    await change(database, job_id, maybe_applied=True)
-    await settle(database, await claimed(database), refusal(code))
-    assert (await job(database, job_id)).maybe_applied
+    await update_job(database, job_id, maybe_applied=True)
+    await record_outcome(database, await claim_one(database), make_refusal(code))
+    assert (await read_job(database, job_id)).maybe_applied
 
 
 async def test_a_cancelled_worker_still_records(database: Database) -> None:
     """An answer that has come is written down, whoever wants to stop in that moment."""
     (job_id,) = await make_jobs(database)
-    lease, outcome = await claimed(database), acceptance(TASK)
+    lease, outcome = await claim_one(database), make_acceptance(TASK)
     decision = decide(lease, outcome, max_attempts=5, jitter=0.0)
     with anyio.CancelScope() as stopped:
         stopped.cancel()
-        answer = AttemptResult(lease, outcome, decision, claimer(database).rate_limiter)
+        answer = AttemptResult(lease, outcome, decision, claim_settings(database).rate_limiter)
         await record(database, [answer], timedelta(hours=1))
-    assert (await job(database, job_id)).task_id == str(TASK)
+    assert (await read_job(database, job_id)).task_id == str(TASK)
 
 
 async def test_a_request_that_never_left_says_so(database: Database) -> None:
     """The attempt is marked, and its election as a prober is over."""
-    (job_id,) = await make_jobs(database, [request(1)])
-    lease = await claimed(database)
+    (job_id,) = await make_jobs(database, [make_request(1)])
+    lease = await claim_one(database)
     async with database.write() as connection:
         await record_not_sent(connection, lease, await database.now(connection))
-    attempt = await last_attempt(database, job_id)
+    attempt = await read_last_attempt(database, job_id)
     assert (attempt.code, attempt.effect) == ("Orchestrator.NotSent", "no")
     assert attempt.answered_at is not None
 
@@ -172,12 +172,12 @@ async def test_paths_of_another_job_are_kept_with_a_warning(
 ) -> None:
     """It is an acceptance, TaskId and all, as in the vendor's own example; it is never resent."""
     (job_id,) = await make_jobs(database)
-    lease = await claimed(database)
+    lease = await claim_one(database)
     named = path.format(prefix=lease.order.name_prefix)
-    await settle(database, lease, acceptance(TASK, named))
-    kept = await job(database, job_id)
+    await record_outcome(database, lease, make_acceptance(TASK, named))
+    kept = await read_job(database, job_id)
     assert (kept.state, kept.task_id) == (JobState.ACCEPTED, str(TASK))
     assert bool(kept.warnings) is is_odd
     assert not is_odd or named in kept.warnings[0]
-    (found,) = await rows(database, objects, job_id)
+    (found,) = await read_rows(database, objects, job_id)
     assert found.cos_path == named

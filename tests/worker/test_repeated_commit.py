@@ -26,29 +26,29 @@ from orchestrator.worker.outcome_policy import decide
 from orchestrator.worker.outcome_recorder import AttemptResult, record
 from orchestrator.worker.pre_send_check import check_before_send
 from orchestrator.worker.send import FULL, WITHDRAWN
-from tests.bench import Bench, permissions
-from tests.reporting.query_plans import plans
-from tests.store_errors import commit_in_doubt
-from tests.stores import (
-    BUSY,
-    CAPACITY,
+from tests.job_factory import (
+    CAP_REACHED,
     DEADLINE,
-    EXPORTS,
-    ME,
-    acceptance,
-    change,
-    claimed,
-    expect,
-    job,
-    kinds,
-    last_attempt,
+    EXPORT_RATE_KEY,
+    IMAGE_BUSY,
+    TESTER,
+    add_expected_objects,
+    claim_one,
+    make_acceptance,
     make_job,
     make_jobs,
-    refusal,
-    request,
-    rows,
-    set_scope,
+    make_refusal,
+    make_request,
+    read_event_kinds,
+    read_job,
+    read_last_attempt,
+    read_rows,
+    update_job,
+    update_scope,
 )
+from tests.reporting.query_plans import plans
+from tests.store_and_cloud import StoreAndCloud, make_bucket_access
+from tests.store_errors import commit_in_doubt
 
 pytestmark = pytest.mark.anyio
 
@@ -97,12 +97,12 @@ async def repeated(database: Database, action: Callable[[], Awaitable[Any]]) -> 
 
 
 OUTCOMES = {
-    "accepted": acceptance(TASK, "/a.raw", "/b.raw"),
+    "accepted": make_acceptance(TASK, "/a.raw", "/b.raw"),
     "a lost connection": Outcome(code_for_exception(ConnectionResetError()), "reset"),
-    "a full vendor": refusal(CAPACITY),
-    "too many requests": refusal("RequestLimitExceeded"),
-    "a busy image": refusal(BUSY),
-    "an unknown image": refusal("InvalidImageId.NotFound"),
+    "a full vendor": make_refusal(CAP_REACHED),
+    "too many requests": make_refusal("RequestLimitExceeded"),
+    "a busy image": make_refusal(IMAGE_BUSY),
+    "an unknown image": make_refusal("InvalidImageId.NotFound"),
     "a task without paths": Outcome(code_for_reply(Reply(200, task_id=TASK)), task_id=TASK),
     "not sent": WITHDRAWN,
     "not sent to a full vendor": FULL,
@@ -117,40 +117,44 @@ async def test_an_answer_is_recorded_once(
     """No event, no slow-down and no lesson about the capacity is added by the repetition."""
     await make_jobs(database)
     if probe:
-        await set_scope(database, ceiling=0)
-    lease = await claimed(database)
+        await update_scope(database, ceiling=0)
+    lease = await claim_one(database)
     assert lease.probe is probe
     decision = decide(lease, outcome, max_attempts=5, jitter=0.0)
-    answer = AttemptResult(lease, outcome, decision, RateLimiters(database, 20).for_key(EXPORTS))
+    answer = AttemptResult(
+        lease, outcome, decision, RateLimiters(database, 20).for_key(EXPORT_RATE_KEY)
+    )
     await repeated(database, partial(record, database, [answer], DEADLINE))
 
 
 async def test_an_answer_in_doubt_is_recorded_beside_new_ones(database: Database) -> None:
     """Of a group of which one answer is recorded already, the others still are."""
-    await make_jobs(database, [request(1), request(2)])
-    leases = [await claimed(database), await claimed(database)]
-    rate_limiter = RateLimiter(database, EXPORTS, 0)
+    await make_jobs(database, [make_request(1), make_request(2)])
+    leases = [await claim_one(database), await claim_one(database)]
+    rate_limiter = RateLimiter(database, EXPORT_RATE_KEY, 0)
     one, two = (
         AttemptResult(
             lease, outcome, decide(lease, outcome, max_attempts=5, jitter=0.0), rate_limiter
         )
-        for lease, outcome in zip(leases, [acceptance(1), acceptance(2)], strict=True)
+        for lease, outcome in zip(leases, [make_acceptance(1), make_acceptance(2)], strict=True)
     )
     assert await record(database, [one], DEADLINE) == [True]
     assert await record(database, [one, two], DEADLINE) == [False, True]
     for lease, task_id in zip(leases, ("1", "2"), strict=True):
-        assert (await job(database, lease.job_id)).task_id == task_id
-        assert await kinds(database, lease.job_id) == ["enqueued", "claimed", "accepted"]
+        assert (await read_job(database, lease.job_id)).task_id == task_id
+        assert await read_event_kinds(database, lease.job_id) == ["enqueued", "claimed", "accepted"]
 
 
 async def test_what_is_recorded_already_is_found_by_index(sqlite: Database) -> None:
     """However long the history of attempts is, each answer costs the same."""
-    await make_jobs(sqlite, [request(1), request(2)])
-    leases = [await claimed(sqlite), await claimed(sqlite)]
-    decision = decide(leases[0], acceptance(), max_attempts=5, jitter=0.0)
-    rate_limiter = RateLimiter(sqlite, EXPORTS, 0)
+    await make_jobs(sqlite, [make_request(1), make_request(2)])
+    leases = [await claim_one(sqlite), await claim_one(sqlite)]
+    decision = decide(leases[0], make_acceptance(), max_attempts=5, jitter=0.0)
+    rate_limiter = RateLimiter(sqlite, EXPORT_RATE_KEY, 0)
     async with plans(sqlite, writer=True) as steps:
-        answers = [AttemptResult(lease, acceptance(), decision, rate_limiter) for lease in leases]
+        answers = [
+            AttemptResult(lease, make_acceptance(), decision, rate_limiter) for lease in leases
+        ]
         await record(sqlite, answers, DEADLINE)
     assert any("attempts" in step for step in steps)
     assert [step for step in steps if step.startswith(("SCAN attempts", "SCAN jobs"))] == []
@@ -159,9 +163,11 @@ async def test_what_is_recorded_already_is_found_by_index(sqlite: Database) -> N
 async def test_a_commit_that_is_still_under_way_is_waited_for(postgresql: Database) -> None:
     """The server may go on with a commit whose connection was lost; the repetition comes later."""
     await make_jobs(postgresql)
-    lease = await claimed(postgresql)
-    decision = decide(lease, acceptance(TASK), max_attempts=5, jitter=0.0)
-    answer = AttemptResult(lease, acceptance(TASK), decision, RateLimiter(postgresql, EXPORTS, 0))
+    lease = await claim_one(postgresql)
+    decision = decide(lease, make_acceptance(TASK), max_attempts=5, jitter=0.0)
+    answer = AttemptResult(
+        lease, make_acceptance(TASK), decision, RateLimiter(postgresql, EXPORT_RATE_KEY, 0)
+    )
     this = (attempts.c.job_id == lease.job_id) & (attempts.c.number == lease.attempt)
     code = answer.outcome.code.name
     given = {"answered_at": lease.claimed_at, "code": code, "task_id": str(TASK)}
@@ -184,125 +190,140 @@ async def test_a_commit_that_is_still_under_way_is_waited_for(postgresql: Databa
 async def test_a_look_that_is_repeated_leaves_a_job_that_moved_on(database: Database) -> None:
     """A job that waits to be sent again keeps the time at which it is due."""
     job_id = await make_job(database)
-    before = (await job(database, job_id)).due_at
+    before = (await read_job(database, job_id)).due_at
     async with database.write() as connection:
         await postpone(connection, {job_id: before + timedelta(hours=1)})
-    assert (await job(database, job_id)).due_at == before
+    assert (await read_job(database, job_id)).due_at == before
 
 
 async def test_a_task_is_never_thrown_away(database: Database) -> None:
     """An attempt that holds another answer still takes a TaskId."""
     await make_jobs(database)
-    lease = await claimed(database)
-    rate_limiter = RateLimiter(database, EXPORTS, 0)
-    for outcome in (WITHDRAWN, acceptance(TASK)):
+    lease = await claim_one(database)
+    rate_limiter = RateLimiter(database, EXPORT_RATE_KEY, 0)
+    for outcome in (WITHDRAWN, make_acceptance(TASK)):
         decision = decide(lease, outcome, max_attempts=5, jitter=0.0)
         await record(database, [AttemptResult(lease, outcome, decision, rate_limiter)], DEADLINE)
-    assert (await last_attempt(database, lease.job_id)).task_id == str(TASK)
-    assert (await job(database, lease.job_id)).state == JobState.ACCEPTED
+    assert (await read_last_attempt(database, lease.job_id)).task_id == str(TASK)
+    assert (await read_job(database, lease.job_id)).state == JobState.ACCEPTED
 
 
-async def test_a_finding_is_kept_once(bench: Bench) -> None:
+async def test_a_finding_is_kept_once(setup: StoreAndCloud) -> None:
     """A job that was verified by the first commit is left alone by the second."""
-    job_id = await exported(bench)
-    finding = await finding_of(bench, job_id)
-    await repeated(bench.database, partial(save_findings, bench.database, ME, [finding]))
-    assert await kinds(bench.database, job_id) == ["enqueued", "claimed", "accepted", "verified"]
+    job_id = await exported(setup)
+    finding = await finding_of(setup, job_id)
+    await repeated(setup.database, partial(save_findings, setup.database, TESTER, [finding]))
+    assert await read_event_kinds(setup.database, job_id) == [
+        "enqueued",
+        "claimed",
+        "accepted",
+        "verified",
+    ]
 
 
-async def exported(bench: Bench) -> int:
+async def exported(setup: StoreAndCloud) -> int:
     """Return a job that was accepted and whose export has ended."""
-    (job_id,) = await make_jobs(bench.database)
-    lease = await claimed(bench.database)
-    outcome = await bench.send(lease)
+    (job_id,) = await make_jobs(setup.database)
+    lease = await claim_one(setup.database)
+    outcome = await setup.send(lease)
     decision = decide(lease, outcome, max_attempts=5, jitter=0.0)
-    answer = AttemptResult(lease, outcome, decision, RateLimiter(bench.database, EXPORTS, 0))
-    await record(bench.database, [answer], DEADLINE)
-    bench.end_exports()
+    answer = AttemptResult(
+        lease, outcome, decision, RateLimiter(setup.database, EXPORT_RATE_KEY, 0)
+    )
+    await record(setup.database, [answer], DEADLINE)
+    setup.finish_exports()
     return job_id
 
 
-async def finding_of(bench: Bench, job_id: int) -> Finding:
+async def finding_of(setup: StoreAndCloud, job_id: int) -> Finding:
     """Return what one look finds."""
-    deadlines = ExportDeadlines(bench.database, Experience(), DEADLINE)
-    seen = await bench.watched(job_id)
+    deadlines = ExportDeadlines(setup.database, Experience(), DEADLINE)
+    seen = await setup.tracked_job(job_id)
     examined = await examine(
-        bench.cos, seen, timedelta(), deadlines, unlisted_after=POLICY.resend_after
+        setup.cos, seen, timedelta(), deadlines, unlisted_after=POLICY.resend_after
     )
     assert examined.finding is not None
     return examined.finding
 
 
-async def cleared_again(bench: Bench, lease: Lease, *, denied: str = "") -> bool:
+async def cleared_again(setup: StoreAndCloud, lease: Lease, *, denied: str = "") -> bool:
     """Return what the second call before a request gives, after a commit in doubt in the first.
 
     Args:
         denied: what the bucket refuses, the first time only.
     """
-    seen = permissions()
-    clear = partial(check_before_send, bench.database, bench.cos, seen, lease, POLICY)
-    bench.deny(*filter(None, [denied]))
-    with commit_in_doubt(bench.database, "UPDATE"), pytest.raises(OperationalError):
+    seen = make_bucket_access()
+    clear = partial(check_before_send, setup.database, setup.cos, seen, lease, POLICY)
+    setup.deny(*filter(None, [denied]))
+    with commit_in_doubt(setup.database, "UPDATE"), pytest.raises(OperationalError):
         await clear()
-    before = await content(bench.database)
-    bench.deny()
+    before = await content(setup.database)
+    setup.deny()
     is_cleared = await clear()
-    assert await content(bench.database) == before
+    assert await content(setup.database) == before
     return is_cleared
 
 
-async def exact(bench: Bench) -> Lease:
+async def exact(setup: StoreAndCloud) -> Lease:
     """Return the lease of a job with an exact name that is known."""
-    await make_jobs(bench.database, [request(prefix="web", exact_names=True)])
-    lease = await claimed(bench.database)
-    await expect(bench.database, lease.job_id, "one.raw")
+    await make_jobs(setup.database, [make_request(prefix="web", exact_names=True)])
+    lease = await claim_one(setup.database)
+    await add_expected_objects(setup.database, lease.job_id, "one.raw")
     return lease
 
 
-async def maybe_applied(bench: Bench) -> Lease:
+async def maybe_applied(setup: StoreAndCloud) -> Lease:
     """Return the lease of a job whose earlier attempt may have taken effect."""
-    await make_job(bench.database, maybe_applied=True, attempt=1, attempts_charged=1)
-    return await claimed(bench.database)
+    await make_job(setup.database, maybe_applied=True, attempt=1, attempts_charged=1)
+    return await claim_one(setup.database)
 
 
-async def test_an_exact_name_that_was_put_back_is_not_sent(bench: Bench) -> None:
+async def test_an_exact_name_that_was_put_back_is_not_sent(setup: StoreAndCloud) -> None:
     """The bucket can be read again when the check is repeated, but the job is in the queue."""
-    lease = await exact(bench)
-    assert not await cleared_again(bench, lease, denied="HeadObject")
-    assert (await job(bench.database, lease.job_id)).state == JobState.QUEUED
-    assert (await last_attempt(bench.database, lease.job_id)).code == NOT_SENT
+    lease = await exact(setup)
+    assert not await cleared_again(setup, lease, denied="HeadObject")
+    assert (await read_job(setup.database, lease.job_id)).state == JobState.QUEUED
+    assert (await read_last_attempt(setup.database, lease.job_id)).code == NOT_SENT
 
 
-async def test_a_doubted_job_that_was_put_back_is_not_sent(bench: Bench) -> None:
+async def test_a_doubted_job_that_was_put_back_is_not_sent(setup: StoreAndCloud) -> None:
     """The bucket can be read again when the check is repeated, but the job is unknown."""
-    lease = await maybe_applied(bench)
-    assert not await cleared_again(bench, lease, denied="GetBucket")
-    assert (await job(bench.database, lease.job_id)).state == JobState.UNKNOWN
+    lease = await maybe_applied(setup)
+    assert not await cleared_again(setup, lease, denied="GetBucket")
+    assert (await read_job(setup.database, lease.job_id)).state == JobState.UNKNOWN
 
 
-async def test_an_export_that_was_found_is_not_sent_again(bench: Bench) -> None:
+async def test_an_export_that_was_found_is_not_sent_again(setup: StoreAndCloud) -> None:
     """The job was accepted by what lay in the bucket."""
-    lease = await maybe_applied(bench)
-    await bench.export_unseen(lease.job_id)
-    assert not await cleared_again(bench, lease)
-    assert (await job(bench.database, lease.job_id)).state == JobState.ACCEPTED
+    lease = await maybe_applied(setup)
+    await setup.export_without_answer(lease.job_id)
+    assert not await cleared_again(setup, lease)
+    assert (await read_job(setup.database, lease.job_id)).state == JobState.ACCEPTED
 
 
 @pytest.mark.parametrize("mode", [VerifyMode.AUTO, VerifyMode.OFF])
-async def test_an_exact_name_is_sent_only_under_its_lease(bench: Bench, mode: VerifyMode) -> None:
+async def test_an_exact_name_is_sent_only_under_its_lease(
+    setup: StoreAndCloud, mode: VerifyMode
+) -> None:
     """A process that slept neither sends the job of another nor changes what it compares with."""
-    lease = await exact(bench)
-    await change(bench.database, lease.job_id, owner="another", attempt=2)
-    cleared = await check_before_send(bench.database, bench.cos, permissions(mode), lease, POLICY)
+    lease = await exact(setup)
+    await update_job(setup.database, lease.job_id, owner="another", attempt=2)
+    cleared = await check_before_send(
+        setup.database, setup.cos, make_bucket_access(mode), lease, POLICY
+    )
     assert not cleared
-    assert (await rows(bench.database, objects, lease.job_id))[0].baseline_etag is None
+    assert (await read_rows(setup.database, objects, lease.job_id))[0].baseline_etag is None
 
 
-async def test_a_baseline_is_noted_once(bench: Bench) -> None:
+async def test_a_baseline_is_noted_once(setup: StoreAndCloud) -> None:
     """What was noted by the commit in doubt is what the object is compared with."""
-    lease = await exact(bench)
-    clear = partial(check_before_send, bench.database, bench.cos, permissions(), lease, POLICY)
-    with commit_in_doubt(bench.database, "INSERT INTO objects"), pytest.raises(OperationalError):
+    lease = await exact(setup)
+    clear = partial(
+        check_before_send, setup.database, setup.cos, make_bucket_access(), lease, POLICY
+    )
+    with commit_in_doubt(setup.database, "INSERT INTO objects"), pytest.raises(OperationalError):
         await clear()
     assert await clear()
-    assert [row.baseline_etag for row in await rows(bench.database, objects, lease.job_id)] == [""]
+    assert [
+        row.baseline_etag for row in await read_rows(setup.database, objects, lease.job_id)
+    ] == [""]

@@ -14,7 +14,7 @@ from orchestrator.limits.rate_limiter import Permit
 from orchestrator.model import ExportOrder, ImageFormat, Lease, Outcome, Reaction
 from orchestrator.simulator import DEFAULT_KEY, Fault, Settings, Simulator, SimulatorOptions
 from orchestrator.worker.send import submit
-from tests.end_to_end.scene import BUCKET, REGION, images, requests
+from tests.end_to_end.harness import BUCKET, REGION, make_image_ids, read_ledger
 
 pytestmark = pytest.mark.anyio
 
@@ -66,7 +66,7 @@ def lease(signed_at: datetime) -> Lease:
         profile="default",
         order=ExportOrder(
             region=REGION,
-            image_ids=tuple(images(1)),
+            image_ids=tuple(make_image_ids(1)),
             bucket=BUCKET,
             format=ImageFormat.RAW,
             name_prefix="tag",
@@ -82,7 +82,7 @@ def lease(signed_at: datetime) -> Lease:
 async def test_an_answer_is_an_outcome(cloud: Simulator) -> None:
     """What the vendor accepted is accepted, by one request that names prefix and bucket."""
     outcome = await submitted(cloud.url)
-    (entry,) = requests(cloud)
+    (entry,) = read_ledger(cloud)
     assert outcome.code.reaction is Reaction.ACCEPT
     assert (outcome.task_id, outcome.cos_paths) == (entry.task_id, entry.cos_paths)
     assert outcome.request_id == entry.request_id
@@ -109,7 +109,7 @@ async def test_whatever_goes_wrong_is_an_outcome(
     assert outcome.code.name == code
     assert outcome.code.reaction is Reaction.RECONCILE
     assert outcome.message
-    assert len(requests(cloud)) == 1
+    assert len(read_ledger(cloud)) == 1
 
 
 async def test_nobody_there_is_an_outcome() -> None:

@@ -1,0 +1,94 @@
+"""The invariants of a store, checked after every step."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import sqlalchemy as sa
+
+from orchestrator.job_states import FINAL, TRANSITIONS, JobState
+from orchestrator.model import NOT_RULED_OUT
+from orchestrator.store.tables import attempts, events, jobs
+
+from .fake_vendor import FakeVendor
+from .system_under_test import SystemUnderTest
+
+
+class InvariantChecker:
+    """Reads a store after each step and compares it with the step before.
+
+    Args:
+        system: the store to check, and what really happened.
+    """
+
+    def __init__(self, system: SystemUnderTest) -> None:
+        self.states: dict[int, JobState] = {}
+        self.undecided: set[int] = set()
+        """Unknown jobs that only an operator can resolve."""
+        self._retried_at: dict[int, int] = {}
+        self._world = system
+        self._read = 0
+        # a connection of its own: independent of the program's, and much faster
+        driver = "sqlite" if system.database.is_sqlite else "postgresql+psycopg"
+        self._engine = sa.create_engine(system.database.url.set(drivername=driver))
+
+    def check(self) -> None:
+        """Check everything that must hold now."""
+        system = self._world
+        with self._engine.connect() as connection:
+            rows = connection.execute(sa.select(jobs)).all()
+            answered = connection.execute(sa.select(attempts)).all()
+            fresh = sa.select(events).where(events.c.id > self._read).order_by(events.c.id)
+            happened = connection.execute(fresh).all()
+        self.undecided = {row.id for row in rows if row.exact_names or row.reason == NOT_RULED_OUT}
+        for event in happened:
+            self._follow(event)
+        for row in rows:
+            assert self.states[row.id] == row.state, f"job {row.id} moved without its event"
+            _check_job(row, system.vendor)
+        _check_tasks({row.id: row for row in rows}, answered, system, self._retried_at)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._engine.dispose()
+
+    def _follow(self, event: Any) -> None:
+        """Check that a transition is permitted and starts where the last one ended."""
+        self._read = event.id
+        if event.to_state is None:
+            return
+        if event.kind == "retried":
+            self._retried_at[event.job_id] = event.attempt or 0
+        source, target = self.states.get(event.job_id), JobState(event.to_state)
+        assert event.from_state == source, f"{event.kind} comes from {event.from_state}"
+        assert source is None or target in TRANSITIONS[source], f"{source} to {target}"
+        rescued = event.kind == "rescued"
+        assert not rescued or (source, target) == (JobState.SENDING, JobState.UNKNOWN)
+        self.states[event.job_id] = target
+
+
+def _check_job(row: Any, vendor: FakeVendor) -> None:
+    is_sent = row.state == JobState.SENDING
+    assert is_sent == (row.owner is not None) == (row.expires_at is not None), row
+    assert (row.finished_at is not None) == (row.state in FINAL), row
+    if row.state == JobState.FAILED:
+        assert row.code, row
+        assert row.remedy, row
+    if row.state == JobState.VERIFIED:
+        exports = vendor.of(row.id)
+        keys = {key for export in exports for key in export.keys}
+        assert keys, f"job {row.id} is verified, and nothing was exported"
+        assert keys <= {key for export in exports for key in export.written}, row
+
+
+def _check_tasks(
+    rows: Mapping[int, Any], answered: Any, system: SystemUnderTest, retried_at: Mapping[int, int]
+) -> None:
+    """Check that no recorded TaskId is lost; a retried job begins without one."""
+    task_ids = {(row.job_id, row.number): row.task_id for row in answered}
+    for attempt in system.recorded:
+        if attempt.outcome is not None and attempt.outcome.task_id is not None:
+            task_id = str(attempt.outcome.task_id)
+            row, number = rows[attempt.lease.job_id], attempt.lease.attempt
+            assert task_ids[row.id, number] == task_id, f"{attempt} has lost its task"
+            if row.attempt == number > retried_at.get(row.id, 0):
+                assert row.task_id == task_id, f"{attempt} was task {task_id}, not {row.task_id}"

@@ -1,0 +1,274 @@
+"""A store, a vendor and several processes; each step of a process can be taken alone."""
+
+import asyncio
+from collections.abc import Coroutine
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import httpx
+import sqlalchemy as sa
+
+from orchestrator.errors import CloudRefusal, UsageError
+from orchestrator.job_queue.claim import claim
+from orchestrator.job_queue.enqueue import EnqueueResult, enqueue
+from orchestrator.job_queue.orphan_recovery import recover_orphans
+from orchestrator.job_queue.worker_registry import register_worker
+from orchestrator.job_states import JobState
+from orchestrator.limits import concurrency_limit
+from orchestrator.manifest.export_request import ExportRequest
+from orchestrator.model import Lease, Outcome
+from orchestrator.operations import resolve_unknown
+from orchestrator.operations.cancel import cancel
+from orchestrator.operations.resolve_unknown import Verdict
+from orchestrator.operations.retry import retry
+from orchestrator.store import Database
+from orchestrator.store.tables import jobs
+from orchestrator.verification.expected_objects import TrackedJob, load_tracked_job, postpone
+from orchestrator.verification.resend_policy import ResolvePolicy, left_to_operator
+from orchestrator.verification.unknown_jobs import AbsenceTracker, resolve
+from orchestrator.worker.outcome_policy import decide
+from orchestrator.worker.outcome_recorder import AttemptResult, record
+from orchestrator.worker.pre_send_check import check_before_send
+from orchestrator.worker.send import outcome_of_exception
+from tests.job_factory import (
+    DEADLINE,
+    PROFILE,
+    REGIONS,
+    TESTER,
+    FakeClock,
+    add_expected_objects,
+    advance_time,
+    claim_query,
+    claim_settings,
+    now,
+)
+from tests.store_and_cloud import make_bucket_access, verify_job
+
+from .fake_vendor import Export, FakeCosClient, FakeVendor, PausePoint, ShortRepr, make_object_keys
+
+POLICY = ResolvePolicy(timedelta(seconds=120), 3, DEADLINE)
+SECOND = timedelta(seconds=1)
+
+
+class ProcessKilledError(Exception):
+    """The process was killed."""
+
+
+@dataclass(eq=False)
+class Attempt(ShortRepr):
+    """One attempt that a process holds.
+
+    Args:
+        acceptances: number of acceptances that were recorded when it was claimed.
+        is_checking: whether its check before sending is in progress.
+        can_send: whether it can be sent.
+        outcome: its outcome, if it has one.
+    """
+
+    process: int
+    lease: Lease
+    acceptances: int
+    is_checking: bool = False
+    can_send: bool = False
+    outcome: Outcome | None = None
+
+    def __repr__(self) -> str:
+        return f"<attempt {self.lease.attempt} of job {self.lease.job_id}>"
+
+
+@dataclass
+class SystemUnderTest:
+    """The store, the vendor, and the processes and what they hold.
+
+    Args:
+        clock: the vendor's clock; on SQLite the store uses it too.
+        acceptances: the exports whose acceptance has been recorded, in that order.
+        retried: given-up exports after which an operator wanted another.
+    """
+
+    database: Database
+    clock: FakeClock
+    vendor: FakeVendor
+    looks: FakeCosClient
+    processes: dict[int, tuple[str, AsyncExitStack]] = field(default_factory=dict)
+    attempts: list[Attempt] = field(default_factory=list)
+    recorded: list[Attempt] = field(default_factory=list)
+    policy: ResolvePolicy = POLICY
+    paused: list[tuple[int, PausePoint, asyncio.Task[None]]] = field(default_factory=list)
+    acceptances: list[Export] = field(default_factory=list)
+    retried: set[Export] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.absence = AbsenceTracker(self.clock)
+
+    async def start(self, process: int) -> None:
+        """Start a process."""
+        stack = AsyncExitStack()
+        name = (await stack.enter_async_context(register_worker(self.database))).name
+        self.processes[process] = name, stack
+
+    async def crash(self, process: int) -> None:
+        """Kill a process with all that it holds, and start it again."""
+        self.attempts = [attempt for attempt in self.attempts if attempt.process != process]
+        for owner, _, task in self.paused:
+            if owner == process:
+                task.cancel()
+        self.paused = [entry for entry in self.paused if entry[0] != process]
+        _, stack = self.processes.pop(process)
+        await stack.__aexit__(ProcessKilledError, ProcessKilledError(), None)
+        self.absence = AbsenceTracker(self.clock)
+        await self.start(process)
+
+    async def pass_time(self, span: timedelta) -> None:
+        """Advance the time of the store and of the vendor."""
+        await advance_time(self.database, seconds=span.total_seconds())
+
+    async def enqueue(self, request: ExportRequest, *, described: bool) -> EnqueueResult:
+        """Enqueue a request; if described, its objects are known in advance."""
+        made = await enqueue(self.database, [request], profile=PROFILE, batch="night", actor=TESTER)
+        async with self.database.write() as connection:
+            new = jobs.c.described_at.is_(None)
+            rows = (await connection.execute(sa.select(jobs).where(new))).all()
+            await connection.execute(
+                jobs.update().where(new).values(described_at=await self.database.now(connection))
+            )
+        for row in rows if described else ():
+            await add_expected_objects(
+                self.database, row.id, *make_object_keys(row.object_prefix, row.image_ids, "raw")
+            )
+        return made
+
+    async def claim(self, process: int) -> Attempt | None:
+        """Claim the next job for a process, within the concurrency limit."""
+        name, _ = self.processes[process]
+        moment = await now(self.database)
+        want = claim_query(
+            watched=lambda table: ~left_to_operator(self.policy, lambda: moment, table)
+        )
+        who = claim_settings(self.database, name)
+        claimed = await claim(self.database, who, want, REGIONS, signed_at=self.vendor.now())
+        if not claimed:
+            return None
+        ((lease, _),) = claimed
+        async with self.database.read() as connection:
+            (found,) = await concurrency_limit.concurrency_limits(connection, PROFILE, moment)
+        assert lease.probe or found.ceiling is None or found.running <= found.ceiling
+        attempt = Attempt(process, lease, len(self.acceptances))
+        attempt.can_send = not lease.maybe_applied and not lease.exact_names
+        self.attempts.append(attempt)
+        return attempt
+
+    async def clear(self, attempt: Attempt) -> None:
+        """Check whether an attempt can be sent."""
+        attempt.is_checking = True
+        attempt.can_send = await check_before_send(
+            self.database, self.looks, make_bucket_access(), attempt.lease, self.policy
+        )
+        if not attempt.can_send:
+            self.attempts.remove(attempt)
+
+    def arrive(self, attempt: Attempt, *, invisible_for: timedelta, answered: bool) -> None:
+        """Deliver a request to the vendor; its answer can be lost."""
+        before = self.vendor.of(attempt.lease.job_id)
+        outcome = self.vendor.take(attempt.lease, invisible_for=invisible_for)
+        if outcome.task_id is not None:
+            for export in before:
+                self._check_has_ended(export, attempt)
+        attempt.outcome = outcome if answered else outcome_of_exception(httpx.ReadTimeout("late"))
+
+    def _check_has_ended(self, export: Export, attempt: Attempt) -> None:
+        assert export.given_up, f"{export} is exported twice, by {attempt}"
+        known = export in self.acceptances[: attempt.acceptances] and export not in self.retried
+        assert not known, f"{attempt} follows {export}, which was accepted; nobody asked for it"
+
+    async def record(self, attempt: Attempt) -> None:
+        """Record the outcome of an attempt."""
+        assert attempt.outcome is not None
+        decision = decide(
+            attempt.lease, attempt.outcome, max_attempts=self.policy.max_attempts, jitter=0.5
+        )
+        rate_limiter = claim_settings(self.database).rate_limiter
+        answer = AttemptResult(attempt.lease, attempt.outcome, decision, rate_limiter)
+        await record(self.database, [answer], DEADLINE)
+        if attempt in self.attempts:
+            self.attempts.remove(attempt)
+            self.recorded.append(attempt)
+        self.acceptances += (
+            export
+            for export in self.vendor.exports
+            if export.task_id == attempt.outcome.task_id and export not in self.acceptances
+        )
+
+    async def recover_orphans(self, process: int) -> None:
+        """Recover the orphaned jobs of other processes."""
+        await recover_orphans(self.database, self.processes[process][0])
+
+    async def look(self, job_id: int) -> None:
+        """Look up the objects of a job once, if it is unknown or accepted."""
+        async with self.database.write() as connection:
+            job = await load_tracked_job(connection, job_id)
+            if job.state in {JobState.UNKNOWN, JobState.ACCEPTED}:
+                then = await self.database.now(connection) + SECOND
+                await postpone(connection, {job_id: then})
+        await self._settle_by_look(job)
+
+    async def _settle_by_look(self, job: TrackedJob) -> None:
+        try:
+            if job.state is JobState.UNKNOWN:
+                await resolve(self.database, self.looks, job, self.policy, self.absence, TESTER)
+            elif job.state is JobState.ACCEPTED:
+                await verify_job(self.database, self.looks, job)
+        except CloudRefusal:
+            assert self.looks.denied
+
+    async def pause_after_listing(self, process: int, work: Coroutine[Any, Any, None]) -> None:
+        """Start some work of a process, and pause it after it has listed objects."""
+        pause = self.looks.pause = PausePoint()
+        task = asyncio.create_task(work)
+        reached = asyncio.create_task(pause.reached.wait())
+        await asyncio.wait([task, reached], return_when=asyncio.FIRST_COMPLETED)
+        reached.cancel()
+        self.looks.pause = None
+        self.paused.append((process, pause, task))
+
+    async def resume(self) -> None:
+        """Continue the work that has been paused longest."""
+        _, pause, task = self.paused.pop(0)
+        pause.over.set()
+        await task
+
+    async def settle(self, job_id: int) -> None:
+        """Resolve an unknown job as an operator who knows what really happened."""
+        absent = all(export.given_up for export in self.vendor.of(job_id))
+        try:
+            await resolve_unknown.settle(
+                self.database,
+                jobs.c.id == job_id,
+                Verdict.ABSENT if absent else Verdict.ACCEPTED,
+                why="seen in the console",
+                export_deadline=DEADLINE,
+                actor="person",
+            )
+        except UsageError:
+            assert absent, "what has begun can be said at any time"
+        else:
+            self._note_retry(job_id)
+
+    async def retry(self) -> None:
+        """Retry all failed and cancelled jobs as an operator."""
+        async with self.database.read() as connection:
+            ended = jobs.c.state.in_([JobState.FAILED, JobState.CANCELLED])
+            failed = sa.select(jobs.c.id).where(ended)
+            job_ids = list((await connection.execute(failed)).scalars())
+        await retry(self.database, jobs.c.id > 0, actor="person")
+        for job_id in job_ids:
+            self._note_retry(job_id)
+
+    async def cancel(self) -> None:
+        """Cancel all queued jobs as an operator."""
+        await cancel(self.database, jobs.c.id > 0, actor="person")
+
+    def _note_retry(self, job_id: int) -> None:
+        self.retried.update(e for e in self.vendor.of(job_id) if e.given_up)

@@ -1,0 +1,163 @@
+"""A store and a simulated cloud, for the tests of verification and of the worker."""
+
+import math
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from orchestrator.clock import SystemClock
+from orchestrator.cloud.clock_skew import ServerClock
+from orchestrator.cloud.cos import CosClient
+from orchestrator.cloud.credentials.base import Credential
+from orchestrator.cloud.cvm import CvmClient
+from orchestrator.cloud.http_client import open_http_client
+from orchestrator.forecast import Experience
+from orchestrator.job_states import JobState
+from orchestrator.limits.halted_scopes import HaltedScopes
+from orchestrator.model import ExportOrder, ImageFormat, Lease, Outcome
+from orchestrator.simulator import (
+    DEFAULT_KEY,
+    BucketSettings,
+    Duration,
+    Settings,
+    Simulator,
+    SimulatorOptions,
+)
+from orchestrator.store import Database
+from orchestrator.verification.accepted_jobs import examine, save_findings
+from orchestrator.verification.bucket_access import BucketAccess, VerifyMode
+from orchestrator.verification.expected_objects import TrackedJob, load_tracked_job, save_baselines
+from orchestrator.verification.export_deadline import ExportDeadlines
+from orchestrator.verification.object_lookup import baselines
+from orchestrator.verification.unknown_jobs import AbsenceTracker
+from orchestrator.worker.send import outcome_of_reply
+
+from .cloud.scripted import HeldKeys
+from .job_factory import BUCKET, DEADLINE, REGION, TESTER, now, read_job
+
+CREDENTIAL = Credential(DEFAULT_KEY.secret_id, DEFAULT_KEY.secret_key)
+
+_LONGER_THAN_EXPORT = 201.0
+UNLISTED_AFTER = timedelta(seconds=120)
+
+
+@dataclass(frozen=True)
+class StoreAndCloud:
+    """A store and a simulated cloud."""
+
+    database: Database
+    simulator: Simulator
+    cvm: CvmClient
+    cos: CosClient
+    absence: AbsenceTracker
+
+    async def send(self, lease: Lease) -> Outcome:
+        """Send the request of a lease; record nothing."""
+        return await self.export(lease.order)
+
+    async def export_without_answer(self, job_id: int) -> None:
+        """Export a job's images and record nothing, as if the answer had been lost."""
+        row = await read_job(self.database, job_id)
+        await self.export(
+            ExportOrder(
+                row.region,
+                tuple(row.image_ids),
+                row.bucket,
+                ImageFormat(row.format),
+                row.object_prefix,
+                row.only_root_disk,
+                None,
+            )
+        )
+
+    async def export(self, order: ExportOrder) -> Outcome:
+        """Send one ExportImages and return its outcome."""
+        reply = await self.cvm.export_images(
+            order, signed_at=self.cvm.clock.now(), credential=CREDENTIAL
+        )
+        return outcome_of_reply(reply)
+
+    def finish_exports(self) -> None:
+        """Advance the cloud's clock until all exports have written their objects."""
+        self.simulator.change(skew=self.simulator.settings.skew + _LONGER_THAN_EXPORT)
+
+    async def tracked_job(self, job_id: int) -> TrackedJob:
+        """Return a job as the poller reads it."""
+        async with self.database.read() as connection:
+            return await load_tracked_job(connection, job_id)
+
+    async def save_baselines(self, job_id: int) -> None:
+        """Save the ETags under a job's exact names, as is done before it is sent."""
+        etags = await baselines(self.cos, await self.tracked_job(job_id))
+        async with self.database.write() as connection:
+            await save_baselines(connection, job_id, etags)
+
+    async def verify(self, seen: TrackedJob) -> JobState:
+        """Look up the objects of a job that was read before, and return its new state."""
+        return await verify_job(self.database, self.cos, seen)
+
+    def lookup_actions(self) -> list[str]:
+        """Return the COS operations that have been called so far."""
+        return [entry.action for entry in self.simulator.ledger if entry.service == "cos"]
+
+    def deny(self, *actions: str) -> None:
+        """Deny these COS operations on the bucket; without arguments allow all again."""
+        self.simulator.change(buckets={BUCKET: BucketSettings(deny=actions)})
+
+
+@asynccontextmanager
+async def open_store_and_cloud(database: Database) -> AsyncIterator[StoreAndCloud]:
+    """Start a cloud for this store; its exports upload at once and end after 200 s."""
+    settings = Settings(duration=Duration(seconds=200), queue_delay=0, limits={}, cap=None)
+    keys = HeldKeys(CREDENTIAL)
+    async with (
+        Simulator(SimulatorOptions(settings=settings)) as simulator,
+        open_http_client("tests/1") as http,
+    ):
+        url = simulator.url
+        cvm = CvmClient(http, endpoint=url, clock=ServerClock(SystemClock()), timeout=60.0)
+        cos = CosClient(
+            http,
+            endpoint=url,
+            credentials=keys,
+            clock=ServerClock(SystemClock()),
+            timeout=60.0,
+        )
+        yield StoreAndCloud(database, simulator, cvm, cos, AbsenceTracker(database.clock))
+
+
+def make_bucket_access(
+    mode: VerifyMode = VerifyMode.AUTO, *, unreadable: bool = False
+) -> BucketAccess:
+    """Make bucket permissions; `unreadable` marks the bucket of the tests as not readable."""
+    made = BucketAccess(mode, HaltedScopes(), _notify)
+    if unreadable:
+        made.unreadable[f"{REGION}/{BUCKET}"] = math.inf
+    return made
+
+
+def _notify(_sentence: str) -> None: ...
+
+
+async def verify_job(database: Database, cos: CosClient, job: TrackedJob) -> JobState:
+    """Look up the objects of an accepted job, and return its new state."""
+    deadlines = ExportDeadlines(database, Experience(), DEADLINE)
+    age = await export_age(database, job)
+    seen = await examine(cos, job, age, deadlines, unlisted_after=UNLISTED_AFTER)
+    if seen.finding is None:
+        return job.state
+    (state,) = await save_findings(database, TESTER, [seen.finding])
+    return state
+
+
+async def export_age(database: Database, job: TrackedJob) -> timedelta:
+    """Return the time since the export of a job began."""
+    assert job.began_at is not None
+    return await now(database) - job.began_at
+
+
+def keys_in_event(event: Any, name: str) -> list[str]:
+    """Return the object keys in the details of an event."""
+    return [entry if isinstance(entry, str) else entry["key"] for entry in event.details[name]]
