@@ -7,7 +7,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from tests.command import Shell, until
+from tests.cli_process import Shell, wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -58,8 +58,8 @@ async def test_demo_loses_nothing_and_exports_nothing_twice(shell: Shell) -> Non
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_an_interrupted_demo_leaves_no_process(shell: Shell, number: signal.Signals) -> None:
     """After a signal the demo ends, and so do the commands that it has started."""
-    async with shell.started("demo", "--images", "200") as process:
-        await until(lambda: any(shell.folder.glob("orchestrator-demo-*/*.alive-*")))
+    async with shell.start("demo", "--images", "200") as process:
+        await wait_until(lambda: any(shell.folder.glob("orchestrator-demo-*/*.alive-*")))
         process.send_signal(number)
         assert await process.wait() == 128 + number
         assert process.stdout is not None

@@ -1,4 +1,4 @@
-"""How a scope is told in one line."""
+"""The line that `status` and the progress display print for a scope."""
 
 import pytest
 
@@ -7,13 +7,13 @@ from orchestrator.limits.concurrency_limit import ConcurrencyLimit
 from orchestrator.reporting.status import ScopeStatus
 
 
-def scope(running: int, left: float | None, typical_duration: float | None = 9.0) -> ScopeStatus:
-    gate = ConcurrencyLimit("ap-tokyo", 7, running, full_since=None, probe_at=None, probing=False)
-    return ScopeStatus("default", gate, 0, typical_duration, left)
+def scope(running: int, left: float | None) -> ScopeStatus:
+    limit = ConcurrencyLimit("ap-tokyo", 7, running, full_since=None, probe_at=None, probing=False)
+    return ScopeStatus("default", limit, waiting=0, usual_seconds=9.0, seconds_left=left)
 
 
 @pytest.mark.parametrize(
-    ("known", "late"),
+    ("known", "is_overdue"),
     [
         (scope(running=2, left=0.0), True),
         (scope(running=2, left=3.0), False),
@@ -21,6 +21,6 @@ def scope(running: int, left: float | None, typical_duration: float | None = 9.0
         (scope(running=0, left=0.0), False),
     ],
 )
-def test_exports_that_take_longer_than_usual_are_told(known: ScopeStatus, late: bool) -> None:
-    """Where the last ones are late the usual time stands beside them, instead of a time left."""
-    assert scope_line(known).endswith("not seen to end in the usual 9 s") == late
+def test_overdue_exports_are_marked(known: ScopeStatus, is_overdue: bool) -> None:
+    """Exports that run longer than usual are marked as overdue, with the usual duration."""
+    assert scope_line(known).endswith("overdue (usually 9 s)") == is_overdue

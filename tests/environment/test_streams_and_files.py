@@ -58,7 +58,7 @@ async def test_too_few_files(shell: Shell, cloud: Simulator) -> None:
     """A limit that may be too low is named before it is met, and costs time, no image."""
     ended = await run_in_bash(shell, "ulimit -n 40; orchestrator run --rate 0")
     assert ended.code == 0, ended.err
-    assert "This process may have 40 files open" in ended.err
+    assert "the limit of open files is 40" in ended.err
     assert "ulimit -n 96" in ended.err
     assert count_exports(cloud) == once_each(make_image_ids(3))
 
@@ -67,7 +67,7 @@ async def test_far_too_few_files(shell: Shell, cloud: Simulator) -> None:
     """Where a run might wait for files that it holds itself, it does not begin."""
     ended = await run_in_bash(shell, "ulimit -n 16; orchestrator run")
     assert ended.code == 2
-    assert "may have 16 files open; a run needs 40 at least" in ended.err
+    assert "The limit of open files is 16; a run needs at least 40" in ended.err
     assert "Traceback" not in ended.err
     assert not count_exports(cloud)
 
@@ -76,4 +76,4 @@ async def test_a_soft_limit_is_raised(shell: Shell) -> None:
     """What the system would grant is asked for, without a word."""
     ended = await run_in_bash(shell, "ulimit -S -n 20; orchestrator run --rate 0")
     assert ended.code == 0
-    assert "files open" not in ended.err
+    assert "open files" not in ended.err

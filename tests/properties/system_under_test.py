@@ -241,7 +241,7 @@ class SystemUnderTest:
         """A person looks at what really runs or has run, and says so."""
         absent = all(export.given_up for export in self.vendor.of(job_id))
         try:
-            await resolve_unknown.settle(
+            await resolve_unknown.resolve(
                 self.database,
                 jobs.c.id == job_id,
                 Verdict.ABSENT if absent else Verdict.ACCEPTED,
