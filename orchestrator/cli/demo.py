@@ -69,6 +69,8 @@ async def _demo(count: int) -> int:
         tasks.start_soon(cancel_on_signal)
         code = await _Demo(cloud, folder).run()
         tasks.cancel_scope.cancel()
+    if code >= 128:
+        shutil.rmtree(folder)
     return code
 
 
