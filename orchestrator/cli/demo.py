@@ -123,8 +123,8 @@ class _Demo:
         )
         _say(
             f"A simulated Tencent Cloud is listening on {self._cloud.url}.",
-            "Limits: 20 requests per second, 24 exports at a time. It refuses 3 of the images,",
-            f"and loses its responses to {len(lost)} export requests. Nothing leaves this machine.",
+            "It allows 20 requests per second and 24 exports at a time, refuses 3 of the",
+            f"images, and loses {len(lost)} of its responses. Nothing leaves this machine.",
         )
 
     def _write_manifest(self) -> None:

@@ -133,7 +133,9 @@ _IDS = (("TaskId", "task_id"), ("RequestId", "request_id"))
 
 def _event_line(row: Mapping[str, Any]) -> str:
     move = f"{row['from_state'] or ''} → {row['to_state']}" if row["to_state"] else ""
-    details = ", ".join(f"{name} {_short(value)}" for name, value in row["details"].items())
+    details = ", ".join(
+        f"{name} {_short(value)}" for name, value in row["details"].items() if value
+    )
     at: datetime = row["at"]
     # Operators are recorded as user@host. Which of our processes it was is only in the JSON.
     who = f"  by {row['actor']}" if "@" in row["actor"] else ""
@@ -144,6 +146,6 @@ def _short(value: object) -> str:
     """Return an event detail for one line: object keys instead of objects, long text cut."""
     if isinstance(value, list):
         names = [str(item["key"]) if isinstance(item, dict) else str(item) for item in value]
-        return ", ".join(names) or "none"
+        return ", ".join(names)
     text = str(value)
     return text if len(text) <= 100 else f"{text[:97]}..."

@@ -93,11 +93,11 @@ def eta_text(current: "Status") -> str:
 
 
 def scope_line(scope: "ScopeStatus") -> str:
-    """Return one scope as a line: running exports, the learned limit, and what it waits for."""
+    """Return one scope as a line: exports in progress, the learned limit, and what it waits for."""
     concurrency = scope.concurrency
     limit = "" if concurrency.ceiling is None else f" of {concurrency.ceiling}"
     line = (
-        f"{scope.profile} {concurrency.region}: {concurrency.running}{limit} exports running, "
+        f"{scope.profile} {concurrency.region}: {concurrency.running}{limit} exports in progress, "
         f"{scope.waiting} queued"
     )
     if concurrency.full_since is not None and not concurrency.has_room:
