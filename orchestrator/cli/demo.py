@@ -36,9 +36,10 @@ _KEPT_VARIABLES = (
 def command(
     images: Annotated[int, typer.Option(min=20, max=200, help="Number of images to export.")] = 200,
 ) -> None:
-    """Show a batch export from a simulated cloud: refused images, lost responses, a killed process.
+    """Show a batch export in a simulated cloud.
 
-    It needs no account, sends nothing beyond this machine, and takes less than a minute.
+    Some images are refused, some responses are lost, and the process is killed on the way. It
+    needs no account, sends nothing beyond this machine, and takes less than a minute.
 
     Example: orchestrator demo --images 50
     """

@@ -30,9 +30,10 @@ def command(
     database_url: options.DatabaseUrl = None,
     config: options.Config = None,
 ) -> None:
-    """List jobs, newest first; on a terminal the newest 50.
+    """List jobs, newest first.
 
-    Filter values may contain *. A repeated option matches any of its values.
+    A terminal gets the newest 50, unless --limit is given. Filter values may contain *. A repeated
+    option matches any of its values.
 
     Example: orchestrator history --state failed --since 2026-11-23
     """

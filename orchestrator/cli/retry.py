@@ -20,9 +20,10 @@ def command(
     database_url: options.DatabaseUrl = None,
     config: options.Config = None,
 ) -> None:
-    """Retry failed and cancelled jobs; the next `orchestrator run` sends them.
+    """Retry failed and cancelled jobs.
 
-    If an export of a job may exist, the bucket is searched before the job is sent.
+    The next `orchestrator run` sends them. If an export of a job may exist, the bucket is searched
+    before the job is sent.
 
     Example: orchestrator retry --batch tonight --state failed
     """

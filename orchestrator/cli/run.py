@@ -93,7 +93,9 @@ def command(
     database_url: DatabaseUrl = None,
     config: Config = None,
 ) -> None:
-    """Send, wait and verify until no job can progress; continues what an earlier run left.
+    """Send, wait and verify until no job can progress.
+
+    It continues what an earlier run left.
 
     Exit codes: 0 success, or nothing to do; 1 internal error; 2 invalid input; 3 some jobs failed;
     4 some are unknown; 5 work is left, run again; 6 action required; 10 time limit reached; 130 or

@@ -23,7 +23,7 @@ def command(
     database_url: DatabaseUrl = None,
     config: Config = None,
 ) -> None:
-    """Show one job with every attempt, event, TaskId, RequestId and CosPath.
+    """Show one job with its attempts, objects and events.
 
     Example: orchestrator show 17 --json
     """

@@ -20,7 +20,7 @@ def command(
     database_url: DatabaseUrl = None,
     config: Config = None,
 ) -> None:
-    """Show the number of jobs in each state, the limits of each scope, and the ETA.
+    """Show counts per state, limits per scope, and the ETA.
 
     Example: orchestrator status --batch tonight
     """
