@@ -1,4 +1,4 @@
-"""Exports hundreds of Tencent Cloud images to COS, once each, and can prove it.
+"""Export Tencent Cloud CVM images to COS in batches, each exactly once, with an audit trail.
 
 The Python API::
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_HOMES = {
+_MODULES = {
     "Orchestrator": "orchestrator",
     "OrchestratorError": "errors",
     "EnqueueResult": "job_queue.enqueue",
@@ -43,11 +43,11 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Imports a public name when it is first used: this file runs before every command."""
-    if name not in _HOMES:
+    """Import a public name when it is first used: this file runs before every command."""
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*_HOMES, "__version__"])
+    return sorted([*_MODULES, "__version__"])

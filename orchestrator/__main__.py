@@ -1,4 +1,4 @@
-"""The command line: ``orchestrator`` and ``python -m orchestrator``."""
+"""Entry point of ``orchestrator`` and ``python -m orchestrator``."""
 
 from orchestrator.cli.main import main
 

@@ -1,6 +1,7 @@
-"""The composition root: settings become engine, clients, pace and worker, opened and closed.
+"""The facade for CLI and Python callers: opens the store, the clients and the worker from settings.
 
-What a single method works with is imported when it is called: to list jobs nobody waits for HTTP.
+Methods import what they need when they are called, so that listing jobs does not wait for the
+import of the HTTP client.
 """
 
 import getpass
@@ -33,32 +34,31 @@ if TYPE_CHECKING:
     from orchestrator.cloud.credentials.base import CredentialSource
     from orchestrator.job_queue.enqueue import EnqueueResult
     from orchestrator.manifest.export_request import ExportRequest
-    from orchestrator.operations.cancel import Cancel
+    from orchestrator.operations.cancel import CancelResult
     from orchestrator.operations.resolve_unknown import Verdict
-    from orchestrator.operations.retry import Retry
+    from orchestrator.operations.retry import RetryResult
     from orchestrator.reporting.run_summary import RunResult
     from orchestrator.reporting.status import Status
     from orchestrator.worker.run_settings import RunContext, RunSettings
     from orchestrator.worker.worker import Worker
 
 _log = logging.getLogger("orchestrator")
-_IDENTITY_SECONDS = 5.0
+_IDENTITY_TIMEOUT = 5.0
+"""Seconds to wait for STS; a run can do without its answer."""
 
 
 class Orchestrator:
-    """A store of exports, and what can be done with it.
-
-    Open it with ``async with``; a missing store is made, unless `create` is false.
+    """A store of export jobs and the operations on it; use it with ``async with``.
 
     Args:
-        database: SQLAlchemy URL or file path; by default what the settings say.
-        settings: by default those of environment and configuration file.
-        environ: where credentials are looked for.
-        tell: takes sentences for a person; by default they are logged.
-        create: make the tables where there are none.
+        database: SQLAlchemy URL or file path; overrides the settings.
+        settings: default: read from the environment and the configuration file.
+        environ: variables to read settings and credentials from.
+        notify: called with messages for the user; default: log them.
+        create: create the store if it does not exist.
 
     Raises:
-        OrchestratorError: on opening, when the store cannot be used; the message says why.
+        OrchestratorError: on entering, if the store cannot be used.
     """
 
     def __init__(
@@ -105,7 +105,12 @@ class Orchestrator:
         batch: str | None = None,
         again: bool = False,
     ) -> "EnqueueResult":
-        """Adds a job for each request that is not there yet; `again` adds duplicates too."""
+        """Add a job for each request, except duplicates of existing jobs.
+
+        Args:
+            batch: name of the batch; default: a generated one.
+            again: enqueue duplicates too.
+        """
         from orchestrator.job_queue.enqueue import enqueue
 
         return await enqueue(
@@ -125,16 +130,16 @@ class Orchestrator:
         forever: bool = False,
         stop: anyio.Event | None = None,
     ) -> "RunResult":
-        """Sends, waits and verifies until nothing can move; resumes what an earlier run left.
+        """Send, wait and verify until no job can progress; continue what an earlier run left.
 
         Args:
-            batch: only this one.
+            batch: only this batch.
             time_limit: seconds after which nothing more is sent.
-            forever: wait for more instead of ending.
-            stop: when set, nothing more is sent, and what is in the air is waited for.
+            forever: wait for new jobs instead of returning.
+            stop: set it to send nothing more, wait for the requests in flight, and return.
 
         Raises:
-            CredentialError: there is work, and there are no keys to do it with.
+            CredentialError: there are jobs to do, but no usable credentials.
         """
         from orchestrator.cloud.clock_skew import ServerClock
         from orchestrator.job_queue.worker_registry import register_worker
@@ -145,7 +150,9 @@ class Orchestrator:
         account = await Account.open(self._database, self.settings.profile, batch)
         if not account.has_work and not forever:
             for profile, count in (await account.others()).items():
-                self._notify(f"{count} living jobs belong to profile {profile!r}, not to this one.")
+                self._notify(
+                    f"{count} unfinished jobs belong to profile {profile!r}; this run skips them."
+                )
             return await account.close(owner=None, seconds=0.0)
         clock = ServerClock(self._database.clock)
         credentials = await self._credentials(clock)
@@ -173,7 +180,7 @@ class Orchestrator:
                 )
 
     async def status(self, *, batch: str | None = None) -> "Status":
-        """How things stand now."""
+        """Return the counts of each state, the limits of each scope, and the ETA."""
         from orchestrator.reporting.status import status
 
         return await status(self._database, batch=batch, rate=self.settings.rate)
@@ -181,35 +188,35 @@ class Orchestrator:
     def history(
         self, wanted: JobFilter | None = None, *, limit: int | None = None
     ) -> AsyncIterator[Job]:
-        """Jobs that the filter lets through, newest first."""
+        """Yield the jobs that match the filter, newest first."""
         return history(self._database, wanted or JobFilter(), limit=limit)
 
     def history_lines(
         self, fields: Sequence[str], wanted: JobFilter | None = None, *, limit: int | None = None
     ) -> AsyncIterator[str]:
-        """The same as JSON Lines of these fields, many at a time: for a history of any length."""
+        """Yield the same jobs as JSON Lines with these fields, many lines at a time."""
         return lines(self._database, wanted or JobFilter(), fields, limit=limit)
 
     async def show(self, job: str) -> JobDetails | None:
-        """One job, by number or tag, with all that happened to it."""
+        """Return one job by id or tag, with its attempts, objects and events."""
         return await job_details(self._database, job)
 
-    async def settle(
+    async def resolve(
         self, job: str, verdict: "Verdict", *, why: str, actor: str | None = None
     ) -> int:
-        """Takes a person's word for what became of an unknown job; returns its number.
+        """Resolve an unknown job by what an operator has found out; return its id.
 
         Args:
-            job: number or tag.
-            why: what the person has seen; kept in the job's events.
-            actor: who says so; by default the user of this process.
+            job: id or tag.
+            why: what the operator has seen; kept in the job's events.
+            actor: who decided; default: the user of this process.
 
         Raises:
-            UsageError: it is not one job, or not unknown.
+            UsageError: not exactly one job, not an unknown job, or too early for `absent`.
         """
-        from orchestrator.operations.resolve_unknown import settle
+        from orchestrator.operations.resolve_unknown import resolve
 
-        return await settle(
+        return await resolve(
             self._database,
             is_named((job,)),
             verdict,
@@ -220,10 +227,14 @@ class Orchestrator:
 
     async def retry(
         self, wanted: JobFilter, *, dry_run: bool = False, actor: str | None = None
-    ) -> "Retry":
-        """Gives failed and cancelled jobs another try; what may run already is looked for first.
+    ) -> "RetryResult":
+        """Retry failed and cancelled jobs; search the bucket first where an export may exist.
 
-        Of several images of which some arrived, the missing ones become a job of their own.
+        Where a request delivered only some of its images, the missing ones become a new job.
+
+        Args:
+            dry_run: only count.
+            actor: who decided; default: the user of this process.
         """
         from orchestrator.operations.retry import retry
 
@@ -232,8 +243,13 @@ class Orchestrator:
 
     async def cancel(
         self, wanted: JobFilter, *, dry_run: bool = False, actor: str | None = None
-    ) -> "Cancel":
-        """Gives up jobs that wait in the queue; any other is left alone."""
+    ) -> "CancelResult":
+        """Cancel queued jobs; jobs in other states are skipped.
+
+        Args:
+            dry_run: only count.
+            actor: who decided; default: the user of this process.
+        """
         from orchestrator.operations.cancel import cancel
 
         actor = actor or _operator()
@@ -243,16 +259,18 @@ class Orchestrator:
         from orchestrator.cloud.credentials.chain import CredentialProviders, find_credentials
 
         settings = self.settings
-        lenders = CredentialProviders(
+        providers = CredentialProviders(
             settings.sts_endpoint, settings.metadata_endpoint, clock, self._notify
         )
-        return await find_credentials(settings.profile, self._environ, self._home, lenders)
+        return await find_credentials(settings.profile, self._environ, self._home, providers)
 
     async def _check_account(self, credentials: "CredentialSource") -> None:
-        """Ask whose keys these are; where STS does not tell, the run goes on.
+        """Check that the credentials belong to the account that the profile used before.
+
+        The check is skipped if STS does not answer: a run must not depend on one more service.
 
         Raises:
-            CredentialError: they belong to another account than the profile did before.
+            CredentialError: they belong to another account.
         """
         from orchestrator.cloud.clock_skew import ServerClock
         from orchestrator.cloud.sts import caller_account
@@ -264,10 +282,10 @@ class Orchestrator:
                 credential,
                 endpoint=self.settings.sts_endpoint,
                 clock=ServerClock(self._database.clock),
-                seconds=_IDENTITY_SECONDS,
+                seconds=_IDENTITY_TIMEOUT,
             )
         except CredentialError as error:
-            _log.debug("The account of these keys is not known: %s", error.message)
+            _log.debug("Could not look up the account of the credentials: %s", error.message)
             return
         await check_account(self._database, self.settings.profile, account)
 
@@ -275,10 +293,10 @@ class Orchestrator:
     async def _context(
         self, credentials: "CredentialSource", clock: "ServerClock"
     ) -> AsyncIterator["RunContext"]:
-        """Open the clients of both services.
+        """Open the clients of CVM and COS.
 
         Args:
-            clock: of the API; COS has one of its own, which must not date the API's signatures.
+            clock: CVM's time. COS gets a separate clock: its time must not sign CVM requests.
         """
         from orchestrator.cloud.clock_skew import ServerClock
         from orchestrator.cloud.cos import CosClient
@@ -340,10 +358,10 @@ class Orchestrator:
 
 
 def _operator() -> str:
-    """Who works at this machine, for the record of what a person decided."""
+    """Return user and host, to record who decided an operation."""
     try:
         user = getpass.getuser()
-    except (KeyError, OSError):  # a user id without a name, as in some containers
+    except (KeyError, OSError):  # the user id has no name, as in some containers
         user = f"user-{os.getuid()}"
     return f"{user}@{socket.gethostname()}"
 

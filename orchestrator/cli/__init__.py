@@ -1,5 +1,5 @@
-"""The command line: parse, call, print.
+"""Command line interface: each command parses its options, calls the facade and prints.
 
-The commands import what they work with when they are called, so that ``--help`` does not wait
-for a database driver.
+Commands import what they need when they are called, so that ``--help`` does not wait for the
+import of a database driver or an HTTP client.
 """

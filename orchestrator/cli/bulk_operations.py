@@ -1,12 +1,11 @@
-"""Decisions about the jobs that a filter lets through: told first, then done."""
+"""The common part of commands that change all jobs that match a filter."""
 
 import sys
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import anyio
-import typer
 
 from orchestrator.cli.formatting import plural
 from orchestrator.errors import UsageError
@@ -16,64 +15,59 @@ if TYPE_CHECKING:
     from orchestrator.orchestrator import Orchestrator
     from orchestrator.settings import Settings
 
-All = Annotated[bool, typer.Option("--all", help="All jobs, without a filter.")]
-DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Say what would become of them; change nothing.")
-]
-
 
 class BulkResult(Protocol):
-    """What becomes of the jobs."""
+    """How many jobs an operation changed and skipped."""
 
     @property
     def changed(self) -> int:
-        """How many go on differently."""
+        """Number of changed jobs."""
 
     @property
-    def untouched(self) -> int:
-        """How many are left alone."""
+    def skipped(self) -> int:
+        """Number of jobs that match, but were not changed."""
 
 
-_Decided = TypeVar("_Decided", bound=BulkResult)
+_Result = TypeVar("_Result", bound=BulkResult)
 
 
-def decide(
+def apply_to_matching(
     settings: "Settings",
     wanted: "JobFilter",
-    act: Callable[..., Awaitable[_Decided]],
-    describe: Callable[[_Decided], Iterable[str]],
+    operation: Callable[..., Awaitable[_Result]],
+    describe: Callable[[_Result], Iterable[str]],
     *,
     all_: bool,
     dry_run: bool,
-) -> _Decided | None:
-    """Says what becomes of the jobs, and does it; ``None`` where there was nothing to do.
+) -> _Result | None:
+    """Print what the operation would do, then do it; return ``None`` if nothing was done.
 
     Args:
-        act: called with an orchestrator, the filter, and ``dry_run``.
-        describe: the decision for eyes, line by line.
+        operation: a method of `Orchestrator` that takes the filter and ``dry_run``.
+        describe: turns the result of the dry run into lines to print.
 
     Raises:
-        UsageError: no filter, or no job that it lets through.
+        UsageError: no filter was given, or no job matches it.
     """
     from orchestrator.model import JobFilter
 
     if wanted == JobFilter() and not all_:
-        raise UsageError("No filter is given.", "Narrow it, as with --batch, or say --all.")
-    preview = anyio.run(_in_store, settings, partial(act, wanted=wanted, dry_run=True))
-    matching = preview.changed + preview.untouched
+        raise UsageError("No filter given.", "Add one, such as --batch NAME, or use --all.")
+    preview = anyio.run(_call, settings, partial(operation, wanted=wanted, dry_run=True))
+    matching = preview.changed + preview.skipped
     if not matching:
         raise UsageError("No job matches.", "`orchestrator history` lists the jobs.")
-    head = f"{plural(matching, 'job')} {'matches' if matching == 1 else 'match'}."
-    for line in (head, *describe(preview)):
+    verb = "matches" if matching == 1 else "match"
+    for line in (f"{plural(matching, 'job')} {verb}.", *describe(preview)):
         print(line, file=sys.stdout if dry_run else sys.stderr)
     if dry_run or not preview.changed:
         return None
-    done: _Decided = anyio.run(_in_store, settings, partial(act, wanted=wanted))
-    return done
+    result: _Result = anyio.run(_call, settings, partial(operation, wanted=wanted))
+    return result
 
 
-async def _in_store(settings: "Settings", act: Callable[["Orchestrator"], Awaitable[Any]]) -> Any:
+async def _call(settings: "Settings", operation: Callable[["Orchestrator"], Awaitable[Any]]) -> Any:
     from orchestrator.orchestrator import Orchestrator
 
     async with Orchestrator(settings=settings, create=False) as orchestrator:
-        return await act(orchestrator)
+        return await operation(orchestrator)

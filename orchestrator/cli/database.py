@@ -1,4 +1,4 @@
-"""``orchestrator db``: the store itself."""
+"""``orchestrator db``: manage the database."""
 
 from typing import TYPE_CHECKING
 
@@ -10,25 +10,29 @@ from orchestrator.cli.options import Config, DatabaseUrl, settings_from
 if TYPE_CHECKING:
     from orchestrator.settings import Settings
 
-app = typer.Typer(help="The store: its version.", no_args_is_help=True)
+app = typer.Typer(help="Manage the database.", no_args_is_help=True)
 
 
 @app.callback()
 def _group() -> None:
-    """The store: its version."""
+    """Manage the database."""
 
 
 @app.command("upgrade")
 def upgrade(database_url: DatabaseUrl = None, config: Config = None) -> None:
-    """Bring the store's tables to this program's version; make them where there are none."""
+    """Upgrade the database to this version; create it if it does not exist.
+
+    Example: orchestrator db upgrade --database-url exports.db
+    """
     from orchestrator.store import describe_url
 
     settings = settings_from(config=config, database_url=database_url)
     before, after = anyio.run(_upgrade, settings)
     name = describe_url(settings.sqlalchemy_url)
-    print(
-        f"{name}: {before or 'new'} → {after}" if before != after else f"{name}: {after}, current"
-    )
+    if before == after:
+        print(f"{name}: {after}, already up to date")
+    else:
+        print(f"{name}: {before or 'new'} → {after}")
 
 
 async def _upgrade(settings: "Settings") -> tuple[str | None, str | None]:

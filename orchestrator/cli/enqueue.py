@@ -1,4 +1,4 @@
-"""``orchestrator enqueue``: a manifest or single images become jobs."""
+"""``orchestrator enqueue``: add jobs from a manifest or from options."""
 
 import sys
 from pathlib import Path
@@ -20,42 +20,40 @@ if TYPE_CHECKING:
 def command(
     file: Annotated[
         str | None,
-        typer.Argument(metavar="[FILE|-]", help="CSV or JSON Lines; - reads stdin."),
+        typer.Argument(metavar="[FILE|-]", help="Manifest in CSV or JSON Lines; - is stdin."),
     ] = None,
     image: Annotated[
-        list[str] | None, typer.Option("--image", metavar="ID", help="An image; may be repeated.")
+        list[str] | None, typer.Option("--image", metavar="ID", help="Image to export; repeatable.")
     ] = None,
     region: Annotated[
-        str | None, typer.Option(envvar="TENCENTCLOUD_REGION", help="Where image and bucket are.")
+        str | None, typer.Option(envvar="TENCENTCLOUD_REGION", help="Region of image and bucket.")
     ] = None,
-    bucket: Annotated[str | None, typer.Option(help="Bucket name with its APPID.")] = None,
+    bucket: Annotated[str | None, typer.Option(help="Bucket name with APPID.")] = None,
     format_: Annotated[
         str | None, typer.Option("--format", help="RAW (default), QCOW2, VHD or VMDK.")
     ] = None,
-    prefix: Annotated[str | None, typer.Option(help="Leads the objects' names.")] = None,
+    prefix: Annotated[str | None, typer.Option(help="Prefix of the object keys.")] = None,
     only_root_disk: Annotated[
-        bool, typer.Option("--only-root-disk", help="Leave the data disks out.")
+        bool, typer.Option("--only-root-disk", help="Do not export data disks.")
     ] = False,
     role_name: Annotated[
-        str | None, typer.Option(help="CVM role that writes to the bucket (CVM_QcsRole).")
+        str | None, typer.Option(help="CAM role that writes to the bucket (CVM_QcsRole).")
     ] = None,
-    priority: Annotated[int, typer.Option(help="Larger goes first.")] = 0,
+    priority: Annotated[int, typer.Option(help="Higher is sent first.")] = 0,
     not_before: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Not sent earlier (ISO 8601).")
+        str | None, typer.Option(metavar="TIME", help="Do not send before TIME (ISO 8601).")
     ] = None,
     batch: Annotated[
-        str | None, typer.Option(metavar="NAME", help="A name for this lot; one is made up.")
+        str | None, typer.Option(metavar="NAME", help="Name of the batch; default: generated.")
     ] = None,
     skip_invalid: Annotated[
-        bool, typer.Option("--skip-invalid", help="Take the good rows and leave the others.")
+        bool, typer.Option("--skip-invalid", help="Enqueue only the valid rows.")
     ] = False,
-    again: Annotated[
-        bool, typer.Option("--again", help="Also what is already there or done.")
-    ] = False,
+    again: Annotated[bool, typer.Option("--again", help="Enqueue duplicates too.")] = False,
     exact_names: Annotated[
         bool,
         typer.Option(
-            "--exact-names", help="No tag in the names; then nothing is sent again by itself."
+            "--exact-names", help="No job tag in the object keys; then nothing is resent."
         ),
     ] = False,
     json: Json = False,
@@ -63,7 +61,10 @@ def command(
     database_url: DatabaseUrl = None,
     config: Config = None,
 ) -> None:
-    """Add images to the queue; the same request again is a duplicate, not a second job."""
+    """Add images to the queue. A request that is already there is a duplicate and is skipped.
+
+    Example: orchestrator enqueue images.csv --batch tonight
+    """
     from orchestrator.manifest.reader import Defaults
 
     settings = settings_from(config=config, database_url=database_url, profile=profile)
@@ -89,10 +90,10 @@ def _read(
     from orchestrator.manifest.reader import read_manifest, requests_from_images
 
     if file is not None and images:
-        raise UsageError("A manifest and --image exclude each other.", "Leave one of them out.")
+        raise UsageError("A manifest and --image cannot be combined.", "Use only one of them.")
     if file is None and not images:
         raise UsageError(
-            "Name what to export: either a manifest or images.",
+            "Nothing to enqueue: give either a manifest or images.",
             "For example: orchestrator enqueue images.csv, or --image img-xxxxxxxx.",
         )
     if file is None:
@@ -104,7 +105,7 @@ def _read(
             return read_manifest(stream, file, defaults, skip_invalid=skip_invalid)
     except OSError as error:
         raise UsageError(
-            f"The manifest {file} cannot be read: {error.strerror}.", "Name another file."
+            f"The manifest {file} cannot be read: {error.strerror}.", "Check the path."
         ) from error
 
 
@@ -123,16 +124,18 @@ def _report(
     from orchestrator.store import describe_url
 
     for fault in manifest.faults:
-        print(f"Left out: {fault}", file=sys.stderr)
+        print(f"Skipped: {fault}", file=sys.stderr)
     if manifest.ignored_columns:
         print(f"Ignored columns: {', '.join(manifest.ignored_columns)}", file=sys.stderr)
-    found = {"added": result.added, "duplicates": result.duplicates}
-    counts = {**found, "invalid": manifest.invalid}
+    counts = {
+        "added": result.added,
+        "duplicates": result.duplicates,
+        "invalid": manifest.invalid,
+    }
     if json:
         print(to_json({"batch": result.batch, **counts}))
         return
-    said = ", ".join(f"{number} {name}" for name, number in counts.items())
-    print(f"Batch {result.batch}: {said}.")
+    print(f"Batch {result.batch}: {', '.join(f'{n} {name}' for name, n in counts.items())}.")
     if result.duplicates:
-        print("Duplicates stay as they were, in their batch; --again adds them.", file=sys.stderr)
-    print(f"Store: {describe_url(settings.sqlalchemy_url)}", file=sys.stderr)
+        print("Duplicates were skipped; use --again to enqueue them too.", file=sys.stderr)
+    print(f"Database: {describe_url(settings.sqlalchemy_url)}", file=sys.stderr)

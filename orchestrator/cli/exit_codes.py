@@ -1,4 +1,4 @@
-"""How a command ends when something went wrong: messages for a person, and an exit code."""
+"""Errors that end a command: the message for the user and the exit code."""
 
 import sys
 import traceback
@@ -9,20 +9,24 @@ from orchestrator.cli.standard_streams import silence
 
 INTERNAL = 1
 USAGE = 2
-A_PERSON_MUST_ACT = 6
+ACTION_REQUIRED = 6
 
-_PRECEDENCE = (USAGE, A_PERSON_MUST_ACT, INTERNAL, 0)
-"""The exit code of several errors is the first of these that one of them has: what a person can fix
-must not be hidden by what a person cannot. Without usable input or store, keys do not matter yet;
-a pipe that the reader has closed matters only where nothing else went wrong."""
+_PRECEDENCE = (USAGE, ACTION_REQUIRED, INTERNAL, 0)
+"""Of several errors, the first code in this order wins: an error that the user can fix must not be
+hidden by one that the user cannot. Code 0 is a closed output pipe, which matters only alone."""
+
+_INTERNAL_ERROR = (
+    "Internal error. Everything that was recorded is safe; run again to continue.\n"
+    "Please report the traceback above."
+)
 
 
 @dataclass(frozen=True, slots=True)
 class _Report:
-    """What one error means to the caller of the command.
+    """What one error means for the command.
 
     Args:
-        text: message and remedy; empty where there is nothing to say.
+        text: message and remedy; empty if there is nothing to print.
         ends_output: stdout cannot be written any more.
     """
 
@@ -32,23 +36,23 @@ class _Report:
 
 
 def exit_code_for(error: BaseException) -> int:
-    """Print each distinct error with its remedy on stderr; return the exit code.
+    """Print each distinct error on stderr; return the exit code.
 
-    Faults of the program come first, with their traceback, so that the message with the remedy is
-    the last thing on the screen.
+    Internal errors with their traceback are printed first, so that the message that says what to do
+    is the last one on the screen.
     """
     reports = set(map(_report, leaves(error)))
     if any(report.ends_output for report in reports):
         silence(sys.stdout)
-    by_rank = sorted(reports, key=lambda one: (_PRECEDENCE.index(one.code), one.text))
-    for report in reversed(by_rank):
+    ranked = sorted(reports, key=lambda report: (_PRECEDENCE.index(report.code), report.text))
+    for report in reversed(ranked):
         if report.text:
             print(report.text, file=sys.stderr)
-    return by_rank[0].code
+    return ranked[0].code
 
 
 def leaves(error: BaseException) -> Iterator[BaseException]:
-    """Yield the errors of a group, and of the groups in it; of anything else the error itself."""
+    """Yield the single errors of an exception group, however nested; else the error itself."""
     if isinstance(error, BaseExceptionGroup):
         for one in error.exceptions:
             yield from leaves(one)
@@ -57,7 +61,6 @@ def leaves(error: BaseException) -> Iterator[BaseException]:
 
 
 def _report(error: BaseException) -> _Report:
-    """Return what a single error means."""
     from sqlalchemy.exc import DBAPIError
 
     from orchestrator.errors import (
@@ -70,27 +73,22 @@ def _report(error: BaseException) -> _Report:
 
     match error:
         case BrokenPipeError():
-            # whoever read our output has seen enough
+            # The reader of our output, such as `head`, has seen enough.
             return _Report(0, ends_output=True)
         case ManifestError():
             faults = (f"  {fault}" for fault in error.faults)
             return _Report(USAGE, "\n".join((error.message, *faults, error.remedy)))
         case OrchestratorError():
-            special = {StoreGoneError: INTERNAL, CredentialError: A_PERSON_MUST_ACT}
+            special = {StoreGoneError: INTERNAL, CredentialError: ACTION_REQUIRED}
             return _Report(special.get(type(error), USAGE), str(error))
         case DBAPIError():
-            said = f"The database cannot be used: {store_error_text(error)}."
-            return _Report(INTERNAL, f"{said}\n  {classify_store_error(error).remedy}")
+            message = f"The database cannot be used: {store_error_text(error)}."
+            return _Report(INTERNAL, f"{message}\n  {classify_store_error(error).remedy}")
         case OSError() if classify_store_error(error).is_temporary:
-            said = f"{error.filename or 'The output'}: {store_error_text(error)}."
+            message = f"{error.filename or 'The output'}: {store_error_text(error)}."
             return _Report(
-                INTERNAL, f"{said}\n  {classify_store_error(error).remedy}", ends_output=True
+                INTERNAL, f"{message}\n  {classify_store_error(error).remedy}", ends_output=True
             )
         case _:
             trace = "".join(traceback.format_exception(error))
-            return _Report(INTERNAL, trace + _FAULT_OF_THE_PROGRAM)
-
-
-_FAULT_OF_THE_PROGRAM = (
-    "This is a fault of the program. Nothing recorded is lost; run again to go on."
-)
+            return _Report(INTERNAL, trace + _INTERNAL_ERROR)

@@ -1,4 +1,4 @@
-"""``orchestrator history``: the jobs, newest first."""
+"""``orchestrator history``: list jobs, newest first."""
 
 import csv
 import sys
@@ -8,66 +8,67 @@ import anyio
 import typer
 
 from orchestrator.cli import options
-from orchestrator.cli.formatting import (
-    JOB_FIELDS,
-    csv_cells,
-    end_with_the_pipe,
-    heading_of_jobs,
-    job_line,
-)
+from orchestrator.cli.formatting import JOB_FIELDS, csv_cells, exit_on_closed_pipe
+from orchestrator.cli.job_table import JobTable
 from orchestrator.errors import UsageError
 
 if TYPE_CHECKING:
     from orchestrator.model import JobFilter
     from orchestrator.settings import Settings
 
-_SCREENFUL = 50
+_TERMINAL_LIMIT = 50
 
 
-@options.takes_filter
+@options.add_filter_options
 def command(
     wanted: "JobFilter",
     limit: Annotated[
-        int | None, typer.Option(min=0, help="At most so many; 0 is all (50 on a terminal).")
+        int | None, typer.Option(min=0, help="Maximum number of jobs; 0 is all.")
     ] = None,
     json: options.Json = False,
     csv_: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
     database_url: options.DatabaseUrl = None,
     config: options.Config = None,
 ) -> None:
-    """List jobs, newest first. A value may hold *, and repeated values mean "or"."""
-    end_with_the_pipe()
+    """List jobs, newest first.
+
+    A terminal gets the newest 50, unless --limit is given. Filter values may contain *. A repeated
+    option matches any of its values.
+
+    Example: orchestrator history --state failed --since 2026-11-23
+    """
+    exit_on_closed_pipe()
     if json and csv_:
-        raise UsageError("--json and --csv exclude each other.", "Choose one.")
+        raise UsageError("--json and --csv cannot be combined.", "Use only one of them.")
     settings = options.settings_from(config=config, database_url=database_url)
-    for_eyes = not json and not csv_ and sys.stdout.isatty()
-    most = _SCREENFUL if limit is None and for_eyes else (limit or None)
-    form = "json" if json else "csv" if csv_ else "lines"
-    shown = anyio.run(_print, settings, wanted, most, form)
-    if form == "lines" and shown == 0:
+    form = "json" if json else "csv" if csv_ else "table"
+    if limit is None and form == "table" and sys.stdout.isatty():
+        limit = _TERMINAL_LIMIT
+    shown = anyio.run(_print, settings, wanted, limit or None, form)
+    if form == "table" and shown == 0:
         print("No job matches.", file=sys.stderr)
-    elif form == "lines" and shown == most:
-        print(f"The newest {shown}; --limit 0 shows all.", file=sys.stderr)
+    elif form == "table" and shown == limit:
+        print(f"Showing the newest {shown}; use --limit 0 for all.", file=sys.stderr)
 
 
 async def _print(settings: "Settings", wanted: "JobFilter", limit: int | None, form: str) -> int:
     from orchestrator.orchestrator import Orchestrator
 
     shown = 0
-    table = csv.writer(sys.stdout, lineterminator="\n")
+    rows, table = csv.writer(sys.stdout, lineterminator="\n"), JobTable.for_stdout()
     async with Orchestrator(settings=settings, create=False) as orchestrator:
         if form == "json":
             async for lines in orchestrator.history_lines(JOB_FIELDS, wanted, limit=limit):
                 print(lines, end="")
             return shown
         if form == "csv":
-            table.writerow(JOB_FIELDS)
+            rows.writerow(JOB_FIELDS)
         async for job in orchestrator.history(wanted, limit=limit):
             if form == "csv":
-                table.writerow(csv_cells(job))
+                rows.writerow(csv_cells(job))
             else:
                 if shown == 0:
-                    print(heading_of_jobs())
-                print(job_line(job))
+                    print(table.heading())
+                print(table.row(job))
             shown += 1
     return shown

@@ -1,19 +1,29 @@
-"""The commands put together, and how the program ends."""
+"""The application: all commands, and how the process ends."""
 
 import gc
 import sys
 
 import typer
 
-from orchestrator.cli import cancel, demo, enqueue, history, retry, run, show, simulate, status
-from orchestrator.cli import database as db
-from orchestrator.cli import resolve_unknown as settle
+from orchestrator.cli import (
+    cancel,
+    database,
+    demo,
+    enqueue,
+    history,
+    resolve,
+    retry,
+    run,
+    show,
+    simulate,
+    status,
+)
 from orchestrator.cli.exit_codes import exit_code_for
 from orchestrator.cli.standard_streams import prepare_streams
 
 app = typer.Typer(
     name="orchestrator",
-    help="Exports hundreds of Tencent Cloud images to COS, once each, and can prove it.",
+    help="Export Tencent Cloud CVM images to COS in batches, each exactly once.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -27,8 +37,13 @@ app.command("history")(history.command)
 app.command("show")(show.command)
 app.command("retry")(retry.command)
 app.command("cancel")(cancel.command)
-app.command("settle")(settle.command)
-app.add_typer(db.app, name="db")
+app.command("resolve")(resolve.command)
+app.command(
+    "settle",
+    hidden=True,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)(resolve.renamed)
+app.add_typer(database.app, name="db")
 app.command("simulate")(simulate.command)
 app.command("demo")(demo.command)
 
@@ -44,24 +59,23 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _root(
     version: bool = typer.Option(
-        False, "--version", callback=_version, is_eager=True, help="Show the version and leave."
+        False, "--version", callback=_version, is_eager=True, help="Show version and exit."
     ),
 ) -> None:
-    """Options before a command."""
+    """Define the options that stand before a command."""
 
 
 def main() -> None:
-    """Runs one command; what a person can mend ends in a message, never in a traceback."""
+    """Run one command; print errors as messages, and exit with the documented code."""
     prepare_streams()
     try:
         try:
             app(standalone_mode=True)
         finally:
             sys.stdout.flush()
-            # all memory goes with the process: to look through it for garbage first takes longer
-            # than many a command
+            # Skip the interpreter's last garbage collection: it takes longer than many commands.
             gc.freeze()
-    except Exception as error:  # noqa: BLE001 - the last one who can say what happened
+    except Exception as error:  # noqa: BLE001 - any error must end in a message and an exit code
         sys.exit(exit_code_for(error))
     except KeyboardInterrupt:
         sys.exit(130)

@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: a live view at a terminal, else a line now and then."""
+"""Progress of a run on stderr: a live display at a terminal, otherwise a line now and then."""
 
 import os
 import time
@@ -15,8 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.cli.formatting import duration
-from orchestrator.cli.status import scope_line
-from orchestrator.clock import iso
+from orchestrator.cli.status import eta_text, scope_line
 from orchestrator.errors import StoreGoneError
 from orchestrator.job_states import FINAL, JobState
 from orchestrator.store.errors import STORE_ERRORS
@@ -25,11 +24,14 @@ if TYPE_CHECKING:
     from orchestrator.orchestrator import Orchestrator
     from orchestrator.reporting.status import Status
 
-_REFRESH = 0.5
-_LINE_EVERY = 10.0
-_RATE_OVER = 30.0
-_IN_TROUBLE = (*STORE_ERRORS, StoreGoneError)
-"""A store that cannot be read: what is wrong with it the run says."""
+_REFRESH_SECONDS = 0.5
+_LINE_SECONDS = 10.0
+
+_RATE_SECONDS = 30.0
+"""The displayed rate is the average over this time."""
+
+_READ_ERRORS = (*STORE_ERRORS, StoreGoneError)
+"""Errors of the database. The display skips a refresh: the run itself reports them."""
 
 _STYLES = {
     JobState.VERIFIED: "green",
@@ -41,94 +43,95 @@ _STYLES = {
 
 
 class ProgressDisplay:
-    """The progress of one run, on stderr.
+    """The progress of one run.
 
     Args:
-        batch: only this batch is shown.
+        batch: show only this batch.
     """
 
     def __init__(self, batch: str | None) -> None:
         self._batch = batch
         self._console = Console(stderr=True)
-        self._began = time.monotonic()
+        self._started = time.monotonic()
         self._sent: deque[tuple[float, int]] = deque()
 
-    def notify(self, sentence: str) -> None:
-        """Says something in passing, above the live view."""
-        self._console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+    def notify(self, message: str) -> None:
+        """Print a message above the live display."""
+        self._console.print(message, markup=False, highlight=False, soft_wrap=True)
 
     @asynccontextmanager
     async def follow(self, orchestrator: "Orchestrator") -> AsyncIterator[None]:
-        """Shows how things stand until the block ends."""
+        """Show the progress until the block ends."""
         async with anyio.create_task_group() as tasks:
-            dumb = os.environ.get("TERM") in {"dumb", "unknown"}
-            live = self._console.is_terminal and not dumb
-            tasks.start_soon(self._live if live else self._lines, orchestrator)
+            is_dumb = os.environ.get("TERM") in {"dumb", "unknown"}
+            is_live = self._console.is_terminal and not is_dumb
+            tasks.start_soon(self._show_live if is_live else self._print_lines, orchestrator)
             try:
                 yield
             finally:
                 tasks.cancel_scope.cancel()
 
-    async def _live(self, orchestrator: "Orchestrator") -> None:
+    async def _show_live(self, orchestrator: "Orchestrator") -> None:
         with Live(console=self._console, auto_refresh=False, transient=True) as live:
             while True:
-                asked = time.monotonic()
-                if found := await self._found(orchestrator):
-                    live.update(self._view(found), refresh=True)
-                # a view of a very large store must not become the store's main work
-                await anyio.sleep(max(_REFRESH, 10 * (time.monotonic() - asked)))
+                started = time.monotonic()
+                if current := await self._read_status(orchestrator):
+                    live.update(self._view(current), refresh=True)
+                # Of a very large store the status takes long: use a tenth of the time at most.
+                await anyio.sleep(max(_REFRESH_SECONDS, 10 * (time.monotonic() - started)))
 
-    async def _lines(self, orchestrator: "Orchestrator") -> None:
+    async def _print_lines(self, orchestrator: "Orchestrator") -> None:
         while True:
-            await anyio.sleep(_LINE_EVERY)
-            if found := await self._found(orchestrator):
-                self.notify(self._line(found))
+            await anyio.sleep(_LINE_SECONDS)
+            if current := await self._read_status(orchestrator):
+                self.notify(self._line(current))
 
-    async def _found(self, orchestrator: "Orchestrator") -> "Status | None":
-        with suppress(*_IN_TROUBLE):
+    async def _read_status(self, orchestrator: "Orchestrator") -> "Status | None":
+        with suppress(*_READ_ERRORS):
             return await orchestrator.status(batch=self._batch)
         return None
 
-    def _view(self, found: "Status") -> RenderableType:
-        ended = sum(found.counts[state] for state in FINAL)
+    def _view(self, current: "Status") -> RenderableType:
+        ended = _ended(current)
         grid = Table.grid(padding=(0, 1))
-        bar = ProgressBar(total=max(found.total, 1), completed=ended, width=40)
-        grid.add_row(bar, f"{ended}/{found.total}", self._pace(found))
+        bar = ProgressBar(total=max(current.total, 1), completed=ended, width=40)
+        grid.add_row(bar, f"{ended}/{current.total}")
         counts = Text("  ").join(
             Text(f"{state} {count}", style=_STYLES.get(state, ""))
-            for state, count in found.counts.items()
+            for state, count in current.counts.items()
             if count
         )
-        rows: list[RenderableType] = [grid, counts]
-        if found.reasons:
-            deferrals = ", ".join(f"{count} {reason}" for reason, count in found.reasons.items())
-            rows.append(Text(f"waiting: {deferrals}", style="dim"))
+        rows: list[RenderableType] = [grid, Text(self._pace(current)), counts]
+        if current.reasons:
+            reasons = ", ".join(f"{count} {reason}" for reason, count in current.reasons.items())
+            rows.append(Text(f"waiting: {reasons}", style="dim"))
         rows.extend(
-            Text(scope_line(scope), style="dim", overflow="ellipsis")
-            for scope in found.scopes
+            Text(scope_line(scope), style="dim", overflow="ellipsis", no_wrap=True)
+            for scope in current.scopes
             if scope.waiting or scope.concurrency.running
         )
         return Group(*rows)
 
-    def _line(self, found: "Status") -> str:
-        ended = sum(found.counts[state] for state in FINAL)
-        counts = ", ".join(f"{count} {state}" for state, count in found.counts.items() if count)
-        return f"{ended}/{found.total} done ({counts}); {self._pace(found)}"
+    def _line(self, current: "Status") -> str:
+        counts = ", ".join(f"{count} {state}" for state, count in current.counts.items() if count)
+        return f"{_ended(current)}/{current.total} done ({counts}); {self._pace(current)}"
 
-    def _pace(self, found: "Status") -> str:
-        """Elapsed time, exports accepted per second of late, and what may be left."""
+    def _pace(self, current: "Status") -> str:
+        """Return elapsed time, accepted exports per second, and ETA."""
         now = time.monotonic()
-        waiting = found.counts[JobState.QUEUED] + found.counts[JobState.SENDING]
-        self._sent.append((now, found.total - waiting))
-        while now - self._sent[0][0] > _RATE_OVER:
+        unsent = current.counts[JobState.QUEUED] + current.counts[JobState.SENDING]
+        self._sent.append((now, current.total - unsent))
+        while now - self._sent[0][0] > _RATE_SECONDS:
             self._sent.popleft()
         (since, before), (until, after) = self._sent[0], self._sent[-1]
         rate = max(0, after - before) / (until - since) if until > since else 0.0
-        parts = [duration(now - self._began)]
+        parts = [f"elapsed {duration(now - self._started)}"]
         if rate:
-            parts.append(f"{rate:.1f} accepted/s")
-        if found.rests_until is not None:
-            parts.append(f"nothing is due before {iso(found.rests_until)}")
-        elif found.seconds_left:
-            parts.append(f"about {duration(found.seconds_left)} left")
-        return " · ".join(parts)
+            parts.append(f"{rate:.1f} sent/s")
+        if eta := eta_text(current):
+            parts.append(eta)
+        return ", ".join(parts)
+
+
+def _ended(current: "Status") -> int:
+    return sum(current.counts[state] for state in FINAL)

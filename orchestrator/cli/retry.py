@@ -1,44 +1,48 @@
-"""``orchestrator retry``: another try for jobs that failed or were cancelled."""
+"""``orchestrator retry``: retry failed and cancelled jobs."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from orchestrator.cli import bulk_operations as by_filter
 from orchestrator.cli import options
+from orchestrator.cli.bulk_operations import apply_to_matching
 from orchestrator.cli.formatting import plural
 
 if TYPE_CHECKING:
     from orchestrator.model import JobFilter
-    from orchestrator.operations.retry import Retry
+    from orchestrator.operations.retry import RetryResult
 
 
-@options.takes_filter
+@options.add_filter_options
 def command(
     wanted: "JobFilter",
-    all_: by_filter.All = False,
-    dry_run: by_filter.DryRun = False,
+    all_: options.All = False,
+    dry_run: options.DryRun = False,
     database_url: options.DatabaseUrl = None,
     config: options.Config = None,
 ) -> None:
-    """Try failed and cancelled jobs again: the next run sends them.
+    """Retry failed and cancelled jobs.
 
-    What may have left an export behind is looked for in the bucket first.
+    The next `orchestrator run` sends them. If an export of a job may exist, the bucket is searched
+    before the job is sent.
+
+    Example: orchestrator retry --batch tonight --state failed
     """
     from orchestrator.orchestrator import Orchestrator
 
     settings = options.settings_from(config=config, database_url=database_url)
-    act = Orchestrator.retry
-    done = by_filter.decide(settings, wanted, act, _lines, all_=all_, dry_run=dry_run)
+    done = apply_to_matching(
+        settings, wanted, Orchestrator.retry, _describe, all_=all_, dry_run=dry_run
+    )
     if done:
-        print(f"{plural(done.changed, 'job')} tried again; `orchestrator run` goes on with them.")
+        print(f"{plural(done.changed, 'job')} will be retried by `orchestrator run`.")
 
 
-def _lines(tried: "Retry") -> Iterator[str]:
-    if tried.queued:
-        yield f"  {tried.queued} back to the queue: nothing was left behind."
-    if tried.unknown:
-        yield f"  {tried.unknown} to be looked for first: an export may be there."
-    if tried.parts:
-        yield f"  {tried.parts} delivered in part: the missing images become a job of their own."
-    if tried.untouched:
-        yield f"  {tried.untouched} left alone: not failed or cancelled, or tried again already."
+def _describe(result: "RetryResult") -> Iterator[str]:
+    if result.queued:
+        yield f"  {result.queued} back to the queue: no export was started."
+    if result.unknown:
+        yield f"  {result.unknown} to be searched in the bucket first: an export may exist."
+    if result.split:
+        yield f"  {result.split} delivered in part: the missing images become a new job."
+    if result.skipped:
+        yield f"  {result.skipped} skipped: not failed or cancelled, or split before."

@@ -1,15 +1,15 @@
-"""``orchestrator run``: drains the queue."""
+"""``orchestrator run``: send, wait and verify until the queue is empty."""
 
 import gc
 import resource
 import signal
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import anyio
 import typer
 
-from orchestrator.cli.exit_codes import exit_code_for
+from orchestrator.cli.exit_codes import INTERNAL, exit_code_for
 from orchestrator.cli.formatting import to_json
 from orchestrator.cli.options import Batch, Config, DatabaseUrl, Json, Profile, settings_from
 from orchestrator.cli.run_outcome import as_json, exit_code, print_result, summary
@@ -20,80 +20,88 @@ if TYPE_CHECKING:
     from orchestrator.reporting.run_summary import RunResult
     from orchestrator.settings import Settings
 
-_A_YEAR = 365 * 86_400.0
+_YEAR_SECONDS = 365 * 86_400.0
+
 _OTHER_FILES = 64
-"""Files that a run may have open beside its connections to CVM: buckets, store, libraries."""
+"""Open files besides the connections to CVM: connections to COS, the database, libraries."""
 
-_OBJECTS_A_COLLECTION = 10_000
-"""A request makes hundreds of objects and hardly a cycle: to look for these as often as Python does
-by itself takes a twentieth of a run."""
+_MIN_FILES = 40
+"""With fewer open files a run could wait for files that it holds itself."""
 
-_FEWEST_FILES = 40
-"""With fewer it might wait for files that it holds itself."""
+_GC_THRESHOLD = 10_000
+"""Allocations between garbage collections. A request makes hundreds of objects, but hardly a
+reference cycle; with Python's default a run spends a twentieth of its time on collections."""
 
-_SIGNALLED = {signal.SIGINT: 130, signal.SIGTERM: 143}
+_SIGNAL_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
+"""Exit codes, as shells number them."""
 
 
 def command(
     batch: Batch = None,
     time_limit: Annotated[
         float | None,
-        typer.Option(min=0, max=_A_YEAR, metavar="S", help="Send nothing more after S seconds."),
+        typer.Option(
+            min=0, max=_YEAR_SECONDS, metavar="S", help="Send nothing more after S seconds."
+        ),
     ] = None,
     forever: Annotated[
-        bool, typer.Option("--forever", help="Wait for more jobs instead of ending.")
+        bool, typer.Option("--forever", help="Wait for new jobs instead of exiting.")
     ] = False,
     json: Json = False,
-    rate: Annotated[float | None, typer.Option(help="Requests a second; 0 is no limit.")] = None,
-    concurrency: Annotated[int | None, typer.Option(help="Requests in flight at once.")] = None,
-    verify: Annotated[str | None, typer.Option(help="auto, required or off.")] = None,
+    rate: Annotated[float | None, typer.Option(help="Requests per second; 0 is no limit.")] = None,
+    concurrency: Annotated[int | None, typer.Option(help="Maximum requests in flight.")] = None,
+    verify: Annotated[
+        str | None, typer.Option(help="Verify exports in the bucket: auto, required or off.")
+    ] = None,
     verify_interval: Annotated[
         str | None,
-        typer.Option(metavar="S", help="Seconds between looks at an export, or adaptive."),
+        typer.Option(metavar="S", help="Seconds between checks of an export, or adaptive."),
     ] = None,
     request_timeout: Annotated[
-        float | None, typer.Option(metavar="S", help="Seconds for one request in all.")
+        float | None, typer.Option(metavar="S", help="Timeout of one request.")
     ] = None,
     resend_after: Annotated[
         float | None,
         typer.Option(
-            metavar="S", help="Seconds of empty look-ups before an unknown job is sent again."
+            metavar="S", help="Seconds of empty look-ups before an unknown job is resent."
         ),
     ] = None,
     resend: Annotated[
         str | None,
-        typer.Option(help="proven, always or never: when an unknown job is sent again by itself."),
+        typer.Option(help="When to resend an unknown job: proven, always or never."),
     ] = None,
     quota_wait: Annotated[
         float | None,
         typer.Option(metavar="S", help="Seconds to wait for a quota other than the export cap."),
     ] = None,
     export_deadline: Annotated[
-        float | None, typer.Option(metavar="S", help="Seconds an accepted export may take.")
+        float | None, typer.Option(metavar="S", help="Maximum seconds of an accepted export.")
     ] = None,
     max_attempts: Annotated[int | None, typer.Option(help="Attempts before a job fails.")] = None,
-    site: Annotated[str | None, typer.Option(help="intl or mainland.")] = None,
+    site: Annotated[str | None, typer.Option(help="Tencent Cloud site: intl or mainland.")] = None,
     allow_plain_http: Annotated[
         bool | None,
-        typer.Option("--allow-plain-http", help="Permit http:// endpoints beyond this machine."),
+        typer.Option("--allow-plain-http", help="Allow http:// endpoints beyond loopback."),
     ] = None,
-    cvm_endpoint: Annotated[str | None, typer.Option(metavar="URL", help="CVM's address.")] = None,
-    cos_endpoint: Annotated[str | None, typer.Option(metavar="URL", help="COS's address.")] = None,
-    sts_endpoint: Annotated[
-        str | None, typer.Option(metavar="URL", help="STS's address, for a role to assume.")
-    ] = None,
+    cvm_endpoint: Annotated[str | None, typer.Option(metavar="URL", help="CVM endpoint.")] = None,
+    cos_endpoint: Annotated[str | None, typer.Option(metavar="URL", help="COS endpoint.")] = None,
+    sts_endpoint: Annotated[str | None, typer.Option(metavar="URL", help="STS endpoint.")] = None,
     metadata_endpoint: Annotated[
-        str | None, typer.Option(metavar="URL", help="Where an instance asks for its role's keys.")
+        str | None, typer.Option(metavar="URL", help="Instance metadata endpoint.")
     ] = None,
     profile: Profile = None,
     database_url: DatabaseUrl = None,
     config: Config = None,
 ) -> None:
-    """Send, wait and verify until nothing can move; resumes what an earlier run left.
+    """Send, wait and verify until no job can progress.
 
-    Exit codes: 0 all ended well, or nothing to do; 3 some failed; 4 some are unknown; 5 work is
-    left; 10 time limit; 6 a person must act; 2 unusable input; 1 internal fault; 130 or 143
-    interrupted: work is safe, run again.
+    It continues what an earlier run left.
+
+    Exit codes: 0 success, or nothing to do; 1 internal error; 2 invalid input; 3 some jobs failed;
+    4 some are unknown; 5 work is left, run again; 6 action required; 10 time limit reached; 130 or
+    143 interrupted, work is safe.
+
+    Example: orchestrator run --batch tonight --time-limit 28800
     """
     settings = settings_from(
         rate=rate,
@@ -123,96 +131,87 @@ async def _run(
     settings: "Settings", batch: str | None, time_limit: float | None, forever: bool, json: bool
 ) -> int:
     from orchestrator.cli.progress import ProgressDisplay
+    from orchestrator.orchestrator import Orchestrator
     from orchestrator.store import describe_url
 
     display = ProgressDisplay(batch)
-    display.notify(f"Store: {describe_url(settings.sqlalchemy_url)}")
-    _ask_for_files(settings.concurrency + _OTHER_FILES, display)
-    gc.set_threshold(_OBJECTS_A_COLLECTION)
-    result, signalled = await drain(
-        settings, display, batch=batch, time_limit=time_limit, forever=forever
-    )
-    if result is not None:
-        print_result(to_json(as_json(result)) if json else "\n".join(summary(result, batch)))
-    if signalled is not None:
-        return _SIGNALLED[signalled]
-    return exit_code(result) if result is not None else 1
-
-
-def _ask_for_files(needed: int, display: "ProgressDisplay") -> None:
-    """Lets this process have so many files open; where the system does not, says so.
-
-    Raises:
-        UsageError: too few for any run.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    may_have = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-    if resource.RLIM_INFINITY != soft < may_have:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (may_have, hard))
-    if may_have < _FEWEST_FILES:
-        raise UsageError(
-            f"This process may have {may_have} files open; a run needs {_FEWEST_FILES} at least.",
-            f"Raise the limit: ulimit -n {needed}.",
-        )
-    if may_have < needed:
-        display.notify(
-            f"This process may have {may_have} files open and may need {needed}: raise the limit "
-            f"(ulimit -n {needed}) or lower --concurrency if it gets into trouble."
-        )
-
-
-async def drain(
-    settings: "Settings", display: "ProgressDisplay", **how: Any
-) -> "tuple[RunResult | None, signal.Signals | None]":
-    """Runs under the display; returns the result, none when it was torn, and the signal if any.
-
-    The first signal lets the requests in the air finish; the second ends the run at once. What
-    goes wrong after a signal is said, and leaves the signal's exit code.
-    """
-    stop = anyio.Event()
-    signalled: list[signal.Signals] = []
+    display.notify(f"Database: {describe_url(settings.sqlalchemy_url)}")
+    _raise_file_limit(settings.concurrency + _OTHER_FILES, display)
+    gc.set_threshold(_GC_THRESHOLD)
+    result: RunResult | None = None
+    stop = _StopOnSignal(display)
     try:
-        result = await _drain(settings, display, stop, signalled, **how)
+        async with (
+            Orchestrator(settings=settings, notify=display.notify) as orchestrator,
+            anyio.create_task_group() as tasks,
+        ):
+            tasks.start_soon(stop.listen, tasks.cancel_scope)
+            async with display.follow(orchestrator):
+                result = await orchestrator.run(
+                    batch=batch, time_limit=time_limit, forever=forever, stop=stop.requested
+                )
+            tasks.cancel_scope.cancel()
     except Exception as error:
-        if not signalled:
+        if stop.signal is None:
             raise
         exit_code_for(error)
-        result = None
-    return result, (signalled[0] if signalled else None)
+    if result is not None:
+        print_result(to_json(as_json(result)) if json else "\n".join(summary(result, batch)))
+    if stop.signal is not None:
+        return _SIGNAL_CODES[stop.signal]
+    return exit_code(result) if result is not None else INTERNAL
 
 
-async def _drain(
-    settings: "Settings",
-    display: "ProgressDisplay",
-    stop: anyio.Event,
-    signalled: list[signal.Signals],
-    **how: Any,
-) -> "RunResult | None":
-    from orchestrator.orchestrator import Orchestrator
+class _StopOnSignal:
+    """Ends a run on SIGINT or SIGTERM: gracefully on the first one, at once on the second.
 
-    result: RunResult | None = None
-    async with (
-        Orchestrator(settings=settings, notify=display.notify) as orchestrator,
-        anyio.create_task_group() as tasks,
-    ):
+    Args:
+        requested: set by the first signal.
+        signal: the first signal; ``None`` before it.
+    """
 
-        async def listen() -> None:
-            with anyio.open_signal_receiver(*_SIGNALLED) as received:
-                async for number in received:
-                    signalled.append(number)
-                    if stop.is_set():
-                        tasks.cancel_scope.cancel()
-                    display.notify(_STOPPING if not stop.is_set() else _TORN)
-                    stop.set()
+    def __init__(self, display: "ProgressDisplay") -> None:
+        self.requested = anyio.Event()
+        self.signal: signal.Signals | None = None
+        self._display = display
 
-        tasks.start_soon(listen)
-        async with display.follow(orchestrator):
-            result = await orchestrator.run(stop=stop, **how)
-        tasks.cancel_scope.cancel()
-    return result
+    async def listen(self, scope: anyio.CancelScope) -> None:
+        """Wait for signals; cancel the scope on the second one."""
+        with anyio.open_signal_receiver(*_SIGNAL_CODES) as received:
+            async for number in received:
+                if self.signal is not None:
+                    self._display.notify(_STOPPED_AT_ONCE)
+                    scope.cancel()
+                    continue
+                self.signal = number
+                self._display.notify(_STOPPING)
+                self.requested.set()
 
 
 _STOPPING = (
-    "Stopping: nothing more is sent; requests in the air are waited for. Again to stop at once."
+    "Stopping: nothing more is sent; waiting for requests in flight. Interrupt again to stop at "
+    "once."
 )
-_TORN = "Stopped at once: what was in the air is looked up by the next run."
+_STOPPED_AT_ONCE = "Stopped at once; the next run looks up the requests that were in flight."
+
+
+def _raise_file_limit(needed: int, display: "ProgressDisplay") -> None:
+    """Raise this process's limit of open files as far as the system permits.
+
+    Raises:
+        UsageError: the limit is too low for any run.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    if resource.RLIM_INFINITY != soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    if allowed < _MIN_FILES:
+        raise UsageError(
+            f"The limit of open files is {allowed}; a run needs at least {_MIN_FILES}.",
+            f"Raise it: ulimit -n {needed}.",
+        )
+    if allowed < needed:
+        display.notify(
+            f"Warning: the limit of open files is {allowed}, and this run may need {needed}. "
+            f"Raise it (ulimit -n {needed}) or lower --concurrency."
+        )

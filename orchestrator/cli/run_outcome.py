@@ -1,9 +1,10 @@
-"""What came of a run: for eyes, as JSON, and as an exit code."""
+"""The result of a run: as text, as JSON, and as an exit code."""
 
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.cli.exit_codes import A_PERSON_MUST_ACT
+from orchestrator.cli.exit_codes import ACTION_REQUIRED
 from orchestrator.cli.formatting import duration, plural, printable
 from orchestrator.cli.standard_streams import silence
 
@@ -12,12 +13,12 @@ if TYPE_CHECKING:
 
 
 def as_json(result: "RunResult") -> dict[str, Any]:
-    """The result as `--json` prints it."""
+    """Return the result as ``run --json`` prints it."""
     from orchestrator.job_states import JobState
 
-    shown = ("verified", "accepted", "failed", "unknown", "cancelled", "queued", "sending")
+    states = ("verified", "accepted", "failed", "unknown", "cancelled", "queued", "sending")
     return {
-        **{name: result.counts[JobState(name)] for name in shown},
+        **{name: result.counts[JobState(name)] for name in states},
         "requests": result.requests,
         "refused": result.refused,
         "seconds": round(result.seconds, 3),
@@ -25,69 +26,74 @@ def as_json(result: "RunResult") -> dict[str, Any]:
 
 
 def summary(result: "RunResult", batch: str | None = None) -> list[str]:
-    """The result in a few lines for eyes."""
-    from orchestrator.limits.admission import describe_halt
-
+    """Return the result as lines of text: counts, halted scopes, and what to do next."""
     total = sum(result.counts.values())
     if not total:
         return [
             "Nothing to do." if batch is None else f"Nothing to do: no job has batch {batch!r}."
         ]
     counts = ", ".join(f"{count} {state}" for state, count in result.counts.items() if count)
-    sent = f"{plural(result.requests, 'request')}, {result.refused} refused for rate or capacity"
-    ended = ", its time limit" if result.timed_out else ""
-    lines = [f"{counts} of {total} in {duration(result.seconds)}{ended}; {sent}."]
-    lines += [
-        f"{'Given up for now' if stop.passes else 'To mend'}: {printable(describe_halt(stop))}"
-        for stop in result.blocked
+    requests = (
+        f"{plural(result.requests, 'request')}, {result.refused} refused for rate or capacity"
+    )
+    limit = ", the time limit" if result.timed_out else ""
+    return [
+        f"{counts} of {total} in {duration(result.seconds)}{limit}; {requests}.",
+        *_halts(result),
+        *_next_steps(result),
     ]
-    lines += [advice for holds, advice in _advice(result) if holds]
-    return lines
 
 
-def _advice(result: "RunResult") -> list[tuple[bool, str]]:
+def _halts(result: "RunResult") -> Iterator[str]:
+    from orchestrator.limits.admission import describe_halt
+
+    for halt in result.blocked:
+        label = "Given up for now" if halt.passes else "Action required"
+        yield f"{label}: {printable(describe_halt(halt))}"
+
+
+def _next_steps(result: "RunResult") -> Iterator[str]:
     from orchestrator.job_states import JobState
 
-    counts = result.counts
-    must_act = any(not stop.passes for stop in result.blocked)
-    how = "mend that and run again" if must_act else "run again to go on"
-    if result.blocked and counts[JobState.QUEUED]:
-        how += ", or cancel what is queued"
-    undecided = (
-        f"Not sent again by itself: {plural(result.not_ruled_out, 'job')}, of which the bucket "
-        "neither shows nor rules out an export; decide with: orchestrator settle"
-    )
-    return [
-        (bool(counts[JobState.FAILED]), "What failed and why: orchestrator history --state failed"),
-        (
-            bool(counts[JobState.UNKNOWN]),
-            "What is unknown: orchestrator history --state unknown, and show JOB for one",
-        ),
-        (result.not_ruled_out > 0, undecided),
-        (
-            result.warned > 0,
-            f"{plural(result.warned, 'job')} with a warning: orchestrator show JOB",
-        ),
-        (result.left > 0, f"{plural(result.left, 'job')} left: {how}."),
-    ]
+    if result.counts[JobState.FAILED]:
+        yield "Failed jobs with their remedies: orchestrator history --state failed"
+    if result.counts[JobState.UNKNOWN]:
+        yield "Unknown jobs: orchestrator history --state unknown"
+    if result.not_ruled_out:
+        yield (
+            f"Action required: {plural(result.not_ruled_out, 'job')} will not be sent again by "
+            "itself, because the bucket neither shows nor rules out an export. Check with "
+            "`orchestrator show JOB`, then use `orchestrator resolve`."
+        )
+    if result.warned:
+        yield f"{plural(result.warned, 'job')} with a warning: orchestrator show JOB"
+    if result.left:
+        action = "fix the above and run again" if _needs_action(result) else "run again to continue"
+        if result.blocked and result.counts[JobState.QUEUED]:
+            action += ", or cancel the queued jobs"
+        yield f"{plural(result.left, 'job')} left: {action}."
+
+
+def _needs_action(result: "RunResult") -> bool:
+    return any(not halt.passes for halt in result.blocked)
 
 
 def exit_code(result: "RunResult") -> int:
-    """The exit code of a run that nobody interrupted: the first that applies."""
+    """Return the exit code of a run that was not interrupted: the first that applies."""
     from orchestrator.job_states import JobState
 
     codes = [
-        (any(not stop.passes for stop in result.blocked) and result.left > 0, A_PERSON_MUST_ACT),
+        (_needs_action(result) and result.left > 0, ACTION_REQUIRED),
         (result.timed_out and result.left > 0, 10),
         (result.left > 0, 5),
         (result.counts[JobState.UNKNOWN] > 0, 4),
         (result.counts[JobState.FAILED] > 0, 3),
     ]
-    return next((code for holds, code in codes if holds), 0)
+    return next((code for applies, code in codes if applies), 0)
 
 
 def print_result(text: str) -> None:
-    """Prints the result, if anybody still listens: the exit code tells it too."""
+    """Print the result, unless stdout is closed: the exit code says the same."""
     try:
         print(text, flush=True)
     except OSError:

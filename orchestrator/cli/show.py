@@ -1,13 +1,13 @@
-"""``orchestrator show``: one job and all that happened to it."""
+"""``orchestrator show``: one job with its attempts, objects and events."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import anyio
 import typer
 
-from orchestrator.cli.formatting import colour, end_with_the_pipe, job_fields, printable, to_json
+from orchestrator.cli.formatting import colour, exit_on_closed_pipe, job_fields, printable, to_json
 from orchestrator.cli.options import Config, DatabaseUrl, Json, settings_from
 from orchestrator.clock import iso
 from orchestrator.errors import UsageError
@@ -18,86 +18,90 @@ if TYPE_CHECKING:
 
 
 def command(
-    job: Annotated[str, typer.Argument(metavar="JOB", help="A job's number or tag.")],
+    job: Annotated[str, typer.Argument(metavar="JOB", help="Job id or tag.")],
     json: Json = False,
     database_url: DatabaseUrl = None,
     config: Config = None,
 ) -> None:
-    """Show one job with every attempt, event, TaskId, RequestId and CosPath."""
-    end_with_the_pipe()
+    """Show one job with its attempts, objects and events.
+
+    Example: orchestrator show 17 --json
+    """
+    exit_on_closed_pipe()
     settings = settings_from(config=config, database_url=database_url)
-    found = anyio.run(_story, settings, job)
-    if found is None:
+    details = anyio.run(_details, settings, job)
+    if details is None:
         raise UsageError(
-            f"There is no job {job}.", "`orchestrator history` lists them with their numbers."
+            f"No such job: {job}.", "`orchestrator history` lists jobs with their ids."
         )
     if json:
-        print(to_json(_as_json(found)))
+        print(to_json(_as_json(details)))
         return
-    for line in _lines(found):
+    for line in _lines(details):
         print(line)
 
 
-async def _story(settings: "Settings", job: str) -> "JobDetails | None":
+async def _details(settings: "Settings", job: str) -> "JobDetails | None":
     from orchestrator.orchestrator import Orchestrator
 
     async with Orchestrator(settings=settings, create=False) as orchestrator:
         return await orchestrator.show(job)
 
 
-def _as_json(found: "JobDetails") -> dict[str, Any]:
+def _as_json(details: "JobDetails") -> dict[str, Any]:
     return {
-        **job_fields(found.job),
-        **found.settings,
-        "images": found.images,
-        "attempts_made": found.attempts,
-        "objects": found.objects,
-        "events": found.events,
+        **job_fields(details.job),
+        **details.settings,
+        "images": details.images,
+        "attempts_made": details.attempts,
+        "objects": details.objects,
+        "events": details.events,
     }
 
 
-def _lines(found: "JobDetails") -> Iterator[str]:
+def _lines(details: "JobDetails") -> Iterator[str]:
     from orchestrator.job_states import JobState
 
-    job = found.job
+    job = details.job
     yield f"job {job.id}  {colour(job.state, job.state)} ({job.reason})  batch {job.batch}"
-    yield f"  images    {', '.join(job.image_ids)} in {job.region}, as {job.format}"
-    yield f"  bucket    {job.bucket}, names begin with {found.settings['object_prefix']!r}"
+    yield f"  images    {', '.join(job.image_ids)} in {job.region}, format {job.format}"
+    yield f"  bucket    {job.bucket}, key prefix {details.settings['object_prefix']!r}"
     if job.task_id is not None or job.request_id:
         yield f"  vendor    TaskId {job.task_id or '-'}, RequestId {job.request_id or '-'}"
     if job.code:
-        yield printable(f"  why       {job.code}: {job.message or ''}")
+        yield printable(f"  error     {job.code}: {job.message or ''}")
         yield printable(f"  remedy    {job.remedy or ''}")
     elif job.message:
         yield printable(f"  note      {job.message} {job.remedy or ''}")
-    for warning in found.settings["warnings"] or ():
+    for warning in details.settings["warnings"] or ():
         yield printable(f"  warning   {warning}")
     if job.state is JobState.UNKNOWN:
-        yield from _what_to_check(found)
-    yield from _section("objects", found.objects, _object_line)
-    yield from _section("attempts", found.attempts, _attempt_line)
-    yield from _section("events", found.events, _event_line)
+        yield from _what_to_check(details)
+    yield from _section("objects", details.objects, _object_line)
+    yield from _section("attempts", details.attempts, _attempt_line)
+    yield from _section("events", details.events, _event_line)
 
 
-def _what_to_check(found: "JobDetails") -> Iterator[str]:
-    """How it goes on: by itself, or by what a person finds out."""
+def _what_to_check(details: "JobDetails") -> Iterator[str]:
+    """Yield what happens next to an unknown job, and how an operator can resolve it."""
     from orchestrator.model import NOT_RULED_OUT
 
-    job, is_exact = found.job, found.settings["exact_names"]
-    not_ruled_out = job.reason == NOT_RULED_OUT
-    under = found.settings["object_prefix"]
-    yield "  next      `orchestrator run` looks for its export in the bucket" + (
-        "" if is_exact or not_ruled_out else ", and sends it again if there is none"
+    job, has_exact_names = details.job, details.settings["exact_names"]
+    is_resent = not has_exact_names and job.reason != NOT_RULED_OUT
+    resent = ", and sends it again if there is none" if is_resent else ""
+    yield f"  next      `orchestrator run` searches the bucket for its export{resent}"
+    yield "  check     if that does not resolve it: objects and uploads in the bucket whose key"
+    yield (
+        f"            starts with {details.settings['object_prefix']!r}; they belong to this job"
+        + (" if they are younger than its first attempt" if has_exact_names else "")
     )
-    yield "  check     where that does not settle it: objects or uploads in the bucket"
-    yield f"            whose names begin with {under!r}: this job's export, and nobody else's" + (
-        ", if they are younger than its first attempt" if is_exact else ""
-    )
-    yield "            in the console, whether the image is being exported"
-    yield f"            then: orchestrator settle {job.id} --as accepted|absent --why '...'"
+    yield "            and whether the console shows an export of the image"
+    yield f"            then: orchestrator resolve {job.id} --as accepted|absent --why '...'"
 
 
-def _section(title: str, rows: tuple[Mapping[str, Any], ...], line: Any) -> Iterator[str]:
+def _section(
+    title: str, rows: tuple[Mapping[str, Any], ...], line: Callable[[Mapping[str, Any]], str]
+) -> Iterator[str]:
     if rows:
         yield title
         for row in rows:
@@ -115,15 +119,13 @@ def _object_line(row: Mapping[str, Any]) -> str:
 def _attempt_line(row: Mapping[str, Any]) -> str:
     from orchestrator.model import Reaction
 
-    answer = "no answer recorded"
+    answer = "no response recorded"
     if row["answered_at"] is not None:
         code = "accepted" if row["reaction"] == Reaction.ACCEPT else row["code"]
         answer = f"{iso(row['answered_at'])}  {code}"
-    ids = [f"{name} {row[key]}" for name, key in _IDS if row[key]]
-    said = f": {row['message']}" if row["message"] else ""
-    return (
-        f"{row['number']:>2}  {iso(row['claimed_at'])} → {answer}{said}  {', '.join(ids)}".rstrip()
-    )
+    message = f": {row['message']}" if row["message"] else ""
+    ids = ", ".join(f"{name} {row[key]}" for name, key in _IDS if row[key])
+    return f"{row['number']:>2}  {iso(row['claimed_at'])} → {answer}{message}  {ids}".rstrip()
 
 
 _IDS = (("TaskId", "task_id"), ("RequestId", "request_id"))
@@ -131,17 +133,19 @@ _IDS = (("TaskId", "task_id"), ("RequestId", "request_id"))
 
 def _event_line(row: Mapping[str, Any]) -> str:
     move = f"{row['from_state'] or ''} → {row['to_state']}" if row["to_state"] else ""
-    details = ", ".join(f"{name} {_short(value)}" for name, value in row["details"].items())
+    details = ", ".join(
+        f"{name} {_short(value)}" for name, value in row["details"].items() if value
+    )
     at: datetime = row["at"]
-    # a person is named; which of our processes it was stands in the JSON
+    # Operators are recorded as user@host. Which of our processes it was is only in the JSON.
     who = f"  by {row['actor']}" if "@" in row["actor"] else ""
     return f"{iso(at)}  {row['kind']:<10} {move:<22} {details}{who}".rstrip()
 
 
 def _short(value: object) -> str:
-    """A detail on part of a line: of objects their keys, of a long text its beginning."""
+    """Return an event detail for one line: object keys instead of objects, long text cut."""
     if isinstance(value, list):
         names = [str(item["key"]) if isinstance(item, dict) else str(item) for item in value]
-        return ", ".join(names) or "none"
+        return ", ".join(names)
     text = str(value)
     return text if len(text) <= 100 else f"{text[:97]}..."

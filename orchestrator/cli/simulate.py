@@ -1,4 +1,4 @@
-"""``orchestrator simulate``: the vendor's cloud on loopback."""
+"""``orchestrator simulate``: run a simulated Tencent Cloud on loopback."""
 
 import json
 import sys
@@ -18,26 +18,29 @@ if TYPE_CHECKING:
 
 
 def command(
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 is a free one.")] = 0,
-    seed: Annotated[int, typer.Option(help="Of all that is left to chance.")] = 1,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 chooses a free one.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the random generator.")] = 1,
     images: Annotated[
-        int, typer.Option(min=0, help="Images in the catalogue; 0 lets any image exist.")
+        int, typer.Option(min=0, help="Number of images; 0 accepts any image id.")
     ] = 0,
     cap: Annotated[
-        int, typer.Option(min=0, help="Exports that run at once per region; 0 is no cap.")
+        int, typer.Option(min=0, help="Concurrent exports per region; 0 is no limit.")
     ] = 10,
-    seconds: Annotated[float, typer.Option(min=0, help="How long an export takes.")] = 1.0,
+    seconds: Annotated[float, typer.Option(min=0, help="Duration of an export.")] = 1.0,
     scenario: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="JSON as in config/scenario.json.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Settings in JSON, like config/scenario.json."),
     ] = None,
     ledger: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A JSON line for each request.")
+        Path | None, typer.Option(metavar="FILE", help="Append a JSON line for each request.")
     ] = None,
 ) -> None:
-    """Run CVM and COS on loopback, as strict as the vendor, until Ctrl-C.
+    """Run a simulated CVM, COS and STS on loopback until Ctrl-C.
 
-    GET /_simulator/settings shows everything that can be set, and POST sets it while it runs;
-    /_simulator/ledger, /exports and /state tell what happened.
+    Change settings while it runs: GET /_simulator/settings shows them all, POST changes them.
+    /_simulator/ledger, /exports and /state show what happened.
+
+    Example: orchestrator simulate --port 8080 --scenario config/scenario.json
     """
     from orchestrator.simulator import Duration, Settings, SimulatorOptions, serve
 
@@ -48,21 +51,20 @@ def command(
         port=port, seed=seed, images=images, ledger=ledger, settings=settings
     )
     try:
-        anyio.run(serve, options, _ready(options))
+        anyio.run(serve, options, _print_exports(options))
     except KeyboardInterrupt:
         print("Simulator stopped.", file=sys.stderr)
     except (OSError, ExceptionGroup) as raised:
         errors = [error for error in leaves(raised) if isinstance(error, OSError)]
         if len(errors) < len(list(leaves(raised))):
             raise
-        unusable = [_unusable(error, port) for error in errors]
-        raise ExceptionGroup("the simulator cannot start", unusable) from raised
+        usage_errors = [_usage_error(error, port) for error in errors]
+        raise ExceptionGroup("the simulator cannot start", usage_errors) from raised
 
 
-def _unusable(error: OSError, port: int) -> UsageError:
-    """Return what a person must know about a file or a port that cannot be used."""
-    place = f"The ledger {error.filename}" if error.filename else f"Port {port}"
-    return UsageError(f"{place} cannot be used: {error.strerror}.", "Choose another.")
+def _usage_error(error: OSError, port: int) -> UsageError:
+    what = f"The ledger {error.filename}" if error.filename else f"Port {port}"
+    return UsageError(f"{what} cannot be used: {error.strerror}.", "Choose another one.")
 
 
 def _with_scenario(settings: "Settings", path: Path) -> "Settings":
@@ -72,17 +74,19 @@ def _with_scenario(settings: "Settings", path: Path) -> "Settings":
         return replace(settings, **read_changes(json.loads(path.read_bytes()), settings))
     except (OSError, ValueError, ScenarioError) as error:
         raise UsageError(
-            f"The scenario {path} cannot be used: {error}.", "Mend the file."
+            f"The scenario {path} cannot be used: {error}.", "Fix the file."
         ) from error
 
 
-def _ready(options: "SimulatorOptions") -> "Callable[[Simulator], None]":
-    def say(simulator: "Simulator") -> None:
+def _print_exports(options: "SimulatorOptions") -> "Callable[[Simulator], None]":
+    """Return a callback that prints the environment variables for a shell."""
+
+    def print_exports(simulator: "Simulator") -> None:
         key = options.keys[0]
         for service in ("CVM", "COS", "STS", "METADATA"):
             print(f"export ORCHESTRATOR_{service}_ENDPOINT={simulator.url}")
         print(f"export TENCENTCLOUD_SECRET_ID={key.secret_id}")
         print(f"export TENCENTCLOUD_SECRET_KEY={key.secret_key}", flush=True)
-        print(f"The cloud listens on {simulator.url}; Ctrl-C ends it.", file=sys.stderr)
+        print(f"Listening on {simulator.url}; press Ctrl-C to stop.", file=sys.stderr)
 
-    return say
+    return print_exports

@@ -1,48 +1,55 @@
-"""Standard streams that are closed, broken or full: the work goes on without its audience."""
+"""Standard streams that are closed, broken, full or not Unicode: the work must go on."""
 
+import io
 import os
 import sys
 from typing import Any, TextIO, cast
 
 
 def prepare_streams() -> None:
-    """Makes stdout and stderr usable, whatever the caller has done with them.
+    """Make stdin, stdout and stderr usable, however the caller has set them up.
 
-    The number of a stream that was closed would go to the next file that is opened, the database
-    perhaps, and whatever is printed would land there.
+    A closed stream is opened on the null device. Otherwise the next file that is opened, such as
+    the database, would get the stream's number, and printed text would be written into it.
     """
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
             os.dup2(os.open(os.devnull, os.O_RDWR), number)
-    sys.stdin = sys.stdin or _opened(0, "r")
-    sys.stdout = sys.stdout or _opened(1, "w")
-    sys.stderr = RetryingStream(sys.stderr or _opened(2, "w"))
+    sys.stdin = sys.stdin or _open(0, "r")
+    sys.stdout = sys.stdout or _open(1, "w")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # An ASCII locale must not turn a character such as "…" into an exception.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    sys.stderr = SilencingStream(sys.stderr or _open(2, "w"))
 
 
-def _opened(number: int, mode: str) -> TextIO:
+def _open(number: int, mode: str) -> TextIO:
     return cast("TextIO", os.fdopen(number, mode, encoding="utf-8", closefd=False))
 
 
 def silence(stream: TextIO) -> None:
-    """Leads a stream that cannot be written nowhere: Python would try again when it ends."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, stream.fileno())
-    os.close(nowhere)
+    """Redirect a stream that cannot be written to the null device.
+
+    Otherwise Python would try to flush it again at exit and report the error once more.
+    """
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream.fileno())
+    os.close(null)
 
 
-class RetryingStream:
-    """A stream that falls silent when it cannot be written.
+class SilencingStream:
+    """A text stream that is silenced when a write fails, instead of raising.
 
-    A pipe that was closed, a full disk behind a log file, a terminal that is gone.
+    Writes fail on a closed pipe, on a full disk behind a log file, and on a terminal that is gone.
     """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """Writes, if it can be written."""
+        """Write the text; drop it if that fails."""
         try:
             self._stream.write(text)
         except OSError:
@@ -50,7 +57,7 @@ class RetryingStream:
         return len(text)
 
     def flush(self) -> None:
-        """Flushes, if it can be written."""
+        """Flush; drop what is buffered if that fails."""
         try:
             self._stream.flush()
         except OSError:

@@ -1,11 +1,11 @@
-"""``orchestrator status``: how things stand."""
+"""``orchestrator status``: counts per state, limits of each scope, ETA."""
 
 import sys
 from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from orchestrator.cli.formatting import colour, duration, end_with_the_pipe, to_json
+from orchestrator.cli.formatting import colour, duration, exit_on_closed_pipe, to_json
 from orchestrator.cli.options import Batch, Config, DatabaseUrl, Json, settings_from
 from orchestrator.clock import iso
 
@@ -20,17 +20,20 @@ def command(
     database_url: DatabaseUrl = None,
     config: Config = None,
 ) -> None:
-    """Count the jobs in each state, and show what each scope waits for."""
+    """Show counts per state, limits per scope, and the ETA.
+
+    Example: orchestrator status --batch tonight
+    """
     from orchestrator.store import describe_url
 
-    end_with_the_pipe()
+    exit_on_closed_pipe()
     settings = settings_from(config=config, database_url=database_url)
-    found = anyio.run(_status, settings, batch)
+    current = anyio.run(_status, settings, batch)
     if json:
-        print(to_json(_as_json(found)))
+        print(to_json(_as_json(current)))
         return
-    print(f"Store: {describe_url(settings.sqlalchemy_url)}", file=sys.stderr)
-    for line in lines(found):
+    print(f"Database: {describe_url(settings.sqlalchemy_url)}", file=sys.stderr)
+    for line in _lines(current):
         print(line)
 
 
@@ -41,11 +44,11 @@ async def _status(settings: "Settings", batch: str | None) -> "Status":
         return await orchestrator.status(batch=batch)
 
 
-def _as_json(found: "Status") -> dict[str, Any]:
+def _as_json(current: "Status") -> dict[str, Any]:
     return {
-        **{str(state): count for state, count in found.counts.items()},
-        "reasons": dict(found.reasons),
-        "seconds_left": found.seconds_left,
+        **{str(state): count for state, count in current.counts.items()},
+        "reasons": dict(current.reasons),
+        "seconds_left": current.seconds_left,
         "scopes": [
             {
                 "profile": scope.profile,
@@ -58,45 +61,49 @@ def _as_json(found: "Status") -> dict[str, Any]:
                 "usual_seconds": scope.usual_seconds,
                 "seconds_left": scope.seconds_left,
             }
-            for scope in found.scopes
+            for scope in current.scopes
         ],
     }
 
 
-def lines(found: "Status") -> list[str]:
-    """The status in a few lines for eyes."""
-    counts = "  ".join(
-        colour(f"{state} {count}", state) for state, count in found.counts.items() if count
-    )
-    if not found.total:
+def _lines(current: "Status") -> list[str]:
+    if not current.total:
         return ["No jobs."]
-    shown = [counts]
-    if found.reasons:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in found.reasons.items())
-        shown.append(f"waiting: {reasons}")
-    shown += [
-        scope_line(scope) for scope in found.scopes if scope.waiting or scope.concurrency.running
+    lines = [
+        "  ".join(
+            colour(f"{state} {count}", state) for state, count in current.counts.items() if count
+        )
     ]
-    if found.rests_until is not None:
-        shown.append(f"nothing is due before {iso(found.rests_until)}")
-    elif found.seconds_left:
-        shown.append(f"time to expect: about {duration(found.seconds_left)}")
-    return shown
+    if current.reasons:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in current.reasons.items())
+        lines.append(f"waiting: {reasons}")
+    lines += [
+        scope_line(scope) for scope in current.scopes if scope.waiting or scope.concurrency.running
+    ]
+    if eta := eta_text(current):
+        lines.append(eta)
+    return lines
+
+
+def eta_text(current: "Status") -> str:
+    """Return when the work may be done, or when it continues; empty if that is not known."""
+    if current.rests_until is not None:
+        return f"nothing is due before {iso(current.rests_until)}"
+    return f"ETA {duration(current.seconds_left)}" if current.seconds_left else ""
 
 
 def scope_line(scope: "ScopeStatus") -> str:
-    """One scope: its gate, and what it waits for."""
+    """Return one scope as a line: exports in progress, the learned limit, and what it waits for."""
     concurrency = scope.concurrency
-    places = (
-        f"{concurrency.running}/{concurrency.ceiling}"
-        if concurrency.ceiling is not None
-        else f"{concurrency.running}"
+    limit = "" if concurrency.ceiling is None else f" of {concurrency.ceiling}"
+    line = (
+        f"{scope.profile} {concurrency.region}: {concurrency.running}{limit} exports in progress, "
+        f"{scope.waiting} queued"
     )
-    line = f"{scope.profile} {concurrency.region}: gate {places} under way, {scope.waiting} waiting"
     if concurrency.full_since is not None and not concurrency.has_room:
-        line += f", full since {concurrency.full_since:%H:%M:%SZ}"
+        line += f", at the limit since {concurrency.full_since:%H:%M:%SZ}"
         if concurrency.probe_at is not None:
             line += f", next probe {concurrency.probe_at:%H:%M:%SZ}"
     if concurrency.running and scope.seconds_left == 0 and scope.usual_seconds is not None:
-        line += f", not seen to end in the usual {duration(scope.usual_seconds)}"
+        line += f", overdue (usually {duration(scope.usual_seconds)})"
     return line

@@ -1,1 +1,1 @@
-"""What an operator does to jobs."""
+"""Operations: what an operator does to jobs (retry, cancel, resolve)."""

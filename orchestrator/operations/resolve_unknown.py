@@ -1,4 +1,4 @@
-"""What a person decides about jobs: a verdict on an unknown one, or to give up what waits."""
+"""Resolve an unknown job by what an operator has found out about its export."""
 
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -16,15 +16,19 @@ from orchestrator.store.transitions import Transition, apply_transition
 
 
 class Verdict(StrEnum):
-    """What a person has found out about an export whose answer was lost."""
+    """What an operator has found out about an export whose response was lost."""
 
     ACCEPTED = "accepted"
-    """It runs, or has run."""
+    """It is running, or has run."""
     ABSENT = "absent"
     """It never began, so it may be sent again."""
 
 
-async def settle(
+NO_ERROR = {"code": None, "message": None, "remedy": None}
+"""Column values of a job without an error."""
+
+
+async def resolve(
     database: Database,
     wanted: sa.ColumnElement[bool],
     verdict: Verdict,
@@ -33,34 +37,31 @@ async def settle(
     export_deadline: timedelta,
     actor: str,
 ) -> int:
-    """Takes a person's word for the answer that was lost; returns the number of the job.
-
-    That nothing began can be known only when no request of a sleeping process can leave any more.
+    """Move an unknown job to accepted or queued; return its id.
 
     Args:
-        wanted: the one job, as a condition on the table of jobs.
-        why: what the person has seen; kept in the job's events.
+        wanted: the one job, as a condition on the jobs table.
+        why: what the operator has seen; kept in the job's events.
+        export_deadline: longest time that an accepted export may take.
 
     Raises:
-        UsageError: it is not one job, or not unknown, or too early to be called absent.
+        UsageError: not exactly one job, the job is not unknown, or it is too early for `absent`.
     """
     async with database.write() as connection:
-        row = await _the_one(connection, wanted)
+        row = await _select_unknown(connection, wanted)
         now = await database.now(connection)
-        if (
-            verdict is Verdict.ABSENT
-            and row.no_resend_before is not None
-            and now < row.no_resend_before
-        ):
-            raise UsageError(
-                f"A suspended process may still send job {row.id} until "
-                f"{iso(row.no_resend_before)}.",
-                "Look once more after that time, and settle it then.",
-            )
-        target, changes = JobState.QUEUED, _absent(now)
-        if verdict is Verdict.ACCEPTED:
-            target, changes = JobState.ACCEPTED, _accepted(now, export_deadline)
-        settled = Transition(
+        target, changes = JobState.ACCEPTED, _accepted(now, export_deadline)
+        if verdict is Verdict.ABSENT:
+            # A suspended process may wake up and send a request that it has already signed. Only
+            # when that signature has expired can the operator know that nothing will begin.
+            if row.no_resend_before is not None and now < row.no_resend_before:
+                raise UsageError(
+                    f"A suspended process may still send job {row.id} until "
+                    f"{iso(row.no_resend_before)}.",
+                    "Check again after that time, and resolve the job then.",
+                )
+            target, changes = JobState.QUEUED, _absent(now)
+        transition = Transition(
             row.id,
             JobState.UNKNOWN,
             target,
@@ -71,31 +72,31 @@ async def settle(
             changes=changes,
             details={"as": verdict, "why": why},
         )
-        await apply_transition(connection, settled, at=now)
+        await apply_transition(connection, transition, at=now)
         return int(row.id)
 
 
-async def _the_one(connection: AsyncConnection, wanted: sa.ColumnElement[bool]) -> Any:
+async def _select_unknown(connection: AsyncConnection, wanted: sa.ColumnElement[bool]) -> Any:
     query = sa.select(jobs).where(wanted).limit(2).with_for_update()
     rows = (await connection.execute(query)).all()
     if len(rows) != 1:
         raise UsageError(
-            "There is no such job." if not rows else "That names several jobs; settle one.",
-            "`orchestrator history --state unknown` lists them with their numbers.",
+            "No such job." if not rows else "That matches several jobs; resolve one at a time.",
+            "`orchestrator history --state unknown` lists unknown jobs with their ids.",
         )
     state = JobState(rows[0].state)
     if state is not JobState.UNKNOWN:
-        raise UsageError(f"Job {rows[0].id} is {state}, not unknown.", _INSTEAD[state])
+        raise UsageError(f"Job {rows[0].id} is {state}, not unknown.", _REMEDIES[state])
     return rows[0]
 
 
-_INSTEAD = {
-    JobState.QUEUED: "It waits and will be sent; there is nothing to settle.",
-    JobState.SENDING: "A process is sending it now; look again in a minute.",
+_REMEDIES = {
+    JobState.QUEUED: "It is in the queue and will be sent; there is nothing to resolve.",
+    JobState.SENDING: "A process is sending it now; check again in a minute.",
     JobState.ACCEPTED: "Its export was accepted; `orchestrator run` waits for its objects.",
-    JobState.VERIFIED: "Its objects were seen in the bucket; there is nothing to settle.",
-    JobState.FAILED: "`orchestrator retry` tries it again.",
-    JobState.CANCELLED: "`orchestrator retry` tries it again.",
+    JobState.VERIFIED: "Its objects are in the bucket; there is nothing to resolve.",
+    JobState.FAILED: "Use `orchestrator retry` to try it again.",
+    JobState.CANCELLED: "Use `orchestrator retry` to try it again.",
 }
 
 
@@ -104,7 +105,7 @@ def _accepted(now: datetime, export_deadline: timedelta) -> dict[str, Any]:
         "accepted_at": now,
         "deadline_at": now + export_deadline,
         "due_at": now,
-        **NO_FAULT,
+        **NO_ERROR,
     }
 
 
@@ -114,9 +115,5 @@ def _absent(now: datetime) -> dict[str, Any]:
         "maybe_applied": False,
         "attempts_charged": 0,
         "deferrals": 0,
-        **NO_FAULT,
+        **NO_ERROR,
     }
-
-
-NO_FAULT = {"code": None, "message": None, "remedy": None}
-"""The columns of a job with which nothing is wrong any more."""

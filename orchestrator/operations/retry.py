@@ -1,4 +1,4 @@
-"""Another try for jobs that failed or were given up, or for what a request left out."""
+"""Retry jobs that failed or were cancelled, or the images that a request did not deliver."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.job_states import JobState
-from orchestrator.operations.resolve_unknown import NO_FAULT
+from orchestrator.operations.resolve_unknown import NO_ERROR
 from orchestrator.store import Database
 from orchestrator.store import events as audit
 from orchestrator.store.tables import job_images, jobs, objects
@@ -17,64 +17,77 @@ from orchestrator.verification.accepted_jobs import NOT_DELIVERED
 from orchestrator.verification.completeness import is_disk_of, missing_images
 
 _ENDED = frozenset({JobState.FAILED, JobState.CANCELLED})
-_ASKED_ANEW = "its missing images have a job of their own"
+
+_SPLIT = "its missing images have a job of their own"
+"""Reason of a failed job whose missing images were moved to a new job."""
+
+_RESET = {
+    "accepted_at": None,
+    "deadline_at": None,
+    "absent_since": None,
+    "attempts_charged": 0,
+    "deferrals": 0,
+    **NO_ERROR,
+}
+"""Column values of a job that starts again."""
 
 
 @dataclass(frozen=True, slots=True)
-class Retry:
-    """What becomes of jobs that are tried again.
+class RetryResult:
+    """How many jobs were retried, or would be in a dry run.
 
     Args:
-        queued: jobs that go back to the queue: nothing of them can have taken effect.
-        unknown: jobs that are looked for in the bucket before anything is sent.
-        parts: jobs delivered in part, of whose missing images jobs are made.
-        untouched: jobs that neither failed nor were cancelled, or were tried again in part.
+        queued: back in the queue; none of them can have taken effect.
+        unknown: an export may exist, so the bucket is searched before anything is sent.
+        split: delivered in part; a new job was made of the missing images.
+        skipped: neither failed nor cancelled, or split before.
     """
 
     queued: int = 0
     unknown: int = 0
-    parts: int = 0
-    untouched: int = 0
+    split: int = 0
+    skipped: int = 0
 
     @property
     def changed(self) -> int:
-        """Jobs that are tried again, in whole or in part."""
-        return self.queued + self.unknown + self.parts
+        """Jobs that are retried, in whole or in part."""
+        return self.queued + self.unknown + self.split
 
 
 async def retry(
     database: Database, wanted: sa.ColumnElement[bool], *, actor: str, dry_run: bool = False
-) -> Retry:
-    """Gives failed and cancelled jobs another try.
+) -> RetryResult:
+    """Retry failed and cancelled jobs.
 
-    One that may have left an export behind becomes unknown, so that it is looked for first. Of
-    several images of which some arrived, the missing ones become a job; the old one stays failed.
+    A job that may have started an export becomes unknown, so that the bucket is searched first.
+    Where a request delivered only some of its images, the missing ones become a new job and the old
+    job stays failed.
 
     Args:
-        wanted: which jobs, as a condition on the table of jobs.
-        dry_run: say what would become of them, and change nothing.
+        wanted: which jobs, as a condition on the jobs table.
+        dry_run: only count.
     """
-    queued = unknown = parts = 0
+    queued = unknown = split = 0
     async with database.write() as connection:
         now = await database.now(connection)
-        ended = jobs.c.state.in_(sorted(_ENDED)) & (jobs.c.reason != _ASKED_ANEW)
+        ended = jobs.c.state.in_(sorted(_ENDED)) & (jobs.c.reason != _SPLIT)
         others = sa.select(sa.func.count()).where(wanted, ~ended)
-        untouched = int((await connection.execute(others)).scalar_one())
+        skipped = int((await connection.execute(others)).scalar_one())
         query = sa.select(jobs).where(wanted, ended).order_by(jobs.c.id).with_for_update()
         for row in (await connection.execute(query)).all():
             missing = await _missing_images(connection, row)
-            parts += bool(missing)
+            split += bool(missing)
             queued += not missing and not row.maybe_applied
             unknown += not missing and row.maybe_applied
             if missing and not dry_run:
                 await _split(connection, row, missing, now, actor)
             elif not dry_run:
-                await _try_again(connection, row, now, actor)
-    return Retry(queued, unknown, parts, untouched)
+                await _restart(connection, row, now, actor)
+    return RetryResult(queued, unknown, split, skipped)
 
 
 async def _missing_images(connection: AsyncConnection, row: Any) -> list[str]:
-    """The images that never arrived, where others of the same request did."""
+    """Return the images that did not arrive, if others of the same request did."""
     if row.code != NOT_DELIVERED or len(row.image_ids) < 2:
         return []
     keys = (await connection.execute(sa.select(objects).where(objects.c.job_id == row.id))).all()
@@ -86,12 +99,13 @@ async def _missing_images(connection: AsyncConnection, row: Any) -> list[str]:
 async def _split(
     connection: AsyncConnection, row: Any, missing: list[str], now: datetime, actor: str
 ) -> None:
-    """Makes a job of the missing images; it looks for them under the names of the old one.
+    """Insert a job for the missing images; the old job stays failed.
 
-    So what arrives late is found, and what is sent again writes the same objects.
+    The new job keeps the key prefix of the old one. So a late object of the old request still
+    counts, and a new request writes the same keys.
     """
     tag = f"{row.tag}-{row.id}"
-    part = {
+    values = {
         **row._asdict(),
         "tag": tag,
         "fingerprint": f"{row.fingerprint} {tag}",
@@ -104,37 +118,36 @@ async def _split(
         "request_id": None,
         "created_at": now,
         "finished_at": None,
-        **_ANEW,
+        **_RESET,
         "due_at": now,
     }
-    del part["id"]
-    inserted = await connection.execute(jobs.insert().returning(jobs.c.id), [part])
-    number: int = inserted.scalar_one()
+    del values["id"]
+    inserted = await connection.execute(jobs.insert().returning(jobs.c.id), [values])
+    new_id: int = inserted.scalar_one()
     images = [
-        {"job_id": number, "position": position, "image_id": image}
+        {"job_id": new_id, "position": position, "image_id": image}
         for position, image in enumerate(missing)
     ]
     await connection.execute(job_images.insert(), images)
-    await _hand_over(connection, row, number, missing)
-    this = jobs.update().where(jobs.c.id == row.id)
-    await connection.execute(this.values(reason=_ASKED_ANEW))
-    part_of, asked = {"of": row.id}, {"missing": missing, "job": number}
+    await _copy_expected_keys(connection, row, new_id, missing)
+    await connection.execute(jobs.update().where(jobs.c.id == row.id).values(reason=_SPLIT))
+    old, new = {"of": row.id}, {"missing": missing, "job": new_id}
     await audit.append(
         connection,
-        audit.Event("split off", actor, number, details=part_of),
-        audit.Event("retried", actor, row.id, details=asked),
+        audit.Event("split off", actor, new_id, details=old),
+        audit.Event("retried", actor, row.id, details=new),
         at=now,
     )
 
 
-async def _hand_over(
-    connection: AsyncConnection, row: Any, number: int, missing: list[str]
+async def _copy_expected_keys(
+    connection: AsyncConnection, row: Any, new_id: int, missing: list[str]
 ) -> None:
-    """The keys to expect of the missing images."""
+    """Copy the expected keys of the missing images to the new job."""
     query = sa.select(objects).where(objects.c.job_id == row.id)
     expected = [
         {
-            "job_id": number,
+            "job_id": new_id,
             "key": key.key,
             "expected": True,
             "disk_gib": key.disk_gib,
@@ -147,8 +160,9 @@ async def _hand_over(
         await connection.execute(objects.insert(), expected)
 
 
-async def _try_again(connection: AsyncConnection, row: Any, now: datetime, actor: str) -> None:
-    retried = Transition(
+async def _restart(connection: AsyncConnection, row: Any, now: datetime, actor: str) -> None:
+    """Move a job back to the queue, or to unknown if an export of it may exist."""
+    transition = Transition(
         row.id,
         JobState(row.state),
         JobState.UNKNOWN if row.maybe_applied else JobState.QUEUED,
@@ -156,17 +170,7 @@ async def _try_again(connection: AsyncConnection, row: Any, now: datetime, actor
         reason="retried, to be looked for" if row.maybe_applied else "retried",
         actor=actor,
         attempt=row.attempt,
-        changes={**_ANEW, "due_at": now, "task_id": None},
+        changes={**_RESET, "due_at": now, "task_id": None},
         details={"after": row.code},
     )
-    await apply_transition(connection, retried, at=now)
-
-
-_ANEW = {
-    "accepted_at": None,
-    "deadline_at": None,
-    "absent_since": None,
-    "attempts_charged": 0,
-    "deferrals": 0,
-    **NO_FAULT,
-}
+    await apply_transition(connection, transition, at=now)

@@ -42,6 +42,7 @@ class Job:
     sent_at: datetime | None
     accepted_at: datetime | None
     finished_at: datetime | None
+    size_gib: int
 
 
 _COLUMNS = tuple(
@@ -89,6 +90,7 @@ def _job(row: Any) -> Job:
         sent_at=row.sent_at,
         accepted_at=row.accepted_at,
         finished_at=row.finished_at,
+        size_gib=row.size_gib,
     )
 
 

@@ -159,7 +159,7 @@ async def _leave_to_operator(
     why = _WHY_NOT_RESENT["exact names" if job.exact_names else policy.resend]
     remedy = (
         "Look for the export in the console and in the bucket; then "
-        f"`orchestrator settle {job.job_id} --as accepted|absent --why '...'`."
+        f"`orchestrator resolve {job.job_id} --as accepted|absent --why '...'`."
     )
     this = jobs.update().where(
         jobs.c.id == job.job_id,

@@ -9,7 +9,7 @@ from tests.cli_process import Shell
 
 @pytest.fixture
 async def cloud(anyio_backend: str) -> AsyncIterator[Simulator]:
-    """A cloud in which an export takes a moment."""
+    """Run a simulated cloud whose exports take 0.2 s."""
     settings = Settings(cap=None, duration=Duration(seconds=0.2), queue_delay=0.01)
     async with Simulator(SimulatorOptions(settings=settings)) as running:
         yield running
@@ -17,5 +17,5 @@ async def cloud(anyio_backend: str) -> AsyncIterator[Simulator]:
 
 @pytest.fixture
 def shell(cloud: Simulator, tmp_path: Path) -> Shell:
-    """A shell set up for that cloud."""
+    """Return a shell whose endpoints and credentials are those of the simulated cloud."""
     return Shell.for_cloud(cloud, tmp_path)

@@ -1,3 +1,5 @@
+"""The commands, each run as a process of its own."""
+
 import csv
 import io
 import signal
@@ -19,15 +21,15 @@ WHERE = ("--region", "ap-singapore", "--bucket", "backup-1250000000")
 
 
 def manifest(count: int) -> bytes:
-    """A CSV of so many images."""
+    """Return a CSV manifest with this number of images."""
     rows = "".join(f"img-{i:08d},ap-singapore,backup-1250000000\n" for i in range(count))
     return f"image_id,region,bucket\n{rows}".encode()
 
 
-async def test_a_manifest_is_exported_and_its_history_agrees_with_the_cloud(
+async def test_run_exports_a_manifest_and_history_agrees_with_the_cloud(
     shell: Shell, cloud: Simulator
 ) -> None:
-    """What `run --json` counts and `history --json` lists is what the cloud's ledger says."""
+    """`run --json` and `history --json` agree with the ledger of the simulated cloud."""
     assert (await shell.run("enqueue", "-", stdin=manifest(5))).code == 0
     ended = await shell.run("run", "--json")
     assert ended.code == 0, ended.err
@@ -43,8 +45,8 @@ async def test_a_manifest_is_exported_and_its_history_agrees_with_the_cloud(
         assert sorted(row["cos_paths"]) == sorted(entry.cos_paths)
 
 
-async def test_the_same_manifest_twice_adds_nothing(shell: Shell) -> None:
-    """Enqueueing is idempotent while the jobs live, and `--again` says otherwise."""
+async def test_enqueueing_the_same_manifest_again_adds_only_duplicates(shell: Shell) -> None:
+    """A second enqueue adds nothing unless `--again` is given."""
     first = await shell.run("enqueue", "-", "--batch", "one", "--json", stdin=manifest(3))
     second = await shell.run("enqueue", "-", "--json", stdin=manifest(3))
     third = await shell.run("enqueue", "-", "--again", "--json", stdin=manifest(3))
@@ -53,8 +55,8 @@ async def test_the_same_manifest_twice_adds_nothing(shell: Shell) -> None:
     assert third.json["added"] == 3
 
 
-async def test_images_named_by_flags_are_enqueued(shell: Shell) -> None:
-    """`--image` may be repeated, and `--region` falls back on its variable."""
+async def test_images_can_be_given_as_options(shell: Shell) -> None:
+    """`--image` is repeatable, and `--region` defaults to TENCENTCLOUD_REGION."""
     shell = Shell(shell.folder, {**shell.variables, "TENCENTCLOUD_REGION": "ap-tokyo"})
     where = ("--bucket", "backup-1250000000", "--format", "vhd")
     done = await shell.run(
@@ -65,8 +67,8 @@ async def test_images_named_by_flags_are_enqueued(shell: Shell) -> None:
     assert {(row["region"], row["format"]) for row in rows} == {("ap-tokyo", "VHD")}
 
 
-async def test_faults_of_a_manifest_are_told_at_once_and_nothing_is_enqueued(shell: Shell) -> None:
-    """Every fault has its line; exit code 2; no store is made."""
+async def test_an_invalid_manifest_enqueues_nothing(shell: Shell) -> None:
+    """Each error is printed with its line, the exit code is 2, and no database is created."""
     text = b"image_id,region,bucket\nimg-1,ap-singapore,backup\nimg-00000002,x,backup-1250000000\n"
     refused = await shell.run("enqueue", "-", stdin=text)
     assert refused.code == 2
@@ -75,8 +77,8 @@ async def test_faults_of_a_manifest_are_told_at_once_and_nothing_is_enqueued(she
     assert not (shell.folder / "exports.db").exists()
 
 
-async def test_good_rows_are_taken_where_that_is_asked_for(shell: Shell) -> None:
-    """`--skip-invalid` takes the good rows, says what it left out, and exits with 0."""
+async def test_skip_invalid_enqueues_the_valid_rows(shell: Shell) -> None:
+    """`--skip-invalid` enqueues valid rows, prints what it skipped, and exits with 0."""
     text = b"image_id,region,bucket,note\nimg-1,ap-singapore,backup-1250000000,x\n"
     text += b"img-00000002,ap-singapore,backup-1250000000,y\n"
     done = await shell.run("enqueue", "-", "--skip-invalid", "--json", stdin=text)
@@ -101,10 +103,10 @@ async def test_good_rows_are_taken_where_that_is_asked_for(shell: Shell) -> None
         (("history", "--json", "--csv"), "--csv"),
     ],
 )
-async def test_unusable_input_ends_with_2_and_a_sentence(
+async def test_invalid_input_exits_with_2_and_a_message(
     shell: Shell, words: tuple[str, ...], said: str
 ) -> None:
-    """The message names the input and what to do; there is no traceback and no output."""
+    """The message names the input; there is no traceback and nothing on stdout."""
     refused = await shell.run(*words)
     assert refused.code == 2
     assert said in refused.err
@@ -112,8 +114,8 @@ async def test_unusable_input_ends_with_2_and_a_sentence(
     assert refused.out == ""
 
 
-async def test_a_run_without_keys_says_where_it_looked(shell: Shell) -> None:
-    """A person must act before anything can be sent."""
+async def test_a_run_without_credentials_says_where_it_searched(shell: Shell) -> None:
+    """The exit code is 6, and the message names the variables and files."""
     await shell.run("enqueue", "-", stdin=manifest(1))
     bare = {k: v for k, v in shell.variables.items() if not k.startswith("TENCENTCLOUD")}
     refused = await Shell(shell.folder, bare).run("run")
@@ -122,8 +124,8 @@ async def test_a_run_without_keys_says_where_it_looked(shell: Shell) -> None:
     assert ".tccli" in refused.err
 
 
-async def test_certificates_that_are_not_there_are_named(shell: Shell) -> None:
-    """SSL_CERT_FILE that names nothing is unusable input: its name and value are in the message."""
+async def test_a_missing_certificate_file_is_named(shell: Shell) -> None:
+    """The message names SSL_CERT_FILE and its value, and the exit code is 2."""
     await shell.run("enqueue", "-", stdin=manifest(1))
     variables = {**shell.variables, "SSL_CERT_FILE": "/not/there.pem"}
     refused = await Shell(shell.folder, variables).run("run")
@@ -132,32 +134,32 @@ async def test_certificates_that_are_not_there_are_named(shell: Shell) -> None:
     assert "Traceback" not in refused.err
 
 
-async def test_plain_http_beyond_this_machine_is_refused(shell: Shell) -> None:
-    """An endpoint without TLS is named with the setting that would permit it."""
+async def test_plain_http_beyond_loopback_is_refused(shell: Shell) -> None:
+    """The message names the setting that would allow it."""
     refused = await shell.run("run", "--cvm-endpoint", "http://cvm.example")
     assert refused.code == 2
     assert "ORCHESTRATOR_ALLOW_PLAIN_HTTP" in refused.err
 
 
-async def test_a_run_with_nothing_to_do_needs_no_keys(shell: Shell) -> None:
-    """An empty store is drained at once, with exit code 0."""
+async def test_a_run_without_jobs_needs_no_credentials(shell: Shell) -> None:
+    """A run of an empty database exits with 0."""
     bare = Shell(shell.folder, {"ORCHESTRATOR_DATABASE_URL": str(shell.folder / "exports.db")})
     ended = await bare.run("run", "--json")
     assert ended.code == 0, ended.err
     assert ended.json["verified"] == ended.json["requests"] == 0
 
 
-async def test_a_batch_that_is_none_is_named(shell: Shell) -> None:
-    """A misspelled name does not look like a night that was done already."""
+async def test_run_names_a_batch_that_does_not_exist(shell: Shell) -> None:
+    """A misspelled batch does not look like one that is done."""
     await shell.run("enqueue", "-", "--batch", "tonight", stdin=manifest(1))
     ended = await shell.run("run", "--batch", "tonigth")
     assert (ended.code, ended.out) == (0, "Nothing to do: no job has batch 'tonigth'.\n")
 
 
-async def test_some_failed_is_exit_code_3_and_each_shows_its_remedy(
+async def test_failed_jobs_exit_with_3_and_show_their_remedy(
     shell: Shell, cloud: Simulator
 ) -> None:
-    """A refused image leaves its code and remedy in the history; the others are verified."""
+    """A refused image has code and remedy in the history; the others are verified."""
     cloud.change(images={"img-00000001": ImageSettings(missing=True)})
     await shell.run("enqueue", "-", stdin=manifest(3))
     ended = await shell.run("run")
@@ -168,10 +170,10 @@ async def test_some_failed_is_exit_code_3_and_each_shows_its_remedy(
     assert row["remedy"]
 
 
-async def test_on_a_narrow_terminal_what_is_wrong_stands_below(
+async def test_history_on_a_narrow_terminal_prints_errors_below_the_row(
     shell: Shell, cloud: Simulator
 ) -> None:
-    """No line is longer than the terminal, and the remedy is there to its last word."""
+    """No line is wider than the terminal, and the remedy is complete."""
     cloud.change(images={"img-00000001": ImageSettings(missing=True)})
     await shell.run("enqueue", "-", stdin=manifest(2))
     assert (await shell.run("run")).code == 3
@@ -182,19 +184,20 @@ async def test_on_a_narrow_terminal_what_is_wrong_stands_below(
 
 
 async def test_a_missing_bucket_is_exit_code_6(shell: Shell, cloud: Simulator) -> None:
-    """Work that only a person can set free is left, and the summary says what to mend."""
+    """The summary names the code and says that action is required."""
     cloud.change(buckets={"backup-1250000000": BucketSettings(missing=True)})
     await shell.run("enqueue", "-", stdin=manifest(3))
     ended = await shell.run("run")
     assert ended.code == 6
+    assert "Action required: bucket" in ended.out
     assert "InvalidParameterValue.BucketNotFound" in ended.out
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-async def test_a_signal_lets_what_is_in_the_air_finish(
+async def test_a_first_signal_waits_for_requests_in_flight(
     shell: Shell, cloud: Simulator, number: signal.Signals, code: int
 ) -> None:
-    """After the first signal nothing more is sent, nothing is in doubt, and a run resumes."""
+    """Nothing more is sent, no job becomes unknown, and the next run continues."""
     await shell.run("enqueue", "-", stdin=manifest(40))
     async with shell.start("run") as process:
         await wait_until(lambda: sum(entry.accepted for entry in cloud.ledger) >= 3)
@@ -209,15 +212,15 @@ async def test_a_signal_lets_what_is_in_the_air_finish(
 
 
 async def test_a_second_signal_ends_the_run_at_once(shell: Shell, cloud: Simulator) -> None:
-    """It waits for no answer: what is in the air stays marked so, for the next run to look up."""
+    """Requests in flight are not waited for; their jobs stay in state sending."""
     cloud.set_faults(Fault("latency", action="ExportImages", seconds=600.0))
     await shell.run("enqueue", "-", stdin=manifest(2))
     async with shell.start("run") as process:
         await wait_until(lambda: any(entry.action == "DescribeImages" for entry in cloud.ledger))
         await wait_until(lambda: _states(shell)["sending"] == 2)
         process.send_signal(signal.SIGINT)
-        # two that are pending at once would be one
-        await wait_for_output(process, "Again to stop at once")
+        # two signals that are pending at the same time would be delivered as one
+        await wait_for_output(process, "Interrupt again")
         process.send_signal(signal.SIGINT)
         assert await process.wait() == 130
     assert _states(shell)["sending"] == 2
@@ -230,8 +233,8 @@ def _states(shell: Shell) -> dict[str, int]:
     return {"sending": 0, **dict(rows)}
 
 
-async def test_csv_cells_that_a_spreadsheet_would_run_are_harmless(shell: Shell) -> None:
-    """A prefix that begins like a formula is written with a quote before it."""
+async def test_csv_cells_with_formulas_are_escaped(shell: Shell) -> None:
+    """A prefix that starts like a formula gets a quote in front."""
     text = b"image_id,region,bucket,prefix\nimg-00000001,ap-singapore,backup-1250000000,=1+1\n"
     await shell.run("enqueue", "-", stdin=text)
     listed = await shell.run("history", "--csv")
@@ -239,25 +242,25 @@ async def test_csv_cells_that_a_spreadsheet_would_run_are_harmless(shell: Shell)
     assert row["prefix"] == "'=1+1"
 
 
-async def test_show_tells_everything_about_one_job(shell: Shell) -> None:
-    """Attempt, RequestId, object and events are there, for eyes and as JSON."""
+async def test_show_prints_attempts_objects_and_events(shell: Shell) -> None:
+    """A job has its RequestId, objects and events, in text and in JSON."""
     await shell.run("enqueue", "-", stdin=manifest(1))
     await shell.run("run")
-    told = (await shell.run("show", "1", "--json")).json
-    assert [event["kind"] for event in told["events"]] == [
+    details = (await shell.run("show", "1", "--json")).json
+    assert [event["kind"] for event in details["events"]] == [
         "enqueued",
         "claimed",
         "accepted",
         "verified",
     ]
-    assert told["attempts_made"][0]["request_id"] == told["request_id"]
-    assert all(found["size"] > 0 for found in told["objects"])
-    shown = await shell.run("show", told["tag"])
-    assert str(told["task_id"]) in shown.out
+    assert details["attempts_made"][0]["request_id"] == details["request_id"]
+    assert all(found["size"] > 0 for found in details["objects"])
+    shown = await shell.run("show", details["tag"])
+    assert str(details["task_id"]) in shown.out
 
 
-async def test_no_secret_is_kept_or_said(shell: Shell) -> None:
-    """The secret key is in no file that a run leaves and in nothing it prints."""
+async def test_secrets_are_neither_stored_nor_printed(shell: Shell) -> None:
+    """The secret key is in no file that a run leaves and in no output."""
     await shell.run("enqueue", "-", stdin=manifest(2))
     ended = await shell.run("run")
     secret = shell.variables["TENCENTCLOUD_SECRET_KEY"]
@@ -266,20 +269,20 @@ async def test_no_secret_is_kept_or_said(shell: Shell) -> None:
         assert secret.encode() not in path.read_bytes(), path
 
 
-async def test_db_upgrade_makes_and_confirms_the_store(shell: Shell) -> None:
-    """The first call makes the tables, the second finds them current."""
+async def test_db_upgrade_creates_and_confirms_the_database(shell: Shell) -> None:
+    """The first call creates the tables, the second finds them up to date."""
     made = await shell.run("db", "upgrade")
     again = await shell.run("db", "upgrade")
     assert (made.code, again.code) == (0, 0)
     assert "new → " in made.out
-    assert "current" in again.out
+    assert "already up to date" in again.out
 
 
 @pytest.mark.parametrize("command", [("status",), ("enqueue", "-"), ("run",)])
-async def test_a_link_in_the_place_of_a_lock_is_named(
+async def test_a_lock_file_that_is_a_symbolic_link_is_refused(
     shell: Shell, command: tuple[str, ...]
 ) -> None:
-    """The message names the file and says what to do; the file to which it leads is unchanged."""
+    """The message names the link and says what to do; its target is unchanged."""
     assert (await shell.run("enqueue", "-", stdin=manifest(1))).code == 0
     (precious := shell.folder / "precious").write_text("precious")
     (link := shell.folder / "exports.db.lock").unlink(missing_ok=True)

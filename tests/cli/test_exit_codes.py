@@ -1,11 +1,11 @@
-"""What a command prints when something went wrong, and its exit code."""
+"""Messages and exit codes of commands that end with an error."""
 
 import errno
 import sqlite3
 
 import pytest
 
-from orchestrator.cli import exit_codes as faults
+from orchestrator.cli import exit_codes
 from orchestrator.cli.exit_codes import exit_code_for
 from orchestrator.errors import (
     CredentialError,
@@ -20,14 +20,14 @@ from tests.store_errors import sqlite_error
 
 @pytest.fixture(autouse=True)
 def silenced(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """Streams that were silenced; the tests' own stays as it is."""
+    """Record which streams were silenced, and leave the test's own streams alone."""
     streams: list[object] = []
-    monkeypatch.setattr(faults, "silence", streams.append)
+    monkeypatch.setattr(exit_codes, "silence", streams.append)
     return streams
 
 
 def raised(error: Exception) -> Exception:
-    """Return an error with a traceback."""
+    """Return the error with a traceback."""
     try:
         raise error
     except Exception as caught:  # noqa: BLE001 - any error is asked for
@@ -35,7 +35,7 @@ def raised(error: Exception) -> Exception:
 
 
 def group(*errors: Exception) -> ExceptionGroup[Exception]:
-    """Return what a task group raises of these, the last of them from a task group in it."""
+    """Return a group with these errors, the last of them in a nested group."""
     return ExceptionGroup("tasks", [*errors[:-1], ExceptionGroup("inner", [errors[-1]])])
 
 
@@ -57,48 +57,50 @@ ALONE = {
     LOCKED: (1, ("The database cannot be used: database is locked.", "lsof")),
     MANIFEST: (2, ("jobs.csv: 1 fault", "line 2, region: is empty. Fill it in.")),
     FULL: (1, ("/tmp/out: No space left on device.", "Free space")),
-    BUG: (1, ("Traceback", "ValueError: a bug", "fault of the program")),
+    BUG: (1, ("Traceback", "ValueError: a bug", "Internal error")),
 }
 
 
 def names(error: object) -> str:
-    """Return the name of an error in the list of tests."""
+    """Return the id of an error in the list of tests."""
     return type(error).__name__
 
 
 @pytest.mark.parametrize(("error", "expected"), ALONE.items(), ids=map(names, ALONE))
 @pytest.mark.parametrize("in_group", [False, True], ids=["alone", "in a group"])
-def test_an_error_shows_its_message_and_its_remedy(
+def test_an_error_prints_message_and_remedy(
     error: Exception,
     expected: tuple[int, tuple[str, ...]],
     in_group: bool,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """A single error ends in the same way, whether a task group has raised it or not."""
+    """A single error is handled the same, alone or in an exception group."""
     code, words = expected
     assert exit_code_for(group(error) if in_group else error) == code
-    said = capsys.readouterr().err
-    assert all(part in said for part in words)
-    assert ("Traceback" in said) is (error is BUG)
+    printed = capsys.readouterr().err
+    assert all(part in printed for part in words)
+    assert ("Traceback" in printed) is (error is BUG)
 
 
-@pytest.mark.parametrize("turned", [False, True])
-def test_each_error_of_a_group_is_shown(turned: bool, capsys: pytest.CaptureFixture[str]) -> None:
-    """Whichever was first, every message and every remedy is there."""
-    errors = [*ALONE][:: -1 if turned else 1]
+@pytest.mark.parametrize("reverse", [False, True])
+def test_each_error_of_a_group_is_printed(
+    reverse: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every message and remedy is printed, in whichever order the errors were raised."""
+    errors = [*ALONE][:: -1 if reverse else 1]
     assert exit_code_for(group(*errors)) == 2
-    said = capsys.readouterr().err
+    printed = capsys.readouterr().err
     for _, words in ALONE.values():
-        assert all(part in said for part in words)
+        assert all(part in printed for part in words)
 
 
-def test_the_same_error_of_many_tasks_is_shown_once(capsys: pytest.CaptureFixture[str]) -> None:
-    """A store that is locked is the same to all who write to it."""
+def test_the_same_error_of_many_tasks_is_printed_once(capsys: pytest.CaptureFixture[str]) -> None:
+    """A locked database is reported once, however many tasks it stopped."""
     many = [sqlite_error("database is locked", sqlite3.SQLITE_BUSY) for _ in range(5)]
     assert exit_code_for(group(*many, *[raised(ValueError("a bug")) for _ in range(3)])) == 1
-    said = capsys.readouterr().err
-    assert said.count("database is locked") == 1
-    assert said.count("ValueError: a bug") == 1
+    printed = capsys.readouterr().err
+    assert printed.count("database is locked") == 1
+    assert printed.count("ValueError: a bug") == 1
 
 
 @pytest.mark.parametrize(
@@ -115,28 +117,28 @@ def test_the_same_error_of_many_tasks_is_shown_once(capsys: pytest.CaptureFixtur
         ((PIPE, PIPE), 0),
     ],
 )
-@pytest.mark.parametrize("turned", [False, True])
-def test_what_a_person_can_fix_decides_the_exit_code(
-    errors: tuple[Exception, ...], code: int, turned: bool
+@pytest.mark.parametrize("reverse", [False, True])
+def test_errors_that_the_user_can_fix_decide_the_exit_code(
+    errors: tuple[Exception, ...], code: int, reverse: bool
 ) -> None:
-    """An internal fault does not hide unusable input or missing keys, whichever was first."""
-    assert exit_code_for(group(*errors[:: -1 if turned else 1])) == code
+    """An internal error does not hide invalid input or missing credentials."""
+    assert exit_code_for(group(*errors[:: -1 if reverse else 1])) == code
 
 
-def test_the_remedy_is_last(capsys: pytest.CaptureFixture[str]) -> None:
-    """A traceback does not push what a person can do off the screen."""
+def test_the_remedy_is_printed_last(capsys: pytest.CaptureFixture[str]) -> None:
+    """A traceback is printed before the message that says what to do."""
     exit_code_for(group(USAGE, BUG, LOCKED))
-    said = capsys.readouterr().err
-    assert said.index("Traceback") < said.index("No such region.")
-    assert said.rstrip().endswith("Name another.")
+    printed = capsys.readouterr().err
+    assert printed.index("Traceback") < printed.index("No such region.")
+    assert printed.rstrip().endswith("Name another.")
 
 
 @pytest.mark.parametrize(
     ("errors", "count"), [((PIPE, BUG), 1), ((FULL, USAGE), 1), ((BUG, USAGE), 0)]
 )
-def test_an_output_that_cannot_be_written_is_silenced(
+def test_stdout_that_cannot_be_written_is_silenced(
     errors: tuple[Exception, ...], count: int, silenced: list[object]
 ) -> None:
-    """Python would try again to write it when the process ends."""
+    """Stdout is silenced once, so that Python does not report the error again at exit."""
     exit_code_for(group(*errors))
     assert len(silenced) == count

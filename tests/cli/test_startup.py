@@ -1,11 +1,11 @@
-"""What a command imports before it answers: somebody waits for that."""
+"""The modules that a command imports: imports are most of its start-up time."""
 
 import subprocess
 import sys
 
 import pytest
 
-_TOLD = """
+_PRINT_MODULES = """
 import sys
 from orchestrator.cli.main import main
 try:
@@ -15,26 +15,26 @@ finally:
 """
 
 
-_OF_A_RUN = {"alembic", "httpx", "orchestrator.cloud", "orchestrator.worker.worker", "rich"}
+_FOR_RUN = {"alembic", "httpx", "orchestrator.cloud", "orchestrator.worker.worker", "rich"}
 
 
 @pytest.mark.parametrize(
-    ("words", "needless"),
+    ("words", "unneeded"),
     [
-        ("--help", {"pydantic", "sqlalchemy", "orchestrator.model", *_OF_A_RUN}),
-        ("history", _OF_A_RUN),
-        ("status", _OF_A_RUN),
-        ("enqueue --image=img-aaaa --region=ap-tokyo --bucket=backup-1250000000", _OF_A_RUN),
+        ("--help", {"pydantic", "sqlalchemy", "orchestrator.model", *_FOR_RUN}),
+        ("history", _FOR_RUN),
+        ("status", _FOR_RUN),
+        ("enqueue --image=img-aaaa --region=ap-tokyo --bucket=backup-1250000000", _FOR_RUN),
     ],
 )
-def test_a_command_imports_only_what_it_works_with(
-    words: str, needless: set[str], sqlite_url: str
+def test_a_command_imports_only_what_it_needs(
+    words: str, unneeded: set[str], sqlite_url: str
 ) -> None:
-    """Help needs no database; to list, to count and to enqueue nobody needs the cloud."""
-    command = [sys.executable, "-c", _TOLD, *words.split()]
+    """`--help` imports no database; `history`, `status` and `enqueue` import no HTTP client."""
+    command = [sys.executable, "-c", _PRINT_MODULES, *words.split()]
     environ = {"ORCHESTRATOR_DATABASE_URL": sqlite_url}
     ended = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     imported = set(ended.stderr.split())
     assert "typer" in imported
-    assert imported.isdisjoint(needless)
+    assert imported.isdisjoint(unneeded)

@@ -1,4 +1,4 @@
-"""What a person decides: a verdict on an unknown job, or to give up what waits."""
+"""Resolving unknown jobs by an operator's verdict."""
 
 from datetime import timedelta
 
@@ -6,8 +6,7 @@ import pytest
 
 from orchestrator.errors import UsageError
 from orchestrator.job_states import JobState
-from orchestrator.operations.cancel import Cancel, cancel
-from orchestrator.operations.resolve_unknown import Verdict, settle
+from orchestrator.operations.resolve_unknown import Verdict, resolve
 from orchestrator.store import Database
 from orchestrator.store.tables import events, jobs
 from tests.job_factory import (
@@ -26,93 +25,80 @@ pytestmark = pytest.mark.anyio
 WHY = "looked into the bucket with the console"
 
 
-async def settled(database: Database, *job_ids: int, verdict: Verdict) -> int:
-    return await settle(
+async def resolved(database: Database, *job_ids: int, verdict: Verdict) -> int:
+    """Resolve the jobs with these ids."""
+    return await resolve(
         database,
         jobs.c.id.in_(job_ids),
         verdict,
         why=WHY,
         export_deadline=DEADLINE,
-        actor="person",
+        actor="operator",
     )
 
 
-async def doubtful(database: Database, **columns: object) -> int:
-    """A job whose answer was lost."""
-    given = {
+async def unknown_job(database: Database, **columns: object) -> int:
+    """Insert a job whose response was lost; return its id."""
+    values = {
         "attempt": 1,
         "attempts_charged": 1,
         "maybe_applied": True,
         "code": "InternalError",
         **columns,
     }
-    return await make_job(database, JobState.UNKNOWN, **given)
+    return await make_job(database, JobState.UNKNOWN, **values)
 
 
-async def test_a_persons_word_accepts_a_job(database: Database) -> None:
-    """The job has a deadline from now on; who said it, and why, stands in its events."""
-    job_id = await doubtful(database)
-    assert await settled(database, job_id, verdict=Verdict.ACCEPTED) == job_id
+async def test_verdict_accepted_moves_the_job_to_accepted(database: Database) -> None:
+    """The job gets a deadline, and its event names the operator and the reason."""
+    job_id = await unknown_job(database)
+    assert await resolved(database, job_id, verdict=Verdict.ACCEPTED) == job_id
     kept = await read_job(database, job_id)
     assert (kept.state, kept.code, kept.task_id) == ("accepted", None, None)
     assert kept.deadline_at - kept.accepted_at == DEADLINE
     event = (await read_rows(database, events, job_id))[-1]
-    assert (event.kind, event.actor) == ("settled", "person")
+    assert (event.kind, event.actor) == ("settled", "operator")
     assert event.details == {"as": "accepted", "why": WHY}
 
 
-async def test_a_persons_word_sends_a_job_again(database: Database) -> None:
-    """Nothing of it is in doubt any more: it is sent without a look, with all its attempts."""
-    job_id = await doubtful(database)
-    await settled(database, job_id, verdict=Verdict.ABSENT)
+async def test_verdict_absent_moves_the_job_to_queued(database: Database) -> None:
+    """The job is sent again without a look-up, and with all its attempts."""
+    job_id = await unknown_job(database)
+    await resolved(database, job_id, verdict=Verdict.ABSENT)
     kept = await read_job(database, job_id)
     assert (kept.state, kept.maybe_applied, kept.attempts_charged) == ("queued", False, 0)
     assert (await claim_one(database)).attempt == 2
 
 
-async def test_a_persons_word_does_not_lift_the_fence(database: Database) -> None:
-    """A sleeping process may still send: before its signature has expired nobody can know."""
-    fence = await now(database) + timedelta(seconds=300)
-    job_id = await doubtful(database, no_resend_before=fence)
-    with pytest.raises(UsageError, match="may still send") as refusal:
-        await settled(database, job_id, verdict=Verdict.ABSENT)
-    assert refusal.value.remedy
+async def test_verdict_absent_is_refused_while_a_suspended_process_may_send(
+    database: Database,
+) -> None:
+    """Before the signature of the old request has expired the job stays unknown."""
+    expiry = await now(database) + timedelta(seconds=300)
+    job_id = await unknown_job(database, no_resend_before=expiry)
+    with pytest.raises(UsageError, match="may still send") as error:
+        await resolved(database, job_id, verdict=Verdict.ABSENT)
+    assert error.value.remedy
     assert (await read_job(database, job_id)).state == JobState.UNKNOWN
     await advance_time(database, seconds=301)
-    await settled(database, job_id, verdict=Verdict.ABSENT)
+    await resolved(database, job_id, verdict=Verdict.ABSENT)
     assert (await read_job(database, job_id)).state == JobState.QUEUED
 
 
 @pytest.mark.parametrize("state", sorted(set(JobState) - {JobState.UNKNOWN}))
-async def test_only_an_unknown_job_can_be_settled(database: Database, state: JobState) -> None:
-    """Any other is left alone, and the message says what to do instead."""
+async def test_only_unknown_jobs_can_be_resolved(database: Database, state: JobState) -> None:
+    """A job in another state stays unchanged, and the message says what to do instead."""
     job_id = await make_job(database, state)
-    with pytest.raises(UsageError, match=f"Job {job_id} is {state}, not unknown") as refusal:
-        await settled(database, job_id, verdict=Verdict.ABSENT)
-    assert refusal.value.remedy
+    with pytest.raises(UsageError, match=f"Job {job_id} is {state}, not unknown") as error:
+        await resolved(database, job_id, verdict=Verdict.ABSENT)
+    assert error.value.remedy
     assert await read_event_kinds(database, job_id) == ["enqueued"]
 
 
-async def test_one_job_is_settled_at_a_time(database: Database) -> None:
-    """A word is about one export: neither about none nor about two."""
-    one, other = await doubtful(database), await doubtful(database)
-    with pytest.raises(UsageError, match="no such job"):
-        await settled(database, other + 1, verdict=Verdict.ABSENT)
+async def test_one_job_is_resolved_at_a_time(database: Database) -> None:
+    """A filter that matches no job or two jobs is refused."""
+    one, other = await unknown_job(database), await unknown_job(database)
+    with pytest.raises(UsageError, match="No such job"):
+        await resolved(database, other + 1, verdict=Verdict.ABSENT)
     with pytest.raises(UsageError, match="several"):
-        await settled(database, one, other, verdict=Verdict.ABSENT)
-
-
-@pytest.mark.parametrize("dry_run", [False, True])
-async def test_only_what_waits_is_given_up(database: Database, *, dry_run: bool) -> None:
-    """What was sent cannot be called back, and what has ended stays as it is."""
-    by_state = {state: await make_job(database, state) for state in JobState}
-    told = await cancel(database, jobs.c.id > 0, actor="person", dry_run=dry_run)
-    assert told == Cancel(changed=1, untouched=len(JobState) - 1)
-    for state, job_id in by_state.items():
-        is_given_up = state is JobState.QUEUED and not dry_run
-        kept = await read_job(database, job_id)
-        assert kept.state == (JobState.CANCELLED if is_given_up else state)
-        if is_given_up:
-            event = (await read_rows(database, events, job_id))[-1]
-            assert (event.kind, event.actor, kept.reason) == ("cancelled", "person", "given up")
-            assert kept.finished_at is not None
+        await resolved(database, one, other, verdict=Verdict.ABSENT)

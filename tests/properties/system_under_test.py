@@ -243,7 +243,7 @@ class SystemUnderTest:
         """Resolve an unknown job as an operator who knows what really happened."""
         absent = all(export.given_up for export in self.vendor.of(job_id))
         try:
-            await resolve_unknown.settle(
+            await resolve_unknown.resolve(
                 self.database,
                 jobs.c.id == job_id,
                 Verdict.ABSENT if absent else Verdict.ACCEPTED,

@@ -132,7 +132,7 @@ async def test_the_job_says_once_why_it_is_not_sent_again(setup: StoreAndCloud) 
     kept = await read_job(setup.database, job_id)
     assert (kept.state, kept.reason) == (JobState.UNKNOWN, NOT_RULED_OUT)
     assert "does not prove" in kept.message
-    assert f"settle {job_id}" in kept.remedy
+    assert f"resolve {job_id}" in kept.remedy
     assert await read_event_kinds(setup.database, job_id) == ["enqueued", "not resent"]
 
 

@@ -6,7 +6,7 @@ from orchestrator.cloud.error_classification import code_for_exception, code_for
 from orchestrator.job_queue.orphan_recovery import recover_orphans
 from orchestrator.job_states import JobState
 from orchestrator.model import Lease, Outcome, Reply
-from orchestrator.operations.cancel import Cancel, cancel
+from orchestrator.operations.cancel import CancelResult, cancel
 from orchestrator.store import Database
 from orchestrator.store.tables import events, jobs, objects
 from orchestrator.store.transitions import Transition, apply_transition
@@ -102,7 +102,7 @@ async def test_a_late_acceptance_is_not_lost_on_a_job_that_a_person_gave_up(
     lease = await taken_over(database)
     await put_back(database, lease)
     given_up = await cancel(database, jobs.c.id == lease.job_id, actor="person")
-    assert given_up == Cancel(changed=1, maybe_applied=1)
+    assert given_up == CancelResult(changed=1, maybe_applied=1)
     await record_outcome(database, lease, make_acceptance(TASK))
     kept = await read_job(database, lease.job_id)
     assert (kept.state, kept.task_id, kept.finished_at) == ("accepted", str(TASK), None)

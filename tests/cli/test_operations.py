@@ -1,4 +1,4 @@
-"""What a person decides at the terminal: `settle` an unknown job, `retry` or `cancel` others."""
+"""The commands `resolve`, `retry` and `cancel`."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -23,33 +23,33 @@ IMAGE = "img-00000001"
 
 @pytest.fixture
 def shell(cloud: Simulator, tmp_path: Path) -> Shell:
-    """A shell set up for that cloud."""
+    """Return a shell for the simulated cloud with an export deadline of one second."""
     return Shell.for_cloud(cloud, tmp_path, ORCHESTRATOR_EXPORT_DEADLINE="1")
 
 
 @pytest.fixture
 async def unknown(shell: Shell, cloud: Simulator) -> Shell:
-    """A shell whose one job is unknown: its answer was lost, and nobody looks into the bucket."""
+    """Return a shell with one unknown job: its response was lost and verification is off."""
     cloud.set_faults(Fault("reset", action="ExportImages", after=True, times=1))
-    looks_off = replace(shell, variables={**shell.variables, "ORCHESTRATOR_VERIFY": "off"})
-    await looks_off.run("enqueue", "--image", IMAGE, *WHERE)
-    assert (await looks_off.run("run")).code == 4
-    return looks_off
+    without_verify = replace(shell, variables={**shell.variables, "ORCHESTRATOR_VERIFY": "off"})
+    await without_verify.run("enqueue", "--image", IMAGE, *WHERE)
+    assert (await without_verify.run("run")).code == 4
+    return without_verify
 
 
-async def test_show_tells_what_to_check_of_an_unknown_job(unknown: Shell) -> None:
-    """Where the bucket may not be read, a person learns where to look, and how to say it."""
-    told = (await unknown.run("show", "1")).out
+async def test_show_says_what_to_check_for_an_unknown_job(unknown: Shell) -> None:
+    """It names the key prefix and the command that resolves the job."""
+    shown = (await unknown.run("show", "1")).out
     tag = (await unknown.run("show", "1", "--json")).json["tag"]
-    assert f"names begin with {tag!r}" in told
-    assert "orchestrator settle 1 --as accepted|absent" in told
+    assert f"key prefix {tag!r}" in shown
+    assert "orchestrator resolve 1 --as accepted|absent" in shown
 
 
-async def test_settled_as_accepted_a_job_rests_and_the_run_ends_well(
+async def test_a_job_resolved_as_accepted_is_not_sent_again(
     unknown: Shell, cloud: Simulator
 ) -> None:
-    """Nothing is sent again; who said so, and why, stands in the job's events."""
-    ended = await unknown.run("settle", "1", "--as", "accepted", "--why", "seen in the console")
+    """The run exits with 0, and the job's events name the operator and the reason."""
+    ended = await unknown.run("resolve", "1", "--as", "accepted", "--why", "seen in the console")
     assert (ended.code, ended.out) == (0, "Job 1 is accepted.\n")
     assert (await unknown.run("run")).code == 0
     shown = (await unknown.run("show", "1", "--json")).json
@@ -60,9 +60,9 @@ async def test_settled_as_accepted_a_job_rests_and_the_run_ends_well(
     assert sum(entry.accepted for entry in cloud.ledger) == 1
 
 
-async def test_settled_as_absent_a_job_is_sent_again(unknown: Shell, cloud: Simulator) -> None:
-    """On a person's word it goes out once more, without a look that nobody may take."""
-    ended = await unknown.run("settle", "1", "--as", "absent", "--why", "nothing there")
+async def test_a_job_resolved_as_absent_is_sent_again(unknown: Shell, cloud: Simulator) -> None:
+    """The next run sends it once more, without a look-up in the bucket."""
+    ended = await unknown.run("resolve", "1", "--as", "absent", "--why", "nothing there")
     assert ended.out == "Job 1 is queued again; `orchestrator run` sends it.\n"
     cloud.change(images={IMAGE: ImageSettings(state="NORMAL")})
     assert (await unknown.run("run")).code == 0
@@ -72,20 +72,21 @@ async def test_settled_as_absent_a_job_is_sent_again(unknown: Shell, cloud: Simu
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("settle", "9", "--as", "absent", "--why", "x"), "no such job"),
-        (("settle", "1", "--as", "absent", "--why", "x"), "Job 1 is queued, not unknown"),
-        (("settle", "1", "--as", "absent", "--why", " "), "--why is empty"),
-        (("settle", "1", "--as", "gone", "--why", "x"), "'accepted', 'absent'"),
-        (("settle", "1", "--as", "absent"), "Missing option '--why'"),
-        (("retry",), "No filter is given"),
-        (("retry", "--state", "lost"), "no such state"),
+        (("resolve", "9", "--as", "absent", "--why", "x"), "No such job"),
+        (("resolve", "1", "--as", "absent", "--why", "x"), "Job 1 is queued, not unknown"),
+        (("resolve", "1", "--as", "absent", "--why", " "), "--why is empty"),
+        (("resolve", "1", "--as", "gone", "--why", "x"), "'accepted', 'absent'"),
+        (("resolve", "1", "--as", "absent"), "Missing option '--why'"),
+        (("settle", "1", "--as", "absent", "--why", "x"), "is now `orchestrator resolve JOB"),
+        (("retry",), "No filter given"),
+        (("retry", "--state", "lost"), "is not a valid state"),
         (("retry", "--job", "9"), "No job matches"),
-        (("cancel",), "No filter is given"),
+        (("cancel",), "No filter given"),
         (("cancel", "--batch", "another"), "No job matches"),
     ],
 )
-async def test_what_cannot_be_decided_is_told(shell: Shell, words: list[str], said: str) -> None:
-    """A mistake ends with 2 and a sentence, and changes nothing."""
+async def test_an_invalid_operation_exits_with_2(shell: Shell, words: list[str], said: str) -> None:
+    """The message says what is wrong, and there is no traceback."""
     await shell.run("enqueue", "--image", IMAGE, *WHERE)
     ended = await shell.run(*words)
     assert ended.code == 2
@@ -93,8 +94,8 @@ async def test_what_cannot_be_decided_is_told(shell: Shell, words: list[str], sa
     assert "Traceback" not in ended.err
 
 
-async def test_a_retry_says_first_what_becomes_of_the_jobs(shell: Shell, cloud: Simulator) -> None:
-    """A dry run counts and changes nothing; then the failed job is mended and goes through."""
+async def test_retry_previews_and_then_retries_a_failed_job(shell: Shell, cloud: Simulator) -> None:
+    """A dry run only counts; a retry after the cause is fixed exports the image."""
     cloud.change(images={IMAGE: ImageSettings(missing=True)})
     await shell.run("enqueue", "--image", IMAGE, "--image", "img-00000002", *WHERE)
     assert (await shell.run("run")).code == 3
@@ -102,51 +103,51 @@ async def test_a_retry_says_first_what_becomes_of_the_jobs(shell: Shell, cloud: 
     assert preview.code == 0
     assert "2 jobs match" in preview.out
     assert "1 back to the queue" in preview.out
-    assert "1 left alone" in preview.out
+    assert "1 skipped" in preview.out
     assert (await shell.run("run")).code == 0
     cloud.change(images={})
     done = await shell.run("retry", "--state", "failed")
-    assert done.out == "1 job tried again; `orchestrator run` goes on with them.\n"
+    assert done.out == "1 job will be retried by `orchestrator run`.\n"
     ended = await shell.run("run", "--json")
     assert (ended.code, ended.json["verified"]) == (0, 2)
 
 
-async def test_a_job_that_is_given_up_holds_up_no_run(shell: Shell, cloud: Simulator) -> None:
-    """A region that is none stops its jobs; cancelled, they are out of the way and well told."""
+async def test_a_cancelled_job_does_not_block_a_run(shell: Shell, cloud: Simulator) -> None:
+    """Jobs of an invalid region halt the run; once they are cancelled it exits with 0."""
     wrong = ("--region", "ap-singpore", "--bucket", BUCKET)
     await shell.run("enqueue", "--image", IMAGE, *WHERE)
     await shell.run("enqueue", "--image", "img-00000002", *wrong)
     stopped = await shell.run("run")
     assert stopped.code == 6
-    assert "1 job left: mend that and run again" in stopped.out
+    assert "1 job left: fix the above and run again" in stopped.out
     preview = await shell.run("cancel", "--all", "--dry-run")
-    assert preview.out == (
-        "2 jobs match.\n  1 in the queue: cancelled.\n  1 left alone: sent already, or ended.\n"
-    )
+    assert preview.out == ("2 jobs match.\n  1 queued: cancel.\n  1 skipped: not queued.\n")
     done = await shell.run("cancel", "--region", "ap-singpore")
-    assert done.out == "1 job cancelled; `orchestrator retry` takes them up again.\n"
+    assert done.out == "1 job cancelled. Use `orchestrator retry` to undo this.\n"
     ended = await shell.run("run", "--json")
     assert (ended.code, ended.json["verified"], ended.json["cancelled"]) == (0, 0, 0)
     assert (await shell.run("status", "--json")).json["cancelled"] == 1
     assert sum(entry.accepted for entry in cloud.ledger) == 1
 
 
-async def test_a_retry_of_what_never_arrived_looks_first(shell: Shell, cloud: Simulator) -> None:
-    """An object that came after the deadline is found by the retry: nothing is sent again."""
+async def test_retry_of_an_undelivered_export_searches_the_bucket_first(
+    shell: Shell, cloud: Simulator
+) -> None:
+    """An object that arrived after the deadline is found, and nothing is sent again."""
     cloud.change(duration=Duration(seconds=600))
     await shell.run("enqueue", "--image", IMAGE, *WHERE)
     assert (await shell.run("run")).code == 3
     cloud.change(skew=601)
     tried = await shell.run("retry", "--code", "Orchestrator.NotDelivered")
-    assert "1 to be looked for first" in tried.err
+    assert "1 to be searched in the bucket first" in tried.err
     assert (await shell.run("run")).code == 0
     assert sum(entry.action == "ExportImages" for entry in cloud.ledger) == 1
 
 
-async def test_a_retry_of_a_part_exports_the_missing_images_alone(
+async def test_retry_of_a_partial_delivery_exports_only_the_missing_images(
     shell: Shell, cloud: Simulator
 ) -> None:
-    """Of three images in one request the lost one becomes a job of its own, once."""
+    """The missing image of three becomes a new job, and only once."""
     three = [f"img-0000000{number}" for number in (1, 2, 3)]
     cloud.change(deliveries=(Delivery("never", images=(three[1],)),))
     row = f"image_ids,region,bucket\n{';'.join(three)},ap-singapore,{BUCKET}\n"
@@ -163,4 +164,4 @@ async def test_a_retry_of_a_part_exports_the_missing_images_alone(
     assert oldest["batch"] == newest["batch"]
     again = await shell.run("retry", "--job", "1")
     assert (again.code, again.out) == (0, "")
-    assert "1 left alone" in again.err
+    assert "1 skipped" in again.err

@@ -1,0 +1,69 @@
+"""The demo, run as a user would, in an unfriendly environment."""
+
+import re
+import signal
+from pathlib import Path
+
+import anyio
+import pytest
+
+from tests.cli_process import Shell, wait_until
+
+pytestmark = pytest.mark.anyio
+
+UNFRIENDLY = {
+    "HTTP_PROXY": "http://127.0.0.1:9",
+    "HTTPS_PROXY": "http://127.0.0.1:9",
+    "ALL_PROXY": "socks5://127.0.0.1:9",
+    "SSL_CERT_FILE": "/not/there.pem",
+    "LC_ALL": "xx_YY.ISO-8859-1",
+    "PYTHONIOENCODING": "ascii",
+    "COLUMNS": "none",
+    "TENCENTCLOUD_TOKEN": "expired",
+    "TENCENTCLOUD_ROLE_ARN": "qcs::cam::uin/1:roleName/none",
+    "TCCLI_PROFILE": "other",
+    "ORCHESTRATOR_RATE": "-1",
+    "ORCHESTRATOR_DATABASE_URL": "/not/there/exports.db",
+    "ORCHESTRATOR_CONFIG": "/not/there.toml",
+}
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    """Return a shell with variables that would break a run."""
+    return Shell(tmp_path, {**UNFRIENDLY, "TMPDIR": str(tmp_path)})
+
+
+async def test_demo_loses_nothing_and_exports_nothing_twice(shell: Shell) -> None:
+    """It kills a run, resumes it, shows failures with their remedies, and leaves no lock."""
+    ended = await shell.run("demo", "--images", "30")
+    assert ended.code == 0, ended.err
+    assert "Traceback" not in ended.out + ended.err
+    assert "Killed the process with SIGKILL" in ended.out
+    assert ended.out.count("$ orchestrator run --batch demo") == 2
+    counts = {
+        words: int(number)
+        for number, words in re.findall(r"^ +(\d+) (.+)$", ended.out, re.MULTILINE)
+    }
+    assert counts["images exported and verified"] == 27
+    assert counts["failed, each with its remedy"] == 3
+    assert counts["of them found in the bucket after their response was lost"] >= 3
+    assert (counts["lost"], counts["exported twice"]) == (0, 0)
+    assert "UnsupportedOperation.EncryptedImagesNotSupported: " in ended.out
+    assert len(re.findall(r"^  \S.* --database-url ", ended.out, re.MULTILINE)) == 3
+    (folder,) = shell.folder.glob("orchestrator-demo-*")
+    assert list(folder.glob("*.alive-*")) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_an_interrupted_demo_leaves_no_process(shell: Shell, number: signal.Signals) -> None:
+    """After a signal the demo ends, and so do the commands that it has started."""
+    async with shell.start("demo", "--images", "200") as process:
+        await wait_until(lambda: any(shell.folder.glob("orchestrator-demo-*/*.alive-*")))
+        process.send_signal(number)
+        assert await process.wait() == 128 + number
+        assert process.stdout is not None
+        # the pipe ends only when all processes that could write to it have ended
+        with anyio.fail_after(10):
+            async for _ in process.stdout:
+                pass
