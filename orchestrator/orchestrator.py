@@ -148,15 +148,15 @@ class Orchestrator:
     ) -> "RunResult":
         from orchestrator.cloud.clock_skew import ServerClock
         from orchestrator.job_queue.worker_registry import instance
-        from orchestrator.reporting.run_summary import Account
+        from orchestrator.reporting.run_summary import RunSummary
         from orchestrator.worker.worker import Worker
 
         began = time.monotonic()
-        account = await Account.open(self._database, self.settings.profile, batch)
-        if not account.has_work and not forever:
-            for profile, count in (await account.others()).items():
+        summary = await RunSummary.begin(self._database, self.settings.profile, batch)
+        if not summary.has_work and not forever:
+            for profile, count in (await summary.living_jobs_of_other_profiles()).items():
                 self._notify(f"{count} living jobs belong to profile {profile!r}, not to this one.")
-            return await account.close(owner=None, seconds=0.0)
+            return await summary.finish(owner=None, seconds=0.0)
         clock = ServerClock(self._database.clock)
         credentials = await self._credentials(clock)
         await self._check_account(credentials)
@@ -171,7 +171,7 @@ class Orchestrator:
                 await worker.run()
                 tasks.cancel_scope.cancel()
             with self._database.short_lock_timeout():
-                return await account.close(
+                return await summary.finish(
                     owner=me.name,
                     seconds=time.monotonic() - began,
                     left=worker.eligibility.unfinished(),
