@@ -127,8 +127,8 @@ class ProgressDisplay:
         parts = [duration(now - self._began)]
         if rate:
             parts.append(f"{rate:.1f} accepted/s")
-        if found.rests_until is not None:
-            parts.append(f"nothing is due before {iso(found.rests_until)}")
+        if found.next_due_at is not None:
+            parts.append(f"nothing is due before {iso(found.next_due_at)}")
         elif found.seconds_left:
             parts.append(f"about {duration(found.seconds_left)} left")
         return " · ".join(parts)

@@ -77,8 +77,8 @@ def lines(found: "Status") -> list[str]:
     shown += [
         scope_line(scope) for scope in found.scopes if scope.waiting or scope.concurrency.running
     ]
-    if found.rests_until is not None:
-        shown.append(f"nothing is due before {iso(found.rests_until)}")
+    if found.next_due_at is not None:
+        shown.append(f"nothing is due before {iso(found.next_due_at)}")
     elif found.seconds_left:
         shown.append(f"time to expect: about {duration(found.seconds_left)}")
     return shown
