@@ -8,7 +8,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from functools import partial
@@ -24,7 +24,6 @@ from orchestrator.errors import CredentialError
 from orchestrator.job_queue.job_filter import is_named, matches
 from orchestrator.model import JobFilter
 from orchestrator.reporting.history import Job, JobDetails, history, job_details
-from orchestrator.reporting.lines import lines
 from orchestrator.settings import Settings, load_settings
 from orchestrator.store import Database, Schema
 
@@ -188,14 +187,8 @@ class Orchestrator:
     def history(
         self, wanted: JobFilter | None = None, *, limit: int | None = None
     ) -> AsyncIterator[Job]:
-        """Jobs that the filter lets through, newest first."""
+        """Yield the jobs that match the filter, newest first."""
         return history(self._database, wanted or JobFilter(), limit=limit)
-
-    def history_lines(
-        self, fields: Sequence[str], wanted: JobFilter | None = None, *, limit: int | None = None
-    ) -> AsyncIterator[str]:
-        """The same as JSON Lines of these fields, many at a time: for a history of any length."""
-        return lines(self._database, wanted or JobFilter(), fields, limit=limit)
 
     async def show(self, job: str) -> JobDetails | None:
         """One job, by number or tag, with all that happened to it."""

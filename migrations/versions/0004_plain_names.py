@@ -1,4 +1,4 @@
-"""Rename columns of the jobs table, and reword column comments."""
+"""Rename columns of the jobs table, give the history one index, and reword column comments."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -52,6 +52,14 @@ def upgrade() -> None:
     # not through Alembic's batch mode, which would copy the table and lose the triggers of others
     for old, new in RENAMED.items():
         op.execute(sa.text(f"ALTER TABLE jobs RENAME COLUMN {old} TO {new}"))
+    for name in ("batch", "place", "code", "task_id", "created"):
+        op.drop_index(f"ix_jobs_{name}", table_name="jobs")
+    op.create_index("ix_jobs_batch", "jobs", ["batch", "state", "reason"])
+    op.create_index(
+        "ix_jobs_history",
+        "jobs",
+        ["id", "batch", "state", "region", "bucket", "task_id", "code", "created_at"],
+    )
     if op.get_bind().dialect.name == "postgresql":  # SQLite keeps no comments
         for (table, column), comment in COMMENTS.items():
             op.alter_column(table, column, comment=comment)

@@ -37,6 +37,10 @@ JOB_FIELDS = (
     "finished_at",
     "reason",
     "tag",
+    "warnings",
+    "only_root_disk",
+    "role_name",
+    "priority",
 )
 """The fields of a job, in the order in which every output has them."""
 
@@ -77,6 +81,8 @@ def _cell(value: object) -> str:
         return ""
     if isinstance(value, datetime):
         return iso(value)
+    if isinstance(value, bool):
+        return "true" if value else "false"
     text = ";".join(value) if isinstance(value, tuple) else str(value)
     return f"'{text}" if text.startswith(_FORMULA_STARTS) else text
 

@@ -13,7 +13,9 @@ from orchestrator.cli.formatting import (
     csv_cells,
     end_with_the_pipe,
     heading_of_jobs,
+    job_fields,
     job_line,
+    to_json,
 )
 from orchestrator.errors import UsageError
 
@@ -56,14 +58,12 @@ async def _print(settings: "Settings", wanted: "JobFilter", limit: int | None, f
     shown = 0
     table = csv.writer(sys.stdout, lineterminator="\n")
     async with Orchestrator(settings=settings, create=False) as orchestrator:
-        if form == "json":
-            async for lines in orchestrator.history_lines(JOB_FIELDS, wanted, limit=limit):
-                print(lines, end="")
-            return shown
         if form == "csv":
             table.writerow(JOB_FIELDS)
         async for job in orchestrator.history(wanted, limit=limit):
-            if form == "csv":
+            if form == "json":
+                print(to_json(job_fields(job)))
+            elif form == "csv":
                 table.writerow(csv_cells(job))
             else:
                 if shown == 0:

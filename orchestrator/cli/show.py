@@ -70,7 +70,7 @@ def _lines(found: "JobDetails") -> Iterator[str]:
         yield printable(f"  remedy    {job.remedy or ''}")
     elif job.message:
         yield printable(f"  note      {job.message} {job.remedy or ''}")
-    for warning in found.settings["warnings"] or ():
+    for warning in job.warnings:
         yield printable(f"  warning   {warning}")
     if job.state is JobState.UNKNOWN:
         yield from _what_to_check(found)

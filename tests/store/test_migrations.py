@@ -38,7 +38,7 @@ async def mark(database: Database, revision: str) -> None:
         await connection.execute(mark, {"revision": revision})
 
 
-ORDERED = {"ix_jobs_claim", "ix_jobs_describe", "ix_jobs_created"}
+ORDERED = {"ix_jobs_claim", "ix_jobs_describe"}
 """Indexes of expressions, which SQLite does not tell; that they are there the plans show."""
 
 
