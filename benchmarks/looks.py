@@ -1,61 +1,58 @@
-"""``python -m benchmarks.looks SMALL LARGE``: the history of one store beside another's.
+"""``python -m benchmarks.looks FILE``: measure a page of the history for each filter.
 
-In a process of its own, for what is measured of other children would count its memory.
+A process of its own: a parent that imports the program would distort the memory of its children.
 """
 
 import asyncio
 import json
 import sys
+import time
+from collections import defaultdict
 from datetime import UTC, datetime
+from statistics import median
 from typing import Any
 
-from benchmarks.interleaved_timing import Operation, compare
-from benchmarks.past import APART, FIRST
+from benchmarks.past import FIRST, SECONDS_APART
 from orchestrator import JobFilter, Orchestrator
 
-_TIMES = 40
-_NEWEST = 50
+_TIMES = 5
+_PAGE = 50
 
 
-async def main(small: str, large: str) -> None:
-    """Prints how many times as long each look takes in the large store, its 95th percentile."""
-    async with _opened(small) as here, _opened(large) as there:
-        before, after = await _by_filter(here), await _by_filter(there)
-        ratios: dict[str, float] = {}
-        for (name, look), (_, other) in zip(before, after, strict=True):
-            ratio = await compare(look, other, times=_TIMES, part=0.95)
-            ratios[name] = max(ratios.get(name, 0.0), ratio)
-    print(json.dumps(ratios))
+async def main(path: str) -> None:
+    """Print the seconds for a page by each filter: the median for its slowest value."""
+    seconds: dict[str, float] = defaultdict(float)
+    async with Orchestrator(path, environ={}, create=False) as orchestrator:
+        for name, wanted in await _filters(orchestrator):
+            times = [await _seconds(orchestrator, wanted) for _ in range(_TIMES)]
+            seconds[name] = max(seconds[name], median(times))
+    print(json.dumps(seconds))
 
 
-def _opened(path: str) -> Orchestrator:
-    return Orchestrator(path, environ={}, create=False)
-
-
-async def _by_filter(orchestrator: Orchestrator) -> list[tuple[str, Operation]]:
-    """The newest jobs by each filter: of what is everywhere, and of what is rare and old."""
-    (count,) = [job.id async for job in orchestrator.history(limit=1)]
-    times = (FIRST + number * APART for number in (20, count // 2, count - 10))
-    moments = [datetime.fromtimestamp(time, UTC) for time in times]
-    newest, image = f"night-{(count - 1) // 1000:05}", f"img-{count:08x}"
-    region = "ap-tokyo"
+async def _filters(orchestrator: Orchestrator) -> list[tuple[str, JobFilter]]:
+    """Return filters for frequent values, for values of the oldest jobs only, and for none."""
+    (count,) = [newest.id async for newest in orchestrator.history(limit=1)]
+    newest_batch, newest_image = f"night-{(count - 1) // 1000:05}", f"img-{count:08x}"
     asked: list[tuple[str, str, list[str]]] = [
-        ("--batch", "batches", [newest, "night-00000", "night-*", "night-00000*", "*-00000"]),
-        ("--state", "states", ["verified", "failed", "unknown", "*ed", "un*"]),
-        ("--region", "regions", [region, "sa-saopaulo", "ap-*", "*-saopaulo"]),
-        ("--bucket", "buckets", [f"backup-{region}-1250000000", "backup-*", "*saopaulo*"]),
-        ("--image", "images", [image, "img-00000001", "img-*", "img-0000000*"]),
+        ("--batch", "batches", [newest_batch, "night-00000", "night-*", "*-00000", "none"]),
+        ("--state", "states", ["verified", "failed", "unknown", "un*", "sending"]),
+        ("--region", "regions", ["ap-tokyo", "sa-saopaulo", "ap-*", "*-saopaulo", "none"]),
+        ("--bucket", "buckets", ["backup-ap-tokyo-1250000000", "*saopaulo*", "none"]),
+        ("--image", "images", [newest_image, "img-00000001", "img-*", "img-0000000*", "none"]),
         ("--task-id", "task_ids", ["1000000148", "1*", "10000001*", "7*"]),
-        ("--code", "codes", ["InvalidImageId.NotFound", "Rare.Code", "Invalid*", "Rare*"]),
-        ("--job", "jobs", ["7", str(count), "0*", "00000*"]),
+        ("--code", "codes", ["InvalidImageId.NotFound", "Rare.Code", "Rare*", "none"]),
+        ("--job", "jobs", ["7", str(count), "0*", "00000*", "none"]),
     ]
-    filters = [
+    times = [
+        datetime.fromtimestamp(FIRST + number * SECONDS_APART, UTC)
+        for number in (0, 20, count // 2, count - 10, count + 10)
+    ]
+    return [
         ("none", JobFilter()),
         *((name, _only(field, value)) for name, field, values in asked for value in values),
-        *(("--since", JobFilter(since=moment)) for moment in moments),
-        *(("--until", JobFilter(until=moment)) for moment in moments),
+        *(("--since", JobFilter(since=since)) for since in times),
+        *(("--until", JobFilter(until=until)) for until in times),
     ]
-    return [(name, _newest(orchestrator, wanted)) for name, wanted in filters]
 
 
 def _only(field: str, value: str) -> JobFilter:
@@ -63,11 +60,11 @@ def _only(field: str, value: str) -> JobFilter:
     return JobFilter(**fields)
 
 
-def _newest(orchestrator: Orchestrator, wanted: JobFilter) -> Operation:
-    async def look() -> object:
-        return [job async for job in orchestrator.history(wanted, limit=_NEWEST)]
-
-    return look
+async def _seconds(orchestrator: Orchestrator, wanted: JobFilter) -> float:
+    began = time.perf_counter()
+    async for _ in orchestrator.history(wanted, limit=_PAGE):
+        pass
+    return time.perf_counter() - began
 
 
 if __name__ == "__main__":

@@ -1,13 +1,14 @@
-"""``python -m benchmarks.past past|queue FILE COUNT``: jobs as the program would leave them."""
+"""``python -m benchmarks.past past|queue FILE COUNT``: write a large store for a benchmark."""
 
 import sqlite3
 import sys
 from contextlib import closing
 
-FIRST, APART = 1_700_000_000, 60
-"""When the first job was enqueued, nearly, and how long after it each of the others."""
+FIRST, SECONDS_APART = 1_700_000_000, 60
+"""Job n is created n times so many seconds after the first time, a Unix time."""
+
 _RARE = 7
-"""Of what is rare there are so many, among the oldest jobs."""
+"""Number of jobs with a rare region, code or state; they are among the oldest."""
 
 _REGIONS = (
     "ap-singapore",
@@ -50,14 +51,14 @@ plain AS (
     JOIN names AS region ON region.kind = 'region' AND region.id = n * 7919 % 8
     JOIN names AS code ON code.kind = 'code' AND code.id = n / 20 % 4
 ),
-told AS (
+timed AS (
     SELECT
         *,
         state NOT IN ('queued', 'cancelled') AS sent,
         state IN ('verified', 'accepted', 'failed') AS answered,
         state = 'failed' AS failed,
-        strftime('%Y-%m-%d %H:%M:%f000', second, 'unixepoch') AS begun,
-        strftime('%Y-%m-%d %H:%M:%f000', second + 300, 'unixepoch') AS taken,
+        strftime('%Y-%m-%d %H:%M:%f000', second, 'unixepoch') AS created,
+        strftime('%Y-%m-%d %H:%M:%f000', second + 300, 'unixepoch') AS accepted,
         strftime('%Y-%m-%d %H:%M:%f000', second + 1200, 'unixepoch') AS ended
     FROM plain
 )
@@ -78,17 +79,17 @@ SELECT
         WHEN 'failed' THEN 'not delivered'
         WHEN 'unknown' THEN 'answer lost'
         WHEN 'queued' THEN 'new'
-        ELSE 'a person''s word'
+        ELSE 'cancelled'
     END,
-    begun, begun, 50, sent, 0, 0, 0,
+    created, created, 50, sent, 0, 0, 0,
     CASE WHEN answered THEN CAST(1000000000 + n * 37 AS TEXT) END,
     CASE WHEN sent THEN lower(hex(randomblob(16))) END,
     CASE WHEN failed THEN code END,
     CASE WHEN failed THEN 'The vendor refused to export the image ' || image || '.' END,
     CASE WHEN failed THEN 'Look at the image in the console, and retry the job.' END,
-    begun, CASE WHEN sent THEN taken END, CASE WHEN answered THEN taken END,
+    created, CASE WHEN sent THEN accepted END, CASE WHEN answered THEN accepted END,
     CASE WHEN state IN ('verified', 'failed', 'cancelled') THEN ended END
-FROM told
+FROM timed
 """
 
 _IMAGES = """
@@ -116,21 +117,21 @@ _EVENTS_OF_A_JOB = ("enqueued", "claimed", "postponed", "accepted", "verified")
 
 
 def write(path: str, count: int, *, all_wait: bool) -> None:
-    """So many jobs into tables of the program's own, in a hurry: a crash would lose them.
+    """Write jobs into the tables of a new store, without waiting for the disk.
 
     Args:
-        all_wait: they are the queue; otherwise all but the newest have ended, and each has its
-            events and its object.
+        all_wait: all jobs are queued. Otherwise all but the newest have finished, and each has
+            events and an object.
     """
     with closing(sqlite3.connect(path)) as connection:
         for pragma in ("synchronous = OFF", "cache_size = -500000", "temp_store = MEMORY"):
             connection.execute(f"PRAGMA {pragma}")
         connection.execute("CREATE TEMP TABLE names (kind, id, name, PRIMARY KEY (kind, id))")
         kinds = (("region", _REGIONS), ("code", _CODES), ("event", _EVENTS_OF_A_JOB))
-        names = [(kind, n, name) for kind, all_ in kinds for n, name in enumerate(all_)]
+        names = [(kind, n, name) for kind, listed in kinds for n, name in enumerate(listed)]
         connection.executemany("INSERT INTO names VALUES (?, ?, ?)", names)
-        given = {"count": count, "all_wait": all_wait, "rare": _RARE}
-        connection.execute(_JOBS, {**given, "first": FIRST, "apart": APART})
+        times = {"first": FIRST, "apart": SECONDS_APART}
+        connection.execute(_JOBS, {"count": count, "all_wait": all_wait, "rare": _RARE, **times})
         for statement in (_IMAGES, _SCOPES, *(() if all_wait else (_OBJECTS, _EVENTS))):
             connection.execute(statement)
         connection.commit()

@@ -9,7 +9,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -24,7 +24,6 @@ from orchestrator.errors import CredentialError
 from orchestrator.job_queue.job_filter import is_named, matches
 from orchestrator.model import JobFilter
 from orchestrator.reporting.history import Job, JobDetails, history, job_details
-from orchestrator.reporting.lines import lines
 from orchestrator.settings import Settings, load_settings
 from orchestrator.store import Database, Schema
 from orchestrator.store.migrations import HEAD
@@ -143,17 +142,17 @@ class Orchestrator:
         """
         from orchestrator.cloud.clock_skew import ServerClock
         from orchestrator.job_queue.worker_registry import register_worker
-        from orchestrator.reporting.run_summary import Account
+        from orchestrator.reporting.run_summary import RunSummary
         from orchestrator.worker.worker import Worker
 
         began = time.monotonic()
-        account = await Account.open(self._database, self.settings.profile, batch)
-        if not account.has_work and not forever:
-            for profile, count in (await account.others()).items():
+        summary = await RunSummary.begin(self._database, self.settings.profile, batch)
+        if not summary.has_work and not forever:
+            for profile, count in (await summary.living_jobs_of_other_profiles()).items():
                 self._notify(
                     f"{count} unfinished jobs belong to profile {profile!r}; this run skips them."
                 )
-            return await account.close(owner=None, seconds=0.0)
+            return await summary.finish(owner=None, seconds=0.0)
         clock = ServerClock(self._database.clock)
         credentials = await self._credentials(clock)
         await self._check_account(credentials)
@@ -171,7 +170,7 @@ class Orchestrator:
                 await worker.run()
                 tasks.cancel_scope.cancel()
             with self._database.short_lock_timeout():
-                return await account.close(
+                return await summary.finish(
                     owner=me.name,
                     seconds=time.monotonic() - began,
                     left=worker.eligibility.unfinished(),
@@ -190,12 +189,6 @@ class Orchestrator:
     ) -> AsyncIterator[Job]:
         """Yield the jobs that match the filter, newest first."""
         return history(self._database, wanted or JobFilter(), limit=limit)
-
-    def history_lines(
-        self, fields: Sequence[str], wanted: JobFilter | None = None, *, limit: int | None = None
-    ) -> AsyncIterator[str]:
-        """Yield the same jobs as JSON Lines with these fields, many lines at a time."""
-        return lines(self._database, wanted or JobFilter(), fields, limit=limit)
 
     async def show(self, job: str) -> JobDetails | None:
         """Return one job by id or tag, with its attempts, objects and events."""

@@ -1,4 +1,4 @@
-"""Rename the columns of the jobs table that had names of their own."""
+"""Rename columns of the jobs table, give the history one index, and reword column comments."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -16,8 +16,50 @@ RENAMED = {
     "fenced_until": "no_resend_before",
 }
 
+COMMENTS = {
+    ("accounts", "account_id"): "UIN of the main account",
+    ("attempts", "probe"): "sent to test the concurrency limit",
+    ("attempts", "signed_at"): "time of the vendor's clock",
+    ("events", "actor"): "the process or the operator",
+    ("job_images", "state"): "as DescribeImages returned it before the first send",
+    ("jobs", "absent_since"): "first lookup since the lost answer that found nothing",
+    ("jobs", "deadline_at"): "an accepted export counts as running until",
+    ("jobs", "deferrals"): "consecutive postponements",
+    ("jobs", "described_at"): "when DescribeImages was asked for its disks",
+    ("jobs", "due_at"): "earliest time to send or look up",
+    ("jobs", "fingerprint"): "equal for equal requests",
+    ("jobs", "first_trace_at"): "when an object or upload was first found under its tag",
+    ("jobs", "no_resend_before"): "an older request may still be sent until then",
+    ("jobs", "object_prefix"): "prefix of its object keys",
+    ("jobs", "profile"): "name of the account in this program",
+    ("jobs", "size_gib"): "sum of all its disks; 0 is unknown",
+    ("jobs", "tag"): "part of its object keys",
+    ("jobs", "trace_from"): "when it was sent; null if the clock was changed since",
+    ("objects", "baseline_etag"): "of the object there before the first send",
+    ("objects", "cos_path"): "as the vendor returned it",
+    ("rates", "next_at"): "earliest time of the next request",
+    ("rates", "pace"): "requests per second after the last slow-down",
+    ("scopes", "ceiling"): "exports that may run; null before any refusal",
+    ("scopes", "misses"): "twice the refused probes, less the accepted ones",
+    ("scopes", "probe_at"): "earliest time of the next probe",
+    ("scopes", "probe_job"): "the job that is the present probe",
+    ("scopes", "probe_until"): "the probe counts as lost after it",
+    ("scopes", "streak"): "consecutive accepted probes",
+}
+
 
 def upgrade() -> None:
     # not through Alembic's batch mode, which would copy the table and lose the triggers of others
     for old, new in RENAMED.items():
         op.execute(sa.text(f"ALTER TABLE jobs RENAME COLUMN {old} TO {new}"))
+    for name in ("batch", "place", "code", "task_id", "created"):
+        op.drop_index(f"ix_jobs_{name}", table_name="jobs")
+    op.create_index("ix_jobs_batch", "jobs", ["batch", "state", "reason"])
+    op.create_index(
+        "ix_jobs_history",
+        "jobs",
+        ["id", "batch", "state", "region", "bucket", "task_id", "code", "created_at"],
+    )
+    if op.get_bind().dialect.name == "postgresql":  # SQLite keeps no comments
+        for (table, column), comment in COMMENTS.items():
+            op.alter_column(table, column, comment=comment)

@@ -35,6 +35,10 @@ JOB_FIELDS = (
     "finished_at",
     "reason",
     "tag",
+    "warnings",
+    "only_root_disk",
+    "role_name",
+    "priority",
 )
 """The fields of a job in JSON and CSV, in this order."""
 
@@ -78,6 +82,8 @@ def _csv_cell(value: object) -> str:
         return ""
     if isinstance(value, datetime):
         return iso(value)
+    if isinstance(value, bool):
+        return "true" if value else "false"
     text = ";".join(value) if isinstance(value, tuple) else str(value)
     return f"'{text}" if text.startswith(_FORMULA_STARTS) else text
 

@@ -8,7 +8,13 @@ import anyio
 import typer
 
 from orchestrator.cli import options
-from orchestrator.cli.formatting import JOB_FIELDS, csv_cells, exit_on_closed_pipe
+from orchestrator.cli.formatting import (
+    JOB_FIELDS,
+    csv_cells,
+    exit_on_closed_pipe,
+    job_fields,
+    to_json,
+)
 from orchestrator.cli.job_table import JobTable
 from orchestrator.errors import UsageError
 
@@ -57,14 +63,12 @@ async def _print(settings: "Settings", wanted: "JobFilter", limit: int | None, f
     shown = 0
     rows, table = csv.writer(sys.stdout, lineterminator="\n"), JobTable.for_stdout()
     async with Orchestrator(settings=settings, create=False) as orchestrator:
-        if form == "json":
-            async for lines in orchestrator.history_lines(JOB_FIELDS, wanted, limit=limit):
-                print(lines, end="")
-            return shown
         if form == "csv":
             rows.writerow(JOB_FIELDS)
         async for job in orchestrator.history(wanted, limit=limit):
-            if form == "csv":
+            if form == "json":
+                print(to_json(job_fields(job)))
+            elif form == "csv":
                 rows.writerow(csv_cells(job))
             else:
                 if shown == 0:

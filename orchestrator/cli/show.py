@@ -73,7 +73,7 @@ def _lines(details: "JobDetails") -> Iterator[str]:
         yield printable(f"  remedy    {job.remedy or ''}")
     elif job.message:
         yield printable(f"  note      {job.message} {job.remedy or ''}")
-    for warning in details.settings["warnings"] or ():
+    for warning in job.warnings:
         yield printable(f"  warning   {warning}")
     if job.state is JobState.UNKNOWN:
         yield from _what_to_check(details)

@@ -87,8 +87,8 @@ def _lines(current: "Status") -> list[str]:
 
 def eta_text(current: "Status") -> str:
     """Return when the work may be done, or when it continues; empty if that is not known."""
-    if current.rests_until is not None:
-        return f"nothing is due before {iso(current.rests_until)}"
+    if current.next_due_at is not None:
+        return f"nothing is due before {iso(current.next_due_at)}"
     return f"ETA {duration(current.seconds_left)}" if current.seconds_left else ""
 
 

@@ -1,4 +1,6 @@
-"""A filter of jobs as a condition on the table of jobs."""
+"""Translate a job filter into SQL conditions on the jobs table."""
+
+from collections.abc import Sequence
 
 import sqlalchemy as sa
 
@@ -6,83 +8,78 @@ from orchestrator.errors import UsageError
 from orchestrator.model import JobFilter
 from orchestrator.store.tables import job_images, jobs
 
+_MAX_ID_DIGITS = 18
+"""A number with more digits may not fit into a 64-bit id, and is looked up as a tag only."""
+
 
 def matches(wanted: JobFilter) -> sa.ColumnElement[bool]:
-    """The jobs that a filter lets through; an empty one lets all."""
-    conditions = [on_columns(wanted, jobs)]
+    """Return the condition that a job matches the filter; an empty filter matches every job.
+
+    Raises:
+        UsageError: a value cannot be stored text.
+    """
+    # Ids, tags and images select few jobs, by their indexes. Each other condition may hold for most
+    # of the jobs, so it is tested row by row, and a page of the history ends when it is full.
+    conditions = [
+        _matches_any(_without_index(jobs.c.batch), wanted.batches),
+        _matches_any(_without_index(jobs.c.state), wanted.states),
+        _matches_any(_without_index(jobs.c.region), wanted.regions),
+        _matches_any(_without_index(jobs.c.bucket), wanted.buckets),
+        _matches_any(_without_index(jobs.c.task_id), wanted.task_ids),
+        _matches_any(_without_index(jobs.c.code), wanted.codes),
+    ]
     if wanted.images:
-        conditions.append(jobs.c.id.in_(jobs_of_images(wanted.images)))
+        named = _matches_any(job_images.c.image_id, wanted.images)
+        conditions.append(jobs.c.id.in_(sa.select(job_images.c.job_id).where(named)))
+    if wanted.jobs:
+        conditions.append(is_named(wanted.jobs))
+    if wanted.since is not None:
+        conditions.append(jobs.c.created_at >= wanted.since)
+    if wanted.until is not None:
+        conditions.append(jobs.c.created_at < wanted.until)
     return sa.and_(*conditions)
 
 
-def lets_through(wanted: JobFilter, table: sa.FromClause = jobs) -> sa.ColumnElement[bool]:
-    """The same for rows that are found otherwise."""
-    conditions = [on_columns(wanted, table)]
-    if wanted.images:
-        named = any_of(job_images.c.image_id, wanted.images)
-        conditions.append(sa.exists().where(job_images.c.job_id == table.c.id, named))
-    return one_by_one(*conditions)
-
-
-def one_by_one(*conditions: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
-    """All the conditions, put as a case so that no database goes by an index of theirs."""
-    return sa.case((sa.and_(*conditions), sa.true()), else_=sa.false())
-
-
-def jobs_named(names: tuple[str, ...]) -> sa.Select[int]:
-    """Numbers of the jobs with one of these numbers or tags."""
-    return sa.select(jobs.c.id).where(is_named(names))
-
-
-def jobs_of_images(images: tuple[str, ...]) -> sa.Select[int]:
-    """Numbers of the jobs that export one of these images."""
-    return sa.select(job_images.c.job_id).where(any_of(job_images.c.image_id, images))
-
-
-def jobs_of_tasks(task_ids: tuple[str, ...]) -> sa.Select[int]:
-    """Numbers of the jobs with one of these TaskIds."""
-    return sa.select(jobs.c.id).where(any_of(jobs.c.task_id, task_ids))
-
-
-def is_named(names: tuple[str, ...], table: sa.FromClause = jobs) -> sa.ColumnElement[bool]:
-    """Jobs by number, or by the tag in their objects' names."""
-    numbers = [int(name) for name in names if name.isascii() and name.isdigit() and len(name) < 19]
-    by_tag = any_of(table.c.tag, names)
-    return sa.or_(table.c.id.in_(numbers), by_tag) if numbers else by_tag
-
-
-def on_columns(wanted: JobFilter, table: sa.FromClause) -> sa.ColumnElement[bool]:
-    """All that the row of a job itself tells."""
-    conditions = [
-        any_of(table.c.batch, wanted.batches),
-        any_of(table.c.state, wanted.states),
-        any_of(table.c.region, wanted.regions),
-        any_of(table.c.bucket, wanted.buckets),
-        any_of(table.c.task_id, wanted.task_ids),
-        any_of(table.c.code, wanted.codes),
+def is_named(names: Sequence[str]) -> sa.ColumnElement[bool]:
+    """Return the condition that a job's id or tag is one of these names."""
+    ids = [
+        int(name)
+        for name in names
+        if name.isascii() and name.isdigit() and len(name) <= _MAX_ID_DIGITS
     ]
-    if wanted.jobs:
-        conditions.append(is_named(wanted.jobs, table))
-    if wanted.since is not None:
-        conditions.append(table.c.created_at >= wanted.since)
-    if wanted.until is not None:
-        conditions.append(table.c.created_at < wanted.until)
-    return sa.and_(sa.true(), *conditions)
+    by_tag = _matches_any(jobs.c.tag, names)
+    return sa.or_(jobs.c.id.in_(ids), by_tag) if ids else by_tag
 
 
-def any_of(column: sa.ColumnElement[str], values: tuple[str, ...]) -> sa.ColumnElement[bool]:
-    """Whether the column is one of the values, in which ``*`` stands for anything."""
+def _without_index(column: sa.ColumnElement[str]) -> sa.ColumnElement[str]:
+    """Return the column as an expression that no database searches an index for.
+
+    SQLite has no statistics here, so it would search an index wherever there is one: for ``state``
+    it would read and sort all jobs of the state to return the newest few.
+    """
+    return column.concat("")
+
+
+def _matches_any(column: sa.ColumnElement[str], values: Sequence[str]) -> sa.ColumnElement[bool]:
+    """Return the condition that the column is one of the values; ``*`` in a value is a wildcard.
+
+    No values are no condition.
+    """
     if not values:
         return sa.true()
     for value in values:
         if not value.isprintable():
-            raise UsageError(f"{value!r} names nothing that is kept.", "Write it in plain text.")
+            raise UsageError(
+                f"{value!r} is not a valid filter value: it has a control character.",
+                "Remove the character.",
+            )
     plain = [value for value in values if "*" not in value]
     patterns = [column.like(_like(value), escape="\\") for value in values if "*" in value]
-    # an empty list beside a pattern would keep both databases from the index
+    # an empty IN list beside a pattern would keep both databases from using the index
     return sa.or_(*([column.in_(plain)] if plain else []), *patterns)
 
 
 def _like(value: str) -> str:
+    """Return the SQL pattern in which only ``*`` is a wildcard."""
     escaped = value.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
     return escaped.replace("*", "%")

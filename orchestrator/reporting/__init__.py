@@ -1,1 +1,1 @@
-"""What happened, and how things stand."""
+"""History, status and the summary of a run."""

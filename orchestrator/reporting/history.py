@@ -1,6 +1,6 @@
-"""The jobs, newest first, and one of them with all that happened to it."""
+"""List jobs, newest first, and show one job with everything that is stored about it."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
@@ -8,18 +8,21 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchestrator.job_queue.job_filter import is_named
+from orchestrator.job_queue.job_filter import is_named, matches
 from orchestrator.job_states import JobState
 from orchestrator.model import ImageFormat, JobFilter
-from orchestrator.reporting.lines import cos_paths
-from orchestrator.reporting.search import pages
 from orchestrator.store import Database
 from orchestrator.store.tables import attempts, events, job_images, jobs, objects
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One job as history shows it; times are aware, in UTC."""
+    """One job as the history shows it; times are aware, in UTC.
+
+    Args:
+        attempts: attempts that count against the limit.
+        cos_paths: paths of the objects as the vendor returned them, ordered by key.
+    """
 
     id: int
     batch: str
@@ -42,6 +45,10 @@ class Job:
     sent_at: datetime | None
     accepted_at: datetime | None
     finished_at: datetime | None
+    warnings: tuple[str, ...]
+    only_root_disk: bool
+    role_name: str | None
+    priority: int
     size_gib: int
 
 
@@ -51,23 +58,66 @@ _COLUMNS = tuple(
     if field.name != "cos_paths"
 )
 
+_PAGE = 1000
+"""Jobs that are read, and held in memory, at a time."""
+
+_MAX_ID = 2**63 - 1
+
 
 async def history(
-    database: Database, wanted: JobFilter, *, limit: int | None = None
+    database: Database, wanted: JobFilter, limit: int | None = None
 ) -> AsyncIterator[Job]:
-    """Jobs that a filter lets through, newest first, page by page: memory stays flat."""
-    columns = (*_COLUMNS, _cos_paths(database))
-    async for page in pages(database, wanted, columns, limit=limit):
-        for row in page:
-            yield _job(row)
+    """Yield the jobs that match a filter, newest first.
+
+    Each page is one transaction that begins below the last id of the page before (keyset
+    pagination). So memory stays flat, and a job that is enqueued meanwhile shifts no page.
+
+    Args:
+        limit: maximum number of jobs; ``None`` is all.
+    """
+    before, remaining = _MAX_ID, limit
+    while remaining is None or remaining > 0:
+        size = _PAGE if remaining is None else min(_PAGE, remaining)
+        async with database.read() as connection:
+            page = await _read_page(connection, wanted, before, size)
+        for job in page:
+            yield job
+        if len(page) < size:
+            return
+        before = page[-1].id
+        if remaining is not None:
+            remaining -= size
 
 
-def _cos_paths(database: Database) -> sa.Label[list[str]]:
-    paths = cos_paths(sqlite=database.is_sqlite)
-    return sa.type_coerce(paths, sa.JSON).label("cos_paths")
+async def _read_page(
+    connection: AsyncConnection, wanted: JobFilter, before: int, size: int
+) -> list[Job]:
+    """Return the newest matching jobs with an id below ``before``."""
+    newest = jobs.c.id.desc()
+    # the ids first: they are found in ix_jobs_history, without reading the rows that do not match
+    ids = sa.select(jobs.c.id).where(matches(wanted), jobs.c.id < before)
+    query = sa.select(*_COLUMNS).where(jobs.c.id.in_(ids.order_by(newest).limit(size)))
+    rows = (await connection.execute(query.order_by(newest))).all()
+    cos_paths = await _cos_paths(connection, [row.id for row in rows])
+    return [_job(row, cos_paths.get(row.id, ())) for row in rows]
 
 
-def _job(row: Any) -> Job:
+async def _cos_paths(
+    connection: AsyncConnection, job_ids: Sequence[int]
+) -> dict[int, tuple[str, ...]]:
+    """Return the CosPaths of each of these jobs that has any, ordered by key."""
+    query = (
+        sa.select(objects.c.job_id, objects.c.cos_path)
+        .where(objects.c.job_id.in_(job_ids), objects.c.cos_path.is_not(None))
+        .order_by(objects.c.job_id, objects.c.key)
+    )
+    found: dict[int, tuple[str, ...]] = {}
+    for job_id, cos_path in await connection.execute(query):
+        found[job_id] = (*found.get(job_id, ()), cos_path)
+    return found
+
+
+def _job(row: Any, cos_paths: tuple[str, ...]) -> Job:
     return Job(
         id=row.id,
         batch=row.batch,
@@ -82,7 +132,7 @@ def _job(row: Any) -> Job:
         attempts=row.attempts_charged,
         task_id=None if row.task_id is None else int(row.task_id),
         request_id=row.request_id,
-        cos_paths=tuple(row.cos_paths),
+        cos_paths=cos_paths,
         code=row.code,
         message=row.message,
         remedy=row.remedy,
@@ -90,13 +140,21 @@ def _job(row: Any) -> Job:
         sent_at=row.sent_at,
         accepted_at=row.accepted_at,
         finished_at=row.finished_at,
+        warnings=tuple(row.warnings or ()),
+        only_root_disk=row.only_root_disk,
+        role_name=row.role_name,
+        priority=row.priority,
         size_gib=row.size_gib,
     )
 
 
 @dataclass(frozen=True, slots=True)
 class JobDetails:
-    """One job with everything that is kept of it; rows as mappings of their columns."""
+    """One job with everything that is stored about it; rows are mappings of their columns.
+
+    Args:
+        settings: columns of the job that `Job` does not have.
+    """
 
     job: Job
     settings: Mapping[str, Any]
@@ -106,25 +164,28 @@ class JobDetails:
     events: tuple[Mapping[str, Any], ...]
 
 
+_MORE_COLUMNS = (
+    "profile",
+    "exact_names",
+    "object_prefix",
+    "size_gib",
+    "due_at",
+    "deadline_at",
+    "maybe_applied",
+    "owner",
+)
+
+
 async def job_details(database: Database, name: str) -> JobDetails | None:
-    """One job by its number or tag, with all that happened to it; ``None`` where there is none."""
+    """Return one job, by its id or tag, with all its rows; ``None`` if there is no such job."""
     async with database.read() as connection:
-        query = sa.select(jobs, _cos_paths(database)).where(is_named((name,)))
+        query = sa.select(jobs).where(is_named((name,)))
         if (row := (await connection.execute(query)).first()) is None:
             return None
-        shown = ("profile", "priority", "role_name", "only_root_disk", "exact_names")
-        more = (
-            "object_prefix",
-            "size_gib",
-            "due_at",
-            "deadline_at",
-            "maybe_applied",
-            "owner",
-            "warnings",
-        )
+        cos_paths = await _cos_paths(connection, [row.id])
         return JobDetails(
-            job=_job(row),
-            settings={name: getattr(row, name) for name in shown + more},
+            job=_job(row, cos_paths.get(row.id, ())),
+            settings={name: getattr(row, name) for name in _MORE_COLUMNS},
             images=await _rows(connection, job_images, row.id, job_images.c.position),
             attempts=await _rows(connection, attempts, row.id, attempts.c.number),
             objects=await _rows(connection, objects, row.id, objects.c.key),
@@ -135,6 +196,7 @@ async def job_details(database: Database, name: str) -> JobDetails | None:
 async def _rows(
     connection: AsyncConnection, table: sa.Table, job_id: int, order: sa.ColumnElement[Any]
 ) -> tuple[Mapping[str, Any], ...]:
+    """Return the rows of a job in another table, without the column ``job_id``."""
     columns = [column for column in table.c if column.name != "job_id"]
     query = sa.select(*columns).where(table.c.job_id == job_id).order_by(order)
     return tuple(dict(row) for row in (await connection.execute(query)).mappings())

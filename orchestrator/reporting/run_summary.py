@@ -1,9 +1,9 @@
-"""The account of one run: which jobs it was about, and where they stand at its end."""
+"""Summarize a run: the batches it works on, and the states of their jobs at its end."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Self
+from typing import Any, Self
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -16,15 +16,16 @@ from orchestrator.store.tables import attempts, jobs
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """Where the jobs of a run stand at its end.
+    """The counts of a run at its end.
 
     Args:
+        counts: jobs by state, of all batches that the run worked on.
         requests: ExportImages requests that this run sent.
-        refused: those of them refused for rate or capacity.
-        seconds: how long the run took.
-        left: living jobs that running again may bring further.
-        blocked: stops that a person has to mend, each with its code and remedy.
-        not_ruled_out: unknown jobs that are not sent again by themselves.
+        refused: those of them that were refused for rate or capacity.
+        seconds: duration of the run.
+        left: living jobs that another run may continue.
+        blocked: halts that need an operator, each with its code and remedy.
+        not_ruled_out: unknown jobs that are not resent automatically.
         warned: jobs with a warning.
     """
 
@@ -40,34 +41,39 @@ class RunResult:
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
-    """What a run is about: every batch that has living jobs when it begins, or gets some.
+class RunSummary:
+    """The batches that a run works on: those with a living job at its start, or later.
 
-    Whole batches, so that a run which resumes another reports the whole; not the whole store,
-    so that last month's failures do not speak for tonight.
+    Whole batches are counted, so that a resumed run reports all of its batch. Other batches are
+    not counted, so that old failures do not appear in the result of a new run.
     """
 
     database: Database
     profile: str
     batch: str | None
-    began: datetime
+    started_at: datetime
     batches: frozenset[str]
 
     @classmethod
-    async def open(cls, database: Database, profile: str, batch: str | None) -> Self:
-        """Takes note of what there is to do."""
+    async def begin(cls, database: Database, profile: str, batch: str | None) -> Self:
+        """Read which batches have living jobs.
+
+        Args:
+            batch: the only batch of the run; ``None`` is all.
+        """
+        living = jobs.c.state.in_(sorted(LIVING))
         async with database.read() as connection:
-            began = await database.now(connection)
-            living = await _batches(connection, profile, batch, jobs.c.state.in_(sorted(LIVING)))
-        return cls(database, profile, batch, began, living)
+            started_at = await database.now(connection)
+            batches = await _batches(connection, _of_run(profile, batch), living)
+        return cls(database, profile, batch, started_at, batches)
 
     @property
     def has_work(self) -> bool:
-        """Whether any job lives."""
+        """Whether there was a living job at the start."""
         return bool(self.batches)
 
-    async def others(self) -> dict[str, int]:
-        """Living jobs of other accounts, which this run leaves alone, by profile."""
+    async def living_jobs_of_other_profiles(self) -> dict[str, int]:
+        """Count the living jobs that this run does not send, by profile."""
         query = (
             sa.select(jobs.c.profile, sa.func.count())
             .where(jobs.c.state.in_(sorted(LIVING)), jobs.c.profile != self.profile)
@@ -76,7 +82,7 @@ class Account:
         async with self.database.read() as connection:
             return dict((await connection.execute(query)).all())
 
-    async def close(
+    async def finish(
         self,
         *,
         owner: str | None,
@@ -85,22 +91,21 @@ class Account:
         timed_out: bool = False,
         blocked: tuple[Halt, ...] = (),
     ) -> RunResult:
-        """Counts where the jobs stand, and what was sent.
+        """Count the jobs by state, and the requests that were sent.
 
         Args:
-            owner: the instance that sent; ``None`` when nothing was.
-            left: jobs that running again may bring further, as conditions on the table of jobs, no
-                two of which hold for the same job.
+            owner: id of the instance that sent the requests; ``None`` if none was sent.
+            left: conditions on the jobs table for jobs that another run may continue. No two may
+                hold for the same job.
         """
         async with self.database.read() as connection:
-            batches = await self._touched_batches(connection)
-            counts = await self._counts(connection, batches)
-            unknown = (jobs.c.state == JobState.UNKNOWN) & (jobs.c.reason == NOT_RULED_OUT)
-            not_ruled_out = await self._count_of(connection, batches, unknown)
-            warned = await self._count_of(connection, batches, jobs.c.warnings.is_not(None))
-            requests, refused = await _requests(connection, owner)
-            # one by one: of a condition with "or" SQLite would keep all that it finds in memory
-            unfinished = sum([await self._count(connection, one) for one in left])
+            groups = await self._groups(connection)
+            requests, refused = await _count_requests(connection, owner)
+            # one query each: for conditions joined by OR, SQLite collects all ids in memory
+            unfinished = sum([await self._count(connection, condition) for condition in left])
+        counts = dict.fromkeys(JobState, 0)
+        for group in groups:
+            counts[JobState(group.state)] += group.total
         return RunResult(
             counts=counts,
             requests=requests,
@@ -109,54 +114,59 @@ class Account:
             left=unfinished,
             timed_out=timed_out,
             blocked=blocked,
-            not_ruled_out=not_ruled_out,
-            warned=warned,
+            not_ruled_out=sum(
+                group.total
+                for group in groups
+                if (group.state, group.reason) == (JobState.UNKNOWN, NOT_RULED_OUT)
+            ),
+            warned=sum(group.warned for group in groups),
         )
+
+    async def _groups(self, connection: AsyncConnection) -> Sequence[Any]:
+        """Count the jobs of the run's batches, and those with a warning, by state and reason."""
+        query = (
+            sa.select(
+                jobs.c.state,
+                jobs.c.reason,
+                sa.func.count().label("total"),
+                sa.func.count(jobs.c.warnings).label("warned"),
+            )
+            .where(
+                jobs.c.profile == self.profile,
+                jobs.c.batch.in_(await self._touched_batches(connection)),
+            )
+            .group_by(jobs.c.state, jobs.c.reason)
+        )
+        return (await connection.execute(query)).all()
 
     async def _touched_batches(self, connection: AsyncConnection) -> list[str]:
-        """The batches that this run is about."""
+        """Return the batches that have, or have had, a living job during the run."""
         if self.batch is not None:
             return [self.batch]
-        touched = jobs.c.state.in_(sorted(LIVING)) | (jobs.c.finished_at >= self.began)
-        return sorted(self.batches | await _batches(connection, self.profile, None, touched))
-
-    async def _count_of(
-        self, connection: AsyncConnection, batches: Sequence[str], which: sa.ColumnElement[bool]
-    ) -> int:
-        query = sa.select(sa.func.count()).where(
-            jobs.c.profile == self.profile, jobs.c.batch.in_(batches), which
-        )
-        return int((await connection.execute(query)).scalar_one())
-
-    async def _counts(
-        self, connection: AsyncConnection, batches: Sequence[str]
-    ) -> dict[JobState, int]:
-        query = (
-            sa.select(jobs.c.state, sa.func.count())
-            .where(jobs.c.profile == self.profile, jobs.c.batch.in_(batches))
-            .group_by(jobs.c.state)
-        )
-        found: dict[str, int] = dict((await connection.execute(query)).all())
-        return {state: found.get(state, 0) for state in JobState}
+        touched = jobs.c.state.in_(sorted(LIVING)) | (jobs.c.finished_at >= self.started_at)
+        added = await _batches(connection, _of_run(self.profile, None), touched)
+        return sorted(self.batches | added)
 
     async def _count(self, connection: AsyncConnection, condition: sa.ColumnElement[bool]) -> int:
-        of_batch = sa.true() if self.batch is None else jobs.c.batch == self.batch
-        query = sa.select(sa.func.count()).where(
-            jobs.c.profile == self.profile, of_batch, condition
-        )
+        query = sa.select(sa.func.count()).where(_of_run(self.profile, self.batch), condition)
         return int((await connection.execute(query)).scalar_one())
+
+
+def _of_run(profile: str, batch: str | None) -> sa.ColumnElement[bool]:
+    """Return the condition that a job is of this profile, and of this batch if one is given."""
+    of_profile = jobs.c.profile == profile
+    return of_profile if batch is None else sa.and_(of_profile, jobs.c.batch == batch)
 
 
 async def _batches(
-    connection: AsyncConnection, profile: str, batch: str | None, which: sa.ColumnElement[bool]
+    connection: AsyncConnection, *conditions: sa.ColumnElement[bool]
 ) -> frozenset[str]:
-    of_batch = sa.true() if batch is None else jobs.c.batch == batch
-    query = sa.select(jobs.c.batch).where(jobs.c.profile == profile, of_batch, which).distinct()
+    query = sa.select(jobs.c.batch).where(*conditions).distinct()
     return frozenset((await connection.execute(query)).scalars())
 
 
-async def _requests(connection: AsyncConnection, owner: str | None) -> tuple[int, int]:
-    """Requests that an instance sent, and those of them refused for rate or capacity."""
+async def _count_requests(connection: AsyncConnection, owner: str | None) -> tuple[int, int]:
+    """Count the requests that an instance sent, and those refused for rate or capacity."""
     sent = sa.and_(attempts.c.owner == owner, attempts.c.code.is_distinct_from(NOT_SENT))
     refused = attempts.c.reaction.in_([Reaction.CAPACITY, Reaction.SLOW])
     query = sa.select(

@@ -34,6 +34,10 @@ VERIFIED = Job(
     sent_at=SENT,
     accepted_at=SENT + timedelta(seconds=1),
     finished_at=SENT + timedelta(minutes=32, seconds=5),
+    warnings=(),
+    only_root_disk=False,
+    role_name=None,
+    priority=0,
     size_gib=250,
 )
 FAILED = replace(

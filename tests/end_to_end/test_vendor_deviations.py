@@ -30,7 +30,7 @@ from orchestrator.limits.admission import Admission
 from orchestrator.limits.rate_limiter import RateLimiters
 from orchestrator.model import NOT_RULED_OUT, JobFilter
 from orchestrator.reporting.history import Job, history
-from orchestrator.reporting.run_summary import Account, RunResult
+from orchestrator.reporting.run_summary import RunResult, RunSummary
 from orchestrator.simulator import DEFAULT_KEY, Duration, Entry, Settings, SimulatorOptions
 from orchestrator.simulator.cloud import Clocks, Cloud
 from orchestrator.store import Database, Schema
@@ -162,11 +162,11 @@ async def _run_to_end(database: Database, http: HttpClient, night: Workload) -> 
         request_timeout=timedelta(seconds=30),
         resolve=policy,
     )
-    account = await Account.open(database, PROFILE, None)
+    summary = await RunSummary.begin(database, PROFILE, None)
     async with register_worker(database) as me:
         worker = Worker(parts, plan, me, print)
         await worker.run()
-        return await account.close(owner=me.name, seconds=0, left=worker.eligibility.unfinished())
+        return await summary.finish(owner=me.name, seconds=0, left=worker.eligibility.unfinished())
 
 
 def check_no_export_is_doubled(name: str, night: Workload, folder: Path) -> str:

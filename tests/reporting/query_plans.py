@@ -1,4 +1,4 @@
-"""How SQLite goes about what is asked of a store."""
+"""Record how SQLite executes the statements of a test."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,15 +11,15 @@ from orchestrator.store import Database
 
 @asynccontextmanager
 async def plans(database: Database, *, writer: bool = False) -> AsyncIterator[list[str]]:
-    """The steps of every query in this block; they are there when it has ended.
+    """Record the plan of every statement in the block; the list is filled when the block ends.
 
     Args:
-        writer: of the transactions that write, with their updates.
+        writer: record the transactions that write, including their updates.
     """
-    asked: list[tuple[str, Any]] = []
+    executed: list[tuple[str, Any]] = []
 
     def note(_: object, _cursor: object, statement: str, parameters: Any, *_more: object) -> None:
-        asked.append((statement, parameters))
+        executed.append((statement, parameters))
 
     engine = (database._writer if writer else database._reader).sync_engine
     steps: list[str] = []
@@ -29,10 +29,10 @@ async def plans(database: Database, *, writer: bool = False) -> AsyncIterator[li
     finally:
         sa.event.remove(engine, "before_cursor_execute", note)
     explained = ("SELECT", "WITH", "UPDATE")
-    queries = [(text, given) for text, given in asked if text.startswith(explained)]
+    queries = [(text, given) for text, given in executed if text.startswith(explained)]
     async with database.read() as connection:
         for text, given in queries:
-            # of a statement that was executed with many sets of parameters, one
+            # of a statement that was executed with many sets of parameters, explain one
             one = given[0] if isinstance(given, list) else given
             rows = await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}", one)
             steps += [row.detail for row in rows]

@@ -1,10 +1,10 @@
-"""The account of one run: what it was about, and where that stands at its end."""
+"""The summary of a run: the batches it works on, and their counts at its end."""
 
 import pytest
 
 from orchestrator.job_states import JobState
-from orchestrator.model import Halt, Scope
-from orchestrator.reporting.run_summary import Account, RunResult
+from orchestrator.model import NOT_RULED_OUT, Halt, Scope
+from orchestrator.reporting.run_summary import RunResult, RunSummary
 from orchestrator.store import Database
 from orchestrator.store.tables import jobs
 from orchestrator.worker.outcome_recorder import record_not_sent
@@ -29,83 +29,83 @@ from tests.job_factory import (
 pytestmark = pytest.mark.anyio
 
 
-async def close(account: Account, *, owner: str | None = TESTER) -> RunResult:
+async def finish(summary: RunSummary, *, owner: str | None = TESTER) -> RunResult:
     left = jobs.c.state.in_([JobState.QUEUED, JobState.ACCEPTED])
-    return await account.close(owner=owner, seconds=1.5, left=[left])
+    return await summary.finish(owner=owner, seconds=1.5, left=[left])
 
 
-async def finish(database: Database, job_id: int, state: JobState) -> None:
+async def end_job(database: Database, job_id: int, state: JobState) -> None:
     await update_job(database, job_id, state=state, finished_at=await now(database))
 
 
-async def test_nothing_alive_is_nothing_to_do(database: Database) -> None:
-    """A store whose jobs have all ended has no work, and nothing to report."""
-    await finish(database, await make_job(database), JobState.FAILED)
+async def test_finished_jobs_are_no_work(database: Database) -> None:
+    """A store with only finished jobs has no work, and the result is empty."""
+    await end_job(database, await make_job(database), JobState.FAILED)
     await advance_time(database, hours=1)
-    account = await Account.open(database, PROFILE, None)
-    assert not account.has_work
-    result = await close(account, owner=None)
+    summary = await RunSummary.begin(database, PROFILE, None)
+    assert not summary.has_work
+    result = await finish(summary, owner=None)
     assert sum(result.counts.values()) == 0
     assert (result.requests, result.refused, result.left) == (0, 0, 0)
 
 
 @pytest.mark.parametrize("state", ["queued", "sending", "unknown", "accepted"])
-async def test_anything_alive_is_work(database: Database, state: str) -> None:
-    """Whatever is not final is something to do, for its own account and batch alone."""
+async def test_living_job_is_work_for_its_profile_and_batch(database: Database, state: str) -> None:
+    """A job in any state that is not final is work, for its own profile and batch only."""
     await make_job(database, JobState(state))
-    assert (await Account.open(database, PROFILE, None)).has_work
-    assert (await Account.open(database, PROFILE, "night")).has_work
-    assert not (await Account.open(database, PROFILE, "morning")).has_work
-    assert not (await Account.open(database, "somebody else", None)).has_work
+    assert (await RunSummary.begin(database, PROFILE, None)).has_work
+    assert (await RunSummary.begin(database, PROFILE, "night")).has_work
+    assert not (await RunSummary.begin(database, PROFILE, "morning")).has_work
+    assert not (await RunSummary.begin(database, "another", None)).has_work
 
 
-async def test_a_resumed_batch_is_counted_whole(database: Database) -> None:
-    """What an earlier run has brought to its end counts too; last month's batch does not."""
+async def test_resumed_batch_is_counted_as_a_whole(database: Database) -> None:
+    """Jobs that an earlier run finished are counted too; those of an old batch are not."""
     old, done, alive = await make_jobs(database, make_requests(3), batch="tonight")
     await update_job(database, old, batch="last month")
-    await finish(database, old, JobState.FAILED)
-    await finish(database, done, JobState.VERIFIED)
+    await end_job(database, old, JobState.FAILED)
+    await end_job(database, done, JobState.VERIFIED)
     await advance_time(database, hours=1)
-    account = await Account.open(database, PROFILE, None)
-    await finish(database, alive, JobState.VERIFIED)
-    result = await close(account)
+    summary = await RunSummary.begin(database, PROFILE, None)
+    await end_job(database, alive, JobState.VERIFIED)
+    result = await finish(summary)
     assert (result.counts[JobState.VERIFIED], result.counts[JobState.FAILED]) == (2, 0)
     assert result.seconds == 1.5
 
 
-async def test_what_arrives_during_the_run_counts(database: Database) -> None:
-    """A batch that is enqueued while the run goes on is part of its account."""
-    account = await Account.open(database, PROFILE, None)
+async def test_batch_enqueued_during_the_run_is_counted(database: Database) -> None:
+    """A batch that is enqueued during the run is counted, even if its jobs have finished."""
+    summary = await RunSummary.begin(database, PROFILE, None)
     await make_jobs(database, [make_request(1)], batch="arrived")
     (ended,) = await make_jobs(database, [make_request(2)], batch="arrived and ended")
     await advance_time(database, seconds=1)
-    await finish(database, ended, JobState.FAILED)
-    result = await close(account)
+    await end_job(database, ended, JobState.FAILED)
+    result = await finish(summary)
     assert (result.counts[JobState.QUEUED], result.counts[JobState.FAILED]) == (1, 1)
     assert result.left == 1
 
 
-async def test_one_batch_is_counted_alone(database: Database) -> None:
-    """A run of one batch speaks of no other."""
+async def test_run_of_one_batch_counts_no_other(database: Database) -> None:
+    """The result of a run of one batch has the jobs of this batch only."""
     await make_jobs(database, make_requests(2), batch="one")
     await make_jobs(database, [make_request(3)], batch="another")
-    result = await close(await Account.open(database, PROFILE, "one"))
+    result = await finish(await RunSummary.begin(database, PROFILE, "one"))
     assert sum(result.counts.values()) == 2
     assert result.left == 2
 
 
-async def test_what_running_again_may_bring_further_is_left(database: Database) -> None:
-    """The jobs that the run calls unfinished are counted."""
+async def test_jobs_that_another_run_may_continue_are_left(database: Database) -> None:
+    """The jobs for which one of the given conditions holds are counted."""
     for state in JobState:
         await make_job(database, state)
-    account = await Account.open(database, PROFILE, None)
-    assert (await close(account)).left == 2
+    summary = await RunSummary.begin(database, PROFILE, None)
+    assert (await finish(summary)).left == 2
 
 
-async def test_requests_are_those_that_left(database: Database) -> None:
-    """Its own requests, refusals for rate or capacity among them; none that was never sent."""
+async def test_only_requests_that_were_sent_are_counted(database: Database) -> None:
+    """Requests of this instance count, also if refused; one that was never sent does not."""
     await make_jobs(database, make_requests(7))
-    account = await Account.open(database, PROFILE, None)
+    summary = await RunSummary.begin(database, PROFILE, None)
     outcomes = [
         make_acceptance(),
         make_refusal(IMAGE_BUSY),
@@ -117,14 +117,35 @@ async def test_requests_are_those_that_left(database: Database) -> None:
         await record_outcome(database, lease, outcome)
     async with database.write() as connection:
         await record_not_sent(connection, leases[4], await database.now(connection))
-    result = await close(account)
+    result = await finish(summary)
     assert (result.requests, result.refused) == (5, 2)
-    assert (await close(account, owner="another")).requests == 0
+    assert (await finish(summary, owner="another")).requests == 0
 
 
-async def test_what_a_person_must_mend_is_handed_on(database: Database) -> None:
-    """The stops and the time limit of a run stand in its result as they were."""
-    account = await Account.open(database, PROFILE, None)
-    stop = Halt(Scope.BUCKET, "r/b", "Code", "message", "remedy")
-    result = await account.close(owner=TESTER, seconds=1.0, timed_out=True, blocked=(stop,))
-    assert (result.timed_out, result.blocked) == (True, (stop,))
+async def test_halts_and_time_limit_are_in_the_result(database: Database) -> None:
+    """The result has the halts that need an operator, and whether the time limit ended the run."""
+    summary = await RunSummary.begin(database, PROFILE, None)
+    halt = Halt(Scope.BUCKET, "r/b", "Code", "message", "remedy")
+    result = await summary.finish(owner=TESTER, seconds=1.0, timed_out=True, blocked=(halt,))
+    assert (result.timed_out, result.blocked) == (True, (halt,))
+
+
+async def test_warnings_and_undecided_jobs_are_counted(database: Database) -> None:
+    """Jobs with a warning count in any state; unknown ones count if they are not resent."""
+    summary = await RunSummary.begin(database, PROFILE, None)
+    await make_job(database, JobState.UNKNOWN, reason=NOT_RULED_OUT, warnings=["Look at it."])
+    await make_job(database, JobState.UNKNOWN, reason="answer lost")
+    await make_job(database, JobState.VERIFIED, warnings=["Too small.", "Archived."])
+    await make_jobs(database, [make_request(9)])
+    result = await finish(summary)
+    assert (result.not_ruled_out, result.warned) == (1, 2)
+    assert result.counts[JobState.UNKNOWN] == 2
+
+
+async def test_living_jobs_of_other_profiles_are_counted(database: Database) -> None:
+    """A run can name the profiles whose jobs it does not send, with their number."""
+    for state in (JobState.QUEUED, JobState.ACCEPTED, JobState.FAILED):
+        await update_job(database, await make_job(database, state), profile="other")
+    await make_job(database)
+    summary = await RunSummary.begin(database, PROFILE, None)
+    assert await summary.living_jobs_of_other_profiles() == {"other": 2}

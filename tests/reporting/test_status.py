@@ -1,4 +1,4 @@
-"""How things stand: counts, gates, time to expect."""
+"""The status: counts by state, the limits of each scope, and the estimated time left."""
 
 from datetime import datetime, timedelta
 
@@ -29,30 +29,30 @@ from tests.reporting.query_plans import plans
 pytestmark = pytest.mark.anyio
 
 
-async def verified_after(database: Database, seconds: float) -> None:
-    """A job that took so long from acceptance to its end."""
+async def make_verified(database: Database, seconds: float) -> None:
+    """Make a job that took so many seconds from acceptance to verification."""
     end = await now(database)
     columns = {"accepted_at": end - timedelta(seconds=seconds), "finished_at": end}
     await make_job(database, JobState.VERIFIED, **columns)
 
 
 async def assert_seconds_left(database: Database, before: datetime, seconds: float) -> None:
-    """Assert the time left in seconds; PostgreSQL's clock has gone on since ``before``."""
+    """Assert the estimate, less the time that PostgreSQL's clock has advanced since."""
     left = (await status(database)).seconds_left
     passed = (await now(database) - before).total_seconds()
     assert left is not None
     assert seconds - passed - 0.5 <= left <= seconds + 0.5
 
 
-async def test_an_empty_store_has_nothing_to_say(database: Database) -> None:
-    """Every state is counted, with nothing in it, and there is no time to tell."""
+async def test_empty_store_has_no_jobs_and_no_estimate(database: Database) -> None:
+    """Every state has the count 0, and the time left is unknown."""
     found = await status(database)
     assert found.counts == dict.fromkeys(JobState, 0)
     assert (found.total, found.scopes, found.reasons, found.seconds_left) == (0, (), {}, None)
 
 
 async def test_each_state_is_counted(database: Database) -> None:
-    """So many jobs of each state, in all or of one batch."""
+    """Jobs are counted by state, in the whole store or in one batch."""
     for times, state in enumerate(JobState, start=1):
         for _ in range(times):
             await make_job(database, state)
@@ -65,8 +65,8 @@ async def test_each_state_is_counted(database: Database) -> None:
     assert (morning.total, morning.counts[JobState.QUEUED]) == (1, 1)
 
 
-async def test_the_waiting_say_why(database: Database) -> None:
-    """The reasons of what waits, for its turn or a look, are counted, and of nothing else."""
+async def test_waiting_jobs_are_counted_by_reason(database: Database) -> None:
+    """Jobs that wait to be sent or looked up are counted by reason, and no others."""
     await make_jobs(database, make_requests(4))
     await make_job(database, JobState.UNKNOWN, reason="answer lost")
     await record_outcome(database, await claim_one(database), make_refusal(IMAGE_BUSY))
@@ -80,8 +80,8 @@ async def test_the_waiting_say_why(database: Database) -> None:
     }
 
 
-async def test_each_scope_shows_its_gate(database: Database) -> None:
-    """Ceiling, what runs and what waits stand apart for each region, in order."""
+async def test_each_scope_shows_its_concurrency_limit(database: Database) -> None:
+    """Ceiling, running and waiting jobs are separate for each region, in order."""
     await make_jobs(database, [*make_requests(3), make_request(4, region="ap-tokyo")])
     await record_outcome(database, await claim_one(database), make_acceptance())
     await record_outcome(database, await claim_one(database), make_refusal(CAP_REACHED))
@@ -98,14 +98,14 @@ async def test_each_scope_shows_its_gate(database: Database) -> None:
 @pytest.mark.parametrize(
     ("ceiling", "waiting", "seconds"),
     [(2, 5, 300.0), (2, 4, 200.0), (None, 5, 100.0), (0, 2, 200.0), (2, 0, 0.0)],
-    ids=["three rounds", "two rounds", "no ceiling learned", "a full vendor", "nothing to do"],
+    ids=["three rounds", "two rounds", "no ceiling", "ceiling of 0", "no job"],
 )
-async def test_the_rest_takes_rounds_of_a_full_gate(
+async def test_queue_is_exported_in_rounds(
     database: Database, ceiling: int | None, waiting: int, seconds: float
 ) -> None:
-    """The usual duration, the median of the latest, times the rounds that are left."""
+    """The estimate is the median duration times the number of rounds."""
     for lasted in (100, 1, 9999):
-        await verified_after(database, lasted)
+        await make_verified(database, lasted)
     for _ in range(waiting):
         await make_job(database)
     await update_scope(database, ceiling=ceiling)
@@ -115,44 +115,44 @@ async def test_the_rest_takes_rounds_of_a_full_gate(
 
 
 @pytest.mark.parametrize(("ago", "seconds"), [((70, 40), 60), ((200,), 0)])
-async def test_what_runs_already_is_that_much_nearer_to_its_end(
+async def test_running_export_needs_the_rest_of_the_usual_time(
     database: Database, ago: tuple[int, ...], seconds: float
 ) -> None:
-    """Where nothing waits the export that began last decides; one that is due tells no time."""
-    await verified_after(database, 100)
+    """Without queued jobs the last accepted export decides; an overdue one gives 0."""
+    await make_verified(database, 100)
     before = await now(database)
     for passed in ago:
-        begun = before - timedelta(seconds=passed)
-        await make_job(database, JobState.ACCEPTED, accepted_at=begun)
+        accepted_at = before - timedelta(seconds=passed)
+        await make_job(database, JobState.ACCEPTED, accepted_at=accepted_at)
     await assert_seconds_left(database, before, seconds)
 
 
-async def test_what_may_not_be_sent_yet_is_the_last_to_end(database: Database) -> None:
-    """Beside a job that goes out now, one that must wait decides."""
-    await verified_after(database, 100)
+async def test_job_that_is_due_later_decides(database: Database) -> None:
+    """Of a job that is sent now and one that is due later, the later one decides."""
+    await make_verified(database, 100)
     await make_job(database)
     before = await now(database)
     await make_job(database, due_at=before + timedelta(seconds=500))
     await assert_seconds_left(database, before, 600)
 
 
-async def test_nobody_knows_how_long_a_doubt_lasts(database: Database) -> None:
-    """Beside a lost answer that is looked for, the exports that run tell no time."""
-    await verified_after(database, 100)
+async def test_unknown_job_makes_the_estimate_unknown(database: Database) -> None:
+    """While an unknown job is looked up, running exports give no estimate."""
+    await make_verified(database, 100)
     await make_job(database, JobState.ACCEPTED, accepted_at=await now(database))
     await make_job(database, JobState.UNKNOWN)
     assert (await status(database)).seconds_left is None
 
 
-async def test_before_any_end_no_time_is_told(database: Database) -> None:
-    """A guess would be worse than no answer."""
+async def test_no_estimate_before_the_first_export_finished(database: Database) -> None:
+    """Without a finished export there is no duration to estimate from."""
     await make_jobs(database, make_requests(2))
     assert (await status(database)).seconds_left is None
 
 
 async def test_the_slowest_scope_decides(database: Database) -> None:
-    """The whole is done when its last scope is, and unknown while one of them is."""
-    await verified_after(database, 100)
+    """The estimate is that of the slowest scope, and unknown if any scope's is."""
+    await make_verified(database, 100)
     await make_jobs(database, [make_request(50, region="ap-tokyo")])
     assert (await status(database)).seconds_left is None
     async with database.write() as connection:
@@ -162,8 +162,8 @@ async def test_the_slowest_scope_decides(database: Database) -> None:
 
 
 @pytest.mark.parametrize("batch", [None, "night"])
-async def test_no_look_reads_the_jobs_themselves(sqlite: Database, batch: str | None) -> None:
-    """The counts are read off an index in its order; those of a batch off its own."""
+async def test_status_reads_only_indexes(sqlite: Database, batch: str | None) -> None:
+    """The counts come from an index in its order; those of a batch from the batch's index."""
     await make_jobs(sqlite, make_requests(3))
     async with plans(sqlite) as steps:
         assert (await status(sqlite, batch=batch)).total == 3
