@@ -82,7 +82,7 @@ async def restarts(times: int) -> Tally:
         shell = Shell.towards(
             cloud,
             folder,
-            ORCHESTRATOR_DATABASE_URL=str(folder / "orchestrator.store"),
+            ORCHESTRATOR_DATABASE_URL=str(folder / "orchestrator.db"),
             ORCHESTRATOR_RESEND_AFTER="1",
         )
         for _ in range(times):

@@ -59,7 +59,7 @@ def orchestrator_at(
 ) -> Orchestrator:
     """A store in a folder over the cloud at a URL, with everything that waits cut short."""
     short = {
-        "database_url": str(folder / "orchestrator.store"),
+        "database_url": str(folder / "orchestrator.db"),
         "cvm_endpoint": url,
         "cos_endpoint": url,
         "sts_endpoint": url,

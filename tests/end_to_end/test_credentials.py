@@ -80,7 +80,7 @@ async def test_keys_that_are_revoked_for_good(
     store: Store, cloud: Simulator, tmp_path: Path
 ) -> None:
     """The run ends with 6 and says what to do, every job rests; other keys finish the night."""
-    file = str(tmp_path / "orchestrator.store")
+    file = str(tmp_path / "orchestrator.db")
     variables = {**ROLE, "ORCHESTRATOR_DATABASE_URL": file}
     shell = Shell.towards(cloud, tmp_path, DEFAULT_KEY, **variables)
     cloud.set_faults(Fault("latency", action="ExportImages", seconds=0.2))

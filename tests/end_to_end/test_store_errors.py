@@ -40,7 +40,7 @@ async def test_a_locked_store_is_waited_for(
     async with store(notify=said.append) as orchestrator, anyio.create_task_group() as tasks:
         tasks.start_soon(drained, orchestrator, orders(images(8)))
         await until(lambda: len(accepted(cloud)) > 0)
-        other = sqlite3.connect(tmp_path / "orchestrator.store", isolation_level=None)
+        other = sqlite3.connect(tmp_path / "orchestrator.db", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         await until(lambda: any("cannot be used just now" in sentence for sentence in said))
         other.execute("ROLLBACK")
@@ -114,7 +114,7 @@ async def assert_every_answer_is_kept(store: Store, cloud: Simulator) -> None:
 
 async def test_a_file_that_is_no_database_is_refused(store: Store, tmp_path: Path) -> None:
     """What waiting does not mend is said at once, with the file's name."""
-    (tmp_path / "orchestrator.store").write_bytes(b"no database, and never was" * 100)
+    (tmp_path / "orchestrator.db").write_bytes(b"no database, and never was" * 100)
     with pytest.raises(StoreError, match=r"orchestrator\.db cannot be used"):
         async with store():
             pass

@@ -50,6 +50,6 @@ async def test_lent_keys_leave_no_trace(store: Store, cloud: Simulator, tmp_path
     (stop,) = result.blocked
     assert stop.scope is Scope.CREDENTIAL
     lent = [word for key in cloud.lent for word in (key.secret_key, key.token or "")]
-    kept = (tmp_path / "orchestrator.store").read_bytes()
+    kept = (tmp_path / "orchestrator.db").read_bytes()
     assert lent
     assert not [word for word in lent if word in " ".join(said) or word.encode() in kept]
