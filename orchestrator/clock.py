@@ -1,4 +1,4 @@
-"""The time of day, as a parameter: nothing else in the package asks for it."""
+"""The time of day. Everything else gets a clock as a parameter and does not ask the system."""
 
 import time
 from collections.abc import Callable
@@ -7,10 +7,10 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Tells the time of day."""
+    """Returns the time of day."""
 
     def now(self) -> datetime:
-        """The present moment, in UTC, aware."""
+        """Return the current time in UTC, aware."""
         ...
 
 
@@ -27,20 +27,21 @@ def _wall() -> datetime:
 
 
 class SystemClock:
-    """This machine's clock as it stands when this is made; set later, it goes on undisturbed.
+    """This machine's clock; later changes of the system's time do not affect it.
 
-    Leases, waits and times of grace are spans. A clock that is put forward would end them all at
-    once, and a doubted export could be sent again too early; put back, it would hold all up.
+    Leases, delays and grace periods are computed with it. If the time were set forward, all of
+    them would end at once and an unknown job could be sent again too early; if it were set back,
+    the whole run would wait.
 
     Args:
-        wall: tells the machine's time of day.
+        wall: returns the system's time of day; called once.
     """
 
     def __init__(self, wall: Callable[[], datetime] = _wall) -> None:
         self._booted_at = wall() - since_boot()
 
     def now(self) -> datetime:
-        """The present moment, in UTC, aware."""
+        """Return the current time in UTC, aware."""
         return self._booted_at + since_boot()
 
 
@@ -62,5 +63,5 @@ class ShiftedClock:
 
 
 def iso(moment: datetime) -> str:
-    """A moment as people and scripts read it: UTC, ISO 8601, milliseconds, ``Z``."""
+    """Return a time as people and scripts read it: UTC, ISO 8601, milliseconds, ``Z``."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
