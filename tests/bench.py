@@ -33,7 +33,7 @@ from orchestrator.verification.export_deadline import ExportDeadlines
 from orchestrator.verification.object_lookup import baselines
 from orchestrator.worker.send import outcome_of_reply
 
-from .cloud.scripted import HeldKeys
+from .cloud.scripted import FixedCredentials
 from .stores import BUCKET, DEADLINE, ME, REGION, job, now
 
 KEYS = Credential(DEFAULT_KEY.secret_id, DEFAULT_KEY.secret_key)
@@ -107,7 +107,7 @@ class Bench:
 async def bench_at(database: Database) -> AsyncIterator[Bench]:
     """A cloud beside this store, in which uploads begin at once and end after 200 s."""
     settings = Settings(duration=Duration(seconds=200), queue_delay=0, limits={}, cap=None)
-    keys = HeldKeys(KEYS)
+    keys = FixedCredentials(KEYS)
     async with (
         Simulator(SimulatorOptions(settings=settings)) as simulator,
         open_http_client("tests/1") as http,

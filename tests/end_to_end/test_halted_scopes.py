@@ -195,7 +195,7 @@ async def test_no_keys_at_all(store: Store, cloud: Simulator) -> None:
     """With work to do and no keys the run says so before anything is sent."""
     async with store(environ={}) as orchestrator:
         await orchestrator.enqueue(orders(images(1)))
-        with pytest.raises(CredentialError, match="No Tencent Cloud keys"):
+        with pytest.raises(CredentialError, match="No Tencent Cloud credentials"):
             await orchestrator.run()
         assert await states_of(orchestrator) == {JobState.QUEUED: 1}
     assert {entry.service for entry in cloud.ledger} == {"metadata"}

@@ -16,7 +16,7 @@ from orchestrator.store import Database
 from orchestrator.verification.bucket_permissions import BucketPermissions, VerifyMode
 from orchestrator.verification.resend_policy import ResolvePolicy
 from tests.bench import KEYS
-from tests.cloud.scripted import HeldKeys
+from tests.cloud.scripted import FixedCredentials
 from tests.stores import PROFILE, REGION
 
 pytestmark = pytest.mark.anyio
@@ -29,7 +29,11 @@ POLICY = ResolvePolicy(timedelta(minutes=2), 5, timedelta(hours=1))
 def admission(sqlite: Database) -> Admission:
     """Traffic that nothing holds up yet."""
     return Admission(
-        PROFILE, RateLimiters(sqlite, 0), HeldKeys(KEYS), lambda _sentence: None, quota_wait=60
+        PROFILE,
+        RateLimiters(sqlite, 0),
+        FixedCredentials(KEYS),
+        lambda _sentence: None,
+        quota_wait=60,
     )
 
 

@@ -19,7 +19,7 @@ from orchestrator.wakeup import Wakeup
 from orchestrator.worker import image_describer as describe_module
 from orchestrator.worker.image_describer import ImageDescriber, exported_disks, object_key
 from tests.bench import KEYS, Bench
-from tests.cloud.scripted import HeldKeys
+from tests.cloud.scripted import FixedCredentials
 from tests.stores import PROFILE, REGION, change, job, make_jobs, now, numbered, request, rows
 
 pytestmark = pytest.mark.anyio
@@ -36,7 +36,11 @@ async def describing(bench: Bench) -> AsyncIterator[list[str]]:
         bench.database,
         bench.cvm,
         Admission(
-            PROFILE, RateLimiters(bench.database, 0), HeldKeys(KEYS), said.append, quota_wait=60
+            PROFILE,
+            RateLimiters(bench.database, 0),
+            FixedCredentials(KEYS),
+            said.append,
+            quota_wait=60,
         ),
         PROFILE,
         regions=["ap-tokyo", REGION],
