@@ -21,7 +21,8 @@ from benchmarks.in_memory_transport import InMemoryTransport
 from benchmarks.virtual import VirtualClock, in_virtual_time
 from orchestrator.cloud.clock_skew import ServerClock
 from orchestrator.cloud.cos import CosClient
-from orchestrator.cloud.credentials.base import Credential, StaticCredentials
+from orchestrator.cloud.credentials.base import Credential
+from orchestrator.cloud.credentials.static import StaticCredentials
 from orchestrator.cloud.cvm import CvmClient
 from orchestrator.cloud.http_client import HttpClient
 from orchestrator.job_queue.enqueue import enqueue

@@ -1,10 +1,10 @@
-"""Which hosts are this machine itself: they need neither proxy nor TLS."""
+"""Addresses of this machine itself: they need no proxy and no TLS."""
 
 import ipaddress
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host name or address is this machine's own."""
+    """Return whether a host name or address is this machine's own."""
     name = host.strip("[]").lower()
     if name == "localhost" or name.endswith(".localhost"):
         return True

@@ -249,13 +249,17 @@ class Orchestrator:
         return await cancel(self._database, matches(wanted), actor=actor, dry_run=dry_run)
 
     async def _credentials(self, clock: "ServerClock") -> "CredentialSource":
-        from orchestrator.cloud.credentials.chain import CredentialProviders, find_credentials
+        from orchestrator.cloud.credentials.chain import find_credentials
 
-        settings = self.settings
-        providers = CredentialProviders(
-            settings.sts_endpoint, settings.metadata_endpoint, clock, self._notify
+        return await find_credentials(
+            self.settings.profile,
+            self._environ,
+            self._home,
+            sts_endpoint=self.settings.sts_endpoint,
+            metadata_endpoint=self.settings.metadata_endpoint,
+            clock=clock,
+            notify=self._notify,
         )
-        return await find_credentials(settings.profile, self._environ, self._home, providers)
 
     async def _check_account(self, credentials: "CredentialSource") -> None:
         """Check that the credentials belong to the account that the profile used before.

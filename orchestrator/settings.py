@@ -1,4 +1,12 @@
-"""What a user may set: flag > environment > TOML file > default, each value with its origin."""
+"""The settings: what a user may configure.
+
+Precedence: command-line flag > environment variable > TOML file > default.
+
+Three words are easily confused. *Settings* (this module) are the values that a user may set in any
+of these places; they stay the same for every command. *Options* are what a command is called with;
+some of them are flags that set a setting. `RunSettings` (worker/run_settings.py) is what one run is
+told to do: computed from the settings and the options of ``run``.
+"""
 
 import difflib
 import re
@@ -25,16 +33,20 @@ from pydantic_core import ErrorDetails
 from orchestrator.errors import UsageError
 from orchestrator.loopback import is_loopback
 
-CVM_ENDPOINTS = {
-    "intl": "https://cvm.intl.tencentcloudapi.com",
-    "mainland": "https://cvm.tencentcloudapi.com",
+_SITE_ENDPOINTS = {
+    "cvm_endpoint": {
+        "intl": "https://cvm.intl.tencentcloudapi.com",
+        "mainland": "https://cvm.tencentcloudapi.com",
+    },
+    "sts_endpoint": {
+        "intl": "https://sts.intl.tencentcloudapi.com",
+        "mainland": "https://sts.tencentcloudapi.com",
+    },
 }
-"""The public endpoint of either site (source: the vendor's API page, request domains)."""
+"""Public endpoints of the vendor's two sites (source: its API pages, request domains)."""
 
-STS_ENDPOINTS = {
-    "intl": "https://sts.intl.tencentcloudapi.com",
-    "mainland": "https://sts.tencentcloudapi.com",
-}
+_PLACEHOLDERS = {"cvm_endpoint": ("region",), "cos_endpoint": ("bucket", "region")}
+"""Placeholders that an endpoint may contain."""
 
 _PREFIX = "ORCHESTRATOR_"
 _CONFIG = f"{_PREFIX}CONFIG"
@@ -43,36 +55,36 @@ _DRIVERS = {
     "postgres": "postgresql+psycopg",
     "postgresql": "postgresql+psycopg",
 }
-# moments are reckoned from these, and a calendar ends
-_A_YEAR = 365 * 86_400.0
-
+_MAX_SECONDS = 365 * 86_400.0
+"""One year. Much longer durations would overflow when they are added to a date."""
 
 _HTTPS = (
     "a base URL with https:// (http:// only on loopback, or with ORCHESTRATOR_ALLOW_PLAIN_HTTP)"
 )
 
 
-def _no_truth(value: object) -> object:
+def _reject_boolean(value: object) -> object:
+    # pydantic would accept true as the number 1
     if isinstance(value, bool):
-        raise ValueError("neither true nor false is a number")  # noqa: TRY004  # pydantic's rule
+        raise ValueError("true and false are not numbers")  # noqa: TRY004 - pydantic needs this one
     return value
 
 
-def _adaptive(value: object) -> object:
+def _adaptive_to_none(value: object) -> object:
     return None if value == "adaptive" else value
 
 
-_Count = Annotated[int, BeforeValidator(_no_truth)]
-_Number = Annotated[float, BeforeValidator(_no_truth), Field(allow_inf_nan=False)]
-_Seconds = Annotated[_Number, Field(le=_A_YEAR)]
+_Count = Annotated[int, BeforeValidator(_reject_boolean)]
+_Number = Annotated[float, BeforeValidator(_reject_boolean), Field(allow_inf_nan=False)]
+_Seconds = Annotated[_Number, Field(le=_MAX_SECONDS)]
 
 
 class Settings(BaseModel):
-    """Every setting; `load_settings` makes them. A description says what is allowed."""
+    """Every setting, as `load_settings` returns it; a description says which values are valid."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
-    # never shown: it may hold a password
+    # not shown, because a URL may contain a password
     database_url: str = Field(
         default_factory=lambda: str(
             platformdirs.user_data_path("orchestrator") / "orchestrator.db"
@@ -80,13 +92,13 @@ class Settings(BaseModel):
         repr=False,
         description="a file's path, sqlite:///path or postgresql://user@host/name",
     )
-    # before the endpoints, whose validators ask for it
+    # before the endpoints: their validator reads these two
     allow_plain_http: bool = Field(False, description="true or false")
     site: Literal["intl", "mainland"] = Field("intl", description="intl or mainland")
-    cvm_endpoint: str = Field("", description=f"{_HTTPS}; it may hold {{region}}")
+    cvm_endpoint: str = Field("", description=f"{_HTTPS}; it may contain {{region}}")
     cos_endpoint: str = Field(
         "https://{bucket}.cos.{region}.myqcloud.com",
-        description=f"{_HTTPS}; it may hold {{bucket}} and {{region}}",
+        description=f"{_HTTPS}; it may contain {{bucket}} and {{region}}",
     )
     sts_endpoint: str = Field("", description=_HTTPS)
     metadata_endpoint: str = Field(
@@ -95,7 +107,7 @@ class Settings(BaseModel):
     rate: _Number = Field(20, ge=0, description="a number of requests per second, 0 for no limit")
     concurrency: _Count = Field(32, ge=1, le=512, description="a whole number from 1 to 512")
     verify: Literal["auto", "required", "off"] = Field("auto", description="auto, required or off")
-    verify_interval: Annotated[_Seconds | None, BeforeValidator(_adaptive)] = Field(
+    verify_interval: Annotated[_Seconds | None, BeforeValidator(_adaptive_to_none)] = Field(
         None, ge=0.2, description="seconds, 0.2 at least, or adaptive"
     )
     request_timeout: _Seconds = Field(30, gt=0, description="seconds, more than 0")
@@ -104,6 +116,7 @@ class Settings(BaseModel):
         "proven", description="proven, always or never"
     )
     quota_wait: _Seconds = Field(3600, ge=0, description="seconds, 0 or more")
+    # the name becomes part of a file name
     profile: str = Field(
         "default", pattern=r"^[^/\\\x00-\x1f]+$", description="a name without slashes"
     )
@@ -112,45 +125,33 @@ class Settings(BaseModel):
 
     @property
     def sqlalchemy_url(self) -> str:
-        """The store as SQLAlchemy's async engine takes it, password included."""
+        """Return the URL of the database for SQLAlchemy's async engine, password included."""
         return _async_url(self.database_url).render_as_string(hide_password=False)
 
     @field_validator("database_url")
     @classmethod
-    def _is_a_store(cls, value: str) -> str:
+    def _check_database(cls, value: str) -> str:
         if not value or not value.isprintable():
-            raise ValueError("no path")
+            raise ValueError("not a path")
         try:
             url = _async_url(value)
-        except (sa.exc.ArgumentError, RuntimeError) as error:  # no URL, or no such user's home
-            raise ValueError("no place") from error
+        except (sa.exc.ArgumentError, RuntimeError) as error:  # not a URL; ~user does not exist
+            raise ValueError("not a database") from error
         if url.drivername == _DRIVERS["sqlite"]:
             if url.database in {None, "", ":memory:"}:
-                raise ValueError("a store in memory forgets")
+                raise ValueError("a database in memory is lost when the process ends")
         elif url.get_backend_name() != "postgresql":
-            raise ValueError("no database that we know")
+            raise ValueError("not a supported database")
         return value
 
-    @field_validator("cvm_endpoint")
+    @field_validator("cvm_endpoint", "cos_endpoint", "sts_endpoint", "metadata_endpoint")
     @classmethod
-    def _by_site(cls, value: str, info: ValidationInfo) -> str:
-        url = _base_url(value or CVM_ENDPOINTS[info.data.get("site", "intl")], "region")
-        return _encrypted(url, info)
-
-    @field_validator("sts_endpoint")
-    @classmethod
-    def _sts_by_site(cls, value: str, info: ValidationInfo) -> str:
-        return _encrypted(_base_url(value or STS_ENDPOINTS[info.data.get("site", "intl")]), info)
-
-    @field_validator("metadata_endpoint")
-    @classmethod
-    def _of_this_machine(cls, value: str) -> str:
-        return _base_url(value)
-
-    @field_validator("cos_endpoint")
-    @classmethod
-    def _per_bucket(cls, value: str, info: ValidationInfo) -> str:
-        return _encrypted(_base_url(value, "bucket", "region"), info)
+    def _check_endpoint(cls, value: str, info: ValidationInfo) -> str:
+        name = str(info.field_name)
+        # site is missing in the data if its own value is not valid
+        default = _SITE_ENDPOINTS.get(name, {}).get(info.data.get("site", "intl"), "")
+        is_http_allowed = name == "metadata_endpoint" or bool(info.data.get("allow_plain_http"))
+        return _base_url(value or default, _PLACEHOLDERS.get(name, ()), allow_http=is_http_allowed)
 
 
 def _async_url(value: str) -> sa.URL:
@@ -161,44 +162,43 @@ def _async_url(value: str) -> sa.URL:
     return url.set(drivername=_DRIVERS.get(url.drivername, url.drivername))
 
 
-def _base_url(value: str, *places: str) -> str:
-    filled = value
-    for place in places:
-        filled = filled.replace(f"{{{place}}}", "x")
+def _base_url(url: str, placeholders: tuple[str, ...], *, allow_http: bool) -> str:
+    """Return a URL without its last slash.
+
+    Raises:
+        ValueError: it is not a base URL, or it is unencrypted and leads to another machine.
+    """
+    filled = url
+    for placeholder in placeholders:
+        filled = filled.replace(f"{{{placeholder}}}", "x")
     parts = urlsplit(filled)
-    plain = not set("{}@?# ") & set(filled) and filled.isprintable()
-    # .port raises ValueError itself where it is no number
-    if not (plain and parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0):
-        raise ValueError("no base URL")
-    return value.rstrip("/")
-
-
-def _encrypted(url: str, info: ValidationInfo) -> str:
-    """Refuse http:// beyond this machine: requests carry tokens, answers decide what is sent."""
-    parts = urlsplit(url)
-    is_permitted = info.data.get("allow_plain_http") or is_loopback(parts.hostname or "")
-    if parts.scheme == "http" and not is_permitted:
-        raise ValueError("plain HTTP")
-    return url
+    is_plain = not set("{}@?# ") & set(filled) and filled.isprintable()
+    # .port raises ValueError itself if it is not a number
+    if not (is_plain and parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0):
+        raise ValueError("not a base URL")
+    # requests contain tokens, and answers decide what is sent again
+    if parts.scheme == "http" and not allow_http and not is_loopback(parts.hostname):
+        raise ValueError("not encrypted")
+    return url.rstrip("/")
 
 
 @dataclass(frozen=True, slots=True)
 class _Given:
-    """A value as it was typed, and where."""
+    """A value as the user wrote it, and where, for messages."""
 
     value: object
     origin: str
 
 
 def load_settings(flags: Mapping[str, object], environ: Mapping[str, str]) -> Settings:
-    """Merges what was given anywhere.
+    """Merge the values of flags, environment and TOML file.
 
     Args:
-        flags: by the setting's name; ``None`` means not given. ``config`` names the TOML file.
-        environ: the environment; a variable that is empty counts as not given.
+        flags: by the setting's name, ``None`` if not given. ``config`` names the TOML file.
+        environ: the environment; an empty variable counts as not given.
 
     Raises:
-        UsageError: the file cannot be read, or a key or value cannot be used; says which and why.
+        UsageError: the file cannot be read, or a key or value in any place is not valid.
     """
     given = {
         **_from_tccli(environ),
@@ -210,15 +210,18 @@ def load_settings(flags: Mapping[str, object], environ: Mapping[str, str]) -> Se
         return Settings.model_validate({name: one.value for name, one in given.items()})
     except ValidationError as error:
         lines = [_explain(detail, given) for detail in error.errors()]
-        remedy = "Correct this, or leave it out for the default."
+        remedy = "Correct the value, or remove it to use the default."
         raise UsageError("\n".join(lines), remedy) from None
 
 
 def unknown_variables(environ: Mapping[str, str]) -> tuple[str, ...]:
-    """A note on each variable that looks like a setting and is none."""
+    """Return a note for each variable that looks like a setting but is not one."""
     known = [*(_PREFIX + name.upper() for name in Settings.model_fields), _CONFIG]
-    strange = sorted(n for n in environ if n.startswith(_PREFIX) and n not in known)
-    return tuple(f"The variable {n} means nothing here.{_nearest(n, known)}" for n in strange)
+    unknown = sorted(name for name in environ if name.startswith(_PREFIX) and name not in known)
+    return tuple(
+        f"The variable {name} is not a setting and is ignored.{_nearest(name, known)}"
+        for name in unknown
+    )
 
 
 def _from_tccli(environ: Mapping[str, str]) -> dict[str, _Given]:
@@ -230,7 +233,7 @@ def _from_file(name: object) -> dict[str, _Given]:
     if not name:
         return {}
     path = Path(str(name))
-    remedy = f"Mend it, or name another with --config or {_CONFIG}."
+    remedy = f"Correct the file, or name another one with --config or {_CONFIG}."
     try:
         text = path.read_bytes().decode("utf-8-sig")
         table = tomllib.loads(text)
@@ -249,6 +252,7 @@ def _from_file(name: object) -> dict[str, _Given]:
 
 
 def _line_of(key: str, text: str) -> int:
+    # tomllib does not report the lines of keys
     found = re.search(rf"^[ \t]*\[*[ \t]*[\"']?{re.escape(key)}\b", text, re.MULTILINE)
     return text.count("\n", 0, found.start()) + 1 if found else 1
 
@@ -275,13 +279,13 @@ def _explain(detail: ErrorDetails, given: Mapping[str, _Given]) -> str:
     one = given[name]
     field = Settings.model_fields.get(name)
     if field is None:
-        return f"{one.origin} is no setting.{_nearest(name, list(Settings.model_fields))}"
-    # what may hold a password is not repeated
-    secret = not field.repr or "@" in str(one.value)
-    fate = "cannot be used" if secret else f"is {repr(one.value)[:80]}"
-    return f"{one.origin} {fate}; it has to be {field.description}."
+        return f"{one.origin} is not a setting.{_nearest(name, list(Settings.model_fields))}"
+    # a value that may contain a password is not repeated
+    is_secret = not field.repr or "@" in str(one.value)
+    problem = "cannot be used" if is_secret else f"is {repr(one.value)[:80]}"
+    return f"{one.origin} {problem}; it must be {field.description}."
 
 
 def _nearest(name: str, known: list[str]) -> str:
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f" Did you mean {near[0]}?" if near else f" Known are {', '.join(known)}."
+    return f" Did you mean {near[0]}?" if near else f" Known names: {', '.join(known)}."

@@ -1,4 +1,4 @@
-"""Certificates of servers on loopback, made by the machine's own openssl."""
+"""Certificates for servers on loopback, created by the openssl program."""
 
 import shutil
 import ssl
@@ -9,24 +9,21 @@ import pytest
 
 
 def self_signed(folder: Path, name: str = "") -> tuple[ssl.SSLContext, Path]:
-    """A server's side of TLS, and its certificate, which nobody vouches for.
+    """Return a server's TLS context, and its self-signed certificate.
 
     Args:
-        name: of the host that it is for; without one it is for 127.0.0.1.
+        name: host name in the certificate; 127.0.0.1 if empty.
     """
     openssl = shutil.which("openssl")
     if openssl is None:
-        pytest.skip("without openssl there is no certificate")
+        pytest.skip("needs the program openssl")
     key, certificate = folder / "key.pem", folder / "certificate.pem"
-    made_by = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=127.0.0.1"]
-    made_to = [
-        "-addext",
-        f"subjectAltName={f'DNS:{name}' if name else 'IP:127.0.0.1'}",
-        "-keyout",
-        str(key),
+    names = f"subjectAltName={f'DNS:{name}' if name else 'IP:127.0.0.1'}"
+    command = [
+        *(openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=127.0.0.1"),
+        *("-addext", names, "-keyout", str(key), "-out", str(certificate)),
     ]
-    made = [*made_by, *made_to, "-out", str(certificate)]
-    subprocess.run(made, check=True, capture_output=True, timeout=30)
+    subprocess.run(command, check=True, capture_output=True, timeout=30)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     return context, certificate

@@ -34,7 +34,7 @@ from orchestrator.verification.object_lookup import baselines
 from orchestrator.verification.unknown_jobs import AbsenceTracker
 from orchestrator.worker.send import outcome_of_reply
 
-from .cloud.scripted import HeldKeys
+from .cloud.scripted import FixedCredentials
 from .job_factory import BUCKET, DEADLINE, REGION, TESTER, now, read_job
 
 CREDENTIAL = Credential(DEFAULT_KEY.secret_id, DEFAULT_KEY.secret_key)
@@ -111,7 +111,7 @@ class StoreAndCloud:
 async def open_store_and_cloud(database: Database) -> AsyncIterator[StoreAndCloud]:
     """Start a cloud for this store; its exports upload at once and end after 200 s."""
     settings = Settings(duration=Duration(seconds=200), queue_delay=0, limits={}, cap=None)
-    keys = HeldKeys(CREDENTIAL)
+    keys = FixedCredentials(CREDENTIAL)
     async with (
         Simulator(SimulatorOptions(settings=settings)) as simulator,
         open_http_client("tests/1") as http,

@@ -1,4 +1,4 @@
-"""Settings: where a value comes from, and what is said about one that cannot be used."""
+"""Settings: where a value comes from, and the message about one that is not valid."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,7 +14,7 @@ Write = Callable[[str | bytes], Path]
 
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
-    """Writes a settings file and returns its path."""
+    """Return a function that writes a settings file and returns its path."""
 
     def write(content: str | bytes) -> Path:
         path = tmp_path / "settings.toml"
@@ -30,12 +30,12 @@ def _refusal(
     with pytest.raises(UsageError) as caught:
         load_settings(flags or {}, environ or {})
     assert caught.value.remedy
-    assert caught.value.__cause__ is None, "a message of our own, not of the library"
+    assert caught.value.__cause__ is None, "the library's own message is not shown"
     return str(caught.value)
 
 
-def test_nothing_given_means_the_defaults() -> None:
-    """The defaults are those that the documentation promises."""
+def test_defaults_are_the_documented_ones() -> None:
+    """Without any value the settings are those that the documentation promises."""
     settings = load_settings({}, {})
     assert settings.site == "intl"
     assert settings.cvm_endpoint == "https://cvm.intl.tencentcloudapi.com"
@@ -50,8 +50,8 @@ def test_nothing_given_means_the_defaults() -> None:
     assert settings.database_url.endswith("orchestrator.db")
 
 
-def test_a_flag_beats_a_variable_beats_the_file_beats_the_default(write: Write) -> None:
-    """Each source is stronger than the next, setting by setting."""
+def test_flag_precedes_variable_precedes_file_precedes_default(write: Write) -> None:
+    """The precedence applies to each setting by itself."""
     path = write("rate = 1\nconcurrency = 1\nmax_attempts = 1\n")
     environ = {"ORCHESTRATOR_RATE": "2", "ORCHESTRATOR_CONCURRENCY": "2"}
     settings = load_settings({"config": path, "rate": 3, "site": None}, environ)
@@ -60,8 +60,8 @@ def test_a_flag_beats_a_variable_beats_the_file_beats_the_default(write: Write) 
 
 
 @pytest.mark.parametrize("name", sorted(Settings.model_fields))
-def test_every_setting_has_its_variable(name: str, write: Write) -> None:
-    """A value that a file may give can be given by the variable of the same name."""
+def test_every_setting_has_a_variable(name: str, write: Write) -> None:
+    """Flag, variable and file accept the same value of every setting."""
     other = {
         "site": "mainland",
         "verify": "off",
@@ -80,8 +80,8 @@ def test_every_setting_has_its_variable(name: str, write: Write) -> None:
     assert getattr(by_variable, name) != getattr(load_settings({}, {}), name)
 
 
-def test_the_process_environment_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only the environment that is handed over counts."""
+def test_only_the_given_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Variables of the process itself are ignored."""
     monkeypatch.setenv("ORCHESTRATOR_RATE", "3")
     monkeypatch.setenv("RATE", "4")
     monkeypatch.setenv("TCCLI_PROFILE", "other")
@@ -90,26 +90,36 @@ def test_the_process_environment_is_not_read(monkeypatch: pytest.MonkeyPatch) ->
     assert load_settings({}, {}).profile == "default"
 
 
-def test_the_flag_names_the_file_before_the_variable_does(write: Write, tmp_path: Path) -> None:
-    """A missing file that only the weaker source names is not looked for."""
+def test_config_flag_precedes_its_variable(write: Write, tmp_path: Path) -> None:
+    """A missing file that only the variable names is not read."""
     environ = {"ORCHESTRATOR_CONFIG": str(tmp_path / "missing.toml")}
     assert load_settings({"config": write("rate = 1")}, environ).rate == 1
     assert "missing.toml cannot be read: No such file" in _refusal(environ=environ)
 
 
-def test_the_profile_of_tccli_is_a_default(write: Write) -> None:
-    """TCCLI_PROFILE names the profile where no setting does."""
+def test_tccli_profile_is_a_default(write: Write) -> None:
+    """TCCLI_PROFILE names the profile if no setting does."""
     environ = {"TCCLI_PROFILE": "work"}
     assert load_settings({}, environ).profile == "work"
     assert load_settings({"config": write('profile = "home"')}, environ).profile == "home"
 
 
-def test_the_endpoint_follows_the_site_until_it_is_named() -> None:
-    """The mainland site has another public endpoint; a given one stands, without its last slash."""
+def test_endpoint_depends_on_the_site_unless_given() -> None:
+    """Each site has its own public endpoint; a given one is used, without its last slash."""
     mainland = load_settings({"site": "mainland"}, {})
     assert mainland.cvm_endpoint == "https://cvm.tencentcloudapi.com"
     named = load_settings({"site": "mainland", "cvm_endpoint": "http://127.0.0.1:8000/"}, {})
     assert named.cvm_endpoint == "http://127.0.0.1:8000"
+
+
+@pytest.mark.parametrize("name", ["cvm_endpoint", "cos_endpoint", "sts_endpoint"])
+def test_plain_http_is_refused_beyond_loopback(name: str) -> None:
+    """Only loopback, or allow_plain_http, permits an endpoint without TLS."""
+    assert "it must be a base URL with https://" in _refusal({name: "http://example.com"})
+    for host in ("localhost:8000", "127.0.0.1", "[::1]:8000"):
+        assert getattr(load_settings({name: f"http://{host}"}, {}), name) == f"http://{host}"
+    allowed = load_settings({name: "http://example.com", "allow_plain_http": True}, {})
+    assert getattr(allowed, name) == "http://example.com"
 
 
 @pytest.mark.parametrize(
@@ -137,17 +147,19 @@ def test_the_endpoint_follows_the_site_until_it_is_named() -> None:
         ("cvm_endpoint", "https://example.com:port"),
         ("cos_endpoint", "https://{zone}.example.com"),
         ("cos_endpoint", "https://example.com/?a=b"),
+        ("cos_endpoint", ""),
+        ("metadata_endpoint", ""),
     ],
 )
-def test_a_value_out_of_bounds_is_refused_with_what_is_allowed(name: str, value: object) -> None:
-    """The message names the flag, the value and what it has to be."""
+def test_invalid_value_is_refused_with_the_valid_ones(name: str, value: object) -> None:
+    """The message names the flag, the value and which values are valid."""
     message = _refusal({name: value})
-    assert message.startswith(f"The flag --{name.replace('_', '-')} is {value!r}; it has to be ")
+    assert message.startswith(f"The flag --{name.replace('_', '-')} is {value!r}; it must be ")
     assert str(Settings.model_fields[name].description) in message
 
 
-def test_every_bad_value_is_named_with_its_origin(write: Write) -> None:
-    """All are told at once: the flag, the variable, and the file with its line."""
+def test_every_invalid_value_is_named_with_its_origin(write: Write) -> None:
+    """One message lists all: the flag, the variable, and the file with its line."""
     path = write("# first\nsite = 'moon'\n")
     message = _refusal({"config": path, "rate": "x"}, {"ORCHESTRATOR_CONCURRENCY": "many"})
     assert "The flag --rate is 'x';" in message
@@ -158,38 +170,38 @@ def test_every_bad_value_is_named_with_its_origin(write: Write) -> None:
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        ("rate = 1\n\nconcurency = 2\n", "line 3: concurency is no setting. Did you mean concurr"),
-        ("[orchestrator]\nrate = 1\n", "line 1: orchestrator is no setting."),
+        ("rate = 1\n\nconcurency = 2\n", "line 3: concurency is not a setting. Did you mean concu"),
+        ("[orchestrator]\nrate = 1\n", "line 1: orchestrator is not a setting."),
         ("rate = 1\nsite = intl\n", "is not TOML: Invalid value (at line 2, column 8)."),
         (b"rate = 1\n# \xff\n", "line 2: is not valid UTF-8."),
         ("a = " + "[" * 100_000, "is not TOML"),
         ("rate = " + "9" * 10_000, "is not TOML"),
     ],
 )
-def test_a_file_that_cannot_be_used_is_refused_with_its_line(
+def test_invalid_file_is_refused_with_its_line(
     write: Write, content: str | bytes, expected: str
 ) -> None:
-    """Whatever the file holds, the message names it and the place."""
+    """Whatever the file holds, the message names it and the line."""
     path = write(content)
     message = _refusal({"config": path})
     assert str(path) in message
     assert expected in message
 
 
-def test_a_folder_is_no_settings_file(tmp_path: Path) -> None:
-    """What cannot be read is named with the system's reason."""
+def test_folder_instead_of_a_file_is_refused(tmp_path: Path) -> None:
+    """The message has the system's reason."""
     assert f"{tmp_path} cannot be read: Is a directory" in _refusal({"config": tmp_path})
 
 
-def test_a_mark_and_windows_line_ends_do_no_harm(write: Write) -> None:
-    """A file saved by a Windows editor is read like any other."""
+def test_file_of_a_windows_editor_is_read(write: Write) -> None:
+    """A byte order mark and Windows line ends are accepted."""
     assert (
         load_settings({"config": write(b"\xef\xbb\xbfrate = 1\r\nsite = 'intl'\r\n")}, {}).rate == 1
     )
 
 
-def test_an_adaptive_interval_can_be_asked_for_again(write: Write) -> None:
-    """A variable can undo the interval that a file fixes."""
+def test_adaptive_interval_overrides_a_fixed_one(write: Write) -> None:
+    """A variable can undo the interval that a file sets."""
     path = write("verify_interval = 5")
     assert load_settings({"config": path}, {}).verify_interval == 5
     environ = {"ORCHESTRATOR_VERIFY_INTERVAL": "adaptive"}
@@ -207,14 +219,14 @@ def test_an_adaptive_interval_can_be_asked_for_again(write: Write) -> None:
         ("postgresql+asyncpg://me@db/jobs", "postgresql+asyncpg://me@db/jobs"),
     ],
 )
-def test_a_store_is_named_by_path_or_url(given: str, made: str) -> None:
-    """A path is a SQLite file; a URL without a driver gets the one that can work here."""
+def test_database_is_a_path_or_a_url(given: str, made: str) -> None:
+    """A path is an SQLite file; a URL without a driver gets an async driver."""
     assert load_settings({"database_url": given}, {}).sqlalchemy_url == made
 
 
 @pytest.mark.parametrize("name", ["jobs.db", "~/jobs.db", "odd ?#%.db"])
-def test_a_path_becomes_absolute_and_survives_the_url(name: str) -> None:
-    """A relative path starts in the working folder, ~ at home, and no character is lost."""
+def test_database_path_becomes_an_absolute_url(name: str) -> None:
+    """A relative path starts in the working directory, ~ at home, and no character is lost."""
     url = sa.make_url(load_settings({"database_url": name}, {}).sqlalchemy_url)
     assert url.database == str(Path(name).expanduser().absolute())
 
@@ -233,23 +245,23 @@ def test_a_path_becomes_absolute_and_survives_the_url(name: str) -> None:
         "",
     ],
 )
-def test_a_store_that_cannot_be_is_refused_without_repeating_it(url: str) -> None:
-    """The URL may hold a password, so that the message only says what is allowed."""
+def test_invalid_database_is_refused_without_repeating_it(url: str) -> None:
+    """The URL may hold a password, so the message only says what is valid."""
     message = _refusal({"database_url": url})
-    assert message.startswith("The flag --database-url cannot be used; it has to be a file's path")
+    assert message.startswith("The flag --database-url cannot be used; it must be a file's path")
     assert "hush" not in message
 
 
-def test_a_password_is_never_shown() -> None:
-    """Neither text form of the settings holds the store's password, nor does an endpoint's."""
+def test_password_is_never_shown() -> None:
+    """Neither text form of the settings, nor a message about an endpoint, shows a password."""
     settings = load_settings({"database_url": "postgresql://me:hush@db/jobs"}, {})
     assert "hush" not in repr(settings) + str(settings)
     assert "hush" in settings.sqlalchemy_url
     assert "hush" not in _refusal({"cvm_endpoint": "https://me:hush@example.com"})
 
 
-def test_a_variable_that_means_nothing_is_noted_with_the_nearest() -> None:
-    """A typing error in a variable's name does not pass in silence, yet stops nothing."""
+def test_unknown_variable_is_noted_with_the_nearest() -> None:
+    """A typing error in a variable's name is reported, but is not an error."""
     environ = {"ORCHESTRATOR_CONCURENCY": "1", "ORCHESTRATOR_CONFIG": "", "HOME": "/"}
     (note,) = unknown_variables(environ)
     assert "ORCHESTRATOR_CONCURENCY" in note

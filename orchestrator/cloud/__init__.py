@@ -1,1 +1,1 @@
-"""The vendor's two services, CVM and COS, over HTTP; knows no job."""
+"""The vendor's services over HTTP. Nothing here knows about jobs."""

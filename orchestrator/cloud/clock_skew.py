@@ -14,17 +14,17 @@ refused, whichever process still holds it."""
 
 
 class ServerClock:
-    """The clock of one service, as its Date headers tell it.
+    """The clock of one service.
 
-    Once it is known it is at most 30 s ahead of the server, so that a signature dated by it expires
-    330 s later at the latest.
+    Once it is known, it is at most 30 s ahead of the server. The vendor accepts a signature for
+    300 s, so one that is dated by this clock expires within 330 s.
 
     Args:
-        local: the machine's clock.
+        local: this machine's clock.
 
     Attributes:
-        offset: the server's clock minus the machine's.
-        is_known: whether the service itself has told its time.
+        offset: the server's clock minus this machine's.
+        is_known: whether the service has sent its time.
     """
 
     def __init__(self, local: Clock) -> None:
@@ -33,30 +33,27 @@ class ServerClock:
         self.is_known = False
 
     def now(self) -> datetime:
-        """The present moment by the server's clock, aware."""
+        """Return the time by the server's clock, aware."""
         return self.local.now() + self.offset
 
-    def learn(self, date_header: str | None, at: datetime) -> timedelta | None:
-        """Take in the Date header of a response that came at ``at`` by the machine's clock.
+    def learn(self, date_header: str | None) -> None:
+        """Set the clock by the Date header of a response that has just arrived.
 
-        Only of a response of the service itself: the clock of a proxy proves nothing. Differences
-        below 30 s may be a slow response, and the vendor tolerates 300 s.
-
-        Returns:
-            The server's clock minus the machine's; ``None`` where the header tells no time.
+        Pass only responses of the service itself: the clock of a proxy proves nothing. An invalid
+        header is ignored.
         """
-        said = http_date(date_header)
-        if said is None:
-            return None
+        server_time = parse_http_date(date_header)
+        if server_time is None:
+            return
         self.is_known = True
-        measured = said - at
+        measured = server_time - self.local.now()
+        # A smaller difference may be a slow response. The vendor tolerates 300 s.
         if abs(measured - self.offset) > TOLERATED_DRIFT:
             self.offset = measured
-        return measured
 
 
-def http_date(header: str | None) -> datetime | None:
-    """A Date or Last-Modified header as an aware moment; ``None`` where it tells none."""
+def parse_http_date(header: str | None) -> datetime | None:
+    """Return the time in a Date or Last-Modified header, aware; ``None`` if it is invalid."""
     try:
         moment = parsedate_to_datetime(header or "")
     except ValueError:

@@ -1,9 +1,8 @@
-"""Looks into a bucket: HEAD, list objects, list multipart uploads. Reads only."""
+"""Reads of a bucket: HEAD, list objects, list multipart uploads. One call is one request a page."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Generic, TypeVar
 from urllib.parse import quote, unquote
 from xml.etree import ElementTree as ET
 from xml.etree.ElementTree import Element
@@ -11,43 +10,39 @@ from xml.etree.ElementTree import Element
 import httpx
 from aiolimiter import AsyncLimiter
 
-from orchestrator.cloud.clock_skew import ServerClock, http_date
+from orchestrator.cloud.clock_skew import ServerClock, parse_http_date
 from orchestrator.cloud.cos_signing import CosAuth
 from orchestrator.cloud.credentials.base import CredentialSource
 from orchestrator.cloud.http_client import HttpClient
 from orchestrator.errors import CloudRefusal
 from orchestrator.model import ObjectFacts, UploadFacts
 
-_Entry = TypeVar("_Entry")
+_RATE = 100
+_BURST = 10
+"""Requests per second, and how many of them may leave together. COS allows thousands, but each
+request costs money, and this process needs its processor for sending exports, too."""
 
+_SIZE = re.compile(r"[0-9]{1,18}")
+"""A size that fits into 63 bits, the largest integer of the database."""
 
-@dataclass(frozen=True, slots=True)
-class _Listing(Generic[_Entry]):
-    """How a kind of listing is asked for, paged and read."""
-
-    query: Mapping[str, str]
-    root: str
-    bucket: str
-    entry: str
-    read: Callable[[Element], _Entry]
-    markers: Mapping[str, str]
-
-
-_PER_SECOND, _AT_A_TIME = 100, 10
-"""Looks in a second, however many are wanted, and how many may leave together: they are billed, and
-the sender needs the processor too."""
+_NEXT_MARKERS = {
+    "marker": "NextMarker",
+    "key-marker": "NextKeyMarker",
+    "upload-id-marker": "NextUploadIdMarker",
+}
+"""Parameters that select a page of a listing, and the elements with their values for the next."""
 
 
 class CosClient:
-    """COS as one account may see it.
+    """The buckets that one account can read.
 
     Args:
-        endpoint: base URL to connect to; may hold ``{bucket}`` and ``{region}``. The Host header
-            is the bucket's real name whatever stands here.
-        timeout: seconds for one request in all.
+        endpoint: base URL to connect to; may contain ``{bucket}`` and ``{region}``. The Host
+            header is always the bucket's real host name.
+        timeout: seconds for one whole request.
 
     Attributes:
-        clock: of this service.
+        clock: this service's clock, learned from its answers.
     """
 
     def __init__(
@@ -64,56 +59,81 @@ class CosClient:
         self._credentials = credentials
         self.clock = clock
         self._timeout = timeout
-        self._budget = AsyncLimiter(_AT_A_TIME, _AT_A_TIME / _PER_SECOND)
+        self._limiter = AsyncLimiter(_BURST, _BURST / _RATE)
 
     async def head_object(self, region: str, bucket: str, key: str) -> ObjectFacts | None:
-        """One object, or ``None`` where there is none (or no such bucket: a HEAD cannot tell).
+        """Return one object; ``None`` if it, or the whole bucket, does not exist.
 
         Raises:
-            CloudRefusal: COS answered with an error.
+            CloudRefusal: COS answered with an error, or with something else than an object.
         """
         response = await self._send("HEAD", region, bucket, key=key)
         if response.status_code == 404:
             return None
         if response.status_code != 200:
             raise _refusal(response)
-        return _headed_object(key, response)
+        headers = response.headers
+        etag, size = headers.get("ETag", ""), headers.get("Content-Length", "")
+        # a proxy can also answer 200, and that must not count as an object
+        if not etag or not _SIZE.fullmatch(size):
+            raise _unreadable(response, "a HEAD without ETag or Content-Length")
+        return ObjectFacts(
+            key=key,
+            size=int(size),
+            etag=etag.strip('"'),
+            last_modified=parse_http_date(headers.get("Last-Modified")),
+            crc64=headers.get("x-cos-hash-crc64ecma"),
+            storage_class=headers.get("x-cos-storage-class", "STANDARD"),
+        )
 
     async def list_objects(self, region: str, bucket: str, prefix: str) -> tuple[ObjectFacts, ...]:
-        """Every object whose key starts with the prefix.
+        """Return every object whose key starts with the prefix.
 
         Raises:
-            CloudRefusal: COS answered with an error, or with what is no listing.
+            CloudRefusal: COS answered with an error, or with something else than a listing.
         """
-        return await self._list(_OBJECTS, region, bucket, prefix)
+        query = {"max-keys": "1000", "marker": ""}
+        entries = await self._list(region, bucket, prefix, query, "ListBucketResult", "Contents")
+        return tuple(_object(entry) for entry in entries)
 
     async def list_uploads(self, region: str, bucket: str, prefix: str) -> tuple[UploadFacts, ...]:
-        """Every multipart upload under way whose key starts with the prefix.
+        """Return every unfinished multipart upload whose key starts with the prefix.
 
         Raises:
-            CloudRefusal: COS answered with an error, or with what is no listing.
+            CloudRefusal: COS answered with an error, or with something else than a listing.
         """
-        return await self._list(_UPLOADS, region, bucket, prefix)
+        query = {"uploads": "", "max-uploads": "1000", "key-marker": "", "upload-id-marker": ""}
+        root = "ListMultipartUploadsResult"
+        entries = await self._list(region, bucket, prefix, query, root, "Upload")
+        return tuple(_upload(entry) for entry in entries)
 
     async def _list(
-        self, kind: _Listing[_Entry], region: str, bucket: str, prefix: str
-    ) -> tuple[_Entry, ...]:
-        query = {**kind.query, "prefix": prefix, "encoding-type": "url"}
-        entries: list[_Entry] = []
+        self, region: str, bucket: str, prefix: str, query: Mapping[str, str], root: str, tag: str
+    ) -> list[Element]:
+        """Return the elements with this tag of all pages, whose root element has that name."""
+        query = {**query, "prefix": prefix, "encoding-type": "url"}
+        entries: list[Element] = []
         while True:
             response = await self._send("GET", region, bucket, query=query)
-            page = _page(response, kind.root)
-            if not _echoes(page, kind.bucket, bucket) or not _echoes(page, "Prefix", prefix):
+            if response.status_code != 200:
+                raise _refusal(response)
+            page = _parse_xml(response.content)
+            if page is None or page.tag != root:
+                raise _unreadable(response, f"no {root}")
+            # a listing that repeats another question is the answer to another request
+            echoes = {"Name": bucket, "Bucket": bucket, "Prefix": prefix}
+            if not all(_repeats(page, name, asked) for name, asked in echoes.items()):
                 raise _unreadable(response, "the listing of another bucket or prefix")
-            try:
-                entries += [kind.read(entry) for entry in page.findall(f"{{*}}{kind.entry}")]
-            except ValueError as fault:
-                raise _unreadable(response, str(fault)) from fault
+            entries += page.findall(tag)
             if _text(page, "IsTruncated").lower() != "true":
-                return tuple(entries)
-            markers = {name: unquote(_text(page, tag)) for name, tag in kind.markers.items()}
+                return entries
+            markers = {
+                name: unquote(_text(page, next_tag))
+                for name, next_tag in _NEXT_MARKERS.items()
+                if name in query
+            }
             if markers.items() <= query.items():
-                raise _unreadable(response, "a listing that does not go on")
+                raise _unreadable(response, "a listing whose next page is the same page")
             query |= markers
 
     async def _send(
@@ -125,61 +145,96 @@ class CosClient:
         key: str = "",
         query: Mapping[str, str] | None = None,
     ) -> httpx.Response:
-        base = self._endpoint.replace("{bucket}", bucket).replace("{region}", region)
-        await self._budget.acquire()
+        base = self._endpoint.replace("{bucket}", bucket).replace("{region}", region).rstrip("/")
+        # %2E: a segment . or .. is part of a key, and must not be resolved like a folder
+        path = quote(f"/{key}").replace("/.", "/%2E")
+        # not urlencode: it writes a space as +, which only forms define
+        pairs = "&".join(f"{name}={quote(text, safe='')}" for name, text in (query or {}).items())
+        await self._limiter.acquire()
         credential = await self._credentials.current()
         response = await self._http.send(
             method,
-            f"{base.rstrip('/')}{_path(key)}{_query_string(query or {})}",
+            f"{base}{path}{'?' if pairs else ''}{pairs}",
             headers={"Host": f"{bucket}.cos.{region}.myqcloud.com"},
             auth=CosAuth(credential, self.clock.now()),
             seconds=self._timeout,
         )
         if "x-cos-request-id" in response.headers:
-            self.clock.learn(response.headers.get("Date"), self.clock.local.now())
+            # an answer without this header may be a proxy's, whose clock proves nothing
+            self.clock.learn(response.headers.get("Date"))
         return response
 
 
-def _path(key: str) -> str:
-    # a segment of dots is part of a key's name, yet would be resolved away as a folder
-    return quote(f"/{key}").replace("/.", "/%2E")
-
-
-def _query_string(query: Mapping[str, str]) -> str:
-    # spaces as %20: a plus sign is a space in forms, not in every server's query
-    pairs = "&".join(f"{name}={quote(value, safe='')}" for name, value in query.items())
-    return f"?{pairs}" if pairs else ""
-
-
-def _headed_object(key: str, response: httpx.Response) -> ObjectFacts:
-    headers = response.headers
-    etag, size = headers.get("ETag", ""), headers.get("Content-Length", "")
-    # whatever else may answer 200 in COS's place is no proof of an object
-    if not etag or not size.isdecimal():
-        raise _unreadable(response, "a HEAD without ETag or Content-Length")
+def _object(entry: Element) -> ObjectFacts:
+    size = _text(entry, "Size")
+    if not _SIZE.fullmatch(size):
+        raise _bad_entry(f"an entry with Size {size[:20]!r}")
     return ObjectFacts(
-        key=key,
+        key=unquote(_required(entry, "Key")),
         size=int(size),
-        etag=etag.strip('"'),
-        last_modified=http_date(headers.get("Last-Modified")),
-        crc64=headers.get("x-cos-hash-crc64ecma"),
-        storage_class=headers.get("x-cos-storage-class", "STANDARD"),
+        etag=_required(entry, "ETag").strip('"'),
+        last_modified=_iso_time(_text(entry, "LastModified")),
+        storage_class=_text(entry, "StorageClass") or "STANDARD",
     )
 
 
-def _page(response: httpx.Response, root: str) -> Element:
-    if response.status_code != 200:
-        raise _refusal(response)
-    page = _xml(response.content)
-    if page is None or _name(page) != root:
-        raise _unreadable(response, f"no {root}")
-    return page
+def _upload(entry: Element) -> UploadFacts:
+    return UploadFacts(
+        key=unquote(_required(entry, "Key")),
+        upload_id=_required(entry, "UploadId"),
+        initiated=_iso_time(_text(entry, "Initiated")),
+    )
+
+
+def _parse_xml(content: bytes) -> Element | None:
+    """Return the root element, all tags without namespaces; ``None`` if it is not valid XML."""
+    # COS declares no document type or entities; a document that does could expand without limit
+    if b"<!" in content:
+        return None
+    try:
+        root = ET.fromstring(content)  # noqa: S314 - documents with entities are rejected above
+    except (ET.ParseError, ValueError, LookupError):
+        return None
+    for element in root.iter():
+        element.tag = element.tag.rpartition("}")[2]
+    return root
+
+
+def _repeats(page: Element, tag: str, asked: str) -> bool:
+    """Return whether an element repeats what was asked for; a missing element is accepted."""
+    text = page.findtext(tag)
+    return text is None or asked in {text, unquote(text)}
+
+
+def _text(element: Element, tag: str) -> str:
+    return (element.findtext(tag) or "").strip()
+
+
+def _required(element: Element, tag: str) -> str:
+    text = element.findtext(tag)  # not stripped: a key may begin or end with a space
+    if not text:
+        raise _bad_entry(f"an entry without {tag}")
+    return text
+
+
+def _bad_entry(content: str) -> CloudRefusal:
+    # one bad entry spoils the listing: without it, the listing would seem complete
+    return CloudRefusal("Http200", f"COS answered with {content}", http_status=200)
+
+
+def _iso_time(text: str) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
 def _refusal(response: httpx.Response) -> CloudRefusal:
-    error = _xml(response.content)
-    if error is None or _name(error) != "Error" or not _text(error, "Code"):
-        return _unreadable(response, response.reason_phrase)
+    """Return the error that COS answered with; the answer to a HEAD has only a status."""
+    error = _parse_xml(response.content)
+    if error is None or error.tag != "Error" or not _text(error, "Code"):
+        return _unreadable(response, response.reason_phrase or "an error")
     return CloudRefusal(
         _text(error, "Code"),
         _text(error, "Message"),
@@ -188,85 +243,10 @@ def _refusal(response: httpx.Response) -> CloudRefusal:
     )
 
 
-def _unreadable(response: httpx.Response, fault: str) -> CloudRefusal:
+def _unreadable(response: httpx.Response, content: str) -> CloudRefusal:
     return CloudRefusal(
         f"Http{response.status_code}",
-        f"COS answered with {fault or 'an error'}",
+        f"COS answered with {content}",
         http_status=response.status_code,
         request_id=response.headers.get("x-cos-request-id"),
     )
-
-
-def _xml(content: bytes) -> Element | None:
-    # COS declares no entities; whoever does is not COS
-    if b"<!" in content:
-        return None
-    try:
-        return ET.fromstring(content)  # noqa: S314 - no document type gets this far
-    except (ET.ParseError, ValueError, LookupError):
-        return None
-
-
-def _name(element: Element) -> str:
-    return element.tag.rpartition("}")[2]
-
-
-def _text(element: Element, tag: str) -> str:
-    return (element.findtext(f"{{*}}{tag}") or "").strip()
-
-
-def _echoes(page: Element, tag: str, asked: str) -> bool:
-    """Whether a listing repeats what was asked for, as far as it repeats it at all."""
-    text = page.findtext(f"{{*}}{tag}")
-    return text is None or asked in {text, unquote(text)}
-
-
-def _required(element: Element, tag: str) -> str:
-    text = element.findtext(f"{{*}}{tag}")
-    if not text:
-        raise ValueError(f"an entry without {tag}")
-    return text
-
-
-def _listed_object(entry: Element) -> ObjectFacts:
-    return ObjectFacts(
-        key=unquote(_required(entry, "Key")),
-        size=int(_required(entry, "Size")),
-        etag=_required(entry, "ETag").strip('"'),
-        last_modified=_iso_date(_text(entry, "LastModified")),
-        storage_class=_text(entry, "StorageClass") or "STANDARD",
-    )
-
-
-def _listed_upload(entry: Element) -> UploadFacts:
-    return UploadFacts(
-        key=unquote(_required(entry, "Key")),
-        upload_id=_required(entry, "UploadId"),
-        initiated=_iso_date(_text(entry, "Initiated")),
-    )
-
-
-def _iso_date(text: str) -> datetime | None:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
-
-
-_OBJECTS = _Listing(
-    query={"max-keys": "1000", "marker": ""},
-    root="ListBucketResult",
-    bucket="Name",
-    entry="Contents",
-    read=_listed_object,
-    markers={"marker": "NextMarker"},
-)
-_UPLOADS = _Listing(
-    query={"uploads": "", "max-uploads": "1000", "key-marker": "", "upload-id-marker": ""},
-    root="ListMultipartUploadsResult",
-    bucket="Bucket",
-    entry="Upload",
-    read=_listed_upload,
-    markers={"key-marker": "NextKeyMarker", "upload-id-marker": "NextUploadIdMarker"},
-)

@@ -24,10 +24,10 @@ from orchestrator.loopback import is_loopback
 MAX_BODY_BYTES = 8 * 2**20
 """A listing of 1,000 keys of 850 percent-encoded bytes takes about 3 MiB; nothing takes more."""
 
-_CONNECT_SECONDS = 5.0
-_UNLIMITED = httpx.Limits(max_connections=None, max_keepalive_connections=0)
-"""The callers limit what is in flight: requests that are cancelled while they wait for a limited
-pool leak its slots, and a signature must not age in a queue."""
+_CONNECT_TIMEOUT = 5.0
+_LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+"""The callers limit the requests in flight. A limited pool would leak a connection for each request
+that is cancelled while it waits, and a signature must not age in a queue."""
 
 
 class ResponseTooLargeError(httpx.TransportError):
@@ -61,7 +61,7 @@ class HttpClient:
 
         Args:
             auth: signs the request.
-            bypass_proxy: connect directly. Loopback addresses are always connected directly.
+            bypass_proxy: connect directly, as is always done for loopback addresses.
 
         Raises:
             httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError: no byte of the request was
@@ -79,18 +79,18 @@ class HttpClient:
             with anyio.fail_after(seconds):
                 return await _exchange(client, request, auth)
         except (httpx.ProxyError, httpx.LocalProtocolError, httpx.UnsupportedProtocol):
-            raise  # these say by themselves that nothing was sent
+            raise  # the class alone says that nothing was sent
         except (TimeoutError, httpx.TransportError, OSError) as error:
-            place = request.url.netloc.decode()
+            host = request.url.netloc.decode()
             match error:
                 case TimeoutError() | httpx.TimeoutException() if not progress.has_begun:
-                    message = f"{place}: no connection in time"
+                    message = f"{host}: no connection in time"
                     raise httpx.ConnectTimeout(message, request=request) from error
                 case TimeoutError():
                     message = f"no complete response within {seconds:g} s"
                     raise httpx.ReadTimeout(message, request=request) from error
                 case _ if not progress.has_begun:
-                    message = f"{place}: {_reason(error)}"
+                    message = f"{host}: {_reason(error)}"
                     raise httpx.ConnectError(message, request=request) from error
                 case httpx.TransportError():
                     raise
@@ -102,10 +102,10 @@ class HttpClient:
 
 
 class _Progress:
-    """How far a request has got, as httpx's trace events tell it.
+    """How far a request has got, from httpx's trace events.
 
     Attributes:
-        has_begun: its headers have begun to leave this machine.
+        has_begun: sending of its headers has begun, so it may take effect.
     """
 
     def __init__(self) -> None:
@@ -113,14 +113,15 @@ class _Progress:
         self._stream: Any = None
 
     async def trace(self, event: str, info: Mapping[str, Any]) -> None:
-        """Receive an event; a CONNECT to a proxy has the same ones as the request itself."""
+        """Receive one event, as httpx calls it."""
         if event == "connection.connect_tcp.complete":
             self._stream = info["return_value"]
         elif event == "http11.send_request_headers.started":
+            # a CONNECT to a proxy has the same event, but only asks for a tunnel
             self.has_begun = info["request"].method != b"CONNECT"
 
     async def close_socket(self) -> None:
-        """Close the socket, which httpcore leaves open when a TLS handshake is cancelled."""
+        """Close the socket: httpcore leaves it open when a TLS handshake is cancelled."""
         if self._stream is not None:
             with anyio.CancelScope(shield=True):
                 await self._stream.aclose()
@@ -128,7 +129,7 @@ class _Progress:
 
 @asynccontextmanager
 async def open_http_client(user_agent: str) -> AsyncIterator[HttpClient]:
-    """Open a client; proxies come from the environment.
+    """Open a client that uses the proxies named by the environment.
 
     Raises:
         UsageError: the environment names a proxy or certificates that cannot be used.
@@ -153,8 +154,8 @@ def _open_client(
                 "Connection": "close",
             },
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-            limits=_UNLIMITED,
-            timeout=httpx.Timeout(None, connect=_CONNECT_SECONDS),
+            limits=_LIMITS,
+            timeout=httpx.Timeout(None, connect=_CONNECT_TIMEOUT),
             verify=certificates,
             trust_env=trust_env,
         )
@@ -174,12 +175,12 @@ def _open_client(
 async def _exchange(
     client: httpx.AsyncClient, request: httpx.Request, auth: httpx.Auth
 ) -> httpx.Response:
-    """Send a request and read the response as a stream, up to the size limit."""
+    """Send a request and read the whole response, up to the size limit."""
     response = await client.send(request, auth=auth, stream=True, follow_redirects=False)
     try:
         body = await _read_body(response)
     finally:
-        # a cancellation must not discard a response that has been read
+        # shielded: a cancellation must not discard a response that has already been read
         with anyio.CancelScope(shield=True):
             await response.aclose()
     return httpx.Response(
@@ -195,7 +196,7 @@ async def _read_body(response: httpx.Response) -> bytes:
     if response.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise httpx.DecodingError("the response is compressed, which was not asked for")
     body = bytearray()
-    # the stream itself: httpx's iterators close the response in a way that can be cancelled
+    # not httpx's iterators: they close the response at their end, where it could be cancelled
     assert isinstance(response.stream, httpx.AsyncByteStream)
     async for chunk in response.stream:
         body += chunk
@@ -205,13 +206,13 @@ async def _read_body(response: httpx.Response) -> bytes:
 
 
 def _reason(error: BaseException) -> str:
-    """Return the innermost explanation: httpx hides the system's words behind its own."""
+    """Return the innermost cause as text: httpx puts its own words before the system's."""
     cause: BaseException = error
     while (inner := cause.__cause__ or cause.__context__) is not None:
         cause = inner
     if isinstance(cause, BaseExceptionGroup):
         cause = cause.exceptions[-1]  # one for each address; IPv4 is tried last
-    # the numbers of TLS and of name resolution are not the system's
+    # error numbers of TLS and of name resolution are not those of the operating system
     if isinstance(cause, OSError) and not isinstance(cause, ssl.SSLError | socket.gaierror):
         number = cause.errno or 0
         return os.strerror(number) if number in errno.errorcode else str(cause)

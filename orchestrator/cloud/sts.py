@@ -1,93 +1,81 @@
-"""STS: one call is one request, and its answer is not judged (version 2018-08-13)."""
+"""STS, which assumes roles and tells whose a credential is (version 2018-08-13)."""
 
-import json
 from collections.abc import Mapping
-from typing import Any
 
 import httpx
 
+from orchestrator.cloud.api3 import Api3Answer, call_api3
 from orchestrator.cloud.clock_skew import ServerClock
-from orchestrator.cloud.credentials.base import Credential
+from orchestrator.cloud.credentials.base import Credential, service_error
 from orchestrator.cloud.http_client import open_http_client
-from orchestrator.cloud.tc3_signing import Tc3Auth
 from orchestrator.errors import CredentialError
 
-_AGENT = "orchestrator"
 _VERSION = "2018-08-13"
 _REGION = "ap-guangzhou"
-"""It serves every region, yet wants one named (source: the vendor's own client)."""
+"""STS serves every region, but the request must name one (source: the vendor's own client)."""
 
 
 async def call_sts(
     action: str,
-    parameters: Mapping[str, object],
+    body: Mapping[str, object],
     credential: Credential,
     *,
     endpoint: str,
     clock: ServerClock,
     seconds: float,
-) -> Mapping[str, Any]:
-    """Send one request and return the fields of its ``Response``, which may hold an ``Error``.
+) -> Api3Answer:
+    """Send one request; the answer may be a refusal by STS.
 
     Args:
+        clock: dates the signature, and learns the server's time from the answer.
         seconds: time limit of the whole request.
 
     Raises:
-        CredentialError: no answer of STS came.
+        CredentialError: STS cannot be reached, or something else answered.
         UsageError: the environment names a proxy or certificates that cannot be used.
     """
-    async with open_http_client(_AGENT) as http:
+    async with open_http_client("orchestrator") as http:
         try:
-            response = await http.send(
-                "POST",
+            answer = await call_api3(
+                http,
                 f"{endpoint}/",
-                headers={
-                    "Content-Type": "application/json",
-                    "X-TC-Action": action,
-                    "X-TC-Version": _VERSION,
-                    "X-TC-Region": _REGION,
-                    "X-TC-Language": "en-US",
-                },
-                content=json.dumps(parameters).encode(),
-                auth=Tc3Auth(credential, "sts", clock.now()),
+                service="sts",
+                version=_VERSION,
+                action=action,
+                region=_REGION,
+                body=body,
+                credential=credential,
+                signed_at=clock.now(),
                 seconds=seconds,
             )
         except httpx.HTTPError as error:
-            reason = str(error) or type(error).__name__
-            raise unavailable(f"STS at {endpoint} does not answer: {reason}.") from error
-    try:
-        body = json.loads(response.content)
-    except (ValueError, RecursionError):
-        body = None
-    answer = body.get("Response") if isinstance(body, dict) else None
-    if not isinstance(answer, dict):
-        status = response.status_code
-        raise unavailable(
-            f"STS at {endpoint} gives an answer that is none of its own (HTTP {status})."
-        )
-    clock.learn(response.headers.get("Date"), clock.local.now())
+            raise sts_error(endpoint, error) from error
+    if answer.excerpt is not None:
+        status = answer.http_status
+        raise sts_error(endpoint, f"did not answer; something else did, with HTTP {status}")
+    clock.learn(answer.date)
     return answer
-
-
-def unavailable(message: str) -> CredentialError:
-    """Return the error for an STS that gives no usable answer."""
-    return CredentialError(message, "See to the network and the site of the account; run again.")
 
 
 async def caller_account(
     credential: Credential, *, endpoint: str, clock: ServerClock, seconds: float
 ) -> str:
-    """Return the number (UIN) of the main account that these keys belong to.
+    """Return the number (UIN) of the main account that a credential belongs to.
 
     Raises:
-        CredentialError: STS does not tell it.
+        CredentialError: STS gives no answer, or refuses the credential.
     """
     answer = await call_sts(
         "GetCallerIdentity", {}, credential, endpoint=endpoint, clock=clock, seconds=seconds
     )
-    account = answer.get("AccountId")
+    account = answer.result.get("AccountId")
     if not isinstance(account, str | int) or isinstance(account, bool) or not str(account):
-        error = answer.get("Error")
-        code = error.get("Code") if isinstance(error, dict) else None
-        raise unavailable(f"STS does not tell whose keys these are ({code or 'no AccountId'}).")
+        code = answer.error_code or "no AccountId"
+        raise sts_error(endpoint, f"did not say whose credential this is ({code})")
     return str(account)
+
+
+def sts_error(endpoint: str, problem: str | Exception) -> CredentialError:
+    """Return the error for an STS that gave no usable answer."""
+    remedy = "Check the network and the setting site (intl or mainland), then run again."
+    return service_error(f"STS at {endpoint}", problem, remedy)

@@ -1,7 +1,7 @@
 """Signatures of API 3.0 requests (TC3-HMAC-SHA256).
 
-Sources: the vendor's page "Signature v3" and the signer of its own SDK, which the tests compare
-with byte for byte.
+Sources: the vendor's page "Signature v3" and the signer of its own SDK. The tests compare with
+that signer byte for byte.
 """
 
 import hashlib
@@ -15,10 +15,11 @@ from orchestrator.cloud.credentials.base import Credential
 
 
 class Tc3Auth(httpx.Auth):
-    """Signs one POST to the root of an API 3.0 service with TC3-HMAC-SHA256.
+    """Sign one POST to the root of an API 3.0 service.
 
     Args:
-        timestamp: dates the signature; the vendor refuses it when it is 300 s off its own clock.
+        timestamp: dates the signature; the vendor refuses one that differs from its own clock by
+            more than 300 s.
     """
 
     requires_request_body = True
@@ -29,7 +30,7 @@ class Tc3Auth(httpx.Auth):
         self._timestamp = timestamp
 
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        """Add the time, the token of temporary keys, and the signature."""
+        """Add the timestamp, the token of a temporary credential, and the signature."""
         request.headers["X-TC-Timestamp"] = _epoch(self._timestamp)
         if self._credential.token is not None:
             request.headers["X-TC-Token"] = self._credential.token
@@ -53,7 +54,7 @@ def sign_tc3(
     body: bytes,
     timestamp: datetime,
 ) -> str:
-    """The Authorization header of a POST to ``/`` without a query."""
+    """Return the Authorization header of a POST to ``/`` without a query."""
     names = "content-type;host"
     canonical = (
         f"POST\n/\n\ncontent-type:{content_type}\nhost:{host}\n\n{names}\n"
@@ -62,11 +63,11 @@ def sign_tc3(
     day = timestamp.astimezone(UTC).date().isoformat()
     scope = f"{day}/{service}/tc3_request"
     digest = hashlib.sha256(canonical.encode()).hexdigest()
-    text = f"TC3-HMAC-SHA256\n{_epoch(timestamp)}\n{scope}\n{digest}"
+    string_to_sign = f"TC3-HMAC-SHA256\n{_epoch(timestamp)}\n{scope}\n{digest}"
     key = f"TC3{credential.secret_key}".encode()
     for part in (day, service, "tc3_request"):
         key = hmac.digest(key, part.encode(), "sha256")
-    signature = hmac.digest(key, text.encode(), "sha256").hex()
+    signature = hmac.digest(key, string_to_sign.encode(), "sha256").hex()
     return (
         f"TC3-HMAC-SHA256 Credential={credential.secret_id}/{scope}, "
         f"SignedHeaders={names}, Signature={signature}"

@@ -1,4 +1,4 @@
-"""Which certificate authorities are trusted: the environment's, the system's, or certifi's."""
+"""The certificate authorities that servers are verified with."""
 
 import os
 import ssl
@@ -8,37 +8,38 @@ from pathlib import Path
 
 from orchestrator.errors import UsageError
 
-_BUNDLES = (
+_SYSTEM_BUNDLES = (
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
     "/etc/pki/tls/certs/ca-bundle.crt",
     "/etc/ssl/ca-bundle.pem",
     "/etc/ssl/cert.pem",
 )
-"""Where Linux distributions keep the system's authorities, for a Python with an OpenSSL of its own
-that looks elsewhere."""
+"""Where Linux distributions store the system's authorities. A Python that brings its own OpenSSL
+may look in another place."""
 
 
 def trusted_certificates(environ: Mapping[str, str] = os.environ) -> ssl.SSLContext:
-    """Make the context that verifies servers.
+    """Return a context that verifies servers by the first of these that there is.
 
-    The order is: ``SSL_CERT_FILE`` and ``SSL_CERT_DIR``, the system's store, certifi.
+    ``SSL_CERT_FILE`` and ``SSL_CERT_DIR``; the system's authorities; those of certifi.
 
     Raises:
-        UsageError: a variable names nothing that can be read.
+        UsageError: one of the variables names something that cannot be used.
     """
     file, folders = environ.get("SSL_CERT_FILE"), environ.get("SSL_CERT_DIR")
     if file or folders:
         return _from_environment(file, folders)
     if sys.platform == "darwin":
-        # only the system itself knows which authorities the keychain trusts
+        # OpenSSL cannot read the keychain
         import truststore  # noqa: PLC0415 - installed on macOS only
 
         return truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    # on Linux truststore would read the whole bundle again for each connection: 20 ms each
+    # not truststore: on Linux it reads the whole bundle for each connection, which takes 20 ms
     context = ssl.create_default_context()
     if _is_empty(context):
-        context.load_verify_locations(cafile=_system_bundle() or _certifi_bundle())
+        bundle = next((path for path in _SYSTEM_BUNDLES if Path(path).is_file()), None)
+        context.load_verify_locations(cafile=bundle or _certifi_bundle())
     return context
 
 
@@ -49,7 +50,7 @@ def _from_environment(file: str | None, folders: str | None) -> ssl.SSLContext:
         raise _unusable("SSL_CERT_DIR", folders, "there is no such folder")
     try:
         return ssl.create_default_context(cafile=file or None, capath=folders or None)
-    except OSError as error:  # ssl.SSLError is an OSError
+    except OSError as error:  # of which ssl.SSLError is a subclass
         name, value = ("SSL_CERT_FILE", file) if file else ("SSL_CERT_DIR", folders)
         raise _unusable(name, str(value), error.strerror or str(error)) from error
 
@@ -62,18 +63,15 @@ def _unusable(name: str, value: str, reason: str) -> UsageError:
 
 
 def _is_empty(context: ssl.SSLContext) -> bool:
-    """Whether OpenSSL's default places hold no authority; those of a folder are read on demand."""
+    """Return whether OpenSSL's default file and folder hold no authority."""
+    # the files of the folder are read when they are needed, so the context does not count them
     folder = ssl.get_default_verify_paths().capath
     return not context.cert_store_stats()["x509_ca"] and not (
         folder and any(Path(folder).glob("*.[0-9]"))
     )
 
 
-def _system_bundle() -> str | None:
-    return next((path for path in _BUNDLES if Path(path).is_file()), None)
-
-
 def _certifi_bundle() -> str:
-    import certifi  # noqa: PLC0415 - seldom needed
+    import certifi  # noqa: PLC0415 - rarely needed
 
     return certifi.where()

@@ -1,4 +1,4 @@
-"""A server that answers with the bytes it is told, and what else the tests of this folder share."""
+"""A server that sends the bytes a test gives it, and other helpers of the tests of this folder."""
 
 import json
 import socket
@@ -17,42 +17,42 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 from orchestrator.cloud.credentials.base import Credential
 
 NOON = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
-KEYS = Credential("AKIDexample", "not-a-secret-of-anyone")
-TEMPORARY_KEYS = Credential("AKIDtemporary", "not-a-secret-either", "a-token-of-nobody")
+CREDENTIAL = Credential("AKIDexample", "not-a-secret-of-anyone")
+TEMPORARY = Credential("AKIDtemporary", "not-a-secret-either", "a-token-of-nobody")
 
 
 @dataclass
-class HeldClock:
-    """A clock that stands where it was put."""
+class FixedClock:
+    """A clock that the test sets."""
 
     moment: datetime = NOON
 
     def now(self) -> datetime:
-        """Where it was put."""
+        """Return the time that the test has set."""
         return self.moment
 
 
 @dataclass
-class HeldKeys:
-    """A source that gives the keys it was given."""
+class FixedCredentials:
+    """A source that always returns the credential it was given."""
 
-    credential: Credential = KEYS
+    credential: Credential = CREDENTIAL
 
     async def current(self) -> Credential:
-        """What it was given."""
+        """Return the credential."""
         return self.credential
 
     async def renew(self) -> Credential:
-        """What it was given, again."""
+        """Return the same credential again."""
         return self.credential
 
     async def keep_fresh(self) -> None:
-        """They never run out."""
+        """Return at once: it never expires."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """Bytes for one request, and what becomes of the connection afterwards."""
+    """The bytes sent for one request, and what the server then does with the connection."""
 
     raw: bytes = b""
     then: Literal["keep", "close", "reset", "hang"] = "keep"
@@ -60,7 +60,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Recorded:
-    """One request as it arrived; the names of headers are in lower case."""
+    """One request as it arrived; names of headers are in lower case."""
 
     method: str
     target: str
@@ -69,22 +69,22 @@ class Recorded:
 
     @property
     def path(self) -> str:
-        """The target before the query, decoded."""
+        """Return the path without the query, decoded."""
         return unquote(self.target.partition("?")[0])
 
     @property
     def query(self) -> dict[str, str]:
-        """The parameters of the target, decoded."""
+        """Return the parameters of the query, decoded."""
         return dict(parse_qsl(self.target.partition("?")[2], keep_blank_values=True))
 
 
 @dataclass
 class ScriptedServer:
-    """Answers each request with the next answer of its script, and records the requests.
+    """Answer each request with the next answer of the script, and record the requests.
 
     Attributes:
-        opened: connections so far.
-        open: connections that are still open.
+        opened: number of connections so far.
+        open: number of connections that are open now.
     """
 
     port: int
@@ -95,48 +95,48 @@ class ScriptedServer:
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """Return the base URL of the server."""
         return f"http://127.0.0.1:{self.port}"
 
-    def will(self, *answers: Answer | bytes) -> None:
-        """Add answers to the script; bare bytes keep the connection."""
+    def respond(self, *answers: Answer | bytes) -> None:
+        """Add answers to the script; after plain bytes the connection stays open."""
         self.script.extend(a if isinstance(a, Answer) else Answer(a) for a in answers)
 
     async def serve(self, stream: ByteStream) -> None:
-        """Hold one connection."""
+        """Serve one connection."""
         self.opened += 1
         self.open += 1
         try:
-            await self._converse(stream)
+            await self._answer_requests(stream)
         finally:
             self.open -= 1
 
-    async def _converse(self, stream: ByteStream) -> None:
+    async def _answer_requests(self, stream: ByteStream) -> None:
         async with stream:
             while (request := await _request(stream)) is not None:
                 self.requests.append(request)
                 answer = self.script.popleft()
                 await stream.send(answer.raw)
                 if answer.then == "hang":
-                    await _request(stream)  # none comes: it returns when the client goes away
+                    await _request(stream)  # returns when the client closes the connection
                 if answer.then == "reset":
-                    lingering = b"\x01\x00\x00\x00" + b"\x00" * 4
-                    raw: socket.socket = stream.extra(SocketAttribute.raw_socket)  # noqa: S610 - anyio's, no query of Django's
-                    raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, lingering)
+                    linger_off = b"\x01\x00\x00\x00" + b"\x00" * 4
+                    raw: socket.socket = stream.extra(SocketAttribute.raw_socket)  # noqa: S610 - not a Django query
+                    raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger_off)
                 if answer.then != "keep":
                     return
 
 
-async def all_but(server: ScriptedServer, open_ones: int) -> None:
-    """Waits until no more connections than these are open."""
+async def all_closed(server: ScriptedServer) -> None:
+    """Wait until the server has no open connection."""
     with anyio.fail_after(5):
-        while server.open > open_ones:
+        while server.open:
             await anyio.sleep(0.01)
 
 
 @asynccontextmanager
 async def scripted_server() -> AsyncIterator[ScriptedServer]:
-    """A scripted server on a free port of the loopback."""
+    """Run a scripted server on a free port of loopback."""
     async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
         server = ScriptedServer(listener.extra_attributes[SocketAttribute.local_port]())
         async with anyio.create_task_group() as group:
@@ -146,7 +146,7 @@ async def scripted_server() -> AsyncIterator[ScriptedServer]:
 
 
 async def _request(stream: ByteStream) -> Recorded | None:
-    """Read one request; return None when the client closes the connection instead."""
+    """Read one request; return ``None`` if the client closes the connection instead."""
     buffered = BufferedByteReceiveStream(stream)
     try:
         head = await buffered.receive_until(b"\r\n\r\n", max_bytes=65_536)
@@ -166,7 +166,7 @@ def http(
     status: str = "200 OK",
     headers: Mapping[str, str] | None = None,
 ) -> bytes:
-    """The bytes of one HTTP answer; a Content-Length among the headers stands."""
+    """Return the bytes of one HTTP answer; the headers may replace its Content-Length."""
     content = body.encode() if isinstance(body, str) else body
     lines = {"Content-Length": str(len(content)), **(headers or {})}
     head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
@@ -176,11 +176,11 @@ def http(
 def api(
     answer: object, *, status: str = "200 OK", headers: Mapping[str, str] | None = None
 ) -> bytes:
-    """The bytes of an answer of the API around the given ``Response``."""
+    """Return the bytes of an API answer with this ``Response``."""
     typed = {"Content-Type": "application/json", **(headers or {})}
     return http(json.dumps({"Response": answer}), status=status, headers=typed)
 
 
 def http_date(moment: datetime, ahead: timedelta = timedelta()) -> str:
-    """A moment as a Date header."""
+    """Return a time as a Date header."""
     return (moment + ahead).strftime("%a, %d %b %Y %H:%M:%S GMT")

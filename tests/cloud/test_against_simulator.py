@@ -1,4 +1,4 @@
-"""Both clients against the whole cloud on loopback, which checks every signature itself."""
+"""Both clients against the simulator on loopback, which checks every signature itself."""
 
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -27,8 +27,8 @@ from orchestrator.simulator import (
     SimulatorOptions,
 )
 
-from .looks import Look, every_look
-from .scripted import HeldKeys
+from .bucket_reads import Read, every_read
+from .scripted import FixedCredentials
 
 pytestmark = pytest.mark.anyio
 
@@ -43,7 +43,7 @@ ORDER = ExportOrder(REGION, (IMAGE,), BUCKET, ImageFormat.QCOW2, "night-", False
 
 @pytest.fixture
 async def simulator(anyio_backend: str) -> AsyncIterator[Simulator]:
-    """A cloud that knows a permanent and a temporary key."""
+    """Run a simulator that accepts a permanent and a temporary API key."""
     settings = Settings(duration=Duration(seconds=1.0), queue_delay=0.0)
     options = SimulatorOptions(keys=(DEFAULT_KEY, TEMPORARY), settings=settings)
     async with Simulator(options) as simulator:
@@ -52,38 +52,46 @@ async def simulator(anyio_backend: str) -> AsyncIterator[Simulator]:
 
 @pytest.fixture
 def clock() -> ServerClock:
-    """The server's clock, at first this machine's."""
+    """Return a server's clock that still equals this machine's."""
     return ServerClock(SystemClock())
 
 
 @pytest.fixture
-def keys() -> HeldKeys:
-    """The source of both clients' keys, which the simulator accepts."""
-    return HeldKeys(GOOD)
+def credentials() -> FixedCredentials:
+    """Return a credential that the simulator accepts."""
+    return FixedCredentials(GOOD)
 
 
 @pytest.fixture
 def cvm(simulator: Simulator, client: HttpClient, clock: ServerClock) -> CvmClient:
-    """CVM at the simulator."""
+    """Return a CVM client of the simulator."""
     return CvmClient(client, endpoint=simulator.url, clock=clock, timeout=60.0)
 
 
 @pytest.fixture
-def cos(simulator: Simulator, client: HttpClient, clock: ServerClock, keys: HeldKeys) -> CosClient:
-    """COS at the simulator."""
-    return CosClient(client, endpoint=simulator.url, credentials=keys, clock=clock, timeout=60.0)
+def cos(
+    simulator: Simulator, client: HttpClient, clock: ServerClock, credentials: FixedCredentials
+) -> CosClient:
+    """Return a COS client of the simulator."""
+    return CosClient(
+        client, endpoint=simulator.url, credentials=credentials, clock=clock, timeout=60.0
+    )
 
 
-async def export(cvm: CvmClient, clock: ServerClock, keys: Credential = GOOD) -> Reply:
-    return await cvm.export_images(ORDER, signed_at=clock.now(), credential=keys)
+async def export(cvm: CvmClient, clock: ServerClock, credential: Credential = GOOD) -> Reply:
+    return await cvm.export_images(ORDER, signed_at=clock.now(), credential=credential)
 
 
 @pytest.mark.parametrize("credential", [GOOD, GOOD_TOKEN], ids=["permanent", "temporary"])
-async def test_an_export_is_seen_as_uploads_and_then_as_objects(
-    cvm: CvmClient, cos: CosClient, clock: ServerClock, keys: HeldKeys, credential: Credential
+async def test_export_shows_first_uploads_and_then_objects(
+    cvm: CvmClient,
+    cos: CosClient,
+    clock: ServerClock,
+    credentials: FixedCredentials,
+    credential: Credential,
 ) -> None:
-    """From order to object, every path that was promised is first written, then there."""
-    keys.credential = credential
+    """Every path in the answer is first an upload under way and then an object."""
+    credentials.credential = credential
     (image,) = await cvm.describe_images(REGION, [IMAGE], credential=credential)
     reply = await export(cvm, clock, credential)
     assert code_for_reply(reply).reaction is Reaction.ACCEPT
@@ -102,30 +110,30 @@ async def test_an_export_is_seen_as_uploads_and_then_as_objects(
         assert headed.crc64.isdecimal()
 
 
-async def test_a_wrong_key_stops_the_credential(cvm: CvmClient, clock: ServerClock) -> None:
-    """A wrong SecretKey is told as such, and no export begins."""
+async def test_wrong_secret_key_halts_the_credential(cvm: CvmClient, clock: ServerClock) -> None:
+    """A wrong SecretKey is refused as such, and no export begins."""
     code = code_for_reply(await export(cvm, clock, WRONG_KEY))
     assert code.name == "AuthFailure.SignatureFailure"
     assert (code.reaction, code.scope) == (Reaction.STOP, Scope.CREDENTIAL)
 
 
-async def test_an_unknown_key_is_not_found(cvm: CvmClient, clock: ServerClock) -> None:
-    """A SecretId that does not exist is told as such."""
+async def test_unknown_secret_id_is_not_found(cvm: CvmClient, clock: ServerClock) -> None:
+    """A SecretId that does not exist is refused as such."""
     reply = await export(cvm, clock, Credential("AKIDnobody", "x"))
     assert reply.error_code == "AuthFailure.SecretIdNotFound"
 
 
-async def test_a_wrong_token_asks_for_new_keys(cvm: CvmClient, clock: ServerClock) -> None:
-    """Temporary keys with another token call for a renewal."""
+async def test_wrong_token_calls_for_a_renewal(cvm: CvmClient, clock: ServerClock) -> None:
+    """A temporary key with a wrong token must be renewed."""
     code = code_for_reply(await export(cvm, clock, WRONG_TOKEN))
     assert (code.name, code.reaction) == ("AuthFailure.TokenFailure", Reaction.REFRESH)
 
 
 @pytest.mark.parametrize("minutes", [-10, 10])
-async def test_an_expired_signature_is_refused_and_teaches_the_time(
+async def test_clock_is_corrected_by_a_refused_signature(
     simulator: Simulator, cvm: CvmClient, clock: ServerClock, minutes: int
 ) -> None:
-    """Where the clocks differ the first order is refused, and one dated anew is accepted."""
+    """If the clocks differ, the first order is refused and the next one is accepted."""
     simulator.change(skew=60.0 * minutes)
     refused = await export(cvm, clock)
     assert code_for_reply(refused).reaction is Reaction.RESIGN
@@ -133,22 +141,22 @@ async def test_an_expired_signature_is_refused_and_teaches_the_time(
     assert code_for_reply(await export(cvm, clock)).reaction is Reaction.ACCEPT
 
 
-@every_look
-async def test_a_look_with_a_wrong_key_is_refused(
-    cos: CosClient, keys: HeldKeys, look: Look
+@every_read
+async def test_read_with_a_wrong_key_is_refused(
+    cos: CosClient, credentials: FixedCredentials, read: Read
 ) -> None:
-    """COS refuses every kind of look whose signature is not right."""
-    keys.credential = WRONG_KEY
+    """COS refuses every kind of read whose signature is wrong."""
+    credentials.credential = WRONG_KEY
     with pytest.raises(CloudRefusal) as caught:
-        await look(cos)
+        await read(cos)
     assert caught.value.http_status == 403
     assert caught.value.code in {"SignatureDoesNotMatch", "Http403"}
 
 
-async def test_a_look_with_an_expired_signature_teaches_the_time(
+async def test_cos_clock_is_corrected_by_a_refused_signature(
     simulator: Simulator, cos: CosClient
 ) -> None:
-    """A look dated by a clock that is hours off is refused, and the next one is dated right."""
+    """A read dated hours wrong is refused, and the next one is dated right."""
     simulator.change(skew=7200.0)
     with pytest.raises(CloudRefusal) as caught:
         await cos.list_objects(REGION, BUCKET, "")
@@ -156,24 +164,24 @@ async def test_a_look_with_an_expired_signature_teaches_the_time(
     assert await cos.list_objects(REGION, BUCKET, "") == ()
 
 
-async def test_a_bucket_that_is_not_there_is_refused(simulator: Simulator, cos: CosClient) -> None:
-    """A missing bucket is told from an empty one, and a key in it is not there."""
+async def test_missing_bucket_is_refused(simulator: Simulator, cos: CosClient) -> None:
+    """Listing a missing bucket is an error, and a key in it does not exist."""
     simulator.change(buckets={BUCKET: BucketSettings(missing=True)})
-    for look in (
+    for listing in (
         cos.list_objects(REGION, BUCKET, ""),
         cos.list_uploads(REGION, BUCKET, ""),
     ):
         with pytest.raises(CloudRefusal) as caught:
-            await look
+            await listing
         code = cos_code_for(caught.value)
         assert (code.reaction, code.scope) == (Reaction.STOP, Scope.BUCKET)
     assert await cos.head_object(REGION, BUCKET, "key") is None
 
 
-async def test_a_lost_answer_is_in_doubt_and_was_sent_once(
+async def test_lost_answer_was_one_request(
     simulator: Simulator, cvm: CvmClient, clock: ServerClock
 ) -> None:
-    """Where the connection breaks after the export began, one request was sent, not two."""
+    """If the connection breaks after the export began, one request was sent, not two."""
     simulator.set_faults(Fault(kind="reset", action="ExportImages", after=True))
     with pytest.raises(httpx.HTTPError) as caught:
         await export(cvm, clock)
@@ -181,10 +189,10 @@ async def test_a_lost_answer_is_in_doubt_and_was_sent_once(
     assert [entry.accepted for entry in simulator.ledger] == [True]
 
 
-async def test_an_unknown_image_refuses_its_whole_description(
+async def test_one_malformed_id_refuses_the_whole_description(
     simulator: Simulator, cvm: CvmClient
 ) -> None:
-    """A hundred images are described at once, and a malformed id among them refuses them all."""
+    """100 images can be described at once; one malformed id makes the API refuse all."""
     ids = [f"img-{number:08}" for number in range(100)]
     images = await cvm.describe_images(REGION, ids, credential=GOOD)
     assert {image.image_id for image in images} == set(ids)

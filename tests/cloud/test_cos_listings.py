@@ -1,4 +1,4 @@
-"""Listings of objects and uploads: every page, every key, and nothing taken for an empty one."""
+"""Listings of objects and uploads: complete, and never mistaken for an empty one."""
 
 from datetime import datetime
 
@@ -8,7 +8,7 @@ from orchestrator.cloud.cos import CosClient
 from orchestrator.errors import CloudRefusal
 from orchestrator.model import ObjectFacts, UploadFacts
 
-from .looks import BUCKET, Look, every_listing, list_objects, list_uploads
+from .bucket_reads import BUCKET, Read, every_listing, list_objects, list_uploads
 from .scripted import NOON, ScriptedServer, http
 
 pytestmark = pytest.mark.anyio
@@ -45,14 +45,14 @@ def uploading(key: str, upload_id: str) -> str:
 
 @every_listing
 @pytest.mark.parametrize("namespace", ["", ' xmlns="http://www.qcloud.com/document/product/436"'])
-async def test_a_refused_listing_names_the_code(
-    server: ScriptedServer, cos: CosClient, look: Look, namespace: str
+async def test_refused_listing_raises_the_code(
+    server: ScriptedServer, cos: CosClient, read: Read, namespace: str
 ) -> None:
     """Code, message and RequestId of COS's XML are raised, with or without a namespace."""
     xml = "<Code>AccessDenied</Code><Message>No.</Message><RequestId>r-2</RequestId>"
-    server.will(http(f"<Error{namespace}>{xml}</Error>", status="403 Forbidden"))
+    server.respond(http(f"<Error{namespace}>{xml}</Error>", status="403 Forbidden"))
     with pytest.raises(CloudRefusal, match=r"AccessDenied: No\.") as caught:
-        await look(cos)
+        await read(cos)
     assert caught.value.code == "AccessDenied"
     assert (caught.value.http_status, caught.value.request_id) == (403, "r-2")
 
@@ -74,27 +74,28 @@ async def test_a_refused_listing_names_the_code(
         ("500 Oops", "<Error><Message>no code</Message></Error>"),
     ],
 )
-async def test_what_is_no_listing_is_never_an_empty_one(
-    server: ScriptedServer, cos: CosClient, look: Look, status: str, body: str
+async def test_unreadable_answer_is_not_an_empty_listing(
+    server: ScriptedServer, cos: CosClient, read: Read, status: str, body: str
 ) -> None:
-    """An answer that cannot be read is refused under its status: it is not a clean look."""
-    server.will(http(body, status=status))
+    """An answer that cannot be read is refused under its status."""
+    server.respond(http(body, status=status))
     with pytest.raises(CloudRefusal) as caught:
-        await look(cos)
+        await read(cos)
     assert caught.value.code == f"Http{status[:3]}"
 
 
-async def test_a_size_that_is_no_number_is_refused(server: ScriptedServer, cos: CosClient) -> None:
-    """An entry that cannot be read spoils the listing instead of vanishing from it."""
-    server.will(objects(listed("a").replace("<Size>7", "<Size>big")))
+@pytest.mark.parametrize("size", ["", "big", "-7", "٣", "9" * 19])
+async def test_invalid_size_is_refused(server: ScriptedServer, cos: CosClient, size: str) -> None:
+    """An entry that cannot be read makes the listing fail; it is not left out."""
+    server.respond(objects(listed("a").replace("<Size>7", f"<Size>{size}")))
     with pytest.raises(CloudRefusal) as caught:
         await list_objects(cos)
     assert caught.value.code == "Http200"
 
 
 async def test_objects_are_listed_page_by_page(server: ScriptedServer, cos: CosClient) -> None:
-    """Every page is fetched, its keys are decoded, and the next begins at its marker."""
-    server.will(
+    """Every page is read, its keys are decoded, and the next one starts at its marker."""
+    server.respond(
         objects(listed("night-%E6%98%A0+1%2B"), truncated="true", marker="night-%E6%98%A0+1%2B"),
         objects(listed("night-2", "<StorageClass>ARCHIVE</StorageClass>")),
     )
@@ -113,8 +114,8 @@ async def test_objects_are_listed_page_by_page(server: ScriptedServer, cos: CosC
 
 
 async def test_uploads_are_listed_page_by_page(server: ScriptedServer, cos: CosClient) -> None:
-    """Every page is fetched, and the next begins at both of its markers."""
-    server.will(
+    """Every page is read, and the next one starts at both of its markers."""
+    server.respond(
         uploads(uploading("night-%20a", "u-1"), truncated="true", key="night-%20a", upload="u-1"),
         uploads(uploading("night-%20a", "u-2")),
     )
@@ -129,35 +130,43 @@ async def test_uploads_are_listed_page_by_page(server: ScriptedServer, cos: CosC
 
 
 @pytest.mark.parametrize("answer", [objects(), uploads()])
-async def test_an_empty_listing_is_empty(
+async def test_empty_listing_is_empty(
     server: ScriptedServer, cos: CosClient, answer: bytes
 ) -> None:
-    """No entries is an answer: nothing is there."""
-    look = list_uploads if b"Uploads" in answer else list_objects
-    server.will(answer)
-    assert await look(cos) == ()
+    """A listing without entries means that nothing is there."""
+    read = list_uploads if b"Uploads" in answer else list_objects
+    server.respond(answer)
+    assert await read(cos) == ()
 
 
-async def test_a_listing_that_does_not_go_on_is_refused(
-    server: ScriptedServer, cos: CosClient
+@pytest.mark.parametrize("echo", ["<Name>other-1250000000</Name>", "<Prefix>other-</Prefix>"])
+async def test_listing_of_another_bucket_or_prefix_is_refused(
+    server: ScriptedServer, cos: CosClient, echo: str
 ) -> None:
-    """A page that claims to be cut but names no new marker ends the look, not in a circle."""
-    server.will(objects(listed("a"), truncated="true", marker=""))
-    with pytest.raises(CloudRefusal, match="does not go on"):
+    """A listing that repeats another question is the answer to another request."""
+    server.respond(objects(listed("a"), echo))
+    with pytest.raises(CloudRefusal, match="another bucket or prefix"):
         await list_objects(cos)
 
 
-async def test_namespaces_are_tolerated(server: ScriptedServer, cos: CosClient) -> None:
-    """A listing in a namespace is read like one without."""
+async def test_repeated_page_is_refused(server: ScriptedServer, cos: CosClient) -> None:
+    """A truncated page without a new marker ends the listing instead of repeating it for ever."""
+    server.respond(objects(listed("a"), truncated="true", marker=""))
+    with pytest.raises(CloudRefusal, match="whose next page is the same page"):
+        await list_objects(cos)
+
+
+async def test_namespaces_are_ignored(server: ScriptedServer, cos: CosClient) -> None:
+    """A listing in an XML namespace is read like one without."""
     plain = objects(listed("night-1")).partition(b"\r\n\r\n")[2].decode()
-    server.will(http(plain.replace("<ListBucketResult>", '<ListBucketResult xmlns="urn:x">')))
+    server.respond(http(plain.replace("<ListBucketResult>", '<ListBucketResult xmlns="urn:x">')))
     assert await list_objects(cos) == (ObjectFacts("night-1", 7, "abc-3", NOON),)
 
 
 @pytest.mark.parametrize(("written", "read"), [("", None), ("soon", None), (LISTED[:-1], NOON)])
-async def test_a_time_that_is_unclear_is_no_reason_to_fail(
+async def test_invalid_time_does_not_fail_the_listing(
     server: ScriptedServer, cos: CosClient, written: str, read: datetime | None
 ) -> None:
-    """A missing time is none, and one without a zone is in UTC."""
-    server.will(objects(listed("a").replace(LISTED, written)))
+    """A missing or invalid time is none, and a time without a zone is in UTC."""
+    server.respond(objects(listed("a").replace(LISTED, written)))
     assert await list_objects(cos) == (ObjectFacts("a", 7, "abc-3", read),)

@@ -1,4 +1,4 @@
-"""ExportImages as it is sent, and as every kind of answer is read."""
+"""ExportImages: what is sent, and how every kind of answer is read."""
 
 import json
 from dataclasses import replace
@@ -16,9 +16,9 @@ from orchestrator.cloud.tc3_signing import sign_tc3
 from orchestrator.model import ExportOrder, ImageFormat, Reply
 
 from .scripted import (
-    KEYS,
+    CREDENTIAL,
     NOON,
-    TEMPORARY_KEYS,
+    TEMPORARY,
     Answer,
     ScriptedServer,
     api,
@@ -40,15 +40,15 @@ ORDER = ExportOrder(
 ACCEPTED = {"TaskId": 105591590, "CosPaths": ["/a.raw", "/b.raw"], "RequestId": "r-1"}
 
 
-async def export(cvm: CvmClient, order: ExportOrder = ORDER, keys: Credential = KEYS) -> Reply:
-    return await cvm.export_images(order, signed_at=NOON, credential=keys)
+async def export(
+    cvm: CvmClient, order: ExportOrder = ORDER, credential: Credential = CREDENTIAL
+) -> Reply:
+    return await cvm.export_images(order, signed_at=NOON, credential=credential)
 
 
-async def test_an_order_is_sent_as_compact_utf8_json(
-    server: ScriptedServer, cvm: CvmClient
-) -> None:
-    """The body holds every field of the order, one prefix per image, and no needless byte."""
-    server.will(api(ACCEPTED))
+async def test_order_is_sent_as_compact_utf8_json(server: ScriptedServer, cvm: CvmClient) -> None:
+    """The body holds every field of the order and one prefix for each image, without spaces."""
+    server.respond(api(ACCEPTED))
     await export(cvm)
     assert (
         server.requests[0].body
@@ -60,19 +60,19 @@ async def test_an_order_is_sent_as_compact_utf8_json(
     )
 
 
-async def test_what_an_order_leaves_out_is_not_sent(server: ScriptedServer, cvm: CvmClient) -> None:
-    """Without prefix, role and root-disk wish the vendor's defaults apply unsaid."""
-    server.will(api(ACCEPTED))
+async def test_empty_fields_are_not_sent(server: ScriptedServer, cvm: CvmClient) -> None:
+    """Without prefix, role and root-disk flag the vendor's defaults apply."""
+    server.respond(api(ACCEPTED))
     await export(cvm, replace(ORDER, name_prefix="", only_root_disk=False, role_name=None))
     body = json.loads(server.requests[0].body)
     assert body.keys() == {"BucketName", "ImageIds", "ExportFormat"}
 
 
-async def test_the_request_is_a_post_to_the_root_with_the_apis_headers(
+async def test_request_is_a_post_with_the_apis_headers(
     server: ScriptedServer, cvm: CvmClient
 ) -> None:
-    """Action, version, region and language travel as headers; host and type are as signed."""
-    server.will(api(ACCEPTED))
+    """Action, version, region and language are headers; host and content type are as signed."""
+    server.respond(api(ACCEPTED))
     await export(cvm)
     (request,) = server.requests
     assert (request.method, request.target) == ("POST", "/")
@@ -87,18 +87,18 @@ async def test_the_request_is_a_post_to_the_root_with_the_apis_headers(
     assert expected.items() <= request.headers.items()
 
 
-async def test_the_signature_is_dated_by_the_claim(
+async def test_signature_is_dated_by_the_claim(
     server: ScriptedServer, cvm: CvmClient, clock: ServerClock
 ) -> None:
-    """An order is signed with the claim's time and the keys given, whatever the clock says now."""
+    """The signature has the claim's time, whatever the clock says, and the given credential."""
     clock.offset = timedelta(hours=3)
-    server.will(api(ACCEPTED))
-    await export(cvm, keys=TEMPORARY_KEYS)
+    server.respond(api(ACCEPTED))
+    await export(cvm, credential=TEMPORARY)
     (request,) = server.requests
     assert request.headers["x-tc-timestamp"] == str(int(NOON.timestamp()))
-    assert request.headers["x-tc-token"] == TEMPORARY_KEYS.token
+    assert request.headers["x-tc-token"] == TEMPORARY.token
     assert request.headers["authorization"] == sign_tc3(
-        TEMPORARY_KEYS,
+        TEMPORARY,
         service="cvm",
         host=request.headers["host"],
         content_type="application/json",
@@ -111,24 +111,24 @@ async def test_the_signature_is_dated_by_the_claim(
     "content_type",
     ["application/json", "application/json; charset=utf-8", "text/plain", "text/html", ""],
 )
-async def test_answers_are_read_whatever_their_content_type(
+async def test_content_type_of_an_answer_is_ignored(
     server: ScriptedServer, cvm: CvmClient, content_type: str
 ) -> None:
-    """Success and error are told by the body alone."""
+    """The body alone decides between success and error."""
     headers = {"Content-Type": content_type}
     error = {"Error": {"Code": "InternalError", "Message": "Oops."}, "RequestId": "r-2"}
-    server.will(api(ACCEPTED, headers=headers), api(error, headers=headers))
+    server.respond(api(ACCEPTED, headers=headers), api(error, headers=headers))
     accepted, refused = await export(cvm), await export(cvm)
     assert accepted == Reply(200, "r-1", 105591590, ("/a.raw", "/b.raw"))
     assert refused == Reply(200, "r-2", error_code="InternalError", error_message="Oops.")
 
 
 @pytest.mark.parametrize("status", ["200 OK", "400 Bad Request", "500 Oops", "302 Found"])
-async def test_an_error_code_is_one_whatever_the_status(
+async def test_status_of_an_error_is_ignored(
     server: ScriptedServer, cvm: CvmClient, status: str
 ) -> None:
-    """A body with an error gives its code, even with a status the vendor never sends."""
-    server.will(api({"Error": {"Code": "AuthFailure.X", "Message": "m"}}, status=status))
+    """A body with an error gives its code, even with a status that the vendor never sends."""
+    server.respond(api({"Error": {"Code": "AuthFailure.X", "Message": "m"}}, status=status))
     reply = await export(cvm)
     assert (reply.error_code, reply.error_message) == ("AuthFailure.X", "m")
     assert (reply.http_status, reply.excerpt) == (int(status[:3]), None)
@@ -150,19 +150,19 @@ async def test_an_error_code_is_one_whatever_the_status(
         ("201 Created", json.dumps({"Response": ACCEPTED})),
     ],
 )
-async def test_what_is_no_answer_of_the_api_is_kept_as_an_excerpt(
+async def test_answer_of_something_else_is_kept_as_an_excerpt(
     server: ScriptedServer, cvm: CvmClient, status: str, body: str
 ) -> None:
-    """Anything else that came is shown by its status and its first 200 characters."""
-    server.will(http(body, status=status))
+    """Of any other answer the status and the first 200 characters are kept."""
+    server.respond(http(body, status=status))
     reply = await export(cvm)
     assert (reply.http_status, reply.excerpt) == (int(status[:3]), body[:200])
     assert (reply.task_id, reply.cos_paths, reply.error_code) == (None, (), None)
 
 
-async def test_an_excerpt_survives_any_bytes(server: ScriptedServer, cvm: CvmClient) -> None:
-    """Bytes that are no text become replacement characters, 200 of them."""
-    server.will(http(b"\xff" * 999))
+async def test_excerpt_of_invalid_utf8_is_readable(server: ScriptedServer, cvm: CvmClient) -> None:
+    """Bytes that are not text become 200 replacement characters."""
+    server.respond(http(b"\xff" * 999))
     assert (await export(cvm)).excerpt == "\ufffd" * 200
 
 
@@ -183,11 +183,11 @@ async def test_an_excerpt_survives_any_bytes(server: ScriptedServer, cvm: CvmCli
         ([1], None),
     ],
 )
-async def test_a_task_id_is_an_unsigned_number(
+async def test_task_id_is_an_unsigned_64_bit_number(
     server: ScriptedServer, cvm: CvmClient, written: object, read: int | None
 ) -> None:
-    """Only an unsigned 64-bit number, or its decimal digits, is taken for a TaskId."""
-    server.will(api({**ACCEPTED, "TaskId": written}))
+    """Only an unsigned 64-bit number, or its decimal digits, is a TaskId."""
+    server.respond(api({**ACCEPTED, "TaskId": written}))
     assert (await export(cvm)).task_id == read
 
 
@@ -203,21 +203,21 @@ async def test_a_task_id_is_an_unsigned_number(
         ({"a": 1}, ()),
     ],
 )
-async def test_paths_are_a_list_of_strings(
+async def test_cos_paths_are_a_list_of_texts(
     server: ScriptedServer, cvm: CvmClient, written: object, read: tuple[str, ...]
 ) -> None:
-    """A list with anything but strings in it counts as no paths; the TaskId stays."""
-    server.will(api({**ACCEPTED, "CosPaths": written}))
+    """A list with anything but texts in it counts as no paths; the TaskId is kept."""
+    server.respond(api({**ACCEPTED, "CosPaths": written}))
     reply = await export(cvm)
     assert (reply.cos_paths, reply.task_id) == (read, 105591590)
 
 
-async def test_an_answer_sets_the_clock(
+async def test_answer_sets_the_clock(
     server: ScriptedServer, cvm: CvmClient, clock: ServerClock
 ) -> None:
-    """A Date header far from our time is taken for the server's clock."""
+    """A Date header far from this machine's time becomes the server's time."""
     ahead = timedelta(minutes=7)
-    server.will(api(ACCEPTED, headers={"Date": http_date(NOON, ahead)}))
+    server.respond(api(ACCEPTED, headers={"Date": http_date(NOON, ahead)}))
     await export(cvm)
     assert clock.now() == NOON + ahead
 
@@ -229,7 +229,7 @@ async def test_an_answer_sets_the_clock(
         (Answer(then="hang"), httpx.ReadTimeout, 1.0),
     ],
 )
-async def test_an_order_without_an_answer_is_sent_once(
+async def test_order_without_an_answer_is_sent_once(
     server: ScriptedServer,
     client: HttpClient,
     clock: ServerClock,
@@ -237,14 +237,14 @@ async def test_an_order_without_an_answer_is_sent_once(
     error: type[Exception],
     seconds: float,
 ) -> None:
-    """A reset and a spent time limit surface as httpx's exceptions, after exactly one request."""
+    """A reset and a time-out raise httpx's exceptions after exactly one request."""
     cvm = CvmClient(
         client,
         endpoint=server.url,
         clock=clock,
         timeout=seconds,
     )
-    server.will(answer)
+    server.respond(answer)
     with pytest.raises(error):
         await export(cvm)
     assert len(server.requests) == 1
@@ -258,28 +258,44 @@ async def test_an_order_without_an_answer_is_sent_once(
         ("http://127.0.0.1:8080", "127.0.0.1:8080"),
     ],
 )
-async def test_the_host_is_where_the_region_is_served(
+async def test_host_is_the_endpoints_with_the_region(
     client: HttpClient, clock: ServerClock, endpoint: str, host: str
 ) -> None:
-    """The host of a rate key is the endpoint's, with the region filled in."""
+    """The host in a rate key is the endpoint's, with the region filled in."""
     cvm = CvmClient(client, endpoint=endpoint, clock=clock, timeout=5.0)
     assert cvm.host("ap-tokyo") == host
 
 
-async def test_nothing_shows_a_secret(server: ScriptedServer, cvm: CvmClient) -> None:
-    """Neither client nor exception shows the key that signed the request."""
-    server.will(Answer(then="close"))
+async def test_no_secret_is_shown(server: ScriptedServer, cvm: CvmClient) -> None:
+    """Neither the client nor an exception shows the secret that signed the request."""
+    server.respond(Answer(then="close"))
     with pytest.raises(httpx.RemoteProtocolError) as caught:
-        await export(cvm, keys=TEMPORARY_KEYS)
+        await export(cvm, credential=TEMPORARY)
     shown: Any = [repr(cvm), repr(caught.value), str(caught.value), repr(caught.value.request)]
-    assert TEMPORARY_KEYS.secret_key not in "".join(shown)
-    assert str(TEMPORARY_KEYS.token) not in "".join(shown)
+    assert TEMPORARY.secret_key not in "".join(shown)
+    assert str(TEMPORARY.token) not in "".join(shown)
 
 
-async def test_texts_that_no_store_can_hold_are_made_harmless(
+async def test_texts_that_a_database_rejects_are_replaced(
     server: ScriptedServer, cvm: CvmClient
 ) -> None:
-    """JSON may escape lone surrogates and NUL, which neither UTF-8 nor PostgreSQL takes."""
-    server.will(api({"Error": {"Code": "Odd\ud800", "Message": "a\x00b"}, "RequestId": "r"}))
+    """JSON can escape lone surrogates and NUL, which neither UTF-8 nor PostgreSQL accepts."""
+    server.respond(api({"Error": {"Code": "Odd\ud800", "Message": "a\x00b"}, "RequestId": "r"}))
     reply = await export(cvm)
     assert (reply.error_code, reply.error_message) == ("Odd?", "a?b")
+
+
+async def test_answer_to_an_earlier_request_is_rejected(
+    server: ScriptedServer, cvm: CvmClient, clock: ServerClock
+) -> None:
+    """A RequestId that was seen before belongs to another request; its date is not used."""
+    request_id = "0a1b2c3d-0000-4000-8000-0123456789ab"
+    late = {"Date": http_date(NOON, timedelta(hours=1))}
+    server.respond(
+        api({**ACCEPTED, "RequestId": request_id}),
+        api({**ACCEPTED, "RequestId": request_id}, headers=late),
+    )
+    await export(cvm)
+    with pytest.raises(httpx.RemoteProtocolError, match=request_id):
+        await export(cvm)
+    assert clock.now() == NOON

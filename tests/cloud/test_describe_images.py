@@ -1,4 +1,4 @@
-"""DescribeImages as it is sent, and as every kind of answer is read."""
+"""DescribeImages: what is sent, and how every kind of answer is read."""
 
 from datetime import timedelta
 
@@ -8,24 +8,25 @@ from orchestrator.cloud.clock_skew import ServerClock
 from orchestrator.cloud.cvm import CvmClient
 from orchestrator.errors import CloudRefusal
 from orchestrator.model import Disk, ImageFacts
-from tests.cloud.scripted import KEYS, NOON, ScriptedServer, api, http
+
+from .scripted import CREDENTIAL, NOON, ScriptedServer, api, http
 
 pytestmark = pytest.mark.anyio
 
 
 async def describe(cvm: CvmClient, *image_ids: str) -> tuple[ImageFacts, ...]:
-    return await cvm.describe_images("ap-tokyo", image_ids, credential=KEYS)
+    return await cvm.describe_images("ap-tokyo", image_ids, credential=CREDENTIAL)
 
 
 async def test_images_are_described_with_their_disks(
     server: ScriptedServer, cvm: CvmClient
 ) -> None:
-    """State, name and disks of each image are read; what is null is empty."""
+    """State, name and disks of each image are read; null means empty."""
     disk = {"SnapshotId": "snap-1", "DiskUsage": "SYSTEM_DISK", "DiskSize": 50, "Other": 1}
     full = {"ImageId": "img-aaaaaaaa", "ImageState": "NORMAL", "ImageName": "web"}
     bare = {"ImageId": "img-bbbbbbbb", "ImageState": "EXPORTING", "ImageName": None}
     images = [{**full, "SnapshotSet": [disk]}, {**bare, "SnapshotSet": None}]
-    server.will(api({"TotalCount": 2, "ImageSet": images, "RequestId": "r-3"}))
+    server.respond(api({"TotalCount": 2, "ImageSet": images, "RequestId": "r-3"}))
     assert await describe(cvm, "img-aaaaaaaa", "img-bbbbbbbb") == (
         ImageFacts("img-aaaaaaaa", "NORMAL", "web", (Disk("snap-1", "SYSTEM_DISK", 50),)),
         ImageFacts("img-bbbbbbbb", "EXPORTING"),
@@ -35,21 +36,21 @@ async def test_images_are_described_with_their_disks(
     assert request.headers["x-tc-action"] == "DescribeImages"
 
 
-async def test_a_description_is_signed_by_the_servers_clock(
+async def test_description_is_dated_by_the_servers_clock(
     server: ScriptedServer, cvm: CvmClient, clock: ServerClock
 ) -> None:
-    """A read is dated with the server's time as far as it is known."""
+    """The signature has the server's time as far as it is known."""
     clock.offset = timedelta(hours=3)
-    server.will(api({"ImageSet": []}))
+    server.respond(api({"ImageSet": []}))
     assert await describe(cvm, "img-aaaaaaaa") == ()
     later = str(int((NOON + timedelta(hours=3)).timestamp()))
     assert server.requests[0].headers["x-tc-timestamp"] == later
 
 
-async def test_a_refused_description_names_the_code(server: ScriptedServer, cvm: CvmClient) -> None:
+async def test_refused_description_raises_the_code(server: ScriptedServer, cvm: CvmClient) -> None:
     """An API error is raised with its code, message and RequestId."""
     error = {"Code": "InvalidImageId.NotFound", "Message": "img-a is not there."}
-    server.will(api({"Error": error, "RequestId": "r-4"}))
+    server.respond(api({"Error": error, "RequestId": "r-4"}))
     with pytest.raises(CloudRefusal, match=r"NotFound: img-a is not there\.") as caught:
         await describe(cvm, "img-aaaaaaaa")
     assert caught.value.code == "InvalidImageId.NotFound"
@@ -67,21 +68,30 @@ async def test_a_refused_description_names_the_code(server: ScriptedServer, cvm:
         (api({"ImageSet": 7}), "Http200"),
     ],
 )
-async def test_what_is_no_description_is_refused(
+async def test_unreadable_answer_is_not_an_empty_description(
     server: ScriptedServer, cvm: CvmClient, raw: bytes, code: str
 ) -> None:
-    """An answer that is none is refused under its HTTP status, never read as no images."""
-    server.will(raw)
+    """An answer without valid images is refused under its HTTP status."""
+    server.respond(raw)
     with pytest.raises(CloudRefusal, match="not an answer of the API") as caught:
         await describe(cvm, "img-aaaaaaaa")
     assert caught.value.code == code
 
 
 @pytest.mark.parametrize("count", [0, 101])
-async def test_no_ids_and_too_many_are_refused_unsent(
+async def test_zero_and_too_many_ids_are_not_sent(
     server: ScriptedServer, cvm: CvmClient, count: int
 ) -> None:
-    """No ids would mean every image, and more than a page holds would be cut: neither is sent."""
+    """No ids would mean every image, and too many would be cut: neither is sent."""
     with pytest.raises(ValueError, match="1 to 100 images"):
         await describe(cvm, *["img-aaaaaaaa"] * count)
     assert server.requests == []
+
+
+async def test_description_of_other_images_is_refused(
+    server: ScriptedServer, cvm: CvmClient
+) -> None:
+    """An answer about images that were not asked for belongs to another request."""
+    server.respond(api({"ImageSet": [{"ImageId": "img-other", "ImageState": "NORMAL"}]}))
+    with pytest.raises(CloudRefusal, match="not asked for"):
+        await describe(cvm, "img-aaaaaaaa")

@@ -1,4 +1,4 @@
-"""Whatever an answer is, and whatever comes instead of one, has a row."""
+"""Every answer, and every exception instead of one, has a row."""
 
 import ssl
 
@@ -23,18 +23,18 @@ UNSENT = {
 
 
 def instance(kind: type[Exception]) -> Exception:
-    """An exception of a class whose constructor may ask for more than a message."""
+    """Return an exception without calling its constructor, which may need more arguments."""
     return kind.__new__(kind, "m")
 
 
 def test_every_exception_of_httpx_has_a_row() -> None:
-    """A class that a new httpx adds, or drops, is seen here before a night's run sees it."""
+    """A class that a new version of httpx adds or removes fails this test."""
     assert set(EXCEPTIONS) == set(RAISED)
 
 
 @pytest.mark.parametrize("kind", RAISED)
-def test_a_row_is_named_after_its_exception(kind: type[Exception]) -> None:
-    """What happened is called by its class, and comes with one sentence of what to do."""
+def test_row_has_the_name_of_its_exception(kind: type[Exception]) -> None:
+    """The code is the class's name, and the remedy is one sentence."""
     row = code_for_exception(instance(kind))
     assert row.name == f"Client.{kind.__name__}"
     assert row.remedy.endswith(".")
@@ -42,24 +42,24 @@ def test_a_row_is_named_after_its_exception(kind: type[Exception]) -> None:
 
 
 @pytest.mark.parametrize("kind", RAISED)
-def test_only_what_cannot_have_left_has_no_effect(kind: type[Exception]) -> None:
-    """Without a connection nothing was sent; anything later may have taken effect."""
+def test_only_unsent_requests_have_no_effect(kind: type[Exception]) -> None:
+    """Without a connection nothing was sent; after that the request may have taken effect."""
     row = code_for_exception(instance(kind))
     expected = (UNSENT[kind], Effect.NO) if kind in UNSENT else (Reaction.RECONCILE, Effect.MAYBE)
     assert (row.reaction, row.effect) == expected
 
 
 def test_no_two_exceptions_share_a_remedy() -> None:
-    """No two exceptions share a remedy, nor do they share one with a vendor's code."""
+    """Each exception and each code of the vendor has a remedy of its own."""
     remedies = [row.remedy for row in (*EXCEPTIONS.values(), *CODES.values())]
     assert len(set(remedies)) == len(remedies)
 
 
-def test_a_subclass_counts_as_its_parent() -> None:
+def test_subclass_gets_the_row_of_its_parent() -> None:
     """An exception that another library derives from httpx's is treated like the latter."""
 
     class Derived(httpx.ConnectTimeout):
-        """Of other origin."""
+        """An exception of another library."""
 
     assert code_for_exception(Derived("m")).name == "Client.ConnectTimeout"
 
@@ -67,15 +67,15 @@ def test_a_subclass_counts_as_its_parent() -> None:
 @pytest.mark.parametrize(
     "error", [RuntimeError("m"), OSError(5, "m"), ExceptionGroup("m", [OSError()])]
 )
-def test_any_other_exception_is_looked_into(error: Exception) -> None:
-    """An exception that nobody foresaw may have come after the request had left."""
+def test_unexpected_exception_may_have_had_an_effect(error: Exception) -> None:
+    """An unexpected exception may have occurred after the request was sent."""
     row = code_for_exception(error)
     assert (row.name, row.reaction) == ("Client.Unexpected", Reaction.RECONCILE)
     assert row.effect is Effect.MAYBE
 
 
 @pytest.mark.parametrize("explicit", [True, False])
-def test_a_distrusted_certificate_stops_the_endpoint(explicit: bool) -> None:
+def test_untrusted_certificate_halts_the_endpoint(explicit: bool) -> None:
     """A failed certificate check, however deep in the chain, needs a person and sent nothing."""
     distrust = ssl.SSLCertVerificationError("self-signed")
     middle, error = OSError("tls"), httpx.ConnectError("tls")
@@ -100,17 +100,17 @@ def test_a_distrusted_certificate_stops_the_endpoint(explicit: bool) -> None:
         (Reply(429), "Client.HttpStatus", Reaction.RECONCILE, Effect.MAYBE),
     ],
 )
-def test_a_reply_without_a_code_is_judged_by_what_it_holds(
+def test_reply_without_a_code_is_classified_by_its_content(
     reply: Reply, name: str, reaction: Reaction, effect: Effect
 ) -> None:
-    """Only TaskId and paths together are an acceptance; anything less may have been one."""
+    """Only TaskId and paths together mean accepted; anything less may have been accepted."""
     row = code_for_reply(reply)
     assert (row.name, row.reaction, row.effect) == (name, reaction, effect)
     assert row.remedy.endswith(".")
 
 
 @pytest.mark.parametrize("status", [200, 400, 500])
-def test_a_code_decides_whatever_the_status(status: int) -> None:
-    """Where the vendor gave a code, its row is the answer."""
+def test_code_takes_precedence_over_the_status(status: int) -> None:
+    """If the vendor gave a code, its row is the result."""
     reply = Reply(status, error_code="LimitExceeded.ExportImageTaskLimitExceeded")
     assert code_for_reply(reply) == code_for("LimitExceeded.ExportImageTaskLimitExceeded")

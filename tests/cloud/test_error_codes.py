@@ -1,4 +1,4 @@
-"""The table of codes: complete, matched by whole codes, each row with something to do."""
+"""The table of codes is complete, matches whole codes, and each row has a remedy."""
 
 import pytest
 
@@ -96,43 +96,43 @@ def refusal(code: str, status: int, message: str = "") -> CloudRefusal:
     return CloudRefusal(code, message, http_status=status)
 
 
-def test_the_documented_codes_are_38_and_22() -> None:
-    """The lists below hold every common code and every code of ExportImages, once."""
+def test_documented_codes_are_38_and_22() -> None:
+    """The lists above hold every common code and every code of ExportImages once."""
     assert (len(COMMON), len(set(COMMON))) == (38, 38)
     assert (len(EXPORT_IMAGES), len(set(EXPORT_IMAGES))) == (22, 22)
 
 
 @pytest.mark.parametrize("name", COMMON + EXPORT_IMAGES + OTHERS)
-def test_every_documented_code_has_a_row_of_its_own(name: str) -> None:
-    """No documented code depends on the row of its family."""
+def test_every_documented_code_has_its_own_row(name: str) -> None:
+    """No documented code depends on the row of its first segment."""
     assert code_for(name) is not None
     assert CODES[name].name == name
 
 
 @every_row
-def test_a_remedy_is_one_sentence(row: Code) -> None:
-    """A remedy begins with a capital, ends with a full stop, and has none before."""
+def test_remedy_is_one_sentence(row: Code) -> None:
+    """A remedy starts with a capital and ends with its only full stop."""
     assert row.remedy[0].isupper()
     assert row.remedy.endswith(".")
     assert ". " not in row.remedy
 
 
 def test_no_two_codes_share_a_remedy() -> None:
-    """No two codes share a remedy: each says what to do about itself."""
+    """Each code has a remedy of its own."""
     rows = [*CODES.values(), *COS_CODES.values()]
     assert len({row.remedy for row in rows}) == len(rows)
 
 
 @every_row
-def test_only_what_stops_or_may_stop_names_a_scope(row: Code) -> None:
-    """A scope stands with a stop, and with a second try that turns into one."""
+def test_only_halts_name_a_scope(row: Code) -> None:
+    """A scope belongs to a halt, and to a second attempt that can become one."""
     stops = row.reaction in {Reaction.STOP, Reaction.RESIGN, Reaction.REFRESH}
     assert (row.scope is not None) == stops
 
 
 @every_row
-def test_only_what_is_reconciled_may_have_begun(row: Code) -> None:
-    """Every code but those looked into first is certain that no export began."""
+def test_only_reconciled_codes_may_have_begun(row: Code) -> None:
+    """For every other code it is certain that no export began."""
     assert (row.effect is Effect.MAYBE) == (row.reaction is Reaction.RECONCILE)
 
 
@@ -149,8 +149,8 @@ def test_only_what_is_reconciled_may_have_begun(row: Code) -> None:
         ("InvalidFilterValue.LimitExceeded", Reaction.FAIL),
     ],
 )
-def test_limits_are_told_apart_by_the_whole_code(name: str, reaction: Reaction) -> None:
-    """The same words in another place mean for good, wait, or slow down."""
+def test_limits_are_distinguished_by_the_whole_code(name: str, reaction: Reaction) -> None:
+    """The same words in another place mean to fail, to wait, or to slow down."""
     assert code_for(name).reaction is reaction
 
 
@@ -174,8 +174,10 @@ def test_limits_are_told_apart_by_the_whole_code(name: str, reaction: Reaction) 
         ("DryRunOperation", Reaction.DRY_RUN, None),
     ],
 )
-def test_codes_call_for_what_they_mean(name: str, reaction: Reaction, scope: Scope | None) -> None:
-    """A code of each kind has its reaction, and a stop holds up no more than it must."""
+def test_codes_have_the_right_reaction_and_scope(
+    name: str, reaction: Reaction, scope: Scope | None
+) -> None:
+    """A code of each kind has its reaction, and a halt covers no more than necessary."""
     assert (code_for(name).reaction, code_for(name).scope) == (reaction, scope)
 
 
@@ -192,8 +194,8 @@ def test_codes_call_for_what_they_mean(name: str, reaction: Reaction, scope: Sco
         ("InternalError.TradeUnknownError", "InternalError"),
     ],
 )
-def test_an_unknown_code_is_treated_like_its_family(name: str, family: str) -> None:
-    """The first segment decides about a code that has no row, under the code's own name."""
+def test_unknown_code_is_treated_like_its_first_segment(name: str, family: str) -> None:
+    """The first segment decides about a code without a row; the code keeps its own name."""
     row, expected = code_for(name), code_for(family)
     assert row.name == name
     assert (row.reaction, row.effect, row.scope) == (
@@ -204,8 +206,8 @@ def test_an_unknown_code_is_treated_like_its_family(name: str, family: str) -> N
 
 
 @pytest.mark.parametrize("name", ["", "NewFamily", "NewFamily.LimitExceeded", "limitexceeded"])
-def test_an_unknown_family_is_looked_into(name: str) -> None:
-    """What nobody knows may have taken effect, whatever words it holds."""
+def test_unknown_first_segment_may_have_had_an_effect(name: str) -> None:
+    """A completely unknown code may have taken effect, whatever words it contains."""
     row = code_for(name)
     assert (row.name, row.reaction, row.effect) == (name, Reaction.RECONCILE, Effect.MAYBE)
     assert row.remedy
@@ -236,10 +238,10 @@ def test_an_unknown_family_is_looked_into(name: str) -> None:
     ],
     ids=lambda value: value.code if isinstance(value, CloudRefusal) else None,
 )
-def test_a_refused_look_has_a_row(
+def test_refused_read_has_a_row(
     error: CloudRefusal, reaction: Reaction, scope: Scope | None
 ) -> None:
-    """Known codes have their own row, others that of their status; a look never has an effect."""
+    """Known codes have their own row, others that of their status; a read has no effect."""
     row = cos_code_for(error)
     assert (row.name, row.reaction, row.scope) == (error.code, reaction, scope)
     assert row.effect is Effect.NO

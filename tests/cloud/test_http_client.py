@@ -1,4 +1,4 @@
-"""One request, once, over a connection of its own, within its time limit."""
+"""Each request is sent once, over its own connection, within its time limit."""
 
 import os
 import socket
@@ -22,19 +22,19 @@ from orchestrator.cloud.http_client import (
 from orchestrator.errors import UsageError
 from tests.certificates import self_signed
 
-from .scripted import Answer, ScriptedServer, all_but, http, scripted_server
+from .scripted import Answer, ScriptedServer, all_closed, http, scripted_server
 
 pytestmark = pytest.mark.anyio
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n4\r\n two\r\n0\r\n\r\n"
-PATIENCE = 30.0
-"""Seconds that an answer may take on a busy machine; only a server that hangs takes them."""
+TIMEOUT = 30.0
+"""Seconds that an answer may take on a busy machine; only a server that hangs needs them."""
 
 
 async def ask(
     client: HttpClient,
     url: str,
-    seconds: float = PATIENCE,
+    seconds: float = TIMEOUT,
     method: str = "GET",
     content: bytes | None = None,
 ) -> httpx.Response:
@@ -44,18 +44,18 @@ async def ask(
 
 
 @pytest.mark.parametrize("status", ["302 Found", "429 Too Many", "500 Oops", "503 Busy"])
-async def test_no_status_leads_to_a_second_request(
+async def test_no_status_causes_a_second_request(
     server: ScriptedServer, client: HttpClient, status: str
 ) -> None:
-    """Redirects and server errors are answers; nothing is sent again and nothing followed."""
-    server.will(http(status=status, headers={"Location": f"{server.url}/elsewhere"}))
+    """Redirects and server errors are answers: nothing is sent again, no redirect is followed."""
+    server.respond(http(status=status, headers={"Location": f"{server.url}/elsewhere"}))
     answer = await ask(client, server.url)
     assert answer.status_code == int(status[:3])
     assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize(
-    ("answer", "said"),
+    ("answer", "text"),
     [
         (http("whole"), "whole"),
         (CHUNKED, "one two"),
@@ -68,51 +68,49 @@ async def test_no_status_leads_to_a_second_request(
     ],
     ids=["sized", "chunked", "empty", "100", "103", "long", "without a length", "old"],
 )
-async def test_an_answer_of_any_form_is_read_whole(
-    server: ScriptedServer, client: HttpClient, answer: Answer | bytes, said: str
+async def test_complete_answer_of_any_form_is_read(
+    server: ScriptedServer, client: HttpClient, answer: Answer | bytes, text: str
 ) -> None:
-    """Whatever its form, all of an answer is read, and its connection is closed."""
+    """All of an answer is read, and its connection is closed."""
     for _ in range(2):
-        server.will(answer)
-        assert (await ask(client, server.url)).text == said
+        server.respond(answer)
+        assert (await ask(client, server.url)).text == text
     assert server.opened == 2
-    await all_but(server, 0)
+    await all_closed(server)
 
 
-async def test_an_answer_to_head_has_no_body(server: ScriptedServer, client: HttpClient) -> None:
-    """Its Content-Length tells of what it leaves out."""
-    server.will(http(headers={"Content-Length": "12", "ETag": '"e"'}))
+async def test_answer_to_head_has_no_body(server: ScriptedServer, client: HttpClient) -> None:
+    """Its Content-Length is the size of the body that is left out."""
+    server.respond(http(headers={"Content-Length": "12", "ETag": '"e"'}))
     answer = await ask(client, server.url, method="HEAD")
     assert (answer.headers["ETag"], answer.headers["Content-Length"]) == ('"e"', "12")
     assert answer.content == b""
 
 
-async def test_a_second_response_is_given_to_nobody(
+async def test_unrequested_response_is_discarded(
     server: ScriptedServer, client: HttpClient
 ) -> None:
-    """What a server sends unasked behind an answer does not answer the next request."""
-    server.will(http("first") + http("unasked"), http("second"))
+    """A second response to one request is not given to the next request."""
+    server.respond(http("first") + http("unasked"), http("second"))
     assert (await ask(client, server.url)).text == "first"
     assert (await ask(client, server.url)).text == "second"
 
 
-async def test_requests_at_once_have_a_connection_each(
+async def test_concurrent_requests_have_a_connection_each(
     server: ScriptedServer, client: HttpClient
 ) -> None:
-    """Nothing waits for a connection, and none is left open."""
-    server.will(*[http("here")] * 20)
+    """Nothing waits for a connection, and none stays open."""
+    server.respond(*[http("here")] * 20)
     async with anyio.create_task_group() as tasks:
         for _ in range(20):
             tasks.start_soon(ask, client, server.url)
     assert (server.opened, len(server.requests)) == (20, 20)
-    await all_but(server, 0)
+    await all_closed(server)
 
 
-async def test_a_request_says_that_its_connection_ends(
-    server: ScriptedServer, client: HttpClient
-) -> None:
-    """The server learns who asks, that nothing follows, and that the answer is read as it is."""
-    server.will(http())
+async def test_request_closes_its_connection(server: ScriptedServer, client: HttpClient) -> None:
+    """The headers name the client, end the connection, and ask for an uncompressed answer."""
+    server.respond(http())
     await ask(client, server.url)
     headers = server.requests[0].headers
     assert headers["user-agent"] == "tests/1"
@@ -120,9 +118,9 @@ async def test_a_request_says_that_its_connection_ends(
     assert headers["accept-encoding"] == "identity"
 
 
-async def test_cookies_are_not_remembered(server: ScriptedServer, client: HttpClient) -> None:
-    """What one answer sets, be it a proxy's, no later request carries."""
-    server.will(http(headers={"Set-Cookie": "a=b; Path=/"}), http())
+async def test_cookies_are_not_stored(server: ScriptedServer, client: HttpClient) -> None:
+    """A cookie that an answer sets is not sent with a later request."""
+    server.respond(http(headers={"Set-Cookie": "a=b; Path=/"}), http())
     await ask(client, server.url)
     await ask(client, server.url)
     assert "cookie" not in server.requests[1].headers
@@ -142,31 +140,31 @@ async def test_cookies_are_not_remembered(server: ScriptedServer, client: HttpCl
     ],
     ids=["reset", "close", "half a head", "half", "half, reset", "not http", "gzip", "too large"],
 )
-async def test_a_broken_answer_is_one_request_and_an_exception(
+async def test_broken_answer_is_one_request_and_an_exception(
     server: ScriptedServer, client: HttpClient, answer: Answer, error: type[Exception]
 ) -> None:
-    """Where no usable answer comes, an exception says so and nothing is sent again."""
-    server.will(answer)
+    """Without a usable answer an exception is raised and nothing is sent again."""
+    server.respond(answer)
     with pytest.raises(error):
         await ask(client, server.url)
     assert len(server.requests) == 1
-    await all_but(server, 0)
+    await all_closed(server)
 
 
 @pytest.mark.parametrize("raw", [b"", http("half", headers={"Content-Length": "9"})])
-async def test_the_time_limit_spans_the_whole_request(
+async def test_time_limit_includes_the_whole_request(
     server: ScriptedServer, client: HttpClient, raw: bytes
 ) -> None:
-    """A server that hangs, before or within its answer, ends as a read time-out."""
-    server.will(Answer(raw, "hang"))
+    """A server that hangs, before or within its answer, causes a read time-out."""
+    server.respond(Answer(raw, "hang"))
     with pytest.raises(httpx.ReadTimeout):
         await ask(client, server.url, seconds=0.2)
     assert len(server.requests) == 1
-    await all_but(server, 0)
+    await all_closed(server)
 
 
-async def test_an_answer_that_drips_ends_with_the_time_limit(client: HttpClient) -> None:
-    """Each byte comes in time, but not the whole."""
+async def test_slow_answer_ends_with_the_time_limit(client: HttpClient) -> None:
+    """Each byte comes in time, but the whole answer does not."""
 
     async def drip(stream: SocketStream) -> None:
         async with stream:
@@ -181,20 +179,20 @@ async def test_an_answer_that_drips_ends_with_the_time_limit(client: HttpClient)
             await ask(client, url, seconds=0.5)
 
 
-@pytest.mark.parametrize("place", ["127.0.0.1:1", "localhost:1"])
-async def test_an_unreachable_server_is_a_connect_error(client: HttpClient, place: str) -> None:
-    """Where nothing listens nothing was sent; the exception tells it, and where and why."""
-    with pytest.raises(httpx.ConnectError, match=f"^{place}: Connection refused$"):
-        await ask(client, f"http://{place}")
+@pytest.mark.parametrize("host", ["127.0.0.1:1", "localhost:1"])
+async def test_unreachable_server_is_a_connect_error(client: HttpClient, host: str) -> None:
+    """If nothing listens, nothing was sent; the message says where and why."""
+    with pytest.raises(httpx.ConnectError, match=f"^{host}: Connection refused$"):
+        await ask(client, f"http://{host}")
 
 
-async def test_a_server_that_never_accepts_is_a_connect_time_out(client: HttpClient) -> None:
-    """However short the time limit of the whole request is, nothing of it has left."""
+async def test_server_that_never_accepts_is_a_connect_time_out(client: HttpClient) -> None:
+    """Nothing was sent, however short the time limit of the whole request is."""
     with socket.socket() as full:
         full.bind(("127.0.0.1", 0))
         full.listen(0)
         url = f"http://127.0.0.1:{full.getsockname()[1]}"
-        # the system lets in one or two that nobody has accepted yet
+        # the system completes one or two connections that nobody has accepted yet
         waiting = [socket.socket() for _ in range(4)]
         for one in waiting:
             one.setblocking(False)
@@ -205,8 +203,8 @@ async def test_a_server_that_never_accepts_is_a_connect_time_out(client: HttpCli
             one.close()
 
 
-async def test_a_handshake_that_hangs_is_a_connect_time_out(client: HttpClient) -> None:
-    """A server that accepts, and then says nothing of TLS, has got nothing of the request."""
+async def test_hanging_tls_handshake_is_a_connect_time_out(client: HttpClient) -> None:
+    """A server that accepts but never answers the handshake has received no request."""
     received: list[bytes] = []
 
     async def listen(stream: SocketStream) -> None:
@@ -220,39 +218,37 @@ async def test_a_handshake_that_hangs_is_a_connect_time_out(client: HttpClient) 
     assert received
 
 
-async def test_a_handshake_that_breaks_is_a_connect_error(client: HttpClient) -> None:
-    """A server that speaks no TLS has got nothing of the request either."""
+async def test_broken_tls_handshake_is_a_connect_error(client: HttpClient) -> None:
+    """A server that does not speak TLS has received no request."""
 
-    async def hang_up(stream: SocketStream) -> None:
+    async def answer_plainly(stream: SocketStream) -> None:
         async with stream:
             await stream.receive()
             await stream.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
-    async with listening(hang_up) as url:
+    async with listening(answer_plainly) as url:
         with pytest.raises(httpx.ConnectError):
             await ask(client, url.replace("http://", "https://"))
 
 
 @pytest.mark.parametrize("scheme", ["ftp", "unix", "httpx"])
-async def test_only_http_is_spoken(client: HttpClient, scheme: str) -> None:
-    """Another scheme is refused before anybody is called."""
+async def test_other_schemes_are_refused(client: HttpClient, scheme: str) -> None:
+    """A URL that is not HTTP is refused before a connection is opened."""
     with pytest.raises(httpx.UnsupportedProtocol):
         await ask(client, f"{scheme}://127.0.0.1")
 
 
-async def test_what_cannot_be_written_has_not_left(
-    server: ScriptedServer, client: HttpClient
-) -> None:
-    """A header that HTTP has no form for is refused here, and the server hears nothing of it."""
+async def test_invalid_header_is_not_sent(server: ScriptedServer, client: HttpClient) -> None:
+    """A header that HTTP does not allow is refused, and the server receives nothing."""
     with pytest.raises(httpx.LocalProtocolError):
         await client.send(
-            "GET", server.url, headers={"X-Split": "a\r\nb"}, auth=httpx.Auth(), seconds=PATIENCE
+            "GET", server.url, headers={"X-Split": "a\r\nb"}, auth=httpx.Auth(), seconds=TIMEOUT
         )
-    await all_but(server, 0)
+    await all_closed(server)
     assert not server.requests
 
 
-async def test_an_answer_in_hand_is_not_lost_to_a_cancellation(
+async def test_cancellation_does_not_discard_a_read_answer(
     server: ScriptedServer, client: HttpClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A caller that is cancelled while the connection is closed still gets the answer."""
@@ -263,43 +259,45 @@ async def test_an_answer_in_hand_is_not_lost_to_a_cancellation(
         await close(response)
 
     monkeypatch.setattr(httpx.Response, "aclose", cancel_and_close)
-    server.will(http("here"))
+    server.respond(http("here"))
     got: list[str] = []
     with anyio.CancelScope() as scope:
         got.append((await ask(client, server.url)).text)
     assert got == ["here"]
 
 
-async def test_a_cancelled_request_leaves_no_connection_behind(
+async def test_cancelled_request_closes_its_connection(
     server: ScriptedServer, client: HttpClient
 ) -> None:
-    """A caller that stops waiting for an answer closes the connection that it would come over."""
-    server.will(Answer(then="hang"), http("next"))
+    """A caller that stops waiting closes the connection of its request."""
+    server.respond(Answer(then="hang"), http("next"))
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(ask, client, server.url)
-        with anyio.fail_after(PATIENCE):
+        with anyio.fail_after(TIMEOUT):
             while not server.requests:
                 await anyio.sleep(0.01)
         tasks.cancel_scope.cancel()
-    await all_but(server, 0)
+    await all_closed(server)
     assert (await ask(client, server.url)).text == "next"
     assert server.opened == 2
 
 
-async def test_proxies_of_the_environment_are_used(
+async def test_proxy_of_the_environment_is_used(
     server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """HTTP_PROXY leads a request to the proxy, with the whole URL as its target."""
+    """HTTP_PROXY sends a request to the proxy, with the whole URL as its target."""
     monkeypatch.setenv("HTTP_PROXY", server.url)
-    server.will(http())
+    server.respond(http())
     async with open_http_client("tests/1") as client:
         await ask(client, "http://cvm.example/")
     assert server.requests[0].target == "http://cvm.example/"
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "localhost", "cvm.localhost"])
-async def test_no_proxy_leads_to_this_machine(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
-    """An endpoint on loopback is reached directly, whatever proxy the environment names."""
+async def test_loopback_is_reached_without_a_proxy(
+    monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    """An endpoint on loopback is connected directly, whatever proxy the environment names."""
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     async with scripted_server() as proxy, open_http_client("tests/1") as client:
         monkeypatch.setenv("HTTP_PROXY", proxy.url)
@@ -308,7 +306,7 @@ async def test_no_proxy_leads_to_this_machine(monkeypatch: pytest.MonkeyPatch, h
         assert proxy.opened == 0
 
 
-async def test_a_request_may_bypass_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_request_can_bypass_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     """The metadata service is this machine's own, though its name is not loopback."""
     async with scripted_server() as proxy:
         monkeypatch.setenv("HTTP_PROXY", proxy.url)
@@ -319,7 +317,7 @@ async def test_a_request_may_bypass_the_proxy(monkeypatch: pytest.MonkeyPatch) -
                     "http://metadata.invalid",
                     headers={},
                     auth=httpx.Auth(),
-                    seconds=PATIENCE,
+                    seconds=TIMEOUT,
                     bypass_proxy=True,
                 )
         assert proxy.opened == 0
@@ -336,15 +334,15 @@ async def test_a_request_may_bypass_the_proxy(monkeypatch: pytest.MonkeyPatch) -
     ],
     ids=["407", "502", "close", "reset", "hang"],
 )
-async def test_a_tunnel_that_is_not_made_has_carried_nothing(
+async def test_failed_tunnel_has_sent_nothing(
     server: ScriptedServer,
     monkeypatch: pytest.MonkeyPatch,
     answer: Answer | bytes,
     error: type[Exception],
 ) -> None:
-    """Whatever a proxy does with CONNECT, the request itself has not left."""
+    """Whatever a proxy does with CONNECT, the request itself was not sent."""
     monkeypatch.setenv("HTTPS_PROXY", server.url)
-    server.will(answer)
+    server.respond(answer)
     async with open_http_client("tests/1") as client:
         with pytest.raises(error):
             await ask(client, "https://cvm.example/", seconds=2)
@@ -352,8 +350,8 @@ async def test_a_tunnel_that_is_not_made_has_carried_nothing(
 
 
 @pytest.mark.parametrize("url", ["gopher://proxy:1", "http://[::1", "http://proxy:port"])
-async def test_a_proxy_that_is_no_url_is_named(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
-    """The message says which variables to correct, and does not repeat what may be a password."""
+async def test_invalid_proxy_url_is_explained(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """The message names the variables, and does not repeat a URL that may hold a password."""
     monkeypatch.setenv("HTTPS_PROXY", url)
     with pytest.raises(UsageError, match="HTTPS_PROXY") as caught:
         async with open_http_client("tests/1"):
@@ -361,15 +359,13 @@ async def test_a_proxy_that_is_no_url_is_named(monkeypatch: pytest.MonkeyPatch, 
     assert url not in str(caught.value)
 
 
-async def test_https_is_spoken_with_whom_we_trust(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A server is spoken to under its certificate's name alone, and if it is trusted."""
+async def test_tls_server_must_be_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server is used only if its certificate is trusted and bears its name."""
     server = ScriptedServer(0)
     async with over_tls(tmp_path, monkeypatch, server.serve) as url:
         async with open_http_client("tests/1") as trusting:
-            server.will(http("in secret"))
-            assert (await ask(trusting, url)).text == "in secret"
+            server.respond(http("over TLS"))
+            assert (await ask(trusting, url)).text == "over TLS"
             await _expect_bad_certificate(trusting, url.replace("127.0.0.1", "localhost"))
         monkeypatch.delenv("SSL_CERT_FILE")
         async with open_http_client("tests/1") as other:
@@ -385,15 +381,15 @@ async def _expect_bad_certificate(client: HttpClient, url: str) -> None:
     assert cause is not None
 
 
-async def test_a_record_that_cannot_be_read_is_a_read_error(
+async def test_invalid_tls_record_is_a_read_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What TLS does not understand is an answer that did not come, whatever class it has there."""
+    """An ssl.SSLError while reading becomes httpx's exception for a lost answer."""
 
     async def serve(stream: ByteStream) -> None:
         async with stream:
             await stream.receive()
-            raw = stream.extra(SocketAttribute.raw_socket)  # noqa: S610 - anyio's, no query of Django's
+            raw = stream.extra(SocketAttribute.raw_socket)  # noqa: S610 - not a Django query
             os.write(raw.fileno(), b"this is no record")
             await anyio.sleep_forever()
 
@@ -402,11 +398,11 @@ async def test_a_record_that_cannot_be_read_is_a_read_error(
             await ask(client, url)
 
 
-@pytest.mark.parametrize("is_secret", [False, True], ids=["plain", "TLS"])
-async def test_a_hidden_second_response_is_given_to_nobody(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_secret: bool
+@pytest.mark.parametrize("is_tls", [False, True], ids=["plain", "TLS"])
+async def test_hidden_second_response_is_discarded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_tls: bool
 ) -> None:
-    """A second response behind the first, in whatever packet, is no answer to the next request."""
+    """A second response in the same packet is not given to the next request."""
 
     async def serve(stream: ByteStream) -> None:
         async with stream:
@@ -415,25 +411,25 @@ async def test_a_hidden_second_response_is_given_to_nobody(
             await stream.send(http(name) + http(b"hidden"))
             await stream.send(http(b"unasked"))
 
-    way = over_tls(tmp_path, monkeypatch, serve) if is_secret else listening(serve)
-    async with way as url, open_http_client("tests/1") as client:
+    running = over_tls(tmp_path, monkeypatch, serve) if is_tls else listening(serve)
+    async with running as url, open_http_client("tests/1") as client:
         for number in range(20):
             assert (await ask(client, f"{url}/{number}")).text == f"/{number}"
 
 
 @asynccontextmanager
 async def listening(serve: Callable[[SocketStream], Awaitable[None]]) -> AsyncIterator[str]:
-    """A server on a free port; its URL."""
+    """Run a server on a free port; return its URL."""
 
-    async def carefully(stream: SocketStream) -> None:
-        with suppress(anyio.BrokenResourceError, anyio.EndOfStream):  # the client has gone
+    async def serve_until_closed(stream: SocketStream) -> None:
+        with suppress(anyio.BrokenResourceError, anyio.EndOfStream):  # by the client
             await serve(stream)
 
     async with (
         await anyio.create_tcp_listener(local_host="127.0.0.1") as listener,
         anyio.create_task_group() as group,
     ):
-        group.start_soon(listener.serve, carefully)
+        group.start_soon(listener.serve, serve_until_closed)
         yield f"http://127.0.0.1:{listener.extra_attributes[SocketAttribute.local_port]()}"
         group.cancel_scope.cancel()
 
@@ -442,7 +438,7 @@ async def listening(serve: Callable[[SocketStream], Awaitable[None]]) -> AsyncIt
 async def over_tls(
     folder: Path, monkeypatch: pytest.MonkeyPatch, serve: Callable[[ByteStream], Awaitable[None]]
 ) -> AsyncIterator[str]:
-    """A server that speaks TLS, and that clients opened within trust; its URL."""
+    """Run a TLS server that new clients trust; return its URL."""
     context, certificate = self_signed(folder)
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     monkeypatch.delenv("SSL_CERT_DIR", raising=False)

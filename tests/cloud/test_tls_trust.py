@@ -1,4 +1,4 @@
-"""Whose certificates are trusted: what the environment names, else the system's, else certifi's."""
+"""Trusted certificates: the environment's, else the system's, else certifi's."""
 
 import ssl
 from pathlib import Path
@@ -12,12 +12,12 @@ from tests.certificates import self_signed
 
 
 def authorities(context: ssl.SSLContext) -> int:
-    """How many authorities a context holds."""
+    """Return how many authorities a context holds."""
     return context.cert_store_stats()["x509"]
 
 
-def test_a_file_of_the_environment_is_trusted(tmp_path: Path) -> None:
-    """SSL_CERT_FILE alone is trusted where it is set, verified as strictly as ever."""
+def test_file_of_the_environment_is_trusted(tmp_path: Path) -> None:
+    """With SSL_CERT_FILE only its certificates are trusted, verified as strictly as others."""
     _, certificate = self_signed(tmp_path)
     context = trusted_certificates({"SSL_CERT_FILE": str(certificate)})
     assert authorities(context) == 1
@@ -25,46 +25,46 @@ def test_a_file_of_the_environment_is_trusted(tmp_path: Path) -> None:
     assert context.check_hostname
 
 
-def test_a_folder_of_the_environment_is_trusted(tmp_path: Path) -> None:
-    """SSL_CERT_DIR may name several folders, of which one has to be there."""
+def test_folder_of_the_environment_is_trusted(tmp_path: Path) -> None:
+    """SSL_CERT_DIR may name several folders, of which one must exist."""
     trusted_certificates({"SSL_CERT_DIR": f"/not/there:{tmp_path}"})
 
 
 @pytest.mark.parametrize("name", ["SSL_CERT_FILE", "SSL_CERT_DIR"])
-def test_a_place_that_is_not_there_is_named(name: str) -> None:
-    """The message names the variable and what it says."""
+def test_missing_path_is_named(name: str) -> None:
+    """The message names the variable and its value."""
     with pytest.raises(UsageError, match=f"{name} names /not/there.pem"):
         trusted_certificates({name: "/not/there.pem"})
 
 
-def test_a_file_without_certificates_is_named(tmp_path: Path) -> None:
-    """A file that holds none is of no use, whatever OpenSSL calls that."""
+def test_file_without_certificates_is_named(tmp_path: Path) -> None:
+    """A file without certificates cannot be used."""
     (tmp_path / "empty.pem").write_text("no certificate\n")
     with pytest.raises(UsageError, match=r"SSL_CERT_FILE names .*empty\.pem"):
         trusted_certificates({"SSL_CERT_FILE": str(tmp_path / "empty.pem")})
 
 
-def test_a_folder_is_no_file(tmp_path: Path) -> None:
-    """SSL_CERT_FILE that names a folder is told as what it is."""
+def test_folder_instead_of_a_file_is_named(tmp_path: Path) -> None:
+    """SSL_CERT_FILE must not name a folder."""
     with pytest.raises(UsageError, match="SSL_CERT_FILE"):
         trusted_certificates({"SSL_CERT_FILE": str(tmp_path)})
 
 
-def test_where_the_system_has_none_certifi_is_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in a container without ca-certificates, or with a Python that looks elsewhere."""
+def test_certifi_is_trusted_if_the_system_has_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For example in a container without ca-certificates."""
     monkeypatch.setattr(ssl, "create_default_context", _empty_context)
-    monkeypatch.setattr(tls_trust, "_BUNDLES", ())
+    monkeypatch.setattr(tls_trust, "_SYSTEM_BUNDLES", ())
     monkeypatch.setattr(ssl, "get_default_verify_paths", _no_paths)
     assert authorities(trusted_certificates({})) > 50
 
 
-def test_a_bundle_of_the_distribution_comes_before_certifi(
+def test_distributions_bundle_precedes_certifi(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A Python with an OpenSSL of its own still trusts what the system does."""
+    """A Python with its own OpenSSL still trusts what the system trusts."""
     _, certificate = self_signed(tmp_path)
     monkeypatch.setattr(ssl, "create_default_context", _empty_context)
-    monkeypatch.setattr(tls_trust, "_BUNDLES", ("/not/there.crt", str(certificate)))
+    monkeypatch.setattr(tls_trust, "_SYSTEM_BUNDLES", ("/not/there.crt", str(certificate)))
     monkeypatch.setattr(ssl, "get_default_verify_paths", _no_paths)
     assert authorities(trusted_certificates({})) == 1
 

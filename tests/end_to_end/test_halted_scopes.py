@@ -209,7 +209,7 @@ async def test_run_without_keys_ends_before_sending(
     """With jobs and without keys the run says so before anything is sent."""
     async with open_store(environ={}) as orchestrator:
         await orchestrator.enqueue(make_requests_for(make_image_ids(1)))
-        with pytest.raises(CredentialError, match="No Tencent Cloud keys"):
+        with pytest.raises(CredentialError, match="No Tencent Cloud credentials"):
             await orchestrator.run()
         assert await count_states(orchestrator) == {JobState.QUEUED: 1}
     assert {entry.service for entry in cloud.ledger} == {"metadata"}

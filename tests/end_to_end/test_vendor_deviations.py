@@ -38,11 +38,11 @@ from orchestrator.verification.bucket_access import VerifyMode
 from orchestrator.verification.resend_policy import ResolvePolicy
 from orchestrator.worker.run_settings import RunContext, RunSettings
 from orchestrator.worker.worker import Worker
-from tests.cloud.scripted import HeldKeys
+from tests.cloud.scripted import FixedCredentials
 from tests.end_to_end.harness import make_image_ids, make_requests_for
 
 PROFILE = "default"
-KEYS = HeldKeys(Credential(DEFAULT_KEY.secret_id, DEFAULT_KEY.secret_key))
+KEYS = FixedCredentials(Credential(DEFAULT_KEY.secret_id, DEFAULT_KEY.secret_key))
 DOCUMENTED = "as documented"
 SILENT = "hides uploads, writes at the end"
 DEVIATIONS: Mapping[str, Mapping[str, Any]] = {

@@ -15,7 +15,7 @@ from orchestrator.model import Halt, Scope
 from orchestrator.store import Database
 from orchestrator.verification.bucket_access import BucketAccess, VerifyMode
 from orchestrator.verification.resend_policy import ResolvePolicy
-from tests.cloud.scripted import HeldKeys
+from tests.cloud.scripted import FixedCredentials
 from tests.job_factory import BUCKET, PROFILE, REGION, make_job, make_jobs, now, update_job
 from tests.store_and_cloud import CREDENTIAL
 
@@ -31,7 +31,7 @@ def admission(sqlite: Database) -> Admission:
     return Admission(
         PROFILE,
         RateLimiters(sqlite, 0),
-        HeldKeys(CREDENTIAL),
+        FixedCredentials(CREDENTIAL),
         lambda _sentence: None,
         quota_wait=60,
     )
@@ -97,7 +97,7 @@ def eligibility_of(
     database: Database, *, sendable: bool = True, readable: bool = True
 ) -> Eligibility:
     """Return the eligibility of a run of one batch."""
-    keys = HeldKeys(CREDENTIAL)
+    keys = FixedCredentials(CREDENTIAL)
     admission = Admission(
         PROFILE, RateLimiters(database, 0), keys, lambda _sentence: None, quota_wait=60
     )

@@ -6,7 +6,8 @@ import httpx
 import pytest
 
 from orchestrator.clock import SystemClock
-from orchestrator.cloud.credentials.base import Credential, StaticCredentials
+from orchestrator.cloud.credentials.base import Credential
+from orchestrator.cloud.credentials.static import StaticCredentials
 from orchestrator.cloud.error_classification import code_for_exception
 from orchestrator.cloud.error_codes import code_for
 from orchestrator.errors import CredentialError
@@ -14,7 +15,7 @@ from orchestrator.limits.admission import EXPORT, LOOK, Admission
 from orchestrator.limits.rate_limiter import RateLimiters
 from orchestrator.model import Outcome
 from orchestrator.store import Database
-from tests.cloud.scripted import HeldKeys
+from tests.cloud.scripted import FixedCredentials
 from tests.job_factory import PROFILE
 from tests.limits.instant import in_no_time
 from tests.store_and_cloud import CREDENTIAL
@@ -27,7 +28,7 @@ def after(still: Database, doubts: int) -> tuple[Admission, list[str]]:
     """What so many lost answers in a row have taught, and what the user has heard."""
     said: list[str] = []
     admission = Admission(
-        PROFILE, RateLimiters(still, 0), HeldKeys(CREDENTIAL), said.append, quota_wait=60
+        PROFILE, RateLimiters(still, 0), FixedCredentials(CREDENTIAL), said.append, quota_wait=60
     )
 
     async def learn() -> None:
@@ -82,7 +83,7 @@ def test_mended_keys_are_read_when_stops_are_lifted(still: Database) -> None:
     assert found == standing
 
 
-class NoKeys(HeldKeys):
+class NoKeys(FixedCredentials):
     """A source that has nothing to give any more."""
 
     async def current(self) -> Credential:
@@ -92,9 +93,11 @@ class NoKeys(HeldKeys):
     renew = current
 
 
-@pytest.mark.parametrize("source", [HeldKeys(CREDENTIAL), NoKeys()], ids=["refused", "gone"])
+@pytest.mark.parametrize(
+    "source", [FixedCredentials(CREDENTIAL), NoKeys()], ids=["refused", "gone"]
+)
 def test_looks_end_even_where_an_export_was_stopped_first(
-    still: Database, source: HeldKeys
+    still: Database, source: FixedCredentials
 ) -> None:
     """Keys that an export has found revoked are told once, and the looks with them end too."""
     said: list[str] = []

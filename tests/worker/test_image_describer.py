@@ -19,7 +19,7 @@ from orchestrator.wakeup import Wakeup
 from orchestrator.worker import image_describer as describe_module
 from orchestrator.worker.image_describer import ImageDescriber, exported_disks, object_key
 from orchestrator.worker.run_settings import RunContext
-from tests.cloud.scripted import HeldKeys
+from tests.cloud.scripted import FixedCredentials
 from tests.job_factory import (
     PROFILE,
     REGION,
@@ -44,7 +44,11 @@ async def describing(setup: StoreAndCloud) -> AsyncIterator[list[str]]:
     """A describer at work; what it told the user."""
     said: list[str] = []
     admission = Admission(
-        PROFILE, RateLimiters(setup.database, 0), HeldKeys(CREDENTIAL), said.append, quota_wait=60
+        PROFILE,
+        RateLimiters(setup.database, 0),
+        FixedCredentials(CREDENTIAL),
+        said.append,
+        quota_wait=60,
     )
     describer = ImageDescriber(
         RunContext(setup.database, setup.cvm, setup.cos, admission),

@@ -1,1 +1,1 @@
-"""Where the keys to sign with come from."""
+"""Where credentials come from, and how they are kept valid during a run."""

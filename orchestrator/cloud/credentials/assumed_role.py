@@ -1,91 +1,81 @@
-"""Keys that a role lends for a while: the instance's own, or one assumed through STS."""
+"""Temporary credentials of a role that is assumed through STS."""
 
-from collections.abc import Mapping
-from typing import Any
-
+from orchestrator.cloud.api3 import Api3Answer
 from orchestrator.cloud.clock_skew import ServerClock
 from orchestrator.cloud.credentials.base import (
-    AssumedRole,
     Credential,
     CredentialSource,
-    temporary_credential,
+    Role,
+    parse_temporary_credential,
 )
 from orchestrator.cloud.error_codes import code_for
-from orchestrator.cloud.sts import call_sts, unavailable
+from orchestrator.cloud.sts import call_sts, sts_error
 from orchestrator.errors import CredentialError
 from orchestrator.model import Reaction, Scope
 
-_STS_SECONDS = 10.0
-_ASKED_FOR = 7200
-"""Seconds for which keys of an assumed role are asked for; more than 12 hours are not lent."""
+_TIMEOUT = 10.0
+_LIFETIME = 7200
+"""Seconds for which the credential is requested; the vendor allows 12 hours at most."""
 
-_REFUSED_KEYS = frozenset(
+_REFUSED_KEY = frozenset(
     {
         "AuthFailure.SecretIdNotFound",
         "AuthFailure.SignatureFailure",
         "AuthFailure.TokenFailure",
     }
 )
-"""Refusals of the keys that a role is assumed with: others may stand in their place by now."""
+"""Codes that refuse the caller's own key; it may have been replaced since it was read."""
 
 
-async def assumed(
-    role: AssumedRole, base: CredentialSource, endpoint: str, clock: ServerClock
+async def assume_role(
+    role: Role, base: CredentialSource, endpoint: str, clock: ServerClock
 ) -> Credential:
-    """The keys of a role that STS lends to the holder of other keys.
+    """Call AssumeRole with the credential of another source.
 
     Raises:
         CredentialError: STS refuses or cannot be reached.
     """
     credential = await base.current()
-    answer = await _assume(role, credential, endpoint, clock)
-    if _code(answer) == "AuthFailure.SignatureExpire":
-        # the answer has told what time it is there
-        answer = await _assume(role, credential, endpoint, clock)
-    elif _code(answer) in _REFUSED_KEYS and (renewed := await base.renew()) != credential:
-        answer = await _assume(role, renewed, endpoint, clock)
-    if (code := _code(answer)) is not None:
+    answer = await _call(role, credential, endpoint, clock)
+    if answer.error_code == "AuthFailure.SignatureExpire":
+        # the clock has learned the server's time from this answer
+        answer = await _call(role, credential, endpoint, clock)
+    elif answer.error_code in _REFUSED_KEY and (renewed := await base.renew()) != credential:
+        answer = await _call(role, renewed, endpoint, clock)
+    if answer.error_code is not None:
         raise CredentialError(
-            f"The role {role.arn} cannot be assumed: {code}: {answer['Error'].get('Message')} "
-            f"(RequestId {answer.get('RequestId')}).",
-            _remedy(code),
+            f"The role {role.arn} cannot be assumed: {answer.error_code}: {answer.error_message} "
+            f"(RequestId {answer.request_id}).",
+            _remedy(answer.error_code),
         )
-    keys = temporary_credential(answer.get("Credentials"), answer.get("ExpiredTime"))
-    if keys is None:
-        raise unavailable(f"STS at {endpoint} gives no keys in its answer.")
-    return keys
+    result = answer.result
+    assumed = parse_temporary_credential(result.get("Credentials"), result.get("ExpiredTime"))
+    if assumed is None:
+        raise sts_error(endpoint, "returned no credential")
+    return assumed
 
 
-async def _assume(
-    role: AssumedRole, credential: Credential, endpoint: str, clock: ServerClock
-) -> Mapping[str, Any]:
-    parameters = {
+async def _call(
+    role: Role, credential: Credential, endpoint: str, clock: ServerClock
+) -> Api3Answer:
+    body = {
         "RoleArn": role.arn,
         "RoleSessionName": role.session_name,
-        "DurationSeconds": _ASKED_FOR,
+        "DurationSeconds": _LIFETIME,
     }
     return await call_sts(
-        "AssumeRole",
-        parameters,
-        credential,
-        endpoint=endpoint,
-        clock=clock,
-        seconds=_STS_SECONDS,
+        "AssumeRole", body, credential, endpoint=endpoint, clock=clock, seconds=_TIMEOUT
     )
-
-
-def _code(answer: Mapping[str, Any]) -> str | None:
-    error = answer.get("Error")
-    return str(error.get("Code")) if isinstance(error, dict) else None
 
 
 def _remedy(code: str) -> str:
     row = code_for(code)
     if row.reaction in {Reaction.RECONCILE, Reaction.RETRY, Reaction.SLOW}:
-        return "This passes by itself: run again."
+        return "This is temporary: run again."
     if row.scope in {Scope.CREDENTIAL, Scope.CLOCK} and not code.endswith("UnauthorizedOperation"):
         return row.remedy
+    # the remedies of the table speak of exports
     return (
-        "See in CAM that the role exists and trusts this account, and that this key may call "
+        "Check in CAM that the role exists and trusts this account, and that this key may call "
         "sts:AssumeRole."
     )

@@ -1,4 +1,4 @@
-"""The places where a user's keys stand: the environment, a tccli profile, the shared file."""
+"""The files in which the vendor's own tools store credentials."""
 
 import json
 from configparser import ConfigParser
@@ -8,9 +8,9 @@ from pathlib import Path
 
 from orchestrator.cloud.credentials.base import (
     DEFAULT_SESSION_NAME,
-    AssumedRole,
-    Found,
-    make_credential,
+    Role,
+    StoredCredential,
+    parse_stored_credential,
 )
 from orchestrator.errors import CredentialError
 
@@ -18,9 +18,13 @@ _TCCLI_FIELDS = ("secretId", "secretKey", "token")
 _INI_FIELDS = ("secret_id", "secret_key", "token")
 
 
-def in_tccli_profile(path: Path) -> Found | None:
-    """What a profile of tccli holds: keys, and perhaps a role to assume with them."""
-    text = _text(path)
+def read_tccli_profile(path: Path) -> StoredCredential | None:
+    """Return what a profile of tccli holds, ``None`` if the file or the key is missing.
+
+    Raises:
+        CredentialError: the file cannot be read, or a value in it is not valid.
+    """
+    text = _read_text(path)
     if text is None:
         return None
     try:
@@ -28,51 +32,56 @@ def in_tccli_profile(path: Path) -> Found | None:
     except (ValueError, RecursionError):
         fields = None
     if not isinstance(fields, dict):
+        # the message does not quote the file: it holds secrets
         raise CredentialError(f"{path} is not a JSON object.", "Write it again: tccli configure")
     role = None
     if arn := fields.get("role-arn"):
-        role = AssumedRole(str(arn), str(fields.get("role-session-name") or DEFAULT_SESSION_NAME))
+        role = Role(str(arn), str(fields.get("role-session-name") or DEFAULT_SESSION_NAME))
     if fields.get("type") == "cvm-role" or fields.get("use-cvm-role") in (True, "true"):
-        return Found(by_instance=True, role=role)
-    expires_at = _expiry(path, fields.get("expiresAt"))
-    credential = make_credential(f"{path}: ", _TCCLI_FIELDS, fields, expires_at)
-    return None if credential is None else Found(credential, role=role)
+        return StoredCredential(use_instance_role=True, role=role)
+    expires_at = _parse_expiry(path, fields.get("expiresAt"))
+    return parse_stored_credential(
+        f"{path}: ", _TCCLI_FIELDS, fields, expires_at=expires_at, role=role
+    )
 
 
-def in_shared_file(path: Path, section: str) -> Found | None:
-    """The keys of one section of the vendor's shared file."""
-    text = _text(path)
+def read_shared_file(path: Path, section: str) -> StoredCredential | None:
+    """Return the credential of one section of the SDKs' file, ``None`` if it is missing.
+
+    Raises:
+        CredentialError: the file cannot be read, or a value in it is not valid.
+    """
+    text = _read_text(path)
     if text is None:
         return None
-    parser = ConfigParser(interpolation=None)
+    parser = ConfigParser(interpolation=None)  # a key may contain a percent sign
     try:
         parser.read_string(text)
     except IniError:
-        # the parser's own message quotes the line, and with it the key
+        # the parser's own message quotes the line, which may hold a secret
         raise CredentialError(
             f"{path} is not a readable INI file.",
             "It needs a section such as [default] with secret_id and secret_key.",
         ) from None
     if not parser.has_section(section):
         return None
-    credential = make_credential(f"{path} [{section}]: ", _INI_FIELDS, parser[section])
-    return None if credential is None else Found(credential)
+    return parse_stored_credential(f"{path} [{section}]: ", _INI_FIELDS, parser[section])
 
 
-def _text(path: Path) -> str | None:
+def _read_text(path: Path) -> str | None:
     try:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         return None
     except OSError as error:
         raise CredentialError(
-            f"{path} cannot be read: {error.strerror}.", "Mend its permissions, or remove it."
+            f"{path} cannot be read: {error.strerror}.", "Correct its permissions, or remove it."
         ) from None
     except UnicodeDecodeError:
         raise CredentialError(f"{path} is not UTF-8 text.", "Write the file again.") from None
 
 
-def _expiry(path: Path, seconds: object) -> datetime | None:
+def _parse_expiry(path: Path, seconds: object) -> datetime | None:
     if seconds is None:
         return None
     try:

@@ -1,97 +1,91 @@
-"""Credentials of a CVM instance's role, read from the instance metadata service."""
+"""Temporary credentials of a CVM instance's role, from the instance metadata service."""
 
 import json
 import re
 import socket
-from collections.abc import Mapping
 from typing import Any
 
 import anyio
 import httpx
 from anyio import to_thread
 
-from orchestrator.cloud.credentials.base import Credential, temporary_credential
-from orchestrator.cloud.http_client import open_http_client
+from orchestrator.cloud.credentials.base import (
+    Credential,
+    parse_temporary_credential,
+    service_error,
+)
+from orchestrator.cloud.http_client import HttpClient, open_http_client
 from orchestrator.errors import CredentialError
 
-_AGENT = "orchestrator"
+_TIMEOUT = 2.0
+"""Seconds for all requests. On an instance the service answers at once; elsewhere it never does."""
 
-
-# for both questions; on the instance itself it answers at once, and elsewhere never
-_METADATA_SECONDS = 2.0
-
-
-_INSTANCE_ROLE = "/latest/meta-data/cam/security-credentials/"
-
-
+_PATH = "/latest/meta-data/cam/security-credentials/"
 _ROLE_NAME = re.compile(r"[A-Za-z0-9_+=,.@-]{1,128}")
+_REMEDY = "The service answers only on CVM instances: elsewhere set credentials in the environment."
 
 
-async def of_instance(endpoint: str) -> Credential:
-    """The keys of the instance's role, as the metadata service tells them.
+async def fetch_instance_credential(endpoint: str) -> Credential:
+    """Ask the metadata service for the name of the instance's role, then for its credential.
 
     Raises:
-        CredentialError: it cannot be reached, as on any machine that is no CVM instance, or the
-            instance has no role.
+        CredentialError: the service cannot be reached (this machine is not a CVM instance), or
+            the instance has no role.
     """
+    service = f"The metadata service at {endpoint}"
     try:
-        with anyio.fail_after(_METADATA_SECONDS):
-            await _resolved(endpoint)
-            role = (await _told(endpoint, "")).strip()
-            if not _ROLE_NAME.fullmatch(role):
-                raise _no_instance(endpoint, "gives an answer that is no role's name")
-            fields = _fields(await _told(endpoint, role))
+        with anyio.fail_after(_TIMEOUT):
+            await _resolve(endpoint)
+            async with open_http_client("orchestrator") as http:
+                role = (await _get(http, endpoint, "")).strip()
+                # the name becomes part of a URL: an error page of a proxy must not
+                if not _ROLE_NAME.fullmatch(role):
+                    raise service_error(service, "did not return the name of a role", _REMEDY)
+                answer = await _get(http, endpoint, role)
     except TimeoutError as error:
-        raise _no_instance(endpoint, f"gives no answer within {_METADATA_SECONDS:g} s") from error
+        raise service_error(service, f"did not answer within {_TIMEOUT:g} s", _REMEDY) from error
     except (OSError, httpx.HTTPError) as error:
-        raise _no_instance(endpoint, f"cannot be reached: {_said(error)}") from error
-    keys = temporary_credential(fields, fields.get("ExpiredTime"))
-    if fields.get("Code") != "Success" or keys is None:
-        raise _no_instance(endpoint, f"gives no keys of the role {role}")
-    return keys
+        raise service_error(service, error, _REMEDY) from error
+    credential = _parse(answer)
+    if credential is None:
+        raise service_error(service, f"returned no credential for the role {role}", _REMEDY)
+    return credential
 
 
-async def _resolved(endpoint: str) -> None:
-    """Waits until the name is known: where no name server answers, the loop could not end."""
+async def _resolve(endpoint: str) -> None:
+    """Look the host's name up in a thread that can be abandoned.
+
+    The event loop waits at its end for its own look-ups, which take long without a name server.
+    """
     host = httpx.URL(endpoint).host
     await to_thread.run_sync(socket.getaddrinfo, host, None, abandon_on_cancel=True)
 
 
-async def _told(endpoint: str, role: str) -> str:
-    # the service is this machine's own: no proxy leads to it
-    async with open_http_client(_AGENT) as http:
-        response = await http.send(
-            "GET",
-            f"{endpoint}{_INSTANCE_ROLE}{role}",
-            headers={},
-            auth=httpx.Auth(),
-            seconds=_METADATA_SECONDS,
-            bypass_proxy=True,
-        )
+async def _get(http: HttpClient, endpoint: str, role: str) -> str:
+    response = await http.send(
+        "GET",
+        f"{endpoint}{_PATH}{role}",
+        headers={},
+        auth=httpx.Auth(),
+        seconds=_TIMEOUT,
+        bypass_proxy=True,  # the service answers this machine only, and its answer is secret
+    )
+    service = f"The metadata service at {endpoint}"
     if response.status_code == 404:
         raise CredentialError(
-            f"The metadata service at {endpoint} knows of no role of this instance.",
-            "Bind a role to the instance, or put keys into the environment.",
+            f"{service} knows no role of this instance.",
+            "Bind a role to the instance, or set credentials in the environment.",
         )
     if response.status_code != 200:
-        raise _no_instance(endpoint, f"answers with HTTP {response.status_code}")
+        raise service_error(service, f"answered with HTTP {response.status_code}", _REMEDY)
     return response.text
 
 
-def _fields(text: str) -> Mapping[str, Any]:
+def _parse(answer: str) -> Credential | None:
     try:
-        fields = json.loads(text)
+        fields: Any = json.loads(answer)
     except (ValueError, RecursionError):
-        fields = None
-    return fields if isinstance(fields, dict) else {}
-
-
-def _said(error: Exception) -> str:
-    return str(error) or type(error).__name__
-
-
-def _no_instance(endpoint: str, what: str) -> CredentialError:
-    return CredentialError(
-        f"The metadata service at {endpoint} {what}.",
-        "It answers on CVM instances only: elsewhere put keys into the environment.",
-    )
+        return None
+    if not isinstance(fields, dict) or fields.get("Code") != "Success":
+        return None
+    return parse_temporary_credential(fields, fields.get("ExpiredTime"))

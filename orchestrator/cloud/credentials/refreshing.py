@@ -1,4 +1,4 @@
-"""Keys that somebody lends for a while, fetched again before they run out."""
+"""Temporary credentials that are fetched again before they expire."""
 
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -10,22 +10,23 @@ from orchestrator.cloud.clock_skew import ServerClock
 from orchestrator.cloud.credentials.base import Credential
 from orchestrator.errors import CredentialError
 
-_FRESH = 2 / 3
-"""Share of their life after which keys are fetched anew: enough is left to try again and again."""
+_RENEW_AFTER = 2 / 3
+"""Share of the lifetime after which a new credential is fetched. If that fails, the last third
+leaves time to try again many times."""
 
-_RETRY = 10.0
-"""Seconds after a fetch that failed before the next: who lends is not stormed while it is down."""
+_RETRY_DELAY = 10.0
+"""Seconds between a failed fetch and the next: a service that is down must not be flooded."""
 
-_LONGEST_SLEEP = 30.0
+_MAX_SLEEP = 30.0
 
 
 class RefreshingCredentials:
-    """Keys that run out, fetched again before they do, by one fetch at a time.
+    """Fetch temporary credentials, one fetch at a time, and renew them ahead of their expiry.
 
     Args:
-        fetch: gets them, or raises `CredentialError`.
-        clock: by which they run out.
-        tell: takes a sentence for the user when they cannot be renewed.
+        fetch: returns a new credential or raises `CredentialError`.
+        clock: the server's, which decides about the expiry.
+        notify: takes a sentence for the user when a renewal fails.
     """
 
     def __init__(
@@ -37,72 +38,72 @@ class RefreshingCredentials:
         self._fetch = fetch
         self._clock = clock
         self._notify = notify
-        self._turn = anyio.Lock()
+        self._lock = anyio.Lock()
         self._fetches = 0
-        self._held: Credential | None = None
-        self._stale_at = datetime.min.replace(tzinfo=UTC)
-        self._fault: CredentialError | None = None
-        self._failed_at = 0.0
+        self._credential: Credential | None = None
+        self._renew_at = datetime.min.replace(tzinfo=UTC)
+        self._error: CredentialError | None = None
+        """Why the latest fetch failed."""
+        self._retry_at = 0.0
+        """Earliest time of the next fetch, on the event loop's clock."""
 
     async def current(self) -> Credential:
-        """The keys held; waits for others only when there are none that are good."""
-        held = self._held
-        is_good = held is not None and _end(held) > self._clock.now()
-        return held if held is not None and is_good else await self.renew()
+        """Return the credential; wait for a fetch only if there is none or it has expired."""
+        credential = self._credential
+        if credential is None or _expiry(credential) <= self._clock.now():
+            return await self.renew()
+        return credential
 
     async def renew(self) -> Credential:
-        """Keys fetched now; whoever asks while they are being fetched hears the same."""
+        """Fetch a new credential; concurrent callers share one fetch and its result."""
         fetches = self._fetches
-        async with self._turn:
-            if self._fetches == fetches and not self._has_just_failed():
+        async with self._lock:
+            # another caller may have fetched while this one waited for the lock
+            if fetches == self._fetches and anyio.current_time() >= self._retry_at:
                 await self._fetch_now()
-        if self._fault is not None:
-            raise CredentialError(self._fault.message, self._fault.remedy)
-        assert self._held is not None
-        return self._held
+        if self._error is not None:
+            # a new exception for each caller: raising one object again extends its traceback
+            raise CredentialError(self._error.message, self._error.remedy)
+        assert self._credential is not None
+        return self._credential
 
     async def keep_fresh(self) -> None:
-        """Fetches others in good time, and tries again for as long as it fails."""
-        is_told = False
+        """Renew ahead of the expiry, for ever; notify once when that begins to fail."""
+        is_failing = False
         while True:
-            await self._until_stale()
+            left = (self._renew_at - self._clock.now()).total_seconds()
+            if left > 0:
+                # in short steps: the server's clock may be learned, or corrected, meanwhile
+                await anyio.sleep(min(max(1.0, left), _MAX_SLEEP))
+                continue
             try:
                 await self.renew()
-                is_told = False
+                is_failing = False
             except CredentialError as error:
-                if not is_told:
-                    self._notify(f"The keys cannot be renewed, trying again: {error.message}")
-                is_told = True
-                await anyio.sleep(_RETRY)
-
-    async def _until_stale(self) -> None:
-        while self._stale_at > (now := self._clock.now()):
-            # not in one go: the clock may be put forward
-            left = (self._stale_at - now).total_seconds()
-            await anyio.sleep(min(max(1.0, left), _LONGEST_SLEEP))
+                if not is_failing:
+                    self._notify(f"The credential cannot be renewed, trying again: {error.message}")
+                is_failing = True
+                await anyio.sleep(_RETRY_DELAY)
 
     async def _fetch_now(self) -> None:
         try:
-            fetched = await self._fetch()
-            now = self._clock.now()
-            if _end(fetched) <= now:
+            credential = await self._fetch()
+            expires_at, now = _expiry(credential), self._clock.now()
+            if expires_at <= now:
                 raise CredentialError(
-                    f"The keys that the role lends have run out already, at {iso(_end(fetched))}.",
-                    "Set this machine's clock right, best by NTP; else report it to the vendor.",
+                    f"The temporary credential had already expired at {iso(expires_at)}.",
+                    "Synchronize this machine's clock (NTP); if it is right, ask Tencent Cloud.",
                 )
         except CredentialError as error:
-            self._fault = error
-            self._failed_at = anyio.current_time()
+            self._error = error
+            self._retry_at = anyio.current_time() + _RETRY_DELAY
         else:
-            self._fault = None
-            self._held = fetched
-            self._stale_at = now + _FRESH * (_end(fetched) - now)
+            self._error = None
+            self._credential = credential
+            self._renew_at = now + _RENEW_AFTER * (expires_at - now)
         self._fetches += 1
 
-    def _has_just_failed(self) -> bool:
-        return self._fault is not None and anyio.current_time() < self._failed_at + _RETRY
 
-
-def _end(keys: Credential) -> datetime:
-    assert keys.expires_at is not None  # nothing is lent for ever
-    return keys.expires_at
+def _expiry(credential: Credential) -> datetime:
+    assert credential.expires_at is not None  # every temporary credential expires
+    return credential.expires_at

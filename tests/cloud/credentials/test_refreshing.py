@@ -1,4 +1,4 @@
-"""Keys that are lent for a while: when others are fetched, and what a lender in trouble does."""
+"""Temporary credentials: when they are fetched again, and what happens if that fails."""
 
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
@@ -16,141 +16,143 @@ from tests.limits.instant import in_no_time
 HOUR = timedelta(hours=1)
 
 
-class PassingClock:
-    """Goes on with the event loop."""
+class LoopClock:
+    """A clock that follows the event loop's."""
 
     def now(self) -> datetime:
-        """Noon, and what has passed since the loop began."""
+        """Return noon plus the time since the loop started."""
         return NOON + timedelta(seconds=anyio.current_time())
 
 
-class Lender:
-    """Lends keys and counts how often it is asked; each time takes a tenth of a second."""
+class Service:
+    """Issue credentials and count the fetches; each takes a tenth of a second."""
 
-    def __init__(self, lasts: timedelta = HOUR) -> None:
-        self.clock = PassingClock()
-        self.lasts = lasts
-        self.until: datetime | None = None
-        self.asked = 0
+    def __init__(self, lifetime: timedelta = HOUR) -> None:
+        self.clock = LoopClock()
+        self.lifetime = lifetime
+        self.expires_at: datetime | None = None
+        self.fetches = 0
         self.is_down = False
-        self.said: list[str] = []
-        self.source = RefreshingCredentials(self.lend, ServerClock(self.clock), self.said.append)
+        self.notes: list[str] = []
+        self.source = RefreshingCredentials(self.issue, ServerClock(self.clock), self.notes.append)
 
-    async def lend(self) -> Credential:
-        """Others each time, unless there is a time until which all are good."""
-        self.asked += 1
+    async def issue(self) -> Credential:
+        """Return a new credential, or the same one as long as ``expires_at`` is set."""
+        self.fetches += 1
         await anyio.sleep(0.1)
         if self.is_down:
             raise CredentialError("STS is down.", "Wait.")
-        name = "same" if self.until else str(self.asked)
-        return Credential(f"AKID{name}", "x", "t", self.until or self.clock.now() + self.lasts)
+        name = "same" if self.expires_at else str(self.fetches)
+        return Credential(
+            f"AKID{name}", "x", "t", self.expires_at or self.clock.now() + self.lifetime
+        )
 
 
-async def all_at_once(call: Callable[[], Awaitable[Credential]]) -> list[str]:
-    """What twenty callers get: the id, or the message."""
-    got: list[str] = []
+async def concurrently(call: Callable[[], Awaitable[Credential]]) -> list[str]:
+    """Return what twenty concurrent callers get: the SecretId, or the message."""
+    results: list[str] = []
 
     async def one() -> None:
         try:
-            got.append((await call()).secret_id)
+            results.append((await call()).secret_id)
         except CredentialError as error:
-            got.append(error.message)
+            results.append(error.message)
 
     async with anyio.create_task_group() as tasks:
         for _ in range(20):
             tasks.start_soon(one)
-    return got
+    return results
 
 
-def test_callers_of_one_moment_share_one_fetch_and_what_came_of_it() -> None:
-    """Keys or a fault: twenty who ask at once have it after one fetch, not after twenty."""
-    lender = Lender()
+def test_concurrent_callers_share_one_fetch_and_its_result() -> None:
+    """Twenty concurrent callers get a credential, or an error, from one fetch."""
+    service = Service()
 
-    async def ask() -> None:
-        assert await all_at_once(lender.source.current) == ["AKID1"] * 20
-        assert await all_at_once(lender.source.renew) == ["AKID2"] * 20
+    async def work() -> None:
+        assert await concurrently(service.source.current) == ["AKID1"] * 20
+        assert await concurrently(service.source.renew) == ["AKID2"] * 20
         await anyio.sleep(HOUR.total_seconds())
-        lender.is_down = True
-        assert await all_at_once(lender.source.current) == ["STS is down."] * 20
-        assert await all_at_once(lender.source.current) == ["STS is down."] * 20
+        service.is_down = True
+        assert await concurrently(service.source.current) == ["STS is down."] * 20
+        assert await concurrently(service.source.current) == ["STS is down."] * 20
 
-    in_no_time(ask)
-    assert lender.asked == 3
+    in_no_time(work)
+    assert service.fetches == 3
 
 
-def test_a_lender_that_is_down_is_not_stormed() -> None:
-    """Whoever keeps asking hears the last fault again, and the lender is asked now and then."""
-    lender = Lender()
-    lender.is_down = True
+def test_failing_service_is_called_rarely() -> None:
+    """Frequent callers get the last error again; the service is called every ten seconds."""
+    service = Service()
+    service.is_down = True
 
-    async def ask() -> None:
+    async def work() -> None:
         for _ in range(600):
             with pytest.raises(CredentialError, match="STS is down"):
-                await lender.source.current()
+                await service.source.current()
             await anyio.sleep(0.5)
-        lender.is_down = False
+        service.is_down = False
         await anyio.sleep(10)
-        assert (await lender.source.current()).secret_id.startswith("AKID")
+        assert (await service.source.current()).secret_id.startswith("AKID")
 
-    in_no_time(ask)
-    assert 25 <= lender.asked <= 32
+    in_no_time(work)
+    assert 25 <= service.fetches <= 32
 
 
-def test_keys_are_fetched_once_in_a_life_and_never_by_who_asks() -> None:
-    """With keys of an hour, ten hours cost a fetch every forty minutes, and no caller waits."""
-    lender = Lender()
+def test_credential_is_renewed_ahead_of_its_expiry() -> None:
+    """A credential of one hour is fetched every forty minutes, and no caller waits for it."""
+    service = Service()
 
-    async def ask() -> None:
-        await lender.source.current()
+    async def work() -> None:
+        await service.source.current()
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(lender.source.keep_fresh)
+            tasks.start_soon(service.source.keep_fresh)
             for _ in range(600):
                 await anyio.sleep(60)
-                asked_at = anyio.current_time()
-                keys = await lender.source.current()
-                assert anyio.current_time() - asked_at < 0.001
-                assert keys.expires_at is not None
-                assert keys.expires_at > lender.clock.now()
+                started_at = anyio.current_time()
+                credential = await service.source.current()
+                assert anyio.current_time() - started_at < 0.001
+                assert credential.expires_at is not None
+                assert credential.expires_at > service.clock.now()
             tasks.cancel_scope.cancel()
 
-    in_no_time(ask)
-    assert 14 <= lender.asked <= 16
+    in_no_time(work)
+    assert 14 <= service.fetches <= 16
 
 
-def test_what_is_held_serves_on_while_the_lender_is_down() -> None:
-    """That they cannot be renewed is said once; only keys that have run out are an error."""
-    lender = Lender()
+def test_credential_is_used_until_it_expires_while_renewal_fails() -> None:
+    """The failure is notified once; only an expired credential is an error."""
+    service = Service()
 
-    async def ask() -> None:
-        await lender.source.current()
-        lender.is_down = True
+    async def work() -> None:
+        await service.source.current()
+        service.is_down = True
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(lender.source.keep_fresh)
+            tasks.start_soon(service.source.keep_fresh)
             await anyio.sleep(3590)
-            assert (await lender.source.current()).secret_id == "AKID1"
+            assert (await service.source.current()).secret_id == "AKID1"
             await anyio.sleep(20)
             with pytest.raises(CredentialError, match="STS is down"):
-                await lender.source.current()
-            lender.is_down = False
+                await service.source.current()
+            service.is_down = False
             await anyio.sleep(30)
-            assert (await lender.source.current()).secret_id != "AKID1"
+            assert (await service.source.current()).secret_id != "AKID1"
             tasks.cancel_scope.cancel()
 
-    in_no_time(ask)
-    assert lender.said == ["The keys cannot be renewed, trying again: STS is down."]
+    in_no_time(work)
+    assert service.notes == ["The credential cannot be renewed, trying again: STS is down."]
 
 
-def test_the_same_keys_again_are_no_reason_to_ask_in_a_loop() -> None:
-    """A lender that hands out the same keys to their end, and beyond, is asked moderately."""
-    lender = Lender()
-    lender.until = NOON + HOUR
+def test_service_that_returns_the_same_credential_is_called_rarely() -> None:
+    """A service that keeps returning the same credential, even expired, is not called in a loop."""
+    service = Service()
+    service.expires_at = NOON + HOUR
 
-    async def ask() -> None:
+    async def work() -> None:
         with anyio.move_on_after(2 * HOUR.total_seconds()):
-            await lender.source.keep_fresh()
-        with pytest.raises(CredentialError, match="have run out already, at 2026-03-01T13:00"):
-            await lender.source.current()
+            await service.source.keep_fresh()
+        with pytest.raises(CredentialError, match="had already expired at 2026-03-01T13:00"):
+            await service.source.current()
 
-    in_no_time(ask)
-    assert lender.asked < 400
-    assert len(lender.said) == 1
+    in_no_time(work)
+    assert service.fetches < 400
+    assert len(service.notes) == 1

@@ -1,4 +1,4 @@
-"""The three looks into a bucket, as the tests take them."""
+"""The three reads of a bucket, for tests that hold for each of them."""
 
 from collections.abc import Awaitable, Callable
 
@@ -7,7 +7,7 @@ import pytest
 from orchestrator.cloud.cos import CosClient
 
 BUCKET = "backup-1250000000"
-Look = Callable[[CosClient], Awaitable[object]]
+Read = Callable[[CosClient], Awaitable[object]]
 
 
 def head_object(cos: CosClient) -> Awaitable[object]:
@@ -22,5 +22,5 @@ def list_uploads(cos: CosClient) -> Awaitable[object]:
     return cos.list_uploads("ap-tokyo", BUCKET, "night-")
 
 
-every_look = pytest.mark.parametrize("look", [head_object, list_objects, list_uploads])
-every_listing = pytest.mark.parametrize("look", [list_objects, list_uploads])
+every_read = pytest.mark.parametrize("read", [head_object, list_objects, list_uploads])
+every_listing = pytest.mark.parametrize("read", [list_objects, list_uploads])

@@ -1,0 +1,143 @@
+"""Credentials in the files of the vendor's tools, and the errors of bad files."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.cloud.credentials.base import Credential, Role, StoredCredential
+from orchestrator.cloud.credentials.files import read_shared_file, read_tccli_profile
+from orchestrator.errors import CredentialError
+
+from .stored import SECRET, write_ini, write_tccli
+
+
+def refusal(read: Callable[[], object]) -> str:
+    """Return the message of the error; it has a remedy and shows no secret."""
+    with pytest.raises(CredentialError) as caught:
+        read()
+    assert SECRET not in str(caught.value)
+    assert caught.value.remedy
+    return caught.value.message
+
+
+def test_tccli_profile_is_read(tmp_path: Path) -> None:
+    """Key, token, expiry and role of a login by tccli are read."""
+    path = write_tccli(
+        tmp_path,
+        secretId="AKIDtccli",
+        secretKey=SECRET,
+        token="t",
+        expiresAt=1_800_000_000,
+        **{"role-arn": "arn", "role-session-name": "night"},
+    )
+    expires_at = datetime.fromtimestamp(1_800_000_000, UTC)
+    assert read_tccli_profile(path) == StoredCredential(
+        Credential("AKIDtccli", SECRET, "t", expires_at), role=Role("arn", "night")
+    )
+
+
+@pytest.mark.parametrize(
+    "fields", [{"type": "cvm-role"}, {"use-cvm-role": True}, {"use-cvm-role": "true"}]
+)
+def test_tccli_profile_can_name_the_instances_role(tmp_path: Path, fields: dict[str, Any]) -> None:
+    """Such a profile holds no key of its own."""
+    assert read_tccli_profile(write_tccli(tmp_path, **fields)) == StoredCredential(
+        use_instance_role=True
+    )
+
+
+@pytest.mark.parametrize("fields", [{}, {"secretId": "", "secretKey": None}])
+def test_tccli_profile_without_a_key_is_none(tmp_path: Path, fields: dict[str, Any]) -> None:
+    """A file that tccli wrote before any key was entered counts as empty."""
+    assert read_tccli_profile(write_tccli(tmp_path, **fields)) is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"secretId": "AKIDfile"}, "secretId is set but secretKey is not."),
+        ({"secretKey": SECRET}, "secretKey is set but secretId is not."),
+        ({"secretId": "AKIDfile", "secretKey": f" {SECRET}"}, "secretKey has spaces around it."),
+        ({"secretId": 7, "secretKey": SECRET}, "secretId has characters that no key has."),
+    ],
+)
+def test_invalid_value_in_a_tccli_profile_is_named(
+    tmp_path: Path, fields: dict[str, Any], message: str
+) -> None:
+    """Half a pair, spaces and wrong types are refused with file and field."""
+    path = write_tccli(tmp_path, **fields)
+    assert refusal(lambda: read_tccli_profile(path)) == f"{path}: {message}"
+
+
+@pytest.mark.parametrize(
+    "text", [SECRET, f'"{SECRET}"', f'{{"secretKey": "{SECRET}"', "", "[" * 9999]
+)
+def test_unreadable_tccli_profile_is_not_quoted(tmp_path: Path, text: str) -> None:
+    """The error names the file and shows nothing of its content."""
+    path = write_tccli(tmp_path)
+    path.write_text(text)
+    assert refusal(lambda: read_tccli_profile(path)) == f"{path} is not a JSON object."
+
+
+@pytest.mark.parametrize("expiry", ["soon", True, [1], 1e400])
+def test_invalid_expiry_is_named(tmp_path: Path, expiry: object) -> None:
+    """An expiry that is not a time in seconds is refused with the file's name."""
+    path = write_tccli(tmp_path, secretId="AKIDtmp", secretKey=SECRET, expiresAt=expiry)
+    expected = f"{path}: expiresAt is not a time in seconds."
+    assert refusal(lambda: read_tccli_profile(path)) == expected
+
+
+@pytest.mark.parametrize("section", ["default", "night"])
+def test_section_of_the_shared_file_is_read(tmp_path: Path, section: str) -> None:
+    """A percent sign in a value has no special meaning."""
+    path = write_ini(tmp_path, f"[{section}]\nsecret_id = AKIDini\nsecret_key = {SECRET}%x\n")
+    expected = StoredCredential(Credential("AKIDini", f"{SECRET}%x"))
+    assert read_shared_file(path, section) == expected
+    assert read_shared_file(path, "other") is None
+
+
+def test_invalid_section_of_the_shared_file_is_named(tmp_path: Path) -> None:
+    """Half a pair is refused with file, section and key."""
+    path = write_ini(tmp_path, f"[default]\nsecret_key = {SECRET}\n")
+    expected = f"{path} [default]: secret_key is set but secret_id is not."
+    assert refusal(lambda: read_shared_file(path, "default")) == expected
+
+
+@pytest.mark.parametrize("text", [SECRET, f"[default]\n{SECRET}\n", f"[a]\n[a]\nx={SECRET}"])
+def test_unreadable_shared_file_is_not_quoted(tmp_path: Path, text: str) -> None:
+    """The error names the file, without the line that is wrong."""
+    path = write_ini(tmp_path, text)
+    assert (
+        refusal(lambda: read_shared_file(path, "default")) == f"{path} is not a readable INI file."
+    )
+
+
+def test_missing_files_are_none(tmp_path: Path) -> None:
+    """A file that does not exist is not an error."""
+    assert read_tccli_profile(tmp_path / "missing") is None
+    assert read_shared_file(tmp_path / "missing", "default") is None
+
+
+def test_file_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
+    """A path that exists but cannot be read is an error."""
+    assert (
+        refusal(lambda: read_tccli_profile(tmp_path))
+        == f"{tmp_path} cannot be read: Is a directory."
+    )
+
+
+def test_file_in_another_encoding_is_named(tmp_path: Path) -> None:
+    """Bytes that are not UTF-8 are refused with the file's name."""
+    path = write_tccli(tmp_path)
+    path.write_bytes(b"\xff\xfe\x00" + SECRET.encode())
+    assert refusal(lambda: read_tccli_profile(path)) == f"{path} is not UTF-8 text."
+
+
+def test_byte_order_mark_is_ignored(tmp_path: Path) -> None:
+    """A file saved by an editor that writes a byte order mark is read."""
+    path = write_tccli(tmp_path, secretId="AKIDfile", secretKey=SECRET)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert read_tccli_profile(path) == StoredCredential(Credential("AKIDfile", SECRET))
