@@ -53,12 +53,11 @@ async def recover_orphans(database: Database, me: str) -> int:
     return recovered
 
 
-async def discard_impossible_times(database: Database) -> None:
-    """Discard stored times that only a clock that was set meanwhile explains.
+async def discard_impossible_waits(database: Database) -> None:
+    """Discard stored waits that only a clock that was set meanwhile explains.
 
-    A wait longer than any back-off would hold a job up for as long as the clock was ahead. The time
-    from a request to its first object cannot be measured across two runs either, because the clock
-    may have been set between them. What a user wants sent later stays as it is.
+    A wait longer than any back-off would hold a job up for as long as the clock was ahead. What a
+    user wants sent later stays as it is.
     """
     async with database.write() as connection:
         now = await database.now(connection)
@@ -66,8 +65,6 @@ async def discard_impossible_times(database: Database) -> None:
         is_by_user = (jobs.c.attempt == 0) & (jobs.c.due_at > jobs.c.created_at)
         waits_too_long = is_living & ~is_by_user & (jobs.c.due_at > now + _MAX_JOB_WAIT)
         await connection.execute(jobs.update().where(waits_too_long).values(due_at=now))
-        is_untraced = is_living & jobs.c.trace_from.is_not(None) & jobs.c.first_trace_at.is_(None)
-        await connection.execute(jobs.update().where(is_untraced).values(trace_from=None))
         probes_too_late = scopes.update().where(scopes.c.probe_at > now + _MAX_PROBE_WAIT)
         await connection.execute(probes_too_late.values(probe_at=now))
         probes_too_long = scopes.update().where(scopes.c.probe_until > now + _MAX_PROBE_WAIT)

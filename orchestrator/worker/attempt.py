@@ -64,6 +64,8 @@ class AttemptRunner:
         self.in_flight = anyio.Semaphore(settings.concurrency, fast_acquire=True)
         self.claimable = anyio.Semaphore(settings.concurrency + MAX_WAITING, fast_acquire=True)
         """Held from before the claim until the request has ended."""
+        self.unrecorded: set[tuple[int, int]] = set()
+        """Job and number of the claimed attempts whose outcome is not in the store yet."""
         self._context = context
         self._settings = settings
         self._buckets = buckets
@@ -82,8 +84,9 @@ class AttemptRunner:
             self.claimable.release()
         if outcome is None or outcome.code.name == NOT_SENT:
             self._context.admission.release(attempt.host)
-        if outcome is None:
-            return False  # the check has put the job where it belongs
+        if outcome is None:  # the check has put the job where it belongs
+            self.unrecorded.discard((attempt.lease.job_id, attempt.lease.attempt))
+            return False
         decision = self._decide(attempt, outcome)
         await self._learn(attempt, outcome)
         await self._record(attempt, outcome, decision)
@@ -156,9 +159,11 @@ class AttemptRunner:
         lease = attempt.lease
         is_end_visible = self._buckets.is_proven_readable(lease.order.region, lease.order.bucket)
         result = AttemptResult(lease, outcome, decision, attempt.rate_limiter, is_end_visible)
-        await self._busy_retry.retry_or_report(
+        is_recorded = await self._busy_retry.retry_or_report(
             partial(self._results.add, result), or_say=_not_recorded(lease, outcome)
         )
+        if is_recorded:
+            self.unrecorded.discard((lease.job_id, lease.attempt))
 
 
 def _not_recorded(lease: Lease, outcome: Outcome) -> str:

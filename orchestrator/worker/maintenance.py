@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 
 import anyio
 
-from orchestrator.job_queue.orphan_recovery import discard_impossible_times, recover_orphans
+from orchestrator.job_queue.orphan_recovery import discard_impossible_waits, recover_orphans
 from orchestrator.job_queue.worker_registry import Registration
 from orchestrator.store import BusyRetry, Database
 from orchestrator.wakeup import Wakeup
@@ -40,7 +40,7 @@ class Maintenance:
 
     async def prepare_store(self) -> None:
         """Recover what earlier runs have left, before this one claims anything."""
-        await self._busy_retry.retry(lambda: discard_impossible_times(self._database))
+        await self._busy_retry.retry(lambda: discard_impossible_waits(self._database))
         await self._recover_orphans()
 
     async def run(self) -> None:

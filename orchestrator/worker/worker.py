@@ -10,6 +10,7 @@ from anyio.abc import TaskGroup
 
 from orchestrator.job_queue.claim import ClaimSettings, claim
 from orchestrator.job_queue.eligibility import Eligibility
+from orchestrator.job_queue.unsent_claims import put_back_unsent
 from orchestrator.job_queue.worker_registry import Registration
 from orchestrator.limits.admission import EXPORT
 from orchestrator.limits.concurrency_limit import known_regions
@@ -83,6 +84,8 @@ class Worker:
         """All regions of the profile that are known so far."""
         self._last_claims: dict[str, float] = {}
         """Per region, the time of the last claim; the region that waited longest comes first."""
+        self._claims_in_doubt: set[str] = set()
+        """Endpoints whose last claim failed: its commit may have been applied all the same."""
         self._ends_at = 0.0
 
     async def run(self) -> None:
@@ -168,6 +171,14 @@ class Worker:
             return []
         who = ClaimSettings(self._me, self._settings.request_timeout + _LEASE_SPARE, rate_limiter)
         with anyio.CancelScope(shield=True):
+            if host in self._claims_in_doubt:
+                await put_back_unsent(
+                    self._context.database,
+                    self._me,
+                    self._regions_of(host),
+                    self._attempts.unrecorded,
+                )
+            self._claims_in_doubt.add(host)
             claimed = await claim(
                 self._context.database,
                 who,
@@ -176,7 +187,9 @@ class Worker:
                 signed_at=cvm.clock.now(),
                 limit=limit,
             )
+            self._claims_in_doubt.discard(host)
         for lease, _ in claimed:
+            self._attempts.unrecorded.add((lease.job_id, lease.attempt))
             self._last_claims[lease.order.region] = anyio.current_time()
         return claimed
 

@@ -115,7 +115,7 @@ async def test_after_outage_the_oldest_exports_are_looked_up_first(
 
         await wait_until_stored(all_are_seen)
         tasks.cancel_scope.cancel()
-    assert any("one look at a time" in sentence for sentence in said)
+    assert any("one look-up at a time" in sentence for sentence in said)
 
 
 async def test_verification_off(open_store: OpenStore, cloud: Simulator) -> None:

@@ -13,7 +13,7 @@ from orchestrator.errors import StoreError
 from orchestrator.job_states import JobState
 from orchestrator.orchestrator import Orchestrator
 from orchestrator.simulator import Fault, Simulator
-from orchestrator.store import sqlite
+from orchestrator.store import database as database_module
 from tests.end_to_end.harness import (
     OpenStore,
     count_exports,
@@ -34,7 +34,7 @@ async def test_locked_store_is_waited_for(
     cloud: Simulator, tmp_path: Path, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another program locks the store while answers arrive: none is lost."""
-    monkeypatch.setattr(sqlite, "BUSY_TIMEOUT_MS", 20)
+    monkeypatch.setattr(database_module, "SHORT_LOCK_TIMEOUT_MS", 20)
     cloud.set_faults(Fault("latency", action="ExportImages", seconds=0.3))
     said: list[str] = []
     async with open_store(notify=said.append) as orchestrator, anyio.create_task_group() as tasks:

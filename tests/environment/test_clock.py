@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.clock import SystemClock
-from orchestrator.job_queue.orphan_recovery import discard_impossible_times
+from orchestrator.job_queue.orphan_recovery import discard_impossible_waits
 from orchestrator.job_states import JobState
 from orchestrator.orchestrator import Orchestrator
 from orchestrator.simulator import Fault, Simulator
@@ -100,7 +100,7 @@ async def test_waits_that_no_back_off_explains_are_discarded(database: Database)
     soon = await make_job(database, attempt=1, due_at=moment + timedelta(minutes=1))
     await update_scope(database, probe_at=moment + 3 * HOUR, probe_until=moment + 3 * HOUR)
     await update_scope(database, probe_job=tried)
-    await discard_impossible_times(database)
+    await discard_impossible_waits(database)
     assert (await read_job(database, tried)).due_at <= await now(database)
     assert (await read_job(database, soon)).due_at > moment
     kept = await read_scope(database)
@@ -112,16 +112,8 @@ async def test_a_time_that_a_user_wants_stays(database: Database) -> None:
     """A job enqueued for later is not sent earlier."""
     wanted = await now(database) + 3 * HOUR
     (job_id,) = await make_jobs(database, [make_request(not_before=wanted)])
-    await discard_impossible_times(database)
+    await discard_impossible_waits(database)
     assert (await read_job(database, job_id)).due_at == wanted
-
-
-async def test_a_time_to_the_first_object_is_not_measured_across_runs(database: Database) -> None:
-    """A job that an earlier run has sent no longer counts as a sample of that time."""
-    moment = await now(database)
-    job_id = await make_job(database, JobState.ACCEPTED, attempt=1, trace_from=moment)
-    await discard_impossible_times(database)
-    assert (await read_job(database, job_id)).trace_from is None
 
 
 async def test_absence_is_counted_anew_by_each_run(database: Database) -> None:

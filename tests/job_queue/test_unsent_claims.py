@@ -1,0 +1,115 @@
+"""Jobs of a claim that was committed although it seemed to fail are put back, and only those."""
+
+import anyio
+import pytest
+
+from orchestrator.job_queue.unsent_claims import put_back_unsent
+from orchestrator.job_states import JobState
+from orchestrator.model import NOT_SENT
+from orchestrator.store import Database
+from tests.job_factory import (
+    REGION,
+    TESTER,
+    claim_one,
+    make_jobs,
+    make_request,
+    make_requests,
+    now,
+    read_job,
+    read_last_attempt,
+    read_scope,
+    update_job,
+    update_scope,
+)
+from tests.reporting.query_plans import plans
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_job_that_was_not_sent_waits_as_before(database: Database) -> None:
+    """Nobody holds it, it is due, and its attempt says that no request left."""
+    (job_id,) = await make_jobs(database)
+    await claim_one(database)
+    assert await put_back_unsent(database, TESTER, [REGION], ()) == 1
+    kept = await read_job(database, job_id)
+    assert (kept.state, kept.reason, kept.owner) == (JobState.QUEUED, "not sent", None)
+    assert (kept.expires_at, kept.attempts_charged, kept.deferrals) == (None, 0, 0)
+    assert kept.due_at <= await now(database)
+    attempt = await read_last_attempt(database, job_id)
+    assert (attempt.code, attempt.effect) == (NOT_SENT, "no")
+    assert attempt.answered_at is not None
+    assert await put_back_unsent(database, TESTER, [REGION], ()) == 0
+    assert (await claim_one(database)).attempt == 2
+
+
+async def test_a_job_that_may_have_been_exported_before_is_unknown(database: Database) -> None:
+    """Before it is sent again the bucket is looked at for what the earlier attempt left."""
+    (job_id,) = await make_jobs(database)
+    await update_job(database, job_id, maybe_applied=True)
+    await claim_one(database)
+    assert await put_back_unsent(database, TESTER, [REGION], ()) == 1
+    kept = await read_job(database, job_id)
+    assert (kept.state, kept.maybe_applied, kept.absent_since) == (JobState.UNKNOWN, True, None)
+
+
+async def test_only_what_is_not_in_progress_is_put_back(database: Database) -> None:
+    """An attempt in progress, another process's job and another region's are left alone."""
+    regions = ("ap-tokyo", "ap-seoul")
+    ids = await make_jobs(
+        database, [*make_requests(3), *(make_request(9, region=one) for one in regions)]
+    )
+    leases = [
+        await claim_one(database, owner=TESTER if number != 2 else "other") for number in range(5)
+    ]
+    sending = [(leases[0].job_id, leases[0].attempt), (leases[1].job_id, leases[1].attempt + 1)]
+    assert await put_back_unsent(database, TESTER, [REGION, "ap-seoul"], sending) == 2
+    found = {job_id: (await read_job(database, job_id)).state for job_id in ids}
+    put_back = {lease.job_id for lease in (leases[1], leases[4])}
+    assert found == {id_: "queued" if id_ in put_back else "sending" for id_ in ids}
+
+
+async def test_a_probe_that_was_not_sent_leaves_the_next_one_free(database: Database) -> None:
+    """The election of the job as the one that probes is over."""
+    await make_jobs(database)
+    await update_scope(database, ceiling=0)
+    assert (await claim_one(database)).probe
+    await put_back_unsent(database, TESTER, [REGION], ())
+    assert (await read_scope(database)).probe_job is None
+    assert (await claim_one(database)).probe
+
+
+async def test_a_claim_whose_commit_is_under_way_is_waited_for(postgresql: Database) -> None:
+    """The server may go on with a commit whose connection was lost."""
+    (job_id,) = await make_jobs(postgresql)
+    released, results = anyio.Event(), list[int]()
+
+    async def hold() -> None:
+        async with postgresql.write() as connection:
+            await connection.exec_driver_sql("SELECT * FROM scopes FOR UPDATE")
+            values = f"state = 'sending', attempt = 1, owner = '{TESTER}'"
+            await connection.exec_driver_sql(f"UPDATE jobs SET {values}")  # noqa: S608 - ours
+            await released.wait()
+
+    async def put_back() -> None:
+        results.append(await put_back_unsent(postgresql, TESTER, [REGION], ()))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(hold)
+        await anyio.sleep(0.1)
+        tasks.start_soon(put_back)
+        await anyio.sleep(0.2)
+        assert results == []
+        released.set()
+    assert results == [1]
+    assert (await read_job(postgresql, job_id)).state == JobState.QUEUED
+
+
+async def test_what_is_put_back_is_found_by_index(sqlite: Database) -> None:
+    """However many jobs have ended, only those that are being sent are read."""
+    await make_jobs(sqlite, make_requests(2))
+    leases = [await claim_one(sqlite), await claim_one(sqlite)]
+    in_progress = [(leases[0].job_id, leases[0].attempt)]
+    async with plans(sqlite, writer=True) as steps:
+        assert await put_back_unsent(sqlite, TESTER, [REGION], in_progress) == 1
+    assert any("jobs" in step for step in steps)
+    assert [step for step in steps if step.startswith(("SCAN attempts", "SCAN jobs"))] == []
