@@ -13,7 +13,7 @@ from orchestrator.cloud.cos import CosClient
 from orchestrator.cloud.credentials.base import Credential
 from orchestrator.cloud.cvm import CvmClient
 from orchestrator.cloud.http_client import open_http_client
-from orchestrator.forecast import Experience
+from orchestrator.forecast import Forecast
 from orchestrator.job_states import JobState
 from orchestrator.limits.halted_scopes import HaltedScopes
 from orchestrator.model import ExportOrder, ImageFormat, Lease, Outcome
@@ -29,7 +29,6 @@ from orchestrator.store import Database
 from orchestrator.verification.accepted_jobs import examine, save_findings
 from orchestrator.verification.bucket_permissions import BucketPermissions, VerifyMode
 from orchestrator.verification.expected_objects import TrackedJob, save_baselines, watched
-from orchestrator.verification.export_deadline import ExportDeadlines
 from orchestrator.verification.object_lookup import baselines
 from orchestrator.worker.send import outcome_of_reply
 
@@ -139,9 +138,9 @@ def _notify(_sentence: str) -> None: ...
 
 async def verified(database: Database, cos: CosClient, job: TrackedJob) -> JobState:
     """The state of a job after a look at its objects."""
-    deadlines = ExportDeadlines(database, Experience(), DEADLINE)
+    forecast = Forecast(database, DEADLINE)
     age = await age_of(database, job)
-    seen = await examine(cos, job, age, deadlines, unlisted_after=UNLISTED_AFTER)
+    seen = await examine(cos, job, age, forecast, unlisted_after=UNLISTED_AFTER)
     if seen.finding is None:
         return job.state
     (state,) = await save_findings(database, ME, [seen.finding])

@@ -93,7 +93,7 @@ def scope_line(scope: "ScopeStatus") -> str:
         else f"{concurrency.running}"
     )
     line = f"{scope.profile} {concurrency.region}: gate {places} under way, {scope.waiting} waiting"
-    if concurrency.full_since is not None and not concurrency.has_room:
+    if concurrency.full_since is not None and not concurrency.has_free_slot:
         line += f", full since {concurrency.full_since:%H:%M:%SZ}"
         if concurrency.probe_at is not None:
             line += f", next probe {concurrency.probe_at:%H:%M:%SZ}"

@@ -52,6 +52,5 @@ async def _let_jobs_move(connection: AsyncConnection, now: datetime) -> None:
 async def _let_scopes_probe(connection: AsyncConnection, now: datetime) -> None:
     waiting = scopes.update().where(scopes.c.probe_at > now)
     await connection.execute(waiting.values(probe_at=now))
-    await connection.execute(scopes.update().values(probe_job=None, probe_until=None))
     told = rates.update().where((rates.c.next_at > now) | (rates.c.slowed_at > now))
     await connection.execute(told.values(next_at=now, slowed_at=None, pace=None))

@@ -3,21 +3,22 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from statistics import median_high
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchestrator.forecast import latest_finished_exports
+from orchestrator.forecast import (
+    Remaining,
+    latest_finished_exports,
+    seconds_left,
+    typical_duration,
+)
 from orchestrator.job_states import UNDER_WAY, JobState
 from orchestrator.limits.concurrency_limit import ConcurrencyLimit, concurrency_limits
 from orchestrator.store import Database
-from orchestrator.store.tables import CLAIMABLE, jobs, scopes
-
-_RECENT = 50
-"""Verified exports from which the usual duration is taken."""
+from orchestrator.store.tables import jobs, scopes
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,72 +139,23 @@ async def _scopes(
     found: list[ScopeStatus] = []
     for profile in (await connection.execute(query)).scalars().all():
         for concurrency in await concurrency_limits(connection, profile, now):
-            queue = waiting[profile, concurrency.region]
-            typical_duration = await _usual_seconds(connection, profile, concurrency.region, now)
-            if queue:
-                later = await _seconds_until_last(connection, profile, concurrency.region, now)
-                left = _seconds_for_rounds(concurrency, queue, typical_duration, rate, later)
-            else:
-                left = await _seconds_for_last(
-                    connection, profile, concurrency, typical_duration, now
+            region = concurrency.region
+            finished = await latest_finished_exports(connection, profile, region, now)
+            typical = typical_duration(finished)
+            remaining = Remaining(
+                profile,
+                region,
+                waiting=waiting[profile, region],
+                running=concurrency.running,
+                ceiling=concurrency.ceiling,
+            )
+            found.append(
+                ScopeStatus(
+                    profile,
+                    concurrency,
+                    remaining.waiting,
+                    usual_seconds=None if typical is None else typical.total_seconds(),
+                    seconds_left=await seconds_left(connection, remaining, typical, now, rate=rate),
                 )
-            found.append(ScopeStatus(profile, concurrency, queue, typical_duration, left))
+            )
     return tuple(found)
-
-
-async def _usual_seconds(
-    connection: AsyncConnection, profile: str, region: str, now: datetime
-) -> float | None:
-    ended = await latest_finished_exports(connection, profile, region, now, limit=_RECENT)
-    return median_high(one.took.total_seconds() for one in ended) if ended else None
-
-
-async def _seconds_until_last(
-    connection: AsyncConnection, profile: str, region: str, now: datetime
-) -> float:
-    """Until the last job in the queue may be sent; of what is not described yet no index tells."""
-    here = (jobs.c.profile == profile) & (jobs.c.region == region)
-    query = sa.select(sa.func.max(jobs.c.due_at)).where(sa.text(CLAIMABLE), here)
-    last: datetime | None = await connection.scalar(query)
-    return 0.0 if last is None else max(0.0, (last - now).total_seconds())
-
-
-def _seconds_for_rounds(
-    concurrency: ConcurrencyLimit,
-    waiting: int,
-    typical_duration: float | None,
-    rate: float,
-    later: float,
-) -> float | None:
-    """What bounds the rest: rounds of a full gate, or the export that can begin last."""
-    if typical_duration is None:
-        return None
-    places = (
-        concurrency.ceiling if concurrency.ceiling is not None else waiting + concurrency.running
-    )
-    rounds = -(-(waiting + concurrency.running) // max(places, 1))
-    sending = waiting / rate if rate else 0.0
-    return max(typical_duration * rounds, max(sending, later) + typical_duration)
-
-
-async def _seconds_for_last(
-    connection: AsyncConnection,
-    profile: str,
-    concurrency: ConcurrencyLimit,
-    typical_duration: float | None,
-    now: datetime,
-) -> float | None:
-    """Where nothing waits: until the export that began last is due; unknown with one in doubt."""
-    if not concurrency.running:
-        return 0.0
-    here = (jobs.c.profile == profile) & (jobs.c.region == concurrency.region)
-    under_way = (
-        sa.select(jobs.c.state, sa.func.max(jobs.c.accepted_at))
-        .where(here, jobs.c.state.in_(sorted(UNDER_WAY)))
-        .group_by(jobs.c.state)
-    )
-    begun = dict((await connection.execute(under_way)).all())
-    if typical_duration is None or set(begun) != {JobState.ACCEPTED}:
-        return None
-    age: timedelta = now - begun[JobState.ACCEPTED]
-    return max(0.0, typical_duration - age.total_seconds())

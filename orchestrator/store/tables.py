@@ -236,16 +236,10 @@ scopes = sa.Table(
     sa.Column("region", sa.Text, primary_key=True),
     sa.Column("ceiling", sa.Integer, comment="exports that may run; none was learned if null"),
     sa.Column(
-        "misses",
-        sa.Integer,
-        nullable=False,
-        comment="twice the refused probes, less those accepted",
+        "misses", sa.Integer, nullable=False, comment="refused probes less accepted ones, never < 0"
     ),
-    sa.Column("streak", sa.Integer, comment="accepted probes in a row"),
     sa.Column("full_since", UtcDateTime),
     sa.Column("probe_at", UtcDateTime, comment="when the next probe may leave"),
-    sa.Column("probe_job", _Id, comment="the job that probes now"),
-    sa.Column("probe_until", UtcDateTime, comment="after this the prober counts as dead"),
 )
 
 rates = sa.Table(

@@ -16,7 +16,7 @@ from orchestrator.cloud.cos import CosClient
 from orchestrator.cloud.credentials.base import Credential
 from orchestrator.cloud.error_codes import cos_code_for
 from orchestrator.errors import CloudRefusal, CredentialError
-from orchestrator.forecast import Experience
+from orchestrator.forecast import Forecast
 from orchestrator.job_states import JobState
 from orchestrator.limits.admission import LOOK, Admission
 from orchestrator.limits.circuit_breaker import CircuitBreaker
@@ -28,7 +28,6 @@ from orchestrator.store.tables import WATCHED, UtcDateTime, jobs
 from orchestrator.verification.accepted_jobs import Finding, examine, save_findings
 from orchestrator.verification.bucket_permissions import BucketPermissions, VerifyMode
 from orchestrator.verification.expected_objects import TrackedJob, due, postpone
-from orchestrator.verification.export_deadline import ExportDeadlines
 from orchestrator.verification.poll_schedule import PollSchedule, schedule
 from orchestrator.verification.resend_policy import ResolvePolicy, save_first_trace, traced_buckets
 from orchestrator.verification.unknown_jobs import resolve
@@ -129,8 +128,7 @@ class Poller:
         self._busy_retry = busy_retry
         self._wakeup = wakeup
         self._notify = notify
-        self._experience = Experience()
-        self._deadlines = ExportDeadlines(database, self._experience, policy.export_deadline)
+        self._forecast = Forecast(database, policy.export_deadline)
         self._findings = GroupCommit[Finding, JobState](partial(save_findings, database, actor))
         self._followed: dict[int, _PolledJob] = {}
         self._probers: set[int] = set()
@@ -210,9 +208,9 @@ class Poller:
             plan = PollSchedule()
             if self._interval is None and job.state is JobState.ACCEPTED:
                 here = (job.profile, job.region)
-                ended = await self._experience.ended(connection, *here, now)
+                finished = await self._forecast.finished_exports(connection, *here, now)
                 is_at_capacity = job.region in at_capacity[job.profile]
-                plan = schedule(ended, job.size_gib, at_capacity=is_at_capacity)
+                plan = schedule(finished, job.size_gib, at_capacity=is_at_capacity)
             plans.append(plan)
         return plans
 
@@ -318,7 +316,7 @@ class Poller:
             self._cos,
             job,
             timedelta(seconds=anyio.current_time() - one.begun),
-            self._deadlines,
+            self._forecast,
             unlisted_after=max(self._policy.resend_after, _UNLISTED_AFTER),
             wants_trace=place not in self._traced and job.needs_first_trace,
         )

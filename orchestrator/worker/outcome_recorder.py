@@ -290,10 +290,7 @@ async def _update_concurrency_limit(
             connection, lease, now, is_end_visible=is_end_visible
         )
     else:
-        accepted = _is_accepted(answer)
-        await concurrency_limit.record_answer(
-            connection, lease, now, accepted=accepted, is_end_visible=is_end_visible
-        )
+        await concurrency_limit.record_answer(connection, lease, now, accepted=_is_accepted(answer))
 
 
 def _evidence(changes: Mapping[str, Any]) -> dict[str, object]:

@@ -8,7 +8,7 @@ from orchestrator.reporting.status import ScopeStatus
 
 
 def scope(running: int, left: float | None, typical_duration: float | None = 9.0) -> ScopeStatus:
-    gate = ConcurrencyLimit("ap-tokyo", 7, running, full_since=None, probe_at=None, probing=False)
+    gate = ConcurrencyLimit("ap-tokyo", 7, running, full_since=None, probe_at=None)
     return ScopeStatus("default", gate, 0, typical_duration, left)
 
 

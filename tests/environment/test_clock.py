@@ -121,13 +121,12 @@ async def test_what_begins_anew(sqlite: Database) -> None:
         await connection.execute(jobs.update().where(jobs.c.id != by_user).values(attempt=1))
         values = {"state": JobState.UNKNOWN, "absent_since": NOON, "no_resend_before": later}
         await connection.execute(jobs.update().where(jobs.c.id == maybe_applied).values(values))
-    await set_scope(sqlite, probe_at=later, probe_until=later, probe_job=tried)
+    await set_scope(sqlite, probe_at=later)
     said: list[str] = []
     await reset_waits_after_clock_jump(sqlite, said.append)
     assert (await job(sqlite, by_user)).due_at == later
     assert (await job(sqlite, tried)).due_at == NOON
     row = await job(sqlite, maybe_applied)
     assert (row.due_at, row.absent_since, row.no_resend_before) == (NOON, None, None)
-    gate = await scope(sqlite)
-    assert (gate.probe_at, gate.probe_until, gate.probe_job) == (NOON, None, None)
+    assert (await scope(sqlite)).probe_at == NOON
     assert said == []
