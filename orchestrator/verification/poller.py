@@ -1,7 +1,7 @@
 """Keeps looking at accepted and unknown jobs until each has come to its end."""
 
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -48,8 +48,8 @@ _AFTER_FAILURE = timedelta(seconds=2)
 _UNLISTED_AFTER = timedelta(seconds=5)
 """A listing is given so much time at least to show what was just written."""
 
-_FAILURES = 10
-"""Looks in a row that fail: then one at a time finds out when the bucket answers again."""
+_TOLERATED_FAILURES = 9
+"""Looks in a row that may fail; with one more, one at a time finds out when the bucket answers."""
 
 
 @dataclass(slots=True)
@@ -134,7 +134,6 @@ class Poller:
         self._probers: set[int] = set()
         self._looking = anyio.Semaphore(_AT_ONCE, fast_acquire=True)
         self._breakers: defaultdict[str, CircuitBreaker] = defaultdict(CircuitBreaker)
-        self._failures: Counter[str] = Counter()
 
     async def run(self) -> None:
         """Looks until cancelled."""
@@ -288,16 +287,11 @@ class Poller:
             )
 
     def _failed(self, place: str, why: str) -> None:
-        self._failures[place] += 1
-        if self._failures[place] == _FAILURES:
+        if self._breakers[place].record_failure(tolerated=_TOLERATED_FAILURES):
             self._notify(f"The bucket {place} gives no answer ({why}); one look at a time.")
-        if self._failures[place] >= _FAILURES:
-            self._breakers[place].record_failure()
 
     def _answered(self, place: str) -> None:
-        self._failures.pop(place, None)
-        if self._breakers[place].is_open:
-            self._breakers[place].record_success()
+        if self._breakers[place].record_success():
             self._notify(f"The bucket {place} answers again.")
             self._wakeup.notify()
 
