@@ -2,10 +2,10 @@
 
 import sys
 
-from benchmarks import drain, enqueue, fleet, gate, history, rate, startup
+from benchmarks import drain, enqueue, fleet, gate, history, long_exports, rate, startup
 from benchmarks.figures import Case, as_json, told
 
-_ROOMS = (rate, gate, drain, enqueue, startup, fleet, history)
+_ROOMS = (rate, gate, long_exports, drain, enqueue, startup, fleet, history)
 CASES: dict[str, Case] = {case.name: case for room in _ROOMS for case in room.CASES}
 
 
