@@ -123,7 +123,7 @@ async def test_a_refusal_counts_beside_one_that_is_recorded_meanwhile(
     async with databases[0].read() as connection:
         pace = (await connection.execute(sa.select(rates.c.pace))).scalar_one()
     assert held.stream.pace == pytest.approx(0.97 * RATE)
-    assert pace == pytest.approx(0.97**3 * RATE, rel=0.001)
+    assert pace == pytest.approx(0.97**3 * RATE, rel=0.01)
 
 
 async def test_a_limiter_whose_permits_are_taken_is_ahead(sqlite: Database) -> None:
