@@ -2,10 +2,10 @@
 
 import sys
 
-from benchmarks import drain, enqueue, fleet, gate, history, rate, startup
+from benchmarks import drain, enqueue, fleet, gate, history, long_exports, rate, startup
 from benchmarks.case import Case, format_json, format_report
 
-_MODULES = (rate, gate, drain, enqueue, startup, fleet, history)
+_MODULES = (rate, gate, long_exports, drain, enqueue, startup, fleet, history)
 CASES: dict[str, Case] = {case.name: case for module in _MODULES for case in module.CASES}
 
 

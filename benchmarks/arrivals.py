@@ -1,4 +1,4 @@
-"""Figures of a cloud's ledger: how fast requests arrived, and how many exports ran."""
+"""Figures from the ledger of a simulated cloud: the rate of requests, and the running exports."""
 
 import heapq
 import math
@@ -13,59 +13,59 @@ _NEARLY = 0.9
 
 
 def accepted_per_second(requests: Sequence[dict[str, Any]]) -> float:
-    """Accepted requests a second, from the first to the last."""
+    """Return the accepted requests per second, from the first to the last."""
     times = sorted(one["monotonic"] for one in requests if one["accepted"])
     return float((len(times) - 1) / (times[-1] - times[0]))
 
 
 def worst_second(requests: Sequence[dict[str, Any]]) -> int:
-    """The most requests that arrived in any second, wherever it begins."""
+    """Return the most requests that arrived in any second, wherever it begins."""
     times = sorted(one["monotonic"] for one in requests)
     return max(bisect_left(times, start + 1) - n for n, start in enumerate(times))
 
 
 def refused(requests: Sequence[dict[str, Any]]) -> float:
-    """The part of the requests that was refused, for rate or capacity."""
+    """Return the share of the requests that was refused, for rate or capacity."""
     return refused_for(requests, "LimitExceeded") / len(requests)
 
 
 def refused_for(requests: Sequence[dict[str, Any]], what: str) -> int:
-    """Requests refused with a code that has this in its name."""
+    """Return how many requests were refused with a code that contains this text."""
     return sum(what in (one["code"] or "") for one in requests)
 
 
 def makespan(exports: Sequence[dict[str, Any]]) -> float:
-    """Seconds from the first acceptance to the last end."""
+    """Return the seconds from the first acceptance to the last end."""
     return float(max(_ends(exports)) - min(one["accepted_at"] for one in exports))
 
 
-def lasted(export: dict[str, Any]) -> float:
-    """Seconds for which one export held its place."""
+def duration(export: dict[str, Any]) -> float:
+    """Return the seconds for which one export held its slot."""
     return float(export["ends_at"] - export["accepted_at"])
 
 
 def bound(exports: Sequence[dict[str, Any]], cap: int, rate: float = math.inf) -> float:
-    """Seconds that these exports take at least, in whatever order.
+    """Return the seconds that these exports take at least, in whatever order.
 
     Args:
-        cap: so many at once.
-        rate: requests a second: a place cannot be taken before its request may leave.
+        cap: exports at once.
+        rate: requests per second: a slot is not used before its request may be sent.
     """
-    times = [lasted(one) for one in exports]
-    ramp = sum(place / rate for place in range(min(cap, len(times))))
+    times = [duration(one) for one in exports]
+    ramp = sum(slot / rate for slot in range(min(cap, len(times))))
     return max((sum(times) + ramp) / cap, *times)
 
 
 def unhindered(exports: Sequence[dict[str, Any]], cap: int) -> float:
-    """Seconds that they take in the order in which they were accepted, if no place ever waits."""
+    """Return the seconds they take in their order of acceptance, if no slot is ever idle."""
     free_at = [0.0] * cap
     for one in sorted(exports, key=lambda one: one["accepted_at"]):
-        heapq.heapreplace(free_at, free_at[0] + lasted(one))
+        heapq.heapreplace(free_at, free_at[0] + duration(one))
     return max(free_at)
 
 
 def tail(exports: Sequence[dict[str, Any]], cap: int) -> float:
-    """Seconds of places that stood empty because nothing was left to export, added up."""
+    """Return the slot seconds that were idle because nothing was left to export."""
     since = max(one["accepted_at"] for one in exports)
     left = [max(0.0, end - since) for end in _ends(exports)]
     return float(cap * max(left) - sum(left))
@@ -74,7 +74,7 @@ def tail(exports: Sequence[dict[str, Any]], cap: int) -> float:
 def running(
     exports: Sequence[dict[str, Any]], cap: int, *, seconds: float | None = None
 ) -> list[str]:
-    """A chart of the exports that ran at once, over time, against the cap."""
+    """Draw how many exports ran at once, over time, against the cap."""
     begin = min(one["accepted_at"] for one in exports)
     step = (seconds or makespan(exports)) / _WIDTH
     counts = [_at_once(exports, begin + (column + 0.5) * step) for column in range(_WIDTH)]
@@ -88,9 +88,9 @@ def running(
 
 
 def settled(exports: Sequence[dict[str, Any]], changed: float, cap: int, lasts: float) -> float:
-    """Durations after a change of the cap until nearly as many exports run as may, and go on so.
+    """Return after how many durations nearly as many exports run as a changed cap allows.
 
-    What counts is the mean over a duration, from then on until four more have passed.
+    From then on the mean over each duration must stay so, until five have passed since the change.
     """
     step = lasts / _FINE
     counts = [_at_once(exports, changed + n * step) for n in range(6 * _FINE)]

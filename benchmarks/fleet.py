@@ -9,16 +9,15 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import anyio
 import httpx
 
-from benchmarks.arrivals import bound, lasted, makespan, refused_for, running, tail, unhindered
+from benchmarks.arrivals import bound, duration, makespan, refused_for, running, tail, unhindered
 from benchmarks.case import Case, Goal, Measurement
 from benchmarks.in_memory_transport import InMemoryTransport
-from benchmarks.virtual import VirtualClock, in_virtual_time
+from benchmarks.virtual import VirtualClock, in_virtual_time, memory_folder
 from orchestrator.cloud.clock_skew import ServerClock
 from orchestrator.cloud.cos import CosClient
 from orchestrator.cloud.credentials.base import Credential
@@ -129,7 +128,7 @@ def _fleet() -> Measurement:
     # the workers use the global generator: with a seed two runs are the same
     random.seed(_SEED)
     world = _world(random.Random(_SEED))
-    with tempfile.TemporaryDirectory(dir=_quick_folder()) as folder:
+    with tempfile.TemporaryDirectory(dir=memory_folder()) as folder:
         url = f"sqlite+aiosqlite:///{folder}/exports.db"
         night = in_virtual_time(lambda: _night(url, world))
     measured = _measured(world, night)
@@ -138,12 +137,6 @@ def _fleet() -> Measurement:
         "seconds of one core": time.process_time() - used,
     }
     return replace(measured, figures={**measured.figures, **usage})
-
-
-def _quick_folder() -> Path | None:
-    """Return a folder in memory, if there is one: disk time does not count in virtual time."""
-    shared = Path("/dev/shm")  # noqa: S108 - the folder made there has a name of its own
-    return shared if shared.is_dir() else None
 
 
 async def _night(url: str, world: _World) -> _Night:
@@ -237,7 +230,7 @@ def _measured(world: _World, night: _Night) -> Measurement:
         "not verified": sum(job.state is not JobState.VERIFIED for job in night.jobs),
         "looks per image": sum(one.service == "cos" for one in night.requests) / _IMAGES,
         "seconds until an end is seen": sum(late.values()) / len(late),
-        "places empty where it ends last": 1 - sum(map(lasted, here)) / places,
+        "places empty where it ends last": 1 - sum(map(duration, here)) / places,
         "in the tail": tail(here, cap) / places,
         "ended but not seen": sum(late.get(one["image_id"], 0.0) for one in here) / places,
     }

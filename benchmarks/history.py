@@ -46,7 +46,7 @@ def _queue() -> Measurement:
         much, little = median_seconds(
             _TURNS, *(store.command("status", "--json") for store in (large, small))
         )
-        claims = large.python("benchmarks.claims", str(small.path), str(large.path))
+        claims = large.python("benchmarks.claim_latency", str(small.path), str(large.path))
         more, less = (_run_for_a_while(store) for store in (large, small))
         return Measurement(
             {

@@ -1,20 +1,23 @@
-"""Word that something has changed, for every loop of the process that waits."""
+"""A signal inside the process: something has changed, so every waiting loop should look again."""
 
 import anyio
 
 
 class Wakeup:
-    """A bell that wakes all who wait, and is then new again."""
+    """An event that resets itself after it has woken all waiting tasks."""
 
     def __init__(self) -> None:
-        self._bell = anyio.Event()
+        self._event = anyio.Event()
 
     def notify(self) -> None:
-        """Wakes everyone who waits."""
-        self._bell.set()
-        self._bell = anyio.Event()
+        """Wake all tasks that wait now."""
+        self._event.set()
+        self._event = anyio.Event()
 
     async def wait(self, seconds: float) -> None:
-        """Returns when there is news, or after so many seconds: other processes ring no bell."""
+        """Wait for the next signal, at most so many seconds.
+
+        Changes made by other processes give no signal, so every caller must also poll.
+        """
         with anyio.move_on_after(seconds):
-            await self._bell.wait()
+            await self._event.wait()

@@ -13,7 +13,7 @@ from orchestrator.cloud.cos import CosClient
 from orchestrator.cloud.credentials.base import Credential
 from orchestrator.cloud.cvm import CvmClient
 from orchestrator.cloud.http_client import open_http_client
-from orchestrator.forecast import Experience
+from orchestrator.forecast import Forecast
 from orchestrator.job_states import JobState
 from orchestrator.limits.halted_scopes import HaltedScopes
 from orchestrator.model import ExportOrder, ImageFormat, Lease, Outcome
@@ -29,7 +29,6 @@ from orchestrator.store import Database
 from orchestrator.verification.accepted_jobs import examine, save_findings
 from orchestrator.verification.bucket_access import BucketAccess, VerifyMode
 from orchestrator.verification.expected_objects import TrackedJob, load_tracked_job, save_baselines
-from orchestrator.verification.export_deadline import ExportDeadlines
 from orchestrator.verification.object_lookup import baselines
 from orchestrator.verification.unknown_jobs import AbsenceTracker
 from orchestrator.worker.send import outcome_of_reply
@@ -143,7 +142,7 @@ def _notify(_sentence: str) -> None: ...
 
 async def verify_job(database: Database, cos: CosClient, job: TrackedJob) -> JobState:
     """Look up the objects of an accepted job, and return its new state."""
-    deadlines = ExportDeadlines(database, Experience(), DEADLINE)
+    deadlines = Forecast(database, DEADLINE)
     age = await export_age(database, job)
     seen = await examine(cos, job, age, deadlines, unlisted_after=UNLISTED_AFTER)
     if seen.finding is None:

@@ -1,11 +1,20 @@
-"""What exports took, as far as anybody can tell."""
+"""How long exports take, as learned from finished ones; deadlines."""
 
 from datetime import timedelta
 
 import pytest
 import sqlalchemy as sa
 
-from orchestrator.forecast import FinishedExport, latest_finished_exports, typical_duration
+from orchestrator.forecast import (
+    FinishedExport,
+    Forecast,
+    earliest_end,
+    latest_finished_exports,
+    learned_deadline,
+    long_duration,
+    typical_duration,
+)
+from orchestrator.job_states import JobState
 from orchestrator.store import Database
 from orchestrator.store.tables import events
 from tests.job_factory import (
@@ -13,6 +22,8 @@ from tests.job_factory import (
     REGION,
     TESTER,
     add_expected_objects,
+    make_job,
+    make_jobs,
     make_verified_job,
     now,
     read_job,
@@ -21,67 +32,218 @@ from tests.job_factory import (
 
 pytestmark = pytest.mark.anyio
 
+SECOND = timedelta(seconds=1)
 MINUTE = timedelta(minutes=1)
+HOUR = timedelta(hours=1)
+DAY = timedelta(days=1)
 
 
-async def known(database: Database, *, limit: int = 10) -> list[FinishedExport]:
+def finished(*seconds: float, size_gib: int = 0) -> list[FinishedExport]:
+    return [FinishedExport(one * SECOND, size_gib) for one in seconds]
+
+
+async def known(database: Database) -> list[FinishedExport]:
     async with database.read() as connection:
         moment = await database.now(connection)
-        return await latest_finished_exports(connection, PROFILE, REGION, moment, limit=limit)
+        return await latest_finished_exports(connection, PROFILE, REGION, moment)
 
 
-async def test_the_newest_come_first_and_no_more_than_are_wanted(database: Database) -> None:
-    """By when they ended, whatever their numbers."""
+async def add_event(database: Database, job_id: int, kind: str) -> None:
+    async with database.write() as connection:
+        at = await database.now(connection)
+        event = {"job_id": job_id, "at": at, "kind": kind, "actor": TESTER, "details": {}}
+        await connection.execute(sa.insert(events).values(event))
+
+
+async def test_finished_exports_are_ordered_by_their_end(database: Database) -> None:
+    """The newest end comes first, whatever the job ids."""
     for took in (60, 120, 180):
         job_id = await make_verified_job(database, took=took)
         ended = await now(database) - took * MINUTE
         begun = ended - timedelta(seconds=took)
         await update_job(database, job_id, finished_at=ended, accepted_at=begun, sent_at=begun)
-    found = await known(database, limit=2)
-    assert [one.took for one in found] == [MINUTE, 2 * MINUTE]
+    assert [one.seen_after for one in await known(database)] == [MINUTE, 2 * MINUTE, 3 * MINUTE]
 
 
-async def test_when_the_objects_were_written_is_known_too(database: Database) -> None:
-    """Nobody may have looked for long; the last of several objects counts."""
+async def test_the_time_of_writing_is_known_too(database: Database) -> None:
+    """Polling may have paused for long; of several objects the last one counts."""
     job_id = await make_verified_job(database, took=3600)
     begun = (await read_job(database, job_id)).accepted_at
     await add_expected_objects(database, job_id, "early", last_modified=begun + MINUTE)
     await add_expected_objects(database, job_id, "late", last_modified=begun + 10 * MINUTE)
     (one,) = await known(database)
-    assert one.took == timedelta(hours=1)
-    assert one.shortest == pytest.approx(10 * MINUTE, abs=timedelta(seconds=2))
+    assert one.seen_after == HOUR
+    assert one.shortest == pytest.approx(10 * MINUTE, abs=2 * SECOND)
 
 
 @pytest.mark.parametrize("kind", ["adopted", "settled", "late answer"])
-async def test_what_was_accepted_nobody_knows_when_is_no_example(
-    database: Database, kind: str
+async def test_an_unknown_time_of_acceptance_is_no_example(database: Database, kind: str) -> None:
+    """Found in the bucket, resolved by an operator, or answered late."""
+    await add_event(database, await make_verified_job(database, took=60), kind)
+    assert await known(database) == []
+
+
+async def test_a_time_of_acceptance_set_after_a_clock_jump_is_no_example(
+    database: Database,
 ) -> None:
-    """Found in the bucket, told by a person, or answered after somebody else took it over."""
+    """An acceptance hours after the job was sent is not the time of the answer."""
     job_id = await make_verified_job(database, took=60)
-    async with database.write() as connection:
-        at = await database.now(connection)
-        told = {"job_id": job_id, "at": at, "kind": kind, "actor": TESTER, "details": {}}
-        await connection.execute(sa.insert(events).values(told))
+    await update_job(database, job_id, sent_at=await now(database) - 3 * HOUR)
     assert await known(database) == []
 
 
-async def test_what_was_dated_anew_is_no_example(database: Database) -> None:
-    """After a clock was set an export under way begins anew, hours after it was sent."""
+async def test_an_end_in_the_future_is_no_example(database: Database) -> None:
+    """It was recorded by another clock, and must not stay the newest one for hours."""
     job_id = await make_verified_job(database, took=60)
-    await update_job(database, job_id, sent_at=await now(database) - timedelta(hours=3))
+    await update_job(database, job_id, finished_at=await now(database) + HOUR)
     assert await known(database) == []
 
 
-async def test_what_ended_by_another_clock_is_no_example(database: Database) -> None:
-    """An end in the future says nothing, and must not stay the newest for hours."""
-    job_id = await make_verified_job(database, took=60)
-    await update_job(database, job_id, finished_at=await now(database) + timedelta(hours=1))
-    assert await known(database) == []
-
-
-def test_the_usual_time_is_what_three_of_four_take_at_most() -> None:
-    """One that takes for ever does not make all the others late."""
-    assert (
-        typical_duration([FinishedExport(n * MINUTE, 0) for n in (400, 1, 4, 2, 3)]) == 4 * MINUTE
-    )
+def test_the_typical_duration_ignores_an_outlier() -> None:
+    """It is the median, unknown before any export has finished."""
+    assert typical_duration(finished(400, 1, 4, 2, 3)) == 3 * SECOND
     assert typical_duration([]) is None
+
+
+async def long(database: Database) -> timedelta | None:
+    async with database.read() as connection:
+        moment = await database.now(connection)
+        return await long_duration(connection, PROFILE, REGION, moment)
+
+
+async def test_three_of_four_exports_take_no_longer_than_the_long_duration(
+    database: Database,
+) -> None:
+    """One that takes for ever does not count."""
+    for took in (4000, 10, 40, 20, 30):
+        await make_verified_job(database, took=took)
+    assert await long(database) == 40 * SECOND
+
+
+async def test_before_any_export_has_finished_the_oldest_one_gives_the_long_duration(
+    database: Database,
+) -> None:
+    """It takes at least as long as it has been running."""
+    assert await long(database) is None
+    begun = await now(database) - MINUTE
+    for later in (0, 30):
+        await make_job(database, JobState.ACCEPTED, accepted_at=begun + later * SECOND)
+    found = await long(database)
+    assert found is not None
+    assert MINUTE <= found <= await now(database) - begun
+
+
+def test_the_earliest_end_is_a_little_before_the_shortest_duration() -> None:
+    """Otherwise a shorter duration would never be learned."""
+    end = earliest_end(finished(40, 30, 50, size_gib=50), 50)
+    assert 29 * SECOND < end.age < 30 * SECOND
+    assert end.is_reliable
+
+
+def test_the_earliest_end_is_scaled_down_for_a_smaller_image_only() -> None:
+    """A larger image may take as short as a smaller one: much of the time may not be copying."""
+    small, same, large = (earliest_end(finished(30, size_gib=50), size) for size in (5, 50, 500))
+    assert 10 * small.age == same.age == large.age
+    assert (small.is_reliable, same.is_reliable, large.is_reliable) == (False, True, True)
+
+
+def test_an_unknown_size_is_compared_with_unknown_sizes_only() -> None:
+    """An example without a size says nothing about an image with one, and the reverse."""
+    assert earliest_end(finished(30, size_gib=0), 50).age == timedelta()
+    assert earliest_end(finished(30, size_gib=50), 0).age == timedelta()
+    assert earliest_end(finished(30), 0).is_reliable
+
+
+def test_images_of_a_similar_size_are_the_best_examples() -> None:
+    """Once one of them has finished, larger ones are not taken into account."""
+    examples = finished(30, size_gib=50) + finished(30, size_gib=500)
+    assert 29 * SECOND < earliest_end(examples, 50).age < 30 * SECOND
+
+
+def test_an_end_seen_hours_late_does_not_delay_polling() -> None:
+    """The shorter of the two times counts: when it was seen, and when it was written."""
+    late = FinishedExport(8 * HOUR, 50, written_after=30 * MINUTE)
+    assert earliest_end([late], 50).age < 30 * MINUTE
+    clock_ahead = FinishedExport(30 * MINUTE, 50, written_after=8 * HOUR)
+    assert earliest_end([clock_ahead], 50).age < 30 * MINUTE
+
+
+def test_without_an_example_no_deadline_is_learned() -> None:
+    """No export has finished, or none whose size can be compared."""
+    assert learned_deadline([], 50) is None
+    assert learned_deadline(finished(100, size_gib=0), 50) is None
+    assert learned_deadline(finished(100, size_gib=50), 0) is None
+
+
+def test_the_deadline_follows_the_slowest_and_is_longer_with_few_examples() -> None:
+    """Eleven times the slowest of a hundred, a hundred and ten times a single one."""
+    alone, many = learned_deadline(finished(100), 0), learned_deadline(finished(*[10] * 99, 100), 0)
+    assert (alone, many) == (11_000 * SECOND, 1_100 * SECOND)
+
+
+def test_the_deadline_is_scaled_up_for_a_larger_image_only() -> None:
+    """The vendor's queue is as long for a small image."""
+    examples = finished(*[100] * 10, size_gib=50)
+    small, same, large = (learned_deadline(examples, size) for size in (5, 50, 500))
+    assert small == same == 2_000 * SECOND
+    assert large == 20_000 * SECOND
+
+
+def test_the_deadline_is_never_under_a_minute() -> None:
+    """However fast other exports were."""
+    assert learned_deadline(finished(*[0.01] * 200), 0) == MINUTE
+
+
+async def is_overdue(
+    database: Database, age: timedelta, limit: timedelta, *, being_written: bool = False
+) -> bool:
+    """Ask a forecast that has cached nothing."""
+    forecast = Forecast(database, limit)
+    return await forecast.is_overdue(PROFILE, REGION, 50, age, being_written=being_written)
+
+
+async def test_before_anything_is_learned_the_setting_is_the_deadline(database: Database) -> None:
+    """Until the first export has finished, an export may take as long as the setting allows."""
+    await make_jobs(database)
+    assert not await is_overdue(database, HOUR - SECOND, HOUR)
+    assert await is_overdue(database, HOUR, HOUR)
+    assert await is_overdue(database, SECOND, SECOND)
+
+
+async def test_the_deadline_is_learned_from_the_store(database: Database) -> None:
+    """Verified exports of the same scope set it, within the setting."""
+    for _ in range(10):
+        await make_verified_job(database, took=100)
+    assert not await is_overdue(database, 1_900 * SECOND, DAY)
+    assert await is_overdue(database, 2_010 * SECOND, DAY)
+    assert await is_overdue(database, 1_500 * SECOND, 1_500 * SECOND)
+
+
+async def test_an_open_upload_doubles_the_learned_deadline_only(database: Database) -> None:
+    """The setting stays the longest deadline."""
+    for _ in range(10):
+        await make_verified_job(database, took=100)
+    assert not await is_overdue(database, 2_010 * SECOND, DAY, being_written=True)
+    assert await is_overdue(database, 4_010 * SECOND, DAY, being_written=True)
+    assert await is_overdue(database, 2_010 * SECOND, 1_500 * SECOND, being_written=True)
+
+
+@pytest.mark.parametrize("columns", [{"region": "ap-jakarta"}, {"profile": "b"}])
+async def test_exports_of_another_scope_are_no_examples(
+    database: Database, columns: dict[str, str]
+) -> None:
+    """Another region or account has its own speed."""
+    await make_verified_job(database, took=1, **columns)
+    assert not await is_overdue(database, 20 * HOUR, DAY)
+
+
+async def test_finished_exports_are_cached_briefly(database: Database) -> None:
+    """Many jobs ask within the same second; the store is read once."""
+    forecast = Forecast(database, DAY)
+    await make_verified_job(database, took=60)
+    async with database.read() as connection:
+        moment = await database.now(connection)
+        first = await forecast.finished_exports(connection, PROFILE, REGION, moment)
+        again = await forecast.finished_exports(connection, PROFILE, REGION, moment)
+    assert len(first) == 1
+    assert again is first

@@ -63,3 +63,6 @@ def upgrade() -> None:
     if op.get_bind().dialect.name == "postgresql":  # SQLite keeps no comments
         for (table, column), comment in COMMENTS.items():
             op.alter_column(table, column, comment=comment)
+    # the concurrency limit needs no more than the time of the next probe
+    for unused in ("streak", "probe_job", "probe_until"):
+        op.drop_column("scopes", unused)

@@ -100,7 +100,7 @@ def scope_line(scope: "ScopeStatus") -> str:
         f"{scope.profile} {concurrency.region}: {concurrency.running}{limit} exports in progress, "
         f"{scope.waiting} queued"
     )
-    if concurrency.full_since is not None and not concurrency.has_room:
+    if concurrency.full_since is not None and not concurrency.has_free_slot:
         line += f", at the limit since {concurrency.full_since:%H:%M:%SZ}"
         if concurrency.probe_at is not None:
             line += f", next probe {concurrency.probe_at:%H:%M:%SZ}"

@@ -97,8 +97,8 @@ async def claim(
             for found in await concurrency_limit.limits_with_waiting_jobs(
                 connection, what.profile, regions, now
             ):
-                room = found.room(now, len(free.permits) - len(leases))
-                rows = await _next_jobs(connection, what, found.region, now, room)
+                sendable = found.sendable(now, len(free.permits) - len(leases))
+                rows = await _next_jobs(connection, what, found.region, now, sendable)
                 leases += [_lease(row, who, found, now, signed_at) for row in rows]
         await _take(connection, leases, now)
         permits = await who.rate_limiter.take_permits(connection, free, len(leases))
@@ -199,7 +199,7 @@ def _lease(
         expires_at=now + who.duration,
         maybe_applied=row.maybe_applied,
         exact_names=row.exact_names,
-        probe=not found.has_room,
+        probe=not found.has_free_slot,
         attempts_charged=row.attempts_charged,
         deferrals=row.deferrals,
         image_broken=row.image_broken,

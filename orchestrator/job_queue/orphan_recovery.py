@@ -67,8 +67,6 @@ async def discard_impossible_waits(database: Database) -> None:
         await connection.execute(jobs.update().where(waits_too_long).values(due_at=now))
         probes_too_late = scopes.update().where(scopes.c.probe_at > now + _MAX_PROBE_WAIT)
         await connection.execute(probes_too_late.values(probe_at=now))
-        probes_too_long = scopes.update().where(scopes.c.probe_until > now + _MAX_PROBE_WAIT)
-        await connection.execute(probes_too_long.values(probe_job=None, probe_until=None))
 
 
 async def _other_instances(connection: AsyncConnection, me: str, owners: set[str]) -> Sequence[Any]:

@@ -42,8 +42,9 @@ async def put_back_unsent(
             await write_transitions(connection, [_back(row, owner, now) for row in held], at=now)
             these = [{"this_job": row.id, "this_number": row.attempt, "at": now} for row in held]
             await connection.execute(_NOT_SENT, these)
-            ended = scopes.update().where(scopes.c.probe_job.in_([row.id for row in held]))
-            await connection.execute(ended.values(probe_job=None, probe_until=None))
+            # the next probe need not wait for the end of the lease of one that was not sent
+            probed = scopes.c.probe_at.in_([row.expires_at for row in held])
+            await connection.execute(scopes.update().where(probed).values(probe_at=now))
     return len(held)
 
 
@@ -69,7 +70,7 @@ _LOCK_SCOPES = (
     .with_for_update()
 )
 _HELD = (
-    sa.select(jobs.c.id, jobs.c.attempt, jobs.c.maybe_applied)
+    sa.select(jobs.c.id, jobs.c.attempt, jobs.c.maybe_applied, jobs.c.expires_at)
     .where(
         jobs.c.state == JobState.SENDING,
         jobs.c.owner == sa.bindparam("owner"),

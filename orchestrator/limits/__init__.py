@@ -1,1 +1,1 @@
-"""How fast, how many, and what not at all: asked before anything is sent."""
+"""What may be sent now: rate, concurrency, halts and unreachable endpoints."""

@@ -1,6 +1,11 @@
-"""What may leave now, and what the answers have taught: rate, outages and stops of one account."""
+"""Whether a request of one cloud account may be sent now, and what its answers teach.
 
-from collections import Counter, defaultdict
+Three things can hold a request back: the rate limit of its stream, an endpoint that fails (circuit
+breaker), and a halted scope. The concurrency limit is not among them: a claim counts the running
+exports in its own transaction.
+"""
+
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
@@ -21,19 +26,21 @@ LOOK = "look into a bucket"
 
 NO_KEYS = "Client.NoCredentials"
 
-_DOUBTS = 5
-"""Answers in a row that leave a request in doubt: then the endpoint itself is in trouble."""
+_TOLERATED_UNKNOWN = 4
+"""Answers in a row that may leave the effect of a request unknown. With one more the endpoint
+itself is failing, not the single job."""
 
-_EXCUSED = 10
-"""Lost answers in a row that cost a job nothing: it may be what is in trouble itself."""
+_MAX_UNCHARGED = 10
+"""Lost answers in a row that are not charged to a job: it may be their cause."""
 
 
 class Admission:
-    """The traffic of one account to the vendor's endpoints.
+    """The requests of one account to the vendor's endpoints.
 
     Args:
-        tell: takes a sentence for the user, whenever something begins to hold up the work.
-        quota_wait: seconds for which a quota other than the export cap is waited for.
+        profile: the account's name.
+        notify: takes a sentence for the user when something holds the work up.
+        quota_wait: maximum wait in seconds for a quota other than the export cap.
     """
 
     def __init__(
@@ -47,82 +54,58 @@ class Admission:
     ) -> None:
         self.halts = HaltedScopes()
         self.may_read_buckets = True
-        """Whether buckets can be looked into, as far as the account is concerned."""
+        """Whether the account's credentials allow reading buckets at all."""
         self._profile = profile
         self._rate_limiters = rate_limiters
         self._credentials = credentials
         self._notify = notify
         self._breakers: defaultdict[str, CircuitBreaker] = defaultdict(CircuitBreaker)
-        self._doubts: Counter[str] = Counter()
         self._quotas = QuotaWaits(quota_wait, notify)
         self._renewing = anyio.Lock()
-        self._forced: Credential | None = None
-        """What the last renewal gave, until something is accepted with it."""
+        self._renewed: Credential | None = None
+        """The credentials of the last renewal, until a request with them was accepted."""
 
     async def wait_for_turn(self, action: str, host: str) -> RateLimiter:
-        """Waits until the endpoint can be reached and slots may be free; whose they are."""
+        """Wait until permits may be available; return the rate limiter to take them from."""
         await self._breakers[host].wait_until_admitted()
         rate_limiter = self.rate_limiter(action, host)
         await rate_limiter.wait_for_turn()
         return rate_limiter
 
     async def acquire_permit(self, action: str, host: str) -> Permit:
-        """Waits until the endpoint can be reached and the rate allows one more request."""
+        """Wait for the permit to send one request that needs no claim."""
         await self._breakers[host].wait_until_admitted()
         return await self.rate_limiter(action, host).acquire()
 
-    def is_endpoint_failing(self, host: str) -> bool:
-        """Whether one request at a time finds out if the endpoint works again."""
-        return self._breakers[host].is_open
-
-    def rate_limiter(self, action: str, host: str) -> RateLimiter:
-        """The stream of requests for one action at an endpoint."""
-        return self._rate_limiters.for_key(RateKey(action, host, self._profile))
-
-    def record_response(self, host: str) -> None:
-        """Takes note that the endpoint works, whatever it said."""
-        if self._breakers[host].is_open:
-            self._notify(f"{host} answers again.")
-        self._breakers[host].record_success()
-        self._doubts.pop(host, None)
-
-    def excuses_lost_answer(self, host: str, deferrals: int) -> bool:
-        """Whether a lost answer is the fault of the endpoint, which is in trouble, not the job's.
-
-        Where nothing is left but what no endpoint can answer, it looks the same; so that such a
-        job comes to its end, it is not excused for ever.
-
-        Args:
-            waits: how often in a row the job was put off, and that was not counted.
-        """
-        return self.is_endpoint_failing(host) and deferrals < _EXCUSED
-
     def release(self, host: str) -> None:
-        """Gives a permit back: there was nothing to send with it."""
+        """Give an admission back: there was nothing to send."""
         self._breakers[host].release()
 
-    async def clear_halts(self) -> None:
-        """Lets the next requests find out whether a person has mended what stopped them."""
-        self.halts.clear()
-        self.may_read_buckets = True
-        self._quotas.clear()
-        self._forced = None
-        # what is wrong with the keys still, the next request tells
-        with suppress(CredentialError):
-            await self._credentials.renew()
+    def rate_limiter(self, action: str, host: str) -> RateLimiter:
+        """Return the rate limiter of one action at an endpoint."""
+        return self._rate_limiters.for_key(RateKey(action, host, self._profile))
 
-    def halt_expired_quota_waits(self) -> None:
-        """Stop the regions that have waited too long for a quota."""
-        for halt in self._quotas.expired():
-            if self.halts.add(halt):
-                self._notify(f"Stopped: {describe_halt(halt)}")
+    def is_endpoint_failing(self, host: str) -> bool:
+        """Return whether only one request at a time is sent to this endpoint."""
+        return self._breakers[host].is_open
+
+    def excuses_lost_answer(self, host: str, deferrals: int) -> bool:
+        """Return whether a lost answer is not charged to its job, as the endpoint is failing.
+
+        If the only jobs left are ones that no endpoint can answer, that looks the same. So that
+        such a job comes to an end, later lost answers are charged.
+
+        Args:
+            deferrals: postponements of the job in a row that were not charged.
+        """
+        return self.is_endpoint_failing(host) and deferrals < _MAX_UNCHARGED
 
     async def credential(self) -> Credential | None:
-        """The keys to sign with; ``None`` when they are gone, which stops the account."""
+        """Return the credentials to sign with; without any, halt the account and return None."""
         try:
             return await self._credentials.current()
         except CredentialError as error:
-            self._no_keys(error)
+            self._halt_without_credentials(error)
             return None
 
     async def record_outcome(
@@ -136,79 +119,109 @@ class Admission:
         credential: Credential,
         job_id: int | None = None,
     ) -> None:
-        """Learns from what came of a request.
+        """Learn from the outcome of a request.
 
         Args:
-            action: what it asked for; a stop that a look meets ends the looking too.
-            places: what a stop of region, bucket or role would hold up.
-            asked_at: when the request was claimed, on the event loop's clock; an answer to an
-                older one teaches less.
+            action: a halt found by `LOOK` ends the reading of buckets, too.
+            scope_values: region, bucket and role of the request.
+            asked_at: when the request was claimed, on the event loop's clock.
+            credential: the one that signed the request.
         """
-        self._reached(host, outcome)
+        self._record_reachability(host, outcome)
         match outcome.code.reaction:
             case Reaction.ACCEPT:
                 self.halts.record_acceptance()
                 self._quotas.record_acceptance(scope_values[Scope.REGION])
-                self._forced = None
+                self._renewed = None
             case Reaction.CAPACITY:
                 self._quotas.record_refusal(scope_values[Scope.REGION], outcome)
-            case Reaction.REFRESH if await self._renewed(credential):
+            case Reaction.REFRESH if await self._has_newer(credential):
                 pass
             case Reaction.STOP | Reaction.RESIGN | Reaction.REFRESH:
                 halt = self._halt_for(host, outcome, scope_values)
                 if self.halts.record_refusal(halt, outcome.code, job_id=job_id, asked_at=asked_at):
-                    self._notify(f"Stopped: {describe_halt(halt)}")
+                    self._warn(halt)
                 if action == LOOK and self.halts.contains(halt):
                     self.may_read_buckets = False
             case _:
                 pass
 
-    def _reached(self, host: str, outcome: Outcome) -> None:
-        """Whether the endpoint is in trouble: out of reach, or doubtful so many times in a row."""
-        breaker = self._breakers[host]
-        if outcome.code.reaction is Reaction.RECONCILE:
-            self._doubts[host] += 1
-            in_trouble = breaker.is_open or self._doubts[host] >= _DOUBTS
-        else:
-            in_trouble = outcome.code.reaction is Reaction.PAUSE
-        if in_trouble:
-            if not breaker.is_open:
-                what = f"is in trouble ({outcome.code.name}, HTTP {outcome.http_status})"
-                if outcome.http_status is None:
-                    what = f"cannot be reached ({outcome.message})"
-                self._notify(f"{host} {what}; one request at a time finds out when it answers.")
-            breaker.record_failure()
-        elif outcome.http_status is not None and outcome.code.reaction is not Reaction.RECONCILE:
-            self.record_response(host)
+    def record_response(self, host: str) -> None:
+        """Record that the endpoint has answered, whatever it said."""
+        if self._breakers[host].record_success():
+            self._notify(f"{host} answers again.")
+
+    def halt_expired_quota_waits(self) -> None:
+        """Halt the regions that have waited too long for a quota."""
+        for halt in self._quotas.expire():
+            self._halt(halt)
+
+    async def clear_halts(self) -> None:
+        """End every halt: the next requests find out whether its cause is gone."""
+        self.halts.clear()
+        self.may_read_buckets = True
+        self._quotas.clear()
+        self._renewed = None
+        # if the credentials are still wrong, the next request reports it
+        with suppress(CredentialError):
+            await self._credentials.renew()
+
+    def _record_reachability(self, host: str, outcome: Outcome) -> None:
+        match outcome.code.reaction:
+            case Reaction.PAUSE:
+                has_opened = self._breakers[host].record_failure()
+            case Reaction.RECONCILE:
+                has_opened = self._breakers[host].record_failure(tolerated=_TOLERATED_UNKNOWN)
+            case _:
+                if outcome.http_status is not None:
+                    self.record_response(host)
+                return
+        if has_opened:
+            what = f"is failing ({outcome.code.name}, HTTP {outcome.http_status})"
+            if outcome.http_status is None:
+                what = f"cannot be reached ({outcome.message})"
+            self._notify(f"Warning: {host} {what}; sending one request at a time until it answers.")
 
     def _halt_for(self, host: str, outcome: Outcome, scope_values: Mapping[Scope, str]) -> Halt:
         scope = outcome.code.scope or Scope.ACCOUNT
-        everywhere = {scope: host if scope is Scope.ENDPOINT else self._profile}
-        value = {**everywhere, **scope_values}[scope]
+        account_wide = {scope: host if scope is Scope.ENDPOINT else self._profile}
+        value = {**account_wide, **scope_values}[scope]
         return Halt(scope, value, outcome.code.name, outcome.message, outcome.code.remedy)
 
-    async def _renewed(self, refused: Credential) -> bool:
-        """Whether others are in force by now than those refused: renewed once, for all at once."""
+    async def _has_newer(self, refused: Credential) -> bool:
+        """Return whether other credentials than the refused ones are in force.
+
+        Requests that were refused together renew them once. If the renewed ones are refused, they
+        are not renewed again.
+        """
         async with self._renewing:
             try:
-                in_force = await self._credentials.current()
-                if in_force == refused != self._forced:
-                    in_force = self._forced = await self._credentials.renew()
+                current = await self._credentials.current()
+                if current == refused != self._renewed:
+                    current = self._renewed = await self._credentials.renew()
             except CredentialError as error:
-                self._no_keys(error)
+                self._halt_without_credentials(error)
                 return True
-            return in_force != refused
+            return current != refused
 
-    def _no_keys(self, error: CredentialError) -> None:
-        halt = Halt(Scope.CREDENTIAL, self._profile, NO_KEYS, error.message, error.remedy)
-        if self.halts.add(halt):
-            self._notify(f"Stopped: {describe_halt(halt)}")
-        # even where an export has met a stop of the same scope before
+    def _halt_without_credentials(self, error: CredentialError) -> None:
+        self._halt(Halt(Scope.CREDENTIAL, self._profile, NO_KEYS, error.message, error.remedy))
+        # even if this scope was halted before by an export, which leaves buckets readable
         self.may_read_buckets = False
+
+    def _halt(self, halt: Halt) -> None:
+        if self.halts.add(halt):
+            self._warn(halt)
+
+    def _warn(self, halt: Halt) -> None:
+        self._notify(f"Warning: halted {_cause(halt)}. Action required: {halt.remedy}")
 
 
 def describe_halt(halt: Halt) -> str:
-    """A stop as a sentence: what, why, and what to do."""
-    what = f"{halt.scope} {halt.value or '(the default one)'}"
-    said = f" ({halt.message})" if halt.message else ""
-    return f"{what}: {halt.code}{said}. {halt.remedy}"
+    """Return a sentence about a halt: its scope, its reason, and its remedy."""
+    return f"{_cause(halt)}. {halt.remedy}"
+
+
+def _cause(halt: Halt) -> str:
+    message = f" ({halt.message})" if halt.message else ""
+    return f"{halt.scope} {halt.value or '(the default one)'}: {halt.code}{message}"

@@ -1,17 +1,18 @@
-"""How long to wait after the n-th refusal in a row: capped, exponential, jittered."""
+"""Exponential back-off with a maximum and jitter."""
 
 from datetime import timedelta
 
 
 def backoff(misses: int, jitter: float, *, first: float = 1.0, longest: float = 60.0) -> timedelta:
-    """The wait after `misses` refusals in a row.
+    """Return the wait after a failure.
 
     Args:
-        misses: refusals before this one; 0 for the first.
-        chance: a number from 0 to 1; spreads the waits of many over the upper half.
-        first: seconds, the wait after the first refusal.
-        longest: seconds, the wait that no number of refusals exceeds.
+        misses: failures in a row before this one.
+        jitter: a random number from 0 to 1, which spreads the waits over the upper half; 1 is the
+            whole wait.
+        first: seconds, the wait after the first failure.
+        longest: seconds, the maximum.
     """
-    # the exponent is capped too: a float overflows at 2 to the 1024th
+    # the exponent is limited too: a float overflows at 2 to the 1024th
     whole = min(longest, first * 2.0 ** min(misses, 40))
     return timedelta(seconds=whole * (0.5 + jitter / 2))

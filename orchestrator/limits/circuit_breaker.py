@@ -1,4 +1,4 @@
-"""An endpoint that cannot be reached: everyone waits, one request at a time finds out."""
+"""A circuit breaker: while an endpoint fails, one request at a time finds out when it works."""
 
 import random
 
@@ -6,54 +6,65 @@ import anyio
 
 from orchestrator.limits.backoff import backoff
 
-_PATIENCE = 35.0
-"""Seconds after which a prober that never reported back is replaced."""
+_MAX_PROBE_SECONDS = 35.0
+"""Seconds after which a probe without a result is replaced: a little more than a request takes."""
+
+_POLL = 0.5
+"""Seconds between two looks at the state while a caller waits."""
 
 
 class CircuitBreaker:
-    """Whether one endpoint can be reached, as far as the last requests have shown."""
+    """The state of one endpoint or bucket, as the last requests have shown it."""
 
     def __init__(self) -> None:
-        self._misses = 0
-        self._probing = False
+        self._failures = 0
+        self._probes = 0
+        self._is_probing = False
         self._next_probe = 0.0
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the last request did not get through."""
-        return self._misses > 0
+        self.is_open = False
+        """Whether only probes are admitted."""
 
     async def wait_until_admitted(self) -> None:
-        """Waits while the endpoint is out of reach, unless the caller is the next prober."""
+        """Wait until a request may be sent."""
         while not self.admit():
-            await anyio.sleep(min(self._next_probe - anyio.current_time(), 0.5))
+            await anyio.sleep(min(self._next_probe - anyio.current_time(), _POLL))
 
     def admit(self) -> bool:
-        """Whether the caller may pass; in an outage that makes it the next prober."""
-        now = anyio.current_time()
-        if self._misses and now < self._next_probe:
+        """Return whether a request may be sent; in an open circuit that makes it the next probe."""
+        if not self.is_open:
+            return True
+        if anyio.current_time() < self._next_probe:
             return False
-        if self._misses:
-            self._probing = True
-            self._next_probe = now + _PATIENCE
+        self._is_probing = True
+        self._next_probe = anyio.current_time() + _MAX_PROBE_SECONDS
         return True
 
     def release(self) -> None:
-        """Whoever was let through had nothing to send: the next may find out instead."""
-        if self._probing:
-            self._probing = False
+        """Give an admission back that was not used: the next caller may probe at once."""
+        if self._is_probing:
+            self._is_probing = False
             self._next_probe = anyio.current_time()
 
-    def record_failure(self) -> None:
-        """A request did not get through; those in the air with the first count as one with it."""
-        if self._misses and not self._probing:
-            return
-        wait = backoff(self._misses, random.random(), longest=30.0)  # noqa: S311 - spreads load
-        self._misses += 1
-        self._probing = False
-        self._next_probe = anyio.current_time() + wait.total_seconds()
+    def record_failure(self, *, tolerated: int = 0) -> bool:
+        """Record a failed request; return whether it opened the circuit.
 
-    def record_success(self) -> None:
-        """A request got an answer, whatever it said."""
-        self._misses = 0
-        self._probing = False
+        Args:
+            tolerated: so many failures in a row do not open it.
+        """
+        self._failures += 1
+        was_open = self.is_open
+        # requests that were in flight when the circuit opened say nothing new
+        if self._is_probing if was_open else self._failures > tolerated:
+            wait = backoff(self._probes, random.random(), longest=30.0)  # noqa: S311 - spreads load
+            self._probes += 1
+            self._is_probing = False
+            self._next_probe = anyio.current_time() + wait.total_seconds()
+            self.is_open = True
+        return self.is_open and not was_open
+
+    def record_success(self) -> bool:
+        """Record a request that was answered; return whether it closed the circuit."""
+        was_open = self.is_open
+        self._failures = self._probes = 0
+        self._is_probing = self.is_open = False
+        return was_open

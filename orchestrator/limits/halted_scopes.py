@@ -1,4 +1,4 @@
-"""What a person has to mend before more can be sent; kept for the length of one run."""
+"""Scopes in which nothing is sent any more during this run, because sending cannot succeed."""
 
 from collections.abc import Mapping
 
@@ -10,77 +10,78 @@ from orchestrator.model import Code, ExportOrder, Halt, Reaction, Scope
 from orchestrator.store.tables import jobs
 
 WHOLE_ACCOUNT = frozenset({Scope.CREDENTIAL, Scope.ACCOUNT, Scope.CLOCK})
-"""Scopes in which a stop holds up everything."""
+"""Kinds of scopes whose halt blocks every request of the account."""
 
 
 class HaltedScopes:
-    """The stops in force."""
+    """The halts of one run; they are not stored, so the next run tries again."""
 
     def __init__(self) -> None:
         self.active: list[Halt] = []
-        self._suspected: dict[str, tuple[float, int | None]] = {}
+        self._first_refusals: dict[str, tuple[float, int | None]] = {}
+        """By code: time and job of the first refusal that did not halt its scope yet."""
 
     def add(self, halt: Halt) -> bool:
-        """Stops a scope; false when it is stopped already."""
+        """Halt a scope; return false if it is halted already."""
         if self.contains(halt):
             return False
         self.active.append(halt)
         return True
 
     def remove(self, halt: Halt) -> None:
-        """Ends this very stop: what it was for is mended."""
+        """End this halt: its cause is gone."""
         if halt in self.active:
             self.active.remove(halt)
 
     def contains(self, halt: Halt) -> bool:
-        """Whether its scope is stopped, for this reason or another."""
+        """Return whether the scope of this halt is halted, for the same or another reason."""
         return any((held.scope, held.value) == (halt.scope, halt.value) for held in self.active)
 
     def record_refusal(
         self, halt: Halt, code: Code, *, job_id: int | None, asked_at: float
     ) -> bool:
-        """Takes note of a refusal that calls for a stop; true when it begins one.
+        """Record a refusal that calls for a halt; return whether it halted the scope.
 
-        What a correction may mend (clock, token) stops its scope only when a request that was
-        claimed after the first such refusal meets it again; what one image may owe to a policy
-        of its own, only when another job's request does.
+        A wrong clock or an expired token may have been corrected since the request was sent. So
+        these halt the scope only if a request that was claimed after the first refusal is refused
+        too. A denial may come from a policy on a single image, so another job must be denied too.
 
         Args:
             asked_at: when the request was claimed, on the event loop's clock.
         """
-        denied = code.name in MAY_CONCERN_ONE_IMAGE
-        if denied or code.reaction is not Reaction.STOP:
-            now = anyio.current_time()
-            first, suspect = self._suspected.setdefault(code.name, (now, job_id))
-            if asked_at <= first or (denied and suspect == job_id):
+        is_denial = code.name in MAY_CONCERN_ONE_IMAGE
+        if is_denial or code.reaction is not Reaction.STOP:
+            first = (anyio.current_time(), job_id)
+            refused_at, refused_job = self._first_refusals.setdefault(code.name, first)
+            if asked_at <= refused_at or (is_denial and refused_job == job_id):
                 return False
         return self.add(halt)
 
-    def clear(self) -> None:
-        """Forgets every stop: the next requests find out whether a person has mended it."""
-        self.active.clear()
-        self._suspected.clear()
-
     def record_acceptance(self) -> None:
-        """Something went through: what was suspected is mended."""
-        self._suspected.clear()
+        """Record an accepted request: earlier refusals no longer count."""
+        self._first_refusals.clear()
+
+    def clear(self) -> None:
+        """End every halt: the next requests find out whether its cause is gone."""
+        self.active.clear()
+        self._first_refusals.clear()
 
     def blocks_endpoint(self, host: str) -> bool:
-        """Whether nothing can be sent to this endpoint."""
+        """Return whether no request at all may be sent to this endpoint."""
         return any(
             halt.scope in WHOLE_ACCOUNT or (halt.scope is Scope.ENDPOINT and halt.value == host)
             for halt in self.active
         )
 
     def blocks(self, host: str, order: ExportOrder) -> bool:
-        """Whether this order must not be sent."""
+        """Return whether this order must not be sent."""
         scope_values = scope_values_of(order)
         return self.blocks_endpoint(host) or any(
             scope_values.get(halt.scope) == halt.value for halt in self.active
         )
 
     def permitted_jobs(self) -> sa.ColumnElement[bool]:
-        """Jobs that no stop holds up, as a condition on the table of jobs."""
+        """Return the condition, on the table of jobs, that no halt blocks a job."""
         columns = {
             Scope.REGION: jobs.c.region,
             Scope.BUCKET: bucket_location_column(),
@@ -93,7 +94,7 @@ class HaltedScopes:
 
 
 def scope_values_of(order: ExportOrder) -> Mapping[Scope, str]:
-    """What a stop of region, bucket or role would name to hold up this order."""
+    """Return the region, bucket and role of an order, as a halt names them."""
     return {
         Scope.REGION: order.region,
         Scope.BUCKET: bucket_location(order.region, order.bucket),
@@ -102,11 +103,11 @@ def scope_values_of(order: ExportOrder) -> Mapping[Scope, str]:
 
 
 def bucket_location(region: str, bucket: str) -> str:
-    """A bucket as it is stopped: with its region, since a wrong region is the usual fault."""
+    """Return a bucket as a halt names it, with its region: a wrong region is the usual mistake."""
     return f"{region}/{bucket}"
 
 
 def bucket_location_column(table: sa.FromClause = jobs) -> sa.ColumnElement[str]:
-    """The same of each job, as an expression on the table of jobs."""
-    place: sa.ColumnElement[str] = table.c.region + "/" + table.c.bucket
-    return place
+    """Return the same as an expression on the table of jobs."""
+    location: sa.ColumnElement[str] = table.c.region + "/" + table.c.bucket
+    return location

@@ -1,7 +1,7 @@
-"""Quotas other than the cap on running exports: how long each keeps its region waiting.
+"""How long a region waits for a quota, before it is halted for this run.
 
-The cap is freed by our own exports as they end. Another quota may never be freed, so a run waits
-for it only so long, and says so.
+The cap on running exports is not meant here: our own exports free it as they end, so waiting for it
+always helps. Any other quota may never be raised.
 """
 
 from collections.abc import Callable
@@ -14,20 +14,21 @@ EXPORT_CAP = "LimitExceeded.ExportImageTaskLimitExceeded"
 
 
 class QuotaWaits:
-    """The regions that wait for a quota.
+    """The regions that wait for a quota; meanwhile probes are sent there as usual.
 
     Args:
-        longest: seconds after which a region is given up for this run.
-        tell: takes a sentence for the user when a wait begins or ends.
+        longest: maximum wait in seconds.
+        notify: takes a sentence for the user.
     """
 
     def __init__(self, longest: float, notify: Callable[[str], None]) -> None:
         self._longest = longest
         self._notify = notify
         self._waiting: dict[str, tuple[float, Outcome]] = {}
+        """By region: when the wait began, and the refusal that began it."""
 
     def record_refusal(self, region: str, outcome: Outcome) -> None:
-        """Take note of a request that was refused for capacity."""
+        """Record a request that was refused for capacity."""
         if outcome.code.name == NOT_SENT:
             return
         if outcome.code.name == EXPORT_CAP:
@@ -35,24 +36,24 @@ class QuotaWaits:
         elif region not in self._waiting:
             self._waiting[region] = anyio.current_time(), outcome
             self._notify(
-                f"{region}: {outcome.code.name} ({outcome.message}); waiting for this quota, "
-                f"{self._longest:g} s at most. {outcome.code.remedy}"
+                f"{region}: {outcome.code.name} ({outcome.message}); waiting for this quota, at "
+                f"most {self._longest:g} s. {outcome.code.remedy}"
             )
 
     def record_acceptance(self, region: str) -> None:
-        """Take note of an accepted export: there is room."""
+        """Record an accepted export: the quota has room again."""
         if self._waiting.pop(region, None) is not None:
             self._notify(f"{region}: exports are accepted again.")
 
-    def expired(self) -> list[Halt]:
-        """End the waits that have lasted too long; each as a stop of its region."""
+    def expire(self) -> list[Halt]:
+        """End the waits that have lasted too long; return the halt of each region."""
         now = anyio.current_time()
-        ended = {
+        expired = {
             region: outcome
             for region, (since, outcome) in self._waiting.items()
             if now - since >= self._longest
         }
-        for region in ended:
+        for region in expired:
             del self._waiting[region]
         return [
             Halt(
@@ -63,9 +64,9 @@ class QuotaWaits:
                 "Have the quota raised, or run again later.",
                 passes=True,
             )
-            for region, outcome in ended.items()
+            for region, outcome in expired.items()
         ]
 
     def clear(self) -> None:
-        """Begin every wait anew."""
+        """Forget every wait, so that the maximum starts anew."""
         self._waiting.clear()

@@ -3,21 +3,22 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from statistics import median_high
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchestrator.forecast import latest_finished_exports
+from orchestrator.forecast import (
+    Remaining,
+    latest_finished_exports,
+    seconds_left,
+    typical_duration,
+)
 from orchestrator.job_states import UNDER_WAY, JobState
 from orchestrator.limits.concurrency_limit import ConcurrencyLimit, concurrency_limits
 from orchestrator.store import Database
-from orchestrator.store.tables import CLAIMABLE, jobs, scopes
-
-_SAMPLES = 50
-"""Finished exports from which the usual duration is taken."""
+from orchestrator.store.tables import jobs, scopes
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,85 +145,23 @@ async def _scopes(
     found: list[ScopeStatus] = []
     for profile in (await connection.execute(query)).scalars().all():
         for concurrency in await concurrency_limits(connection, profile, now):
-            queued = waiting[profile, concurrency.region]
-            usual = await _usual_seconds(connection, profile, concurrency.region, now)
-            if queued:
-                last_due = await _seconds_until_last_due(
-                    connection, profile, concurrency.region, now
+            region = concurrency.region
+            finished = await latest_finished_exports(connection, profile, region, now)
+            typical = typical_duration(finished)
+            remaining = Remaining(
+                profile,
+                region,
+                waiting=waiting[profile, region],
+                running=concurrency.running,
+                ceiling=concurrency.ceiling,
+            )
+            found.append(
+                ScopeStatus(
+                    profile,
+                    concurrency,
+                    remaining.waiting,
+                    usual_seconds=None if typical is None else typical.total_seconds(),
+                    seconds_left=await seconds_left(connection, remaining, typical, now, rate=rate),
                 )
-                left = _seconds_for_queue(concurrency, queued, usual, rate, last_due)
-            else:
-                left = await _seconds_for_running(connection, profile, concurrency, usual, now)
-            found.append(ScopeStatus(profile, concurrency, queued, usual, left))
+            )
     return tuple(found)
-
-
-async def _usual_seconds(
-    connection: AsyncConnection, profile: str, region: str, now: datetime
-) -> float | None:
-    """Return the median duration of the latest exports of a scope."""
-    finished = await latest_finished_exports(connection, profile, region, now, limit=_SAMPLES)
-    return median_high(one.took.total_seconds() for one in finished) if finished else None
-
-
-async def _seconds_until_last_due(
-    connection: AsyncConnection, profile: str, region: str, now: datetime
-) -> float:
-    """Return the seconds until the last queued job of a scope may be sent.
-
-    Jobs that are not described yet are not considered: no index has their times.
-    """
-    of_scope = (jobs.c.profile == profile) & (jobs.c.region == region)
-    query = sa.select(sa.func.max(jobs.c.due_at)).where(sa.text(CLAIMABLE), of_scope)
-    last: datetime | None = await connection.scalar(query)
-    return 0.0 if last is None else max(0.0, (last - now).total_seconds())
-
-
-def _seconds_for_queue(
-    concurrency: ConcurrencyLimit,
-    queued: int,
-    usual: float | None,
-    rate: float,
-    last_due: float,
-) -> float | None:
-    """Estimate the seconds until the queued and running exports of a scope are finished.
-
-    The longer of two times: exporting in rounds of as many as may run at once, or sending the last
-    job and waiting for its export.
-
-    Args:
-        last_due: seconds until the last queued job may be sent.
-    """
-    if usual is None:
-        return None
-    exports = queued + concurrency.running
-    at_once = exports if concurrency.ceiling is None else concurrency.ceiling
-    rounds = -(-exports // max(at_once, 1))
-    sending = queued / rate if rate else 0.0
-    return max(usual * rounds, max(sending, last_due) + usual)
-
-
-async def _seconds_for_running(
-    connection: AsyncConnection,
-    profile: str,
-    concurrency: ConcurrencyLimit,
-    usual: float | None,
-    now: datetime,
-) -> float | None:
-    """Estimate the seconds until the export that was accepted last is finished.
-
-    ``None`` if a job is unknown or being sent: nobody can say how long it takes to resolve it.
-    """
-    if not concurrency.running:
-        return 0.0
-    of_scope = (jobs.c.profile == profile) & (jobs.c.region == concurrency.region)
-    under_way = (
-        sa.select(jobs.c.state, sa.func.max(jobs.c.accepted_at))
-        .where(of_scope, jobs.c.state.in_(sorted(UNDER_WAY)))
-        .group_by(jobs.c.state)
-    )
-    accepted_at = dict((await connection.execute(under_way)).all())
-    if usual is None or set(accepted_at) != {JobState.ACCEPTED}:
-        return None
-    age: timedelta = now - accepted_at[JobState.ACCEPTED]
-    return max(0.0, usual - age.total_seconds())

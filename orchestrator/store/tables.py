@@ -247,16 +247,10 @@ scopes = sa.Table(
     sa.Column("region", sa.Text, primary_key=True),
     sa.Column("ceiling", sa.Integer, comment="exports that may run; null before any refusal"),
     sa.Column(
-        "misses",
-        sa.Integer,
-        nullable=False,
-        comment="twice the refused probes, less the accepted ones",
+        "misses", sa.Integer, nullable=False, comment="refused probes less accepted ones, never < 0"
     ),
-    sa.Column("streak", sa.Integer, comment="consecutive accepted probes"),
     sa.Column("full_since", UtcDateTime),
     sa.Column("probe_at", UtcDateTime, comment="earliest time of the next probe"),
-    sa.Column("probe_job", _Id, comment="the job that is the present probe"),
-    sa.Column("probe_until", UtcDateTime, comment="the probe counts as lost after it"),
 )
 
 rates = sa.Table(

@@ -9,14 +9,13 @@ import anyio
 
 from orchestrator.cloud.cos import CosClient
 from orchestrator.errors import CloudRefusal
+from orchestrator.forecast import Forecast
 from orchestrator.job_states import JobState
-from orchestrator.limits import concurrency_limit
 from orchestrator.model import ObjectFacts, UploadFacts
 from orchestrator.store import Database
 from orchestrator.store.transitions import Transition, apply_transitions
 from orchestrator.verification.completeness import Completeness, missing_images, size_warnings
 from orchestrator.verification.expected_objects import TrackedJob, TrackedKey, save_seen_objects
-from orchestrator.verification.export_deadline import ExportDeadlines
 from orchestrator.verification.object_lookup import (
     head,
     listed_objects,
@@ -60,7 +59,7 @@ async def examine(
     cos: CosClient,
     job: TrackedJob,
     age: timedelta,
-    deadlines: ExportDeadlines,
+    forecast: Forecast,
     *,
     unlisted_after: timedelta,
     wants_trace: bool = False,
@@ -82,7 +81,8 @@ async def examine(
     trace_age = trace_age_of(cos, job, [facts.last_modified for facts in (listed or {}).values()])
     if delivery.is_complete:
         return PollResult(Finding(job, delivery, trace_age=trace_age), trace_age)
-    is_late = await deadlines.has_passed(job, age)
+    export = (job.profile, job.region, job.size_gib)
+    is_late = await forecast.is_overdue(*export, age)
     is_unlisted = not listed and age >= unlisted_after
     if not is_late and not is_unlisted and (listed or not wants_trace):
         return PollResult(None, trace_age)
@@ -94,7 +94,7 @@ async def examine(
         delivery = await _look(cos, job, to_the_end=is_late)
     written = uploads is None or bool(uploads)
     if delivery.is_complete or (
-        is_late and await deadlines.has_passed(job, age, being_written=written)
+        is_late and await forecast.is_overdue(*export, age, being_written=written)
     ):
         keys = None if uploads is None else tuple(upload.key for upload in uploads)
         return PollResult(Finding(job, delivery, keys, trace_age), trace_age)
@@ -113,8 +113,6 @@ async def save_findings(
             kept = list(compress(findings, moved))
             seen = [(one.job.job_id, facts) for one in kept for facts in one.delivery.found]
             await save_seen_objects(connection, seen, now)
-            for profile, region in sorted({(one.job.profile, one.job.region) for one in kept}):
-                await concurrency_limit.record_end(connection, profile, region, now)
     return [
         one.target if is_moved else finding.job.state
         for finding, one, is_moved in zip(findings, moves, moved, strict=True)

@@ -3,7 +3,7 @@
 Without look-ups an accepted job stays accepted and an unknown job stays unknown.
 """
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable
 from datetime import timedelta
 from enum import StrEnum
@@ -36,8 +36,8 @@ _TRUST_FACTOR = 6
 _RETRY_FACTOR = 3
 """An unreadable bucket is tried again after so many times the usual period."""
 
-_MAX_FAILURES = 10
-"""Failed look-ups in a row after which one job at a time finds out when the bucket answers."""
+_TOLERATED_FAILURES = 9
+"""After one more failed look-up in a row, one job at a time finds out when the bucket answers."""
 
 
 class VerifyMode(StrEnum):
@@ -80,7 +80,6 @@ class BucketAccess:
         self._refused_since: dict[str, float] = {}
         self._readable: set[str] = set()
         self._halted: dict[str, Halt] = {}
-        self._failures: Counter[str] = Counter()
         self._breakers: defaultdict[str, CircuitBreaker] = defaultdict(CircuitBreaker)
 
     def record_success(self, bucket: str) -> bool:
@@ -126,11 +125,8 @@ class BucketAccess:
 
     def record_failure(self, bucket: str, reason: str) -> None:
         """Record a look-up without a usable answer."""
-        self._failures[bucket] += 1
-        if self._failures[bucket] == _MAX_FAILURES:
+        if self._breakers[bucket].record_failure(tolerated=_TOLERATED_FAILURES):
             self._notify(f"The bucket {bucket} gives no answer ({reason}); one look-up at a time.")
-        if self._failures[bucket] >= _MAX_FAILURES:
-            self._breakers[bucket].record_failure()
 
     def failing_buckets(self) -> list[str]:
         """Return the buckets that give no answer: one job at a time looks into each."""
@@ -177,9 +173,7 @@ class BucketAccess:
         self._refused_since.clear()
 
     def _record_answer(self, bucket: str) -> bool:
-        self._failures.pop(bucket, None)
-        if not self._breakers[bucket].is_open:
-            return False
-        self._breakers[bucket].record_success()
-        self._notify(f"The bucket {bucket} answers again.")
-        return True
+        was_failing = self._breakers[bucket].record_success()
+        if was_failing:
+            self._notify(f"The bucket {bucket} answers again.")
+        return was_failing

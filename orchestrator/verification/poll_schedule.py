@@ -1,86 +1,70 @@
-"""When an export is looked for: often when its end is due, seldom when it is not.
+"""When an accepted export is polled: often when its end is due, rarely when it is not.
 
-Pure functions of ages. An end that is seen late leaves a place empty, but only where the cap has
-been met; each look costs a request.
+Pure functions of the export's age. Where the concurrency limit is reached, an end that is seen late
+leaves a slot empty; elsewhere a late look costs nothing. Each poll costs a request or two to COS.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from orchestrator.forecast import FinishedExport
-
-_RECENT = 50
-_EARLY = 0.98
-"""Part of the time that nearly all exports take at least: the looks begin a little before, or the
-times that they tell could never become shorter."""
-
-_ALIKE = 0.8
-"""Part of another's size from which on two are of about the same."""
-
-_FEW = 20
-"""One of so many may be quicker than that; its end is seen a little late."""
+from orchestrator.forecast import FinishedExport, earliest_end
 
 _OFTEN = 0.02
-_SOONEST = timedelta(milliseconds=40)
+"""Share of the age between two polls, where an end frees a slot and its time is known well."""
+_MIN_OFTEN = timedelta(milliseconds=40)
+
 _GUESSING = 0.05
-_SOONEST_GUESS = timedelta(milliseconds=200)
-_SELDOM = 0.1
-"""Part of its age after which an export is looked at again: where its end frees a place; where
-nobody knows how long exports take; and else."""
+"""The same where no export of a similar size has finished yet."""
+_MIN_GUESSING = timedelta(milliseconds=200)
+
+_RARELY = 0.1
+"""The same where no slot is needed."""
 
 _SHORTEST, _LONGEST = timedelta(seconds=1), timedelta(minutes=5)
+"""Limits of a reservation: shorter ones would write the store too often, and after a longer one of
+a process that died the export would not be polled for too long."""
+
 _OVERLAP = timedelta(milliseconds=500)
+"""A reservation reaches this far beyond the first poll, so that it need not be renewed before."""
 
 
 @dataclass(frozen=True, slots=True)
 class PollSchedule:
-    """The looks at one export.
+    """The polls of one export.
 
     Args:
-        first: the age at which its end may come.
-        again: the part of its age after which it is looked at again, where that matters.
-        soonest: the shortest time between two looks.
+        first: age at the first poll.
+        again: share of the age between two polls; ``None``: only one poll in each reservation.
+        soonest: shortest time between two polls.
     """
 
     first: timedelta = timedelta()
     again: float | None = None
-    soonest: timedelta = _SOONEST
+    soonest: timedelta = _MIN_OFTEN
 
     def due_again(self, age: timedelta) -> timedelta:
-        """For how long the store may leave it to whoever asks at this age; others keep away."""
+        """Return how long the process that polls at this age reserves the job for itself."""
         before_end = min(self.first - age + _OVERLAP, _LONGEST)
-        return max(_SHORTEST, min(age * _SELDOM, _LONGEST), before_end)
+        return max(_SHORTEST, min(age * _RARELY, _LONGEST), before_end)
 
     def after(self, age: timedelta) -> timedelta | None:
-        """The age at the look that follows one at this age; ``None`` when the store tells."""
+        """Return the age at the next poll; ``None``: not before the next reservation."""
         return None if self.again is None else age + max(self.soonest, age * self.again)
 
 
-def schedule(ended: Sequence[FinishedExport], size_gib: int, *, at_capacity: bool) -> PollSchedule:
-    """The looks at an export of this size, after what the others took.
-
-    Those of about the same size tell best. Where none has ended yet, a larger one may have taken
-    longer in proportion, or just as long.
+def schedule(
+    finished: Sequence[FinishedExport], size_gib: int, *, at_capacity: bool
+) -> PollSchedule:
+    """Return the polls of an export of this size.
 
     Args:
-        pressed: its end frees a place that is waited for.
+        finished: the newest finished exports of its scope.
+        at_capacity: the concurrency limit of its scope is reached: its end frees a slot.
     """
-    shares = [(one, _share(one, size_gib)) for one in ended[:_RECENT]]
-    alike = [one.shortest * share for one, share in shares if share > _ALIKE]
-    took = sorted(alike or [one.shortest * share for one, share in shares if share])
-    first = took[len(took) // _FEW] * _EARLY if took else timedelta()
+    end = earliest_end(finished, size_gib)
     if not at_capacity:
-        return PollSchedule(first)
-    return (
-        PollSchedule(first, _OFTEN, _SOONEST)
-        if alike
-        else PollSchedule(first, _GUESSING, _SOONEST_GUESS)
-    )
-
-
-def _share(one: FinishedExport, size_gib: int) -> float:
-    """The least part of what another took that an export of this size takes; 0 is unknown."""
-    if bool(one.size_gib) != bool(size_gib):
-        return 0.0
-    return min(1.0, size_gib / one.size_gib) if one.size_gib else 1.0
+        return PollSchedule(end.age)
+    if end.is_reliable:
+        return PollSchedule(end.age, _OFTEN, _MIN_OFTEN)
+    return PollSchedule(end.age, _GUESSING, _MIN_GUESSING)

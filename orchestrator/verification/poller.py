@@ -19,7 +19,7 @@ from orchestrator.cloud.cos import CosClient
 from orchestrator.cloud.credentials.base import Credential
 from orchestrator.cloud.error_codes import cos_code_for
 from orchestrator.errors import CloudRefusal, CredentialError
-from orchestrator.forecast import Experience
+from orchestrator.forecast import Forecast
 from orchestrator.job_states import JobState
 from orchestrator.limits.admission import LOOK, Admission
 from orchestrator.limits.concurrency_limit import regions_at_capacity
@@ -30,7 +30,6 @@ from orchestrator.store.tables import WATCHED, UtcDateTime, jobs
 from orchestrator.verification.accepted_jobs import Finding, examine, save_findings
 from orchestrator.verification.bucket_access import BucketAccess, VerifyMode
 from orchestrator.verification.expected_objects import TrackedJob, postpone, reserve_due_jobs
-from orchestrator.verification.export_deadline import ExportDeadlines
 from orchestrator.verification.poll_schedule import PollSchedule, schedule
 from orchestrator.verification.resend_policy import ResolvePolicy, save_first_trace, traced_buckets
 from orchestrator.verification.unknown_jobs import AbsenceTracker, resolve
@@ -117,8 +116,7 @@ class Poller:
         self._actor = actor
         self._busy_retry = busy_retry
         self._wakeup = wakeup
-        self._experience = Experience()
-        self._deadlines = ExportDeadlines(database, self._experience, policy.export_deadline)
+        self._forecast = Forecast(database, policy.export_deadline)
         self._absence = AbsenceTracker(database.clock)
         self._findings = GroupCommit[Finding, JobState](partial(save_findings, database, actor))
         self._of_profile = jobs.c.profile == profile
@@ -206,8 +204,10 @@ class Poller:
         for job in due:
             one = PollSchedule()
             if self._interval is None and job.state is JobState.ACCEPTED:
-                ended = await self._experience.ended(connection, job.profile, job.region, now)
-                one = schedule(ended, job.size_gib, at_capacity=job.region in at_capacity)
+                finished = await self._forecast.finished_exports(
+                    connection, job.profile, job.region, now
+                )
+                one = schedule(finished, job.size_gib, at_capacity=job.region in at_capacity)
             schedules.append(one)
         return schedules
 
@@ -289,7 +289,7 @@ class Poller:
             self._cos,
             job,
             timedelta(seconds=anyio.current_time() - one.began_at),
-            self._deadlines,
+            self._forecast,
             unlisted_after=max(self._policy.resend_after, _UNLISTED_AFTER),
             wants_trace=bucket not in self._traced and job.needs_first_trace,
         )

@@ -244,11 +244,7 @@ async def _update_limits(
             )
         else:
             await concurrency_limit.record_answer(
-                connection,
-                one.lease,
-                now,
-                accepted=one.is_accepted,
-                is_end_visible=is_end_visible,
+                connection, one.lease, now, accepted=one.is_accepted
             )
 
 

@@ -8,7 +8,13 @@ from orchestrator.reporting.status import ScopeStatus
 
 
 def scope(running: int, left: float | None) -> ScopeStatus:
-    limit = ConcurrencyLimit("ap-tokyo", 7, running, full_since=None, probe_at=None, probing=False)
+    limit = ConcurrencyLimit(
+        "ap-tokyo",
+        7,
+        running,
+        full_since=None,
+        probe_at=None,
+    )
     return ScopeStatus("default", limit, waiting=0, usual_seconds=9.0, seconds_left=left)
 
 

@@ -1,4 +1,4 @@
-"""The vendor's unpublished cap on exports that run at once, learned and kept."""
+"""The concurrency limit, learned from the vendor's refusals and kept in the store."""
 
 import anyio
 import pytest
@@ -26,31 +26,29 @@ FULL = "LimitExceeded.ExportImageTaskLimitExceeded"
 
 
 def refusals(cloud: Simulator) -> int:
-    """How often the vendor said that it was full."""
+    """Count the refusals for capacity."""
     return sum(entry.code == FULL for entry in read_ledger(cloud))
 
 
-async def test_a_cap_of_five_over_forty_images(
-    orchestrator: Orchestrator, cloud: Simulator
-) -> None:
-    """Under a small cap all is exported, refusals stay few, and none of them costs an attempt."""
+async def test_a_small_cap(orchestrator: Orchestrator, cloud: Simulator) -> None:
+    """Every image is exported, refusals are few, and none is charged as an attempt."""
     cloud.change(cap=5)
     result = await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(40)))
     assert result.counts[JobState.VERIFIED] == 40
     assert count_exports(cloud) == once_each(make_image_ids(40))
     assert {job.attempts for job in await read_jobs(orchestrator)} == {1}
-    # the first sixteen leave before the first answer comes; after that one prober at a time
+    # up to sixteen requests are in flight before the first answer; later one probe at a time
     assert refusals(cloud) <= 16 + 8
     assert result.refused == refusals(cloud)
 
 
-async def test_a_learned_ceiling_outlives_the_run(open_store: OpenStore, cloud: Simulator) -> None:
-    """What one run has learned of the cap spares the next one the first refusals."""
+async def test_a_learned_ceiling_outlives_the_run(store: OpenStore, cloud: Simulator) -> None:
+    """The next run is spared the first refusals."""
     cloud.change(cap=3)
-    async with open_store() as orchestrator:
+    async with store() as orchestrator:
         await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(6)))
     learned = refusals(cloud)
-    async with open_store() as orchestrator:
+    async with store() as orchestrator:
         await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(6, first=6)))
         (scope,) = (await orchestrator.status()).scopes
     assert scope.concurrency.ceiling is not None
@@ -59,7 +57,7 @@ async def test_a_learned_ceiling_outlives_the_run(open_store: OpenStore, cloud: 
 
 
 async def test_a_cap_that_moves_while_running(orchestrator: Orchestrator, cloud: Simulator) -> None:
-    """A cap that falls is met with fewer exports at once, and one that rises with more."""
+    """The ceiling follows a cap that falls and rises."""
     cloud.change(cap=6, duration=Duration(seconds=0.3))
     await orchestrator.enqueue(make_requests_for(make_image_ids(24)))
     async with anyio.create_task_group() as tasks:
@@ -74,10 +72,10 @@ async def test_a_cap_that_moves_while_running(orchestrator: Orchestrator, cloud:
     assert ((await orchestrator.status()).scopes[0].concurrency.ceiling or 0) > 2
 
 
-async def test_a_full_region_does_not_hold_up_another(
+async def test_a_region_at_capacity_does_not_hold_up_another(
     orchestrator: Orchestrator, cloud: Simulator
 ) -> None:
-    """While one region is full the other is exported to its end; then the first goes on."""
+    """While one region refuses everything, all images of the other are exported."""
     full, free = make_image_ids(6), make_image_ids(12, first=6)
     cloud.change(codes=(Refusal(FULL, images=tuple(full)),))
     await orchestrator.enqueue(make_requests_for(full))
@@ -94,26 +92,28 @@ async def test_a_full_region_does_not_hold_up_another(
     assert {job.attempts for job in await read_jobs(orchestrator)} == {1}
 
 
-async def test_places_that_a_neighbour_frees(open_store: OpenStore, cloud: Simulator) -> None:
-    """Where others hold every place, one prober waits for them, and all goes on when they end."""
+async def test_slots_that_another_program_frees_are_found(
+    store: OpenStore, cloud: Simulator
+) -> None:
+    """While another program holds every slot, one probe at a time is sent."""
     cloud.change(cap=5, occupied=5)
-    async with open_store(concurrency=1) as orchestrator, anyio.create_task_group() as tasks:
+    async with store(concurrency=1) as orchestrator, anyio.create_task_group() as tasks:
         await orchestrator.enqueue(make_requests_for(make_image_ids(8)))
         tasks.start_soon(run_to_end, orchestrator)
         await wait_until(lambda: refusals(cloud) >= 2)
         cloud.change(occupied=0)
         await wait_until(lambda: count_exports(cloud) == once_each(make_image_ids(8)))
-    async with open_store() as orchestrator:
+    async with store() as orchestrator:
         assert {job.attempts for job in await read_jobs(orchestrator)} == {1}
         assert await count_states(orchestrator) == {JobState.VERIFIED: 8}
 
 
-async def test_places_are_found_without_a_look_into_the_bucket(
-    open_store: OpenStore, cloud: Simulator
+async def test_free_slots_are_found_without_verification(
+    store: OpenStore, cloud: Simulator
 ) -> None:
-    """With verification off no end is seen, and probes alone bring every image through."""
+    """No end is seen, so probes alone find the slots that become free."""
     cloud.change(cap=3)
-    async with open_store(verify="off") as orchestrator:
+    async with store(verify="off") as orchestrator:
         result = await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(8)))
     assert result.counts[JobState.ACCEPTED] == 8
     assert result.left == 0
@@ -121,7 +121,7 @@ async def test_places_are_found_without_a_look_into_the_bucket(
 
 
 async def test_a_busy_image_waits(orchestrator: Orchestrator, cloud: Simulator) -> None:
-    """An image that another task holds is tried again until it is free, at no attempt's cost."""
+    """An image in use by another task is tried again, which is not charged as an attempt."""
     busy, free = make_image_ids(2)
     cloud.change(images={busy: ImageSettings(state="SYNCING")})
     await orchestrator.enqueue(make_requests_for([busy, free]))
@@ -135,10 +135,8 @@ async def test_a_busy_image_waits(orchestrator: Orchestrator, cloud: Simulator) 
     assert count_exports(cloud) == once_each([busy, free])
 
 
-async def test_a_broken_image_is_not_waited_for(
-    orchestrator: Orchestrator, cloud: Simulator
-) -> None:
-    """An image whose creation failed is busy for good: its job fails at the first refusal."""
+async def test_a_broken_image_fails_at_once(orchestrator: Orchestrator, cloud: Simulator) -> None:
+    """An image whose creation failed stays busy: its job fails at the first refusal."""
     cloud.change(images={make_image_ids(1)[0]: ImageSettings(state="CREATEFAILED")})
     result = await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(1)))
     assert result.counts[JobState.FAILED] == 1
@@ -147,8 +145,10 @@ async def test_a_broken_image_is_not_waited_for(
     assert len(read_ledger(cloud)) == 1
 
 
-async def test_two_formats_of_one_image(orchestrator: Orchestrator, cloud: Simulator) -> None:
-    """The vendor exports an image once at a time: its second format waits unsent for the first."""
+async def test_two_formats_of_one_image_are_exported_one_after_the_other(
+    orchestrator: Orchestrator, cloud: Simulator
+) -> None:
+    """The vendor exports an image once at a time: the second one waits for the first."""
     await orchestrator.enqueue(make_requests_for(make_image_ids(1), format="QCOW2"))
     await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(1), format="VMDK"))
     assert await count_states(orchestrator) == {JobState.VERIFIED: 2}
@@ -157,10 +157,10 @@ async def test_two_formats_of_one_image(orchestrator: Orchestrator, cloud: Simul
     assert second.accepted_at >= first.ends_at
 
 
-async def test_a_rate_refusal_slows_everyone_down(
+async def test_a_refusal_for_rate_slows_all_requests_down(
     orchestrator: Orchestrator, cloud: Simulator
 ) -> None:
-    """Once too many requests came in a second, what is claimed later leaves one by one."""
+    """Requests that are claimed later are spaced."""
     cloud.change(codes=(Refusal("RequestLimitExceeded", times=3),))
     result = await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(60)))
     assert result.counts[JobState.VERIFIED] == 60
@@ -170,11 +170,11 @@ async def test_a_rate_refusal_slows_everyone_down(
     assert arrivals[-1] - arrivals[-6] > 5 * 0.04
 
 
-async def test_two_formats_of_one_image_where_no_end_is_seen(
-    open_store: OpenStore, cloud: Simulator
+async def test_two_formats_of_one_image_without_verification(
+    store: OpenStore, cloud: Simulator
 ) -> None:
-    """An export whose end nobody looks for does not hold up the next of its image for ever."""
-    async with open_store(verify="off") as orchestrator:
+    """An export whose end is never seen does not hold up the next one of its image."""
+    async with store(verify="off") as orchestrator:
         await orchestrator.enqueue(make_requests_for(make_image_ids(1), format="QCOW2"))
         result = await enqueue_and_run(
             orchestrator, make_requests_for(make_image_ids(1), format="VMDK")

@@ -1,4 +1,4 @@
-"""What the tests of pacing share."""
+"""Fixtures of the tests of limits."""
 
 import pytest
 
@@ -8,5 +8,5 @@ from orchestrator.store import Database
 
 @pytest.fixture
 def still(sqlite_url: str) -> Database:
-    """A store that nobody opens."""
+    """Return a store that is never opened."""
     return Database(sqlite_url, SystemClock())

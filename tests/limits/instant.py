@@ -1,4 +1,4 @@
-"""An event loop in which waiting takes no time: its clock jumps to whatever is due next."""
+"""An event loop in which waiting takes no time: its clock jumps to the next timer."""
 
 import asyncio
 import selectors
@@ -7,17 +7,18 @@ from typing import Any, TypeVar
 
 _Result = TypeVar("_Result")
 
-_MOMENT = 1e-9
+_STEP = 1e-9
 
 
 class _JumpingSelector(selectors.DefaultSelector):
-    """Puts the clock forward where another selector would sleep."""
+    """Moves the clock forward where another selector would sleep."""
 
     elapsed = 0.0
 
     def select(self, timeout: float | None = None) -> Any:
-        """What is ready now; the time until then has passed, and a moment that looking takes."""
-        self.elapsed += (timeout or 0.0) + _MOMENT
+        """Return what is ready now, after moving the clock forward by the time-out."""
+        # the step keeps a loop that never sleeps from standing still
+        self.elapsed += (timeout or 0.0) + _STEP
         return super().select(0)
 
 
@@ -27,12 +28,12 @@ class _InstantLoop(asyncio.SelectorEventLoop):
         super().__init__(self._jumping)
 
     def time(self) -> float:
-        """Seconds since the start, as far as anybody has waited."""
+        """Return the seconds waited since the start."""
         return self._jumping.elapsed
 
 
 def in_no_time(work: Callable[[], Awaitable[_Result]]) -> _Result:
-    """Runs some work that waits for nothing but time."""
+    """Run work that waits for nothing but time."""
 
     async def main() -> _Result:
         return await work()

@@ -1,4 +1,4 @@
-"""What answers teach: whose fault a lost one is, and when nothing more can be asked."""
+"""What answers teach about an endpoint, the credentials and halted scopes."""
 
 from dataclasses import replace
 
@@ -24,15 +24,15 @@ HOST = "cvm.example"
 LOST = Outcome(code_for_exception(httpx.ReadError("cut")), "cut")
 
 
-def after(still: Database, doubts: int) -> tuple[Admission, list[str]]:
-    """What so many lost answers in a row have taught, and what the user has heard."""
+def after_lost_answers(still: Database, count: int) -> tuple[Admission, list[str]]:
+    """Record so many lost answers in a row; return the messages for the user, too."""
     said: list[str] = []
     admission = Admission(
         PROFILE, RateLimiters(still, 0), FixedCredentials(CREDENTIAL), said.append, quota_wait=60
     )
 
     async def learn() -> None:
-        for _ in range(doubts):
+        for _ in range(count):
             await admission.record_outcome(
                 EXPORT, HOST, LOST, scope_values={}, asked_at=0.0, credential=CREDENTIAL
             )
@@ -41,16 +41,16 @@ def after(still: Database, doubts: int) -> tuple[Admission, list[str]]:
     return admission, said
 
 
-def test_a_few_lost_answers_are_the_jobs_own(still: Database) -> None:
-    """Four in a row are counted, each against its job, and nobody is troubled."""
-    admission, said = after(still, 4)
+def test_a_few_lost_answers_are_charged_to_their_jobs(still: Database) -> None:
+    """Four in a row do not open the circuit of the endpoint."""
+    admission, said = after_lost_answers(still, 4)
     assert not admission.excuses_lost_answer(HOST, 0)
     assert said == []
 
 
-def test_an_endpoint_in_trouble_excuses_the_jobs(still: Database) -> None:
-    """From the fifth in a row until the next answer a lost one costs its job nothing."""
-    admission, said = after(still, 5)
+def test_a_failing_endpoint_excuses_the_jobs(still: Database) -> None:
+    """From the fifth lost answer in a row until the next answer, none is charged to its job."""
+    admission, said = after_lost_answers(still, 5)
     assert admission.excuses_lost_answer(HOST, 0)
     assert not admission.excuses_lost_answer("other.example", 0)
     admission.record_response(HOST)
@@ -58,36 +58,36 @@ def test_an_endpoint_in_trouble_excuses_the_jobs(still: Database) -> None:
     assert [HOST in sentence for sentence in said] == [True, True]
 
 
-def test_no_job_is_excused_for_ever(still: Database) -> None:
-    """It may be what is in trouble itself: after ten in a row the next one counts."""
-    admission, _ = after(still, 5)
+def test_a_job_is_excused_ten_times_at_most(still: Database) -> None:
+    """It may be the cause itself: after ten in a row the next lost answer is charged."""
+    admission, _ = after_lost_answers(still, 5)
     assert admission.excuses_lost_answer(HOST, 9)
     assert not admission.excuses_lost_answer(HOST, 10)
 
 
-def test_mended_keys_are_read_when_stops_are_lifted(still: Database) -> None:
-    """Whoever has put other keys where the refused ones stood need not start anew."""
-    standing = [CREDENTIAL]
-    source = StaticCredentials("a file", lambda: standing[0], SystemClock())
+def test_replaced_credentials_are_read_when_halts_end(still: Database) -> None:
+    """A run that goes on for ever need not be restarted after new keys were put in place."""
+    stored = [CREDENTIAL]
+    source = StaticCredentials("a file", lambda: stored[0], SystemClock())
     admission = Admission(
         PROFILE, RateLimiters(still, 0), source, lambda _sentence: None, quota_wait=60
     )
-    standing[0] = replace(CREDENTIAL, secret_id="AKIDmended")
+    stored[0] = replace(CREDENTIAL, secret_id="AKIDnew")
     found: list[Credential | None] = []
 
-    async def mend() -> None:
+    async def clear() -> None:
         await admission.clear_halts()
         found.append(await admission.credential())
 
-    in_no_time(mend)
-    assert found == standing
+    in_no_time(clear)
+    assert found == stored
 
 
 class NoKeys(FixedCredentials):
-    """A source that has nothing to give any more."""
+    """A source without credentials."""
 
     async def current(self) -> Credential:
-        """Says so."""
+        """Raise the error of a source without credentials."""
         raise CredentialError("the role is gone", "Bind it again.")
 
     renew = current
@@ -96,10 +96,10 @@ class NoKeys(FixedCredentials):
 @pytest.mark.parametrize(
     "source", [FixedCredentials(CREDENTIAL), NoKeys()], ids=["refused", "gone"]
 )
-def test_looks_end_even_where_an_export_was_stopped_first(
+def test_reading_buckets_ends_though_an_export_was_halted_first(
     still: Database, source: FixedCredentials
 ) -> None:
-    """Keys that an export has found revoked are told once, and the looks with them end too."""
+    """Revoked keys that an export met first are reported once, and end the reading of buckets."""
     said: list[str] = []
     admission = Admission(PROFILE, RateLimiters(still, 0), source, said.append, quota_wait=60)
     revoked = Outcome(code_for("AuthFailure.SecretIdNotFound"), "no such key")
@@ -113,4 +113,6 @@ def test_looks_end_even_where_an_export_was_stopped_first(
 
     in_no_time(learn)
     assert not admission.may_read_buckets
-    assert len(said) == 1
+    (sentence,) = said
+    assert sentence.startswith("Warning: halted credential")
+    assert "Action required: " in sentence

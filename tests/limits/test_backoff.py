@@ -1,4 +1,4 @@
-"""The wait after the n-th refusal in a row."""
+"""Exponential back-off."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -6,34 +6,34 @@ from hypothesis import strategies as st
 from orchestrator.limits.backoff import backoff
 
 MISSES = st.integers(0, 100_000)
-CHANCE = st.floats(0, 1)
+JITTER = st.floats(0, 1)
 SECONDS = st.floats(0.001, 3600)
 
 
-@given(MISSES, CHANCE, SECONDS, SECONDS)
-def test_it_keeps_within_its_bounds(
-    misses: int, chance: float, first: float, longest: float
+@given(MISSES, JITTER, SECONDS, SECONDS)
+def test_a_wait_keeps_within_its_limits(
+    misses: int, jitter: float, first: float, longest: float
 ) -> None:
-    """However many refusals, it is longer than nothing and never longer than the longest."""
-    wait = backoff(misses, chance, first=first, longest=longest).total_seconds()
+    """However many failures, it is never zero and never longer than the maximum."""
+    wait = backoff(misses, jitter, first=first, longest=longest).total_seconds()
     assert min(first, longest) / 2 <= wait + 1e-6
     assert wait <= longest + 1e-6
 
 
-@given(MISSES, CHANCE)
-def test_it_never_shrinks(misses: int, chance: float) -> None:
-    """One more refusal never shortens the wait."""
-    assert backoff(misses, chance) <= backoff(misses + 1, chance)
+@given(MISSES, JITTER)
+def test_one_more_failure_never_shortens_the_wait(misses: int, jitter: float) -> None:
+    """With the same jitter."""
+    assert backoff(misses, jitter) <= backoff(misses + 1, jitter)
 
 
-@given(MISSES, CHANCE)
-def test_chance_spreads_the_upper_half(misses: int, chance: float) -> None:
-    """Two who were refused together do not come back together, nor too soon."""
-    assert backoff(misses, 0.0) <= backoff(misses, chance) <= backoff(misses, 1.0)
+@given(MISSES, JITTER)
+def test_jitter_spreads_the_upper_half(misses: int, jitter: float) -> None:
+    """Two that failed together do not come back together, nor too soon."""
+    assert backoff(misses, 0.0) <= backoff(misses, jitter) <= backoff(misses, 1.0)
     assert backoff(misses, 0.0) * 2 == backoff(misses, 1.0)
 
 
-def test_it_doubles() -> None:
+def test_the_wait_doubles_up_to_the_maximum() -> None:
     """One second, two, four, up to a minute."""
-    deferrals = [backoff(misses, 1.0).total_seconds() for misses in range(8)]
-    assert deferrals == [1, 2, 4, 8, 16, 32, 60, 60]
+    waits = [backoff(misses, 1.0).total_seconds() for misses in range(8)]
+    assert waits == [1, 2, 4, 8, 16, 32, 60, 60]

@@ -1,4 +1,4 @@
-"""An endpoint that cannot be reached, in time that costs none."""
+"""The circuit breaker of an endpoint, in virtual time."""
 
 import anyio
 
@@ -6,8 +6,14 @@ from orchestrator.limits.circuit_breaker import CircuitBreaker
 from tests.limits.instant import in_no_time
 
 
-async def passes(breaker: CircuitBreaker, count: int, within: float) -> list[float]:
-    """When so many who wait are let through, as far as they are."""
+def opened() -> CircuitBreaker:
+    breaker = CircuitBreaker()
+    assert breaker.record_failure()
+    return breaker
+
+
+async def admitted(breaker: CircuitBreaker, count: int, within: float) -> list[float]:
+    """Return when so many waiting requests are admitted, as far as they are in that time."""
     times: list[float] = []
 
     async def one() -> None:
@@ -21,74 +27,84 @@ async def passes(breaker: CircuitBreaker, count: int, within: float) -> list[flo
     return times
 
 
-def test_a_reachable_endpoint_holds_nobody_up() -> None:
-    """Before anything is lost, everyone passes at once."""
-    times = in_no_time(lambda: passes(CircuitBreaker(), 10, 1))
+def test_a_closed_circuit_admits_everything_at_once() -> None:
+    """Before the first failure no request waits."""
+    times = in_no_time(lambda: admitted(CircuitBreaker(), 10, 1))
     assert len(times) == 10
     assert max(times) < 0.001
 
 
-def test_one_request_at_a_time_finds_out() -> None:
-    """After a loss one prober passes, and everyone else waits for what it finds."""
+def test_an_open_circuit_admits_one_probe() -> None:
+    """All other requests wait for its result."""
 
     async def work() -> list[float]:
-        breaker = CircuitBreaker()
-        breaker.record_failure()
-        assert breaker.is_open
-        return await passes(breaker, 10, 30)
+        return await admitted(opened(), 10, 30)
 
     (alone,) = in_no_time(work)
     assert 0.5 <= alone <= 1.0
 
 
-def test_a_prober_that_never_reports_is_replaced() -> None:
-    """Whoever is lost on the way holds the others up for a little longer than a request."""
+def test_a_probe_without_a_result_is_replaced() -> None:
+    """It holds the others up for a little longer than a request may take."""
 
     async def work() -> list[float]:
-        breaker = CircuitBreaker()
-        breaker.record_failure()
-        return await passes(breaker, 3, 60)
+        return await admitted(opened(), 3, 60)
 
     first, second = in_no_time(work)
     assert 30 < second - first < 40
 
 
-def test_each_loss_makes_the_next_probe_later() -> None:
-    """The waits grow, and none is longer than half a minute."""
+def test_each_failed_probe_delays_the_next_one() -> None:
+    """The waits grow up to half a minute."""
 
     async def work() -> list[float]:
-        breaker, deferrals = CircuitBreaker(), []
+        breaker, waits = CircuitBreaker(), []
         for _ in range(10):
             breaker.record_failure()
             before = anyio.current_time()
             await breaker.wait_until_admitted()
-            deferrals.append(anyio.current_time() - before)
-        return deferrals
+            waits.append(anyio.current_time() - before)
+        return waits
 
-    deferrals = in_no_time(work)
-    assert deferrals[0] <= 1.0
-    assert max(deferrals) <= 30.5
-    assert deferrals[-1] >= 15.0
+    waits = in_no_time(work)
+    assert waits[0] <= 1.0
+    assert max(waits) <= 30.5
+    assert waits[-1] >= 15.0
 
 
-def test_any_answer_lets_everyone_go_on() -> None:
-    """Once the endpoint has answered, whatever it said, all who wait are let through."""
+def test_any_answer_closes_the_circuit() -> None:
+    """All waiting requests are admitted."""
 
     async def work() -> list[float]:
-        breaker = CircuitBreaker()
-        breaker.record_failure()
+        breaker = opened()
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(passes, breaker, 5, 60)
+            tasks.start_soon(admitted, breaker, 5, 60)
             await anyio.sleep(0.2)
-            breaker.record_success()
+            assert breaker.record_success()
         assert not breaker.is_open
-        return await passes(breaker, 5, 1)
+        assert not breaker.record_success()
+        return await admitted(breaker, 5, 1)
 
     assert max(in_no_time(work)) < 1.0
 
 
-def test_who_does_not_wait_is_told_who_may_go() -> None:
-    """In an outage one of those who ask is the prober, and the next not before it has reported."""
+def test_tolerated_failures_do_not_open_the_circuit() -> None:
+    """Only failures in a row count, and only the one too many reports that it opened."""
+
+    async def work() -> None:
+        breaker = CircuitBreaker()
+        for _ in range(2):
+            assert [breaker.record_failure(tolerated=4) for _ in range(4)] == 4 * [False]
+            breaker.record_success()
+        reports = [breaker.record_failure(tolerated=4) for _ in range(7)]
+        assert reports == [False, False, False, False, True, False, False]
+        assert breaker.is_open
+
+    in_no_time(work)
+
+
+def test_admit_chooses_one_probe_without_waiting() -> None:
+    """The next probe is not admitted before the last one has a result, or was given back."""
 
     async def work() -> None:
         breaker = CircuitBreaker()
@@ -97,6 +113,8 @@ def test_who_does_not_wait_is_told_who_may_go() -> None:
         assert not breaker.admit()
         await anyio.sleep(1)
         assert [breaker.admit() for _ in range(5)] == [True, False, False, False, False]
+        breaker.release()
+        assert [breaker.admit() for _ in range(2)] == [True, False]
         breaker.record_failure()
         await anyio.sleep(0.5)
         assert not breaker.admit()

@@ -1,4 +1,4 @@
-"""When a refusal begins a stop, and what the stop holds up."""
+"""When a refusal halts a scope, and what a halt blocks."""
 
 import anyio
 import pytest
@@ -14,88 +14,90 @@ TOKEN = "AuthFailure.TokenFailure"
 DENIED = "AuthFailure.UnauthorizedOperation"
 
 
-def stop(name: str, value: str = "x", message: str = "no") -> Halt:
+def halt_for(name: str, value: str = "x", message: str = "no") -> Halt:
     code = code_for(name)
     assert code.scope is not None
     return Halt(code.scope, value, name, message, code.remedy)
 
 
-def hear(
-    stops: HaltedScopes, name: str, *, claimed: float, heard: float, job: int = 1, **fields: str
+def refuse(
+    halts: HaltedScopes, name: str, *, claimed: float, answered: float, job: int = 1, **fields: str
 ) -> bool:
-    """Whether a refusal begins a stop, claimed and heard so many seconds after some moment."""
+    """Record a refusal, with the times of claim and answer in seconds; return whether it halts."""
 
-    async def then() -> bool:
-        await anyio.sleep_until(heard)
-        return stops.record_refusal(
-            stop(name, **fields), code_for(name), job_id=job, asked_at=claimed
+    async def work() -> bool:
+        await anyio.sleep_until(answered)
+        return halts.record_refusal(
+            halt_for(name, **fields), code_for(name), job_id=job, asked_at=claimed
         )
 
-    return in_no_time(then)
+    return in_no_time(work)
 
 
-def test_a_plain_refusal_stops_at_once() -> None:
+def test_a_plain_refusal_halts_its_scope_at_once() -> None:
     """A missing bucket is missing for the next request too."""
-    stops = HaltedScopes()
-    assert hear(stops, BUCKET_GONE, claimed=0, heard=1)
-    assert stops.active == [stop(BUCKET_GONE)]
+    halts = HaltedScopes()
+    assert refuse(halts, BUCKET_GONE, claimed=0, answered=1)
+    assert halts.active == [halt_for(BUCKET_GONE)]
 
 
 @pytest.mark.parametrize("name", [CLOCK, TOKEN, DENIED])
-def test_what_may_be_mended_stops_the_second_time(name: str) -> None:
-    """Clock, token and a single image's policy get one more request, claimed after the first."""
-    stops = HaltedScopes()
-    assert not hear(stops, name, claimed=0, heard=1)
-    assert not hear(stops, name, claimed=0.5, heard=2)
-    assert stops.active == []
-    assert hear(stops, name, claimed=1.5, heard=3, job=2)
-    assert [held.code for held in stops.active] == [name]
+def test_what_may_have_been_corrected_halts_the_second_time(name: str) -> None:
+    """Clock, token and a denial of one image get another request, claimed after the first."""
+    halts = HaltedScopes()
+    assert not refuse(halts, name, claimed=0, answered=1)
+    assert not refuse(halts, name, claimed=0.5, answered=2)
+    assert halts.active == []
+    assert refuse(halts, name, claimed=1.5, answered=3, job=2)
+    assert [held.code for held in halts.active] == [name]
 
 
-def test_one_image_denied_again_and_again_stops_nobody_else() -> None:
-    """A policy against a single image is no reason to stop the account."""
-    stops = HaltedScopes()
+def test_one_job_denied_again_and_again_halts_no_scope() -> None:
+    """A policy against a single image is no reason to halt the account."""
+    halts = HaltedScopes()
     for second in range(5):
-        assert not hear(stops, DENIED, claimed=2 * second, heard=2 * second + 1, job=7)
-    assert hear(stops, DENIED, claimed=20, heard=21, job=8)
+        assert not refuse(halts, DENIED, claimed=2 * second, answered=2 * second + 1, job=7)
+    assert refuse(halts, DENIED, claimed=20, answered=21, job=8)
 
 
-def test_a_lifted_stop_may_begin_again() -> None:
-    """After a while everything is tried afresh, and what is not mended stops again."""
-    stops = HaltedScopes()
-    assert hear(stops, BUCKET_GONE, claimed=0, heard=1)
-    stops.clear()
-    assert stops.active == []
-    assert hear(stops, BUCKET_GONE, claimed=2, heard=3)
+def test_a_cleared_scope_may_be_halted_again() -> None:
+    """After clearing, everything is tried again, and the same cause halts again."""
+    halts = HaltedScopes()
+    assert refuse(halts, BUCKET_GONE, claimed=0, answered=1)
+    halts.clear()
+    assert halts.active == []
+    assert refuse(halts, BUCKET_GONE, claimed=2, answered=3)
 
 
-def test_an_acceptance_shows_that_it_was_mended() -> None:
-    """After something went through, the next refusal is a first one again."""
-    stops = HaltedScopes()
-    assert not hear(stops, CLOCK, claimed=0, heard=1)
-    stops.record_acceptance()
-    assert not hear(stops, CLOCK, claimed=2, heard=3)
-    assert hear(stops, CLOCK, claimed=4, heard=5)
+def test_an_acceptance_resets_earlier_refusals() -> None:
+    """The next refusal is a first one again."""
+    halts = HaltedScopes()
+    assert not refuse(halts, CLOCK, claimed=0, answered=1)
+    halts.record_acceptance()
+    assert not refuse(halts, CLOCK, claimed=2, answered=3)
+    assert refuse(halts, CLOCK, claimed=4, answered=5)
 
 
-def test_suspicions_are_apart() -> None:
+def test_refusals_with_different_codes_are_counted_apart() -> None:
     """A wrong clock says nothing about the token."""
-    stops = HaltedScopes()
-    assert not hear(stops, CLOCK, claimed=0, heard=1)
-    assert not hear(stops, TOKEN, claimed=2, heard=3)
+    halts = HaltedScopes()
+    assert not refuse(halts, CLOCK, claimed=0, answered=1)
+    assert not refuse(halts, TOKEN, claimed=2, answered=3)
 
 
-def test_a_stop_begins_once() -> None:
-    """What is stopped already is not told again, in whatever words the vendor repeats it."""
-    stops = HaltedScopes()
-    assert hear(stops, BUCKET_GONE, claimed=0, heard=1, message="request 1: no such bucket")
-    assert not hear(stops, BUCKET_GONE, claimed=0, heard=2, message="request 2: no such bucket")
-    assert hear(stops, BUCKET_GONE, claimed=0, heard=3, value="another")
-    assert len(stops.active) == 2
+def test_a_halted_scope_is_reported_once() -> None:
+    """Even if the vendor words the next refusal differently."""
+    halts = HaltedScopes()
+    assert refuse(halts, BUCKET_GONE, claimed=0, answered=1, message="request 1: no such bucket")
+    assert not refuse(
+        halts, BUCKET_GONE, claimed=0, answered=2, message="request 2: no such bucket"
+    )
+    assert refuse(halts, BUCKET_GONE, claimed=0, answered=3, value="another")
+    assert len(halts.active) == 2
 
 
 @pytest.mark.parametrize(
-    ("scope", "value", "holds"),
+    ("scope", "value", "blocks"),
     [
         (Scope.CREDENTIAL, "default", True),
         (Scope.ACCOUNT, "default", True),
@@ -107,9 +109,9 @@ def test_a_stop_begins_once() -> None:
         (Scope.ROLE, "Writer", False),
     ],
 )
-def test_some_stops_hold_up_an_endpoint_whole(scope: Scope, value: str, holds: bool) -> None:
-    """Keys, account and clock concern everything; an endpoint itself; the rest only its own."""
-    stops = HaltedScopes()
-    assert not stops.blocks_endpoint("cvm.example")
-    stops.active.append(Halt(scope, value, "Code", "message", "remedy"))
-    assert stops.blocks_endpoint("cvm.example") is holds
+def test_some_halts_block_a_whole_endpoint(scope: Scope, value: str, blocks: bool) -> None:
+    """Credentials, account and clock concern every endpoint; the others only their own scope."""
+    halts = HaltedScopes()
+    assert not halts.blocks_endpoint("cvm.example")
+    halts.active.append(Halt(scope, value, "Code", "message", "remedy"))
+    assert halts.blocks_endpoint("cvm.example") is blocks

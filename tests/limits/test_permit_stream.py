@@ -1,4 +1,4 @@
-"""The arithmetic of a stream: its slots, how it slows down, and how it recovers."""
+"""The arithmetic of a permit stream: spacing, slow-down and recovery."""
 
 from datetime import datetime, timedelta
 
@@ -11,8 +11,8 @@ RATE = 20.0
 SECOND = timedelta(seconds=1)
 
 
-def given_away(stream: PermitStream, rate: float, *, seconds: float) -> list[datetime]:
-    """The slots that somebody takes who asks for one whenever the next is near."""
+def taken_permits(stream: PermitStream, rate: float, *, seconds: float) -> list[datetime]:
+    """Return the permits taken by a caller that asks for one whenever the next is near."""
     now, taken = NOON, list[datetime]()
     while now < NOON + timedelta(seconds=seconds):
         for permit in stream.permits(rate, now, 1):
@@ -27,52 +27,52 @@ def busiest_second(times: list[datetime]) -> int:
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.4, 1.0, 5.0, RATE, 100.0])
-def test_the_rate_is_used_and_never_overdrawn(rate: float) -> None:
-    """Wherever a second begins, no more than the allowance is in it; nearly all of it is used."""
-    taken = given_away(PermitStream(NOON), rate, seconds=max(20.0, 20 / rate))
+def test_the_rate_is_used_and_never_exceeded(rate: float) -> None:
+    """No second holds more permits than allowed, wherever it begins; nearly all are used."""
+    taken = taken_permits(PermitStream(NOON), rate, seconds=max(20.0, 20 / rate))
     assert busiest_second(taken) <= max(1, rate)
     assert (len(taken) - 1) / (taken[-1] - taken[0]).total_seconds() >= 0.975 * rate
 
 
-def test_an_idle_stream_saves_nothing_up() -> None:
-    """After a pause of any length the first slot is now, and the next an interval later."""
+def test_an_idle_stream_saves_no_permits() -> None:
+    """After a pause of any length the first permit is now, and the next an interval later."""
     first, second, third = PermitStream(NOON - timedelta(hours=1)).permits(RATE, NOON, 9)
     assert first == NOON
     assert second - first == third - second == PermitStream(NOON).interval(RATE, NOON)
 
 
-def test_a_claim_that_comes_a_little_late_still_has_its_slot() -> None:
-    """A delay of some milliseconds is caught up, or each would be lost for good."""
+def test_a_slightly_late_claim_still_gets_its_permit() -> None:
+    """Otherwise each delay of some milliseconds would lower the rate."""
     late = timedelta(milliseconds=60)
     assert PermitStream(NOON).permits(RATE, NOON + late, 1) == [NOON]
 
 
-def test_slots_beyond_the_horizon_are_kept_for_later() -> None:
-    """Nobody holds a job for longer than it takes to reach a slot that is near."""
+def test_no_permit_is_given_beyond_the_horizon() -> None:
+    """A claimed job does not wait for longer than that."""
     taken = PermitStream(NOON).permits(RATE, NOON, 100)
     assert taken[-1] <= NOON + HORIZON
     assert PermitStream(NOON + 2 * HORIZON).permits(RATE, NOON, 100) == []
 
 
-def test_a_slot_that_is_far_ahead_was_told_by_another_clock() -> None:
-    """Where the clock was put back, the stream goes on at once."""
+def test_a_permit_far_in_the_future_is_ignored() -> None:
+    """The clock was set back: the stream goes on at once."""
     assert PermitStream(NOON + timedelta(hours=1)).permits(RATE, NOON, 1) == [NOON]
 
 
-def test_no_limit_is_no_wait() -> None:
-    """A rate of 0 gives every slot now."""
+def test_without_a_limit_every_permit_is_now() -> None:
+    """A rate of 0 is no limit."""
     assert PermitStream(NOON).permits(0, NOON, 50) == 50 * [NOON]
 
 
 def test_one_refusal_costs_little() -> None:
-    """One refusal may be chance: it costs 3 % of the pace, which is back within seconds."""
+    """One refusal may be chance: it costs 3 % of the rate, which is regained within seconds."""
     slowed = PermitStream(NOON).slowed(RATE, NOON)
     assert slowed.allowed(RATE, NOON) == pytest.approx(0.97 * RATE)
     assert slowed.allowed(RATE, NOON + 7 * SECOND) == RATE
 
 
 def test_each_refusal_cuts_the_pace_again() -> None:
-    """The more requests are refused, because others use the account, the slower the stream."""
+    """The more requests are refused, because other programs use the account, the slower it gets."""
     stream = PermitStream(NOON)
     for _ in range(10):
         stream = stream.slowed(RATE, NOON)
@@ -80,29 +80,29 @@ def test_each_refusal_cuts_the_pace_again() -> None:
 
 
 def test_the_pace_recovers_gradually() -> None:
-    """A stream that was cut to half gains 5 % of the allowance in ten seconds."""
+    """A stream that was cut to half regains 5 % of the allowed rate in ten seconds."""
     half = PermitStream(NOON, pace=10.0, slowed_at=NOON)
     assert half.allowed(RATE, NOON + 10 * SECOND) == pytest.approx(11.0)
     assert half.allowed(RATE, NOON + 101 * SECOND) == RATE
 
 
-def test_it_never_stops_for_good() -> None:
-    """However often it is refused, a request goes out every few seconds."""
+def test_a_stream_never_stops() -> None:
+    """However often it is refused, a request is sent every few seconds."""
     stream, now = PermitStream(NOON), NOON
     for _ in range(50):
         stream, now = stream.slowed(RATE, now), now + SECOND
     assert (stream.allowed(RATE, now) or 0.0) >= 0.5
 
 
-def test_a_stream_without_a_limit_learns_that_there_is_one() -> None:
-    """Refused, it goes on from what the vendor documents, until that has recovered."""
+def test_a_stream_without_a_limit_is_slowed_down_too() -> None:
+    """It starts from the documented rate, and has no limit again once that has recovered."""
     slowed = PermitStream(NOON).slowed(0, NOON)
     assert slowed.allowed(0, NOON) == pytest.approx(19.4)
     assert slowed.allowed(0, NOON + 10 * SECOND) is None
 
 
-def test_a_slow_down_that_another_clock_told_is_none() -> None:
-    """After a clock was put back nothing stays slow until it has caught up."""
+def test_a_slow_down_in_the_future_is_ignored() -> None:
+    """The clock was set back: the stream does not stay slow until it has caught up."""
     ahead = PermitStream(NOON, pace=2.0, slowed_at=NOON + timedelta(hours=1))
     assert ahead.allowed(RATE, NOON) == RATE
     assert ahead.slowed(RATE, NOON).allowed(RATE, NOON) == pytest.approx(0.97 * RATE)

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import OperationalError
 
 from orchestrator.cloud.error_classification import code_for_exception, code_for_reply
-from orchestrator.forecast import Experience
+from orchestrator.forecast import Forecast
 from orchestrator.job_states import JobState
 from orchestrator.limits.rate_limiter import RateLimiter, RateLimiters
 from orchestrator.model import NOT_SENT, Lease, Outcome, Reply
@@ -20,7 +20,6 @@ from orchestrator.store.tables import attempts, jobs, metadata, objects
 from orchestrator.verification.accepted_jobs import Finding, examine, save_findings
 from orchestrator.verification.bucket_access import VerifyMode
 from orchestrator.verification.expected_objects import postpone
-from orchestrator.verification.export_deadline import ExportDeadlines
 from orchestrator.verification.resend_policy import ResolvePolicy
 from orchestrator.worker.outcome_policy import decide
 from orchestrator.worker.outcome_recorder import AttemptResult, record
@@ -237,7 +236,7 @@ async def exported(setup: StoreAndCloud) -> int:
 
 async def finding_of(setup: StoreAndCloud, job_id: int) -> Finding:
     """Return what one look finds."""
-    deadlines = ExportDeadlines(setup.database, Experience(), DEADLINE)
+    deadlines = Forecast(setup.database, DEADLINE)
     seen = await setup.tracked_job(job_id)
     examined = await examine(
         setup.cos, seen, timedelta(), deadlines, unlisted_after=POLICY.resend_after
