@@ -109,8 +109,8 @@ async def make_traced_job(database: Database, *, took: float = 1.0, **columns: A
     """Make a job whose first trace was found ``took`` seconds after its request was sent."""
     job_id = await make_verified_job(database, took=took, **columns)
     sent_at = (await read_job(database, job_id)).sent_at
-    times = {"trace_from": sent_at, "first_trace_at": sent_at + timedelta(seconds=took)}
-    await update_job(database, job_id, **times)
+    first_trace_at = sent_at + timedelta(seconds=took)
+    await update_job(database, job_id, first_trace_at=first_trace_at)
     return job_id
 
 

@@ -34,17 +34,13 @@ COMMENTS = {
     ("jobs", "profile"): "name of the account in this program",
     ("jobs", "size_gib"): "sum of all its disks; 0 is unknown",
     ("jobs", "tag"): "part of its object keys",
-    ("jobs", "trace_from"): "when it was sent; null if the clock was changed since",
     ("objects", "baseline_etag"): "of the object there before the first send",
     ("objects", "cos_path"): "as the vendor returned it",
     ("rates", "next_at"): "earliest time of the next request",
     ("rates", "pace"): "requests per second after the last slow-down",
     ("scopes", "ceiling"): "exports that may run; null before any refusal",
-    ("scopes", "misses"): "twice the refused probes, less the accepted ones",
+    ("scopes", "misses"): "refused probes less accepted ones, never < 0",
     ("scopes", "probe_at"): "earliest time of the next probe",
-    ("scopes", "probe_job"): "the job that is the present probe",
-    ("scopes", "probe_until"): "the probe counts as lost after it",
-    ("scopes", "streak"): "consecutive accepted probes",
 }
 
 
@@ -63,6 +59,17 @@ def upgrade() -> None:
     if op.get_bind().dialect.name == "postgresql":  # SQLite keeps no comments
         for (table, column), comment in COMMENTS.items():
             op.alter_column(table, column, comment=comment)
+    # the time of sending is in sent_at already
+    op.drop_index("ix_jobs_traced", table_name="jobs")
+    op.drop_column("jobs", "trace_from")
+    where = sa.text("first_trace_at >= sent_at")
+    op.create_index(
+        "ix_jobs_traced",
+        "jobs",
+        ["profile", "region", "bucket", "id"],
+        sqlite_where=where,
+        postgresql_where=where,
+    )
     # the concurrency limit needs no more than the time of the next probe
     for unused in ("streak", "probe_job", "probe_until"):
         op.drop_column("scopes", unused)

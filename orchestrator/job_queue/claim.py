@@ -244,7 +244,6 @@ def _taking(lease: Lease) -> Transition:
             "owner": lease.owner,
             "expires_at": lease.expires_at,
             "sent_at": lease.claimed_at,
-            "trace_from": lease.claimed_at,
             # an earlier attempt's stays with that attempt
             "task_id": None,
         },

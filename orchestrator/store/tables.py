@@ -65,7 +65,7 @@ metadata = sa.MetaData(
 
 CLAIMABLE = "jobs.state = 'queued' AND jobs.described_at IS NOT NULL"
 UNDESCRIBED = "jobs.state = 'queued' AND jobs.described_at IS NULL"
-TRACED = "jobs.first_trace_at >= jobs.trace_from"
+TRACED = "jobs.first_trace_at >= jobs.sent_at"
 WATCHED = "jobs.state IN ('accepted', 'unknown')"
 ENDED = "jobs.state = 'verified' AND jobs.accepted_at IS NOT NULL"
 """Conditions of the partial indexes.
@@ -134,9 +134,6 @@ jobs = sa.Table(
     sa.Column("warnings", sa.JSON(none_as_null=True), comment="sentences; none if null"),
     sa.Column("created_at", UtcDateTime, nullable=False),
     sa.Column("sent_at", UtcDateTime),
-    sa.Column(
-        "trace_from", UtcDateTime, comment="when it was sent; null if the clock was changed since"
-    ),
     sa.Column(
         "first_trace_at",
         UtcDateTime,

@@ -64,7 +64,7 @@ async def required_absence(
 async def _longest_time_to_trace(connection: AsyncConnection, job: TrackedJob) -> timedelta | None:
     """Return the longest time from request to first trace in this bucket; ``None`` if unknown."""
     query = (
-        sa.select(jobs.c.trace_from, jobs.c.first_trace_at)
+        sa.select(jobs.c.sent_at, jobs.c.first_trace_at)
         .where(
             sa.text(TRACED),
             jobs.c.profile == job.profile,
@@ -75,7 +75,7 @@ async def _longest_time_to_trace(connection: AsyncConnection, job: TrackedJob) -
         .limit(_SAMPLES)
     )
     rows = (await connection.execute(query)).all()
-    return max((row.first_trace_at - row.trace_from for row in rows), default=None)
+    return max((row.first_trace_at - row.sent_at for row in rows), default=None)
 
 
 def left_to_operator(
@@ -113,7 +113,7 @@ def _is_bucket_proven(table: sa.FromClause) -> sa.ColumnElement[bool]:
         sa.select(sa.literal(1))
         .select_from(traced)
         .where(
-            traced.c.first_trace_at >= traced.c.trace_from,
+            traced.c.first_trace_at >= traced.c.sent_at,
             traced.c.profile == table.c.profile,
             traced.c.region == table.c.region,
             traced.c.bucket == table.c.bucket,

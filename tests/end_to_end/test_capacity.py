@@ -42,13 +42,13 @@ async def test_a_small_cap(orchestrator: Orchestrator, cloud: Simulator) -> None
     assert result.refused == refusals(cloud)
 
 
-async def test_a_learned_ceiling_outlives_the_run(store: OpenStore, cloud: Simulator) -> None:
+async def test_a_learned_ceiling_outlives_the_run(open_store: OpenStore, cloud: Simulator) -> None:
     """The next run is spared the first refusals."""
     cloud.change(cap=3)
-    async with store() as orchestrator:
+    async with open_store() as orchestrator:
         await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(6)))
     learned = refusals(cloud)
-    async with store() as orchestrator:
+    async with open_store() as orchestrator:
         await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(6, first=6)))
         (scope,) = (await orchestrator.status()).scopes
     assert scope.concurrency.ceiling is not None
@@ -93,27 +93,27 @@ async def test_a_region_at_capacity_does_not_hold_up_another(
 
 
 async def test_slots_that_another_program_frees_are_found(
-    store: OpenStore, cloud: Simulator
+    open_store: OpenStore, cloud: Simulator
 ) -> None:
     """While another program holds every slot, one probe at a time is sent."""
     cloud.change(cap=5, occupied=5)
-    async with store(concurrency=1) as orchestrator, anyio.create_task_group() as tasks:
+    async with open_store(concurrency=1) as orchestrator, anyio.create_task_group() as tasks:
         await orchestrator.enqueue(make_requests_for(make_image_ids(8)))
         tasks.start_soon(run_to_end, orchestrator)
         await wait_until(lambda: refusals(cloud) >= 2)
         cloud.change(occupied=0)
         await wait_until(lambda: count_exports(cloud) == once_each(make_image_ids(8)))
-    async with store() as orchestrator:
+    async with open_store() as orchestrator:
         assert {job.attempts for job in await read_jobs(orchestrator)} == {1}
         assert await count_states(orchestrator) == {JobState.VERIFIED: 8}
 
 
 async def test_free_slots_are_found_without_verification(
-    store: OpenStore, cloud: Simulator
+    open_store: OpenStore, cloud: Simulator
 ) -> None:
     """No end is seen, so probes alone find the slots that become free."""
     cloud.change(cap=3)
-    async with store(verify="off") as orchestrator:
+    async with open_store(verify="off") as orchestrator:
         result = await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(8)))
     assert result.counts[JobState.ACCEPTED] == 8
     assert result.left == 0
@@ -171,10 +171,10 @@ async def test_a_refusal_for_rate_slows_all_requests_down(
 
 
 async def test_two_formats_of_one_image_without_verification(
-    store: OpenStore, cloud: Simulator
+    open_store: OpenStore, cloud: Simulator
 ) -> None:
     """An export whose end is never seen does not hold up the next one of its image."""
-    async with store(verify="off") as orchestrator:
+    async with open_store(verify="off") as orchestrator:
         await orchestrator.enqueue(make_requests_for(make_image_ids(1), format="QCOW2"))
         result = await enqueue_and_run(
             orchestrator, make_requests_for(make_image_ids(1), format="VMDK")
