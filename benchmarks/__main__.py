@@ -2,7 +2,10 @@
 
 import sys
 
-from benchmarks import drain, enqueue, fleet, gate, history, long_exports, rate, startup
+from benchmarks import concurrency_limit as gate
+from benchmarks import durability as drain
+from benchmarks import enqueue, history, long_exports, rate, startup
+from benchmarks import four_accounts as fleet
 from benchmarks.case import Case, format_json, format_report
 
 _MODULES = (rate, gate, long_exports, drain, enqueue, startup, fleet, history)

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from benchmarks.cli_on_store import Store
 from benchmarks.simulator_process import SimulatorProcess, start_simulator
-from benchmarks.store import Store
 
 _MAX_WAIT = 300
 """Maximum wait in seconds; far more than any part of a case takes."""

@@ -13,8 +13,8 @@ from tencentcloud.common.profile.http_profile import HttpProfile
 from tencentcloud.cvm.v20170312.cvm_client import CvmClient
 from tencentcloud.cvm.v20170312.models import ExportImagesRequest
 
+from benchmarks.cli_on_store import BUCKET, REGION
 from benchmarks.simulator_process import SimulatorProcess
-from benchmarks.store import BUCKET, REGION
 
 
 @contextmanager

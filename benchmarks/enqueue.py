@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.case import Case, Goal, Measurement
-from benchmarks.store import BUCKET, REGION, Store, make_image_ids
+from benchmarks.cli_on_store import BUCKET, REGION, Store, make_image_ids
 
 _ROWS = 100_000
 _REPETITIONS = 3

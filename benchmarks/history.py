@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.case import Case, Goal, Measurement
+from benchmarks.cli_on_store import Store
 from benchmarks.process_usage import median_seconds
 from benchmarks.simulator_process import start_simulator
-from benchmarks.store import Store
 
 _MANY = 1_000_000
 _PAST, _QUEUE = 10_000, 1_000
@@ -29,7 +29,7 @@ _FILTERS = (
 
 def _history() -> Measurement:
     with _stores("past", _PAST, _MANY) as (small, large):
-        pages = json.loads(large.python("benchmarks.looks", str(large.path)))
+        pages = json.loads(large.python("benchmarks.history_pages", str(large.path)))
         few, many = (store.command("history", "--json").measure() for store in (small, large))
         return Measurement(
             {
@@ -79,7 +79,7 @@ def _stores(kind: str, *counts: int) -> Iterator[list[Store]]:
             folder.mkdir()
             store = Store(folder, {})
             store.run("db", "upgrade")
-            store.python("benchmarks.past", kind, str(store.path), str(count))
+            store.python("benchmarks.large_store", kind, str(store.path), str(count))
             stores.append(store)
         yield stores
 

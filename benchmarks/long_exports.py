@@ -13,8 +13,8 @@ from functools import partial
 from itertools import count
 from typing import Any
 
-from benchmarks.arrivals import bound, makespan
 from benchmarks.case import Case, Goal, Measurement
+from benchmarks.ledger_figures import bound, makespan
 from benchmarks.virtual import in_virtual_time, memory_folder
 from orchestrator.forecast import FinishedExport
 from orchestrator.job_states import JobState

@@ -6,13 +6,13 @@ from functools import partial
 from statistics import median
 from typing import Any
 
-from benchmarks.arrivals import accepted_per_second, refused, worst_second
 from benchmarks.case import EXPORTED_ONCE, Case, Goal, Measurement
+from benchmarks.cli_on_store import Store, make_image_ids
 from benchmarks.cloud_and_store import start_cloud_and_store, wait_for_success, wait_until
 from benchmarks.competing_client import run_competing_client
 from benchmarks.latency_proxy import start_latency_proxy
+from benchmarks.ledger_figures import accepted_per_second, refused, worst_second
 from benchmarks.simulator_process import SimulatorProcess
-from benchmarks.store import Store, make_image_ids
 
 _LIMIT = 20
 _COUNT = 400

@@ -6,8 +6,8 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.case import Case, Goal, Measurement
+from benchmarks.cli_on_store import Store
 from benchmarks.process_usage import Command, median_seconds
-from benchmarks.store import Store
 
 _TURNS = 15
 

@@ -11,7 +11,7 @@ from unittest.mock import patch
 import aiosqlite.core
 import anyio.to_thread
 
-from tests.limits.instant import in_no_time
+from tests.instant_loop import in_no_time
 
 _Result = TypeVar("_Result")
 

@@ -15,10 +15,10 @@ from hypothesis import HealthCheck, settings
 from orchestrator.clock import SystemClock
 from orchestrator.store import Database, Schema
 from orchestrator.store.tables import metadata
+from tests import postgresql_server as servers
+from tests.postgresql_server import administer, fresh_database, text_of
 
-from . import servers
 from .job_factory import FakeClock
-from .servers import administer, fresh_database, text_of
 from .store_and_cloud import StoreAndCloud, open_store_and_cloud
 
 # An example takes milliseconds, and several times as long on a busy machine. The usual deadline of

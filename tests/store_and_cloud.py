@@ -28,12 +28,12 @@ from orchestrator.simulator import (
 from orchestrator.store import Database
 from orchestrator.verification.accepted_jobs import examine, save_findings
 from orchestrator.verification.bucket_access import BucketAccess, VerifyMode
-from orchestrator.verification.expected_objects import TrackedJob, load_tracked_job, save_baselines
 from orchestrator.verification.object_lookup import baselines
+from orchestrator.verification.tracked_jobs import TrackedJob, load_tracked_job, save_baselines
 from orchestrator.verification.unknown_jobs import AbsenceTracker
 from orchestrator.worker.send import outcome_of_reply
+from tests.cloud.scripted_server import FixedCredentials
 
-from .cloud.scripted import FixedCredentials
 from .job_factory import BUCKET, DEADLINE, REGION, TESTER, now, read_job
 
 CREDENTIAL = Credential(DEFAULT_KEY.secret_id, DEFAULT_KEY.secret_key)

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 import sqlalchemy as sa
 
 from benchmarks.case import Case, Goal, Measurement, format_json, format_report
-from benchmarks.store import Store
+from benchmarks.cli_on_store import Store
 from benchmarks.throughput import (
     Throughput,
     format_images,
@@ -18,7 +18,7 @@ from benchmarks.throughput import (
     prepare_run,
     ratio,
 )
-from tests.servers import find_server, fresh_database
+from tests.postgresql_server import find_server, fresh_database
 
 _COUNT = 2_000
 _TURNS = 3

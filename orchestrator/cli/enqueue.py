@@ -13,7 +13,7 @@ from orchestrator.errors import UsageError
 
 if TYPE_CHECKING:
     from orchestrator.job_queue.enqueue import EnqueueResult
-    from orchestrator.manifest.reader import Defaults, Manifest
+    from orchestrator.manifest.request_reader import Defaults, Manifest
     from orchestrator.settings import Settings
 
 
@@ -65,7 +65,7 @@ def command(
 
     Example: orchestrator enqueue images.csv --batch tonight
     """
-    from orchestrator.manifest.reader import Defaults
+    from orchestrator.manifest.request_reader import Defaults
 
     settings = settings_from(config=config, database_url=database_url, profile=profile)
     defaults = Defaults(
@@ -87,7 +87,7 @@ def command(
 def _read(
     file: str | None, images: list[str], defaults: "Defaults", *, skip_invalid: bool
 ) -> "Manifest":
-    from orchestrator.manifest.reader import read_manifest, requests_from_images
+    from orchestrator.manifest.request_reader import read_manifest, requests_from_images
 
     if file is not None and images:
         raise UsageError("A manifest and --image cannot be combined.", "Use only one of them.")

@@ -69,7 +69,7 @@ def _report(error: BaseException) -> _Report:
         OrchestratorError,
         StoreGoneError,
     )
-    from orchestrator.store.errors import classify_store_error, store_error_text
+    from orchestrator.store.error_classification import classify_store_error, store_error_text
 
     match error:
         case BrokenPipeError():

@@ -18,7 +18,7 @@ from orchestrator.cli.formatting import duration
 from orchestrator.cli.status import eta_text, scope_line
 from orchestrator.errors import StoreGoneError
 from orchestrator.job_states import FINAL, JobState
-from orchestrator.store.errors import STORE_ERRORS
+from orchestrator.store.error_classification import STORE_ERRORS
 
 if TYPE_CHECKING:
     from orchestrator.orchestrator import Orchestrator

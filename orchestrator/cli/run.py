@@ -12,7 +12,7 @@ import typer
 from orchestrator.cli.exit_codes import INTERNAL, exit_code_for
 from orchestrator.cli.formatting import to_json
 from orchestrator.cli.options import Batch, Config, DatabaseUrl, Json, Profile, settings_from
-from orchestrator.cli.run_outcome import as_json, exit_code, print_result, summary
+from orchestrator.cli.run_result import as_json, exit_code, print_result, summary
 from orchestrator.errors import UsageError
 
 if TYPE_CHECKING:

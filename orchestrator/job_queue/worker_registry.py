@@ -19,8 +19,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.errors import StoreError
 from orchestrator.store import Database, describe_url
-from orchestrator.store.errors import STORE_ERRORS, classify_store_error
-from orchestrator.store.private_files import is_still, open_private_file
+from orchestrator.store.error_classification import STORE_ERRORS, classify_store_error
+from orchestrator.store.lock_files import is_still, open_private_file
 from orchestrator.store.tables import instances
 
 

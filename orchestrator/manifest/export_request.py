@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from orchestrator.errors import InvalidRequestError
-from orchestrator.manifest.columns import Problem, check, check_domain, is_blank
+from orchestrator.manifest.column_rules import Problem, check, check_domain, is_blank
 from orchestrator.model import ImageFormat
 
 

@@ -14,8 +14,8 @@ from orchestrator.simulator.faults import Rules
 from orchestrator.simulator.http_connection import Request
 from orchestrator.simulator.images import Catalogue
 from orchestrator.simulator.ledger import Entry, Ledger
-from orchestrator.simulator.limits import Limits
 from orchestrator.simulator.parameters import Parameters
+from orchestrator.simulator.request_counts import Limits
 from orchestrator.simulator.settings import (
     BucketSettings,
     Delivery,

@@ -5,12 +5,13 @@ from collections.abc import Callable, Mapping
 from email.utils import formatdate
 from urllib.parse import parse_qsl, unquote
 
-from orchestrator.simulator import cos_verification, cos_xml
+from orchestrator.simulator import cos_signature_check as cos_verification
+from orchestrator.simulator import cos_xml
 from orchestrator.simulator.cloud import Call, Cloud
+from orchestrator.simulator.cos_paging import cut_page
 from orchestrator.simulator.error_messages import CosError
 from orchestrator.simulator.http_connection import Request, Response
 from orchestrator.simulator.ledger import Entry
-from orchestrator.simulator.paging import cut_page
 from orchestrator.simulator.settings import BucketSettings
 
 _HOST = re.compile(r"(?P<bucket>[a-z0-9-]+)\.cos\.(?P<region>[a-z0-9-]+)\.myqcloud\.com(:\d+)?")

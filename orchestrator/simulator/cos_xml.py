@@ -6,8 +6,8 @@ from urllib.parse import quote
 from xml.sax.saxutils import escape
 
 from orchestrator.simulator.buckets import StoredObject, Upload
+from orchestrator.simulator.cos_paging import Page
 from orchestrator.simulator.error_messages import CosError
-from orchestrator.simulator.paging import Page
 
 _OWNER = ("Owner", (("ID", "1250000000"), ("DisplayName", "1250000000")))
 _INITIATOR = ("Initiator", (("ID", "1250000000"), ("DisplayName", "1250000000")))

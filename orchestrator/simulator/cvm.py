@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.simulator import describe_images, export_images, parameters, tc3_verification
+from orchestrator.simulator import describe_images, export_images, parameters
+from orchestrator.simulator import tc3_signature_check as tc3_verification
 from orchestrator.simulator.cloud import Call, Cloud
 from orchestrator.simulator.error_messages import ApiError
 from orchestrator.simulator.http_connection import MAX_BODY_BYTES, Request, Response

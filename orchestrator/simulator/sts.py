@@ -6,7 +6,8 @@ from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from orchestrator.simulator import parameters, tc3_verification
+from orchestrator.simulator import parameters
+from orchestrator.simulator import tc3_signature_check as tc3_verification
 from orchestrator.simulator.cloud import Call, Cloud
 from orchestrator.simulator.error_messages import ApiError
 from orchestrator.simulator.http_connection import Request, Response

@@ -6,7 +6,11 @@ from typing import TypeVar
 import anyio
 
 from orchestrator.errors import StoreGoneError
-from orchestrator.store.errors import STORE_ERRORS, classify_store_error, store_error_text
+from orchestrator.store.error_classification import (
+    STORE_ERRORS,
+    classify_store_error,
+    store_error_text,
+)
 
 _Result = TypeVar("_Result")
 

@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 import anyio
 
 from orchestrator.errors import StoreGoneError
-from orchestrator.store.errors import STORE_ERRORS, classify_store_error
+from orchestrator.store.error_classification import STORE_ERRORS, classify_store_error
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")

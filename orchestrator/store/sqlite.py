@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
 from orchestrator.errors import StoreError, StoreGoneError
-from orchestrator.store.private_files import make_private_folder, open_private_file, private_file
+from orchestrator.store.lock_files import make_private_folder, open_private_file, private_file
 
 _SHARED_FILE_SYSTEMS = frozenset(
     {"9p", "afs", "ceph", "cifs", "fuse.sshfs", "glusterfs", "lustre", "ncpfs", "nfs", "nfs4"}

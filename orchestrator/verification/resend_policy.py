@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.job_states import JobState
 from orchestrator.store.tables import TRACED, UtcDateTime, jobs
-from orchestrator.verification.expected_objects import TrackedJob
+from orchestrator.verification.tracked_jobs import TrackedJob
 
 _SAMPLES = 50
 _SAFETY_FACTOR = 2

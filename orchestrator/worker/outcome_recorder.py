@@ -26,7 +26,7 @@ from orchestrator.store.transitions import (
     apply_transitions,
     is_allowed,
 )
-from orchestrator.verification.expected_objects import names_job_or_image, save_cos_paths
+from orchestrator.verification.tracked_jobs import names_job_or_image, save_cos_paths
 from orchestrator.worker.outcome_policy import own_deferrals
 
 

@@ -10,7 +10,7 @@ from anyio.abc import TaskGroup
 
 from orchestrator.job_queue.claim import ClaimSettings, claim
 from orchestrator.job_queue.eligibility import Eligibility
-from orchestrator.job_queue.unsent_claims import put_back_unsent
+from orchestrator.job_queue.uncertain_claims import put_back_unsent
 from orchestrator.job_queue.worker_registry import Registration
 from orchestrator.limits.admission import EXPORT
 from orchestrator.limits.concurrency_limit import known_regions

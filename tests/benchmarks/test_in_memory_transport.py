@@ -10,7 +10,7 @@ from benchmarks.virtual import VirtualClock, in_virtual_time
 from orchestrator.cloud.clock_skew import ServerClock
 from orchestrator.cloud.cos import CosClient
 from orchestrator.cloud.credentials.base import Credential
-from orchestrator.cloud.credentials.static import StaticCredentials
+from orchestrator.cloud.credentials.stored import StaticCredentials
 from orchestrator.cloud.http_client import HttpClient
 from orchestrator.model import ObjectFacts
 from orchestrator.simulator import DEFAULT_KEY, SimulatorOptions

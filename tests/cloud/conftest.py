@@ -6,8 +6,12 @@ from orchestrator.cloud.clock_skew import ServerClock
 from orchestrator.cloud.cos import CosClient
 from orchestrator.cloud.cvm import CvmClient
 from orchestrator.cloud.http_client import HttpClient, open_http_client
-
-from .scripted import FixedClock, FixedCredentials, ScriptedServer, scripted_server
+from tests.cloud.scripted_server import (
+    FixedClock,
+    FixedCredentials,
+    ScriptedServer,
+    scripted_server,
+)
 
 
 @pytest.fixture(autouse=True)

@@ -26,9 +26,9 @@ from orchestrator.simulator import (
     Simulator,
     SimulatorOptions,
 )
+from tests.cloud.scripted_server import FixedCredentials
 
 from .bucket_reads import Read, every_read
-from .scripted import FixedCredentials
 
 pytestmark = pytest.mark.anyio
 

@@ -5,8 +5,7 @@ from datetime import timedelta
 import pytest
 
 from orchestrator.cloud.clock_skew import ServerClock, parse_http_date
-
-from .scripted import NOON, FixedClock, http_date
+from tests.cloud.scripted_server import NOON, FixedClock, http_date
 
 
 @pytest.mark.parametrize("seconds", [-400, -31, 31, 400, 86400])

@@ -14,9 +14,7 @@ from orchestrator.cloud.cos_signing import sign_cos
 from orchestrator.cloud.http_client import HttpClient
 from orchestrator.errors import CloudRefusal
 from orchestrator.model import ObjectFacts
-
-from .bucket_reads import BUCKET, Read, every_read, head_object
-from .scripted import (
+from tests.cloud.scripted_server import (
     CREDENTIAL,
     NOON,
     TEMPORARY,
@@ -27,6 +25,8 @@ from .scripted import (
     http,
     http_date,
 )
+
+from .bucket_reads import BUCKET, Read, every_read, head_object
 
 pytestmark = pytest.mark.anyio
 

@@ -7,9 +7,9 @@ import pytest
 from orchestrator.cloud.cos import CosClient
 from orchestrator.errors import CloudRefusal
 from orchestrator.model import ObjectFacts, UploadFacts
+from tests.cloud.scripted_server import NOON, ScriptedServer, http
 
 from .bucket_reads import BUCKET, Read, every_listing, list_objects, list_uploads
-from .scripted import NOON, ScriptedServer, http
 
 pytestmark = pytest.mark.anyio
 

@@ -8,8 +8,7 @@ from orchestrator.cloud.clock_skew import ServerClock
 from orchestrator.cloud.cvm import CvmClient
 from orchestrator.errors import CloudRefusal
 from orchestrator.model import Disk, ImageFacts
-
-from .scripted import CREDENTIAL, NOON, ScriptedServer, api, http
+from tests.cloud.scripted_server import CREDENTIAL, NOON, ScriptedServer, api, http
 
 pytestmark = pytest.mark.anyio
 

@@ -21,8 +21,7 @@ from orchestrator.cloud.http_client import (
 )
 from orchestrator.errors import UsageError
 from tests.certificates import self_signed
-
-from .scripted import Answer, ScriptedServer, all_closed, http, scripted_server
+from tests.cloud.scripted_server import Answer, ScriptedServer, all_closed, http, scripted_server
 
 pytestmark = pytest.mark.anyio
 

@@ -19,8 +19,7 @@ from tencentcloud.cvm.v20170312.cvm_client import CvmClient as VendorClient
 from orchestrator.cloud.cos_signing import CosAuth, sign_cos
 from orchestrator.cloud.credentials.base import Credential
 from orchestrator.cloud.tc3_signing import Tc3Auth, sign_tc3
-
-from .scripted import CREDENTIAL, NOON, TEMPORARY
+from tests.cloud.scripted_server import CREDENTIAL, NOON, TEMPORARY
 
 # the vendor's client calls datetime.utcfromtimestamp, which Python 3.12 deprecates
 pytestmark = pytest.mark.filterwarnings("ignore:datetime.datetime.utc:DeprecationWarning")

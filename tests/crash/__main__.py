@@ -19,7 +19,7 @@ from tests.crash.long_runs import run_side_by_side, run_with_restarts
 from tests.crash.scenario import KILL_KINDS, Kill, Scenario, make_kill, run_scenario
 from tests.crash.suspended_process import run_with_suspension
 from tests.crash.worker_process import KillPoint
-from tests.servers import NoServerError, fresh_database, server, text_of
+from tests.postgresql_server import NoServerError, fresh_database, server, text_of
 
 _AT_ONCE = 2
 _MAX_COMMITS = 150

@@ -13,7 +13,7 @@ from typing import Any
 import anyio
 import pytest
 
-from orchestrator.cli.run_outcome import exit_code
+from orchestrator.cli.run_result import exit_code
 from orchestrator.job_states import JobState
 from orchestrator.model import Scope
 from orchestrator.orchestrator import Orchestrator

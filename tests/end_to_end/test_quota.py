@@ -2,7 +2,7 @@
 
 import pytest
 
-from orchestrator.cli.run_outcome import exit_code, summary
+from orchestrator.cli.run_result import exit_code, summary
 from orchestrator.job_states import JobState
 from orchestrator.simulator import Refusal, Simulator
 from tests.end_to_end.harness import (

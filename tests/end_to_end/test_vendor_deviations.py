@@ -17,7 +17,7 @@ import pytest
 
 from benchmarks.in_memory_transport import InMemoryTransport
 from benchmarks.virtual import VirtualClock, in_virtual_time
-from orchestrator.cli.run_outcome import exit_code
+from orchestrator.cli.run_result import exit_code
 from orchestrator.cloud.clock_skew import ServerClock
 from orchestrator.cloud.cos import CosClient
 from orchestrator.cloud.credentials.base import Credential
@@ -38,7 +38,7 @@ from orchestrator.verification.bucket_access import VerifyMode
 from orchestrator.verification.resend_policy import ResolvePolicy
 from orchestrator.worker.run_settings import RunContext, RunSettings
 from orchestrator.worker.worker import Worker
-from tests.cloud.scripted import FixedCredentials
+from tests.cloud.scripted_server import FixedCredentials
 from tests.end_to_end.harness import make_image_ids, make_requests_for
 
 PROFILE = "default"

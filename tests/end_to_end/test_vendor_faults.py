@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 import pytest
 
-from orchestrator.cli.run_outcome import exit_code
+from orchestrator.cli.run_result import exit_code
 from orchestrator.job_states import JobState
 from orchestrator.limits import admission
 from orchestrator.model import Scope
@@ -230,8 +230,9 @@ async def test_fault_of_vendor_or_network(
     """No image is exported twice, none is lost, and only what is affected is delayed."""
     world, said = WORLDS[name], list[str]()
     monkeypatch.setattr(bucket_access, "_MIN_REFUSED_FOR", world.permission_timeout)
-    monkeypatch.setattr(admission, "_EXCUSED", 1)
+    monkeypatch.setattr(admission, "_MAX_UNCHARGED", 1)
     monkeypatch.setattr(describe, "_IDLE", 0.1)
+    monkeypatch.setattr(describe, "_GIVE_UP_AFTER", 1.0)
     monkeypatch.setattr(watch, "_AFTER_FAILURE", timedelta(seconds=0.3))
     if world.wrong is not None:
         world.wrong(cloud)

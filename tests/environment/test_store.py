@@ -66,7 +66,7 @@ async def test_full_disk_is_waited_for(on_disk: Shell, disk: Path, cloud: Simula
     async with start_run(on_disk, cloud) as run:
         ballast = fill_disk(disk)
         await run.wait_for_output("database or disk is full")
-        assert "Make room on its disk" in run.output
+        assert "Free space on its disk" in run.output
         ballast.unlink()
         assert await run.wait_for_exit() == 0, run.output
     await assert_each_exported_once(on_disk, cloud)
@@ -86,7 +86,7 @@ async def test_signal_ends_a_run_on_a_full_disk(
     assert "Traceback" not in run.output
     fresh = await on_disk.run("run")
     assert (fresh.code, fresh.out) == (1, "")
-    assert "Make room on its disk" in fresh.err
+    assert "Free space on its disk" in fresh.err
     ballast.unlink()
     await assert_each_exported_once(on_disk, cloud)
 
@@ -137,9 +137,9 @@ def delete_log(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("do", "words"),
     [
-        (delete_store, "was deleted or moved away"),
+        (delete_store, "was deleted or moved"),
         (replace_store, "was replaced by another file"),
-        (delete_log, "was robbed of its log"),
+        (delete_log, "was left without its write-ahead log"),
     ],
 )
 async def test_deleted_or_replaced_file_ends_the_run(
@@ -151,7 +151,7 @@ async def test_deleted_or_replaced_file_ends_the_run(
         do(shell.folder)
         assert await run.wait_for_exit() == 1, run.output
     assert words in run.output
-    assert "Put back the file itself" in run.output
+    assert "put back the original file" in run.output
     assert "Traceback" not in run.output
     begun = count_exports(cloud)
     assert len(begun) < COUNT

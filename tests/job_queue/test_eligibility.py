@@ -15,7 +15,7 @@ from orchestrator.model import Halt, Scope
 from orchestrator.store import Database
 from orchestrator.verification.bucket_access import BucketAccess, VerifyMode
 from orchestrator.verification.resend_policy import ResolvePolicy
-from tests.cloud.scripted import FixedCredentials
+from tests.cloud.scripted_server import FixedCredentials
 from tests.job_factory import BUCKET, PROFILE, REGION, make_job, make_jobs, now, update_job
 from tests.store_and_cloud import CREDENTIAL
 

@@ -38,7 +38,7 @@ from tests.job_factory import (
     read_rows,
     update_job,
 )
-from tests.servers import administer
+from tests.postgresql_server import administer
 
 pytestmark = pytest.mark.anyio
 

@@ -42,7 +42,7 @@ pytestmark = pytest.mark.anyio
 async def another_process(database: Database) -> AsyncIterator[tuple[str, Process]]:
     """The name of an instance that another process holds, and that process."""
     url = database.url.render_as_string(hide_password=False)
-    command = [sys.executable, "-m", "tests.job_queue.child", url]
+    command = [sys.executable, "-m", "tests.job_queue.registered_process", url]
     root = Path(__file__).parents[2]
     async with await anyio.open_process(command, cwd=root, stderr=None) as process:
         assert process.stdout is not None

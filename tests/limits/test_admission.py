@@ -7,7 +7,7 @@ import pytest
 
 from orchestrator.clock import SystemClock
 from orchestrator.cloud.credentials.base import Credential
-from orchestrator.cloud.credentials.static import StaticCredentials
+from orchestrator.cloud.credentials.stored import StaticCredentials
 from orchestrator.cloud.error_classification import code_for_exception
 from orchestrator.cloud.error_codes import code_for
 from orchestrator.errors import CredentialError
@@ -15,9 +15,9 @@ from orchestrator.limits.admission import EXPORT, LOOK, Admission
 from orchestrator.limits.rate_limiter import RateLimiters
 from orchestrator.model import Outcome
 from orchestrator.store import Database
-from tests.cloud.scripted import FixedCredentials
+from tests.cloud.scripted_server import FixedCredentials
+from tests.instant_loop import in_no_time
 from tests.job_factory import PROFILE
-from tests.limits.instant import in_no_time
 from tests.store_and_cloud import CREDENTIAL
 
 HOST = "cvm.example"

@@ -3,7 +3,7 @@
 import anyio
 
 from orchestrator.limits.circuit_breaker import CircuitBreaker
-from tests.limits.instant import in_no_time
+from tests.instant_loop import in_no_time
 
 
 def opened() -> CircuitBreaker:

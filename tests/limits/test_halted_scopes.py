@@ -6,7 +6,7 @@ import pytest
 from orchestrator.cloud.error_codes import code_for
 from orchestrator.limits.halted_scopes import HaltedScopes
 from orchestrator.model import Halt, Scope
-from tests.limits.instant import in_no_time
+from tests.instant_loop import in_no_time
 
 BUCKET_GONE = "InvalidParameterValue.BucketNotFound"
 CLOCK = "AuthFailure.SignatureExpire"

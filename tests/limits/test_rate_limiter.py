@@ -20,8 +20,8 @@ from orchestrator.limits.rate_limiter import (
 )
 from orchestrator.store import Database
 from orchestrator.store.tables import rates
+from tests.instant_loop import in_no_time
 from tests.job_factory import EXPORT_RATE_KEY, NOON, advance_time, now
-from tests.limits.instant import in_no_time
 
 pytestmark = pytest.mark.anyio
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from orchestrator import ExportRequest, ImageFormat
 from orchestrator.errors import InvalidRequestError, ManifestError, RowFault
-from orchestrator.manifest.reader import Defaults, read_manifest
+from orchestrator.manifest.request_reader import Defaults, read_manifest
 
 untimed = settings(deadline=None)  # a busy machine must not fail an example
 

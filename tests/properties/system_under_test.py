@@ -25,8 +25,8 @@ from orchestrator.operations.resolve_unknown import Verdict
 from orchestrator.operations.retry import retry
 from orchestrator.store import Database
 from orchestrator.store.tables import jobs
-from orchestrator.verification.expected_objects import TrackedJob, load_tracked_job, postpone
 from orchestrator.verification.resend_policy import ResolvePolicy, left_to_operator
+from orchestrator.verification.tracked_jobs import TrackedJob, load_tracked_job, postpone
 from orchestrator.verification.unknown_jobs import AbsenceTracker, resolve
 from orchestrator.worker.outcome_policy import decide
 from orchestrator.worker.outcome_recorder import AttemptResult, record

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.simulator.buckets import Buckets, make_object
-from orchestrator.simulator.paging import cut_page
+from orchestrator.simulator.cos_paging import cut_page
 
 KEYS = st.text("ab/ü", min_size=1, max_size=5)
 

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy.exc import DBAPIError
 
 from orchestrator.store import GroupCommit
-from orchestrator.store.errors import classify_store_error
+from orchestrator.store.error_classification import classify_store_error
 from tests.store_errors import server_error, sqlite_error
 
 pytestmark = pytest.mark.anyio

@@ -215,7 +215,7 @@ async def execute(database: Database, statement: str) -> None:
 @asynccontextmanager
 async def running(url: str) -> AsyncIterator[Process]:
     """Start a process that works on the store; kill it at the end of the block."""
-    command = [sys.executable, "-m", "tests.job_queue.child", url]
+    command = [sys.executable, "-m", "tests.job_queue.registered_process", url]
     root = Path(__file__).parents[2]
     async with await anyio.open_process(command, cwd=root, stderr=None) as process:
         assert process.stdout is not None

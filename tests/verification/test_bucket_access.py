@@ -16,8 +16,8 @@ from orchestrator.model import Halt, Scope
 from orchestrator.store import Database
 from orchestrator.store.tables import jobs
 from orchestrator.verification.bucket_access import BucketAccess, VerifyMode
+from tests.instant_loop import in_no_time
 from tests.job_factory import BUCKET, REGION, make_jobs, make_request
-from tests.limits.instant import in_no_time
 
 PLACE = f"{REGION}/{BUCKET}"
 OTHER = "ap-tokyo/other-1250000000"

@@ -11,7 +11,6 @@ from orchestrator.job_states import JobState
 from orchestrator.model import NOT_RULED_OUT
 from orchestrator.store import Database
 from orchestrator.store.tables import jobs
-from orchestrator.verification.expected_objects import load_tracked_job
 from orchestrator.verification.resend_policy import (
     ResendMode,
     ResolvePolicy,
@@ -19,6 +18,7 @@ from orchestrator.verification.resend_policy import (
     required_absence,
     traced_buckets,
 )
+from orchestrator.verification.tracked_jobs import load_tracked_job
 from orchestrator.verification.unknown_jobs import resolve
 from tests.job_factory import (
     BUCKET,

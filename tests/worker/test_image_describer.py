@@ -19,7 +19,7 @@ from orchestrator.wakeup import Wakeup
 from orchestrator.worker import image_describer as describe_module
 from orchestrator.worker.image_describer import ImageDescriber, exported_disks, object_key
 from orchestrator.worker.run_settings import RunContext
-from tests.cloud.scripted import FixedCredentials
+from tests.cloud.scripted_server import FixedCredentials
 from tests.job_factory import (
     PROFILE,
     REGION,

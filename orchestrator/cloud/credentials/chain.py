@@ -15,7 +15,7 @@ from orchestrator.cloud.credentials.environment import (
 from orchestrator.cloud.credentials.files import read_shared_file, read_tccli_profile
 from orchestrator.cloud.credentials.instance_role import fetch_instance_credential
 from orchestrator.cloud.credentials.refreshing import RefreshingCredentials
-from orchestrator.cloud.credentials.static import StaticCredentials
+from orchestrator.cloud.credentials.stored import StaticCredentials
 from orchestrator.errors import CredentialError
 
 

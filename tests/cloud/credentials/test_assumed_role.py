@@ -10,7 +10,14 @@ from orchestrator.cloud.credentials.assumed_role import assume_role
 from orchestrator.cloud.credentials.base import Credential, Role
 from orchestrator.errors import CredentialError
 from orchestrator.simulator import DEFAULT_KEY, Fault, Refusal, Simulator, SimulatorOptions
-from tests.cloud.scripted import CREDENTIAL, Answer, FixedCredentials, ScriptedServer, api, http
+from tests.cloud.scripted_server import (
+    CREDENTIAL,
+    Answer,
+    FixedCredentials,
+    ScriptedServer,
+    api,
+    http,
+)
 
 from .stored import SECRET
 

@@ -11,7 +11,7 @@ import pytest
 from orchestrator.cloud.credentials.instance_role import fetch_instance_credential
 from orchestrator.errors import CredentialError
 from orchestrator.simulator import Fault, Settings, Simulator, SimulatorOptions
-from tests.cloud.scripted import Answer, ScriptedServer, http
+from tests.cloud.scripted_server import Answer, ScriptedServer, http
 
 from .stored import NOWHERE, SECRET
 

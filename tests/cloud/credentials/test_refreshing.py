@@ -10,8 +10,8 @@ from orchestrator.cloud.clock_skew import ServerClock
 from orchestrator.cloud.credentials.base import Credential
 from orchestrator.cloud.credentials.refreshing import RefreshingCredentials
 from orchestrator.errors import CredentialError
-from tests.cloud.scripted import NOON
-from tests.limits.instant import in_no_time
+from tests.cloud.scripted_server import NOON
+from tests.instant_loop import in_no_time
 
 HOUR = timedelta(hours=1)
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cloud.credentials.base import Credential
-from orchestrator.cloud.credentials.static import StaticCredentials
+from orchestrator.cloud.credentials.stored import StaticCredentials
 from orchestrator.errors import CredentialError
-from tests.cloud.scripted import NOON, FixedClock
+from tests.cloud.scripted_server import NOON, FixedClock
 
 from .stored import ENVIRONMENT, SECRET, find, write_tccli
 

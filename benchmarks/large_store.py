@@ -1,4 +1,4 @@
-"""``python -m benchmarks.past past|queue FILE COUNT``: write a large store for a benchmark."""
+"""``python -m benchmarks.large_store past|queue FILE COUNT``: write a large store for benchmarks."""
 
 import sqlite3
 import sys

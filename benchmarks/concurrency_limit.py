@@ -7,7 +7,10 @@ from contextlib import AbstractContextManager, closing
 from functools import partial
 from typing import Any
 
-from benchmarks.arrivals import (
+from benchmarks.case import EXPORTED_ONCE, Case, Goal, Measurement
+from benchmarks.cli_on_store import BUCKET, Store, make_image_ids
+from benchmarks.cloud_and_store import start_cloud_and_store, wait_for_success, wait_until
+from benchmarks.ledger_figures import (
     accepted_per_second,
     bound,
     makespan,
@@ -15,10 +18,7 @@ from benchmarks.arrivals import (
     running,
     settled,
 )
-from benchmarks.case import EXPORTED_ONCE, Case, Goal, Measurement
-from benchmarks.cloud_and_store import start_cloud_and_store, wait_for_success, wait_until
 from benchmarks.simulator_process import SimulatorProcess
-from benchmarks.store import BUCKET, Store, make_image_ids
 
 _CAP = 20
 _LASTS = 2.0

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.arrivals import bound, tail, unhindered
+from benchmarks.ledger_figures import bound, tail, unhindered
 
 # two places; the second ends at 30, the first at 50, the third, in the second's place, at 60
 EXPORTS: list[dict[str, Any]] = [

@@ -14,14 +14,22 @@ from typing import Any
 import anyio
 import httpx
 
-from benchmarks.arrivals import bound, duration, makespan, refused_for, running, tail, unhindered
 from benchmarks.case import Case, Goal, Measurement
 from benchmarks.in_memory_transport import InMemoryTransport
+from benchmarks.ledger_figures import (
+    bound,
+    duration,
+    makespan,
+    refused_for,
+    running,
+    tail,
+    unhindered,
+)
 from benchmarks.virtual import VirtualClock, in_virtual_time, memory_folder
 from orchestrator.cloud.clock_skew import ServerClock
 from orchestrator.cloud.cos import CosClient
 from orchestrator.cloud.credentials.base import Credential
-from orchestrator.cloud.credentials.static import StaticCredentials
+from orchestrator.cloud.credentials.stored import StaticCredentials
 from orchestrator.cloud.cvm import CvmClient
 from orchestrator.cloud.http_client import HttpClient
 from orchestrator.job_queue.enqueue import enqueue

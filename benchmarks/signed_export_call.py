@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from benchmarks.store import BUCKET
+from benchmarks.cli_on_store import BUCKET
 from orchestrator.cloud.credentials.base import Credential
 from orchestrator.cloud.tc3_signing import Tc3Auth
 

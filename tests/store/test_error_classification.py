@@ -11,8 +11,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from orchestrator.clock import SystemClock
 from orchestrator.store import Database
-from orchestrator.store.errors import StoreErrorClass, classify_store_error
-from tests.servers import text_of
+from orchestrator.store.error_classification import StoreErrorClass, classify_store_error
+from tests.postgresql_server import text_of
 from tests.store_errors import misuse_error, server_error, sqlite_error
 
 pytestmark = pytest.mark.anyio

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 
 from benchmarks.case import Case, Goal, Measurement
-from benchmarks.store import Store
+from benchmarks.cli_on_store import Store
 from benchmarks.throughput import (
     SCOPES,
     format_images,

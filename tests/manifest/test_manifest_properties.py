@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from orchestrator.clock import iso
 from orchestrator.errors import ManifestError, RowFault
 from orchestrator.manifest.export_request import ExportRequest
-from orchestrator.manifest.reader import Defaults, read_manifest
+from orchestrator.manifest.request_reader import Defaults, read_manifest
 from orchestrator.model import ImageFormat
 
 untimed = settings(deadline=None)  # a busy machine must not fail an example

@@ -9,14 +9,21 @@ from dataclasses import asdict, dataclass
 from typing import Any, BinaryIO
 
 from orchestrator.errors import ManifestError, RowFault, UsageError
-from orchestrator.manifest.columns import RULES, Problem, check, escaped, is_blank, unknown_column
+from orchestrator.manifest.column_rules import (
+    RULES,
+    Problem,
+    check,
+    escaped,
+    is_blank,
+    unknown_column,
+)
 from orchestrator.manifest.export_request import (
     DEFAULTS,
     ExportRequest,
     check_fields,
     request_from_checked,
 )
-from orchestrator.manifest.row_parser import Header, Row, UnreadableError, read_rows, row_fault
+from orchestrator.manifest.file_parser import Header, Row, UnreadableError, read_rows, row_fault
 
 _REQUIRED = {
     "image_ids": "Put it into a column image_id.",

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from tests import servers
+from tests import postgresql_server as servers
 
 
 @pytest.fixture(scope="module")
@@ -78,8 +78,8 @@ def test_a_temporary_database_is_dropped_after_the_block(private: sa.URL) -> Non
 
 _HOLDER = """
 import sys
-from tests.servers import private_server
-from tests.test_servers import value
+from tests.postgresql_server import private_server
+from tests.test_postgresql_server import value
 with private_server() as url:
     print(url.port, value(url, "SHOW data_directory"), flush=True)
     sys.stdin.read()

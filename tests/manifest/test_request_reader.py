@@ -7,9 +7,14 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import ManifestError, RowFault, UsageError
-from orchestrator.manifest import row_parser
+from orchestrator.manifest import file_parser as row_parser
 from orchestrator.manifest.export_request import ExportRequest
-from orchestrator.manifest.reader import Defaults, Manifest, read_manifest, requests_from_images
+from orchestrator.manifest.request_reader import (
+    Defaults,
+    Manifest,
+    read_manifest,
+    requests_from_images,
+)
 from orchestrator.model import ImageFormat
 
 FLAGS = Defaults(region="ap-singapore", bucket="backup-1250000000")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.manifest.reader import Defaults, read_manifest
-from orchestrator.manifest.row_parser import Row, read_rows
+from orchestrator.manifest.file_parser import Row, read_rows
+from orchestrator.manifest.request_reader import Defaults, read_manifest
 
 FLAGS = Defaults(region="ap-singapore", bucket="backup-1250000000")
 

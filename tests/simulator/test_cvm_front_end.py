@@ -8,9 +8,8 @@ import httpx
 import pytest
 
 from orchestrator.simulator import Simulator
-from orchestrator.simulator.limits import Limits
-
-from .clients import BUCKET, call, code_of, export, make_signed_headers, post
+from orchestrator.simulator.request_counts import Limits
+from tests.simulator.clients import BUCKET, call, code_of, export, make_signed_headers, post
 
 pytestmark = pytest.mark.anyio
 

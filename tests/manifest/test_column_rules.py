@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from orchestrator.manifest.columns import MAX_PREFIX, Problem, check, check_domain, quoted
+from orchestrator.manifest.column_rules import MAX_PREFIX, Problem, check, check_domain, quoted
 from orchestrator.model import ImageFormat
 
 

@@ -3,7 +3,7 @@
 import anyio
 import pytest
 
-from orchestrator.job_queue.unsent_claims import put_back_unsent
+from orchestrator.job_queue.uncertain_claims import put_back_unsent
 from orchestrator.job_states import JobState
 from orchestrator.model import NOT_SENT
 from orchestrator.store import Database

@@ -1,4 +1,4 @@
-"""``python -m benchmarks.looks FILE``: measure a page of the history for each filter.
+"""``python -m benchmarks.history_pages FILE``: measure a page of the history for each filter.
 
 A process of its own: a parent that imports the program would distort the memory of its children.
 """
@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from statistics import median
 from typing import Any
 
-from benchmarks.past import FIRST, SECONDS_APART
+from benchmarks.large_store import FIRST, SECONDS_APART
 from orchestrator import JobFilter, Orchestrator
 
 _TIMES = 5

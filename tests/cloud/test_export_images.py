@@ -14,8 +14,7 @@ from orchestrator.cloud.cvm import CvmClient
 from orchestrator.cloud.http_client import HttpClient
 from orchestrator.cloud.tc3_signing import sign_tc3
 from orchestrator.model import ExportOrder, ImageFormat, Reply
-
-from .scripted import (
+from tests.cloud.scripted_server import (
     CREDENTIAL,
     NOON,
     TEMPORARY,

@@ -15,7 +15,7 @@ from io import TextIOWrapper
 from typing import Any, BinaryIO, TextIO
 
 from orchestrator.errors import RowFault
-from orchestrator.manifest.columns import RULES, Problem, escaped
+from orchestrator.manifest.column_rules import RULES, Problem, escaped
 
 MAX_LINE = 2**20
 """Characters of a line. A disk image that is given by mistake must not fill the memory."""
