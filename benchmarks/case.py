@@ -25,7 +25,7 @@ class Goal:
     least: bool = False
 
     def kept(self, value: float, bound: float) -> bool:
-        """Return whether a value keeps a bound."""
+        """Return whether a value is within a bound."""
         return value >= bound if self.least else value <= bound
 
 

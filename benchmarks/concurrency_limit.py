@@ -51,7 +51,7 @@ def _fixed() -> Measurement:
 
 
 def _lognormal(*, by_size: bool) -> Measurement:
-    """Export images whose durations differ widely, with sizes that tell them or without."""
+    """Export images whose durations differ widely, with or without sizes that predict them."""
     rng = random.Random(7)
     count = 200
     names = make_image_ids(count)

@@ -236,9 +236,9 @@ def _measured(world: _World, night: _Night) -> Measurement:
         "of these, for the rate": refused_for(asked, "RequestLimitExceeded"),
         "exported twice": len(night.exports) - len({one["image_id"] for one in night.exports}),
         "not verified": sum(job.state is not JobState.VERIFIED for job in night.jobs),
-        "looks per image": sum(one.service == "cos" for one in night.requests) / _IMAGES,
+        "look-ups per image": sum(one.service == "cos" for one in night.requests) / _IMAGES,
         "seconds until an end is seen": sum(late.values()) / len(late),
-        "places empty where it ends last": 1 - sum(map(duration, here)) / places,
+        "unused slots in the slowest scope": 1 - sum(map(duration, here)) / places,
         "in the tail": tail(here, cap) / places,
         "ended but not seen": sum(late.get(one["image_id"], 0.0) for one in here) / places,
     }

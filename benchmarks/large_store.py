@@ -1,4 +1,4 @@
-"""``python -m benchmarks.large_store past|queue FILE COUNT``: write a large store for benchmarks."""
+"""``python -m benchmarks.large_store past|queue FILE COUNT``: write a large store."""
 
 import sqlite3
 import sys

@@ -121,7 +121,7 @@ CASES = (
     ),
     Case(
         "rate-jitter-100",
-        "0-100 ms on the way",
+        "0-100 ms latency",
         partial(_jitter, 0.1),
         (
             Goal("accepted, of the limit", 0.95, least=True),
@@ -131,7 +131,7 @@ CASES = (
     ),
     Case(
         "rate-jitter-300",
-        "0-300 ms on the way; the median of three nights",
+        "0-300 ms latency; the median of three runs",
         partial(_typical, partial(_jitter, 0.3)),
         (
             Goal("accepted, of the limit", 0.92, least=True),
@@ -141,7 +141,7 @@ CASES = (
     ),
     Case(
         "rate-tls-distant",
-        "TLS, and 150 ms on each way",
+        "TLS, and 150 ms in each direction",
         partial(_distant, 0.15),
         (
             Goal("accepted, of the limit", 0.95, least=True),
@@ -168,7 +168,7 @@ CASES = (
     ),
     Case(
         "rate-neighbour",
-        "another program takes 10 a second of the same account; the median of three nights",
+        "another program takes 10 a second of the same account; the median of three runs",
         partial(_typical, partial(_neighbour, 10)),
         (Goal("accepted a second", 8, least=True), Goal("refused", 0.05)),
     ),

@@ -16,7 +16,7 @@ IN_FLIGHT = 16
 """Requests in flight; the default of a run."""
 
 LIMITS = httpx.Limits(max_connections=IN_FLIGHT, max_keepalive_connections=IN_FLIGHT)
-"""One kept connection for each of them."""
+"""One kept-alive connection for each of them."""
 
 
 class ExportCall:

@@ -4,9 +4,9 @@
   + UsageError              the caller's input cannot be used: exit code 2
     - InvalidRequestError   a value of an ExportRequest; also a ValueError
     - ManifestError         rows of a manifest, each with its position
-  + StoreError              the database cannot be used as it is
+  + StoreError              the database cannot be used in its present state
     - StoreGoneError        its file was removed or replaced while the process used it
-  + CredentialError         there are no keys, or they cannot be read
+  + CredentialError         there are no credentials, or they cannot be used
   + CloudRefusal            a vendor's service answered with an error
 """
 
@@ -15,7 +15,7 @@ from typing import Self
 
 
 class OrchestratorError(Exception):
-    """An error that a person can fix.
+    """An error that the user can fix.
 
     Args:
         message: what happened, naming the input.
@@ -96,7 +96,7 @@ class ManifestError(UsageError):
 
 
 class StoreError(OrchestratorError):
-    """The database cannot be used as it is."""
+    """The database cannot be used in its present state."""
 
 
 class StoreGoneError(StoreError):
@@ -104,7 +104,7 @@ class StoreGoneError(StoreError):
 
 
 class CredentialError(OrchestratorError):
-    """No keys were found, or they cannot be read."""
+    """There are no credentials, or they cannot be used."""
 
 
 class CloudRefusal(OrchestratorError):
@@ -112,7 +112,7 @@ class CloudRefusal(OrchestratorError):
 
     Args:
         code: the vendor's code, or ``Http<status>`` if the body contained none.
-        message: the service's own message; kept as ``said``.
+        message: the service's own message; stored as ``said``.
         http_status: the HTTP status of the answer.
         request_id: the vendor's id of the request, if the answer contained it.
     """

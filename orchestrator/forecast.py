@@ -15,13 +15,13 @@ from orchestrator.store import Database
 from orchestrator.store.tables import CLAIMABLE, ENDED, UtcDateTime, events, jobs, objects
 
 _SAMPLES = 50
-"""Newest finished exports of a scope that are looked at: older ones say less about today."""
+"""Number of newest finished exports of a scope that are used: older ones predict less well."""
 
 _SIMILAR = 0.8
 """Two images have a similar size if the smaller one has at least this share of the larger one."""
 
 _LOW_QUANTILE = 20
-"""One export of so many may finish before the earliest expected end."""
+"""One export in this many may finish before the earliest expected end."""
 
 _MARGIN = 0.98
 """Polling starts this much before the earliest expected end. Otherwise an end would never be seen
@@ -147,7 +147,7 @@ def earliest_end(finished: Sequence[FinishedExport], size_gib: int) -> EarliestE
     """Return the age at which an export of this size may first be finished.
 
     Exports of a similar size are the best examples. Without any, the duration of larger ones is
-    scaled down in proportion to the size, that of smaller ones is taken as it is.
+    scaled down in proportion to the size, that of smaller ones is used unchanged.
     """
     scaled = [(one, _share(one, size_gib)) for one in finished]
     similar = [one.shortest * share for one, share in scaled if share > _SIMILAR]
@@ -288,7 +288,7 @@ async def _until_last_running(
 ) -> float | None:
     """Return the seconds until the export that was accepted last is due to end.
 
-    It is unknown beside a job whose answer is missing: nobody knows when that one is resolved.
+    It is unknown while a job has no answer, because that job may be resolved at any time.
     """
     if not remaining.running:
         return 0.0

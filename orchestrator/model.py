@@ -1,4 +1,4 @@
-"""The data classes that cross the borders between packages; all of them are frozen."""
+"""The data classes that several packages share; all of them are frozen."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -33,7 +33,7 @@ class Reaction(StrEnum):
     RETRY = "retry"
     """Send again after a back-off; the attempt is charged."""
     RECONCILE = "reconcile"
-    """It may have been applied: look into the bucket before anything is sent again."""
+    """It may have been applied: search the bucket before anything is sent again."""
     SLOW = "slow"
     """Too many requests per second: all processes slow down; nothing is charged."""
     PAUSE = "pause"
@@ -177,7 +177,7 @@ class Decision:
         reason: why the job is in this state, such as ``capacity``.
         delay: time until the job is due again.
         charges_attempt: whether the attempt counts against the maximum.
-        maybe_applied: an export may run that we hold no answer for.
+        maybe_applied: an export may be running whose answer is not known.
     """
 
     state: JobState

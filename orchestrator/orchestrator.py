@@ -201,7 +201,7 @@ class Orchestrator:
 
         Args:
             job: id or tag.
-            why: what the operator has seen; kept in the job's events.
+            why: the operator's evidence; stored in the job's events.
             actor: who decided; default: the user of this process.
 
         Raises:

@@ -4,8 +4,8 @@ Precedence: command-line flag > environment variable > TOML file > default.
 
 Three words are easily confused. *Settings* (this module) are the values that a user may set in any
 of these places; they stay the same for every command. *Options* are what a command is called with;
-some of them are flags that set a setting. `RunSettings` (worker/run_settings.py) is what one run is
-told to do: computed from the settings and the options of ``run``.
+some of them are flags that set a setting. `RunSettings` (worker/run_settings.py) has the values of
+one run, computed from the settings and the options of ``run``.
 """
 
 import difflib

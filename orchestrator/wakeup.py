@@ -1,4 +1,4 @@
-"""A signal inside the process: something has changed, so every waiting loop should look again."""
+"""A signal inside the process: something has changed, so every waiting loop should check again."""
 
 import anyio
 

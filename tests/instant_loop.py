@@ -17,7 +17,7 @@ class _JumpingSelector(selectors.DefaultSelector):
 
     def select(self, timeout: float | None = None) -> Any:
         """Return what is ready now, after moving the clock forward by the time-out."""
-        # the step keeps a loop that never sleeps from standing still
+        # the step also moves the clock of a loop that never waits
         self.elapsed += (timeout or 0.0) + _STEP
         return super().select(0)
 

@@ -1,4 +1,4 @@
-"""The store as it begins: jobs, their attempts, objects and events, and what is shared."""
+"""Create the schema: jobs, attempts, objects, events, and shared limits."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -207,7 +207,7 @@ def upgrade() -> None:
 
 
 def _make_events_append_only() -> None:
-    """No statement of anybody's changes or takes away what has happened."""
+    """Reject every statement that changes or deletes an event."""
     if op.get_bind().dialect.name == "sqlite":
         for verb in ("UPDATE", "DELETE"):
             op.execute(

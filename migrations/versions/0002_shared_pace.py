@@ -1,4 +1,4 @@
-"""What processes share of the pace, and indexes that keep a long queue cheap."""
+"""Add the shared rate limit, and indexes for a long queue and a long history."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""When exports were first seen in their buckets, warnings, accounts; a simpler shared rate."""
+"""Add first traces, warnings and cloud accounts; simplify the shared rate limit."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -30,7 +30,7 @@ _KEPT_VARIABLES = (
     *("PATH", "LD_LIBRARY_PATH", "TMPDIR", "TERM", "COLUMNS", "LINES", "NO_COLOR", "COLORTERM"),
     *("LANG", "LC_ALL", "LC_CTYPE", "PYTHONIOENCODING", "PYTHONUTF8"),
 )
-"""Variables that the commands inherit. Proxies, credentials and settings must not reach them."""
+"""Variables that the commands inherit; proxies, credentials and settings are left out."""
 
 
 def command(
@@ -236,7 +236,7 @@ class _Demo:
     def _suggest_commands(self) -> None:
         option = f"--database-url {shlex.quote(str(self._database))}"
         _say(
-            "Look further:",
+            "See also:",
             f"  {_program()} history --state failed {option}",
             f"  {_program()} show {len(self._images) - 1} {option}",
             f"  {_program()} status {option}",

@@ -13,7 +13,7 @@ ACTION_REQUIRED = 6
 
 _PRECEDENCE = (USAGE, ACTION_REQUIRED, INTERNAL, 0)
 """Of several errors, the first code in this order wins: an error that the user can fix must not be
-hidden by one that the user cannot. Code 0 is a closed output pipe, which matters only alone."""
+hidden by one that the user cannot. Code 0, a closed output pipe, counts only alone."""
 
 _INTERNAL_ERROR = (
     "Internal error. Everything that was recorded is safe; run again to continue.\n"

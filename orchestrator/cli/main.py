@@ -62,7 +62,7 @@ def _root(
         False, "--version", callback=_version, is_eager=True, help="Show version and exit."
     ),
 ) -> None:
-    """Define the options that stand before a command."""
+    """Define the global options, which precede the command."""
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""``orchestrator resolve``: say what became of an unknown job."""
+"""``orchestrator resolve``: record whether an unknown job's export began."""
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -21,12 +21,12 @@ def command(
         ),
     ],
     why: Annotated[
-        str, typer.Option(metavar="TEXT", help="What you have seen; kept in the job's events.")
+        str, typer.Option(metavar="TEXT", help="Your evidence; stored in the job's events.")
     ],
     database_url: DatabaseUrl = None,
     config: Config = None,
 ) -> None:
-    """Resolve an unknown job: say whether its export began.
+    """Resolve an unknown job: state whether its export began.
 
     `orchestrator show JOB` says what to check first. A job resolved as absent is sent again by the
     next run; if its export exists after all, the image is exported twice.

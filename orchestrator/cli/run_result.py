@@ -61,8 +61,8 @@ def _next_steps(result: "RunResult") -> Iterator[str]:
         yield "Unknown jobs: orchestrator history --state unknown"
     if result.not_ruled_out:
         yield (
-            f"Action required: {plural(result.not_ruled_out, 'job')} will not be sent again by "
-            "itself, because the bucket neither shows nor rules out an export. Check with "
+            f"Action required: {plural(result.not_ruled_out, 'job')} will not be resent "
+            "automatically: the bucket neither shows nor rules out an export. Check with "
             "`orchestrator show JOB`, then use `orchestrator resolve`."
         )
     if result.warned:
@@ -93,7 +93,7 @@ def exit_code(result: "RunResult") -> int:
 
 
 def print_result(text: str) -> None:
-    """Print the result, unless stdout is closed: the exit code says the same."""
+    """Print the result; skip it if stdout is closed: the exit code has the same meaning."""
     try:
         print(text, flush=True)
     except OSError:

@@ -1,4 +1,4 @@
-"""Standard streams that are closed, broken, full or not Unicode: the work must go on."""
+"""Keep commands working when a standard stream is closed, broken, full or not Unicode."""
 
 import io
 import os

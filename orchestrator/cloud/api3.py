@@ -1,4 +1,4 @@
-"""API 3.0, the protocol of CVM and STS: one call is one POST, and its answer is not judged here.
+"""API 3.0, the protocol of CVM and STS: one POST per call; the caller classifies the answer.
 
 Sources: the vendor's pages "Request structure" and "Response structure".
 """

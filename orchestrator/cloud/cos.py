@@ -110,7 +110,7 @@ class CosClient:
     async def _list(
         self, region: str, bucket: str, prefix: str, query: Mapping[str, str], root: str, tag: str
     ) -> list[Element]:
-        """Return the elements with this tag of all pages, whose root element has that name."""
+        """Return the elements with this tag from all pages, each of which must have this root."""
         query = {**query, "prefix": prefix, "encoding-type": "url"}
         entries: list[Element] = []
         while True:

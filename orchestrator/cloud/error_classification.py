@@ -10,7 +10,7 @@ from orchestrator.model import Code, Effect, Reaction, Reply, Scope
 
 
 def code_for_reply(reply: Reply) -> Code:
-    """Return the row of an HTTP answer; only TaskId and CosPaths together mean accepted."""
+    """Return the table row of an HTTP answer; only TaskId and CosPaths together mean accepted."""
     if reply.error_code is not None:
         return code_for(reply.error_code)
     if reply.http_status != 200:

@@ -17,7 +17,7 @@ _Class = tuple[Reaction, Effect, Scope | None]
 _Table = Mapping[_Class, Mapping[str, str]]
 
 MAY_CONCERN_ONE_IMAGE = frozenset({"AuthFailure.UnauthorizedOperation", "UnauthorizedOperation"})
-"""Denials that a policy on single images can cause: they need not apply to other images."""
+"""Denials that may concern a single image: other images may still be allowed."""
 
 
 def code_for(name: str) -> Code:
@@ -63,7 +63,7 @@ _COS_SERVER_ERROR = Code(
     "",
     Reaction.RETRY,
     Effect.NO,
-    "Wait, COS is asked again; if this lasts, check for a proxy between this machine and COS.",
+    "Wait: COS is queried again; if this lasts, check for a proxy between this machine and COS.",
 )
 
 _STOP = Reaction.STOP
@@ -196,11 +196,11 @@ _EXPORT: _Table = {
     (Reaction.RECONCILE, Effect.MAYBE, None): {
         "FailedOperation": "Read the message; if it repeats, open a ticket with the RequestId.",
         "InternalError": (
-            "Wait, the bucket is checked before the export is sent again; if the error lasts, open "
+            "Wait: the bucket is checked before the export is sent again; if the error lasts, open "
             "a ticket with the RequestId."
         ),
         "InternalServerError": (
-            "Wait, CVM has failed and the bucket is checked before the export is sent again."
+            "Wait: CVM has failed; the bucket is checked before the export is sent again."
         ),
         "ResourceUnavailable": "Wait; if it lasts, check the account's resources in the console.",
         "ResponseSizeLimitExceeded": (

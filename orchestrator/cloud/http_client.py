@@ -1,6 +1,6 @@
 """Send each HTTP request exactly once through httpx, within one time limit.
 
-Every request gets a connection of its own. On a kept connection httpx would give a second,
+Every request gets a connection of its own. On a kept-alive connection httpx would give a second,
 unrequested response to the next request, and that would record another job's TaskId. It would also
 send a request into a connection that the server is closing, which leaves its effect unknown.
 """
@@ -79,7 +79,7 @@ class HttpClient:
             with anyio.fail_after(seconds):
                 return await _exchange(client, request, auth)
         except (httpx.ProxyError, httpx.LocalProtocolError, httpx.UnsupportedProtocol):
-            raise  # the class alone says that nothing was sent
+            raise  # the exception class already shows that nothing was sent
         except (TimeoutError, httpx.TransportError, OSError) as error:
             host = request.url.netloc.decode()
             match error:

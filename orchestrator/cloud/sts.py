@@ -1,4 +1,4 @@
-"""STS, which assumes roles and tells whose a credential is (version 2018-08-13)."""
+"""STS: assume roles, and look up the account of a credential (version 2018-08-13)."""
 
 from collections.abc import Mapping
 
@@ -71,7 +71,7 @@ async def caller_account(
     account = answer.result.get("AccountId")
     if not isinstance(account, str | int) or isinstance(account, bool) or not str(account):
         code = answer.error_code or "no AccountId"
-        raise sts_error(endpoint, f"did not say whose credential this is ({code})")
+        raise sts_error(endpoint, f"did not return the account of the credential ({code})")
     return str(account)
 
 

@@ -1,1 +1,1 @@
-"""From a waiting job to the right to send it, and back when its owner has died."""
+"""Add and claim jobs, and recover the jobs of processes that have ended."""

@@ -1,6 +1,6 @@
 """Claim jobs: the committed claim is the durable intent to send them.
 
-A crash after the commit therefore leaves at most the claimed jobs in doubt.
+After a crash, therefore, only claimed jobs can have an unknown effect.
 """
 
 from collections.abc import Callable, Sequence
@@ -57,7 +57,7 @@ def claim_query(
 
 @dataclass(frozen=True, slots=True)
 class ClaimSettings:
-    """What a claim is stamped with.
+    """Owner, lease duration and rate limiter of a claim.
 
     Args:
         owner: registration of the process that will send.
@@ -160,7 +160,7 @@ def _in_order() -> sa.Select[Any]:
             sa.text(CLAIMABLE),
             jobs.c.profile == sa.bindparam("profile"),
             jobs.c.region == sa.bindparam("region"),
-            # as a CASE, or SQLite would use the index on due_at and sort all due jobs
+            # as a CASE: otherwise SQLite would use the index on due_at and sort all due jobs
             sa.case((is_due, sa.true()), else_=sa.false()),
         )
         .order_by(jobs.c.priority.desc(), jobs.c.size_gib.desc(), jobs.c.id)
@@ -244,7 +244,7 @@ def _taking(lease: Lease) -> Transition:
             "owner": lease.owner,
             "expires_at": lease.expires_at,
             "sent_at": lease.claimed_at,
-            # an earlier attempt's stays with that attempt
+            # the TaskId of an earlier attempt stays in that attempt's row
             "task_id": None,
         },
     )

@@ -19,7 +19,7 @@ from orchestrator.verification.resend_policy import ResolvePolicy, left_to_opera
 
 
 class Eligibility:
-    """Conditions on the table of jobs, as of the moment at which they are asked for.
+    """Conditions on the table of jobs; they reflect the halts and unreadable buckets of now.
 
     Args:
         profile: only jobs of this profile.
@@ -49,7 +49,7 @@ class Eligibility:
         self._query_conditions: object = None
 
     def of_this_run(self) -> sa.ColumnElement[bool]:
-        """Jobs that this run is about."""
+        """Jobs that this run works on."""
         of_batch = sa.true() if self._batch is None else jobs.c.batch == self._batch
         return (jobs.c.profile == self._profile) & of_batch
 
@@ -67,7 +67,7 @@ class Eligibility:
     def claim_query(self) -> ClaimQuery:
         """Return the query for the next jobs to send.
 
-        It is built again only when its conditions change: to build it takes longer than to run it.
+        It is built again only when its conditions change: building takes longer than running it.
         """
         conditions = (
             tuple(self._admission.halts.active),
@@ -81,7 +81,7 @@ class Eligibility:
         return self._query
 
     def unfinished(self) -> tuple[sa.ColumnElement[bool], ...]:
-        """Jobs that another run may bring further: one condition per group of states."""
+        """Jobs that another run may continue: one condition per group of states."""
         waiting = jobs.c.state.in_([JobState.QUEUED, JobState.SENDING])
         exporting = (jobs.c.state == JobState.ACCEPTED) & ~self._buckets.unverifiable()
         is_unknown = jobs.c.state == JobState.UNKNOWN

@@ -18,7 +18,7 @@ from orchestrator.store.tables import attempts, instances, jobs, scopes
 from orchestrator.store.transitions import Transition, apply_transition
 
 _MAX_JOB_WAIT = timedelta(minutes=10)
-_MAX_PROBE_WAIT = timedelta(minutes=40)
+_MAX_PROBE_WAIT = timedelta(days=1)
 """No back-off or poll of a job, and no probe of a region, is scheduled further ahead."""
 
 LOST = "Client.AnswerLost"
@@ -26,7 +26,7 @@ _MESSAGE = "The process that sent this request ended before it recorded an answe
 
 
 async def recover_orphans(database: Database, me: str) -> int:
-    """Make the jobs of owners that are gone unknown; return how many.
+    """Set the jobs of owners that are gone to unknown; return their number.
 
     An owner is gone if its liveness lock is free, or if its lease has expired. Unless the process
     is certainly dead, it may be suspended with an unsent request. Its job is then not sent again
@@ -54,10 +54,10 @@ async def recover_orphans(database: Database, me: str) -> int:
 
 
 async def discard_impossible_waits(database: Database) -> None:
-    """Discard stored waits that only a clock that was set meanwhile explains.
+    """Discard stored waits that are longer than any back-off: a clock was set meanwhile.
 
-    A wait longer than any back-off would hold a job up for as long as the clock was ahead. What a
-    user wants sent later stays as it is.
+    Such a wait would delay a job for as long as the clock was ahead. The start time that a user
+    has set for a job is not changed.
     """
     async with database.write() as connection:
         now = await database.now(connection)
@@ -70,7 +70,7 @@ async def discard_impossible_waits(database: Database) -> None:
 
 
 async def _other_instances(connection: AsyncConnection, me: str, owners: set[str]) -> Sequence[Any]:
-    """Return registrations without a recorded end, and those that hold a job all the same."""
+    """Return registrations without a recorded end, and ended ones that still hold a job."""
     at_work = instances.c.ended_at.is_(None) | instances.c.id.in_(owners)
     query = sa.select(instances).where(at_work, instances.c.id != me)
     return (await connection.execute(query)).all()
@@ -112,7 +112,7 @@ async def _make_unknown(
             "no_resend_before": None if is_dead else row.claimed_at + clock_skew.SIGNATURE_LIFETIME,
             "code": LOST,
             "message": _MESSAGE,
-            "remedy": "Nothing to do: the bucket is looked at before anything is sent again.",
+            "remedy": "Nothing to do: the bucket is searched before anything is sent again.",
         },
         details={"owner": row.owner, "proof": proof or "lease expired"},
     )

@@ -23,7 +23,7 @@ async def put_back_unsent(
     regions: Sequence[str],
     unrecorded: Collection[tuple[int, int]],
 ) -> int:
-    """Put back the jobs that this process holds without knowing it; return how many.
+    """Put back jobs that are claimed for this process but unknown to it; return how many.
 
     They are queued again, or unknown if an earlier attempt may have been applied.
 
@@ -42,7 +42,7 @@ async def put_back_unsent(
             await write_transitions(connection, [_back(row, owner, now) for row in held], at=now)
             these = [{"this_job": row.id, "this_number": row.attempt, "at": now} for row in held]
             await connection.execute(_NOT_SENT, these)
-            # the next probe need not wait for the end of the lease of one that was not sent
+            # a probe that was not sent must not delay the next one until the end of its lease
             probed = scopes.c.probe_at.in_([row.expires_at for row in held])
             await connection.execute(scopes.update().where(probed).values(probe_at=now))
     return len(held)

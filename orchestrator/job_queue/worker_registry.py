@@ -199,7 +199,7 @@ def remove_stale_lock_files(database: Database, registered: set[str]) -> None:
 
 
 async def refuse_while_in_use(database: Database) -> None:
-    """Refuse to go on while a run of any version works on the store.
+    """Raise an error while a run of any version uses the store.
 
     Raises:
         StoreError: names the processes.

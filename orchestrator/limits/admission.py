@@ -1,4 +1,4 @@
-"""Whether a request of one cloud account may be sent now, and what its answers teach.
+"""Decide whether a request of a cloud account may be sent now; learn from its outcome.
 
 Three things can hold a request back: the rate limit of its stream, an endpoint that fails (circuit
 breaker), and a halted scope. The concurrency limit is not among them: a claim counts the running
@@ -31,7 +31,7 @@ _TOLERATED_UNKNOWN = 4
 itself is failing, not the single job."""
 
 _MAX_UNCHARGED = 10
-"""Lost answers in a row that are not charged to a job: it may be their cause."""
+"""Lost answers in a row that are not charged to a job; later ones are: it may be the cause."""
 
 
 class Admission:
@@ -78,7 +78,7 @@ class Admission:
         return await self.rate_limiter(action, host).acquire()
 
     def release(self, host: str) -> None:
-        """Give an admission back: there was nothing to send."""
+        """Return an unused admission: there was nothing to send."""
         self._breakers[host].release()
 
     def rate_limiter(self, action: str, host: str) -> RateLimiter:
@@ -92,8 +92,8 @@ class Admission:
     def excuses_lost_answer(self, host: str, deferrals: int) -> bool:
         """Return whether a lost answer is not charged to its job, as the endpoint is failing.
 
-        If the only jobs left are ones that no endpoint can answer, that looks the same. So that
-        such a job comes to an end, later lost answers are charged.
+        A job that causes the failures itself looks the same. So that such a job fails in the end,
+        its later lost answers are charged.
 
         Args:
             deferrals: postponements of the job in a row that were not charged.
@@ -122,7 +122,7 @@ class Admission:
         """Learn from the outcome of a request.
 
         Args:
-            action: a halt found by `LOOK` ends the reading of buckets, too.
+            action: with `LOOK`, a halt also ends the reading of buckets.
             scope_values: region, bucket and role of the request.
             asked_at: when the request was claimed, on the event loop's clock.
             credential: the one that signed the request.
@@ -147,7 +147,7 @@ class Admission:
                 pass
 
     def record_response(self, host: str) -> None:
-        """Record that the endpoint has answered, whatever it said."""
+        """Record that the endpoint has answered, whatever the answer was."""
         if self._breakers[host].record_success():
             self._notify(f"{host} answers again.")
 
@@ -206,7 +206,7 @@ class Admission:
 
     def _halt_without_credentials(self, error: CredentialError) -> None:
         self._halt(Halt(Scope.CREDENTIAL, self._profile, NO_KEYS, error.message, error.remedy))
-        # even if this scope was halted before by an export, which leaves buckets readable
+        # also if an export has halted this scope before, because that leaves buckets readable
         self.may_read_buckets = False
 
     def _halt(self, halt: Halt) -> None:

@@ -1,4 +1,4 @@
-"""A circuit breaker: while an endpoint fails, one request at a time finds out when it works."""
+"""A circuit breaker: while an endpoint fails, one request at a time tests whether it works."""
 
 import random
 
@@ -10,7 +10,7 @@ _MAX_PROBE_SECONDS = 35.0
 """Seconds after which a probe without a result is replaced: a little more than a request takes."""
 
 _POLL = 0.5
-"""Seconds between two looks at the state while a caller waits."""
+"""Seconds between two checks of the state while a caller waits."""
 
 
 class CircuitBreaker:
@@ -40,7 +40,7 @@ class CircuitBreaker:
         return True
 
     def release(self) -> None:
-        """Give an admission back that was not used: the next caller may probe at once."""
+        """Return an unused admission, so that the next caller may probe at once."""
         if self._is_probing:
             self._is_probing = False
             self._next_probe = anyio.current_time()
@@ -49,11 +49,11 @@ class CircuitBreaker:
         """Record a failed request; return whether it opened the circuit.
 
         Args:
-            tolerated: so many failures in a row do not open it.
+            tolerated: number of failures in a row that do not open it.
         """
         self._failures += 1
         was_open = self.is_open
-        # requests that were in flight when the circuit opened say nothing new
+        # requests that were in flight when the circuit opened give no new information
         if self._is_probing if was_open else self._failures > tolerated:
             wait = backoff(self._probes, random.random(), longest=30.0)  # noqa: S311 - spreads load
             self._probes += 1

@@ -116,12 +116,12 @@ def _limits(rows: Sequence[Any], running: Mapping[str, int]) -> list[Concurrency
 
 
 async def regions_at_capacity(connection: AsyncConnection, profile: str) -> frozenset[str]:
-    """Return the regions whose limit was reached: an end that is seen late leaves a slot empty."""
+    """Return the regions whose limit was reached: an end seen late leaves a slot unused."""
     return frozenset((await connection.execute(_AT_CAPACITY, {"profile": profile})).scalars())
 
 
 async def begin_probe(connection: AsyncConnection, lease: Lease) -> None:
-    """Make the job of this lease the only probe; one that never answers ends with its lease."""
+    """Make the job of this lease the only probe, until its answer or the end of its lease."""
     await connection.execute(_this_scope(lease).values(probe_at=lease.expires_at))
 
 
@@ -191,8 +191,8 @@ async def _probe_interval(
 
     Where ends are visible it grows with the square root of the ceiling: it balances the refused
     probes against the slots that stay empty, which weigh the more the fewer slots there are.
-    Where they are not it doubles with each refused probe, and each accepted one halves it: it
-    settles where about every second probe is accepted.
+    Where they are not it doubles with each refused probe, and each accepted one halves it, so
+    that about every second probe is accepted.
     """
     if is_end_visible and running:
         duration = await long_duration(connection, lease.profile, lease.order.region, now)

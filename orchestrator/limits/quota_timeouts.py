@@ -68,5 +68,5 @@ class QuotaWaits:
         ]
 
     def clear(self) -> None:
-        """Forget every wait, so that the maximum starts anew."""
+        """Forget every wait, so that the maximum wait starts again."""
         self._waiting.clear()

@@ -3,7 +3,7 @@
 The vendor counts the requests that arrive within each second, per action, endpoint and sub-account.
 One row per stream of requests hands out evenly spaced permits, so that no second holds more than
 its share, wherever it begins. A process takes its permits in the transaction that claims the jobs,
-so no permit is taken for nothing. Within the process aiolimiter keeps the requests apart.
+so no permit is wasted. Within the process aiolimiter spaces the requests.
 """
 
 from collections.abc import Sequence
@@ -145,7 +145,7 @@ class RateLimiters:
 
 
 class RateLimiter:
-    """This process's part in one stream of requests."""
+    """This process's access to one stream of permits."""
 
     def __init__(self, database: Database, key: RateKey, rate: float) -> None:
         self._database = database
@@ -245,7 +245,7 @@ class Permit:
     """The right to send one request.
 
     Args:
-        limiter: keeps the requests of this process apart; ``None`` without a limit.
+        limiter: spaces the requests of this process; ``None`` without a limit.
         at: earliest time to send, on the event loop's clock.
     """
 

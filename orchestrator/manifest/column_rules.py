@@ -218,7 +218,7 @@ def check(field: str, raw: object) -> object:
     return _wrong_type(raw, remedy)
 
 
-# rows share regions, buckets and prefixes: each is checked once and kept in memory once
+# rows share regions, buckets and prefixes: each is checked and stored only once
 @lru_cache(maxsize=256)
 def _check_text(field: str, text: str) -> object:
     return _FIELD_RULES[field](text)

@@ -29,7 +29,7 @@ class ExportRequest:
         role_name: CVM role that writes to the bucket; ``None`` is the vendor's default.
         priority: jobs with a larger one are sent first, from -1000 to 1000; 0 by default.
         not_before: earliest time to send, as a datetime or ISO 8601 text; UTC without an offset.
-        exact_names: leave the tag out of the object keys; an export in doubt is then never sent
+        exact_names: leave the tag out of the object keys; an unknown job is then never sent
             again automatically.
 
     Raises:

@@ -1,6 +1,6 @@
 """Parse a manifest: bytes in, rows with their positions out.
 
-``read_rows`` decodes the bytes and tells the format by the first character. CSV and JSON Lines are
+``read_rows`` decodes bytes and detects the format by the first character. CSV and JSON Lines are
 read line by line, a JSON array as a whole. A row that cannot be parsed becomes a RowFault among
 the rows; if the rows after it cannot be trusted either, reading ends with UnreadableError.
 """
@@ -40,7 +40,7 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row as it was written.
+    """One row that is not yet checked.
 
     Args:
         number: its position, counted from 1.

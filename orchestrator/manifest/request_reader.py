@@ -88,7 +88,7 @@ def read_manifest(
 def requests_from_images(
     image_ids: Sequence[str], defaults: Defaults, *, skip_invalid: bool = False
 ) -> Manifest:
-    """Return a request for each image that a flag names; faults count the images.
+    """Return a request for each image named by a flag; a fault has the position of its image.
 
     Raises:
         ManifestError: as for a manifest.

@@ -41,7 +41,7 @@ async def resolve(
 
     Args:
         wanted: the one job, as a condition on the jobs table.
-        why: what the operator has seen; kept in the job's events.
+        why: the operator's evidence; stored in the job's events.
         export_deadline: longest time that an accepted export may take.
 
     Raises:

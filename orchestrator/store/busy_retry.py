@@ -1,4 +1,4 @@
-"""Retry transactions while the store cannot be used: an answer in hand must not be lost."""
+"""Retry transactions while the store cannot be used: no received answer must be lost."""
 
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -26,7 +26,7 @@ _ERRORS = (*STORE_ERRORS, StoreGoneError)
 class BusyRetry:
     """Retries the transactions of one run while the store is locked, full or unreachable.
 
-    The first error that is final stops the run: it is kept, and each task that meets one ends
+    The first error that is final stops the run: it is stored, and each task that meets one ends
     quietly, so that the others can still report the answers they have.
 
     Args:
@@ -77,7 +77,7 @@ class BusyRetry:
     async def retry_or_report(
         self, action: Callable[[], Awaitable[object]], *, or_say: str
     ) -> bool:
-        """Retry an action; if it fails for good or is cancelled, tell the user what is lost.
+        """Retry an action; if it fails for good or is cancelled, notify the user of what is lost.
 
         Args:
             or_say: the sentence for the user.
@@ -140,7 +140,7 @@ class BusyRetry:
         return anyio.current_time() - max(failed_at, self._shutdown_at) >= _SHUTDOWN_TIMEOUT
 
     def _report(self, error: Exception) -> None:
-        """Tell the user about the error, unless another task waits already."""
+        """Notify the user of the error, unless another task is waiting already."""
         if not self._waiting and isinstance(error, STORE_ERRORS):
             self._notify(
                 f"The store cannot be used just now ({store_error_text(error)}); nothing is sent "

@@ -240,7 +240,7 @@ async def _connection(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
 async def acquire_exclusive_lock(connection: AsyncConnection) -> None:
     """Wait until no other transaction holds this lock; keep it until this one ends.
 
-    For a transaction that looks first and inserts afterwards: new tables, or new jobs. On SQLite
+    For a transaction that reads first and inserts afterwards: new tables, or new jobs. On SQLite
     every transaction that may write excludes the others anyway.
     """
     if connection.dialect.name == "postgresql":

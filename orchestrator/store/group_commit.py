@@ -40,7 +40,7 @@ class GroupCommit(Generic[_Item, _Result]):
         self._waiting.append((item, written))
         with anyio.CancelScope(shield=True):
             async with self._lock:
-                if not written.done():  # else the task before has written it in its group
+                if not written.done():  # otherwise written already, in the group before
                     group = self._waiting[:_GROUP_LIMIT]
                     self._waiting = self._waiting[_GROUP_LIMIT:]
                     await self._write_group(group)

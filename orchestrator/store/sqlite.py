@@ -112,7 +112,7 @@ def _settings() -> Iterator[str]:
 
 @contextmanager
 def exclusive_checkpoint(path: Path) -> Iterator[bool]:
-    """Take the right to checkpoint this file; yield false if another process has it."""
+    """Lock the file against other checkpoints; yield false if another process holds the lock."""
     with private_file(_lock_file(path)) as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,1 +1,1 @@
-"""From what came of an attempt to the next state, for good."""
+"""Look up exports in their buckets, and decide the next state of accepted and unknown jobs."""

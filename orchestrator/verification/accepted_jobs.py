@@ -170,8 +170,8 @@ async def _facts(
 ) -> ObjectFacts | None:
     """Return the object under a key, if it exists.
 
-    The listing is trusted, because it repeats what it was asked for, if HEAD is not permitted or
-    shows another object.
+    If HEAD is not permitted or shows another object, the listing is trusted, because it
+    repeats the bucket and the prefix of its request.
     """
     if listed is None:
         return await head(cos, job, key)
@@ -272,11 +272,11 @@ def _what_came(job: TrackedJob, delivery: Completeness) -> str:
 def _remedy(job: TrackedJob) -> str:
     if not job.required:
         return (
-            f"Look in the bucket under {job.object_prefix!r} whether each disk of the image has "
+            f"Check in the bucket under {job.object_prefix!r} that each disk of the image has "
             "its file. Grant cvm:DescribeImages, so that jobs enqueued later know what to expect."
         )
     return (
-        "Look at the image's state in the console, or ask the vendor about the task; then "
+        "Check the image's state in the console, or ask the vendor about the task; then "
         f"`orchestrator retry --job {job.job_id}`, which looks for a late object first."
     )
 

@@ -1,4 +1,4 @@
-"""Whether a bucket can be looked into: permitted, refused, or without an answer just now.
+"""Track whether buckets can be read: permitted, refused, or not answering at present.
 
 Without look-ups an accepted job stays accepted and an unknown job stays unknown.
 """
@@ -25,19 +25,19 @@ from orchestrator.store.tables import jobs
 
 _REFUSED_FOR = 20.0
 _MIN_REFUSED_FOR = 5.0
-"""Seconds for which every look-up must be refused: a single 403 may be a passing fault."""
+"""Seconds for which every look-up must be refused: a single 403 may be a temporary fault."""
 
 _REFUSED_LOOKUPS = 10
 """The same as a number of look-ups, where the user has set their interval."""
 
 _TRUST_FACTOR = 6
-"""A bucket that was readable before in this run is given so many times as long."""
+"""Factor by which this time is longer if the bucket was readable before in this run."""
 
 _RETRY_FACTOR = 3
-"""An unreadable bucket is tried again after so many times the usual period."""
+"""An unreadable bucket is tried again after this many times the time of refusals."""
 
 _TOLERATED_FAILURES = 9
-"""After one more failed look-up in a row, one job at a time finds out when the bucket answers."""
+"""Failed look-ups in a row that are tolerated; after one more, one job at a time is a probe."""
 
 
 class VerifyMode(StrEnum):
@@ -46,7 +46,7 @@ class VerifyMode(StrEnum):
     AUTO = "auto"
     """Where it is permitted."""
     REQUIRED = "required"
-    """A bucket that may not be read halts its exports."""
+    """Always: without permission to read a bucket its exports are halted."""
     OFF = "off"
     """Never: accepted jobs stay accepted."""
 
@@ -119,7 +119,7 @@ class BucketAccess:
             self._halts.add(halt)
         self._notify(
             f"The bucket {bucket} may not be read ({refusal}): its exports are not verified, and "
-            f"what is unknown there stays unknown. {code.remedy}"
+            f"its unknown jobs stay unknown. {code.remedy}"
         )
         return True
 
@@ -129,7 +129,7 @@ class BucketAccess:
             self._notify(f"The bucket {bucket} gives no answer ({reason}); one look-up at a time.")
 
     def failing_buckets(self) -> list[str]:
-        """Return the buckets that give no answer: one job at a time looks into each."""
+        """Return the buckets that give no answer; one job at a time probes each of them."""
         return sorted(bucket for bucket, breaker in self._breakers.items() if breaker.is_open)
 
     def admit_probe(self, bucket: str) -> bool:
@@ -137,11 +137,11 @@ class BucketAccess:
         return self._breakers[bucket].admit()
 
     def release_probe(self, bucket: str) -> None:
-        """Give an admission back: no job used it."""
+        """Return an unused admission."""
         self._breakers[bucket].release()
 
     def is_proven_readable(self, region: str, bucket: str) -> bool:
-        """Return whether look-ups do succeed here, so that the ends of exports are seen."""
+        """Return whether look-ups succeed here, so that the ends of exports are seen."""
         location = bucket_location(region, bucket)
         return location in self._readable and location not in self._refused_since
 
@@ -162,13 +162,13 @@ class BucketAccess:
         return sorted(bucket for bucket, again_at in self.unreadable.items() if again_at > now)
 
     def unverifiable(self) -> sa.ColumnElement[bool]:
-        """Jobs that stay accepted: nobody wants, or is allowed, to look them up."""
+        """Jobs that stay accepted: look-ups are switched off or not permitted."""
         if self.mode is VerifyMode.REQUIRED:
             return sa.false()
         return ~self.readable()
 
     def reset(self) -> None:
-        """Forget all refusals: the next look-ups find out again."""
+        """Forget all refusals, so that the next look-ups test the permissions again."""
         self.unreadable.clear()
         self._refused_since.clear()
 

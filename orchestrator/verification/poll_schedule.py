@@ -1,7 +1,7 @@
 """When an accepted export is polled: often when its end is due, rarely when it is not.
 
 Pure functions of the export's age. Where the concurrency limit is reached, an end that is seen late
-leaves a slot empty; elsewhere a late look costs nothing. Each poll costs a request or two to COS.
+leaves a slot empty; elsewhere a late poll costs nothing. Each poll costs a request or two to COS.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from datetime import timedelta
 from orchestrator.forecast import FinishedExport, earliest_end
 
 _OFTEN = 0.02
-"""Share of the age between two polls, where an end frees a slot and its time is known well."""
+"""Time between two polls, as a share of the age, where an end frees a needed slot."""
 _MIN_OFTEN = timedelta(milliseconds=40)
 
 _GUESSING = 0.05

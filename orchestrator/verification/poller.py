@@ -1,7 +1,7 @@
-"""Poll the buckets for accepted and unknown jobs until each job has come to its end.
+"""Poll the buckets for accepted and unknown jobs until each job is finished.
 
 The store reserves a job for the process that takes it first, for a while. Within that time the
-process looks as often as the poll schedule says, and a look-up that finds nothing writes nothing.
+process polls as often as the schedule requires; a look-up that finds nothing writes nothing.
 """
 
 import math
@@ -50,7 +50,7 @@ _OVERLAP = 0.5
 _AFTER_FAILURE = timedelta(seconds=2)
 
 _UNLISTED_AFTER = timedelta(seconds=5)
-"""Time that a listing is given to show an object that was just written."""
+"""Time after which a listing should show an object that was just written."""
 
 
 @dataclass(slots=True)
@@ -68,7 +68,7 @@ class _PolledJob:
     until: float
 
     def renew(self, other: "_PolledJob") -> None:
-        """Take over what the store says of the job now."""
+        """Replace job and schedule by those that the store returned now."""
         self.job, self.schedule = other.job, other.schedule
         self.began_at, self.until = other.began_at, other.until
 
@@ -128,7 +128,7 @@ class Poller:
         """Region and name of the buckets in which an accepted job was found under its tag."""
         self._polled: dict[int, _PolledJob] = {}
         self._probing: set[int] = set()
-        """Jobs that find out whether a failing bucket answers again."""
+        """Jobs that probe whether a failing bucket answers again."""
         self._lookups = anyio.Semaphore(_MAX_LOOKUPS, fast_acquire=True)
 
     async def run(self) -> None:
@@ -173,7 +173,7 @@ class Poller:
             if (known := self._polled.get(job.job_id)) is not None:
                 known.renew(one)
             elif job.job_id in self._probing and one.first_lookup() > moment + _TICK:
-                # it would not look soon, so let another job find out
+                # its look-up is not due soon: let another job probe the bucket
                 self._probing.discard(job.job_id)
                 self._buckets.release_probe(bucket_location(job.region, job.bucket))
             elif one.first_lookup() <= one.until:
@@ -228,7 +228,7 @@ class Poller:
             self._probing.discard(one.job.job_id)
 
     def _is_left_to_probe(self, job: TrackedJob) -> bool:
-        """Return whether its bucket gives no answer, and another job finds out when it does."""
+        """Return whether its bucket is failing and another job probes it."""
         is_failing = bucket_location(job.region, job.bucket) in self._buckets.failing_buckets()
         return is_failing and job.job_id not in self._probing
 
@@ -240,7 +240,7 @@ class Poller:
                 lookup = partial(self._look_up_and_learn, one, credential)
                 return await self._busy_retry.retry(lookup)
         except (httpx.HTTPError, CredentialError) as error:
-            # missing keys are no failure of the bucket, and the admission reports them
+            # missing credentials are no fault of the bucket; the admission reports them
             if not isinstance(error, CredentialError):
                 location = bucket_location(job.region, job.bucket)
                 self._buckets.record_failure(location, str(error) or type(error).__name__)

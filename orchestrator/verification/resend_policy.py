@@ -83,7 +83,7 @@ def left_to_operator(
 ) -> sa.ColumnElement[bool]:
     """Unknown jobs that only a late object or an operator can resolve, as a condition on jobs.
 
-    They are looked up when they are due, but they keep no run alive.
+    They are looked up when they are due, but no run waits for them.
 
     Args:
         now: returns the time of the store whenever the condition is executed.

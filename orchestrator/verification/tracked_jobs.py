@@ -62,15 +62,15 @@ class TrackedJob:
 
     @property
     def needs_first_trace(self) -> bool:
-        """Whether its first object or upload would show how long exports take to leave one.
+        """Whether its first object or upload would show how soon exports become visible.
 
-        What was found in place of an answer may have been left by an earlier attempt.
+        If there was no answer, that object may belong to an earlier attempt.
         """
         is_datable = not self.adopted or self.attempt == 1
         return is_datable and self.first_trace_at is None
 
     def first_trace(self, now: datetime, age: timedelta) -> datetime:
-        """Return when a trace of this age was left: never before the request was sent."""
+        """Return the time of a trace of this age, but not before the request was sent."""
         return now - age if self.sent_at is None else max(now - age, self.sent_at)
 
     @property
@@ -118,7 +118,7 @@ async def reserve_due_jobs(
 async def postpone(connection: AsyncConnection, then: Mapping[int, datetime]) -> None:
     """Set the time of the next look-up of some jobs; until then no other process takes them.
 
-    A job that meanwhile waits to be sent again keeps its own time.
+    The time of a job that was queued again meanwhile is not changed.
     """
     if then:
         rows = [{"this": job_id, "then": moment} for job_id, moment in then.items()]

@@ -21,9 +21,9 @@ from orchestrator.verification.tracked_jobs import TrackedJob, save_cos_paths, s
 class AbsenceTracker:
     """Measures for how long the look-ups of this process have found nothing of an unknown job.
 
-    It counts in memory, on the clock of this process. A clock that somebody sets between two runs,
+    It counts in memory, on the clock of this process. A clock that is set between two runs,
     or between the starts of two processes, can therefore never shorten the time in which an export
-    may still leave its first object. A restart begins to count again.
+    may still leave its first object. After a restart it begins again.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -78,7 +78,7 @@ async def adopt(
     now: datetime,
     actor: str,
 ) -> JobState:
-    """Accept a job because of what the bucket holds: there is no TaskId, but there are keys."""
+    """Accept a job because its export was found in the bucket; its TaskId stays unknown."""
     first_trace = {}
     if found.age is not None and job.needs_first_trace:
         first_trace = {"first_trace_at": job.first_trace(now, found.age)}
@@ -179,11 +179,11 @@ async def _leave_to_operator(
 
 _WHY_NOT_RESENT = {
     "exact names": (
-        "The bucket shows nothing of this export. With exact names that proves nothing."
+        "The bucket has no trace of this export. With exact names that proves nothing."
     ),
-    ResendMode.NEVER: "The bucket shows nothing of this export; the settings say: resend never.",
+    ResendMode.NEVER: "The bucket has no trace of this export; resending is off (resend = never).",
     ResendMode.PROVEN: (
-        "The bucket shows nothing of this export. No accepted export of this bucket has been found "
+        "The bucket has no trace of this export. No accepted export of this bucket has been found "
         "under its tag yet, so that does not prove that it never began."
     ),
 }
@@ -193,6 +193,6 @@ def _given_up(job: TrackedJob) -> dict[str, str]:
     return {
         "message": f"{job.attempts_charged} requests got no answer, and the bucket holds nothing "
         "of them.",
-        "remedy": "Look at the image's state in the console; then `orchestrator retry "
+        "remedy": "Check the image's state in the console; then `orchestrator retry "
         f"--job {job.job_id}`, which looks for a late object first.",
     }

@@ -1,1 +1,1 @@
-"""One run: its loops, and the life of one attempt."""
+"""One run: its loops, and each attempt from its claim to its recorded outcome."""

@@ -47,7 +47,7 @@ class Attempt:
 
 
 class AttemptRunner:
-    """Send claimed jobs and record what came of it.
+    """Send claimed jobs and record their outcomes.
 
     Args:
         is_stopping: returns whether nothing more is to be sent.
@@ -84,7 +84,7 @@ class AttemptRunner:
             self.claimable.release()
         if outcome is None or outcome.code.name == NOT_SENT:
             self._context.admission.release(attempt.host)
-        if outcome is None:  # the check has put the job where it belongs
+        if outcome is None:  # the check has recorded the new state
             self.unrecorded.discard((attempt.lease.job_id, attempt.lease.attempt))
             return False
         decision = self._decide(attempt, outcome)
@@ -167,7 +167,7 @@ class AttemptRunner:
 
 
 def _not_recorded(lease: Lease, outcome: Outcome) -> str:
-    """Return what a user must know when the store could not take an answer."""
+    """Return the message about an answer that could not be recorded."""
     what = f"accepted as task {outcome.task_id}" if outcome.task_id else outcome.code.name
     return (
         f"Not recorded: job {lease.job_id} ({', '.join(lease.order.image_ids)}): {what}. On this "

@@ -1,7 +1,7 @@
 """Describe the images of waiting jobs: their disks and sizes, and so the object keys to expect.
 
-A description helps: the largest images are sent first, and every expected key is known. It is no
-condition: where DescribeImages gives no answer for a while, jobs are sent without it.
+A description is useful: the largest images are sent first, and every expected key is known. It is
+not required: if DescribeImages does not answer for a while, jobs are sent without it.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -40,7 +40,7 @@ class ImageDescriber:
     """Describe the waiting jobs of one endpoint, up to 100 images a call, in sending order.
 
     An image that DescribeImages does not know is left to ExportImages, whose refusal names the
-    reason. An account without the right to describe images sends without sizes and expected keys.
+    reason. An account without permission to describe images sends without sizes and expected keys.
 
     Args:
         regions: returns the regions of the endpoint.
@@ -158,7 +158,7 @@ class ImageDescriber:
         return []
 
     async def _describe(self, region: str, images: Sequence[str]) -> dict[str, ImageFacts] | None:
-        """Return what is known of these images; ``None`` if they must be asked for again."""
+        """Return the facts about these images; ``None`` if the call must be repeated."""
         facts: dict[str, ImageFacts] = {}
         for start in range(0, len(images), MAX_IMAGES):
             if self._is_forbidden:
@@ -206,7 +206,7 @@ class ImageDescriber:
         if code.name in _NOT_ALLOWED:
             self._is_forbidden = True
             self._notify(
-                "This account may not call DescribeImages: sizes and disks stay unknown. "
+                "No permission to call DescribeImages: sizes and disks stay unknown. "
                 "Grant cvm:DescribeImages to have the largest images sent first."
             )
             return {}
@@ -237,7 +237,7 @@ class ImageDescriber:
         self, host: str, region: str, outcome: Outcome, credential: Credential, asked_at: float
     ) -> None:
         self._failures += 1
-        # an endpoint that cannot be reached takes no exports either, so nothing is gained
+        # if the endpoint cannot be reached, exports cannot be sent either, so nothing is gained
         if self._failing_since is None and outcome.code.reaction is not Reaction.PAUSE:
             self._failing_since = anyio.current_time()
         if outcome.code.reaction is Reaction.SLOW:
@@ -257,7 +257,7 @@ class ImageDescriber:
 async def _undescribed(
     connection: AsyncConnection, profile: str, regions: Sequence[str]
 ) -> list[str]:
-    """Return those of these regions in which a job waits to be described."""
+    """Return the regions, of those given, in which a job waits to be described."""
     asked = {"profile": profile, "regions": regions}
     return list((await connection.execute(_TO_DESCRIBE, asked)).scalars())
 

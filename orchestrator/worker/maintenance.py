@@ -47,7 +47,7 @@ class Maintenance:
         """Do the background work until cancelled."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._busy_retry.run_guarded, self._watch_other_processes)
-            # Apart from the writes above: on a full disk the checkpoint is what frees space.
+            # Separate from the task above: on a full disk only a checkpoint frees space.
             tasks.start_soon(self._busy_retry.run_guarded, self._checkpoint)
             tasks.start_soon(self._recheck)
 

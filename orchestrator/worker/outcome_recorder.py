@@ -1,4 +1,4 @@
-"""Record the outcomes of attempts: their answers, the jobs' new states, what limits learn.
+"""Record the outcomes of attempts: answers, new states of the jobs, and limits.
 
 A record is fenced by the attempt's number and may be repeated: after a commit that seemed to fail
 the caller tries again, although the commit may have been applied.
@@ -35,7 +35,7 @@ class AttemptResult:
     """The outcome of one attempt and the decision that follows from it.
 
     Args:
-        rate_limiter: the stream of requests in which it was sent.
+        rate_limiter: the one that gave the permit for its request.
         is_end_visible: whether the end of an accepted export can be seen in the bucket.
     """
 
@@ -56,8 +56,8 @@ async def record(
 ) -> list[bool]:
     """Record results in one transaction; return for each whether it moved its job.
 
-    A job that another process has taken over stays where it is. A TaskId that arrives late is kept
-    with the attempt, and settles the job if nothing else has.
+    A job that another process has taken over is not changed. A late TaskId is stored with the
+    attempt, and resolves the job if nothing else has resolved it.
 
     Args:
         export_deadline: maximum time for an accepted export.
@@ -117,7 +117,7 @@ _SAVE_ANSWER = (
     .where(
         attempts.c.job_id == sa.bindparam("this_job"),
         attempts.c.number == sa.bindparam("this_number"),
-        # an attempt keeps its first answer; only a TaskId is never thrown away
+        # the first answer of an attempt is not overwritten, but a TaskId is always stored
         attempts.c.answered_at.is_(None)
         | (attempts.c.task_id.is_(None) & _NEW_TASK_ID.is_not(None)),
     )
@@ -171,12 +171,12 @@ def _changes(result: AttemptResult, now: datetime, deadline: timedelta) -> dict[
 
 
 def _warnings(lease: Lease, outcome: Outcome) -> list[str] | None:
-    """Return what is odd about an acceptance; it is accepted all the same, and never resent."""
+    """Return warnings about an acceptance; the job is accepted in any case, and never resent."""
     order, paths = lease.order, outcome.cos_paths
     if any(names_job_or_image(path, order.name_prefix, order.image_ids) for path in paths):
         return None
     named = ", ".join(paths)
-    return [f"The answer names {named}, which bears neither the tag nor an image of this job."]
+    return [f"The answer names {named}, without the tag or an image id of this job."]
 
 
 async def _record_late_task_id(
@@ -194,7 +194,7 @@ async def _record_late_task_id(
         return  # recorded already, by a commit that seemed to fail
     state = JobState(job.state)
     is_latest = not await _may_have_begun_later(connection, lease)
-    # a job that was accepted before, by what the bucket holds, stays where that has led it
+    # the state of a job that was found in the bucket before is not changed
     if is_latest and job.accepted_at is None and is_allowed(state, JobState.ACCEPTED):
         late = Transition(
             lease.job_id,
@@ -232,7 +232,7 @@ async def _may_have_begun_later(connection: AsyncConnection, lease: Lease) -> bo
 async def _update_limits(
     connection: AsyncConnection, results: Sequence[AttemptResult], now: datetime
 ) -> None:
-    """Let the rate limit and the concurrency limit of each region learn from results."""
+    """Update the rate limit and the concurrency limit of each region from results."""
     refused_for_rate = [one for one in results if one.outcome.code.reaction is Reaction.SLOW]
     for one in sorted(refused_for_rate, key=lambda one: one.rate_limiter.key):
         await one.rate_limiter.slow_down(connection)

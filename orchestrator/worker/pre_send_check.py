@@ -34,8 +34,8 @@ async def check_before_send(
 ) -> bool:
     """Return whether the attempt may be sent; if not, the job has its new state already.
 
-    A job that an earlier attempt may have exported is looked up once more, and what is found is
-    adopted. With exact names the existing objects are recorded first.
+    A job that an earlier attempt may have exported is looked up once more, and accepted if its
+    export is found. With exact names the existing objects are recorded first.
 
     After a store error the caller repeats this check. A job that the first call put back is then
     not sent, because the process that claims it next would send it a second time.
@@ -46,7 +46,7 @@ async def check_before_send(
     etags: dict[str, str] = {}
     try:
         if lease.maybe_applied and not seen:
-            raise OrchestratorError("The bucket may not be read, so no export can be ruled out.")
+            raise OrchestratorError("Cannot rule out an export: the bucket is not readable.")
         if lease.maybe_applied and await _adopted(database, cos, lease, policy):
             return False
         if seen and not lease.maybe_applied:
@@ -96,7 +96,7 @@ async def _held_until(connection: AsyncConnection, lease: Lease) -> datetime | N
 
 
 async def _adopted(database: Database, cos: CosClient, lease: Lease, policy: ResolvePolicy) -> bool:
-    """Return whether the job was accepted because of what the bucket holds."""
+    """Return whether the job was accepted because its export was found in the bucket."""
     async with database.read() as connection:
         job = await load_tracked_job(connection, lease.job_id)
     if not _is_ours(job, lease) or not (traces := await look(cos, job)):

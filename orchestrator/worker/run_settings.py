@@ -17,7 +17,7 @@ from orchestrator.verification.resend_policy import ResolvePolicy
 
 @dataclass(frozen=True, slots=True)
 class RunSettings:
-    """What a run does, and how.
+    """The parameters of one run.
 
     Args:
         batch: only this batch; ``None`` is all.
@@ -41,7 +41,7 @@ class RunSettings:
 
 @dataclass(frozen=True, slots=True)
 class RunContext:
-    """The store, both services of the vendor, and what may be sent to them."""
+    """The store, the clients of CVM and COS, and the admission of requests."""
 
     database: Database
     cvm: CvmClient

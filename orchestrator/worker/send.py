@@ -44,7 +44,7 @@ FULL = Outcome(
 
 
 WITHDRAWN = Outcome(
-    Code(NOT_SENT, Reaction.WITHDRAW, Effect.NO, "Nothing to do: it is sent when it can be."),
+    Code(NOT_SENT, Reaction.WITHDRAW, Effect.NO, "Nothing to do: it is sent later."),
     message="Not sent: the run is ending, or an operator must fix something first.",
 )
 """Outcome of an attempt that was claimed just before a shutdown or a halt."""

@@ -85,11 +85,11 @@ class Worker:
         self._last_claims: dict[str, float] = {}
         """Per region, the time of the last claim; the region that waited longest comes first."""
         self._claims_in_doubt: set[str] = set()
-        """Endpoints whose last claim failed: its commit may have been applied all the same."""
+        """Endpoints whose last claim failed, although its commit may have been applied."""
         self._ends_at = 0.0
 
     async def run(self) -> None:
-        """Work until no job can move any more, or `finish` is called."""
+        """Work until no job can progress, or `finish` is called."""
         self._ends_at = anyio.current_time() + (self._settings.time_limit or 0.0)
         with self._context.database.short_lock_timeout():
             await self._work()
@@ -130,7 +130,7 @@ class Worker:
         admission = self._context.admission
         while True:
             rate_limiter = await admission.wait_for_turn(EXPORT, host)
-            # after the wait, or endpoints that cannot be reached would hold all of the capacity
+            # after the wait: otherwise unreachable endpoints would hold all of the capacity
             capacity = await self._acquire_capacity(host)
             credential, claimed_at = await admission.credential(), anyio.current_time()
             claimed: list[tuple[Lease, Permit]] = []
@@ -163,7 +163,7 @@ class Worker:
     ) -> list[tuple[Lease, Permit]]:
         """Claim up to so many jobs; shielded, so that no lease is taken and then dropped.
 
-        No job is claimed before the server's time is known: only a signature that bears it expires
+        No job is claimed before the server's time is known: only a signature with that time expires
         when this program expects it to.
         """
         cvm, admission = self._context.cvm, self._context.admission
@@ -198,7 +198,7 @@ class Worker:
         try:
             is_accepted = await self._attempts.run(attempt)
         finally:
-            # anything but an acceptance may let another job move
+            # anything but an acceptance may let another job progress
             if not is_accepted or attempt.lease.probe:
                 self._wakeup.notify()
 
@@ -224,7 +224,7 @@ class Worker:
         return [region for region in self._regions if halts.blocks_endpoint(host(region))]
 
     async def _recheck_halts(self) -> None:
-        """Let a run without end find out, every few minutes, what an operator has fixed."""
+        """Clear the halts of a `--forever` run regularly: an operator may have fixed the causes."""
         if self._settings.forever:
             await self._context.admission.clear_halts()
             self.buckets.reset()

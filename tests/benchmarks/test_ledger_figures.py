@@ -1,4 +1,4 @@
-"""The bounds that a benchmark holds its exports against."""
+"""The lower bounds with which benchmarks compare the duration of exports."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.ledger_figures import bound, tail, unhindered
 
-# two places; the second ends at 30, the first at 50, the third, in the second's place, at 60
+# two slots: the exports end at 50, 30 and 60; the third one uses the slot of the second
 EXPORTS: list[dict[str, Any]] = [
     {"accepted_at": 0.0, "ends_at": 50.0},
     {"accepted_at": 1.0, "ends_at": 30.0},
@@ -14,22 +14,22 @@ EXPORTS: list[dict[str, Any]] = [
 ]
 
 
-def test_the_bound_is_the_work_over_the_places() -> None:
-    """Whatever the order, all places are at work until the last end; the rate delays the first."""
+def test_the_bound_is_the_work_divided_by_the_slots() -> None:
+    """All slots are busy until the last end, in any order; the rate delays the first request."""
     assert bound(EXPORTS, 2) == pytest.approx((50 + 29 + 25) / 2)
     assert bound(EXPORTS, 2, rate=0.5) == pytest.approx((50 + 29 + 25 + 2) / 2)
 
 
 def test_the_longest_export_is_a_bound() -> None:
-    """More places than the others need do not help it."""
+    """More slots than the other exports need do not make it shorter."""
     assert bound(EXPORTS, 3) == 50
 
 
-def test_an_order_has_a_time_of_its_own() -> None:
-    """Each export takes the first place that is free, at once."""
+def test_unhindered_time_depends_on_the_order() -> None:
+    """Each export takes the first free slot at once."""
     assert unhindered(EXPORTS, 2) == 54
 
 
 def test_the_tail_begins_with_the_last_acceptance() -> None:
-    """From then on nothing is left to take a place that is free."""
+    """After it no export is left that could take a free slot."""
     assert tail(EXPORTS, 2) == 10

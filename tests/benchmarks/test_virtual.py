@@ -1,4 +1,4 @@
-"""Virtual time: what passes by the clock costs none, and what takes time is none by the clock."""
+"""Virtual time: a sleep takes no real time, and real work takes no virtual time."""
 
 import time
 from pathlib import Path
@@ -14,7 +14,7 @@ _REALLY = 0.2
 
 
 def test_a_sleep_costs_no_real_time() -> None:
-    """An hour passes by the loop's clock and by the time of day, and hardly any in the world."""
+    """An hour passes on the loop's clock and in the time of day, but almost no real time."""
 
     async def work() -> tuple[float, float]:
         before, begun = VirtualClock().now(), anyio.current_time()
@@ -28,7 +28,7 @@ def test_a_sleep_costs_no_real_time() -> None:
 
 
 def test_a_database_call_is_waited_for(tmp_path: Path) -> None:
-    """While SQLite works the clock stands, and nobody else's moment comes."""
+    """While SQLite works, virtual time stands still, and no timer of another task fires."""
 
     async def work() -> list[str]:
         told: list[str] = []
@@ -47,7 +47,7 @@ def test_a_database_call_is_waited_for(tmp_path: Path) -> None:
 
 
 def test_a_threads_work_is_waited_for() -> None:
-    """The same holds for what would be done in a thread."""
+    """The same holds for work that runs in a thread."""
 
     async def work() -> float:
         before = anyio.current_time()
@@ -57,8 +57,8 @@ def test_a_threads_work_is_waited_for() -> None:
     assert in_virtual_time(work) < 0.001
 
 
-def test_what_a_call_raises_is_its_callers(tmp_path: Path) -> None:
-    """A statement that fails does so where it was asked for, and the connection lives on."""
+def test_the_caller_gets_the_error_of_its_call(tmp_path: Path) -> None:
+    """The caller of a failing statement gets its error, and the connection can still be used."""
 
     async def work() -> int:
         database = Database(f"sqlite+aiosqlite:///{tmp_path}/store.db", VirtualClock())

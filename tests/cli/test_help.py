@@ -27,7 +27,7 @@ COMMANDS = dict(commands())
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_has_an_example_that_the_command_accepts(name: str) -> None:
-    """The example stands on one line of 80 columns, and its options exist."""
+    """The example fits on one line of 80 columns, and its options exist."""
     command = COMMANDS[name]
     with command.context_class(command, info_name=name, terminal_width=80) as context:
         text = command.get_help(context)

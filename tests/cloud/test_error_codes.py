@@ -150,7 +150,7 @@ def test_only_reconciled_codes_may_have_begun(row: Code) -> None:
     ],
 )
 def test_limits_are_distinguished_by_the_whole_code(name: str, reaction: Reaction) -> None:
-    """The same words in another place mean to fail, to wait, or to slow down."""
+    """The same words in different codes mean to fail, to wait, or to slow down."""
     assert code_for(name).reaction is reaction
 
 

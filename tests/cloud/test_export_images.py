@@ -149,10 +149,10 @@ async def test_status_of_an_error_is_ignored(
         ("201 Created", json.dumps({"Response": ACCEPTED})),
     ],
 )
-async def test_answer_of_something_else_is_kept_as_an_excerpt(
+async def test_other_answer_is_stored_as_an_excerpt(
     server: ScriptedServer, cvm: CvmClient, status: str, body: str
 ) -> None:
-    """Of any other answer the status and the first 200 characters are kept."""
+    """The status and the first 200 characters of any other answer are stored."""
     server.respond(http(body, status=status))
     reply = await export(cvm)
     assert (reply.http_status, reply.excerpt) == (int(status[:3]), body[:200])

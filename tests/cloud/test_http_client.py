@@ -191,7 +191,7 @@ async def test_server_that_never_accepts_is_a_connect_time_out(client: HttpClien
         full.bind(("127.0.0.1", 0))
         full.listen(0)
         url = f"http://127.0.0.1:{full.getsockname()[1]}"
-        # the system completes one or two connections that nobody has accepted yet
+        # the system completes one or two connections before the server accepts them
         waiting = [socket.socket() for _ in range(4)]
         for one in waiting:
             one.setblocking(False)

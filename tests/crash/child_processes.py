@@ -29,7 +29,7 @@ class ChildProcess:
     def kill(self) -> None:
         """Kill the process, if it is still running."""
         if self.code is None:
-            with suppress(ProcessLookupError):  # ended, and its fork_server has reaped it
+            with suppress(ProcessLookupError):  # it has ended, and the fork server has reaped it
                 os.kill(self.pid, signal.SIGKILL)
 
     async def wait(self) -> int:

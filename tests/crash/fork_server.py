@@ -42,7 +42,7 @@ def _run_child(spec: WorkerSpec) -> None:
         os.dup2(log, 2)
         anyio.run(run_worker, spec)
         ended_well = True
-    except BaseException:  # noqa: BLE001 - a child must never come back into the zygote's loop
+    except BaseException:  # noqa: BLE001 - a child must never return to the fork server's loop
         traceback.print_exc()
     finally:
         sys.stderr.flush()

@@ -35,6 +35,6 @@ async def test_late_answer_of_a_suspended_process_resolves_its_job() -> None:
     (attempt,) = result.details.attempts
     assert attempt["task_id"] == str(result.details.job.task_id)
     kinds = [event["kind"] for event in result.details.events]
-    # a look may have found the export before its answer was kept, which then names its task
+    # a look-up may find the export before the answer is recorded, which then adds the TaskId
     told = [kind for kind in kinds if kind != "adopted"]
     assert told == ["enqueued", "claimed", "rescued", "late answer", "verified"]

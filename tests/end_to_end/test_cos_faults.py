@@ -57,7 +57,7 @@ async def test_few_denied_lookups_do_not_make_a_bucket_unreadable(
     """After one or two denied lookups the exports are still verified."""
     monkeypatch.setattr(
         bucket_access, "_MIN_REFUSED_FOR", 20
-    )  # two looks may be far apart on a busy machine
+    )  # two look-ups may be far apart on a busy machine
     cloud.change(codes=(Refusal("AccessDenied", action="HeadObject", times=2),))
     result = await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(6)))
     assert result.counts[JobState.VERIFIED] == 6
@@ -145,7 +145,7 @@ async def test_accepted_jobs_are_verified_by_a_later_run(
 async def test_without_read_permission_jobs_end_accepted(
     open_store: OpenStore, cloud: Simulator
 ) -> None:
-    """Without read permission exports go on and end accepted; the user is told once."""
+    """Without read permission exports go on and end accepted; the user is notified once."""
     cloud.change(buckets={BUCKET: BucketSettings(deny=("HeadObject", "GetBucket"))})
     said: list[str] = []
     async with open_store(notify=said.append) as orchestrator:

@@ -71,7 +71,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 @pytest.fixture
 async def cloud(anyio_backend: str) -> AsyncIterator[Simulator]:
-    """A cloud without limits that loses some answers and breaks some looks."""
+    """A cloud without limits that loses some answers and fails some look-ups."""
     settings = Settings(
         cap=None,
         limits={},

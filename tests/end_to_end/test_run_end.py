@@ -74,7 +74,7 @@ async def test_shutdown_ends_an_idle_run(orchestrator: Orchestrator, cloud: Simu
 async def test_cancelled_run_is_continued_by_the_next(
     orchestrator: Orchestrator, cloud: Simulator
 ) -> None:
-    """A cancelled run leaves requests in doubt; the next run finds each of them in the bucket."""
+    """A cancelled run leaves requests in flight; the next run finds each one in the bucket."""
     cloud.set_faults(SLOW)
     await orchestrator.enqueue(make_requests_for(make_image_ids(20)))
     async with anyio.create_task_group() as tasks:

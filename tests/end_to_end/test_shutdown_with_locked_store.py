@@ -86,7 +86,7 @@ class RunDuringLock:
         self._ended.set()
 
     async def ends_soon(self) -> bool:
-        """Return whether the run ends soon after it was told to."""
+        """Return whether the run ends soon after its shutdown was requested."""
         self._stop.set()
         with anyio.move_on_after(FEW_SECONDS):
             await self._ended.wait()
@@ -94,7 +94,7 @@ class RunDuringLock:
 
 
 async def ends_soon(orchestrator: Orchestrator, is_time: Callable[[], bool], lock: Lock) -> bool:
-    """Return whether a run ends soon that is told to end a second after the store was locked."""
+    """Lock the store, request a shutdown a second later; return whether the run ends soon."""
     await orchestrator.enqueue(make_requests_for(make_image_ids(COUNT)))
     run, is_soon = RunDuringLock(orchestrator), False
     async with anyio.create_task_group() as tasks:

@@ -1,6 +1,6 @@
 """Faults of vendor and network: messages, final states, and the cloud's ledger.
 
-With ``pytest -s`` each row is printed as it was seen.
+With ``pytest -s`` the result of each case is printed as a table row.
 """
 
 from collections.abc import Callable, Mapping
@@ -61,11 +61,11 @@ class FaultCase:
         wrong: what is wrong from the start.
         later: what goes wrong each time that three more exports have begun.
         settings: of the program.
-        ends: how many jobs are in which state at the end; where that is a matter of the moment,
-            the states there are.
+        ends: number of jobs in each state at the end; if the numbers depend on timing, only
+            the states.
         exits: the exit code.
-        stops: scopes that a person has to mend.
-        says: words that the user hears, in this order; none where nobody need be troubled.
+        stops: scopes that are halted at the end.
+        says: words of the messages, in this order; empty if there must be no message.
         max_requests: maximum number of ExportImages requests.
         permission_timeout: seconds after which a denied bucket counts as unreadable.
     """
@@ -121,27 +121,27 @@ ANSWERS = {
     "no answer at all": FaultCase(
         set_faults(Fault("hang", action=EXPORT, times=2)), settings={"request_timeout": 3}
     ),
-    "no answer at all, but all the same done": FaultCase(
+    "no answer at all, although the export began": FaultCase(
         set_faults(Fault("hang", action=EXPORT, after=True, times=2)),
         settings={"request_timeout": 3},
     ),
-    "a gateway's 502, nothing done": FaultCase(
+    "a gateway's 502, and no export began": FaultCase(
         set_faults(Fault("gateway", action=EXPORT, times=3))
     ),
-    "a gateway's 504, all the same done": FaultCase(
+    "a gateway's 504, although the export began": FaultCase(
         set_faults(Fault("gateway", action=EXPORT, status=504, after=True, times=3))
     ),
-    "a page in place of an answer": FaultCase(set_faults(Fault("html", action=EXPORT, times=3))),
+    "a web page instead of an answer": FaultCase(set_faults(Fault("html", action=EXPORT, times=3))),
     "JSON without Response": FaultCase(
         set_faults(Fault("bare", action=EXPORT, after=True, times=3))
     ),
-    "InternalError, all the same done": FaultCase(
+    "InternalError, although the export began": FaultCase(
         set_codes(Refusal("InternalError", after=True, times=3))
     ),
-    "a gateway out of order for a while": FaultCase(
+    "a gateway that fails for a while": FaultCase(
         set_faults(Fault("gateway", action=EXPORT, times=6)), says=("HTTP 502", "answers again")
     ),
-    "a gateway out of order at first, then lost answers": FaultCase(
+    "a gateway that fails at first, then lost answers": FaultCase(
         set_faults(
             Fault("gateway", action="cvm", times=3),
             Fault("reset", action=EXPORT, after=True, times=2),
@@ -154,7 +154,7 @@ RIGHTS = {
     "a clock that jumps again and again": FaultCase(
         later=(set_skew(600), set_skew(3600), set_skew(7200)), max_requests=60
     ),
-    "a clock that cannot be set right": FaultCase(
+    "a clock that cannot be corrected": FaultCase(
         later=(set_codes(Refusal("AuthFailure.SignatureExpire")),),
         ends=frozenset({VERIFIED, QUEUED}),
         exits=6,
@@ -168,37 +168,37 @@ RIGHTS = {
         stops=(Scope.ROLE,),
         says=(OTHER_ROLE,),
     ),
-    "a bucket that may not be written to any more": FaultCase(
+    "a bucket that loses its write permission": FaultCase(
         later=(lambda cloud: cloud.change(buckets=deny(EXPORT)),),
         ends=frozenset({VERIFIED, QUEUED}),
         exits=6,
         stops=(Scope.BUCKET,),
-        says=("right to write",),
+        says=("permission to write",),
     ),
-    "a bucket that loses every right": FaultCase(
+    "a bucket that loses all permissions": FaultCase(
         later=(lambda cloud: cloud.change(buckets=deny(EXPORT, *LOOKS)),),
         ends=frozenset({VERIFIED, ACCEPTED, QUEUED}),
         exits=6,
         stops=(Scope.BUCKET,),
-        says=("right to write", "may not be read"),
+        says=("permission to write", "may not be read"),
         permission_timeout=1.0,
     ),
-    "a bucket that may not be read any more, and a lost answer": FaultCase(
+    "a bucket that loses its read permission, and a lost answer": FaultCase(
         later=(deny_reading_and_lose_answer,),
         ends=frozenset({VERIFIED, ACCEPTED, UNKNOWN}),
         exits=4,
         says=("may not be read", "Grant"),
         permission_timeout=0.3,
     ),
-    "a COS 403 that passes": FaultCase(set_codes(Refusal("AccessDenied", action="cos", times=20))),
-    "COS out of order for a while": FaultCase(
+    "a temporary 403 of COS": FaultCase(set_codes(Refusal("AccessDenied", action="cos", times=20))),
+    "COS fails for a while": FaultCase(
         set_faults(Fault("gateway", action="cos", status=503, times=23)),
         says=("gives no answer", "answers again"),
     ),
 }
 
 POISON = {
-    "one poisoned image, never answered": FaultCase(
+    "one image whose requests get no answer": FaultCase(
         set_faults(Fault("reset", action=EXPORT, images=POISONED)),
         settings={"max_attempts": 7, "resend_after": 0},
         ends={VERIFIED: 2 * EACH - 1, FAILED: 1},
@@ -206,13 +206,13 @@ POISON = {
         max_requests=2 * EACH + 8,
         says=("cannot be reached",),
     ),
-    "one poisoned image, InternalError for ever": FaultCase(
+    "one image that always gets InternalError": FaultCase(
         set_codes(Refusal("InternalError", images=POISONED)),
         settings={"max_attempts": 3, "resend_after": 0},
         ends={VERIFIED: 2 * EACH - 1, FAILED: 1},
         exits=3,
     ),
-    "one poisoned image that may not even be asked about": FaultCase(
+    "one image that cannot be described either": FaultCase(
         set_faults(Fault("reset", action="cvm", images=POISONED)),
         settings={"max_attempts": 3, "resend_after": 0},
         ends={VERIFIED: 2 * EACH - 1, FAILED: 1},

@@ -1,4 +1,4 @@
-"""A clock that somebody sets, while a run goes on and between two: no grace is cut short."""
+"""A clock that is set during a run, or between two runs: no waiting time becomes shorter."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -42,19 +42,19 @@ HOUR = timedelta(hours=1)
 
 
 class Wall:
-    """A clock on the wall that anybody may set."""
+    """A machine clock that the test can set."""
 
     def __init__(self) -> None:
         self.ahead = timedelta()
 
     def now(self) -> datetime:
-        """What it shows."""
+        """Return the time that the clock shows."""
         return datetime.now(UTC) + self.ahead
 
 
 def at(cloud: Simulator, folder: Path, ahead: timedelta, said: list[str]) -> Orchestrator:
-    """A store on a machine whose clock is so much ahead."""
-    # across two runs no time to a first object is known, so absence could not be proven
+    """Return an orchestrator on a machine whose clock is ahead by this time."""
+    # no time to a first trace is known, so `proven` would resend nothing
     made = make_orchestrator(
         cloud.url, folder, notify=said.append, resend_after=2.5, resend="always"
     )
@@ -63,8 +63,8 @@ def at(cloud: Simulator, folder: Path, ahead: timedelta, said: list[str]) -> Orc
 
 
 @pytest.mark.parametrize("jump", [HOUR, -HOUR])
-def test_a_process_goes_by_its_own_time(jump: timedelta) -> None:
-    """The machine's clock is set under a run, whose time goes on as if nothing had happened."""
+def test_a_clock_jump_does_not_change_the_time_of_a_process(jump: timedelta) -> None:
+    """The machine's clock is set during a run, and the time of the process goes on unchanged."""
     wall = Wall()
     clock = SystemClock(wall.now)
     before = clock.now()
@@ -73,8 +73,8 @@ def test_a_process_goes_by_its_own_time(jump: timedelta) -> None:
 
 
 @pytest.mark.parametrize("jump", [HOUR, -HOUR])
-async def test_set_between_two_runs(cloud: Simulator, tmp_path: Path, jump: timedelta) -> None:
-    """A doubted job keeps its whole time of grace, nothing stalls, and signatures are right."""
+async def test_clock_set_between_runs(cloud: Simulator, tmp_path: Path, jump: timedelta) -> None:
+    """An unknown job waits for its full time, nothing stalls, and signatures are valid."""
     lost = Fault("reset", action="ExportImages", images=("img-00000000",), after=True, times=1)
     never = Fault("reset", action="ExportImages", images=("img-00000001",), times=1)
     cloud.set_faults(lost, never)
@@ -94,7 +94,7 @@ async def test_set_between_two_runs(cloud: Simulator, tmp_path: Path, jump: time
 
 
 async def test_waits_that_no_back_off_explains_are_discarded(database: Database) -> None:
-    """A job that should be tried again in hours, by a clock that was ahead, is due at once."""
+    """A job that is due in hours, by a clock that was ahead, becomes due at once."""
     moment = await now(database)
     tried = await make_job(database, attempt=1, due_at=moment + 3 * HOUR)
     soon = await make_job(database, attempt=1, due_at=moment + timedelta(minutes=1))
@@ -106,7 +106,7 @@ async def test_waits_that_no_back_off_explains_are_discarded(database: Database)
     assert kept.probe_at <= await now(database)
 
 
-async def test_a_time_that_a_user_wants_stays(database: Database) -> None:
+async def test_not_before_is_not_discarded(database: Database) -> None:
     """A job enqueued for later is not sent earlier."""
     wanted = await now(database) + 3 * HOUR
     (job_id,) = await make_jobs(database, [make_request(not_before=wanted)])
@@ -114,8 +114,8 @@ async def test_a_time_that_a_user_wants_stays(database: Database) -> None:
     assert (await read_job(database, job_id)).due_at == wanted
 
 
-async def test_absence_is_counted_anew_by_each_run(database: Database) -> None:
-    """What another process, or a clock that was set, says of earlier look-ups proves nothing."""
+async def test_each_run_counts_absence_from_zero(database: Database) -> None:
+    """Look-ups of another process, or from before a clock was set, do not count."""
     job_id = await make_job(database, JobState.UNKNOWN, attempt=1)
     await update_job(database, job_id, absent_since=await now(database) - 24 * HOUR)
     async with database.read() as connection:

@@ -1,4 +1,4 @@
-"""A process of its own: it registers as an instance, says its name, and lives until it is told."""
+"""A process that registers as a worker, prints its name, and waits until stdin is closed."""
 
 import sys
 
@@ -10,7 +10,7 @@ from orchestrator.store import Database
 
 
 async def live(url: str) -> None:
-    """Holds an instance for as long as standard input stays open."""
+    """Register, and hold the lock until standard input is closed."""
     database = Database(url, SystemClock())
     async with register_worker(database) as me:
         sys.stdout.write(f"{me.name}\n")

@@ -1,4 +1,4 @@
-"""The claim: which job goes next, and that nobody else takes it."""
+"""The claim: which job is sent next, and that no other process takes it."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -42,7 +42,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def claimed_ids(database: Database) -> list[int]:
-    """All that can be claimed, one after another."""
+    """Claim jobs one by one until none is left; return their ids."""
     ids = []
     while (lease := await try_claim(database)) is not None:
         ids.append(lease.job_id)
@@ -50,7 +50,7 @@ async def claimed_ids(database: Database) -> list[int]:
 
 
 async def test_the_order_is_priority_then_size_then_age(database: Database) -> None:
-    """What is urgent goes first, then what takes longest, then what waits longest."""
+    """The higher priority goes first, then the larger size, then the older job."""
     plain, later, large, urgent = await make_jobs(
         database,
         [make_request(1), make_request(2), make_request(3), make_request(4, priority=9)],
@@ -59,8 +59,8 @@ async def test_the_order_is_priority_then_size_then_age(database: Database) -> N
     assert await claimed_ids(database) == [urgent, large, plain, later]
 
 
-async def test_the_claim_is_the_intent_made_durable(database: Database) -> None:
-    """Owner, attempt, expiry and signing time are kept before anything is sent."""
+async def test_a_claim_commits_the_intent_before_sending(database: Database) -> None:
+    """Owner, attempt, expiry and signing time are stored before anything is sent."""
     moment = await now(database)
     asked = make_request(
         7, prefix="web", only_root_disk=True, role_name="Writer", format=ImageFormat.VHD
@@ -84,8 +84,8 @@ async def test_the_claim_is_the_intent_made_durable(database: Database) -> None:
     assert (event.kind, event.attempt, event.actor) == ("claimed", 1, TESTER)
 
 
-async def test_what_an_attempt_must_know_comes_with_its_lease(database: Database) -> None:
-    """Doubt, spent attempts and postponements are those of the job."""
+async def test_a_lease_has_the_counters_of_its_job(database: Database) -> None:
+    """`maybe_applied`, charged attempts and deferrals are those of the job."""
     job_id = await make_job(
         database, maybe_applied=True, attempt=4, attempts_charged=2, deferrals=3, exact_names=True
     )
@@ -101,10 +101,8 @@ async def test_what_an_attempt_must_know_comes_with_its_lease(database: Database
 
 
 @pytest.mark.parametrize(("state", "broken"), [("CREATEFAILED", True), ("NORMAL", False)])
-async def test_an_image_that_never_gets_ready_is_marked(
-    database: Database, state: str, broken: bool
-) -> None:
-    """The lease says whether one of the images is broken and not merely busy."""
+async def test_a_lease_marks_a_broken_image(database: Database, state: str, broken: bool) -> None:
+    """The lease shows whether one of the images is broken, and not only busy."""
     (job_id,) = await make_jobs(
         database, [make_request(image_ids=("img-00000001", "img-00000002"))]
     )
@@ -115,7 +113,7 @@ async def test_an_image_that_never_gets_ready_is_marked(
 
 
 async def test_a_job_waits_until_it_is_due(database: Database) -> None:
-    """Not a moment before its time, and then at once."""
+    """It is not claimed before its due time, and can be claimed from then on."""
     due = await now(database) + timedelta(minutes=10)
     await make_jobs(database, [make_request(not_before=due)])
     assert await try_claim(database) is None
@@ -132,14 +130,14 @@ async def test_a_job_that_was_not_described_waits(database: Database) -> None:
 
 
 @pytest.mark.parametrize("state", sorted(set(JobState) - {JobState.QUEUED}))
-async def test_only_what_waits_is_claimed(database: Database, state: JobState) -> None:
-    """A job in any other state is left alone."""
+async def test_only_queued_jobs_are_claimed(database: Database, state: JobState) -> None:
+    """A job in any other state is not claimed."""
     await make_job(database, state)
     assert await try_claim(database) is None
 
 
-async def test_another_accounts_jobs_are_left_alone(database: Database) -> None:
-    """A job belongs to one account, and goes with its keys alone."""
+async def test_jobs_of_another_account_are_not_claimed(database: Database) -> None:
+    """A job belongs to one account, and is sent only with its credentials."""
     await make_job(database, profile="somebody else")
     assert await try_claim(database) is None
 
@@ -150,7 +148,7 @@ async def test_another_accounts_jobs_are_left_alone(database: Database) -> None:
 async def test_an_image_is_exported_by_one_job_at_a_time(
     database: Database, state: JobState
 ) -> None:
-    """The second format of an image waits until the first has ended, and others do not."""
+    """The second format of an image waits until the first has ended; other images do not wait."""
     raw, qcow = await make_jobs(
         database, [make_request(1), make_request(1, format=ImageFormat.QCOW2)]
     )
@@ -170,13 +168,13 @@ async def test_one_shared_image_of_several_is_enough_to_wait(database: Database)
     assert await try_claim(database) is None
 
 
-async def test_the_same_image_id_elsewhere_is_another_image(database: Database) -> None:
-    """Only a job of the same region holds an image up."""
+async def test_the_same_image_id_in_another_region_is_another_image(database: Database) -> None:
+    """A job waits only for exports of its image in the same region."""
     await make_jobs(database, [make_request(1), make_request(1, region="ap-tokyo")])
     assert len(await claimed_ids(database)) == 2
 
 
-async def test_an_endpoint_gets_its_own_regions_only(database: Database) -> None:
+async def test_a_claim_takes_only_the_regions_of_its_endpoint(database: Database) -> None:
     """A claim for one region's endpoint takes no other region's job."""
     await make_jobs(database, [make_request(1, priority=1)])
     (tokyo,) = await make_jobs(database, [make_request(2, region="ap-tokyo")])
@@ -194,8 +192,8 @@ async def test_an_endpoint_gets_its_own_regions_only(database: Database) -> None
         (Scope.REGION, "ap-tokyo"),
     ],
 )
-async def test_a_stop_is_passed_over(database: Database, scope: Scope, value: str) -> None:
-    """What a stop holds up waits, however urgent, and the rest goes on."""
+async def test_halted_jobs_are_skipped(database: Database, scope: Scope, value: str) -> None:
+    """Jobs of a halted scope wait, whatever their priority; other jobs are claimed."""
     special = {"region": "ap-tokyo", "bucket": "other-1250000000", "role_name": "Writer"}
     await make_jobs(database, [make_request(1, priority=9, **special)])
     (plain,) = await make_jobs(database, [make_request(2)])
@@ -208,8 +206,8 @@ async def test_a_stop_is_passed_over(database: Database, scope: Scope, value: st
     assert await try_claim(database) is not None
 
 
-async def test_the_default_role_is_a_role_too(database: Database) -> None:
-    """A stop of the vendor's default role holds up the jobs that name none."""
+async def test_the_default_role_can_be_halted(database: Database) -> None:
+    """A halt of the default role blocks only the jobs without a role name."""
     await make_jobs(database, [make_request(1)])
     (named,) = await make_jobs(database, [make_request(2, role_name="Writer")])
     stops = HaltedScopes()
@@ -220,16 +218,16 @@ async def test_the_default_role_is_a_role_too(database: Database) -> None:
     assert await try_claim(database, claim_query(stops.permitted_jobs())) is None
 
 
-async def test_an_earlier_attempts_task_stays_with_it(database: Database) -> None:
-    """A new attempt begins without a TaskId, so that its own late answer can name the job's."""
+async def test_a_new_attempt_starts_without_a_task_id(database: Database) -> None:
+    """A new attempt starts without a TaskId, so that its own late answer can set it."""
     job_id = await make_job(database, task_id="7")
     lease = await claim_one(database)
     assert lease.job_id == job_id
     assert (await read_job(database, job_id)).task_id is None
 
 
-async def test_one_claim_takes_several(database: Database) -> None:
-    """As many as are wanted, in the order in which they are to be sent, each once."""
+async def test_one_claim_takes_several_jobs(database: Database) -> None:
+    """It takes up to the limit, in the order of sending, each job once."""
     ids = await make_jobs(database, make_requests(5), sizes=[10, 20, 50, 40, 30])
     leases = await claim_all(database, limit=3)
     assert [lease.job_id for lease in leases] == [ids[2], ids[3], ids[4]]
@@ -241,14 +239,14 @@ async def test_one_claim_takes_several(database: Database) -> None:
 
 
 async def test_one_claim_takes_an_image_once(database: Database) -> None:
-    """Two formats of an image do not leave together, though neither is under way yet."""
+    """Two formats of an image are not claimed together, although neither is being sent yet."""
     raw, _ = await make_jobs(database, [make_request(1), make_request(1, format=ImageFormat.QCOW2)])
     (other,) = await make_jobs(database, [make_request(2)])
     assert [lease.job_id for lease in await claim_all(database)] == [raw, other]
 
 
-async def test_one_claim_fills_a_gate_and_no_more(database: Database) -> None:
-    """Where three may run, three are taken; what is left of the claim goes to another scope."""
+async def test_one_claim_does_not_exceed_the_concurrency_limit(database: Database) -> None:
+    """With a limit of three, three jobs are claimed; the rest of the claim is another scope."""
     await make_jobs(database, make_requests(5))
     await make_jobs(database, [make_request(9, region="ap-tokyo")])
     await update_scope(database, ceiling=3, probe_at=await now(database) + timedelta(hours=1))
@@ -258,7 +256,7 @@ async def test_one_claim_fills_a_gate_and_no_more(database: Database) -> None:
 
 
 async def test_the_scope_whose_turn_it_is_comes_first(database: Database) -> None:
-    """Neither priority nor size brings a scope before another whose turn it is."""
+    """Neither priority nor size moves a scope ahead of the one whose turn it is."""
     await make_jobs(database, [make_request(1, priority=9)], sizes=[400])
     (tokyo,) = await make_jobs(database, [make_request(2, region="ap-tokyo")])
     lease = await try_claim(database, claim_query(), ("ap-tokyo", REGION))
@@ -266,8 +264,8 @@ async def test_the_scope_whose_turn_it_is_comes_first(database: Database) -> Non
     assert lease.job_id == tokyo
 
 
-async def test_claims_at_once_take_different_jobs(databases: Sequence[Database]) -> None:
-    """Four processes' worth of connections share out forty jobs, each to one of them."""
+async def test_concurrent_claims_take_different_jobs(databases: Sequence[Database]) -> None:
+    """Four processes claim forty jobs at the same time, and each job is claimed once."""
     ids = await make_jobs(databases[0], make_requests(40))
     taken: list[Lease] = []
 
@@ -283,8 +281,8 @@ async def test_claims_at_once_take_different_jobs(databases: Sequence[Database])
         assert (await read_job(databases[0], lease.job_id)).owner == lease.owner
 
 
-async def test_the_claim_goes_through_its_index(sqlite: Database) -> None:
-    """The next job is read off the index in order: nothing is scanned, nothing is sorted."""
+async def test_a_claim_reads_its_index_in_order(sqlite: Database) -> None:
+    """The next job is read from the index in order, without a scan or a sort."""
     await make_jobs(sqlite, make_requests(3))
     async with sqlite.read() as connection:
         moment = await sqlite.now(connection)

@@ -27,7 +27,7 @@ POLICY = ResolvePolicy(timedelta(minutes=2), 5, timedelta(hours=1))
 
 @pytest.fixture
 def admission(sqlite: Database) -> Admission:
-    """Traffic that nothing holds up yet."""
+    """Return an admission without halts."""
     return Admission(
         PROFILE,
         RateLimiters(sqlite, 0),
@@ -39,13 +39,13 @@ def admission(sqlite: Database) -> Admission:
 
 @pytest.fixture
 def permissions(admission: Admission) -> BucketAccess:
-    """Buckets of which none is closed yet."""
+    """Return the access to buckets of which none is unreadable."""
     return BucketAccess(VerifyMode.AUTO, admission.halts, lambda _sentence: None)
 
 
 @pytest.fixture
 def eligibility(sqlite: Database, admission: Admission, permissions: BucketAccess) -> Eligibility:
-    """A run of one region."""
+    """Return the eligibility of a run of one region."""
     return Eligibility(
         sqlite,
         admission,
@@ -62,29 +62,29 @@ def halt(admission: Admission, scope: Scope, value: str) -> None:
 
 
 def written(what: ClaimQuery) -> tuple[str, object]:
-    """A query's text, and the values that stand in it."""
+    """Return the text of a query, and the values of its parameters."""
     compiled = what.next_jobs.compile()
     return str(compiled), {name: str(value) for name, value in compiled.params.items()}
 
 
 CHANGES: dict[str, Callable[[Admission, BucketAccess], object]] = {
-    "a bucket is stopped": lambda admission, _: halt(admission, Scope.BUCKET, f"{REGION}/b-1"),
-    "an endpoint is stopped": lambda admission, _: halt(admission, Scope.ENDPOINT, HOST),
-    "nothing can be looked at": lambda admission, _: setattr(admission, "may_read_buckets", False),
-    "a bucket is closed": lambda _, permissions: permissions.unreadable.update(
+    "a bucket is halted": lambda admission, _: halt(admission, Scope.BUCKET, f"{REGION}/b-1"),
+    "an endpoint is halted": lambda admission, _: halt(admission, Scope.ENDPOINT, HOST),
+    "no bucket can be read": lambda admission, _: setattr(admission, "may_read_buckets", False),
+    "a bucket is unreadable": lambda _, permissions: permissions.unreadable.update(
         {f"{REGION}/b-1": anyio.current_time() + 60}
     ),
 }
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
-async def test_a_change_makes_another_query(
+async def test_the_query_is_rebuilt_after_a_change(
     eligibility: Eligibility,
     admission: Admission,
     permissions: BucketAccess,
     change: Callable[[Admission, BucketAccess], object],
 ) -> None:
-    """The same query serves every claim, until what may be taken is something else."""
+    """The query is used again until the conditions for sendable jobs change."""
     before = eligibility.claim_query()
     assert eligibility.claim_query() is before
     change(admission, permissions)

@@ -1,4 +1,4 @@
-"""Who lives and who is gone, and what becomes of the jobs that the gone have held."""
+"""Orphan recovery: which processes count as gone, and what happens to their jobs."""
 
 import sys
 from collections.abc import AsyncIterator
@@ -40,7 +40,7 @@ pytestmark = pytest.mark.anyio
 
 @asynccontextmanager
 async def another_process(database: Database) -> AsyncIterator[tuple[str, Process]]:
-    """The name of an instance that another process holds, and that process."""
+    """Start another process that registers; yield its name and the process."""
     url = database.url.render_as_string(hide_password=False)
     command = [sys.executable, "-m", "tests.job_queue.registered_process", url]
     root = Path(__file__).parents[2]
@@ -56,20 +56,20 @@ async def another_process(database: Database) -> AsyncIterator[tuple[str, Proces
 
 
 async def row_of(database: Database, name: str) -> Any:
-    """An instance as the store knows it."""
+    """Return the row of an instance."""
     async with database.read() as connection:
         query = sa.select(instances).where(instances.c.id == name)
         return (await connection.execute(query)).one()
 
 
 async def proof(database: Database, name: str) -> GoneReason | None:
-    """Why an instance counts as gone, if it does."""
+    """Return why an instance counts as gone, or None."""
     async with database.write() as connection:
         return await why_gone(database, connection, await row_of(database, name))
 
 
 async def killed(database: Database, name: str, process: Process) -> None:
-    """Kills a process; returns when a server, too, has seen that it is gone."""
+    """Kill a process; wait until its lock is free, on a server too."""
     process.kill()
     await process.wait()
     with anyio.fail_after(60):
@@ -78,23 +78,23 @@ async def killed(database: Database, name: str, process: Process) -> None:
 
 
 async def test_an_instance_lives_as_long_as_its_process(database: Database) -> None:
-    """While it lives its lock is held; killed on this machine, it is dead for certain."""
+    """Its lock is held while it runs; once killed on this machine, it is certainly dead."""
     async with another_process(database) as (name, process):
         assert await proof(database, name) is None
         await killed(database, name, process)
     assert await proof(database, name) is GoneReason.DEAD
 
 
-async def test_the_file_of_an_instance_is_its_users_alone(sqlite: Database) -> None:
-    """Nobody else may open it, and so hold its lock."""
+async def test_a_lock_file_is_private_to_its_user(sqlite: Database) -> None:
+    """No other user can open the file, and so hold its lock."""
     async with register_worker(sqlite) as me:
         path = lock_path(sqlite, me.name)
         assert path is not None
         assert path.stat().st_mode & 0o777 == 0o600
 
 
-async def test_an_instance_that_ends_well_leaves_no_lock(database: Database) -> None:
-    """It writes down its end, and nothing of it remains beside the database."""
+async def test_a_normal_end_is_recorded_and_removes_the_lock(database: Database) -> None:
+    """Its end is recorded, and its lock file is removed."""
     async with register_worker(database) as me:
         assert await proof(database, me.name) is None
     row = await row_of(database, me.name)
@@ -104,7 +104,7 @@ async def test_an_instance_that_ends_well_leaves_no_lock(database: Database) -> 
 
 
 async def test_an_instance_that_ends_by_an_exception_is_gone(database: Database) -> None:
-    """What it may still hold need not wait for the end of its lease."""
+    """Its jobs can be recovered before their leases end."""
     with pytest.raises(RuntimeError, match="broken"):
         async with register_worker(database) as me:
             raise RuntimeError("the disk is broken")
@@ -114,8 +114,8 @@ async def test_an_instance_that_ends_by_an_exception_is_gone(database: Database)
 
 
 @pytest.mark.parametrize("elsewhere", [False, True])
-async def test_a_lost_session_proves_no_death(postgresql: Database, *, elsewhere: bool) -> None:
-    """The server ends it while the process lives: others rescue at once, but behind the fence."""
+async def test_a_process_may_outlive_its_session(postgresql: Database, *, elsewhere: bool) -> None:
+    """Its jobs are recovered at once, but not resent before the signature has expired."""
     async with register_worker(postgresql) as me:
         (job_id,) = await make_jobs(postgresql)
         lease = await claim_one(postgresql, owner=me.name)
@@ -138,8 +138,8 @@ _END_LOCKING_SESSIONS = sa.text(
 )
 
 
-async def test_a_lost_session_is_opened_anew(postgresql: Database) -> None:
-    """A process whose session has ended takes its lock again, and is known to live."""
+async def test_a_lost_session_is_reopened(postgresql: Database) -> None:
+    """A process whose session has ended takes its lock again, and counts as alive."""
     async with register_worker(postgresql) as me:
         async with postgresql.write() as connection:
             await connection.execute(_END_LOCKING_SESSIONS)
@@ -149,8 +149,8 @@ async def test_a_lost_session_is_opened_anew(postgresql: Database) -> None:
         assert await proof(postgresql, me.name) is None
 
 
-async def test_a_lock_that_was_never_registered_is_cleared_away(sqlite: Database) -> None:
-    """A process that died before it could register leaves a file that nobody would ask for."""
+async def test_a_stale_lock_file_is_removed(sqlite: Database) -> None:
+    """A process that is killed before it registers leaves a lock file without a row."""
     orphan = lock_path(sqlite, "killed-before-it-was-known")
     assert orphan is not None
     orphan.touch()
@@ -161,8 +161,8 @@ async def test_a_lock_that_was_never_registered_is_cleared_away(sqlite: Database
         assert (orphan.exists(), mine.exists()) == (False, True)
 
 
-async def test_what_a_dead_process_held_is_rescued_at_once(database: Database) -> None:
-    """A free lock proves that nothing of it can still leave: there is nothing to wait for."""
+async def test_jobs_of_a_dead_process_are_recovered_at_once(database: Database) -> None:
+    """A free lock proves that it can send nothing more, so there is no wait."""
     async with another_process(database) as (name, process):
         held, other = await make_jobs(database, make_requests(2))
         await claim_one(database, owner=name)
@@ -186,8 +186,8 @@ async def test_what_a_dead_process_held_is_rescued_at_once(database: Database) -
     assert path is None or not path.exists()
 
 
-async def test_a_living_owner_is_left_alone(database: Database) -> None:
-    """Before its lease has run out, a process that lives keeps its jobs."""
+async def test_jobs_of_a_live_process_are_not_recovered(database: Database) -> None:
+    """A running process owns its jobs until their leases expire."""
     async with another_process(database) as (name, _):
         (job_id,) = await make_jobs(database)
         await claim_one(database, owner=name)
@@ -197,8 +197,8 @@ async def test_a_living_owner_is_left_alone(database: Database) -> None:
         assert path is None or path.exists()
 
 
-async def test_an_expired_lease_is_rescued_behind_a_fence(database: Database) -> None:
-    """An owner not proven gone may still send: not before its signature has expired."""
+async def test_expired_lease_becomes_unknown(database: Database) -> None:
+    """The owner may still be alive, so there is no resend before its signature has expired."""
     (job_id,) = await make_jobs(database)
     lease = await claim_one(database, owner="asleep")
     assert await recover_orphans(database, TESTER) == 0
@@ -213,8 +213,8 @@ async def test_an_expired_lease_is_rescued_behind_a_fence(database: Database) ->
     assert event.details == {"owner": lease.owner, "proof": "lease expired"}
 
 
-async def test_a_living_owner_loses_what_it_holds_too_long(sqlite: Database) -> None:
-    """A process that sleeps behind its lock loses the job at the lease's end, not its lock."""
+async def test_a_live_process_loses_a_job_with_an_expired_lease(sqlite: Database) -> None:
+    """A suspended process loses the job when the lease expires, but not its lock."""
     async with another_process(sqlite) as (name, _):
         (job_id,) = await make_jobs(sqlite)
         await claim_one(sqlite, owner=name)
@@ -226,8 +226,8 @@ async def test_a_living_owner_loses_what_it_holds_too_long(sqlite: Database) -> 
         assert path.exists()
 
 
-async def test_what_one_sends_oneself_is_given_up_last(database: Database) -> None:
-    """A request of one's own is left alone while its lease runs; unrecorded then, it is lost."""
+async def test_a_process_recovers_its_own_job_after_the_lease(database: Database) -> None:
+    """A job of the same process is recovered only if its lease expires before it is recorded."""
     (job_id,) = await make_jobs(database)
     await claim_one(database)
     await advance_time(database, seconds=LEASE_DURATION.total_seconds() / 2)
@@ -238,15 +238,15 @@ async def test_what_one_sends_oneself_is_given_up_last(database: Database) -> No
 
 
 @pytest.mark.parametrize("state", sorted(set(JobState) - {JobState.SENDING}))
-async def test_only_what_is_in_the_air_is_rescued(database: Database, state: JobState) -> None:
-    """A job that nobody is sending has no owner to lose."""
+async def test_only_sending_jobs_are_recovered(database: Database, state: JobState) -> None:
+    """A job in any other state has no owner."""
     job_id = await make_job(database, state)
     await update_job(database, job_id, expires_at=await now(database) - timedelta(days=1))
     assert await recover_orphans(database, TESTER) == 0
 
 
-async def test_a_rescued_job_is_not_sent_before_a_look(database: Database) -> None:
-    """It is unknown, never queued: only the bucket can say whether it may go again."""
+async def test_a_recovered_job_is_not_sent_before_a_look_up(database: Database) -> None:
+    """It is unknown, not queued: only a look-up in the bucket can queue it again."""
     await make_jobs(database)
     await claim_one(database, owner="asleep")
     await advance_time(database, hours=1)

@@ -25,8 +25,8 @@ from tests.reporting.query_plans import plans
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_job_that_was_not_sent_waits_as_before(database: Database) -> None:
-    """Nobody holds it, it is due, and its attempt says that no request left."""
+async def test_an_unsent_job_is_queued_again(database: Database) -> None:
+    """The job has no owner and is due, and its attempt is marked as not sent."""
     (job_id,) = await make_jobs(database)
     await claim_one(database)
     assert await put_back_unsent(database, TESTER, [REGION], ()) == 1
@@ -42,7 +42,7 @@ async def test_a_job_that_was_not_sent_waits_as_before(database: Database) -> No
 
 
 async def test_a_job_that_may_have_been_exported_before_is_unknown(database: Database) -> None:
-    """Before it is sent again the bucket is looked at for what the earlier attempt left."""
+    """The bucket is searched for an earlier export before the job is sent again."""
     (job_id,) = await make_jobs(database)
     await update_job(database, job_id, maybe_applied=True)
     await claim_one(database)
@@ -51,8 +51,8 @@ async def test_a_job_that_may_have_been_exported_before_is_unknown(database: Dat
     assert (kept.state, kept.maybe_applied, kept.absent_since) == (JobState.UNKNOWN, True, None)
 
 
-async def test_only_what_is_not_in_progress_is_put_back(database: Database) -> None:
-    """An attempt in progress, another process's job and another region's are left alone."""
+async def test_attempts_in_progress_are_not_put_back(database: Database) -> None:
+    """Attempts in progress, and jobs of other processes or regions, are not changed."""
     regions = ("ap-tokyo", "ap-seoul")
     ids = await make_jobs(
         database, [*make_requests(3), *(make_request(9, region=one) for one in regions)]
@@ -67,8 +67,8 @@ async def test_only_what_is_not_in_progress_is_put_back(database: Database) -> N
     assert found == {id_: "queued" if id_ in put_back else "sending" for id_ in ids}
 
 
-async def test_a_probe_that_was_not_sent_leaves_the_next_one_free(database: Database) -> None:
-    """The election of the job as the one that probes is over."""
+async def test_an_unsent_probe_does_not_delay_the_next_one(database: Database) -> None:
+    """The job is no longer the probe of its scope."""
     await make_jobs(database)
     await update_scope(database, ceiling=0)
     assert (await claim_one(database)).probe
@@ -76,8 +76,8 @@ async def test_a_probe_that_was_not_sent_leaves_the_next_one_free(database: Data
     assert (await claim_one(database)).probe
 
 
-async def test_a_claim_whose_commit_is_under_way_is_waited_for(postgresql: Database) -> None:
-    """The server may go on with a commit whose connection was lost."""
+async def test_a_pending_commit_of_a_claim_is_waited_for(postgresql: Database) -> None:
+    """The server may still complete a commit whose connection was lost."""
     (job_id,) = await make_jobs(postgresql)
     released, results = anyio.Event(), list[int]()
 
@@ -102,7 +102,7 @@ async def test_a_claim_whose_commit_is_under_way_is_waited_for(postgresql: Datab
     assert (await read_job(postgresql, job_id)).state == JobState.QUEUED
 
 
-async def test_what_is_put_back_is_found_by_index(sqlite: Database) -> None:
+async def test_unsent_jobs_are_found_by_index(sqlite: Database) -> None:
     """However many jobs have ended, only those that are being sent are read."""
     await make_jobs(sqlite, make_requests(2))
     leases = [await claim_one(sqlite), await claim_one(sqlite)]

@@ -28,7 +28,7 @@ def test_one_more_failure_never_shortens_the_wait(misses: int, jitter: float) ->
 
 @given(MISSES, JITTER)
 def test_jitter_spreads_the_upper_half(misses: int, jitter: float) -> None:
-    """Two that failed together do not come back together, nor too soon."""
+    """Two requests that failed together are not retried together, nor too soon."""
     assert backoff(misses, 0.0) <= backoff(misses, jitter) <= backoff(misses, 1.0)
     assert backoff(misses, 0.0) * 2 == backoff(misses, 1.0)
 

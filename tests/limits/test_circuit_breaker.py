@@ -13,7 +13,7 @@ def opened() -> CircuitBreaker:
 
 
 async def admitted(breaker: CircuitBreaker, count: int, within: float) -> list[float]:
-    """Return when so many waiting requests are admitted, as far as they are in that time."""
+    """Return the times at which waiting requests are admitted within this many seconds."""
     times: list[float] = []
 
     async def one() -> None:

@@ -115,7 +115,7 @@ async def test_a_refusal_sets_the_ceiling_to_what_runs(database: Database) -> No
 
 
 async def test_refusals_of_requests_in_flight_leave_the_true_ceiling(database: Database) -> None:
-    """The last refusal counts right: jobs refused before it no longer count as running."""
+    """The last refusal counts correctly: jobs refused before it no longer count as running."""
     await make_jobs(database, make_requests(8))
     leases = [await claim_one(database) for _ in range(8)]
     await record_outcome(database, leases[0], make_acceptance(1))
@@ -126,7 +126,7 @@ async def test_refusals_of_requests_in_flight_leave_the_true_ceiling(database: D
     assert (await concurrency_limit(database)).ceiling == 1
 
 
-async def test_refusals_of_several_processes_count_right(databases: Sequence[Database]) -> None:
+async def test_refusals_of_several_processes_are_counted(databases: Sequence[Database]) -> None:
     """Transactions that record refusals at the same time do not count one another as running."""
     await make_jobs(databases[0], make_requests(8))
     leases = [await claim_one(databases[0]) for _ in range(8)]
@@ -220,7 +220,7 @@ async def test_where_no_end_is_visible_each_refused_probe_doubles_the_wait(
 async def test_where_no_end_is_visible_an_accepted_probe_halves_the_next_wait(
     database: Database,
 ) -> None:
-    """Probes keep pace with the ends that nobody sees, however long exports take."""
+    """Probes keep up with ends that are not visible, however long exports take."""
     await fill(database, 1, waiting=5)
     for _ in range(4):
         await record_outcome(database, await probe(database), make_refusal(CAP_REACHED))
@@ -269,7 +269,7 @@ async def test_an_accepted_probe_raises_the_ceiling_by_one(database: Database) -
 
 
 async def test_a_refusal_lowers_the_ceiling_to_what_runs(database: Database) -> None:
-    """What was once possible does not count."""
+    """An earlier, higher ceiling does not count."""
     leases = await fill(database, 3, waiting=3)
     await end(database, leases[0])
     await end(database, leases[1])

@@ -181,7 +181,7 @@ class SystemUnderTest:
     def _check_has_ended(self, export: Export, attempt: Attempt) -> None:
         assert export.given_up, f"{export} is exported twice, by {attempt}"
         known = export in self.acceptances[: attempt.acceptances] and export not in self.retried
-        assert not known, f"{attempt} follows {export}, which was accepted; nobody asked for it"
+        assert not known, f"{attempt} follows {export}, which was accepted and not retried"
 
     async def record(self, attempt: Attempt) -> None:
         """Record the outcome of an attempt."""
@@ -252,7 +252,7 @@ class SystemUnderTest:
                 actor="person",
             )
         except UsageError:
-            assert absent, "what has begun can be said at any time"
+            assert absent, "the verdict 'accepted' is never refused"
         else:
             self._note_retry(job_id)
 

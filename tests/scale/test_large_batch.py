@@ -42,7 +42,7 @@ def print_figures(**figures: Any) -> None:
 
 
 async def test_400_images_use_the_whole_rate_and_nothing_is_refused(tmp_path: Path) -> None:
-    """Without a cap only the rate limits a run: it is used, and kept in every second."""
+    """Without a cap only the rate limits a run: it is fully used, and never exceeded."""
     settings = Settings(cap=None, duration=Duration(seconds=1.0))
     async with Simulator(SimulatorOptions(settings=settings)) as cloud:
         shell = Shell.for_cloud(cloud, tmp_path)

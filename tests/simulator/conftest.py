@@ -19,6 +19,6 @@ async def simulator() -> AsyncIterator[Simulator]:
 
 @pytest.fixture
 async def http() -> AsyncIterator[httpx.AsyncClient]:
-    """A client that trusts nothing of the environment."""
+    """A client that ignores the proxy settings of the environment."""
     async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
         yield client

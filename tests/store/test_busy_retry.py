@@ -1,4 +1,4 @@
-"""Transactions are retried while the store cannot be used; the user is told when and why."""
+"""Transactions are retried while the store cannot be used; the user is notified of it."""
 
 import errno
 import sqlite3

@@ -26,7 +26,7 @@ NAME = "00000000"
 
 @pytest.fixture(autouse=True)
 def _usual_umask() -> Iterator[None]:
-    """Use the common umask, with which new files are readable by everybody by default."""
+    """Use the common umask, with which new files are readable by all users by default."""
     before = os.umask(0o022)
     yield
     os.umask(before)

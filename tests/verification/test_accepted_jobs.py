@@ -1,4 +1,4 @@
-"""Accepted is not done: what is seen in the bucket, and what is not."""
+"""Accepted jobs: verified when all objects are in the bucket, failed at the deadline."""
 
 from datetime import timedelta
 
@@ -32,7 +32,7 @@ TWO = ("img-00000001", "img-00000002")
 
 
 async def accepted(setup: StoreAndCloud, *images: str, disks: int = 1) -> int:
-    """A job whose export the cloud has accepted, and that is recorded as such."""
+    """Make a job whose export was accepted and recorded; return its id."""
     shape = ImageSettings(sizes=(50, 100, 20)[:disks])
     setup.simulator.change(images=dict.fromkeys(images or TWO[:1], shape))
     (job_id,) = await make_jobs(setup.database, [make_request(image_ids=images or TWO[:1])])
@@ -42,7 +42,7 @@ async def accepted(setup: StoreAndCloud, *images: str, disks: int = 1) -> int:
 
 
 async def exact(setup: StoreAndCloud) -> int:
-    """A job of an exact name whose export runs, and whose baseline is still to be noted."""
+    """Make a job with an exact name and a running export; its baseline is not saved yet."""
     job_id = await make_job(
         setup.database, JobState.ACCEPTED, exact_names=True, object_prefix="web", task_id="1"
     )
@@ -59,7 +59,7 @@ async def verified(setup: StoreAndCloud, job_id: int) -> JobState:
 
 
 async def test_a_job_is_verified_when_all_its_objects_are_there(setup: StoreAndCloud) -> None:
-    """Each object is kept with what proves it: size, ETag, CRC64 and time."""
+    """Each object is stored with its evidence: size, ETag, CRC64 and time."""
     job_id = await accepted(setup, disks=2)
     setup.finish_exports()
     assert await verified(setup, job_id) is JobState.VERIFIED
@@ -79,8 +79,8 @@ async def test_a_job_is_verified_when_all_its_objects_are_there(setup: StoreAndC
     assert set(keys_in_event(event, "objects")) == stored.keys()
 
 
-async def test_before_all_is_there_nothing_is_written(setup: StoreAndCloud) -> None:
-    """An export that goes on leaves job and audit as they are, look after look."""
+async def test_an_incomplete_export_changes_nothing(setup: StoreAndCloud) -> None:
+    """While objects are missing, look-ups change neither the job nor its events."""
     job_id = await accepted(setup)
     before = await read_job(setup.database, job_id)
     assert await verified(setup, job_id) is JobState.ACCEPTED
@@ -90,15 +90,15 @@ async def test_before_all_is_there_nothing_is_written(setup: StoreAndCloud) -> N
 
 
 async def test_several_images_need_every_expected_object(setup: StoreAndCloud) -> None:
-    """An object that was expected and never named by the vendor still holds the job up."""
+    """An object that was expected, but not named by the vendor, is required too."""
     job_id = await accepted(setup, *TWO)
     await add_expected_objects(setup.database, job_id, "never-named.raw")
     setup.finish_exports()
     assert await verified(setup, job_id) is JobState.ACCEPTED
 
 
-async def test_an_empty_object_is_not_there(setup: StoreAndCloud) -> None:
-    """No disk image has no bytes: past its deadline the export counts as not delivered."""
+async def test_an_empty_object_counts_as_missing(setup: StoreAndCloud) -> None:
+    """No disk has 0 bytes, so at the deadline the export counts as not delivered."""
     setup.simulator.change(deliveries=(Delivery(kind="empty"),))
     job_id = await accepted(setup)
     setup.finish_exports()
@@ -110,8 +110,8 @@ async def test_an_empty_object_is_not_there(setup: StoreAndCloud) -> None:
 
 
 async def test_an_export_still_being_written_gets_twice_the_time(setup: StoreAndCloud) -> None:
-    """Past the time learned from others, an open upload is waited for once more as long."""
-    seconds = 50 * 110  # ten times as long as the only example, and that times eleven
+    """While an upload is open, twice the learned deadline is allowed."""
+    seconds = 50 * 110  # the deadline learned from a single export of 50 s
     job_id = await accepted(setup)
     await make_verified_job(setup.database, took=50)
     await advance_time(setup.database, seconds=seconds + 1)
@@ -123,8 +123,8 @@ async def test_an_export_still_being_written_gets_twice_the_time(setup: StoreAnd
     assert set(keys_in_event(event, "uploads")) == uploads
 
 
-async def test_of_several_images_the_missing_are_named(setup: StoreAndCloud) -> None:
-    """The failure of a request for two images says which of them arrived and which never did."""
+async def test_missing_images_are_named(setup: StoreAndCloud) -> None:
+    """The failure of a request for two images names the one that arrived and the missing one."""
     lost, came = TWO
     setup.simulator.change(deliveries=(Delivery(kind="never", images=(lost,)),))
     job_id = await accepted(setup, lost, came)
@@ -135,8 +135,8 @@ async def test_of_several_images_the_missing_are_named(setup: StoreAndCloud) -> 
     assert f"Arrived: {came}. Missing: {lost}." in kept.message
 
 
-async def test_a_raw_file_shorter_than_its_disk_is_pointed_out(setup: StoreAndCloud) -> None:
-    """It is verified, for nobody has promised the size, and the doubt stands with it."""
+async def test_a_raw_file_shorter_than_its_disk_is_reported(setup: StoreAndCloud) -> None:
+    """It is verified, because the size is not documented, and its message names the file."""
     job_id = await accepted(setup)
     setup.finish_exports()
     (stored,) = setup.simulator.exports[0].objects
@@ -151,8 +151,8 @@ async def test_a_raw_file_shorter_than_its_disk_is_pointed_out(setup: StoreAndCl
     assert kept.code is None
 
 
-async def test_what_is_missing_at_the_deadline_is_named(setup: StoreAndCloud) -> None:
-    """The failure tells how many objects came, which, and what to do; it stays in doubt."""
+async def test_missing_objects_are_named_at_the_deadline(setup: StoreAndCloud) -> None:
+    """The failure has number and keys of the objects, and a remedy; an export may still exist."""
     setup.simulator.change(deliveries=(Delivery(kind="partial"),))
     job_id = await accepted(setup, disks=3)
     setup.finish_exports()
@@ -171,16 +171,16 @@ async def test_what_is_missing_at_the_deadline_is_named(setup: StoreAndCloud) ->
     assert all(sizes[key] for key in keys_in_event(event, "found"))
 
 
-async def test_an_object_at_the_last_moment_counts(setup: StoreAndCloud) -> None:
-    """What is there when the deadline has passed is verified, not failed."""
+async def test_objects_found_after_the_deadline_count(setup: StoreAndCloud) -> None:
+    """If all objects exist at the first look-up after the deadline, the job is verified."""
     job_id = await accepted(setup)
     setup.finish_exports()
     await advance_time(setup.database, seconds=DEADLINE.total_seconds() + 1)
     assert await verified(setup, job_id) is JobState.VERIFIED
 
 
-async def test_a_failed_look_changes_nothing(setup: StoreAndCloud) -> None:
-    """A refused or unanswered look says nothing, even after the deadline."""
+async def test_a_failed_look_up_changes_nothing(setup: StoreAndCloud) -> None:
+    """A refused or failed look-up proves nothing, even after the deadline."""
     job_id = await accepted(setup)
     await advance_time(setup.database, seconds=DEADLINE.total_seconds() + 1)
     before = await read_job(setup.database, job_id)
@@ -194,8 +194,8 @@ async def test_a_failed_look_changes_nothing(setup: StoreAndCloud) -> None:
     assert await read_job(setup.database, job_id) == before
 
 
-async def test_a_job_that_has_moved_on_is_left_alone(setup: StoreAndCloud) -> None:
-    """A look that began before somebody else settled the job does not settle it again."""
+async def test_a_job_verified_meanwhile_is_not_changed(setup: StoreAndCloud) -> None:
+    """A look-up of a job that was verified meanwhile writes no second event."""
     job_id = await accepted(setup)
     setup.finish_exports()
     seen_before = await setup.tracked_job(job_id)
@@ -205,8 +205,8 @@ async def test_a_job_that_has_moved_on_is_left_alone(setup: StoreAndCloud) -> No
     assert await read_event_kinds(setup.database, job_id) == told
 
 
-async def test_an_exact_name_counts_once_it_has_changed(setup: StoreAndCloud) -> None:
-    """An object that lay there before the request is not ours; the one that replaces it is."""
+async def test_an_older_object_under_an_exact_name_does_not_count(setup: StoreAndCloud) -> None:
+    """An object from before the request does not count; the one that replaces it does."""
     older, newer = [await exact(setup) for _ in range(2)]
     setup.finish_exports()
     await setup.save_baselines(older)
@@ -216,8 +216,8 @@ async def test_an_exact_name_counts_once_it_has_changed(setup: StoreAndCloud) ->
     assert await verified(setup, older) is JobState.VERIFIED
 
 
-async def test_an_exact_name_that_was_free_counts_at_once(setup: StoreAndCloud) -> None:
-    """Where nothing lay before, whatever comes is ours."""
+async def test_an_object_under_an_unused_exact_name_counts(setup: StoreAndCloud) -> None:
+    """If there was no object before the request, any object counts."""
     job_id = await exact(setup)
     await setup.save_baselines(job_id)
     assert await verified(setup, job_id) is JobState.ACCEPTED
@@ -225,8 +225,8 @@ async def test_an_exact_name_that_was_free_counts_at_once(setup: StoreAndCloud) 
     assert await verified(setup, job_id) is JobState.VERIFIED
 
 
-async def test_without_a_baseline_an_exact_name_is_judged_by_its_time(setup: StoreAndCloud) -> None:
-    """Where it was never seen what lay there before, only what was written since then is ours."""
+async def test_without_a_baseline_the_time_of_the_object_decides(setup: StoreAndCloud) -> None:
+    """If no baseline was saved, only an object written after the request counts."""
     job_id = await exact(setup)
     setup.finish_exports()
     sent_at = (await read_job(setup.database, job_id)).sent_at

@@ -35,7 +35,7 @@ def make(
 
 
 def looks(look: Callable[[], bool], seconds: int) -> list[bool]:
-    """What becomes of a look each second; no time passes outside."""
+    """Make one look-up per second in virtual time; return their results."""
 
     async def take() -> list[bool]:
         answers = []
@@ -47,8 +47,8 @@ def looks(look: Callable[[], bool], seconds: int) -> list[bool]:
     return in_no_time(take)
 
 
-def test_refusals_for_a_while_mean_a_lost_right() -> None:
-    """After twenty seconds of nothing but refusals the bucket is unreadable, which is said once."""
+def test_refusals_for_a_while_make_a_bucket_unreadable() -> None:
+    """After twenty seconds of refusals alone it is unreadable, and the user is notified once."""
     permissions, stops, said = make()
     answers = looks(partial(permissions.record_refusal, PLACE, DENIED), 30)
     assert [second for second, blinded in enumerate(answers) if blinded] == [20]
@@ -59,22 +59,22 @@ def test_refusals_for_a_while_mean_a_lost_right() -> None:
 
 
 def test_a_bucket_that_was_readable_is_trusted_for_longer() -> None:
-    """Once seen in this run, it is two minutes of nothing but refusals that mean a lost right."""
+    """If it was readable before in this run, only two minutes of refusals make it unreadable."""
     permissions, _, said = make()
     permissions.record_success(PLACE)
     assert looks(partial(permissions.record_refusal, PLACE, DENIED), 130).index(True) == 120
     assert len(said) == 1
 
 
-def test_whoever_looks_often_finds_out_sooner() -> None:
-    """Ten looks' time is enough where the user has set how often to look, and never under 5 s."""
+def test_a_fixed_interval_shortens_the_time_of_refusals() -> None:
+    """With a fixed interval the time is that of ten look-ups, and at least 5 s."""
     for interval, seconds in ((0.2, 5), (1.0, 10)):
         record_refusal = partial(make(interval=interval)[0].record_refusal, PLACE, DENIED)
         assert looks(record_refusal, 15).index(True) == seconds
 
 
-def test_a_refusal_now_and_then_means_nothing() -> None:
-    """A look that succeeds forgets the refusals before it, however many they were."""
+def test_occasional_refusals_do_not_count() -> None:
+    """A successful look-up resets the time of refusals."""
     permissions, _, said = make()
     seconds = itertools.count(1)
 
@@ -88,8 +88,8 @@ def test_a_refusal_now_and_then_means_nothing() -> None:
     assert (said, permissions.unreadable) == ([], {})
 
 
-def test_a_right_that_comes_back_is_noticed() -> None:
-    """After a minute somebody looks again: refused, it stays as it is; else all is well again."""
+def test_a_restored_permission_is_noticed() -> None:
+    """It is tried again every minute, and is readable again after a success."""
     permissions, _, said = make()
 
     async def wait() -> None:
@@ -110,23 +110,23 @@ def test_a_right_that_comes_back_is_noticed() -> None:
     assert len(said) == 2
 
 
-def test_trouble_is_no_refusal() -> None:
-    """A bucket that answers badly may still be read later."""
+def test_a_server_error_is_not_a_refusal() -> None:
+    """A bucket that answers with server errors does not become unreadable."""
     permissions, _, _ = make()
     assert not any(looks(partial(permissions.record_refusal, PLACE, DOWN), 100))
     assert not permissions.unreadable
 
 
-def test_a_bucket_that_must_be_read_stops() -> None:
-    """Where verification is required, nothing more is sent to it, and to no other."""
+def test_required_verification_halts_an_unreadable_bucket() -> None:
+    """If verification is required, exports to this bucket are halted, and no others."""
     permissions, stops, _ = make(VerifyMode.REQUIRED)
     looks(partial(permissions.record_refusal, PLACE, DENIED), 21)
     (stop,) = stops.active
     assert (stop.scope, stop.value, stop.code) == (Scope.BUCKET, PLACE, "AccessDenied")
 
 
-def test_a_stop_for_a_bucket_ends_when_it_may_be_read_again() -> None:
-    """Its exports go on; a stop that its exports have met themselves is another matter."""
+def test_a_halt_ends_when_the_bucket_is_readable_again() -> None:
+    """A halt that was caused by an export, and not by look-ups, stays."""
     permissions, stops, said = make(VerifyMode.REQUIRED)
     met = Halt(Scope.BUCKET, OTHER, "NoSuchBucket", "no", "Create it.")
     stops.add(met)
@@ -138,8 +138,8 @@ def test_a_stop_for_a_bucket_ends_when_it_may_be_read_again() -> None:
 
 
 @pytest.mark.anyio
-async def test_what_can_be_seen_is_a_condition_on_jobs(database: Database) -> None:
-    """Jobs of unreadable buckets are passed over, and all of them with verification off."""
+async def test_readable_jobs_are_a_condition_on_jobs(database: Database) -> None:
+    """It excludes jobs of unreadable buckets, and all jobs if verification is off."""
     here, there = await make_jobs(database, [make_request(1), make_request(2, region="ap-tokyo")])
 
     async def visible(permissions: BucketAccess) -> list[int]:

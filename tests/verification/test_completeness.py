@@ -1,4 +1,4 @@
-"""Which images of a request arrived, as far as the objects' names tell."""
+"""Which images of a request arrived, as far as the object keys show."""
 
 import pytest
 
@@ -28,13 +28,13 @@ def test_an_image_has_arrived_when_each_of_its_objects_has(
     assert missing_images([ONE, OTHER], "tag", keys, found) == missing
 
 
-def test_nothing_at_all_is_not_whole() -> None:
-    """A job that must have no object has not been delivered."""
+def test_no_required_objects_are_not_complete() -> None:
+    """A job without required objects does not count as delivered."""
     assert not Completeness((), (), ()).is_complete
 
 
 def test_an_image_named_by_the_prefix_is_not_taken_for_delivered() -> None:
-    """An image's id in the user's own prefix says nothing of whose the object is."""
+    """An image id in the user's own prefix does not show which image an object belongs to."""
     prefix = f"{OTHER}-tag"
     key = f"{prefix}_{ONE}_system_snap-1.raw"
     assert missing_images([ONE, OTHER], prefix, [key], [key]) == [OTHER]

@@ -14,7 +14,7 @@ def finished(*minutes: float, size_gib: int = 50) -> list[FinishedExport]:
 
 
 def test_polling_begins_a_little_before_the_earliest_end() -> None:
-    """Before it hardly a poll is spent, whether or not the scope is at capacity."""
+    """There are hardly any polls before it, whether or not the scope is at capacity."""
     for at_capacity in (True, False):
         plan = schedule(finished(40, 30, 50), 50, at_capacity=at_capacity)
         assert 29 * MINUTE < plan.first < 30 * MINUTE

@@ -39,14 +39,14 @@ POLICY = ResolvePolicy(timedelta(seconds=120), 5, timedelta(hours=6))
 
 
 async def unknown(database: Database, **columns: object) -> int:
-    """A job whose answer was lost."""
+    """Make an unknown job; return its id."""
     return await make_job(
         database, JobState.UNKNOWN, attempt=1, attempts_charged=1, maybe_applied=True, **columns
     )
 
 
 async def required(database: Database, job_id: int, **policy: object) -> timedelta | None:
-    """How long look-ups must find nothing of a job."""
+    """Return how long look-ups must find nothing of a job."""
     async with database.read() as connection:
         one = await load_tracked_job(connection, job_id)
         return await required_absence(connection, one, replace(POLICY, **policy))  # type: ignore[arg-type]
@@ -67,7 +67,7 @@ async def test_a_trace_in_the_same_bucket_makes_absence_a_proof(database: Databa
 
 
 async def test_only_the_last_fifty_traces_count(database: Database) -> None:
-    """A slow night of long ago does not hold up tonight's jobs."""
+    """Slow exports of long ago do not delay the jobs of today."""
     await make_traced_job(database, took=900)
     for _ in range(50):
         await make_traced_job(database, took=5)
@@ -75,16 +75,16 @@ async def test_only_the_last_fifty_traces_count(database: Database) -> None:
 
 
 @pytest.mark.parametrize("other", [{"bucket": "other-1250000000"}, {"region": "ap-tokyo"}])
-async def test_a_trace_elsewhere_proves_nothing_here(
+async def test_a_trace_in_another_bucket_proves_nothing(
     database: Database, other: dict[str, Any]
 ) -> None:
-    """Each bucket has rights and a place of its own."""
+    """Each bucket has its own permissions and its own region."""
     await make_traced_job(database, **other)
     assert await required(database, await unknown(database)) is None
 
 
-async def test_a_trace_before_its_request_counts_for_nothing(database: Database) -> None:
-    """Times that a clock made wrong when it was set are no experience."""
+async def test_a_trace_before_its_request_is_ignored(database: Database) -> None:
+    """Such a time was recorded by a clock that was set meanwhile."""
     await make_traced_job(database, took=-5)
     assert await required(database, await unknown(database)) is None
 
@@ -100,15 +100,15 @@ async def test_the_settings_decide(database: Database) -> None:
 
 
 async def left(database: Database, policy: ResolvePolicy = POLICY) -> list[int]:
-    """The jobs that are left to an operator."""
+    """Return the jobs that are left to an operator."""
     moment = await now(database)
     async with database.read() as connection:
         query = sa.select(jobs.c.id).where(left_to_operator(policy, lambda: moment))
         return list((await connection.execute(query)).scalars())
 
 
-async def test_what_cannot_be_ruled_out_keeps_no_run_alive(database: Database) -> None:
-    """After its time of look-ups it is left to an operator, until the bucket is proven."""
+async def test_no_run_waits_for_jobs_left_to_an_operator(database: Database) -> None:
+    """After enough empty look-ups a job is left to an operator, until the bucket is proven."""
     moment = await now(database)
     since, due = moment - timedelta(seconds=121), moment + timedelta(seconds=60)
     job_id = await unknown(database, absent_since=since, due_at=due)
@@ -120,7 +120,7 @@ async def test_what_cannot_be_ruled_out_keeps_no_run_alive(database: Database) -
 
 
 async def test_the_job_says_once_why_it_is_not_sent_again(setup: StoreAndCloud) -> None:
-    """Reason, message and remedy stand with the job, and one event tells it."""
+    """Reason, message and remedy are stored with the job, and one event is written."""
     job_id = await unknown(setup.database)
     for _ in range(3):
         one = await setup.tracked_job(job_id)
@@ -137,7 +137,7 @@ async def test_the_job_says_once_why_it_is_not_sent_again(setup: StoreAndCloud) 
 
 
 async def test_a_slow_bucket_is_given_twice_its_time(setup: StoreAndCloud) -> None:
-    """Where exports showed after ten minutes, a lost one is sent again after twenty."""
+    """If exports appear only after ten minutes, a lost one is sent again after twenty."""
     await make_traced_job(setup.database, took=600)
     job_id = await unknown(setup.database)
     states: list[JobState] = []

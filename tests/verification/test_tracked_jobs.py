@@ -68,8 +68,8 @@ def job(keys: tuple[TrackedKey, ...], *, images: int, adopted: bool) -> TrackedJ
         "paths without the tag, but with the image",
     ],
 )
-def test_the_vendors_list_counts_where_it_is_whole(
+def test_required_objects_depend_on_the_source_of_the_keys(
     images: int, adopted: bool, keys: tuple[TrackedKey, ...], required: tuple[TrackedKey, ...]
 ) -> None:
-    """A list from the vendor speaks for one image; what was found in a bucket may lack some."""
+    """The vendor's list is complete for one image; keys found in a bucket may be incomplete."""
     assert job(keys, images=images, adopted=adopted).required == required

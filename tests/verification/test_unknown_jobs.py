@@ -1,4 +1,4 @@
-"""Unknown jobs: adopted on evidence, or sent again after a time of clean looks."""
+"""Unknown jobs: reconciled with the bucket, or queued again after empty look-ups."""
 
 from datetime import timedelta
 
@@ -30,7 +30,7 @@ LOOKS = ["ListMultipartUploads", "GetBucket"]
 
 
 async def unknown(setup: StoreAndCloud, **columns: object) -> int:
-    """A job whose answer was lost."""
+    """Make a job whose answer was lost; return its id."""
     given = {
         "attempt": 1,
         "attempts_charged": 1,
@@ -43,7 +43,7 @@ async def unknown(setup: StoreAndCloud, **columns: object) -> int:
 
 @pytest.fixture
 async def proven(setup: StoreAndCloud) -> StoreAndCloud:
-    """A bucket in which an accepted job was found under its tag before."""
+    """Return a store in whose bucket an accepted job was found under its tag before."""
     await make_traced_job(setup.database)
     return setup
 
@@ -54,8 +54,8 @@ async def looked(setup: StoreAndCloud, job_id: int) -> JobState:
     )
 
 
-async def test_an_upload_under_its_tag_adopts_the_job(setup: StoreAndCloud) -> None:
-    """An export that still goes on is taken for the answer: no TaskId, but its keys."""
+async def test_an_upload_under_its_tag_reconciles_the_job(setup: StoreAndCloud) -> None:
+    """A running export counts as the answer: the job has keys, but no TaskId."""
     job_id = await unknown(setup)
     await setup.export_without_answer(job_id)
     assert await looked(setup, job_id) is JobState.ACCEPTED
@@ -71,8 +71,8 @@ async def test_an_upload_under_its_tag_adopts_the_job(setup: StoreAndCloud) -> N
     assert {(row.key, row.cos_path) for row in found} == {(key, f"/{key}") for key in uploads}
 
 
-async def test_an_object_under_its_tag_adopts_the_job(setup: StoreAndCloud) -> None:
-    """An export that has ended is adopted by what it left, with size and ETag."""
+async def test_an_object_under_its_tag_reconciles_the_job(setup: StoreAndCloud) -> None:
+    """A finished export counts as the answer, and size and ETag are stored."""
     job_id = await unknown(setup)
     await setup.export_without_answer(job_id)
     setup.finish_exports()
@@ -86,15 +86,15 @@ async def test_an_object_under_its_tag_adopts_the_job(setup: StoreAndCloud) -> N
     assert set(keys_in_event(event, "objects")) == stored.keys()
 
 
-async def test_uploads_are_looked_for_before_objects(setup: StoreAndCloud) -> None:
+async def test_uploads_are_listed_before_objects(setup: StoreAndCloud) -> None:
     """An upload that ends between the two listings is seen as an object."""
     job_id = await unknown(setup)
     await looked(setup, job_id)
     assert setup.lookup_actions() == LOOKS
 
 
-async def test_a_part_is_adopted_by_its_own_images_alone(setup: StoreAndCloud) -> None:
-    """Under the names of the whole lie the images that came; they say nothing of the missing."""
+async def test_a_split_off_job_is_reconciled_by_its_own_images_only(setup: StoreAndCloud) -> None:
+    """Objects of the other images under the shared prefix do not count."""
     whole, part = await unknown(setup), await unknown(setup)
     prefix = (await read_job(setup.database, whole)).object_prefix
     await setup.export_without_answer(whole)
@@ -104,8 +104,8 @@ async def test_a_part_is_adopted_by_its_own_images_alone(setup: StoreAndCloud) -
     assert await looked(setup, part) is JobState.ACCEPTED
 
 
-async def test_another_jobs_objects_adopt_nobody(setup: StoreAndCloud) -> None:
-    """Only what lies under the job's own tag is its own, be it the same image."""
+async def test_objects_of_another_job_do_not_count(setup: StoreAndCloud) -> None:
+    """Only objects under the job's own tag belong to it, even if the image is the same."""
     other = await unknown(setup)
     await setup.export_without_answer(other)
     job_id = await unknown(setup)
@@ -115,10 +115,10 @@ async def test_another_jobs_objects_adopt_nobody(setup: StoreAndCloud) -> None:
 
 
 @pytest.mark.parametrize("known", [False, True], ids=["nothing expected", "one more expected"])
-async def test_an_adopted_job_is_verified_by_what_was_expected_alone(
+async def test_a_reconciled_job_needs_every_expected_object(
     setup: StoreAndCloud, known: bool
 ) -> None:
-    """What was found may not be all: without every expected object it is not verified."""
+    """Objects may be missing in the bucket, so without every expected one it is not verified."""
     job_id = await unknown(setup)
     if known:
         await add_expected_objects(setup.database, job_id, "another-disk.raw")
@@ -128,8 +128,8 @@ async def test_an_adopted_job_is_verified_by_what_was_expected_alone(
     assert await setup.verify(await setup.tracked_job(job_id)) is JobState.ACCEPTED
 
 
-async def test_an_adopted_job_is_verified_when_all_expected_is_there(setup: StoreAndCloud) -> None:
-    """With its disks known beforehand, evidence alone brings a job to its good end."""
+async def test_a_reconciled_job_is_verified_with_all_expected_objects(setup: StoreAndCloud) -> None:
+    """If its disks were described before, a job without a TaskId can be verified."""
     job_id = await unknown(setup)
     await setup.export_without_answer(job_id)
     keys = [upload.key for upload in setup.simulator.exports[0].uploads]
@@ -139,8 +139,8 @@ async def test_an_adopted_job_is_verified_when_all_expected_is_there(setup: Stor
     assert await setup.verify(await setup.tracked_job(job_id)) is JobState.VERIFIED
 
 
-async def test_clean_looks_over_the_grace_time_send_it_again(proven: StoreAndCloud) -> None:
-    """One clean look proves nothing; the first begins the time, the last puts it back."""
+async def test_a_job_is_queued_again_after_empty_look_ups(proven: StoreAndCloud) -> None:
+    """One empty look-up proves nothing; the required time begins with the first one."""
     job_id = await unknown(proven)
     began = await now(proven.database)
     assert await looked(proven, job_id) is JobState.UNKNOWN
@@ -157,8 +157,8 @@ async def test_clean_looks_over_the_grace_time_send_it_again(proven: StoreAndClo
 
 
 @pytest.mark.parametrize("action", LOOKS)
-async def test_a_listing_that_failed_is_no_look(setup: StoreAndCloud, action: str) -> None:
-    """Where one of the two listings is refused, no clean time begins, and none ends."""
+async def test_a_failed_listing_is_not_a_look_up(setup: StoreAndCloud, action: str) -> None:
+    """If one of the two listings is refused, the time of absence neither begins nor ends."""
     since = await now(setup.database) - timedelta(hours=1)
     fresh, looked_at = await unknown(setup), await unknown(setup, absent_since=since)
     setup.deny(action)
@@ -169,8 +169,8 @@ async def test_a_listing_that_failed_is_no_look(setup: StoreAndCloud, action: st
         assert (kept.state, kept.absent_since) == (JobState.UNKNOWN, absent_since)
 
 
-async def test_a_request_that_may_still_leave_fences_the_next(proven: StoreAndCloud) -> None:
-    """However many clean looks: the time of grace begins when its signature has expired."""
+async def test_absence_is_counted_after_the_signature_has_expired(proven: StoreAndCloud) -> None:
+    """The required time of empty look-ups begins when the signature has expired."""
     fence = await now(proven.database) + timedelta(seconds=330)
     job_id = await unknown(proven, no_resend_before=fence)
     await looked(proven, job_id)
@@ -180,8 +180,8 @@ async def test_a_request_that_may_still_leave_fences_the_next(proven: StoreAndCl
     assert await looked(proven, job_id) is JobState.QUEUED
 
 
-async def test_an_exact_name_is_never_sent_again_by_itself(setup: StoreAndCloud) -> None:
-    """Its looks may all be clean: without a tag no look can prove that nothing comes."""
+async def test_exact_names_are_never_resent_automatically(setup: StoreAndCloud) -> None:
+    """Without a tag no number of empty look-ups proves that no export began."""
     job_id = await unknown(setup, exact_names=True)
     await add_expected_objects(
         setup.database, job_id, "web_img-00000001_system.raw", baseline_etag=""
@@ -191,8 +191,8 @@ async def test_an_exact_name_is_never_sent_again_by_itself(setup: StoreAndCloud)
     assert await looked(setup, job_id) is JobState.UNKNOWN
 
 
-async def test_an_exact_name_that_changed_is_adopted(setup: StoreAndCloud) -> None:
-    """An upload or a new object under the very key is the lost answer; a longer key is not."""
+async def test_a_changed_object_under_an_exact_name_counts(setup: StoreAndCloud) -> None:
+    """An upload or a new object counts under exactly this key, not under a longer one."""
     job_id = await unknown(setup, exact_names=True, object_prefix="web")
     await setup.export_without_answer(job_id)
     (key, *_) = (upload.key for upload in setup.simulator.exports[0].uploads)
@@ -204,8 +204,8 @@ async def test_an_exact_name_that_changed_is_adopted(setup: StoreAndCloud) -> No
     assert keys_in_event(event, "uploads") == [key]
 
 
-async def test_when_attempts_are_used_up_a_clean_time_ends_it(proven: StoreAndCloud) -> None:
-    """Sent as often as allowed and never found: it has failed, in doubt, with its last code."""
+async def test_a_job_without_attempts_left_fails_if_not_found(proven: StoreAndCloud) -> None:
+    """The job fails with its last code, and an export may still exist."""
     job_id = await unknown(proven, attempts_charged=5)
     await looked(proven, job_id)
     await advance_time(proven.database, seconds=121)
@@ -219,8 +219,8 @@ async def test_when_attempts_are_used_up_a_clean_time_ends_it(proven: StoreAndCl
     assert kept.finished_at is not None
 
 
-async def test_a_job_that_was_settled_meanwhile_is_left_alone(setup: StoreAndCloud) -> None:
-    """Evidence that comes after an answer changes neither state nor TaskId."""
+async def test_a_job_resolved_meanwhile_is_not_changed(setup: StoreAndCloud) -> None:
+    """A look-up that ends after an answer was recorded changes neither state nor TaskId."""
     job_id = await unknown(setup)
     await setup.export_without_answer(job_id)
     before = await setup.tracked_job(job_id)

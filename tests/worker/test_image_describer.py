@@ -1,4 +1,4 @@
-"""What the images are, before they are sent: sizes, states, and the keys to expect."""
+"""Descriptions of images before they are sent: sizes, states, and expected keys."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -41,7 +41,7 @@ DATA = Disk("snap-b", "DATA_DISK", 100)
 
 @asynccontextmanager
 async def describing(setup: StoreAndCloud) -> AsyncIterator[list[str]]:
-    """A describer at work; what it told the user."""
+    """Run a describer until the block ends; yield its messages."""
     said: list[str] = []
     admission = Admission(
         PROFILE,
@@ -67,7 +67,7 @@ async def describing(setup: StoreAndCloud) -> AsyncIterator[list[str]]:
 
 
 async def all_described(database: Database) -> None:
-    """Returns when no job waits for its description any more."""
+    """Wait until every job is described."""
     query = sa.select(sa.func.count()).where(jobs.c.described_at.is_(None))
     with anyio.fail_after(60):
         while True:
@@ -78,7 +78,7 @@ async def all_described(database: Database) -> None:
 
 
 async def describe(setup: StoreAndCloud, requests: list[ExportRequest]) -> list[int]:
-    """Jobs of these requests, described."""
+    """Make jobs of these requests, describe them, and return their ids."""
     ids = await make_jobs(setup.database, requests, described=False)
     async with describing(setup):
         await all_described(setup.database)
@@ -86,12 +86,12 @@ async def describe(setup: StoreAndCloud, requests: list[ExportRequest]) -> list[
 
 
 def asked(setup: StoreAndCloud) -> list[tuple[str | None, int]]:
-    """Region and number of images of each DescribeImages so far."""
+    """Return region and number of images of each DescribeImages so far."""
     return [(entry.region, len(entry.image_ids)) for entry in setup.simulator.ledger]
 
 
-async def test_the_expected_keys_are_those_that_come(setup: StoreAndCloud) -> None:
-    """What was computed before the first send is what the cloud then writes, to the letter."""
+async def test_the_expected_keys_equal_the_written_keys(setup: StoreAndCloud) -> None:
+    """The keys that are computed before sending are exactly those that the cloud writes."""
     images = ("img-00000001", "img-00000002")
     setup.simulator.change(images={images[0]: ImageSettings(sizes=(50, 100, 20))})
     several = make_request(image_ids=images)
@@ -109,8 +109,8 @@ async def test_the_expected_keys_are_those_that_come(setup: StoreAndCloud) -> No
         assert size == sum(row.disk_gib for row in expected)
 
 
-async def test_an_image_that_is_broken_is_known_as_such(setup: StoreAndCloud) -> None:
-    """The state of each image is kept beside it."""
+async def test_the_state_of_each_image_is_stored(setup: StoreAndCloud) -> None:
+    """The state of each image is stored in its row."""
     images = ("img-00000001", "img-00000002")
     setup.simulator.change(images={images[1]: ImageSettings(state="CREATEFAILED")})
     (job_id,) = await describe(setup, [make_request(image_ids=images)])
@@ -118,19 +118,19 @@ async def test_an_image_that_is_broken_is_known_as_such(setup: StoreAndCloud) ->
     assert [image.state for image in kept] == ["NORMAL", "CREATEFAILED"]
 
 
-async def test_a_hundred_are_asked_for_at_a_time(setup: StoreAndCloud) -> None:
-    """Each image once, in calls of as many as the vendor takes."""
+async def test_one_call_describes_up_to_a_hundred_images(setup: StoreAndCloud) -> None:
+    """Each image is described once, in calls of the maximum size."""
     await describe(setup, make_requests(250))
     assert asked(setup) == [("ap-singapore", 100), ("ap-singapore", 100), ("ap-singapore", 50)]
 
 
-async def test_each_region_is_asked_for_its_own(setup: StoreAndCloud) -> None:
+async def test_each_region_has_its_own_calls(setup: StoreAndCloud) -> None:
     """The regions take turns, and no call mixes two."""
     await describe(setup, [*make_requests(150), make_request(200, region="ap-tokyo")])
     assert asked(setup) == [("ap-singapore", 100), ("ap-tokyo", 1), ("ap-singapore", 50)]
 
 
-async def test_an_unknown_image_keeps_no_other_from_being_described(setup: StoreAndCloud) -> None:
+async def test_an_unknown_image_does_not_affect_the_others(setup: StoreAndCloud) -> None:
     """The ones that exist get their sizes; the one that does not is left to ExportImages."""
     setup.simulator.change(images={"img-00000037": ImageSettings(missing=True)})
     ids = await describe(setup, make_requests(60))
@@ -140,8 +140,8 @@ async def test_an_unknown_image_keeps_no_other_from_being_described(setup: Store
     assert await read_rows(setup.database, objects, ids[36]) == []
 
 
-async def test_an_account_that_may_not_ask_goes_without(setup: StoreAndCloud) -> None:
-    """It is said once, asked once, and every job may be sent, with nothing known of it."""
+async def test_without_permission_jobs_are_sent_undescribed(setup: StoreAndCloud) -> None:
+    """The user is notified once, the call is made once, and every job may be sent."""
     code = "UnauthorizedOperation"
     setup.simulator.change(codes=(Refusal(code=code, action="DescribeImages"),))
     ids = await make_jobs(setup.database, make_requests(250), described=False)
@@ -153,18 +153,18 @@ async def test_an_account_that_may_not_ask_goes_without(setup: StoreAndCloud) ->
     assert "cvm:DescribeImages" in said[0]
 
 
-async def test_trouble_passes(setup: StoreAndCloud) -> None:
-    """An answer that makes no sense is asked for again."""
+async def test_an_invalid_answer_is_requested_again(setup: StoreAndCloud) -> None:
+    """After an invalid answer the call is repeated."""
     setup.simulator.set_faults(Fault(kind="html", action="DescribeImages", times=1))
     (job_id,) = await describe(setup, [make_request()])
     assert (await read_job(setup.database, job_id)).size_gib > 0
     assert len(setup.simulator.ledger) == 2
 
 
-async def test_a_gateway_out_of_order_is_waited_for(
+async def test_a_failing_gateway_is_waited_for(
     setup: StoreAndCloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While nothing is answered at all no job goes without its description."""
+    """While the calls fail for a short time, no job is sent without a description."""
     monkeypatch.setattr(describe_module, "_IDLE", 0.02)
     setup.simulator.set_faults(Fault("gateway", action="DescribeImages", times=4))
     ids = await describe(setup, make_requests(5))
@@ -186,16 +186,16 @@ async def test_jobs_are_sent_undescribed_when_no_answer_comes(
     assert len([one for one in said if "DescribeImages has failed" in one]) == 1
 
 
-async def test_what_is_described_is_not_described_again(setup: StoreAndCloud) -> None:
-    """A job that somebody else has described meanwhile keeps what it has."""
+async def test_a_described_job_is_not_described_again(setup: StoreAndCloud) -> None:
+    """A description that another process has stored is not overwritten."""
     (done,) = await make_jobs(setup.database, [make_request(1)], sizes=[7])
     await describe(setup, [make_request(2)])
     assert (await read_job(setup.database, done)).size_gib == 7
     assert await read_rows(setup.database, objects, done) == []
 
 
-async def test_what_has_ended_is_not_described(setup: StoreAndCloud) -> None:
-    """A job that was cancelled before anybody asked is not asked for."""
+async def test_a_cancelled_job_is_not_described(setup: StoreAndCloud) -> None:
+    """A job that is cancelled before the call is not part of it."""
     (cancelled,) = await make_jobs(setup.database, [make_request(1)], described=False)
     await update_job(
         setup.database, cancelled, state="cancelled", finished_at=await now(setup.database)
@@ -218,12 +218,12 @@ async def test_what_has_ended_is_not_described(setup: StoreAndCloud) -> None:
     ],
 )
 def test_a_key_is_made_of_prefix_image_and_snapshot(disk: Disk, prefix: str, key: str) -> None:
-    """As the vendor's page on exporting images has it; without a prefix the image leads."""
+    """The form is that of the vendor's page; without a prefix the key begins with the image id."""
     assert object_key(prefix, "img-1", disk, ImageFormat.QCOW2) == key
 
 
-def test_only_the_root_disk_means_that() -> None:
-    """Data disks are left out where they are not wanted, and nothing else is."""
+def test_only_root_disk_leaves_out_data_disks() -> None:
+    """With `only_root_disk` the data disks are left out, and nothing else."""
     image = ImageFacts("img-1", "NORMAL", disks=(SYSTEM, DATA))
     assert exported_disks(image, only_root_disk=True) == (SYSTEM,)
     assert exported_disks(image, only_root_disk=False) == (SYSTEM, DATA)

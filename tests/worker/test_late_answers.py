@@ -1,4 +1,4 @@
-"""An answer that comes after the job was taken over: no TaskId is lost, and no job is torn."""
+"""Answers that arrive after the job was recovered: no TaskId is lost."""
 
 import pytest
 
@@ -33,7 +33,7 @@ TASK = 2**63 + 5
 
 
 async def taken_over(database: Database) -> Lease:
-    """The lease of a sleeper whose job a rescuer has made unknown."""
+    """Return the lease of a suspended process whose job another process has recovered."""
     await make_jobs(database)
     lease = await claim_one(database, owner="sleeper")
     await advance_time(database, seconds=LEASE_DURATION.total_seconds() + 1)
@@ -42,7 +42,7 @@ async def taken_over(database: Database) -> Lease:
 
 
 async def put_back(database: Database, lease: Lease) -> None:
-    """The job was not found in the bucket, and waits to be sent again."""
+    """Queue the job again, as after empty look-ups."""
     async with database.write() as connection:
         absent = Transition(
             lease.job_id,
@@ -56,8 +56,8 @@ async def put_back(database: Database, lease: Lease) -> None:
         assert await apply_transition(connection, absent, at=await database.now(connection))
 
 
-async def test_a_late_acceptance_settles_an_unknown_job(database: Database) -> None:
-    """What a rescuer could not know, the TaskId tells: the job is accepted, once spent."""
+async def test_a_late_acceptance_resolves_an_unknown_job(database: Database) -> None:
+    """The late TaskId accepts the job, and one attempt is charged."""
     lease = await taken_over(database)
     await record_outcome(database, lease, make_acceptance(TASK, "/a.raw", "/b.raw"))
     kept = await read_job(database, lease.job_id)
@@ -76,8 +76,8 @@ async def test_a_late_acceptance_settles_an_unknown_job(database: Database) -> N
     ]
 
 
-async def test_a_late_acceptance_stops_the_next_sending(database: Database) -> None:
-    """A job that waits to be sent again is taken out of the queue by the answer."""
+async def test_a_late_acceptance_prevents_a_resend(database: Database) -> None:
+    """A job that waits to be sent again is accepted, and so leaves the queue."""
     lease = await taken_over(database)
     await put_back(database, lease)
     await record_outcome(database, lease, make_acceptance(TASK))
@@ -85,8 +85,8 @@ async def test_a_late_acceptance_stops_the_next_sending(database: Database) -> N
     assert (kept.state, kept.task_id) == (JobState.ACCEPTED, str(TASK))
 
 
-async def test_a_late_acceptance_revives_a_job_that_was_given_up(database: Database) -> None:
-    """Failed because its requests seemed lost, it is accepted when a TaskId comes after all."""
+async def test_a_late_acceptance_accepts_a_failed_job(database: Database) -> None:
+    """A job that failed because its answers were lost is accepted by a late TaskId."""
     lease = await taken_over(database)
     await update_job(database, lease.job_id, state=JobState.FAILED, code="Client.AnswerLost")
     await record_outcome(database, lease, make_acceptance(TASK))
@@ -95,10 +95,10 @@ async def test_a_late_acceptance_revives_a_job_that_was_given_up(database: Datab
     assert kept.finished_at is None
 
 
-async def test_a_late_acceptance_is_not_lost_on_a_job_that_a_person_gave_up(
+async def test_a_late_acceptance_accepts_a_cancelled_job(
     database: Database,
 ) -> None:
-    """Put back into the queue and cancelled there, it is accepted: its export runs."""
+    """A queued job that an operator has cancelled is accepted, because its export runs."""
     lease = await taken_over(database)
     await put_back(database, lease)
     given_up = await cancel(database, jobs.c.id == lease.job_id, actor="person")
@@ -109,10 +109,10 @@ async def test_a_late_acceptance_is_not_lost_on_a_job_that_a_person_gave_up(
 
 
 @pytest.mark.parametrize("state", [JobState.ACCEPTED, JobState.VERIFIED, JobState.FAILED])
-async def test_a_late_acceptance_names_the_task_of_what_was_found(
+async def test_a_late_acceptance_adds_the_task_id_to_a_reconciled_job(
     database: Database, state: JobState
 ) -> None:
-    """A job that what lay in the bucket has brought further gets its TaskId and stays there."""
+    """A job whose export was found in the bucket gets its TaskId and does not change state."""
     lease = await taken_over(database)
     found_at = await now(database)
     await update_job(database, lease.job_id, state=state, accepted_at=found_at)
@@ -124,8 +124,8 @@ async def test_a_late_acceptance_names_the_task_of_what_was_found(
     assert event.details == {"task_id": str(TASK), "request_id": "request-1"}
 
 
-async def test_a_named_task_is_not_named_anew(database: Database) -> None:
-    """The TaskId that a job already has is not overwritten; the other stays with its attempt."""
+async def test_a_task_id_is_not_overwritten(database: Database) -> None:
+    """The TaskId of the job stays; the other one is stored with its attempt."""
     lease = await taken_over(database)
     await update_job(database, lease.job_id, state=JobState.ACCEPTED, task_id="1")
     await record_outcome(database, lease, make_acceptance(TASK))
@@ -133,11 +133,11 @@ async def test_a_named_task_is_not_named_anew(database: Database) -> None:
     assert (await read_last_attempt(database, lease.job_id)).task_id == str(TASK)
 
 
-@pytest.mark.parametrize("later", [False, True], ids=["in the air", "accepted"])
+@pytest.mark.parametrize("later", [False, True], ids=["in flight", "accepted"])
 async def test_an_older_attempts_task_is_a_possible_duplicate(
     database: Database, later: bool
 ) -> None:
-    """It is kept with its attempt and in the audit, and the job goes its later attempt's way."""
+    """It is stored with its attempt and in an event; the job follows the later attempt."""
     lease = await taken_over(database)
     await put_back(database, lease)
     second = await claim_one(database, owner="rescuer")
@@ -151,10 +151,10 @@ async def test_an_older_attempts_task_is_a_possible_duplicate(
     assert event.details["task_id"] == str(TASK)
 
 
-async def test_an_older_attempts_task_settles_where_the_later_one_had_no_effect(
+async def test_an_older_task_id_counts_if_the_later_attempt_had_no_effect(
     database: Database,
 ) -> None:
-    """The later attempt was refused, so the one export that began is the older one's."""
+    """The later attempt was refused, so only the older one began an export."""
     lease = await taken_over(database)
     await put_back(database, lease)
     await record_outcome(
@@ -175,10 +175,10 @@ LATE_FAULTS = {
 
 @pytest.mark.parametrize("outcome", LATE_FAULTS.values(), ids=LATE_FAULTS)
 @pytest.mark.parametrize("waiting", [False, True], ids=["unknown", "queued"])
-async def test_anything_else_that_is_late_changes_nothing(
+async def test_other_late_answers_do_not_change_the_job(
     database: Database, outcome: Outcome, waiting: bool
 ) -> None:
-    """The attempt keeps what came of it; the job stays where its rescuer has put it."""
+    """The outcome is stored with the attempt, and the state of the job does not change."""
     lease = await taken_over(database)
     if waiting:
         await put_back(database, lease)

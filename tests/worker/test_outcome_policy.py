@@ -57,10 +57,10 @@ def decided(lease: Lease, reaction: Reaction, *, scope: Scope | None = None) -> 
         (Reaction.STOP, S.QUEUED, "stopped: clock", False),
     ],
 )
-def test_each_reaction_has_its_ending(
+def test_each_reaction_decides_the_next_state(
     reaction: Reaction, state: JobState, reason: str, charges_attempt: bool
 ) -> None:
-    """State, reason and whether the attempt counts follow from the reaction alone."""
+    """State, reason and charge depend on the reaction alone."""
     decision = decided(LEASE, reaction, scope=Scope.CLOCK)
     assert (decision.state, decision.reason, decision.charges_attempt) == (
         state,
@@ -86,8 +86,8 @@ def test_only_the_export_cap_is_called_capacity(code: str, reason: str) -> None:
     assert (decision.state, decision.reason) == (S.QUEUED, reason)
 
 
-def test_no_reaction_is_forgotten() -> None:
-    """Every reaction there is comes to a decision, and waiting never spends an attempt."""
+def test_every_reaction_has_a_decision() -> None:
+    """Every reaction has a decision, and no charged job is queued after its last attempt."""
     for reaction in Reaction:
         decision = decided(replace(LEASE, attempts_charged=ATTEMPTS), reaction)
         assert decision.state in {S.QUEUED, S.ACCEPTED, S.UNKNOWN, S.FAILED}
@@ -96,16 +96,16 @@ def test_no_reaction_is_forgotten() -> None:
 
 @pytest.mark.parametrize("reaction", sorted(set(Reaction) - {Reaction.ACCEPT, Reaction.RECONCILE}))
 @pytest.mark.parametrize("maybe_applied", [False, True])
-def test_doubt_is_kept(reaction: Reaction, maybe_applied: bool) -> None:
-    """What an earlier attempt left in doubt no later refusal clears up."""
+def test_a_refusal_does_not_clear_maybe_applied(reaction: Reaction, maybe_applied: bool) -> None:
+    """A later refusal does not show whether an earlier attempt began an export."""
     assert (
         decided(replace(LEASE, maybe_applied=maybe_applied), reaction).maybe_applied
         is maybe_applied
     )
 
 
-def test_a_lost_answer_begins_the_doubt_and_an_acceptance_ends_it() -> None:
-    """Only an answer that is held, or its loss, changes what is in doubt."""
+def test_a_lost_answer_sets_maybe_applied_and_an_acceptance_clears_it() -> None:
+    """No other outcome changes `maybe_applied`."""
     assert decided(LEASE, Reaction.RECONCILE).maybe_applied
     assert not decided(replace(LEASE, maybe_applied=True), Reaction.ACCEPT).maybe_applied
 
@@ -114,15 +114,15 @@ def test_a_lost_answer_begins_the_doubt_and_an_acceptance_ends_it() -> None:
     ("attempts_charged", "state"), [(3, S.QUEUED), (4, S.FAILED), (9, S.FAILED)]
 )
 def test_attempts_are_used_up(attempts_charged: int, state: JobState) -> None:
-    """The attempt that reaches the allowance is the last one."""
+    """The attempt that reaches the maximum is the last one."""
     decision = decided(replace(LEASE, attempts_charged=attempts_charged), Reaction.RETRY)
     assert decision.state is state
     assert decision.reason == ("retry" if state is S.QUEUED else "attempts used up")
 
 
 @pytest.mark.parametrize("reaction", [Reaction.SLOW, Reaction.PAUSE, Reaction.CAPACITY])
-def test_what_concerns_everyone_waits_elsewhere(reaction: Reaction) -> None:
-    """Rate, network and capacity are waited for at their own gate, not by each job."""
+def test_shared_waits_have_no_delay_of_their_own(reaction: Reaction) -> None:
+    """These jobs wait for the rate, the network or capacity, and have no delay of their own."""
     assert decided(LEASE, reaction).delay == timedelta()
 
 
@@ -136,8 +136,8 @@ def test_what_concerns_everyone_waits_elsewhere(reaction: Reaction) -> None:
         (Reaction.REFRESH, "deferrals"),
     ],
 )
-def test_what_concerns_one_job_waits_longer_each_time(reaction: Reaction, counter: str) -> None:
-    """The wait doubles with what has happened in a row, and ends at a minute."""
+def test_the_wait_of_one_job_doubles(reaction: Reaction, counter: str) -> None:
+    """The wait doubles with each failure in a row, up to one minute."""
     deferrals = []
     for times in (0, 1, 2, 100):
         waited = replace(LEASE, deferrals=times)
@@ -149,8 +149,8 @@ def test_what_concerns_one_job_waits_longer_each_time(reaction: Reaction, counte
     assert deferrals == [1, 2, 4, 60]
 
 
-def test_chance_spreads_the_waits() -> None:
-    """The same refusal at the same time does not bring two jobs back together."""
+def test_jitter_spreads_the_waits() -> None:
+    """Two jobs that are refused at the same time are not due at the same time."""
     outcome = Outcome(Code("Code", Reaction.BUSY, Effect.NO, "remedy"))
     early = decide(LEASE, outcome, max_attempts=5, jitter=0.0)
     late = decide(LEASE, outcome, max_attempts=5, jitter=1.0)
@@ -164,14 +164,14 @@ def test_an_image_that_is_broken_is_not_waited_for() -> None:
 
 
 def test_a_busy_image_is_not_waited_for_longer_than_a_day() -> None:
-    """Whatever occupies it for so long will not end by itself."""
+    """What occupies the image for so long will not end."""
     for deferrals, state in [(MAX_DEFERRALS - 1, S.QUEUED), (MAX_DEFERRALS, S.FAILED)]:
         assert decided(replace(LEASE, deferrals=deferrals), Reaction.BUSY).state is state
 
 
 @pytest.mark.parametrize("scope", Scope)
-def test_a_stop_says_what_is_stopped(scope: Scope) -> None:
-    """The job waits, and everyone learns what a person has to mend."""
+def test_a_halt_names_its_scope(scope: Scope) -> None:
+    """The job is queued, and its reason names the halted scope."""
     decision = decided(LEASE, Reaction.STOP, scope=scope)
     assert (decision.state, decision.reason) == (S.QUEUED, f"stopped: {scope}")
 
@@ -189,22 +189,22 @@ def test_a_stop_says_what_is_stopped(scope: Scope) -> None:
 def test_an_image_that_is_denied_alone_fails_in_the_end(
     name: str, before: str | None, deferrals: int, state: JobState
 ) -> None:
-    """A policy against one image is that image's own affair, after five denials in a row."""
+    """A policy that denies one image fails its job, after five denials in a row."""
     lease = replace(LEASE, last_code=before, deferrals=deferrals)
     assert decide(lease, Outcome(code_for(name)), max_attempts=5, jitter=0.5).state is state
 
 
 @pytest.mark.parametrize("reaction", Reaction)
-def test_only_waits_of_its_own_count_as_a_job_s_own(reaction: Reaction) -> None:
-    """Whoever waits for a place, with all the others, has not been denied or found busy."""
+def test_shared_waits_are_not_counted_as_deferrals(reaction: Reaction) -> None:
+    """A job that waits for a shared limit was neither denied nor found busy."""
     shared = {Reaction.SLOW, Reaction.PAUSE, Reaction.CAPACITY, Reaction.WITHDRAW}
     outcome = Outcome(Code("Code", reaction, Effect.NO, "remedy"))
     deferrals = own_deferrals(replace(LEASE, deferrals=3), outcome)
     assert deferrals == (3 if reaction in shared else 4)
 
 
-def test_an_endpoint_in_trouble_costs_no_attempt() -> None:
-    """Where everyone's answers are lost, a lost answer says nothing about the job."""
+def test_a_failing_endpoint_charges_no_attempt() -> None:
+    """If all answers are lost, a lost answer proves nothing about its job."""
     outcome = Outcome(Code("Code", Reaction.RECONCILE, Effect.MAYBE, "remedy"))
     decision = decide(LEASE, outcome, max_attempts=5, jitter=0.5, endpoint_fails=True)
     assert (decision.state, decision.charges_attempt, decision.maybe_applied) == (

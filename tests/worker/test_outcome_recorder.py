@@ -1,4 +1,4 @@
-"""What came of an attempt is written down: whole, once, and by its owner."""
+"""Outcomes are recorded completely, once, and only by the job's owner."""
 
 from datetime import timedelta
 
@@ -37,8 +37,8 @@ LOST = "InternalError"
 GONE = "InvalidImageId.NotFound"
 
 
-async def test_an_acceptance_is_kept_to_the_last_bit(database: Database) -> None:
-    """TaskId, RequestId and times stand with the job, and its failure of before does not."""
+async def test_an_acceptance_is_stored_completely(database: Database) -> None:
+    """TaskId, RequestId and times are stored with the job, and its earlier error is cleared."""
     (job_id,) = await make_jobs(database)
     await update_job(
         database, job_id, code="Old", message="old", remedy="old", attempts_charged=1, deferrals=4
@@ -58,7 +58,7 @@ async def test_an_acceptance_is_kept_to_the_last_bit(database: Database) -> None
 
 
 async def test_every_cos_path_is_a_row(database: Database) -> None:
-    """Each is kept as the vendor wrote it, under the key that COS knows, beside the expected."""
+    """Each is stored as the vendor wrote it, under its key, beside the expected ones."""
     (job_id,) = await make_jobs(database)
     async with database.write() as connection:
         row = {"job_id": job_id, "key": "a_system.raw", "expected": True, "disk_gib": 50}
@@ -73,8 +73,8 @@ async def test_every_cos_path_is_a_row(database: Database) -> None:
     }
 
 
-async def test_each_attempt_keeps_its_own_answer(database: Database) -> None:
-    """What a later attempt is told does not overwrite what an earlier one was."""
+async def test_each_attempt_has_its_own_answer(database: Database) -> None:
+    """The answer of a later attempt does not overwrite that of an earlier one."""
     (job_id,) = await make_jobs(database)
     await record_outcome(database, await claim_one(database), make_refusal(IMAGE_BUSY, "occupied"))
     first = await read_last_attempt(database, job_id)
@@ -87,8 +87,8 @@ async def test_each_attempt_keeps_its_own_answer(database: Database) -> None:
     assert second.answered_at is not None
 
 
-async def test_a_failure_says_what_and_what_to_do(database: Database) -> None:
-    """Code, message, RequestId and remedy stand with the job, which has ended."""
+async def test_a_failure_has_code_and_remedy(database: Database) -> None:
+    """Code, message, RequestId and remedy are stored with the failed job."""
     (job_id,) = await make_jobs(database)
     outcome = make_refusal(GONE, "there is no such image")
     await record_outcome(database, await claim_one(database), outcome)
@@ -101,8 +101,8 @@ async def test_a_failure_says_what_and_what_to_do(database: Database) -> None:
     assert event.details["code"] == GONE
 
 
-async def test_a_postponement_counts_itself_and_nothing_else(database: Database) -> None:
-    """A busy image waits its turn without having spent an attempt, and its waits add up."""
+async def test_a_deferral_charges_no_attempt(database: Database) -> None:
+    """A busy image is not charged as an attempt, and its deferrals are counted."""
     (job_id,) = await make_jobs(database)
     for times in (1, 2, 3):
         before = await now(database)
@@ -115,8 +115,8 @@ async def test_a_postponement_counts_itself_and_nothing_else(database: Database)
     assert await read_event_kinds(database, job_id) == ["enqueued"] + 3 * ["claimed", "postponed"]
 
 
-async def test_a_lost_answer_is_looked_for_at_once(database: Database) -> None:
-    """The job is unknown, in doubt, and due: no clean look has been, and nothing fences it."""
+async def test_a_lost_answer_is_looked_up_at_once(database: Database) -> None:
+    """The job is unknown and due; neither `absent_since` nor `no_resend_before` is set."""
     (job_id,) = await make_jobs(database)
     await record_outcome(database, await claim_one(database), make_refusal(LOST))
     kept = await read_job(database, job_id)
@@ -126,8 +126,8 @@ async def test_a_lost_answer_is_looked_for_at_once(database: Database) -> None:
 
 
 @pytest.mark.parametrize("code", [CAP_REACHED, "RequestLimitExceeded", IMAGE_BUSY])
-async def test_waiting_keeps_the_doubt(database: Database, code: str) -> None:
-    """A refused second attempt does not clear up what became of the first."""
+async def test_a_refusal_does_not_clear_maybe_applied(database: Database, code: str) -> None:
+    """A refused second attempt does not show whether the first one began an export."""
     (job_id,) = await make_jobs(database)
     await update_job(database, job_id, maybe_applied=True)
     await record_outcome(database, await claim_one(database), make_refusal(code))
@@ -135,7 +135,7 @@ async def test_waiting_keeps_the_doubt(database: Database, code: str) -> None:
 
 
 async def test_a_cancelled_worker_still_records(database: Database) -> None:
-    """An answer that has come is written down, whoever wants to stop in that moment."""
+    """An answer that has arrived is recorded even if its task is cancelled."""
     (job_id,) = await make_jobs(database)
     lease, outcome = await claim_one(database), make_acceptance(TASK)
     decision = decide(lease, outcome, max_attempts=5, jitter=0.0)
@@ -146,8 +146,8 @@ async def test_a_cancelled_worker_still_records(database: Database) -> None:
     assert (await read_job(database, job_id)).task_id == str(TASK)
 
 
-async def test_a_request_that_never_left_says_so(database: Database) -> None:
-    """The attempt is marked, and its election as a prober is over."""
+async def test_an_unsent_request_is_marked(database: Database) -> None:
+    """The attempt is marked as not sent and without an effect."""
     (job_id,) = await make_jobs(database, [make_request(1)])
     lease = await claim_one(database)
     async with database.write() as connection:
@@ -167,10 +167,10 @@ async def test_a_request_that_never_left_says_so(database: Database) -> None:
         ("/othertag_img-00000002_system_snap-2.raw", True),
     ],
 )
-async def test_paths_of_another_job_are_kept_with_a_warning(
+async def test_paths_of_another_job_are_stored_with_a_warning(
     database: Database, path: str, is_odd: bool
 ) -> None:
-    """It is an acceptance, TaskId and all, as in the vendor's own example; it is never resent."""
+    """The job is accepted with its TaskId, and has a warning if no path is its own."""
     (job_id,) = await make_jobs(database)
     lease = await claim_one(database)
     named = path.format(prefix=lease.order.name_prefix)

@@ -1,4 +1,4 @@
-"""The last question before a request leaves: may this attempt be sent at all?"""
+"""The check directly before a request is sent."""
 
 from datetime import timedelta
 
@@ -39,28 +39,28 @@ async def cleared(setup: StoreAndCloud, lease: Lease, seen: BucketAccess | None 
 
 
 async def maybe_applied(setup: StoreAndCloud) -> Lease:
-    """The lease of a job that was sent before, and whose answer was lost."""
+    """Return the lease of a job that was sent before, and whose answer was lost."""
     await make_job(setup.database, maybe_applied=True, attempt=1, attempts_charged=1)
     return await claim_one(setup.database)
 
 
-async def test_a_first_attempt_is_sent_without_a_look(setup: StoreAndCloud) -> None:
-    """Nothing of a job that was never sent can be in the bucket."""
+async def test_a_first_attempt_is_sent_without_a_look_up(setup: StoreAndCloud) -> None:
+    """A job that was never sent cannot have objects in the bucket."""
     await make_jobs(setup.database)
     assert await cleared(setup, await claim_one(setup.database))
     assert setup.lookup_actions() == []
 
 
-async def test_a_doubted_job_is_looked_up_before_every_send(setup: StoreAndCloud) -> None:
-    """Where the bucket shows nothing, it may go."""
+async def test_a_maybe_applied_job_is_looked_up_before_every_send(setup: StoreAndCloud) -> None:
+    """If the bucket shows nothing, the request may be sent."""
     lease = await maybe_applied(setup)
     assert await cleared(setup, lease)
     assert setup.lookup_actions() == ["ListMultipartUploads", "GetBucket"]
     assert (await read_job(setup.database, lease.job_id)).state == JobState.SENDING
 
 
-async def test_what_an_earlier_attempt_left_is_adopted(setup: StoreAndCloud) -> None:
-    """The request is not sent; the attempt says so, and the job is accepted on evidence."""
+async def test_the_export_of_an_earlier_attempt_is_reconciled(setup: StoreAndCloud) -> None:
+    """The request is not sent, its attempt is marked, and the job is accepted."""
     lease = await maybe_applied(setup)
     await setup.export_without_answer(lease.job_id)
     assert not await cleared(setup, lease)
@@ -75,8 +75,8 @@ async def test_what_an_earlier_attempt_left_is_adopted(setup: StoreAndCloud) -> 
 
 
 @pytest.mark.parametrize("how", ["denied", "blind", "off"])
-async def test_without_a_look_a_doubted_job_is_not_sent(setup: StoreAndCloud, how: str) -> None:
-    """Where no export can be ruled out, it goes back to being unknown."""
+async def test_a_maybe_applied_job_needs_a_look_up(setup: StoreAndCloud, how: str) -> None:
+    """If an export cannot be ruled out, the job becomes unknown again."""
     lease = await maybe_applied(setup)
     if how == "denied":
         setup.deny("GetBucket")
@@ -89,8 +89,8 @@ async def test_without_a_look_a_doubted_job_is_not_sent(setup: StoreAndCloud, ho
     assert (await read_last_attempt(setup.database, lease.job_id)).code == NOT_SENT
 
 
-async def test_what_lies_under_an_exact_name_is_noted_first(setup: StoreAndCloud) -> None:
-    """The ETag of what is there, nothing for what is not, and never again once it is noted."""
+async def test_the_baseline_of_an_exact_name_is_saved_first(setup: StoreAndCloud) -> None:
+    """The ETag of each object is saved once; it is empty if there is no object."""
     await make_jobs(setup.database, [make_request(prefix="web", exact_names=True)])
     lease = await claim_one(setup.database)
     await setup.export_without_answer(lease.job_id)
@@ -105,8 +105,8 @@ async def test_what_lies_under_an_exact_name_is_noted_first(setup: StoreAndCloud
     assert noted == {there.key: there.etag, "free.raw": "", "noted.raw": "before"}
 
 
-async def test_an_exact_name_that_cannot_be_looked_at_waits(setup: StoreAndCloud) -> None:
-    """A job that was never sent goes back to the queue, without having spent an attempt."""
+async def test_an_exact_name_that_cannot_be_looked_up_waits(setup: StoreAndCloud) -> None:
+    """A job that was never sent goes back to the queue, and no attempt is charged."""
     await make_jobs(setup.database, [make_request(prefix="web", exact_names=True)])
     lease = await claim_one(setup.database)
     await add_expected_objects(setup.database, lease.job_id, "one.raw")
@@ -119,18 +119,18 @@ async def test_an_exact_name_that_cannot_be_looked_at_waits(setup: StoreAndCloud
     assert await cleared(setup, await claim_one(setup.database))
 
 
-async def test_an_exact_name_goes_unseen_where_nothing_is_looked_at(setup: StoreAndCloud) -> None:
-    """With verification off nobody would compare: the first attempt is sent without a look."""
+async def test_an_exact_name_needs_no_look_up_if_verification_is_off(setup: StoreAndCloud) -> None:
+    """With verification off no object is compared, so no look-up is needed."""
     await make_jobs(setup.database, [make_request(prefix="web", exact_names=True)])
     assert await cleared(setup, await claim_one(setup.database), make_bucket_access(VerifyMode.OFF))
     assert setup.lookup_actions() == []
 
 
 @pytest.mark.parametrize("exact", [False, True], ids=["maybe_applied", "exact names"])
-async def test_a_lease_that_ends_during_a_slow_look_is_not_used(
+async def test_a_lease_that_expires_during_a_slow_look_up_is_not_used(
     setup: StoreAndCloud, monkeypatch: pytest.MonkeyPatch, exact: bool
 ) -> None:
-    """Another process may take the job over from then on: the request is not sent."""
+    """Another process may own the job by then, so the request is not sent."""
     if exact:
         job_id = await make_job(setup.database, exact_names=True)
         await add_expected_objects(setup.database, job_id, "key.raw")

@@ -57,7 +57,7 @@ TASK = 2**63 + 5
 
 @pytest.fixture(autouse=True)
 def _short_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A store error is waited for a moment, not a second."""
+    """Retry after milliseconds instead of a second."""
     monkeypatch.setattr(busy_retry, "_PAUSE", 0.005)
 
 
@@ -73,7 +73,7 @@ async def content(database: Database) -> dict[str, list[Any]]:
 
 
 async def repeated(database: Database, action: Callable[[], Awaitable[Any]]) -> Any:
-    """Return what an action gives that is repeated after a commit in doubt.
+    """Repeat an action whose commit seemed to fail, and return its result.
 
     The content of the store after the repetition must be the one after the commit.
     """
@@ -109,11 +109,11 @@ OUTCOMES = {
 
 
 @pytest.mark.parametrize("outcome", OUTCOMES.values(), ids=OUTCOMES)
-@pytest.mark.parametrize("probe", [False, True], ids=["known place", "probe"])
+@pytest.mark.parametrize("probe", [False, True], ids=["free slot", "probe"])
 async def test_an_answer_is_recorded_once(
     database: Database, outcome: Outcome, probe: bool
 ) -> None:
-    """No event, no slow-down and no lesson about the capacity is added by the repetition."""
+    """The repetition adds no event and no slow-down, and changes no limit."""
     await make_jobs(database)
     if probe:
         await update_scope(database, ceiling=0)
@@ -126,8 +126,8 @@ async def test_an_answer_is_recorded_once(
     await repeated(database, partial(record, database, [answer], DEADLINE))
 
 
-async def test_an_answer_in_doubt_is_recorded_beside_new_ones(database: Database) -> None:
-    """Of a group of which one answer is recorded already, the others still are."""
+async def test_a_group_with_a_recorded_answer_records_the_others(database: Database) -> None:
+    """If one answer of a group is recorded already, the others are still recorded."""
     await make_jobs(database, [make_request(1), make_request(2)])
     leases = [await claim_one(database), await claim_one(database)]
     rate_limiter = RateLimiter(database, EXPORT_RATE_KEY, 0)
@@ -144,7 +144,7 @@ async def test_an_answer_in_doubt_is_recorded_beside_new_ones(database: Database
         assert await read_event_kinds(database, lease.job_id) == ["enqueued", "claimed", "accepted"]
 
 
-async def test_what_is_recorded_already_is_found_by_index(sqlite: Database) -> None:
+async def test_recorded_answers_are_found_by_index(sqlite: Database) -> None:
     """However long the history of attempts is, each answer costs the same."""
     await make_jobs(sqlite, [make_request(1), make_request(2)])
     leases = [await claim_one(sqlite), await claim_one(sqlite)]
@@ -160,7 +160,7 @@ async def test_what_is_recorded_already_is_found_by_index(sqlite: Database) -> N
 
 
 async def test_a_commit_that_is_still_under_way_is_waited_for(postgresql: Database) -> None:
-    """The server may go on with a commit whose connection was lost; the repetition comes later."""
+    """The server may still complete a commit whose connection was lost; the repetition waits."""
     await make_jobs(postgresql)
     lease = await claim_one(postgresql)
     decision = decide(lease, make_acceptance(TASK), max_attempts=5, jitter=0.0)
@@ -186,7 +186,7 @@ async def test_a_commit_that_is_still_under_way_is_waited_for(postgresql: Databa
     assert results == [[False]]
 
 
-async def test_a_look_that_is_repeated_leaves_a_job_that_moved_on(database: Database) -> None:
+async def test_a_repeated_postponement_does_not_change_a_queued_job(database: Database) -> None:
     """A job that waits to be sent again keeps the time at which it is due."""
     job_id = await make_job(database)
     before = (await read_job(database, job_id)).due_at
@@ -195,7 +195,7 @@ async def test_a_look_that_is_repeated_leaves_a_job_that_moved_on(database: Data
     assert (await read_job(database, job_id)).due_at == before
 
 
-async def test_a_task_is_never_thrown_away(database: Database) -> None:
+async def test_a_task_id_is_always_stored(database: Database) -> None:
     """An attempt that holds another answer still takes a TaskId."""
     await make_jobs(database)
     lease = await claim_one(database)
@@ -207,7 +207,7 @@ async def test_a_task_is_never_thrown_away(database: Database) -> None:
     assert (await read_job(database, lease.job_id)).state == JobState.ACCEPTED
 
 
-async def test_a_finding_is_kept_once(setup: StoreAndCloud) -> None:
+async def test_a_finding_is_recorded_once(setup: StoreAndCloud) -> None:
     """A job that was verified by the first commit is left alone by the second."""
     job_id = await exported(setup)
     finding = await finding_of(setup, job_id)
@@ -235,7 +235,7 @@ async def exported(setup: StoreAndCloud) -> int:
 
 
 async def finding_of(setup: StoreAndCloud, job_id: int) -> Finding:
-    """Return what one look finds."""
+    """Return what one look-up finds."""
     deadlines = Forecast(setup.database, DEADLINE)
     seen = await setup.tracked_job(job_id)
     examined = await examine(
@@ -246,7 +246,7 @@ async def finding_of(setup: StoreAndCloud, job_id: int) -> Finding:
 
 
 async def cleared_again(setup: StoreAndCloud, lease: Lease, *, denied: str = "") -> bool:
-    """Return what the second call before a request gives, after a commit in doubt in the first.
+    """Check twice, with a first commit that seems to fail; return the second result.
 
     Args:
         denied: what the bucket refuses, the first time only.
@@ -285,7 +285,7 @@ async def test_an_exact_name_that_was_put_back_is_not_sent(setup: StoreAndCloud)
     assert (await read_last_attempt(setup.database, lease.job_id)).code == NOT_SENT
 
 
-async def test_a_doubted_job_that_was_put_back_is_not_sent(setup: StoreAndCloud) -> None:
+async def test_a_maybe_applied_job_that_was_put_back_is_not_sent(setup: StoreAndCloud) -> None:
     """The bucket can be read again when the check is repeated, but the job is unknown."""
     lease = await maybe_applied(setup)
     assert not await cleared_again(setup, lease, denied="GetBucket")
@@ -293,7 +293,7 @@ async def test_a_doubted_job_that_was_put_back_is_not_sent(setup: StoreAndCloud)
 
 
 async def test_an_export_that_was_found_is_not_sent_again(setup: StoreAndCloud) -> None:
-    """The job was accepted by what lay in the bucket."""
+    """The job was accepted because its export was found in the bucket."""
     lease = await maybe_applied(setup)
     await setup.export_without_answer(lease.job_id)
     assert not await cleared_again(setup, lease)
@@ -304,7 +304,7 @@ async def test_an_export_that_was_found_is_not_sent_again(setup: StoreAndCloud) 
 async def test_an_exact_name_is_sent_only_under_its_lease(
     setup: StoreAndCloud, mode: VerifyMode
 ) -> None:
-    """A process that slept neither sends the job of another nor changes what it compares with."""
+    """A suspended process sends no job of another owner, and saves no baseline for it."""
     lease = await exact(setup)
     await update_job(setup.database, lease.job_id, owner="another", attempt=2)
     cleared = await check_before_send(
@@ -314,8 +314,8 @@ async def test_an_exact_name_is_sent_only_under_its_lease(
     assert (await read_rows(setup.database, objects, lease.job_id))[0].baseline_etag is None
 
 
-async def test_a_baseline_is_noted_once(setup: StoreAndCloud) -> None:
-    """What was noted by the commit in doubt is what the object is compared with."""
+async def test_a_baseline_is_saved_once(setup: StoreAndCloud) -> None:
+    """The baseline of the commit that seemed to fail is the one that is compared."""
     lease = await exact(setup)
     clear = partial(
         check_before_send, setup.database, setup.cos, make_bucket_access(), lease, POLICY

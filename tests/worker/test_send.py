@@ -1,4 +1,4 @@
-"""One lease is one request on the wire, and always an outcome."""
+"""One lease is one HTTP request, and always an outcome."""
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -30,21 +30,21 @@ async def cloud(anyio_backend: str) -> AsyncIterator[Simulator]:
 
 
 class DefaultKeys:
-    """The keys that the cloud accepts."""
+    """Provides the credential that the cloud accepts."""
 
     credential = Credential(DEFAULT_KEY.secret_id, DEFAULT_KEY.secret_key)
 
     async def current(self) -> Credential:
-        """The same, always."""
+        """Return the credential."""
         return self.credential
 
     async def renew(self) -> Credential:
-        """The same, again."""
+        """Return the same credential again."""
         return self.credential
 
 
 async def submitted(url: str, seconds: float = PATIENCE) -> Outcome:
-    """What comes of sending one lease to a URL."""
+    """Send one lease to a URL, and return the outcome."""
     keys = DefaultKeys()
     permit = Permit(None, at=0.0)
     async with open_http_client("tests/1") as http:
@@ -58,7 +58,7 @@ async def submitted(url: str, seconds: float = PATIENCE) -> Outcome:
 
 
 def lease(signed_at: datetime) -> Lease:
-    """The right to send one image once."""
+    """Return a lease for one image."""
     return Lease(
         job_id=1,
         attempt=1,
@@ -80,7 +80,7 @@ def lease(signed_at: datetime) -> Lease:
 
 
 async def test_an_answer_is_an_outcome(cloud: Simulator) -> None:
-    """What the vendor accepted is accepted, by one request that names prefix and bucket."""
+    """The outcome has the vendor's answer, and the request names prefix and bucket."""
     outcome = await submitted(cloud.url)
     (entry,) = read_ledger(cloud)
     assert outcome.code.reaction is Reaction.ACCEPT
@@ -100,10 +100,10 @@ async def test_an_answer_is_an_outcome(cloud: Simulator) -> None:
         (Fault("bare"), "Client.NotAnApiAnswer", PATIENCE),
     ],
 )
-async def test_whatever_goes_wrong_is_an_outcome(
+async def test_every_network_fault_is_an_outcome(
     cloud: Simulator, fault: Fault, code: str, seconds: float
 ) -> None:
-    """A broken exchange is never raised, never repeated, and leaves open what took effect."""
+    """A network fault is not raised and not retried, and its effect is unknown."""
     cloud.set_faults(fault)
     outcome = await submitted(cloud.url, seconds)
     assert outcome.code.name == code
@@ -112,8 +112,8 @@ async def test_whatever_goes_wrong_is_an_outcome(
     assert len(read_ledger(cloud)) == 1
 
 
-async def test_nobody_there_is_an_outcome() -> None:
-    """Where nobody listens nothing was sent, and the endpoint is waited for."""
+async def test_a_refused_connection_is_an_outcome() -> None:
+    """If nothing listens, nothing was sent, and the endpoint is paused."""
     outcome = await submitted("http://127.0.0.1:9")
     assert outcome.code.name == "Client.ConnectError"
     assert outcome.code.reaction is Reaction.PAUSE

@@ -1,4 +1,4 @@
-"""A reply, or the lack of one, becomes an outcome: total, and losing nothing that was said."""
+"""Every reply, or the lack of one, becomes an outcome that has all of its values."""
 
 import httpx
 from hypothesis import given
@@ -22,8 +22,8 @@ replies = st.builds(
 )
 
 
-def test_an_acceptance_carries_all_that_was_said() -> None:
-    """TaskId, CosPaths, RequestId and status cross over as they came."""
+def test_an_acceptance_has_all_values_of_the_reply() -> None:
+    """TaskId, CosPaths, RequestId and status are copied unchanged."""
     reply = Reply(200, "r-1", task_id=2**64 - 1, cos_paths=PATHS)
     outcome = outcome_of_reply(reply)
     assert outcome.code.reaction is Reaction.ACCEPT
@@ -32,7 +32,7 @@ def test_an_acceptance_carries_all_that_was_said() -> None:
     assert (outcome.request_id, outcome.http_status) == ("r-1", 200)
 
 
-def test_a_refusal_keeps_the_vendors_words() -> None:
+def test_a_refusal_has_the_vendors_message() -> None:
     """A refusal's code, message and RequestId are the vendor's own; the remedy is ours."""
     reply = Reply(200, "r-2", error_code="InvalidImageId.NotFound", error_message="no such image")
     outcome = outcome_of_reply(reply)
@@ -42,28 +42,28 @@ def test_a_refusal_keeps_the_vendors_words() -> None:
 
 
 def test_a_gateways_page_is_quoted() -> None:
-    """What is no answer of the API is kept by its first words, and leaves the effect open."""
+    """An answer that is not from the API is stored as an excerpt, and its effect is unknown."""
     outcome = outcome_of_reply(Reply(502, excerpt="<html>Bad Gateway"))
     assert outcome.message == "<html>Bad Gateway"
     assert outcome.code.effect is Effect.MAYBE
 
 
-def test_a_task_without_paths_is_kept() -> None:
-    """Half an acceptance is none, yet its TaskId is not thrown away."""
+def test_a_task_id_without_paths_is_stored() -> None:
+    """It is not an acceptance, but its TaskId is stored."""
     outcome = outcome_of_reply(Reply(200, task_id=7))
     assert outcome.code.reaction is Reaction.RECONCILE
     assert outcome.task_id == 7
 
 
-def test_an_exception_without_words_is_named() -> None:
-    """Where an exception says nothing its class does."""
+def test_an_exception_without_a_message_is_named_by_its_class() -> None:
+    """If an exception has no message, the name of its class is used."""
     assert outcome_of_exception(httpx.ReadError("")).message == "ReadError"
     assert outcome_of_exception(httpx.ReadError("cut off")).message == "cut off"
 
 
 @given(replies)
 def test_every_reply_has_an_outcome(reply: Reply) -> None:
-    """Whatever is answered calls for something, and only a whole acceptance is one."""
+    """Every reply has a reaction, and only a complete acceptance is accepted."""
     outcome = outcome_of_reply(reply)
     whole = (
         reply.http_status == 200

@@ -50,7 +50,7 @@ class Role:
 
 @dataclass(frozen=True, slots=True)
 class StoredCredential:
-    """What the environment or a file says about credentials.
+    """The credential or role that the environment or a file defines.
 
     Args:
         credential: the API key that is stored there.
@@ -74,7 +74,7 @@ def parse_stored_credential(
     """Return the credential that is stored under these names, or ``None`` if there is none.
 
     Args:
-        place: put before the names in messages.
+        place: prefix of the names in messages.
         names: of the SecretId, the SecretKey and the token.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Credentials that somebody has stored in the environment or in a file."""
+"""Credentials that are stored in the environment or in a file."""
 
 from collections.abc import Callable
 

@@ -137,7 +137,7 @@ async def test_wrong_clock_is_corrected_by_sts(simulator: Simulator) -> None:
     assert len(simulator.ledger) == 2
 
 
-async def test_sts_out_of_order_is_an_error(simulator: Simulator) -> None:
+async def test_sts_outage_is_an_error(simulator: Simulator) -> None:
     """An outage, a strange answer and an internal error of STS are reported as such."""
     own = FixedCredentials(OWN)
     simulator.set_faults(Fault("reset", action="sts"))

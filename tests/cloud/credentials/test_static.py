@@ -52,7 +52,7 @@ async def test_renewal_reads_the_credential_again(tmp_path: Path) -> None:
 
 
 async def test_removed_credential_is_an_error(tmp_path: Path) -> None:
-    """A renewal that finds nothing names the place."""
+    """If a renewal finds nothing, the error names the location."""
     path = write_tccli(tmp_path, secretId="AKIDfile", secretKey=SECRET)
     source = await find(tmp_path)
     path.unlink()
