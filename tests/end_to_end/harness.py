@@ -130,6 +130,12 @@ async def count_states(orchestrator: Orchestrator, **wanted: Any) -> Counter[Job
     return Counter(job.state for job in await read_jobs(orchestrator, **wanted))
 
 
+async def count_event_kinds(orchestrator: Orchestrator) -> Counter[str]:
+    """Count the events of all jobs by kind."""
+    stories = [await orchestrator.show(str(job.id)) for job in await read_jobs(orchestrator)]
+    return Counter(event["kind"] for story in stories if story for event in story.events)
+
+
 def read_ledger(cloud: Simulator, action: str = "ExportImages") -> list[Entry]:
     """Return the ledger's entries of one action, in order."""
     return [entry for entry in cloud.ledger if entry.action == action]

@@ -1,7 +1,6 @@
 """A store that cannot be written for a while costs time, but loses nothing."""
 
 import sqlite3
-from collections import Counter
 from functools import partial
 from pathlib import Path
 
@@ -11,11 +10,11 @@ import sqlalchemy as sa
 
 from orchestrator.errors import StoreError
 from orchestrator.job_states import JobState
-from orchestrator.orchestrator import Orchestrator
 from orchestrator.simulator import Fault, Simulator
 from orchestrator.store import database as database_module
 from tests.end_to_end.harness import (
     OpenStore,
+    count_event_kinds,
     count_exports,
     enqueue_and_run,
     make_image_ids,
@@ -98,12 +97,6 @@ async def test_answer_with_a_failed_commit_is_recorded_once(
         happened = await count_event_kinds(orchestrator)
     assert happened == dict.fromkeys(("enqueued", "claimed", "accepted", "verified"), 8)
     assert count_exports(cloud) == once_each(make_image_ids(8))
-
-
-async def count_event_kinds(orchestrator: Orchestrator) -> Counter[str]:
-    """Count the events of all jobs by kind."""
-    stories = [await orchestrator.show(str(job.id)) for job in await read_jobs(orchestrator)]
-    return Counter(event["kind"] for story in stories if story for event in story.events)
 
 
 async def assert_all_answers_recorded(open_store: OpenStore, cloud: Simulator) -> None:

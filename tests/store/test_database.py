@@ -171,7 +171,7 @@ async def test_queued_writers_are_refused_together(
 
 
 _INTERRUPTED = """
-import sys, anyio
+import signal, sys, anyio
 from orchestrator.clock import SystemClock
 from orchestrator.store import Database
 
@@ -181,6 +181,8 @@ async def work():
         print("at work", flush=True)
         await anyio.sleep(600)
 
+# a process that was started in the background ignores the signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
 anyio.run(work)
 """
 
