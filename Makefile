@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test scale crash faults properties bench bench-peers check format clean
+.PHONY: help demo test pinned scale crash faults properties bench bench-peers check format clean
 
 help:  ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -14,6 +14,9 @@ demo: $(VENV)/installed  ## guided first run in a simulated cloud; needs no acco
 # Most tests wait for something, so more processes than cores pay off.
 test: $(VENV)/developed  ## run the test suite
 	$(BIN)/python -m pytest -n 4 --dist worksteal
+
+pinned: $(VENV)/developed  ## compare exit codes, data and requests with a recording
+	$(BIN)/python -m tests.pinned compare
 
 scale: $(VENV)/developed  ## run batches in full size and print their figures
 	$(BIN)/python -m pytest -m scale -s tests/scale

@@ -73,7 +73,8 @@ async def run_worker(spec: WorkerSpec) -> None:
         if spec.lease is not None:
             spare = spec.lease - orchestrator.settings.request_timeout
             worker._LEASE_SPARE = timedelta(seconds=spare)
-        await orchestrator.run()
+        # for the log that a failed test shows
+        print(await orchestrator.run(), flush=True)  # noqa: T201
 
 
 def _suspend_before_send() -> None:
