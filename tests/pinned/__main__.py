@@ -34,20 +34,20 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _record(chosen: Sequence[Scenario]) -> int:
-    """Replace the recordings of the scenarios that could be played to their end."""
-    played = _play(chosen)
-    good = {name: found for name, found in played.items() if isinstance(found, dict)}
+    """Replace the recordings of the scenarios that ran to their end."""
+    results = _run_all(chosen)
+    good = {name: found for name, found in results.items() if isinstance(found, dict)}
     recorded = _read() | good
     ordered = {one.name: recorded[one.name] for one in SCENARIOS if one.name in recorded}
     RECORDED.write_text(as_text(ordered) + "\n", encoding="utf-8")
-    return 0 if len(good) == len(played) else 1
+    return 0 if len(good) == len(results) else 1
 
 
 def _compare(chosen: Sequence[Scenario]) -> int:
     """Print each difference from the recordings."""
     recorded = _read()
     found = False
-    for name, now in _play(chosen).items():
+    for name, now in _run_all(chosen).items():
         for line in _differences(recorded.get(name), now):
             found = True
             _say(f"{name}  {line}", sys.stdout)
@@ -61,13 +61,13 @@ def _read() -> dict[str, Document]:
     return recorded
 
 
-def _play(chosen: Sequence[Scenario]) -> dict[str, Document | Exception]:
-    """Play scenarios, two at once; return what came of each, in their order."""
+def _run_all(chosen: Sequence[Scenario]) -> dict[str, Document | Exception]:
+    """Run scenarios, two at once; return what came of each, in their order."""
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        return dict(zip((one.name for one in chosen), pool.map(_played, chosen), strict=True))
+        return dict(zip((one.name for one in chosen), pool.map(_run_one, chosen), strict=True))
 
 
-def _played(scenario: Scenario) -> Document | Exception:
+def _run_one(scenario: Scenario) -> Document | Exception:
     began = time.monotonic()
     try:
         result: Document | Exception = record(scenario)

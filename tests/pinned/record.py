@@ -1,12 +1,12 @@
-"""Plays a scenario and writes down, without what differs from run to run, what came of it."""
+"""Run a scenario and record its results, without what differs from run to run."""
 
 import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from tests.pinned.normalise import (
-    Normaliser,
+from tests.pinned.normalizer import (
+    Normalizer,
     event_line,
     images_of,
     lookup_line,
@@ -14,7 +14,7 @@ from tests.pinned.normalise import (
     sorted_counts,
 )
 from tests.pinned.renamed import recorded_words
-from tests.pinned.stage import Ended, ScenarioFailedError, Stage
+from tests.pinned.scenario_runner import CommandResult, ScenarioFailedError, ScenarioRunner
 from tests.pinned.steps import (
     ACCEPTED_EXPORTS,
     EVENTS,
@@ -33,29 +33,29 @@ Document = dict[str, Any]
 
 
 def record(scenario: Scenario) -> Document:
-    """Play a scenario in a temporary folder; return the parts that it compares.
+    """Run a scenario in a temporary folder; return the parts that it compares.
 
     Raises:
-        ScenarioFailedError: it could not be played to its end.
+        ScenarioFailedError: it did not run to its end.
     """
     with (
         tempfile.TemporaryDirectory(prefix="pinned-") as name,
-        Stage(scenario, Path(name)) as stage,
+        ScenarioRunner(scenario, Path(name)) as runner,
     ):
         for step in scenario.steps:
-            stage.take(step)
-        return _Recording(scenario, stage).document()
+            runner.execute(step)
+        return _Recording(scenario, runner).document()
 
 
 class _Recording:
     """What can be seen from outside after the last step."""
 
-    def __init__(self, scenario: Scenario, stage: Stage) -> None:
+    def __init__(self, scenario: Scenario, runner: ScenarioRunner) -> None:
         self._scenario = scenario
-        self._stage = stage
-        self._ledger = stage.ledger()
+        self._runner = runner
+        self._ledger = runner.ledger()
         self._jobs = self._history()
-        self._normaliser = Normaliser(self._jobs, self._ledger, stage.folder, stage.url)
+        self._normalizer = Normalizer(self._jobs, self._ledger, runner.folder, runner.url)
 
     def document(self) -> Document:
         """Return the parts that the scenario compares."""
@@ -74,19 +74,19 @@ class _Recording:
 
     def _history(self) -> list[dict[str, Any]]:
         """Return the jobs, oldest first; none where there is no store."""
-        listed = self._stage.run("history --json")
+        listed = self._runner.run("history --json")
         if listed.code not in {0, 2}:
             raise ScenarioFailedError(f"`{listed.line}` ended with {listed.code}: {listed.stderr}")
         found: list[dict[str, Any]] = recorded_words(listed.data or [])
         return sorted(found, key=lambda job: int(job["id"]))
 
     def _exit_codes(self) -> dict[str, int | str]:
-        return {_title(at, ended): ended.outcome for at, ended in enumerate(self._stage.ended, 1)}
+        return {_title(at, ended): ended.outcome for at, ended in enumerate(self._runner.ended, 1)}
 
     def _output(self) -> Document:
         return {
-            _title(at, ended): self._normaliser.normalised(recorded_words(_kept(ended)))
-            for at, ended in enumerate(self._stage.ended, 1)
+            _title(at, ended): self._normalizer.normalized(recorded_words(_kept(ended)))
+            for at, ended in enumerate(self._runner.ended, 1)
             if ended.data is not None
         }
 
@@ -104,14 +104,14 @@ class _Recording:
 
     def _history_lines(self) -> list[Any]:
         """Return the jobs without the fields that hold nothing."""
-        lines = (self._normaliser.normalised(job) for job in self._jobs)
+        lines = (self._normalizer.normalized(job) for job in self._jobs)
         return [{name: one for name, one in line.items() if one is not None} for line in lines]
 
     def _events(self) -> dict[str, list[str]]:
         return {str(job["id"]): self._events_of(job["id"]) for job in self._jobs}
 
     def _events_of(self, job: int) -> list[str]:
-        story = recorded_words(self._stage.run(f"show {job} --json").data)
+        story = recorded_words(self._runner.run(f"show {job} --json").data)
         return [event_line(event) for event in story["events"]]
 
     def _requests(self) -> dict[str, int]:
@@ -137,12 +137,12 @@ class _Recording:
         return sorted(looks)
 
 
-def _title(number: int, ended: Ended) -> str:
+def _title(number: int, ended: CommandResult) -> str:
     """Name a command by its place among the steps."""
     return f"{number}. {ended.line}"
 
 
-def _kept(ended: Ended) -> Any:
+def _kept(ended: CommandResult) -> Any:
     """Return the data of a command: of an object, or of each row, only the fields that are kept."""
     rows = ended.data if isinstance(ended.data, list) else [ended.data]
     if not ended.only:

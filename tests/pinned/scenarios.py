@@ -16,14 +16,14 @@ from tests.pinned.steps import (
     OUTPUT,
     PARTS,
     REQUESTS,
-    Change,
+    ChangeSimulator,
     Command,
-    Finish,
     Scenario,
-    Send,
-    Start,
-    Until,
-    UntilAnswered,
+    SendSignal,
+    StartInBackground,
+    WaitForExit,
+    WaitForOutput,
+    WaitForRequests,
 )
 
 REGION, OTHER_REGION = "ap-singapore", "ap-tokyo"
@@ -34,10 +34,10 @@ OLDER_STORE = Path(__file__).with_name("older_store.sql").read_text(encoding="ut
 """A store of the first schema: jobs that are queued, verified and failed."""
 
 SLOW_EXPORTS = {"duration": {"seconds": 200}}
-LATER = Change({"skew": 210, "duration": {"seconds": 0.3}})
+LATER = ChangeSimulator({"skew": 210, "duration": {"seconds": 0.3}})
 """Let the simulator's clock pass the end of slow exports."""
 
-NO_FAULTS = Change({"faults": [], "codes": []})
+NO_FAULTS = ChangeSimulator({"faults": [], "codes": []})
 WITHOUT_KEYS = {"TENCENTCLOUD_SECRET_ID": None, "TENCENTCLOUD_SECRET_KEY": None}
 
 
@@ -584,7 +584,7 @@ REFUSED = (
             Command("history --json --state failed", only=("id", "code", "attempts")),
             Command("show 2 --json"),
             Command("retry --code 'UnsupportedOperation.*' --dry-run"),
-            Change({"images": {one: {} for one in images(1, 5)}, "codes": []}),
+            ChangeSimulator({"images": {one: {} for one in images(1, 5)}, "codes": []}),
             Command("retry --code 'UnsupportedOperation.*'"),
             Command("run --json"),
             Command("retry --state failed"),
@@ -604,7 +604,7 @@ REFUSED = (
             Command("status --json"),
             Command("show 1 --json"),
             Command("run"),
-            Change({"absent_roles": []}),
+            ChangeSimulator({"absent_roles": []}),
             Command("run --json"),
         ),
     ),
@@ -627,7 +627,7 @@ REFUSED = (
             Command("enqueue jobs.csv --json"),
             Command("run --json"),
             Command("history --json", only=("id", "state", "reason", "code", "attempts")),
-            Change(
+            ChangeSimulator(
                 {
                     "buckets": {
                         f"{name}-1250000000": {} for name in ("missing", "locked", "elsewhere")
@@ -716,7 +716,7 @@ LOST = (
         steps=(
             Command("enqueue one.csv --json"),
             Command("run --json"),
-            Change({"faults": [fault("reset", 3), fault("gateway", 4, status=504)]}),
+            ChangeSimulator({"faults": [fault("reset", 3), fault("gateway", 4, status=504)]}),
             Command("enqueue two.csv --json"),
             Command("run --json"),
             Command("show 3 --json"),
@@ -729,10 +729,10 @@ LOST = (
         steps=(
             Command("enqueue jobs.csv --json"),
             # a run that ends by itself may do so before it has noted why it does not send again
-            Start("first", "run --forever"),
-            Until(12, action="GetBucket"),
-            Send("first", SIGTERM),
-            Finish("first"),
+            StartInBackground("first", "run --forever"),
+            WaitForRequests(12, action="GetBucket"),
+            SendSignal("first", SIGTERM),
+            WaitForExit("first"),
             Command("run --json", variables=NEXT_LOOK_LATER),
             Command("show 1 --json"),
             Command("show 1"),
@@ -781,7 +781,7 @@ LOST = (
         steps=(
             Command("enqueue one.csv --json"),
             Command("run --json"),
-            Change(
+            ChangeSimulator(
                 {
                     "codes": [
                         refusal("InternalError", 2),
@@ -816,7 +816,7 @@ DELIVERY = (
             Command("run --json"),
             Command("status --json"),
             Command("run --verify required --json"),
-            Change({"buckets": {BUCKET: {}}}),
+            ChangeSimulator({"buckets": {BUCKET: {}}}),
             Command("enqueue two.csv --json"),
             Command("run --verify required --json"),
         ),
@@ -832,7 +832,7 @@ DELIVERY = (
             Command("enqueue jobs.csv --json"),
             Command("run --json"),
             Command("settle 1 --as accepted --why 'the console lists its task'"),
-            Change({"buckets": {BUCKET: {}}}),
+            ChangeSimulator({"buckets": {BUCKET: {}}}),
             Command("run --json"),
         ),
     ),
@@ -846,7 +846,7 @@ DELIVERY = (
             Command("enqueue one.csv --exact-names --prefix golden --again --json"),
             Command("run --json"),
             Command("show 2 --json"),
-            Change({"faults": [fault("reset", 2)]}),
+            ChangeSimulator({"faults": [fault("reset", 2)]}),
             Command("enqueue two.csv --exact-names --json"),
             Command("run --json", variables=NEXT_LOOK_LATER),
             Command("settle 3 --as absent --why 'nothing there'"),
@@ -945,10 +945,10 @@ KILLED = (
         files={"jobs.csv": manifest(images(1, 4))},
         steps=(
             Command("enqueue jobs.csv --json"),
-            Start("first", "run"),
-            Until(4, accepted=True),
-            Send("first", SIGKILL),
-            Finish("first"),
+            StartInBackground("first", "run"),
+            WaitForRequests(4, accepted=True),
+            SendSignal("first", SIGKILL),
+            WaitForExit("first"),
             Command("status --json"),
             NO_FAULTS,
             Command("run --json"),
@@ -962,10 +962,10 @@ KILLED = (
         variables={"ORCHESTRATOR_RESEND": "always"},
         steps=(
             Command("enqueue jobs.csv --json"),
-            Start("first", "run"),
-            Until(3, fault="hang"),
-            Send("first", SIGKILL),
-            Finish("first"),
+            StartInBackground("first", "run"),
+            WaitForRequests(3, fault="hang"),
+            SendSignal("first", SIGKILL),
+            WaitForExit("first"),
             NO_FAULTS,
             Command("run --json"),
         ),
@@ -979,14 +979,14 @@ KILLED = (
         variables={"ORCHESTRATOR_CONCURRENCY": "3"},
         steps=(
             Command("enqueue jobs.csv --json"),
-            Start("first", "run"),
-            Until(2, accepted=True),
-            Send("first", SIGKILL),
-            Finish("first"),
-            Start("second", "run"),
-            Until(7, accepted=True),
-            Send("second", SIGKILL),
-            Finish("second"),
+            StartInBackground("first", "run"),
+            WaitForRequests(2, accepted=True),
+            SendSignal("first", SIGKILL),
+            WaitForExit("first"),
+            StartInBackground("second", "run"),
+            WaitForRequests(7, accepted=True),
+            SendSignal("second", SIGKILL),
+            WaitForExit("second"),
             Command("run --json"),
         ),
         # how far each process gets
@@ -999,10 +999,10 @@ KILLED = (
         variables={"ORCHESTRATOR_RATE": "20"},
         steps=(
             Command("enqueue jobs.csv --json"),
-            Start("first", "run --json"),
-            Start("second", "run --json"),
-            Finish("first"),
-            Finish("second"),
+            StartInBackground("first", "run --json"),
+            StartInBackground("second", "run --json"),
+            WaitForExit("first"),
+            WaitForExit("second"),
             Command("status --json"),
         ),
         # which of the two sends a job
@@ -1015,12 +1015,12 @@ KILLED = (
         variables={"ORCHESTRATOR_CONCURRENCY": "2"},
         steps=(
             Command("enqueue jobs.csv --json"),
-            Start("first", "run"),
-            Start("second", "run"),
-            Until(4, accepted=True),
-            Send("first", SIGKILL),
-            Finish("first"),
-            Finish("second"),
+            StartInBackground("first", "run"),
+            StartInBackground("second", "run"),
+            WaitForRequests(4, accepted=True),
+            SendSignal("first", SIGKILL),
+            WaitForExit("first"),
+            WaitForExit("second"),
             Command("run"),
         ),
         # which of the two sends a job, and what the killed one was about
@@ -1036,10 +1036,10 @@ KILLED = (
         variables={"ORCHESTRATOR_CONCURRENCY": "2"},
         steps=(
             Command("enqueue jobs.csv --json"),
-            Start("first", "run --json"),
-            Until(2, accepted=True),
-            Send("first", SIGINT),
-            Finish("first"),
+            StartInBackground("first", "run --json"),
+            WaitForRequests(2, accepted=True),
+            SendSignal("first", SIGINT),
+            WaitForExit("first"),
             Command("status --json"),
             NO_FAULTS,
             LATER,
@@ -1055,12 +1055,12 @@ KILLED = (
         variables={"ORCHESTRATOR_RESEND": "always"},
         steps=(
             Command("enqueue jobs.csv --json"),
-            Start("first", "run --json"),
-            Until(2, fault="hang"),
-            Send("first", SIGINT),
-            UntilAnswered("first"),
-            Send("first", SIGINT),
-            Finish("first"),
+            StartInBackground("first", "run --json"),
+            WaitForRequests(2, fault="hang"),
+            SendSignal("first", SIGINT),
+            WaitForOutput("first"),
+            SendSignal("first", SIGINT),
+            WaitForExit("first"),
             Command("status --json"),
             NO_FAULTS,
             Command("run --json"),
@@ -1077,10 +1077,10 @@ KILLED = (
         },
         steps=(
             Command("enqueue jobs.csv --json"),
-            Start("first", "run --json"),
-            Until(1, action="GetBucket"),
-            Send("first", SIGTERM),
-            Finish("first"),
+            StartInBackground("first", "run --json"),
+            WaitForRequests(1, action="GetBucket"),
+            SendSignal("first", SIGTERM),
+            WaitForExit("first"),
             Command("status --json"),
             LATER,
             Command("run --time-limit 60 --json"),
@@ -1094,13 +1094,13 @@ KILLED = (
         },
         steps=(
             Command("enqueue one.csv --json"),
-            Start("first", "run --forever"),
-            Until(1, accepted=True),
+            StartInBackground("first", "run --forever"),
+            WaitForRequests(1, accepted=True),
             Command("enqueue two.csv --json"),
-            Until(2, accepted=True),
-            Until(2, action="HeadObject"),
-            Send("first", SIGTERM),
-            Finish("first"),
+            WaitForRequests(2, accepted=True),
+            WaitForRequests(2, action="HeadObject"),
+            SendSignal("first", SIGTERM),
+            WaitForExit("first"),
             Command("run"),
             Command("status --json"),
         ),

@@ -61,7 +61,7 @@ class Command:
 
 
 @dataclass(frozen=True)
-class Start:
+class StartInBackground:
     """Start a command in the background; its name is for the steps that follow."""
 
     name: str
@@ -69,7 +69,7 @@ class Start:
 
 
 @dataclass(frozen=True)
-class Until:
+class WaitForRequests:
     """Wait until so many requests of a kind have arrived at the simulator.
 
     Args:
@@ -85,7 +85,7 @@ class Until:
 
 
 @dataclass(frozen=True)
-class Send:
+class SendSignal:
     """Send a signal to a background command."""
 
     name: str
@@ -93,27 +93,35 @@ class Send:
 
 
 @dataclass(frozen=True)
-class UntilAnswered:
+class WaitForOutput:
     """Wait until a background command has written to stderr since its last signal."""
 
     name: str
 
 
 @dataclass(frozen=True)
-class Finish:
+class WaitForExit:
     """Wait until a background command has ended, and record how."""
 
     name: str
 
 
 @dataclass(frozen=True)
-class Change:
+class ChangeSimulator:
     """Change settings of the simulator while it runs."""
 
     settings: Mapping[str, Any]
 
 
-Step = Command | Start | Until | Send | UntilAnswered | Finish | Change
+Step = (
+    Command
+    | StartInBackground
+    | WaitForRequests
+    | SendSignal
+    | WaitForOutput
+    | WaitForExit
+    | ChangeSimulator
+)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from tests.pinned.__main__ import as_text, differences
-from tests.pinned.normalise import Normaliser, event_line, request_line
+from tests.pinned.normalizer import Normalizer, event_line, request_line
 from tests.pinned.scenarios import SCENARIOS
 
 FOLDER = Path(__file__).parent
@@ -59,7 +59,7 @@ def test_every_scenario_is_recorded() -> None:
 
 def test_what_differs_from_run_to_run_is_replaced() -> None:
     """Times, ids, tags and paths become placeholders; what the program decided stays."""
-    normaliser = Normaliser(
+    normalizer = Normalizer(
         [{"id": 1, "tag": "abc"}, {"id": 2, "tag": "abc-1"}],
         [ENTRY],
         Path("/a/folder"),
@@ -79,7 +79,7 @@ def test_what_differs_from_run_to_run_is_replaced() -> None:
         "seconds_left": 1.5,
         "actor": "host-17-00ff00ff",
     }
-    assert normaliser.normalised(line) == {
+    assert normalizer.normalized(line) == {
         "id": 2,
         "state": "failed",
         "tag": "<tag 2>",

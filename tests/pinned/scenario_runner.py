@@ -1,4 +1,4 @@
-"""Where a scenario plays: a temporary folder, a simulator, and commands as processes."""
+"""Runs the steps of a scenario: a temporary folder, a simulator, and commands as processes."""
 
 import csv
 import json
@@ -19,15 +19,15 @@ from typing import Any, Self
 from tests.pinned.renamed import word_in_use
 from tests.pinned.steps import (
     QUICK,
-    Change,
+    ChangeSimulator,
     Command,
-    Finish,
     Scenario,
-    Send,
-    Start,
+    SendSignal,
+    StartInBackground,
     Step,
-    Until,
-    UntilAnswered,
+    WaitForExit,
+    WaitForOutput,
+    WaitForRequests,
 )
 
 ROOT = Path(__file__).parents[2]
@@ -38,7 +38,7 @@ _MAX_WAIT = 120.0
 
 _POLL = 0.02
 _ENDPOINTS = ("CVM", "COS", "STS", "METADATA")
-_NOWHERE = "http://127.0.0.1:9"
+_UNREACHABLE = "http://127.0.0.1:9"
 """Nothing listens on the port of the discard service."""
 
 _TRACEBACK = "Traceback (most recent call last)"
@@ -46,11 +46,11 @@ _PLACEHOLDER = re.compile(r"\{(tag|task_id):(\d+)\}")
 
 
 class ScenarioFailedError(Exception):
-    """A scenario could not be played to its end."""
+    """A scenario could not be run to its end."""
 
 
 @dataclass(frozen=True)
-class Ended:
+class CommandResult:
     """A command that has ended.
 
     Args:
@@ -102,13 +102,13 @@ class _Background:
     """Length of stderr when the last signal was sent."""
 
 
-class Stage:
+class ScenarioRunner:
     """The folder, the simulator and the processes of one scenario; all gone after ``with``."""
 
     def __init__(self, scenario: Scenario, folder: Path) -> None:
         self.folder = folder / "work"
-        self.url = _NOWHERE
-        self.ended: list[Ended] = []
+        self.url = _UNREACHABLE
+        self.ended: list[CommandResult] = []
         self._scenario = scenario
         self._simulator_files = folder / "simulator"
         self._ledger = self._simulator_files / "ledger.jsonl"
@@ -132,7 +132,7 @@ class Stage:
         }
         with ExitStack() as stack:
             stack.callback(self._end_background)
-            variables = {f"ORCHESTRATOR_{name}_ENDPOINT": _NOWHERE for name in _ENDPOINTS}
+            variables = {f"ORCHESTRATOR_{name}_ENDPOINT": _UNREACHABLE for name in _ENDPOINTS}
             if self._scenario.cloud is not None:
                 variables = stack.enter_context(self._simulator(self._scenario.cloud))
                 self.url = variables["ORCHESTRATOR_CVM_ENDPOINT"]
@@ -149,7 +149,7 @@ class Stage:
     def __exit__(self, *error: object) -> None:
         self._stack.close()
 
-    def take(self, step: Step) -> None:
+    def execute(self, step: Step) -> None:
         """Take one step of the scenario.
 
         Raises:
@@ -159,18 +159,18 @@ class Stage:
             case Command():
                 ended = self.run(step.line, step.stdin, step.variables, step.only)
                 self.ended.append(ended)
-            case Start():
+            case StartInBackground():
                 self._start(step)
-            case Until():
+            case WaitForRequests():
                 self._wait(lambda: self._arrived(step) >= step.count, step)
-            case Send():
+            case SendSignal():
                 self._send(step)
-            case UntilAnswered():
+            case WaitForOutput():
                 one = self._background[step.name]
                 self._wait(lambda: one.stderr.stat().st_size > one.answered_from, step)
-            case Finish():
+            case WaitForExit():
                 self._finish(step.name)
-            case Change():
+            case ChangeSimulator():
                 self._change(step.settings)
 
     def run(
@@ -179,7 +179,7 @@ class Stage:
         stdin: str = "",
         variables: Mapping[str, str | None] | None = None,
         only: tuple[str, ...] = (),
-    ) -> Ended:
+    ) -> CommandResult:
         """Run a command to its end."""
         given = {word_in_use(name): value for name, value in (variables or {}).items()}
         environ = {**self._environ, **given}
@@ -195,7 +195,9 @@ class Stage:
             )
         except subprocess.TimeoutExpired as error:
             raise ScenarioFailedError(f"`{line}` did not end in {_MAX_WAIT:g} s") from error
-        return Ended(line, done.returncode, done.stdout.decode(), done.stderr.decode(), only)
+        return CommandResult(
+            line, done.returncode, done.stdout.decode(), done.stderr.decode(), only
+        )
 
     def ledger(self) -> list[dict[str, Any]]:
         """Return the requests that have arrived at the simulator, in order."""
@@ -212,7 +214,7 @@ class Stage:
     def _field(self, name: str, job: str) -> str:
         return str(self.run(f"show {job} --json").data[name])
 
-    def _start(self, step: Start) -> None:
+    def _start(self, step: StartInBackground) -> None:
         out, err = (self.folder / f"{step.name}.{stream}" for stream in ("stdout", "stderr"))
         with out.open("wb") as stdout, err.open("wb") as stderr:
             process = subprocess.Popen(
@@ -225,7 +227,7 @@ class Stage:
             )
         self._background[step.name] = _Background(step.line, process, out, err)
 
-    def _send(self, step: Send) -> None:
+    def _send(self, step: SendSignal) -> None:
         one = self._background[step.name]
         if one.process.poll() is not None:
             raise ScenarioFailedError(f"`{one.line}` ended too soon: {one.stderr.read_text()}")
@@ -239,7 +241,7 @@ class Stage:
         except subprocess.TimeoutExpired as error:
             raise ScenarioFailedError(f"`{one.line}` did not end in {_MAX_WAIT:g} s") from error
         line = f"{one.line} ({name})"
-        self.ended.append(Ended(line, code, one.stdout.read_text(), one.stderr.read_text()))
+        self.ended.append(CommandResult(line, code, one.stdout.read_text(), one.stderr.read_text()))
 
     def _end_background(self) -> None:
         for one in self._background.values():
@@ -247,7 +249,7 @@ class Stage:
                 one.process.kill()
             one.process.wait()
 
-    def _arrived(self, step: Until) -> int:
+    def _arrived(self, step: WaitForRequests) -> int:
         return sum(
             entry["action"] == step.action
             and (entry["accepted"] or not step.accepted)

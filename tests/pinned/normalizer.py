@@ -17,7 +17,7 @@ _MADE_UP_BATCH = re.compile(r"\d{8}-\d{6}-[0-9a-f]{4}")
 _Rows = Sequence[Mapping[str, Any]]
 
 
-class Normaliser:
+class Normalizer:
     """Knows the names that one run of a scenario has made up.
 
     Args:
@@ -33,7 +33,7 @@ class Normaliser:
         self._tasks = _named(ledger, "task_id", "task")
         self._requests = _named(ledger, "request_id", "request")
 
-    def normalised(self, value: Any, key: str = "") -> Any:
+    def normalized(self, value: Any, key: str = "") -> Any:
         """Return data with the same placeholder in every run.
 
         Args:
@@ -46,13 +46,13 @@ class Normaliser:
             case dict():
                 return self._members(value)
             case list():
-                return [self.normalised(one, key) for one in value]
+                return [self.normalized(one, key) for one in value]
             case None | "" | bool():
                 return value
         return self._scalar(str(value), key) or self._text(value)
 
     def _members(self, value: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: self.normalised(one, name) for name, one in value.items()}
+        return {name: self.normalized(one, name) for name, one in value.items()}
 
     def _scalar(self, text: str, key: str) -> str | None:
         """Return the placeholder for the value of such a field; ``None`` where it has none."""
