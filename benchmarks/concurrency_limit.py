@@ -16,7 +16,7 @@ from benchmarks.ledger_figures import (
     makespan,
     refused_for,
     running,
-    settled,
+    time_to_reach,
 )
 from benchmarks.simulator_process import SimulatorProcess
 
@@ -85,8 +85,8 @@ def _moving() -> Measurement:
         exports = here.exports()
         return Measurement(
             {
-                "falls, in durations": settled(exports, fell, 8, _LASTS),
-                "rises, in durations": settled(exports, rose, 30, _LASTS),
+                "falls, in durations": time_to_reach(exports, fell, 8, _LASTS),
+                "rises, in durations": time_to_reach(exports, rose, 30, _LASTS),
                 "refused per image": refused_for(here.requests(), "ExportImageTask") / count,
                 "attempts charged at most": _most_charged(store),
             },
@@ -106,7 +106,7 @@ def _freed() -> Measurement:
         exports = here.exports()
         return Measurement(
             {
-                "rises, in durations": settled(exports, freed, _CAP, _LASTS),
+                "rises, in durations": time_to_reach(exports, freed, _CAP, _LASTS),
                 "refused per image": refused_for(here.requests(), "ExportImageTask") / count,
                 "attempts charged at most": _most_charged(store),
             },

@@ -87,7 +87,9 @@ def running(
     return [*lines, f"      └{'─' * _WIDTH} {step * _WIDTH:.0f} s; cap {cap}"]
 
 
-def settled(exports: Sequence[dict[str, Any]], changed: float, cap: int, lasts: float) -> float:
+def time_to_reach(
+    exports: Sequence[dict[str, Any]], changed: float, cap: int, lasts: float
+) -> float:
     """Return after how many durations nearly as many exports run as a changed cap allows.
 
     From then on the mean over each duration must stay so, until five have passed since the change.

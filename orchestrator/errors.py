@@ -112,7 +112,7 @@ class CloudRefusal(OrchestratorError):
 
     Args:
         code: the vendor's code, or ``Http<status>`` if the body contained none.
-        message: the service's own message; stored as ``said``.
+        message: the service's own message; stored as ``service_message``.
         http_status: the HTTP status of the answer.
         request_id: the vendor's id of the request, if the answer contained it.
     """
@@ -121,7 +121,7 @@ class CloudRefusal(OrchestratorError):
         self, code: str, message: str, *, http_status: int, request_id: str | None = None
     ) -> None:
         super().__init__(f"{code}: {message}")
-        self.said = message
+        self.service_message = message
         self.code = code
         self.http_status = http_status
         self.request_id = request_id

@@ -34,8 +34,9 @@ factor is larger while few exports have finished: twice as large with ten of the
 
 _CACHE_SECONDS = 2.0
 
-_UNTIMED = ("adopted", "settled", "late answer")
-"""Kinds of events after which the time of acceptance is not known."""
+_UNTIMED = ("reconciled", "resolved", "late answer", "adopted", "settled")
+"""Kinds of events after which the time of acceptance is not known; the last two are what stores
+before revision 0004 call the first two."""
 
 _MAX_ANSWER_DELAY = timedelta(minutes=2)
 """A job accepted later than this after it was sent has a new time of acceptance, set after a clock

@@ -50,7 +50,7 @@ class Reaction(StrEnum):
     """It was not sent: the job waits as before; nothing is charged."""
     FAIL = "fail"
     """It will never work for this job."""
-    STOP = "stop"
+    HALT = "halt"
     """Nothing in this scope will work until an operator acts."""
 
 
@@ -262,7 +262,7 @@ class Halt:
     """A blocked scope: an operator must act before more can be sent.
 
     Args:
-        passes: a later run may work without any action.
+        is_temporary: a later run may work without any action.
     """
 
     scope: Scope
@@ -270,4 +270,4 @@ class Halt:
     code: str
     message: str
     remedy: str
-    passes: bool = False
+    is_temporary: bool = False

@@ -26,7 +26,7 @@ from orchestrator.simulator import (
     SimulatorOptions,
 )
 from orchestrator.store import Database
-from orchestrator.verification.accepted_jobs import examine, save_findings
+from orchestrator.verification.accepted_jobs import check_delivery, save_findings
 from orchestrator.verification.bucket_access import BucketAccess, VerifyMode
 from orchestrator.verification.object_lookup import baselines
 from orchestrator.verification.tracked_jobs import TrackedJob, load_tracked_job, save_baselines
@@ -144,7 +144,7 @@ async def verify_job(database: Database, cos: CosClient, job: TrackedJob) -> Job
     """Look up the objects of an accepted job, and return its new state."""
     deadlines = Forecast(database, DEADLINE)
     age = await export_age(database, job)
-    seen = await examine(cos, job, age, deadlines, unlisted_after=UNLISTED_AFTER)
+    seen = await check_delivery(cos, job, age, deadlines, unlisted_after=UNLISTED_AFTER)
     if seen.finding is None:
         return job.state
     (state,) = await save_findings(database, TESTER, [seen.finding])

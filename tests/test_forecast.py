@@ -76,7 +76,7 @@ async def test_the_time_of_writing_is_known_too(database: Database) -> None:
     assert one.shortest == pytest.approx(10 * MINUTE, abs=2 * SECOND)
 
 
-@pytest.mark.parametrize("kind", ["adopted", "settled", "late answer"])
+@pytest.mark.parametrize("kind", ["reconciled", "resolved", "late answer", "adopted", "settled"])
 async def test_an_unknown_time_of_acceptance_is_no_example(database: Database, kind: str) -> None:
     """Found in the bucket, resolved by an operator, or answered late."""
     await add_event(database, await make_verified_job(database, took=60), kind)

@@ -1,4 +1,4 @@
-"""Rename columns of the jobs table, give the history one index, and reword column comments."""
+"""Rename columns and stored values, give the history one index, and reword column comments."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -48,6 +48,14 @@ def upgrade() -> None:
     # not through Alembic's batch mode, which would copy the table and lose the triggers of others
     for old, new in RENAMED.items():
         op.execute(sa.text(f"ALTER TABLE jobs RENAME COLUMN {old} TO {new}"))
+    # events are append-only: those of older stores keep the names of their kinds
+    op.execute(sa.text("UPDATE attempts SET reaction = 'halt' WHERE reaction = 'stop'"))
+    op.execute(
+        sa.text(
+            "UPDATE jobs SET reason = replace(reason, 'stopped: ', 'halted: ') "
+            "WHERE reason LIKE 'stopped: %'"
+        )
+    )
     for name in ("batch", "place", "code", "task_id", "created"):
         op.drop_index(f"ix_jobs_{name}", table_name="jobs")
     op.create_index("ix_jobs_batch", "jobs", ["batch", "state", "reason"])

@@ -48,7 +48,7 @@ def _halts(result: "RunResult") -> Iterator[str]:
     from orchestrator.limits.admission import describe_halt
 
     for halt in result.blocked:
-        label = "Given up for now" if halt.passes else "Action required"
+        label = "Given up for now" if halt.is_temporary else "Action required"
         yield f"{label}: {printable(describe_halt(halt))}"
 
 
@@ -75,7 +75,7 @@ def _next_steps(result: "RunResult") -> Iterator[str]:
 
 
 def _needs_action(result: "RunResult") -> bool:
-    return any(not halt.passes for halt in result.blocked)
+    return any(not halt.is_temporary for halt in result.blocked)
 
 
 def exit_code(result: "RunResult") -> int:

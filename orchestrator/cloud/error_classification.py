@@ -62,7 +62,7 @@ _NO_TASK_ID = Code(
 )
 _CERTIFICATE = Code(
     "Client.SSLCertVerificationError",
-    Reaction.STOP,
+    Reaction.HALT,
     Effect.NO,
     "Make this machine trust the endpoint's certificate, or correct the endpoint.",
     Scope.ENDPOINT,

@@ -54,7 +54,7 @@ _UNKNOWN = Code(
 )
 _COS_CLIENT_ERROR = Code(
     "",
-    Reaction.STOP,
+    Reaction.HALT,
     Effect.NO,
     "Read the message, then check the bucket's name and your permissions on it.",
     Scope.BUCKET,
@@ -66,11 +66,11 @@ _COS_SERVER_ERROR = Code(
     "Wait: COS is queried again; if this lasts, check for a proxy between this machine and COS.",
 )
 
-_STOP = Reaction.STOP
+_HALT = Reaction.HALT
 _NO = Effect.NO
 
 _EXPORT: _Table = {
-    (_STOP, _NO, Scope.CREDENTIAL): {
+    (_HALT, _NO, Scope.CREDENTIAL): {
         "AuthFailure": "Check the API key, its token and its permissions against the message.",
         "AuthFailure.InvalidAuthorization": (
             "Check for a proxy that changes request headers; without one, report the RequestId."
@@ -102,14 +102,14 @@ _EXPORT: _Table = {
             "Ask the account's administrator for the permission cvm:ExportImages."
         ),
     },
-    (_STOP, _NO, Scope.ACCOUNT): {
+    (_HALT, _NO, Scope.ACCOUNT): {
         "AccountQualificationRestrictions": (
             "Complete the account's verification in the console, as the message asks."
         ),
         "IpInBlacklist": "Use an address that is not on the account's block list.",
         "IpNotInWhitelist": "Add this machine's public address to the account's allow list.",
     },
-    (_STOP, _NO, Scope.ENDPOINT): {
+    (_HALT, _NO, Scope.ENDPOINT): {
         "ActionOffline": "Upgrade this program: Tencent Cloud has withdrawn this API.",
         "InvalidAction": "Check site and endpoint: this endpoint does not know ExportImages.",
         "NoSuchProduct": "Check the endpoint: it does not serve CVM.",
@@ -118,19 +118,19 @@ _EXPORT: _Table = {
             "Set the endpoint to an https:// URL, and check for a proxy that changes requests."
         ),
     },
-    (_STOP, _NO, Scope.REGION): {
+    (_HALT, _NO, Scope.REGION): {
         "UnsupportedRegion": (
             "Check that the region's id is right and belongs to this site (intl, mainland or "
             "finance)."
         ),
     },
-    (_STOP, _NO, Scope.ROLE): {
+    (_HALT, _NO, Scope.ROLE): {
         "AuthFailure.CamRoleNameAuthenticateFailed": (
             "Create the role (by default CVM_QcsRole, carrier cvm.qcloud.com) with permission to "
             "write to COS, or name another one with --role-name."
         ),
     },
-    (_STOP, _NO, Scope.BUCKET): {
+    (_HALT, _NO, Scope.BUCKET): {
         "InvalidParameterValue.BucketNotFound": (
             "Check that the bucket exists in the image's region and that its name ends in -APPID."
         ),
@@ -302,17 +302,17 @@ _COS: _Table = {
         # the answer to a HEAD has no body, so an expired token shows only this status
         "Http400": "Get a new temporary key; if it is new, check the bucket's name.",
     },
-    (_STOP, _NO, Scope.CREDENTIAL): {
+    (_HALT, _NO, Scope.CREDENTIAL): {
         "InvalidAccessKeyId": "Check that the API key exists, is enabled, and has its token.",
         "SignatureDoesNotMatch": (
             "Correct the SecretKey; if it is right, check for a proxy that changes requests to COS."
         ),
     },
-    (_STOP, _NO, Scope.ACCOUNT): {
+    (_HALT, _NO, Scope.ACCOUNT): {
         "Http402": "Pay the account's bill: COS refuses requests while it is overdue.",
         "PaymentRequired": "Pay what the account owes; COS accepts requests again afterwards.",
     },
-    (_STOP, _NO, Scope.BUCKET): {
+    (_HALT, _NO, Scope.BUCKET): {
         "AccessDenied": (
             "Grant HeadBucket, HeadObject, GetBucket and ListMultipartUploads (name/cos:…) on the "
             "bucket to this key's user in CAM."

@@ -100,7 +100,7 @@ async def _make_unknown(
         row.id,
         JobState.SENDING,
         JobState.UNKNOWN,
-        kind="rescued",
+        kind="recovered",
         reason="answer lost",
         actor=me,
         attempt=row.attempt,

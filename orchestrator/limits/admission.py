@@ -22,9 +22,9 @@ from orchestrator.model import Halt, Outcome, Reaction, Scope
 EXPORT = "ExportImages"
 DESCRIBE = "DescribeImages"
 
-LOOK = "look into a bucket"
+BUCKET_LOOKUP = "look into a bucket"
 
-NO_KEYS = "Client.NoCredentials"
+NO_CREDENTIALS = "Client.NoCredentials"
 
 _TOLERATED_UNKNOWN = 4
 """Answers in a row that may leave the effect of a request unknown. With one more the endpoint
@@ -122,7 +122,7 @@ class Admission:
         """Learn from the outcome of a request.
 
         Args:
-            action: with `LOOK`, a halt also ends the reading of buckets.
+            action: with `BUCKET_LOOKUP`, a halt also ends the reading of buckets.
             scope_values: region, bucket and role of the request.
             asked_at: when the request was claimed, on the event loop's clock.
             credential: the one that signed the request.
@@ -137,11 +137,11 @@ class Admission:
                 self._quotas.record_refusal(scope_values[Scope.REGION], outcome)
             case Reaction.REFRESH if await self._has_newer(credential):
                 pass
-            case Reaction.STOP | Reaction.RESIGN | Reaction.REFRESH:
+            case Reaction.HALT | Reaction.RESIGN | Reaction.REFRESH:
                 halt = self._halt_for(host, outcome, scope_values)
                 if self.halts.record_refusal(halt, outcome.code, job_id=job_id, asked_at=asked_at):
                     self._warn(halt)
-                if action == LOOK and self.halts.contains(halt):
+                if action == BUCKET_LOOKUP and self.halts.contains(halt):
                     self.may_read_buckets = False
             case _:
                 pass
@@ -205,7 +205,8 @@ class Admission:
             return current != refused
 
     def _halt_without_credentials(self, error: CredentialError) -> None:
-        self._halt(Halt(Scope.CREDENTIAL, self._profile, NO_KEYS, error.message, error.remedy))
+        scope, code = Scope.CREDENTIAL, NO_CREDENTIALS
+        self._halt(Halt(scope, self._profile, code, error.message, error.remedy))
         # also if an export has halted this scope before, because that leaves buckets readable
         self.may_read_buckets = False
 

@@ -50,7 +50,7 @@ class HaltedScopes:
             asked_at: when the request was claimed, on the event loop's clock.
         """
         is_denial = code.name in MAY_CONCERN_ONE_IMAGE
-        if is_denial or code.reaction is not Reaction.STOP:
+        if is_denial or code.reaction is not Reaction.HALT:
             first = (anyio.current_time(), job_id)
             refused_at, refused_job = self._first_refusals.setdefault(code.name, first)
             if asked_at <= refused_at or (is_denial and refused_job == job_id):

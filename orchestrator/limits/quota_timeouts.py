@@ -62,7 +62,7 @@ class QuotaWaits:
                 outcome.code.name,
                 f"{outcome.message}; no export was accepted for {self._longest:g} s",
                 "Have the quota raised, or run again later.",
-                passes=True,
+                is_temporary=True,
             )
             for region, outcome in expired.items()
         ]

@@ -65,7 +65,7 @@ async def resolve(
             row.id,
             JobState.UNKNOWN,
             target,
-            kind="settled",
+            kind="resolved",
             reason="a person's word",
             actor=actor,
             attempt=row.attempt,

@@ -75,12 +75,12 @@ class BusyRetry:
         return result
 
     async def retry_or_report(
-        self, action: Callable[[], Awaitable[object]], *, or_say: str
+        self, action: Callable[[], Awaitable[object]], *, failure_message: str
     ) -> bool:
         """Retry an action; if it fails for good or is cancelled, notify the user of what is lost.
 
         Args:
-            or_say: the sentence for the user.
+            failure_message: the sentence for the user.
 
         Returns:
             Whether the action succeeded. `raise_error` raises the error if it did not.
@@ -93,7 +93,7 @@ class BusyRetry:
             pass
         finally:
             if not has_succeeded:
-                self._notify(or_say)
+                self._notify(failure_message)
         return has_succeeded
 
     async def run_guarded(self, task: Callable[[], Awaitable[object]]) -> None:

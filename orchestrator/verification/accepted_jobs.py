@@ -55,7 +55,7 @@ class PollResult:
     trace_age: timedelta | None = None
 
 
-async def examine(
+async def check_delivery(
     cos: CosClient,
     job: TrackedJob,
     age: timedelta,

@@ -114,7 +114,7 @@ class BucketAccess:
         if not is_new:
             return False
         if self.mode is VerifyMode.REQUIRED:
-            halt = Halt(Scope.BUCKET, bucket, code.name, refusal.said, code.remedy)
+            halt = Halt(Scope.BUCKET, bucket, code.name, refusal.service_message, code.remedy)
             self._halted[bucket] = halt
             self._halts.add(halt)
         self._notify(

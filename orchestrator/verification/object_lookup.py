@@ -125,7 +125,7 @@ def _is_new(job: TrackedJob, key: TrackedKey, facts: ObjectFacts) -> bool:
     """
     if key.baseline_etag is not None:
         return facts.etag != key.baseline_etag
-    if job.adopted or job.sent_at is None or facts.last_modified is None:
+    if job.reconciled or job.sent_at is None or facts.last_modified is None:
         return False
     return facts.last_modified >= job.sent_at.replace(microsecond=0)
 

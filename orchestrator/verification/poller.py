@@ -21,13 +21,13 @@ from orchestrator.cloud.error_codes import cos_code_for
 from orchestrator.errors import CloudRefusal, CredentialError
 from orchestrator.forecast import Forecast
 from orchestrator.job_states import JobState
-from orchestrator.limits.admission import LOOK, Admission
+from orchestrator.limits.admission import BUCKET_LOOKUP, Admission
 from orchestrator.limits.concurrency_limit import regions_at_capacity
 from orchestrator.limits.halted_scopes import WHOLE_ACCOUNT, bucket_location, bucket_location_column
 from orchestrator.model import Outcome
 from orchestrator.store import BusyRetry, Database, GroupCommit
 from orchestrator.store.tables import WATCHED, UtcDateTime, jobs
-from orchestrator.verification.accepted_jobs import Finding, examine, save_findings
+from orchestrator.verification.accepted_jobs import Finding, check_delivery, save_findings
 from orchestrator.verification.bucket_access import BucketAccess, VerifyMode
 from orchestrator.verification.poll_schedule import PollSchedule, schedule
 from orchestrator.verification.resend_policy import ResolvePolicy, save_first_trace, traced_buckets
@@ -259,9 +259,9 @@ class Poller:
             code = cos_code_for(refusal)
             if code.scope in WHOLE_ACCOUNT:
                 await self._admission.record_outcome(
-                    LOOK,
+                    BUCKET_LOOKUP,
                     location,
-                    Outcome(code, refusal.said, http_status=refusal.http_status),
+                    Outcome(code, refusal.service_message, http_status=refusal.http_status),
                     scope_values={},
                     asked_at=asked_at,
                     credential=credential,
@@ -285,7 +285,7 @@ class Poller:
                 self._database, self._cos, job, self._policy, self._absence, self._actor
             )
         bucket = (job.region, job.bucket)
-        result = await examine(
+        result = await check_delivery(
             self._cos,
             job,
             timedelta(seconds=anyio.current_time() - one.began_at),

@@ -31,7 +31,7 @@ class TrackedJob:
 
     Args:
         is_part: it was split off from a job of several images, and shares that job's key prefix.
-        adopted: it was accepted because of what the bucket holds, without an answer.
+        reconciled: it was accepted because of what the bucket holds, without an answer.
     """
 
     job_id: int
@@ -46,7 +46,7 @@ class TrackedJob:
     format: ImageFormat
     image_ids: tuple[str, ...]
     size_gib: int
-    adopted: bool
+    reconciled: bool
     attempts_charged: int
     sent_at: datetime | None
     first_trace_at: datetime | None
@@ -66,7 +66,7 @@ class TrackedJob:
 
         If there was no answer, that object may belong to an earlier attempt.
         """
-        is_datable = not self.adopted or self.attempt == 1
+        is_datable = not self.reconciled or self.attempt == 1
         return is_datable and self.first_trace_at is None
 
     def first_trace(self, now: datetime, age: timedelta) -> datetime:
@@ -83,9 +83,9 @@ class TrackedJob:
         """
         own = tuple(key for key in self.keys if key.cos_path is None or self._is_own(key))
         named = tuple(key for key in own if key.cos_path is not None)
-        if self.adopted and not any(key.expected for key in self.keys):
+        if self.reconciled and not any(key.expected for key in self.keys):
             return ()
-        if self.adopted or len(self.image_ids) > 1 or not named:
+        if self.reconciled or len(self.image_ids) > 1 or not named:
             return own
         return named
 
@@ -163,7 +163,7 @@ def _tracked_job(row: Any, keys: tuple[TrackedKey, ...]) -> TrackedJob:
         format=ImageFormat(row.format),
         image_ids=tuple(row.image_ids),
         size_gib=row.size_gib,
-        adopted=row.task_id is None,
+        reconciled=row.task_id is None,
         attempts_charged=row.attempts_charged,
         sent_at=row.sent_at,
         first_trace_at=row.first_trace_at,

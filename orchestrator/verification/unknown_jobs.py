@@ -61,7 +61,7 @@ async def resolve(
     async with database.write() as connection:
         now = await database.now(connection)
         if found:
-            state = await adopt(connection, job, found, policy, now, actor)
+            state = await reconcile(connection, job, found, policy, now, actor)
         else:
             absent_for = absence.absent_for(job)
             state = await _record_absence(connection, job, policy, absent_for, now, actor)
@@ -70,7 +70,7 @@ async def resolve(
     return state
 
 
-async def adopt(
+async def reconcile(
     connection: AsyncConnection,
     job: TrackedJob,
     found: LookupResult,
@@ -82,11 +82,11 @@ async def adopt(
     first_trace = {}
     if found.age is not None and job.needs_first_trace:
         first_trace = {"first_trace_at": job.first_trace(now, found.age)}
-    adopted = Transition(
+    reconciled = Transition(
         job.job_id,
         job.state,
         JobState.ACCEPTED,
-        kind="adopted",
+        kind="reconciled",
         reason="found in the bucket",
         actor=actor,
         attempt=job.attempt,
@@ -104,7 +104,7 @@ async def adopt(
             "objects": [facts.key for facts in found.objects],
         },
     )
-    if not await apply_transition(connection, adopted, at=now):
+    if not await apply_transition(connection, reconciled, at=now):
         return job.state
     await save_cos_paths(connection, [(job.job_id, f"/{key}") for key in found.keys])
     await save_seen_objects(connection, [(job.job_id, facts) for facts in found.objects], now)

@@ -19,7 +19,7 @@ from orchestrator.worker.outcome_policy import decide
 from orchestrator.worker.outcome_recorder import AttemptResult, record
 from orchestrator.worker.pre_send_check import check_before_send
 from orchestrator.worker.run_settings import RunContext, RunSettings
-from orchestrator.worker.send import FULL, WITHDRAWN, submit
+from orchestrator.worker.send import NOT_SENT_AT_CAPACITY, NOT_SENT_AT_END, submit
 
 MAX_WAITING = 16
 """Claimed jobs that wait for a request to end. A claim's commit takes as long as a request, so
@@ -110,7 +110,7 @@ class AttemptRunner:
         with anyio.move_on_after(_MAX_WAIT) as waiting:
             await self.in_flight.acquire()
         if waiting.cancelled_caught:
-            return WITHDRAWN
+            return NOT_SENT_AT_END
         try:
             return await submit(
                 context.cvm,
@@ -126,9 +126,10 @@ class AttemptRunner:
         """Return an outcome if the attempt became pointless before it was sent, else None."""
         order = attempt.lease.order
         if self._is_stopping() or self._context.admission.halts.blocks(attempt.host, order):
-            return WITHDRAWN
+            return NOT_SENT_AT_END
         refused_at = self._at_capacity_since.get(order.region, 0.0)
-        return FULL if not attempt.lease.probe and attempt.claimed_at < refused_at else None
+        was_refused = not attempt.lease.probe and attempt.claimed_at < refused_at
+        return NOT_SENT_AT_CAPACITY if was_refused else None
 
     def _decide(self, attempt: Attempt, outcome: Outcome) -> Decision:
         return decide(
@@ -143,7 +144,7 @@ class AttemptRunner:
 
     async def _learn(self, attempt: Attempt, outcome: Outcome) -> None:
         order = attempt.lease.order
-        if outcome.code.reaction is Reaction.CAPACITY and outcome is not FULL:
+        if outcome.code.reaction is Reaction.CAPACITY and outcome is not NOT_SENT_AT_CAPACITY:
             self._at_capacity_since[order.region] = anyio.current_time()
         await self._context.admission.record_outcome(
             EXPORT,
@@ -160,7 +161,7 @@ class AttemptRunner:
         is_end_visible = self._buckets.is_proven_readable(lease.order.region, lease.order.bucket)
         result = AttemptResult(lease, outcome, decision, attempt.rate_limiter, is_end_visible)
         is_recorded = await self._busy_retry.retry_or_report(
-            partial(self._results.add, result), or_say=_not_recorded(lease, outcome)
+            partial(self._results.add, result), failure_message=_not_recorded(lease, outcome)
         )
         if is_recorded:
             self.unrecorded.discard((lease.job_id, lease.attempt))

@@ -212,7 +212,7 @@ class ImageDescriber:
             return {}
         if code.reaction is Reaction.FAIL:
             return await self._describe_without_unknown(refusal, region, images)
-        outcome = Outcome(code, refusal.said, http_status=refusal.http_status)
+        outcome = Outcome(code, refusal.service_message, http_status=refusal.http_status)
         await self._learn(host, region, outcome, credential, asked_at)
         return None
 

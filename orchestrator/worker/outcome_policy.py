@@ -67,13 +67,11 @@ def decide(
             return _queued(
                 "image busy", maybe_applied=maybe_applied, delay=backoff(lease.deferrals, jitter)
             )
-        case Reaction.STOP if _is_denied_alone(lease, outcome):
+        case Reaction.HALT if _is_denied_alone(lease, outcome):
             return Decision(JobState.FAILED, "refused", maybe_applied=maybe_applied)
-        case Reaction.STOP | Reaction.RESIGN | Reaction.REFRESH:
+        case Reaction.HALT | Reaction.RESIGN | Reaction.REFRESH:
             wait = backoff(lease.deferrals, jitter)
-            return _queued(
-                f"stopped: {outcome.code.scope}", maybe_applied=maybe_applied, delay=wait
-            )
+            return _queued(f"halted: {outcome.code.scope}", maybe_applied=maybe_applied, delay=wait)
         case Reaction.FAIL | Reaction.DRY_RUN:
             return Decision(
                 JobState.FAILED, "refused", charges_attempt=True, maybe_applied=maybe_applied

@@ -19,7 +19,7 @@ from orchestrator.verification.bucket_access import BucketAccess
 from orchestrator.verification.object_lookup import baselines, look
 from orchestrator.verification.resend_policy import ResolvePolicy
 from orchestrator.verification.tracked_jobs import TrackedJob, load_tracked_job, save_baselines
-from orchestrator.verification.unknown_jobs import adopt
+from orchestrator.verification.unknown_jobs import reconcile
 from orchestrator.worker.outcome_recorder import record_not_sent
 
 _RETRY = timedelta(seconds=5)
@@ -47,7 +47,7 @@ async def check_before_send(
     try:
         if lease.maybe_applied and not seen:
             raise OrchestratorError("Cannot rule out an export: the bucket is not readable.")
-        if lease.maybe_applied and await _adopted(database, cos, lease, policy):
+        if lease.maybe_applied and await _reconciled(database, cos, lease, policy):
             return False
         if seen and not lease.maybe_applied:
             async with database.read() as connection:
@@ -95,7 +95,9 @@ async def _held_until(connection: AsyncConnection, lease: Lease) -> datetime | N
     return expires_at
 
 
-async def _adopted(database: Database, cos: CosClient, lease: Lease, policy: ResolvePolicy) -> bool:
+async def _reconciled(
+    database: Database, cos: CosClient, lease: Lease, policy: ResolvePolicy
+) -> bool:
     """Return whether the job was accepted because its export was found in the bucket."""
     async with database.read() as connection:
         job = await load_tracked_job(connection, lease.job_id)
@@ -103,7 +105,7 @@ async def _adopted(database: Database, cos: CosClient, lease: Lease, policy: Res
         return False
     async with database.write() as connection:
         now = await database.now(connection)
-        await adopt(connection, job, traces, policy, now, lease.owner)
+        await reconcile(connection, job, traces, policy, now, lease.owner)
         await record_not_sent(connection, lease, now)
     return True
 

@@ -36,14 +36,14 @@ async def submit(
     return outcome_of_reply(reply)
 
 
-FULL = Outcome(
+NOT_SENT_AT_CAPACITY = Outcome(
     Code(NOT_SENT, Reaction.CAPACITY, Effect.NO, "Nothing to do: it waits for an export to end."),
     message="Not sent: the vendor has just refused another request because too many exports run.",
 )
 """Outcome of an attempt that was claimed just before its region turned out to be at capacity."""
 
 
-WITHDRAWN = Outcome(
+NOT_SENT_AT_END = Outcome(
     Code(NOT_SENT, Reaction.WITHDRAW, Effect.NO, "Nothing to do: it is sent later."),
     message="Not sent: the run is ending, or an operator must fix something first.",
 )

@@ -45,7 +45,7 @@ GONE = StoreGoneError("The file is gone.", "Put it back.")
 KEYS = CredentialError("No keys.", "Set them.")
 LOCKED = sqlite_error("database is locked", sqlite3.SQLITE_BUSY)
 MANIFEST = ManifestError("jobs.csv", (RowFault(2, "region", "is empty.", "Fill it in."),))
-FULL = OSError(errno.ENOSPC, "No space left on device", "/tmp/out")
+NOT_SENT_AT_CAPACITY = OSError(errno.ENOSPC, "No space left on device", "/tmp/out")
 BUG = raised(ValueError("a bug"))
 PIPE = BrokenPipeError(errno.EPIPE, "Broken pipe")
 
@@ -56,7 +56,7 @@ ALONE = {
     KEYS: (6, ("No keys.", "Set them.")),
     LOCKED: (1, ("The database cannot be used: database is locked.", "lsof")),
     MANIFEST: (2, ("jobs.csv: 1 fault", "line 2, region: is empty. Fill it in.")),
-    FULL: (1, ("/tmp/out: No space left on device.", "Free space")),
+    NOT_SENT_AT_CAPACITY: (1, ("/tmp/out: No space left on device.", "Free space")),
     BUG: (1, ("Traceback", "ValueError: a bug", "Internal error")),
 }
 
@@ -134,7 +134,7 @@ def test_the_remedy_is_printed_last(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("errors", "count"), [((PIPE, BUG), 1), ((FULL, USAGE), 1), ((BUG, USAGE), 0)]
+    ("errors", "count"), [((PIPE, BUG), 1), ((NOT_SENT_AT_CAPACITY, USAGE), 1), ((BUG, USAGE), 0)]
 )
 def test_stdout_that_cannot_be_written_is_silenced(
     errors: tuple[Exception, ...], count: int, silenced: list[object]

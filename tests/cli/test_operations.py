@@ -53,7 +53,7 @@ async def test_a_job_resolved_as_accepted_is_not_sent_again(
     assert (ended.code, ended.out) == (0, "Job 1 is accepted.\n")
     assert (await unknown.run("run")).code == 0
     shown = (await unknown.run("show", "1", "--json")).json
-    event = next(event for event in shown["events"] if event["kind"] == "settled")
+    event = next(event for event in shown["events"] if event["kind"] == "resolved")
     assert shown["state"] == "accepted"
     assert event["details"] == {"as": "accepted", "why": "seen in the console"}
     assert "@" in event["actor"]

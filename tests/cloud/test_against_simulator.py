@@ -114,7 +114,7 @@ async def test_wrong_secret_key_halts_the_credential(cvm: CvmClient, clock: Serv
     """A wrong SecretKey is refused as such, and no export begins."""
     code = code_for_reply(await export(cvm, clock, WRONG_KEY))
     assert code.name == "AuthFailure.SignatureFailure"
-    assert (code.reaction, code.scope) == (Reaction.STOP, Scope.CREDENTIAL)
+    assert (code.reaction, code.scope) == (Reaction.HALT, Scope.CREDENTIAL)
 
 
 async def test_unknown_secret_id_is_not_found(cvm: CvmClient, clock: ServerClock) -> None:
@@ -174,7 +174,7 @@ async def test_missing_bucket_is_refused(simulator: Simulator, cos: CosClient) -
         with pytest.raises(CloudRefusal) as caught:
             await listing
         code = cos_code_for(caught.value)
-        assert (code.reaction, code.scope) == (Reaction.STOP, Scope.BUCKET)
+        assert (code.reaction, code.scope) == (Reaction.HALT, Scope.BUCKET)
     assert await cos.head_object(REGION, BUCKET, "key") is None
 
 

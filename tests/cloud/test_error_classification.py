@@ -84,7 +84,7 @@ def test_untrusted_certificate_halts_the_endpoint(explicit: bool) -> None:
     else:
         middle.__context__, error.__context__ = distrust, middle
     row = code_for_exception(error)
-    assert (row.reaction, row.effect, row.scope) == (Reaction.STOP, Effect.NO, Scope.ENDPOINT)
+    assert (row.reaction, row.effect, row.scope) == (Reaction.HALT, Effect.NO, Scope.ENDPOINT)
 
 
 @pytest.mark.parametrize(

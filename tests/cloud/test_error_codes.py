@@ -126,7 +126,7 @@ def test_no_two_codes_share_a_remedy() -> None:
 @every_row
 def test_only_halts_name_a_scope(row: Code) -> None:
     """A scope belongs to a halt, and to a second attempt that can become one."""
-    stops = row.reaction in {Reaction.STOP, Reaction.RESIGN, Reaction.REFRESH}
+    stops = row.reaction in {Reaction.HALT, Reaction.RESIGN, Reaction.REFRESH}
     assert (row.scope is not None) == stops
 
 
@@ -157,13 +157,13 @@ def test_limits_are_distinguished_by_the_whole_code(name: str, reaction: Reactio
 @pytest.mark.parametrize(
     ("name", "reaction", "scope"),
     [
-        ("AuthFailure.UnauthorizedOperation", Reaction.STOP, Scope.CREDENTIAL),
-        ("UnauthorizedOperation.PermissionDenied", Reaction.STOP, Scope.CREDENTIAL),
-        ("AuthFailure.CamRoleNameAuthenticateFailed", Reaction.STOP, Scope.ROLE),
-        ("InvalidParameterValue.BucketNotFound", Reaction.STOP, Scope.BUCKET),
-        ("IpInBlacklist", Reaction.STOP, Scope.ACCOUNT),
-        ("InvalidAction", Reaction.STOP, Scope.ENDPOINT),
-        ("UnsupportedRegion", Reaction.STOP, Scope.REGION),
+        ("AuthFailure.UnauthorizedOperation", Reaction.HALT, Scope.CREDENTIAL),
+        ("UnauthorizedOperation.PermissionDenied", Reaction.HALT, Scope.CREDENTIAL),
+        ("AuthFailure.CamRoleNameAuthenticateFailed", Reaction.HALT, Scope.ROLE),
+        ("InvalidParameterValue.BucketNotFound", Reaction.HALT, Scope.BUCKET),
+        ("IpInBlacklist", Reaction.HALT, Scope.ACCOUNT),
+        ("InvalidAction", Reaction.HALT, Scope.ENDPOINT),
+        ("UnsupportedRegion", Reaction.HALT, Scope.REGION),
         ("AuthFailure.SignatureExpire", Reaction.RESIGN, Scope.CLOCK),
         ("AuthFailure.TokenFailure", Reaction.REFRESH, Scope.CREDENTIAL),
         ("UnauthorizedOperation.InvalidToken", Reaction.REFRESH, Scope.CREDENTIAL),
@@ -220,20 +220,20 @@ def test_unknown_first_segment_may_have_had_an_effect(name: str) -> None:
         (refusal("RequestTimeout", 400), Reaction.RETRY, None),
         (refusal("ExpiredToken", 400), Reaction.REFRESH, Scope.CREDENTIAL),
         (refusal("Http400", 400), Reaction.REFRESH, Scope.CREDENTIAL),
-        (refusal("SignatureDoesNotMatch", 403), Reaction.STOP, Scope.CREDENTIAL),
-        (refusal("PaymentRequired", 402), Reaction.STOP, Scope.ACCOUNT),
-        (refusal("NoSuchBucket", 404), Reaction.STOP, Scope.BUCKET),
-        (refusal("AccessDenied", 403), Reaction.STOP, Scope.BUCKET),
+        (refusal("SignatureDoesNotMatch", 403), Reaction.HALT, Scope.CREDENTIAL),
+        (refusal("PaymentRequired", 402), Reaction.HALT, Scope.ACCOUNT),
+        (refusal("NoSuchBucket", 404), Reaction.HALT, Scope.BUCKET),
+        (refusal("AccessDenied", 403), Reaction.HALT, Scope.BUCKET),
         (refusal("AccessDenied", 403, "Request has expired"), Reaction.RESIGN, Scope.CLOCK),
         (refusal("RequestTimeTooSkewed", 403), Reaction.RESIGN, Scope.CLOCK),
-        (refusal("Http403", 403), Reaction.STOP, Scope.BUCKET),
-        (refusal("Http404", 404), Reaction.STOP, Scope.BUCKET),
+        (refusal("Http403", 403), Reaction.HALT, Scope.BUCKET),
+        (refusal("Http404", 404), Reaction.HALT, Scope.BUCKET),
         (refusal("Http429", 429), Reaction.RETRY, None),
         (refusal("Http500", 500), Reaction.RETRY, None),
         (refusal("Http503", 503), Reaction.RETRY, None),
         (refusal("Http200", 200), Reaction.RETRY, None),
         (refusal("Http301", 301), Reaction.RETRY, None),
-        (refusal("NewRefusal", 409), Reaction.STOP, Scope.BUCKET),
+        (refusal("NewRefusal", 409), Reaction.HALT, Scope.BUCKET),
         (refusal("NewFault", 500), Reaction.RETRY, None),
     ],
     ids=lambda value: value.code if isinstance(value, CloudRefusal) else None,

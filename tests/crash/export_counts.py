@@ -25,7 +25,7 @@ class ExportCounts:
         unfinished: jobs that are not in a final state.
         disagreeing: finished jobs that differ from the ledger.
         requests: ExportImages requests.
-        adopted: jobs whose answer was lost and whose export was found in the bucket.
+        reconciled: jobs whose answer was lost and whose export was found in the bucket.
         restarts: seconds from the start of a process to its first ExportImages.
         secrets: files that contain the secret key.
     """
@@ -37,7 +37,7 @@ class ExportCounts:
     unfinished: int = 0
     disagreeing: int = 0
     requests: int = 0
-    adopted: int = 0
+    reconciled: int = 0
     restarts: list[float] = field(default_factory=list)
     secrets: int = 0
 
@@ -68,7 +68,7 @@ class ExportCounts:
             "unfinished": self.unfinished,
             "disagreeing with the ledger": self.disagreeing,
             "requests per export": round(self.requests / max(1, self.exports), 3),
-            "adopted": self.adopted,
+            "reconciled": self.reconciled,
             "restart to first request": restarts,
             "files with the secret key": self.secrets,
         }
@@ -88,7 +88,7 @@ def compare_with_ledger(
     counts.unfinished = len(images) - sum(job.state in FINAL for job in jobs)
     ended = [job for job in jobs if job.state in FINAL]
     counts.disagreeing = sum(not _agrees(job, answers.get(job.image_ids)) for job in ended)
-    counts.adopted = sum(job.task_id is None for job in ended)
+    counts.reconciled = sum(job.task_id is None for job in ended)
     return counts
 
 

@@ -23,7 +23,7 @@ async def test_late_request_of_a_suspended_process_is_refused() -> None:
     assert (first["code"], first["task_id"]) == (EXPIRED, None)
     assert (second["number"], second["task_id"]) == (2, str(result.details.job.task_id))
     kinds = [event["kind"] for event in result.details.events]
-    middle = ["claimed", "rescued", "absent", "claimed", "accepted", "verified"]
+    middle = ["claimed", "recovered", "absent", "claimed", "accepted", "verified"]
     assert kinds == ["enqueued", *middle]
 
 
@@ -36,5 +36,5 @@ async def test_late_answer_of_a_suspended_process_resolves_its_job() -> None:
     assert attempt["task_id"] == str(result.details.job.task_id)
     kinds = [event["kind"] for event in result.details.events]
     # a look-up may find the export before the answer is recorded, which then adds the TaskId
-    told = [kind for kind in kinds if kind != "adopted"]
-    assert told == ["enqueued", "claimed", "rescued", "late answer", "verified"]
+    told = [kind for kind in kinds if kind != "reconciled"]
+    assert told == ["enqueued", "claimed", "recovered", "late answer", "verified"]

@@ -72,7 +72,7 @@ async def test_answer_lost_after_the_export_began(open_store: OpenStore, cloud: 
         for job in found[: len(AFTER)]:
             assert job.task_id is None
             assert job.cos_paths
-            assert "adopted" in await read_event_kinds(orchestrator, job.id)
+            assert "reconciled" in await read_event_kinds(orchestrator, job.id)
         assert all(job.task_id for job in found[len(AFTER) :])
 
 

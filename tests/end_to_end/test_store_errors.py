@@ -82,7 +82,7 @@ async def test_claim_with_a_failed_commit_leaves_no_job_behind(
         assert result.counts[JobState.VERIFIED] == 8
         happened = await count_event_kinds(orchestrator)
     assert happened["not sent"] > 0
-    assert happened["rescued"] == 0
+    assert happened["recovered"] == 0
     assert count_exports(cloud) == once_each(make_image_ids(8))
 
 

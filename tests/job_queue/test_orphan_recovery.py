@@ -179,7 +179,7 @@ async def test_jobs_of_a_dead_process_are_recovered_at_once(database: Database) 
             1,
         )
         event = (await read_rows(database, events, job_id))[-1]
-        assert (event.kind, event.actor) == ("rescued", TESTER)
+        assert (event.kind, event.actor) == ("recovered", TESTER)
         assert event.details == {"owner": name, "proof": "its lock was free"}
     assert (await row_of(database, name)).ended_at is not None
     path = lock_path(database, name)

@@ -11,7 +11,7 @@ from orchestrator.cloud.credentials.stored import StaticCredentials
 from orchestrator.cloud.error_classification import code_for_exception
 from orchestrator.cloud.error_codes import code_for
 from orchestrator.errors import CredentialError
-from orchestrator.limits.admission import EXPORT, LOOK, Admission
+from orchestrator.limits.admission import BUCKET_LOOKUP, EXPORT, Admission
 from orchestrator.limits.rate_limiter import RateLimiters
 from orchestrator.model import Outcome
 from orchestrator.store import Database
@@ -105,7 +105,7 @@ def test_reading_buckets_ends_though_an_export_was_halted_first(
     revoked = Outcome(code_for("AuthFailure.SecretIdNotFound"), "no such key")
 
     async def learn() -> None:
-        for action in (EXPORT, LOOK):
+        for action in (EXPORT, BUCKET_LOOKUP):
             await admission.credential()
             await admission.record_outcome(
                 action, HOST, revoked, scope_values={}, asked_at=9.0, credential=CREDENTIAL

@@ -57,7 +57,7 @@ async def test_verdict_accepted_moves_the_job_to_accepted(database: Database) ->
     assert (kept.state, kept.code, kept.task_id) == ("accepted", None, None)
     assert kept.deadline_at - kept.accepted_at == DEADLINE
     event = (await read_rows(database, events, job_id))[-1]
-    assert (event.kind, event.actor) == ("settled", "operator")
+    assert (event.kind, event.actor) == ("resolved", "operator")
     assert event.details == {"as": "accepted", "why": WHY}
 
 

@@ -61,7 +61,7 @@ class InvariantChecker:
         source, target = self.states.get(event.job_id), JobState(event.to_state)
         assert event.from_state == source, f"{event.kind} comes from {event.from_state}"
         assert source is None or target in TRANSITIONS[source], f"{source} to {target}"
-        rescued = event.kind == "rescued"
+        rescued = event.kind == "recovered"
         assert not rescued or (source, target) == (JobState.SENDING, JobState.UNKNOWN)
         self.states[event.job_id] = target
 

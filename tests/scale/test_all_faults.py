@@ -66,11 +66,13 @@ async def test_600_images_with_all_faults(tmp_path: Path) -> None:
         began = count_exports(cloud.ledger)
     wrong = Counter(entry.fault or entry.code or "none" for entry in asked)
     twice = sum(times > 1 for times in began.values())
-    adopted = sum(row["task_id"] is None for row in rows)
+    reconciled = sum(row["task_id"] is None for row in rows)
     states = Counter(row["state"] for row in rows)
     each = len(asked) / 600
     told = len(ended.err.splitlines())
-    print_figures(states=states, twice=twice, requests_per_image=each, adopted=adopted, told=told)
+    print_figures(
+        states=states, twice=twice, requests_per_image=each, reconciled=reconciled, told=told
+    )
     print_figures(answers=wrong)
     assert ended.code == 0, ended.err
     assert states == {"verified": 600}

@@ -112,8 +112,8 @@ async def test_300_images_with_two_kills(
         began = count_exports(cloud.ledger)
         rows = (await shell.run("history", "--json")).rows
     twice = [image for image, times in began.items() if times > 1]
-    adopted = sum(row["task_id"] is None for row in rows)
+    reconciled = sum(row["task_id"] is None for row in rows)
     states = Counter(row["state"] for row in rows)
-    print_figures(accepted=len(began), twice=len(twice), states=states, adopted=adopted)
+    print_figures(accepted=len(began), twice=len(twice), states=states, reconciled=reconciled)
     assert (ended.code, len(began), twice) == (0, 300, [])
     assert states == {"verified": 300}

@@ -73,7 +73,7 @@ async def test_a_final_error_stops_the_run_once(error: Exception) -> None:
     said: list[str] = []
     given_up: list[bool] = []
     retry, store = BusyRetry(said.append, lambda: given_up.append(True)), Store(error)
-    assert not await retry.retry_or_report(store.act, or_say="task 7")
+    assert not await retry.retry_or_report(store.act, failure_message="task 7")
     await retry.run_guarded(store.act)
     assert (said, given_up) == (["task 7"], [True])
     with pytest.raises(type(error)):
@@ -87,7 +87,7 @@ async def test_retries_end_soon_after_the_shutdown_begins(monkeypatch: pytest.Mo
     retry, store = BusyRetry(said.append), Store(LOCKED)
     with anyio.fail_after(60):
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(lambda: retry.retry_or_report(store.act, or_say="task 7"))
+            tasks.start_soon(lambda: retry.retry_or_report(store.act, failure_message="task 7"))
             await store.tried(5)
             assert "task 7" not in said
             retry.begin_shutdown()
@@ -100,5 +100,5 @@ async def test_a_cancelled_retry_reports_what_is_lost() -> None:
     """An answer in hand is also reported if the task is cancelled while it waits."""
     said: list[str] = []
     with anyio.move_on_after(0.05):
-        await BusyRetry(said.append).retry_or_report(Store(LOCKED).act, or_say="task 7")
+        await BusyRetry(said.append).retry_or_report(Store(LOCKED).act, failure_message="task 7")
     assert said[-1] == "task 7"

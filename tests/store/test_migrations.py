@@ -26,7 +26,7 @@ from orchestrator.orchestrator import upgrade_store
 from orchestrator.settings import load_settings
 from orchestrator.store import Database, Schema
 from orchestrator.store.migrations import HEAD, migrations_folder
-from orchestrator.store.tables import UtcDateTime, jobs, metadata
+from orchestrator.store.tables import UtcDateTime, attempts, jobs, metadata
 from tests.job_factory import make_jobs, make_requests, read_event_kinds, read_job
 
 pytestmark = pytest.mark.anyio
@@ -158,6 +158,17 @@ OLD_JOB: Mapping[str, object] = {
 }
 """A job in the columns of revision 0001."""
 
+OLD_ATTEMPT = {
+    "job_id": 1,
+    "number": 4,
+    "owner": "a",
+    "probe": False,
+    "claimed_at": MORNING,
+    "signed_at": MORNING,
+    "expires_at": NOON,
+    "reaction": "stop",
+}
+
 OLD_EVENT = {"job_id": 1, "at": NOON, "kind": "claimed", "actor": "a", "details": {"a": 1}}
 
 RENAMED = {
@@ -169,11 +180,19 @@ RENAMED = {
 }
 
 
-async def make_old_store(database: Database) -> None:
-    """Create a store of revision 0001 with one job and its event."""
+async def make_old_store(database: Database, **values: object) -> None:
+    """Create a store of revision 0001 with one job, its attempt and its event.
+
+    Args:
+        values: values of the job that differ from `OLD_JOB`.
+    """
     async with database.write() as connection:
         await connection.run_sync(migrate_to, "0001")
-        for name, row in (("jobs", OLD_JOB), ("events", OLD_EVENT)):
+        for name, row in (
+            ("jobs", {**OLD_JOB, **values}),
+            ("attempts", OLD_ATTEMPT),
+            ("events", OLD_EVENT),
+        ):
             table = sa.table(name, *(sa.column(key, type_of(value)) for key, value in row.items()))
             await connection.execute(table.insert().values(row))
 
@@ -194,6 +213,16 @@ async def test_the_jobs_of_an_older_store_are_kept(empty: Database) -> None:
     assert {name: getattr(found, name) for name in expected} == expected
     assert await read_event_kinds(empty, 1) == ["claimed"]
     assert await make_jobs(empty, make_requests(2)) == [2, 3]
+
+
+async def test_stored_values_of_an_older_store_are_renamed(empty: Database) -> None:
+    """The reaction of an attempt and the reason of a job that a halt has put back."""
+    await make_old_store(empty, reason="stopped: clock")
+    await Schema(empty).upgrade()
+    async with empty.read() as connection:
+        reactions = (await connection.execute(sa.select(attempts.c.reaction))).scalars().all()
+    assert (await read_job(empty, 1)).reason == "halted: clock"
+    assert reactions == ["halt"]
 
 
 async def test_events_of_an_older_store_stay_append_only(empty: Database) -> None:

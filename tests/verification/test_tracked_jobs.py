@@ -14,7 +14,7 @@ FOREIGN = TrackedKey("other_img-9", expected=False, cos_path="/other_img-9")
 IMAGE_ONLY = TrackedKey("img-0_system", expected=False, cos_path="/img-0_system")
 
 
-def job(keys: tuple[TrackedKey, ...], *, images: int, adopted: bool) -> TrackedJob:
+def job(keys: tuple[TrackedKey, ...], *, images: int, reconciled: bool) -> TrackedJob:
     return TrackedJob(
         job_id=1,
         attempt=1,
@@ -28,7 +28,7 @@ def job(keys: tuple[TrackedKey, ...], *, images: int, adopted: bool) -> TrackedJ
         format=ImageFormat.RAW,
         image_ids=tuple(f"img-{number}" for number in range(images)),
         size_gib=0,
-        adopted=adopted,
+        reconciled=reconciled,
         attempts_charged=1,
         sent_at=None,
         first_trace_at=None,
@@ -40,7 +40,7 @@ def job(keys: tuple[TrackedKey, ...], *, images: int, adopted: bool) -> TrackedJ
 
 
 @pytest.mark.parametrize(
-    ("images", "adopted", "keys", "required"),
+    ("images", "reconciled", "keys", "required"),
     [
         (1, False, (NAMED, BOTH, EXPECTED), (NAMED, BOTH)),
         (1, False, (NAMED,), (NAMED,)),
@@ -69,7 +69,7 @@ def job(keys: tuple[TrackedKey, ...], *, images: int, adopted: bool) -> TrackedJ
     ],
 )
 def test_required_objects_depend_on_the_source_of_the_keys(
-    images: int, adopted: bool, keys: tuple[TrackedKey, ...], required: tuple[TrackedKey, ...]
+    images: int, reconciled: bool, keys: tuple[TrackedKey, ...], required: tuple[TrackedKey, ...]
 ) -> None:
     """The vendor's list is complete for one image; keys found in a bucket may be incomplete."""
-    assert job(keys, images=images, adopted=adopted).required == required
+    assert job(keys, images=images, reconciled=reconciled).required == required

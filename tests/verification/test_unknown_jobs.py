@@ -64,7 +64,7 @@ async def test_an_upload_under_its_tag_reconciles_the_job(setup: StoreAndCloud) 
     assert kept.deadline_at - kept.accepted_at == POLICY.export_deadline
     event = (await read_rows(setup.database, events, job_id))[-1]
     uploads = {upload.key for upload in setup.simulator.exports[0].uploads}
-    assert event.kind == "adopted"
+    assert event.kind == "reconciled"
     assert set(keys_in_event(event, "uploads")) == uploads
     assert keys_in_event(event, "objects") == []
     found = await read_rows(setup.database, objects, job_id)

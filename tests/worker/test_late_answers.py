@@ -67,7 +67,7 @@ async def test_a_late_acceptance_resolves_an_unknown_job(database: Database) -> 
     assert await read_event_kinds(database, lease.job_id) == [
         "enqueued",
         "claimed",
-        "rescued",
+        "recovered",
         "late answer",
     ]
     assert [row.key for row in await read_rows(database, objects, lease.job_id)] == [

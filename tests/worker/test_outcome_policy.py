@@ -51,10 +51,10 @@ def decided(lease: Lease, reaction: Reaction, *, scope: Scope | None = None) -> 
         (Reaction.PAUSE, S.QUEUED, "network", False),
         (Reaction.CAPACITY, S.QUEUED, "quota", False),
         (Reaction.BUSY, S.QUEUED, "image busy", False),
-        (Reaction.RESIGN, S.QUEUED, "stopped: clock", False),
-        (Reaction.REFRESH, S.QUEUED, "stopped: clock", False),
+        (Reaction.RESIGN, S.QUEUED, "halted: clock", False),
+        (Reaction.REFRESH, S.QUEUED, "halted: clock", False),
         (Reaction.FAIL, S.FAILED, "refused", True),
-        (Reaction.STOP, S.QUEUED, "stopped: clock", False),
+        (Reaction.HALT, S.QUEUED, "halted: clock", False),
     ],
 )
 def test_each_reaction_decides_the_next_state(
@@ -131,7 +131,7 @@ def test_shared_waits_have_no_delay_of_their_own(reaction: Reaction) -> None:
     [
         (Reaction.RETRY, "attempts_charged"),
         (Reaction.BUSY, "deferrals"),
-        (Reaction.STOP, "deferrals"),
+        (Reaction.HALT, "deferrals"),
         (Reaction.RESIGN, "deferrals"),
         (Reaction.REFRESH, "deferrals"),
     ],
@@ -172,8 +172,8 @@ def test_a_busy_image_is_not_waited_for_longer_than_a_day() -> None:
 @pytest.mark.parametrize("scope", Scope)
 def test_a_halt_names_its_scope(scope: Scope) -> None:
     """The job is queued, and its reason names the halted scope."""
-    decision = decided(LEASE, Reaction.STOP, scope=scope)
-    assert (decision.state, decision.reason) == (S.QUEUED, f"stopped: {scope}")
+    decision = decided(LEASE, Reaction.HALT, scope=scope)
+    assert (decision.state, decision.reason) == (S.QUEUED, f"halted: {scope}")
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ async def test_the_export_of_an_earlier_attempt_is_reconciled(setup: StoreAndClo
     assert await read_event_kinds(setup.database, lease.job_id) == [
         "enqueued",
         "claimed",
-        "adopted",
+        "reconciled",
     ]
 
 

@@ -17,14 +17,14 @@ from orchestrator.limits.rate_limiter import RateLimiter, RateLimiters
 from orchestrator.model import NOT_SENT, Lease, Outcome, Reply
 from orchestrator.store import BusyRetry, Database, busy_retry
 from orchestrator.store.tables import attempts, jobs, metadata, objects
-from orchestrator.verification.accepted_jobs import Finding, examine, save_findings
+from orchestrator.verification.accepted_jobs import Finding, check_delivery, save_findings
 from orchestrator.verification.bucket_access import VerifyMode
 from orchestrator.verification.resend_policy import ResolvePolicy
 from orchestrator.verification.tracked_jobs import postpone
 from orchestrator.worker.outcome_policy import decide
 from orchestrator.worker.outcome_recorder import AttemptResult, record
 from orchestrator.worker.pre_send_check import check_before_send
-from orchestrator.worker.send import FULL, WITHDRAWN
+from orchestrator.worker.send import NOT_SENT_AT_CAPACITY, NOT_SENT_AT_END
 from tests.job_factory import (
     CAP_REACHED,
     DEADLINE,
@@ -103,8 +103,8 @@ OUTCOMES = {
     "a busy image": make_refusal(IMAGE_BUSY),
     "an unknown image": make_refusal("InvalidImageId.NotFound"),
     "a task without paths": Outcome(code_for_reply(Reply(200, task_id=TASK)), task_id=TASK),
-    "not sent": WITHDRAWN,
-    "not sent to a full vendor": FULL,
+    "not sent": NOT_SENT_AT_END,
+    "not sent to a full vendor": NOT_SENT_AT_CAPACITY,
 }
 
 
@@ -200,7 +200,7 @@ async def test_a_task_id_is_always_stored(database: Database) -> None:
     await make_jobs(database)
     lease = await claim_one(database)
     rate_limiter = RateLimiter(database, EXPORT_RATE_KEY, 0)
-    for outcome in (WITHDRAWN, make_acceptance(TASK)):
+    for outcome in (NOT_SENT_AT_END, make_acceptance(TASK)):
         decision = decide(lease, outcome, max_attempts=5, jitter=0.0)
         await record(database, [AttemptResult(lease, outcome, decision, rate_limiter)], DEADLINE)
     assert (await read_last_attempt(database, lease.job_id)).task_id == str(TASK)
@@ -238,7 +238,7 @@ async def finding_of(setup: StoreAndCloud, job_id: int) -> Finding:
     """Return what one look-up finds."""
     deadlines = Forecast(setup.database, DEADLINE)
     seen = await setup.tracked_job(job_id)
-    examined = await examine(
+    examined = await check_delivery(
         setup.cos, seen, timedelta(), deadlines, unlisted_after=POLICY.resend_after
     )
     assert examined.finding is not None
