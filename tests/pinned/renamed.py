@@ -3,10 +3,20 @@
 from collections.abc import Mapping
 from typing import Any
 
-RENAMED: Mapping[str, str] = {}
+RENAMED: Mapping[str, str] = {
+    "settle": "resolve",
+    "doubted": "maybe_applied",
+    "spent": "attempts_charged",
+    "waits": "deferrals",
+    "clean_since": "absent_since",
+    "fenced_until": "no_resend_before",
+    "adopted": "reconciled",
+    "settled": "resolved",
+    "rescued": "recovered",
+}
 """The word now in use, by the recorded word: a command, an option, a variable, a key of JSON, or a
-whole value such as an event's kind. Empty as long as nothing is renamed; whoever renames something
-adds a line, so that the comparison shows only what changed by mistake. `record` starts anew."""
+whole value such as an event's kind. Whoever renames something adds a line, so that the comparison
+shows only what changed by mistake; after a new recording the table is empty again."""
 
 
 def word_in_use(recorded: str) -> str:
