@@ -84,6 +84,8 @@ def _csv_cell(value: object) -> str:
         return iso(value)
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, int):
+        return str(value)  # a negative priority is no formula
     text = ";".join(value) if isinstance(value, tuple) else str(value)
     return f"'{text}" if text.startswith(_FORMULA_STARTS) else text
 

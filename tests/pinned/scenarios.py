@@ -511,7 +511,7 @@ RUN = (
     Scenario(
         "demo",
         cloud=None,
-        steps=(Command("demo --images 6"),),
+        steps=(Command("demo --images 20"),),
     ),
 )
 

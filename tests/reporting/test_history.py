@@ -338,16 +338,19 @@ async def test_json_keeps_every_value(database: Database) -> None:
     assert second["finished_at"] == iso(at) == "2026-03-01T12:00:00.999Z"
 
 
-async def test_csv_writes_lists_and_booleans_as_a_manifest_does(database: Database) -> None:
-    """Values of a list are joined by semicolons, and booleans are true or false."""
+async def test_csv_cells_are_written_as_in_a_manifest(database: Database) -> None:
+    """Semicolons join lists, booleans are true or false, negative numbers have no quote."""
     images = ("img-bbbbbbbb", "img-aaaaaaaa")
-    (job_id,) = await make_jobs(database, [make_request(image_ids=images, only_root_disk=True)])
+    (job_id,) = await make_jobs(
+        database, [make_request(image_ids=images, only_root_disk=True, priority=-3)]
+    )
     await update_job(database, job_id, warnings=["Too small.", "Archived."])
     (found,) = [one async for one in history(database, JobFilter())]
     cells = dict(zip(JOB_FIELDS, csv_cells(found), strict=True))
     assert cells["image_ids"] == "img-bbbbbbbb;img-aaaaaaaa"
     assert cells["warnings"] == "Too small.;Archived."
     assert (cells["only_root_disk"], cells["role_name"], cells["task_id"]) == ("true", "", "")
+    assert cells["priority"] == "-3"
 
 
 async def test_details_have_every_row_in_order(database: Database) -> None:
