@@ -144,10 +144,10 @@ async def verify_job(database: Database, cos: CosClient, job: TrackedJob) -> Job
     """Look up the objects of an accepted job, and return its new state."""
     deadlines = Forecast(database, DEADLINE)
     age = await export_age(database, job)
-    seen = await check_delivery(cos, job, age, deadlines, unlisted_after=UNLISTED_AFTER)
-    if seen.finding is None:
+    finding = await check_delivery(cos, job, age, deadlines, unlisted_after=UNLISTED_AFTER)
+    if not finding.is_final:
         return job.state
-    (state,) = await save_findings(database, TESTER, [seen.finding])
+    (state,) = await save_findings(database, TESTER, [finding])
     return state
 
 

@@ -29,30 +29,28 @@ NOT_DELIVERED = "Orchestrator.NotDelivered"
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A final result of a look-up: the export is complete, or counts as lost.
+    """What one look-up of an accepted job has shown.
 
     Args:
         uploads: keys that are still being written; ``None`` if they may not be listed.
         trace_age: time since the first trace under the job's tag; ``None`` without any.
+        is_lost: objects are missing, and the export has taken too long to wait for them.
     """
 
     job: TrackedJob
     delivery: Completeness
     uploads: tuple[str, ...] | None = ()
     trace_age: timedelta | None = None
+    is_lost: bool = False
 
+    @property
+    def is_final(self) -> bool:
+        """Whether the job is verified or lost, so that it needs no further look-up."""
+        return self.delivery.is_complete or self.is_lost
 
-@dataclass(frozen=True, slots=True)
-class PollResult:
-    """What one look-up of an accepted job has shown.
-
-    Args:
-        finding: ``None`` while objects are still missing.
-        trace_age: as in `Finding`.
-    """
-
-    finding: Finding | None = None
-    trace_age: timedelta | None = None
+    def first_trace_at(self, now: datetime) -> datetime:
+        """Return when the job left its first trace, if there is one and its time is not known."""
+        return self.job.first_trace(now, self.trace_age or timedelta())
 
 
 async def check_delivery(
@@ -63,7 +61,7 @@ async def check_delivery(
     *,
     unlisted_after: timedelta,
     wants_trace: bool = False,
-) -> PollResult:
+) -> Finding:
     """Look up the required objects of a job once.
 
     A key gets a HEAD request once a listing shows it. If the listing stays empty for long, it may
@@ -80,25 +78,22 @@ async def check_delivery(
     listed, delivery = await _list_and_look(cos, job)
     trace_age = trace_age_of(cos, job, [facts.last_modified for facts in (listed or {}).values()])
     if delivery.is_complete:
-        return PollResult(Finding(job, delivery, trace_age=trace_age), trace_age)
+        return Finding(job, delivery, trace_age=trace_age)
     export = (job.profile, job.region, job.size_gib)
     is_late = await forecast.is_overdue(*export, age)
     is_unlisted = not listed and age >= unlisted_after
     if not is_late and not is_unlisted and (listed or not wants_trace):
-        return PollResult(None, trace_age)
+        return Finding(job, delivery, trace_age=trace_age)
     # uploads first: one that ends before the next request is then seen as an object
     uploads = await _uploads(cos, job)
     if trace_age is None:
         trace_age = trace_age_of(cos, job, [upload.initiated for upload in uploads or ()])
     if is_late or (is_unlisted and not uploads):
         delivery = await _look(cos, job, to_the_end=is_late)
-    written = uploads is None or bool(uploads)
-    if delivery.is_complete or (
-        is_late and await forecast.is_overdue(*export, age, being_written=written)
-    ):
-        keys = None if uploads is None else tuple(upload.key for upload in uploads)
-        return PollResult(Finding(job, delivery, keys, trace_age), trace_age)
-    return PollResult(None, trace_age)
+    keys = None if uploads is None else tuple(upload.key for upload in uploads)
+    written = keys is None or bool(keys)
+    is_lost = is_late and await forecast.is_overdue(*export, age, being_written=written)
+    return Finding(job, delivery, keys, trace_age, is_lost=is_lost)
 
 
 async def save_findings(
@@ -199,8 +194,7 @@ def _move(finding: Finding, actor: str, now: datetime) -> Transition:
     made = _verified(finding, actor) if finding.delivery.is_complete else _lost(finding, actor)
     if finding.trace_age is None or not finding.job.needs_first_trace:
         return made
-    left_at = finding.job.first_trace(now, finding.trace_age)
-    return replace(made, changes={**made.changes, "first_trace_at": left_at})
+    return replace(made, changes={**made.changes, "first_trace_at": finding.first_trace_at(now)})
 
 
 def _verified(finding: Finding, actor: str) -> Transition:

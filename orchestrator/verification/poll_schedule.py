@@ -20,51 +20,43 @@ _MIN_GUESSING = timedelta(milliseconds=200)
 
 _RARELY = 0.1
 """The same where no slot is needed."""
+_MIN_RARELY = timedelta(seconds=1)
 
-_SHORTEST, _LONGEST = timedelta(seconds=1), timedelta(minutes=5)
-"""Limits of a reservation: shorter ones would write the store too often, and after a longer one of
-a process that died the export would not be polled for too long."""
-
-_OVERLAP = timedelta(milliseconds=500)
-"""A reservation reaches this far beyond the first poll, so that it need not be renewed before."""
+_LONGEST = timedelta(minutes=5)
+"""An export that a process polled before it died is not polled for this long at most."""
 
 
 @dataclass(frozen=True, slots=True)
-class PollSchedule:
-    """The polls of one export.
+class NextPoll:
+    """What to do with an export now.
 
     Args:
-        first: age at the first poll.
-        again: share of the age between two polls; ``None``: only one poll in each reservation.
-        soonest: shortest time between two polls.
+        is_due: whether to look it up now.
+        wait: time until the next decision.
     """
 
-    first: timedelta = timedelta()
-    again: float | None = None
-    soonest: timedelta = _MIN_OFTEN
-
-    def due_again(self, age: timedelta) -> timedelta:
-        """Return how long the process that polls at this age reserves the job for itself."""
-        before_end = min(self.first - age + _OVERLAP, _LONGEST)
-        return max(_SHORTEST, min(age * _RARELY, _LONGEST), before_end)
-
-    def after(self, age: timedelta) -> timedelta | None:
-        """Return the age at the next poll; ``None``: not before the next reservation."""
-        return None if self.again is None else age + max(self.soonest, age * self.again)
+    is_due: bool
+    wait: timedelta
 
 
-def schedule(
-    finished: Sequence[FinishedExport], size_gib: int, *, at_capacity: bool
-) -> PollSchedule:
-    """Return the polls of an export of this size.
+def next_poll(
+    finished: Sequence[FinishedExport], size_gib: int, age: timedelta, *, at_capacity: bool
+) -> NextPoll:
+    """Return whether to poll an export of this size and age now, and when to decide again.
 
     Args:
         finished: the newest finished exports of its scope.
         at_capacity: the concurrency limit of its scope is reached: its end frees a slot.
     """
     end = earliest_end(finished, size_gib)
+    if age < end.age:
+        return NextPoll(is_due=False, wait=min(end.age - age, _LONGEST))
     if not at_capacity:
-        return PollSchedule(end.age)
-    if end.is_reliable:
-        return PollSchedule(end.age, _OFTEN, _MIN_OFTEN)
-    return PollSchedule(end.age, _GUESSING, _MIN_GUESSING)
+        return NextPoll(is_due=True, wait=rare_interval(age))
+    share, shortest = (_OFTEN, _MIN_OFTEN) if end.is_reliable else (_GUESSING, _MIN_GUESSING)
+    return NextPoll(is_due=True, wait=min(max(age * share, shortest), _LONGEST))
+
+
+def rare_interval(age: timedelta) -> timedelta:
+    """Return the time between two polls of a job of this age whose end frees no needed slot."""
+    return min(max(age * _RARELY, _MIN_RARELY), _LONGEST)

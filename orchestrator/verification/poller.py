@@ -1,12 +1,11 @@
 """Poll the buckets for accepted and unknown jobs until each job is finished.
 
-The store reserves a job for the process that takes it first, for a while. Within that time the
-process polls as often as the schedule requires; a look-up that finds nothing writes nothing.
+The store holds the time of each job's next look-up. A process reserves a due job by moving that
+time on before it looks the job up, so that no other process does the same work.
 """
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -29,23 +28,19 @@ from orchestrator.store import BusyRetry, Database, GroupCommit
 from orchestrator.store.tables import WATCHED, UtcDateTime, jobs
 from orchestrator.verification.accepted_jobs import Finding, check_delivery, save_findings
 from orchestrator.verification.bucket_access import BucketAccess, VerifyMode
-from orchestrator.verification.poll_schedule import PollSchedule, schedule
+from orchestrator.verification.poll_schedule import NextPoll, next_poll, rare_interval
 from orchestrator.verification.resend_policy import ResolvePolicy, save_first_trace, traced_buckets
 from orchestrator.verification.tracked_jobs import TrackedJob, postpone, reserve_due_jobs
 from orchestrator.verification.unknown_jobs import AbsenceTracker, resolve
 from orchestrator.wakeup import Wakeup
 
-_TICK = 0.2
-"""Seconds between two checks of the store for jobs that are due."""
+_TICK = timedelta(milliseconds=200)
+"""Time between two checks of the store for due jobs; shorter where one is due again sooner."""
+_MIN_TICK = timedelta(milliseconds=50)
 
-_MAX_LOOKUPS = 16
-"""Look-ups in flight at once."""
-
-_MAX_POLLED = 512
-"""Jobs polled at once; the others wait in the store."""
-
-_OVERLAP = 0.5
-"""Seconds that a job is polled beyond its reservation, so that there is no gap before the next."""
+_LOOKUPS_AT_ONCE = 16
+_MAX_RESERVED = 64
+"""Jobs that this process has reserved and not looked up yet; the others wait in the store."""
 
 _AFTER_FAILURE = timedelta(seconds=2)
 
@@ -53,33 +48,22 @@ _UNLISTED_AFTER = timedelta(seconds=5)
 """Time after which a listing should show an object that was just written."""
 
 
-@dataclass(slots=True)
-class _PolledJob:
-    """A job that this process polls; times are on the event loop's clock.
+@dataclass(frozen=True, slots=True)
+class _DueJob:
+    """A job to look up now.
 
     Args:
-        began_at: when its export began.
-        until: end of its reservation, unless the store reserves it again.
+        age: time since its export began.
+        is_probe: whether it tests if a failing bucket answers again.
     """
 
     job: TrackedJob
-    schedule: PollSchedule
-    began_at: float
-    until: float
+    age: timedelta
+    is_probe: bool = False
 
-    def renew(self, other: "_PolledJob") -> None:
-        """Replace job and schedule by those that the store returned now."""
-        self.job, self.schedule = other.job, other.schedule
-        self.began_at, self.until = other.began_at, other.until
-
-    def first_lookup(self) -> float:
-        """Return the time of the first look-up, which may have passed."""
-        return self.began_at + self.schedule.first.total_seconds()
-
-    def lookup_after(self, moment: float) -> float:
-        """Return the time of the look-up that follows one at this time."""
-        age = self.schedule.after(timedelta(seconds=moment - self.began_at))
-        return math.inf if age is None else self.began_at + age.total_seconds()
+    @property
+    def bucket(self) -> str:
+        return bucket_location(self.job.region, self.job.bucket)
 
 
 class Poller:
@@ -126,22 +110,24 @@ class Poller:
         )
         self._traced: set[tuple[str, str]] = set()
         """Region and name of the buckets in which an accepted job was found under its tag."""
-        self._polled: dict[int, _PolledJob] = {}
-        self._probing: set[int] = set()
-        """Jobs that probe whether a failing bucket answers again."""
-        self._lookups = anyio.Semaphore(_MAX_LOOKUPS, fast_acquire=True)
+        self._reserved: set[int] = set()
+        """Jobs whose look-up has not ended."""
+        self._lookups = anyio.Semaphore(_LOOKUPS_AT_ONCE, fast_acquire=True)
 
     async def run(self) -> None:
         """Poll until cancelled."""
         if self._buckets.mode is VerifyMode.OFF:
             return
         self._traced = await self._busy_retry.retry(self._traced_buckets)
-        async with anyio.create_task_group() as polls:
+        async with anyio.create_task_group() as lookups:
             while True:
+                tick = _TICK
                 if await self._busy_retry.retry(self._is_anything_due):
-                    for one in await self._busy_retry.retry(self._reserve):
-                        polls.start_soon(self._poll, one)
-                await anyio.sleep(_TICK)
+                    due, tick = await self._busy_retry.retry(self._reserve)
+                    for one in due:
+                        self._reserved.add(one.job.job_id)
+                        lookups.start_soon(self._look_up, one)
+                await anyio.sleep(tick.total_seconds())
 
     async def _traced_buckets(self) -> set[tuple[str, str]]:
         async with self._database.read() as connection:
@@ -152,160 +138,129 @@ class Poller:
             now = await self._database.now(connection)
             return (await connection.execute(self._first_due, {"now": now})).first() is not None
 
-    async def _reserve(self) -> list[_PolledJob]:
-        """Reserve the jobs that are due; return those that are not polled yet."""
+    async def _reserve(self) -> tuple[list[_DueJob], timedelta]:
+        """Reserve the jobs that are due; return those to look up, and when to reserve again."""
         async with self._database.write() as connection:
             now = await self._database.now(connection)
             due = await self._due_jobs(connection, now)
-            schedules = await self._schedules(connection, due, now)
-            spans = [
-                self._interval or one.due_again(_age(job, now))
-                for job, one in zip(due, schedules, strict=True)
-            ]
-            then = {job.job_id: now + span for job, span in zip(due, spans, strict=True)}
-            await postpone(connection, then)
-        moment = anyio.current_time()
-        new: list[_PolledJob] = []
-        for job, one_schedule, span in zip(due, schedules, spans, strict=True):
-            began_at = moment - _age(job, now).total_seconds()
-            until = moment + span.total_seconds() + _OVERLAP
-            one = _PolledJob(job, one_schedule, began_at, until)
-            if (known := self._polled.get(job.job_id)) is not None:
-                known.renew(one)
-            elif job.job_id in self._probing and one.first_lookup() > moment + _TICK:
-                # its look-up is not due soon: let another job probe the bucket
-                self._probing.discard(job.job_id)
-                self._buckets.release_probe(bucket_location(job.region, job.bucket))
-            elif one.first_lookup() <= one.until:
-                self._polled[job.job_id] = one
-                new.append(one)
-        return new
+            polls = await self._next_polls(connection, due, now)
+            await postpone(
+                connection,
+                {one.job.job_id: now + poll.wait for one, poll in zip(due, polls, strict=True)},
+            )
+        lookups = [
+            one
+            for one, poll in zip(due, polls, strict=True)
+            # a look-up that takes longer than its interval is still in progress
+            if poll.is_due and one.job.job_id not in self._reserved
+        ]
+        soonest = min((poll.wait for poll in polls), default=_TICK)
+        return lookups, min(_TICK, max(_MIN_TICK, soonest))
 
-    async def _due_jobs(self, connection: AsyncConnection, now: datetime) -> list[TrackedJob]:
+    async def _due_jobs(self, connection: AsyncConnection, now: datetime) -> list[_DueJob]:
         """Return due jobs of buckets that answer, and one for each failing bucket to be tried."""
         reserve = partial(reserve_due_jobs, connection, now=now)
         wanted = self._of_profile & self._buckets.readable()
         failing = self._buckets.failing_buckets()
-        free = max(0, _MAX_POLLED - len(self._polled))
-        due = await reserve(wanted & bucket_location_column().not_in(failing), limit=free)
+        free = max(0, _MAX_RESERVED - len(self._reserved))
+        found = await reserve(wanted & bucket_location_column().not_in(failing), limit=free)
+        due = [_DueJob(job, _age(job, now)) for job in found]
         for bucket in filter(self._buckets.admit_probe, failing):
-            probe = await reserve(wanted & (bucket_location_column() == bucket), limit=1)
-            if not probe:
+            probes = await reserve(wanted & (bucket_location_column() == bucket), limit=1)
+            if not probes:
                 self._buckets.release_probe(bucket)
-            self._probing.update(job.job_id for job in probe)
-            due += probe
+            due += [_DueJob(job, _age(job, now), is_probe=True) for job in probes]
         return due
 
-    async def _schedules(
-        self, connection: AsyncConnection, due: Sequence[TrackedJob], now: datetime
-    ) -> list[PollSchedule]:
+    async def _next_polls(
+        self, connection: AsyncConnection, due: Sequence[_DueJob], now: datetime
+    ) -> list[NextPoll]:
+        """Return for each due job whether to look it up now, and when it is due again."""
         at_capacity = await regions_at_capacity(connection, self._profile) if due else frozenset()
-        schedules: list[PollSchedule] = []
-        for job in due:
-            one = PollSchedule()
-            if self._interval is None and job.state is JobState.ACCEPTED:
-                finished = await self._forecast.finished_exports(
-                    connection, job.profile, job.region, now
-                )
-                one = schedule(finished, job.size_gib, at_capacity=job.region in at_capacity)
-            schedules.append(one)
-        return schedules
+        polls: list[NextPoll] = []
+        for one in due:
+            job = one.job
+            if self._interval is not None or one.is_probe or job.state is JobState.UNKNOWN:
+                wait = self._interval or rare_interval(one.age)
+                polls.append(NextPoll(is_due=True, wait=wait))
+                continue
+            finished = await self._forecast.finished_exports(
+                connection, job.profile, job.region, now
+            )
+            is_full = job.region in at_capacity
+            polls.append(next_poll(finished, job.size_gib, one.age, at_capacity=is_full))
+        return polls
 
-    async def _poll(self, one: _PolledJob) -> None:
-        """Look up one job for as long as it is reserved for this process."""
+    async def _look_up(self, one: _DueJob) -> None:
+        """Look up one job once; if that fails, again soon: its next poll may be minutes away."""
         try:
-            moment = max(one.first_lookup(), anyio.current_time())
-            while moment <= one.until:
-                await anyio.sleep_until(moment)
-                if self._is_left_to_probe(one.job):
-                    break
-                async with self._lookups:
-                    if await self._look_up(one):
-                        break
-                moment = one.lookup_after(anyio.current_time())
-        finally:
-            self._polled.pop(one.job.job_id, None)
-            self._probing.discard(one.job.job_id)
-
-    def _is_left_to_probe(self, job: TrackedJob) -> bool:
-        """Return whether its bucket is failing and another job probes it."""
-        is_failing = bucket_location(job.region, job.bucket) in self._buckets.failing_buckets()
-        return is_failing and job.job_id not in self._probing
-
-    async def _look_up(self, one: _PolledJob) -> bool:
-        """Look up a job once; return whether it needs no further look-up for now."""
-        job = one.job
-        try:
-            if (credential := await self._admission.credential()) is not None:
-                lookup = partial(self._look_up_and_learn, one, credential)
-                return await self._busy_retry.retry(lookup)
+            async with self._lookups:
+                if not one.is_probe and one.bucket in self._buckets.failing_buckets():
+                    return  # another job probes the bucket
+                if (credential := await self._admission.credential()) is not None:
+                    lookup = partial(self._look_up_and_learn, one, credential)
+                    await self._busy_retry.retry(lookup)
         except (httpx.HTTPError, CredentialError) as error:
             # missing credentials are no fault of the bucket; the admission reports them
             if not isinstance(error, CredentialError):
-                location = bucket_location(job.region, job.bucket)
-                self._buckets.record_failure(location, str(error) or type(error).__name__)
-            await self._busy_retry.retry(partial(self._look_up_again_soon, job))
-        return True
+                self._buckets.record_failure(one.bucket, str(error) or type(error).__name__)
+            await self._busy_retry.retry(partial(self._look_up_again_soon, one.job))
+        finally:
+            self._reserved.discard(one.job.job_id)
 
-    async def _look_up_and_learn(self, one: _PolledJob, credential: Credential) -> bool:
-        location = bucket_location(one.job.region, one.job.bucket)
+    async def _look_up_and_learn(self, one: _DueJob, credential: Credential) -> None:
         asked_at = anyio.current_time()
         try:
             has_changed = await self._state_after_lookup(one) is not one.job.state
         except CloudRefusal as refusal:
             await self._look_up_again_soon(one.job)
-            if self._buckets.record_refusal(location, refusal):
+            if self._buckets.record_refusal(one.bucket, refusal):
                 self._wakeup.notify()
             code = cos_code_for(refusal)
             if code.scope in WHOLE_ACCOUNT:
                 await self._admission.record_outcome(
                     BUCKET_LOOKUP,
-                    location,
+                    one.bucket,
                     Outcome(code, refusal.service_message, http_status=refusal.http_status),
                     scope_values={},
                     asked_at=asked_at,
                     credential=credential,
                 )
-            return True
-        was_failing = self._buckets.record_success(location)
+            return
+        was_failing = self._buckets.record_success(one.bucket)
         if has_changed or was_failing:
             self._wakeup.notify()
-        return has_changed
 
     async def _look_up_again_soon(self, job: TrackedJob) -> None:
-        """Make a job due soon: its next regular look-up could be minutes away."""
         async with self._database.write() as connection:
             now = await self._database.now(connection)
             await postpone(connection, {job.job_id: now + _AFTER_FAILURE})
 
-    async def _state_after_lookup(self, one: _PolledJob) -> JobState:
+    async def _state_after_lookup(self, one: _DueJob) -> JobState:
         job = one.job
         if job.state is JobState.UNKNOWN:
             return await resolve(
                 self._database, self._cos, job, self._policy, self._absence, self._actor
             )
         bucket = (job.region, job.bucket)
-        result = await check_delivery(
+        finding = await check_delivery(
             self._cos,
             job,
-            timedelta(seconds=anyio.current_time() - one.began_at),
+            one.age,
             self._forecast,
             unlisted_after=max(self._policy.resend_after, _UNLISTED_AFTER),
             wants_trace=bucket not in self._traced and job.needs_first_trace,
         )
-        if result.trace_age is not None and job.needs_first_trace:
+        is_first_trace = finding.trace_age is not None and job.needs_first_trace
+        if is_first_trace:
             self._traced.add(bucket)
-        if result.finding is not None:
-            return await self._findings.add(result.finding)
-        if result.trace_age is not None and job.needs_first_trace:
-            one.job = await self._save_first_trace(job, result.trace_age)
+        if finding.is_final:
+            return await self._findings.add(finding)
+        if is_first_trace:
+            async with self._database.write() as connection:
+                now = await self._database.now(connection)
+                await save_first_trace(connection, job, finding.first_trace_at(now))
         return job.state
-
-    async def _save_first_trace(self, job: TrackedJob, age: timedelta) -> TrackedJob:
-        async with self._database.write() as connection:
-            traced_at = job.first_trace(await self._database.now(connection), age)
-            await save_first_trace(connection, job, traced_at)
-        return replace(job, first_trace_at=traced_at)
 
 
 def _age(job: TrackedJob, now: datetime) -> timedelta:

@@ -238,11 +238,11 @@ async def finding_of(setup: StoreAndCloud, job_id: int) -> Finding:
     """Return what one look-up finds."""
     deadlines = Forecast(setup.database, DEADLINE)
     seen = await setup.tracked_job(job_id)
-    examined = await check_delivery(
+    finding = await check_delivery(
         setup.cos, seen, timedelta(), deadlines, unlisted_after=POLICY.resend_after
     )
-    assert examined.finding is not None
-    return examined.finding
+    assert finding.is_final
+    return finding
 
 
 async def cleared_again(setup: StoreAndCloud, lease: Lease, *, denied: str = "") -> bool:
