@@ -11,7 +11,6 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
     from orchestrator.operations.retry import RetryResult
     from orchestrator.reporting.run_summary import RunResult
     from orchestrator.reporting.status import Status
-    from orchestrator.worker.run_settings import RunContext, RunSettings
+    from orchestrator.worker.run_context import RunContext
     from orchestrator.worker.worker import Worker
 
 _log = logging.getLogger("orchestrator")
@@ -161,7 +160,12 @@ class Orchestrator:
             self._context(credentials, clock) as context,
         ):
             worker = Worker(
-                context, self._run_settings(batch, time_limit, forever=forever), me, self._notify
+                context,
+                me,
+                self._notify,
+                batch=batch,
+                time_limit=time_limit,
+                forever=forever,
             )
             async with anyio.create_task_group() as tasks:
                 if stop is not None:
@@ -214,7 +218,7 @@ class Orchestrator:
             is_named((job,)),
             verdict,
             why=why,
-            export_deadline=timedelta(seconds=self.settings.export_deadline),
+            export_deadline=self.settings.export_deadline,
             actor=actor or _operator(),
         )
 
@@ -301,7 +305,7 @@ class Orchestrator:
         from orchestrator.cloud.http_client import open_http_client
         from orchestrator.limits.admission import Admission
         from orchestrator.limits.rate_limiter import RateLimiters
-        from orchestrator.worker.run_settings import RunContext
+        from orchestrator.worker.run_context import RunContext
 
         settings = self.settings
         async with open_http_client(f"orchestrator/{__version__}") as http:
@@ -309,49 +313,23 @@ class Orchestrator:
                 http,
                 endpoint=settings.cvm_endpoint,
                 clock=clock,
-                timeout=settings.request_timeout,
+                timeout=settings.request_timeout.total_seconds(),
             )
             cos = CosClient(
                 http,
                 endpoint=settings.cos_endpoint,
                 credentials=credentials,
                 clock=ServerClock(self._database.clock),
-                timeout=settings.request_timeout,
+                timeout=settings.request_timeout.total_seconds(),
             )
             admission = Admission(
                 settings.profile,
                 RateLimiters(self._database, settings.rate),
                 credentials,
                 self._notify,
-                quota_wait=settings.quota_wait,
+                quota_wait=settings.quota_wait.total_seconds(),
             )
-            yield RunContext(database=self._database, cvm=cvm, cos=cos, admission=admission)
-
-    def _run_settings(
-        self, batch: str | None, time_limit: float | None, *, forever: bool
-    ) -> "RunSettings":
-        from orchestrator.verification.bucket_access import VerifyMode
-        from orchestrator.verification.resend_policy import ResendMode, ResolvePolicy
-        from orchestrator.worker.run_settings import RunSettings
-
-        settings = self.settings
-        interval = settings.verify_interval
-        return RunSettings(
-            profile=settings.profile,
-            batch=batch,
-            concurrency=settings.concurrency,
-            verify=VerifyMode(settings.verify),
-            verify_interval=None if interval is None else timedelta(seconds=interval),
-            request_timeout=timedelta(seconds=settings.request_timeout),
-            resolve=ResolvePolicy(
-                resend_after=timedelta(seconds=settings.resend_after),
-                max_attempts=settings.max_attempts,
-                export_deadline=timedelta(seconds=settings.export_deadline),
-                resend=ResendMode(settings.resend),
-            ),
-            forever=forever,
-            time_limit=time_limit,
-        )
+            yield RunContext(settings, self._database, cvm, cos, admission)
 
 
 def _operator() -> str:

@@ -18,7 +18,7 @@ from orchestrator.verification.bucket_access import BucketAccess
 from orchestrator.worker.outcome_policy import decide
 from orchestrator.worker.outcome_recorder import AttemptResult, record
 from orchestrator.worker.pre_send_check import check_before_send
-from orchestrator.worker.run_settings import RunContext, RunSettings
+from orchestrator.worker.run_context import RunContext
 from orchestrator.worker.send import NOT_SENT_AT_CAPACITY, NOT_SENT_AT_END, submit
 
 MAX_WAITING = 16
@@ -56,22 +56,21 @@ class AttemptRunner:
     def __init__(
         self,
         context: RunContext,
-        settings: RunSettings,
         buckets: BucketAccess,
         busy_retry: BusyRetry,
         is_stopping: Callable[[], bool],
     ) -> None:
+        settings = context.settings
         self.in_flight = anyio.Semaphore(settings.concurrency, fast_acquire=True)
         self.claimable = anyio.Semaphore(settings.concurrency + MAX_WAITING, fast_acquire=True)
         """Held from before the claim until the request has ended."""
         self.unrecorded: set[tuple[int, int]] = set()
         """Job and number of the claimed attempts whose outcome is not in the store yet."""
         self._context = context
-        self._settings = settings
         self._buckets = buckets
         self._busy_retry = busy_retry
         self._is_stopping = is_stopping
-        keep = partial(record, context.database, export_deadline=settings.resolve.export_deadline)
+        keep = partial(record, context.database, export_deadline=settings.export_deadline)
         self._results = GroupCommit[AttemptResult, bool](keep)
         self._at_capacity_since: dict[str, float] = {}
         """Per region, the time of the last refusal for capacity, on the event loop's clock."""
@@ -101,7 +100,7 @@ class AttemptRunner:
                 context.cos,
                 self._buckets,
                 attempt.lease,
-                self._settings.resolve,
+                context.settings,
             )
         )
         if not is_allowed:
@@ -135,7 +134,7 @@ class AttemptRunner:
         return decide(
             attempt.lease,
             outcome,
-            max_attempts=self._settings.resolve.max_attempts,
+            max_attempts=self._context.settings.max_attempts,
             jitter=random.random(),  # noqa: S311 - spreads load
             endpoint_fails=self._context.admission.excuses_lost_answer(
                 attempt.host, attempt.lease.deferrals

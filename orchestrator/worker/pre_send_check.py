@@ -12,12 +12,12 @@ from orchestrator.errors import CloudRefusal, OrchestratorError
 from orchestrator.job_states import JobState
 from orchestrator.limits.halted_scopes import bucket_location
 from orchestrator.model import Lease
+from orchestrator.settings import Settings
 from orchestrator.store import Database
 from orchestrator.store.tables import jobs
 from orchestrator.store.transitions import Transition, apply_transition
 from orchestrator.verification.bucket_access import BucketAccess
 from orchestrator.verification.object_lookup import baselines, look
-from orchestrator.verification.resend_policy import ResolvePolicy
 from orchestrator.verification.tracked_jobs import TrackedJob, load_tracked_job, save_baselines
 from orchestrator.verification.unknown_jobs import reconcile
 from orchestrator.worker.outcome_recorder import record_not_sent
@@ -30,7 +30,7 @@ async def check_before_send(
     cos: CosClient,
     buckets: BucketAccess,
     lease: Lease,
-    policy: ResolvePolicy,
+    settings: Settings,
 ) -> bool:
     """Return whether the attempt may be sent; if not, the job has its new state already.
 
@@ -47,7 +47,7 @@ async def check_before_send(
     try:
         if lease.maybe_applied and not seen:
             raise OrchestratorError("Cannot rule out an export: the bucket is not readable.")
-        if lease.maybe_applied and await _reconciled(database, cos, lease, policy):
+        if lease.maybe_applied and await _reconciled(database, cos, lease, settings):
             return False
         if seen and not lease.maybe_applied:
             async with database.read() as connection:
@@ -95,9 +95,7 @@ async def _held_until(connection: AsyncConnection, lease: Lease) -> datetime | N
     return expires_at
 
 
-async def _reconciled(
-    database: Database, cos: CosClient, lease: Lease, policy: ResolvePolicy
-) -> bool:
+async def _reconciled(database: Database, cos: CosClient, lease: Lease, settings: Settings) -> bool:
     """Return whether the job was accepted because its export was found in the bucket."""
     async with database.read() as connection:
         job = await load_tracked_job(connection, lease.job_id)
@@ -105,7 +103,7 @@ async def _reconciled(
         return False
     async with database.write() as connection:
         now = await database.now(connection)
-        await reconcile(connection, job, traces, policy, now, lease.owner)
+        await reconcile(connection, job, traces, settings, now, lease.owner)
         await record_not_sent(connection, lease, now)
     return True
 

@@ -1,17 +1,16 @@
 """The check directly before a request is sent."""
 
-from datetime import timedelta
-
 import pytest
 
 from orchestrator.job_states import JobState
 from orchestrator.model import NOT_SENT, Lease
+from orchestrator.settings import VerifyMode
 from orchestrator.store.tables import objects
-from orchestrator.verification.bucket_access import BucketAccess, VerifyMode
-from orchestrator.verification.resend_policy import ResolvePolicy
+from orchestrator.verification.bucket_access import BucketAccess
 from orchestrator.worker import pre_send_check as clear
 from orchestrator.worker.pre_send_check import check_before_send
 from tests.job_factory import (
+    SETTINGS,
     add_expected_objects,
     advance_time,
     claim_one,
@@ -29,12 +28,10 @@ from tests.store_and_cloud import StoreAndCloud, make_bucket_access
 
 pytestmark = pytest.mark.anyio
 
-POLICY = ResolvePolicy(timedelta(seconds=120), 5, timedelta(hours=6))
-
 
 async def cleared(setup: StoreAndCloud, lease: Lease, seen: BucketAccess | None = None) -> bool:
     return await check_before_send(
-        setup.database, setup.cos, seen or make_bucket_access(), lease, POLICY
+        setup.database, setup.cos, seen or make_bucket_access(), lease, SETTINGS
     )
 
 

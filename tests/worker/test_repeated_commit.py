@@ -15,11 +15,10 @@ from orchestrator.forecast import Forecast
 from orchestrator.job_states import JobState
 from orchestrator.limits.rate_limiter import RateLimiter, RateLimiters
 from orchestrator.model import NOT_SENT, Lease, Outcome, Reply
+from orchestrator.settings import VerifyMode
 from orchestrator.store import BusyRetry, Database, busy_retry
 from orchestrator.store.tables import attempts, jobs, metadata, objects
 from orchestrator.verification.accepted_jobs import Finding, check_delivery, save_findings
-from orchestrator.verification.bucket_access import VerifyMode
-from orchestrator.verification.resend_policy import ResolvePolicy
 from orchestrator.verification.tracked_jobs import postpone
 from orchestrator.worker.outcome_policy import decide
 from orchestrator.worker.outcome_recorder import AttemptResult, record
@@ -30,6 +29,7 @@ from tests.job_factory import (
     DEADLINE,
     EXPORT_RATE_KEY,
     IMAGE_BUSY,
+    SETTINGS,
     TESTER,
     add_expected_objects,
     claim_one,
@@ -51,7 +51,6 @@ from tests.store_errors import commit_in_doubt
 
 pytestmark = pytest.mark.anyio
 
-POLICY = ResolvePolicy(timedelta(seconds=120), 5, DEADLINE)
 TASK = 2**63 + 5
 
 
@@ -239,7 +238,7 @@ async def finding_of(setup: StoreAndCloud, job_id: int) -> Finding:
     deadlines = Forecast(setup.database, DEADLINE)
     seen = await setup.tracked_job(job_id)
     examined = await check_delivery(
-        setup.cos, seen, timedelta(), deadlines, unlisted_after=POLICY.resend_after
+        setup.cos, seen, timedelta(), deadlines, unlisted_after=SETTINGS.resend_after
     )
     assert examined.finding is not None
     return examined.finding
@@ -252,7 +251,7 @@ async def cleared_again(setup: StoreAndCloud, lease: Lease, *, denied: str = "")
         denied: what the bucket refuses, the first time only.
     """
     seen = make_bucket_access()
-    clear = partial(check_before_send, setup.database, setup.cos, seen, lease, POLICY)
+    clear = partial(check_before_send, setup.database, setup.cos, seen, lease, SETTINGS)
     setup.deny(*filter(None, [denied]))
     with commit_in_doubt(setup.database, "UPDATE"), pytest.raises(OperationalError):
         await clear()
@@ -308,7 +307,7 @@ async def test_an_exact_name_is_sent_only_under_its_lease(
     lease = await exact(setup)
     await update_job(setup.database, lease.job_id, owner="another", attempt=2)
     cleared = await check_before_send(
-        setup.database, setup.cos, make_bucket_access(mode), lease, POLICY
+        setup.database, setup.cos, make_bucket_access(mode), lease, SETTINGS
     )
     assert not cleared
     assert (await read_rows(setup.database, objects, lease.job_id))[0].baseline_etag is None
@@ -318,7 +317,7 @@ async def test_a_baseline_is_saved_once(setup: StoreAndCloud) -> None:
     """The baseline of the commit that seemed to fail is the one that is compared."""
     lease = await exact(setup)
     clear = partial(
-        check_before_send, setup.database, setup.cos, make_bucket_access(), lease, POLICY
+        check_before_send, setup.database, setup.cos, make_bucket_access(), lease, SETTINGS
     )
     with commit_in_doubt(setup.database, "INSERT INTO objects"), pytest.raises(OperationalError):
         await clear()
