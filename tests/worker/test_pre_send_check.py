@@ -1,5 +1,6 @@
 """The check directly before a request is sent."""
 
+import httpx
 import pytest
 
 from orchestrator.job_states import JobState
@@ -84,6 +85,20 @@ async def test_a_maybe_applied_job_needs_a_look_up(setup: StoreAndCloud, how: st
     assert (kept.attempts_charged, kept.maybe_applied, kept.absent_since) == (1, True, None)
     assert kept.due_at > await now(setup.database)
     assert (await read_last_attempt(setup.database, lease.job_id)).code == NOT_SENT
+
+
+async def test_a_look_up_that_fails_without_a_text_is_no_look_up(
+    setup: StoreAndCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some network errors have no text; the job becomes unknown again all the same."""
+
+    async def fail(*_arguments: object) -> object:
+        raise httpx.ReadTimeout("")
+
+    monkeypatch.setattr(clear, "look", fail)
+    lease = await maybe_applied(setup)
+    assert not await cleared(setup, lease)
+    assert (await read_job(setup.database, lease.job_id)).state == JobState.UNKNOWN
 
 
 async def test_the_baseline_of_an_exact_name_is_saved_first(setup: StoreAndCloud) -> None:
