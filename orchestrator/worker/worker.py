@@ -20,7 +20,7 @@ from orchestrator.store import BusyRetry
 from orchestrator.verification.bucket_access import BucketAccess
 from orchestrator.verification.poller import Poller
 from orchestrator.wakeup import Wakeup
-from orchestrator.worker.attempt import MAX_WAITING, Attempt, AttemptRunner
+from orchestrator.worker.attempt import Attempt, AttemptRunner
 from orchestrator.worker.image_describer import ImageDescriber
 from orchestrator.worker.maintenance import Maintenance
 from orchestrator.worker.run_context import RunContext
@@ -30,6 +30,9 @@ _POLL = 0.5
 
 _MIN_POLL = 0.2
 """Seconds between two checks for remaining work, however often this process is woken up."""
+
+_MAX_CLAIMED = 16
+"""Jobs that one transaction claims at most."""
 
 _LEASE_SPARE = timedelta(seconds=15)
 """A lease lasts this much longer than the longest request."""
@@ -148,7 +151,7 @@ class Worker:
                     one = Attempt(host, lease, credential, permit, rate_limiter, claimed_at)
                     requests.start_soon(self._busy_retry.run_guarded, partial(self._run_one, one))
             for _ in range(capacity - len(claimed)):
-                self._attempts.claimable.release()
+                self._attempts.in_flight.release()
             if not claimed:
                 admission.release(host)
                 if not rate_limiter.is_ahead:
@@ -156,12 +159,12 @@ class Worker:
 
     async def _acquire_capacity(self, host: str) -> int:
         """Return how many jobs may be claimed now: only one while the endpoint is failing."""
-        claimable = self._attempts.claimable
-        await claimable.acquire()
+        in_flight = self._attempts.in_flight
+        await in_flight.acquire()
         count = 1
         with suppress(anyio.WouldBlock):
-            while count < MAX_WAITING and not self._context.admission.is_endpoint_failing(host):
-                claimable.acquire_nowait()
+            while count < _MAX_CLAIMED and not self._context.admission.is_endpoint_failing(host):
+                in_flight.acquire_nowait()
                 count += 1
         return count
 

@@ -23,7 +23,7 @@ from orchestrator.verification.tracked_jobs import postpone
 from orchestrator.worker.outcome_policy import decide
 from orchestrator.worker.outcome_recorder import AttemptResult, record
 from orchestrator.worker.pre_send_check import check_before_send
-from orchestrator.worker.send import NOT_SENT_AT_CAPACITY, NOT_SENT_AT_END
+from orchestrator.worker.send import NOT_SENT_AT_CAPACITY, NOT_SENT_FOR_NOW
 from tests.job_factory import (
     CAP_REACHED,
     DEADLINE,
@@ -102,7 +102,7 @@ OUTCOMES = {
     "a busy image": make_refusal(IMAGE_BUSY),
     "an unknown image": make_refusal("InvalidImageId.NotFound"),
     "a task without paths": Outcome(code_for_reply(Reply(200, task_id=TASK)), task_id=TASK),
-    "not sent": NOT_SENT_AT_END,
+    "not sent": NOT_SENT_FOR_NOW,
     "not sent to a full vendor": NOT_SENT_AT_CAPACITY,
 }
 
@@ -199,7 +199,7 @@ async def test_a_task_id_is_always_stored(database: Database) -> None:
     await make_jobs(database)
     lease = await claim_one(database)
     rate_limiter = RateLimiter(database, EXPORT_RATE_KEY, 0)
-    for outcome in (NOT_SENT_AT_END, make_acceptance(TASK)):
+    for outcome in (NOT_SENT_FOR_NOW, make_acceptance(TASK)):
         decision = decide(lease, outcome, max_attempts=5, jitter=0.0)
         await record(database, [AttemptResult(lease, outcome, decision, rate_limiter)], DEADLINE)
     assert (await read_last_attempt(database, lease.job_id)).task_id == str(TASK)
