@@ -1,7 +1,6 @@
 """The loops of one run: claim, send, poll the buckets, maintain the store."""
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 
@@ -161,12 +160,11 @@ class Worker:
         """Return how many jobs may be claimed now: only one while the endpoint is failing."""
         in_flight = self._attempts.in_flight
         await in_flight.acquire()
-        count = 1
-        with suppress(anyio.WouldBlock):
-            while count < _MAX_CLAIMED and not self._context.admission.is_endpoint_failing(host):
-                in_flight.acquire_nowait()
-                count += 1
-        return count
+        is_failing = self._context.admission.is_endpoint_failing(host)
+        more = 0 if is_failing else min(in_flight.value, _MAX_CLAIMED - 1)
+        for _ in range(more):
+            in_flight.acquire_nowait()
+        return 1 + more
 
     async def _claim(
         self, host: str, rate_limiter: RateLimiter, limit: int
