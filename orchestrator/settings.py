@@ -242,10 +242,14 @@ def load_settings(flags: Mapping[str, object], environ: Mapping[str, str]) -> Se
         UsageError: the file cannot be read, or a key or value in any place is not valid.
     """
     given = {
-        **_from_tccli(environ),
+        **_from_environ(environ, {"profile": "TCCLI_PROFILE"}),
         **_from_file(flags.get("config") or environ.get(_CONFIG)),
-        **_from_environ(environ),
-        **_from_flags(flags),
+        **_from_environ(environ, _variables()),
+        **{
+            name: _Given(value, f"The flag --{name.replace('_', '-')}")
+            for name, value in flags.items()
+            if value is not None and name != "config"
+        },
     }
     try:
         return Settings.model_validate({name: one.value for name, one in given.items()})
@@ -257,17 +261,12 @@ def load_settings(flags: Mapping[str, object], environ: Mapping[str, str]) -> Se
 
 def unknown_variables(environ: Mapping[str, str]) -> tuple[str, ...]:
     """Return a note for each variable that looks like a setting but is not one."""
-    known = [*(_PREFIX + name.upper() for name in Settings.model_fields), _CONFIG]
+    known = [*_variables().values(), _CONFIG]
     unknown = sorted(name for name in environ if name.startswith(_PREFIX) and name not in known)
     return tuple(
         f"The variable {name} is not a setting and is ignored.{_nearest(name, known)}"
         for name in unknown
     )
-
-
-def _from_tccli(environ: Mapping[str, str]) -> dict[str, _Given]:
-    name = environ.get("TCCLI_PROFILE", "").strip()
-    return {"profile": _Given(name, "The variable TCCLI_PROFILE")} if name else {}
 
 
 def _from_file(name: object) -> dict[str, _Given]:
@@ -298,20 +297,16 @@ def _line_of(key: str, text: str) -> int:
     return text.count("\n", 0, found.start()) + 1 if found else 1
 
 
-def _from_environ(environ: Mapping[str, str]) -> dict[str, _Given]:
-    variables = {name: _PREFIX + name.upper() for name in Settings.model_fields}
+def _variables() -> dict[str, str]:
+    """Return the variable of each setting."""
+    return {name: _PREFIX + name.upper() for name in Settings.model_fields}
+
+
+def _from_environ(environ: Mapping[str, str], variables: Mapping[str, str]) -> dict[str, _Given]:
     return {
         name: _Given(value, f"The variable {variable}")
         for name, variable in variables.items()
         if (value := environ.get(variable, "").strip())
-    }
-
-
-def _from_flags(flags: Mapping[str, object]) -> dict[str, _Given]:
-    return {
-        name: _Given(value, f"The flag --{name.replace('_', '-')}")
-        for name, value in flags.items()
-        if value is not None and name != "config"
     }
 
 
