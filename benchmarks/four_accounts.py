@@ -8,7 +8,6 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import timedelta
 from typing import Any
 
 import anyio
@@ -46,9 +45,7 @@ from orchestrator.simulator.cloud import Clocks, Cloud
 from orchestrator.simulator.control_api import exports
 from orchestrator.simulator.regions import REGIONS
 from orchestrator.store import Database, Schema
-from orchestrator.verification.bucket_access import VerifyMode
-from orchestrator.verification.resend_policy import ResolvePolicy
-from orchestrator.worker.run_settings import RunContext, RunSettings
+from orchestrator.worker.run_context import RunContext
 from orchestrator.worker.worker import Worker
 
 _SEED = 26
@@ -175,8 +172,9 @@ def _worker(database: Database, profile: str, me: Registration, http: HttpClient
     clock, key = ServerClock(database.clock), _KEYS[profile]
     credential = Credential(key.secret_id, key.secret_key)
     keys = StaticCredentials("the benchmark", lambda: credential, clock)
-    timeout = settings.request_timeout
-    parts = RunContext(
+    timeout = settings.request_timeout.total_seconds()
+    context = RunContext(
+        settings,
         database,
         CvmClient(http, endpoint=settings.cvm_endpoint, clock=clock, timeout=timeout),
         CosClient(
@@ -187,25 +185,10 @@ def _worker(database: Database, profile: str, me: Registration, http: HttpClient
             RateLimiters(database, settings.rate),
             keys,
             _notify,
-            quota_wait=settings.quota_wait,
+            quota_wait=settings.quota_wait.total_seconds(),
         ),
     )
-    policy = ResolvePolicy(
-        resend_after=timedelta(seconds=settings.resend_after),
-        max_attempts=settings.max_attempts,
-        export_deadline=timedelta(seconds=settings.export_deadline),
-    )
-    plan = RunSettings(
-        profile,
-        batch=None,
-        concurrency=settings.concurrency,
-        verify=VerifyMode(settings.verify),
-        verify_interval=None,
-        request_timeout=timedelta(seconds=timeout),
-        resolve=policy,
-        time_limit=_TOO_LONG,
-    )
-    return Worker(parts, plan, me, _notify)
+    return Worker(context, me, _notify, time_limit=_TOO_LONG)
 
 
 def _notify(sentence: str) -> None:

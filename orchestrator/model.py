@@ -1,10 +1,8 @@
 """The data classes that several packages share; all of them are frozen."""
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
-
-from orchestrator.job_states import JobState
 
 NOT_SENT = "Orchestrator.NotSent"
 """Code of an attempt whose request was never sent."""
@@ -167,24 +165,6 @@ class Outcome:
     http_status: int | None = None
     task_id: int | None = None
     cos_paths: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """The next state of a job after an outcome.
-
-    Args:
-        reason: why the job is in this state, such as ``capacity``.
-        delay: time until the job is due again.
-        charges_attempt: whether the attempt counts against the maximum.
-        maybe_applied: an export may be running whose answer is not known.
-    """
-
-    state: JobState
-    reason: str
-    delay: timedelta = timedelta()
-    charges_attempt: bool = False
-    maybe_applied: bool = False
 
 
 @dataclass(frozen=True, slots=True)

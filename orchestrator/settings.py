@@ -2,10 +2,8 @@
 
 Precedence: command-line flag > environment variable > TOML file > default.
 
-Three words are easily confused. *Settings* (this module) are the values that a user may set in any
-of these places; they stay the same for every command. *Options* are what a command is called with;
-some of them are flags that set a setting. `RunSettings` (worker/run_settings.py) has the values of
-one run, computed from the settings and the options of ``run``.
+*Settings* are the values that a user may set in any of these places; they stay the same for every
+command. *Options* are what a command is called with; some of them are flags that set a setting.
 """
 
 import difflib
@@ -13,6 +11,8 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -24,6 +24,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    TypeAdapter,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -76,7 +77,38 @@ def _adaptive_to_none(value: object) -> object:
 
 _Count = Annotated[int, BeforeValidator(_reject_boolean)]
 _Number = Annotated[float, BeforeValidator(_reject_boolean), Field(allow_inf_nan=False)]
-_Seconds = Annotated[_Number, Field(le=_MAX_SECONDS)]
+_SECONDS = TypeAdapter[float](Annotated[_Number, Field(ge=0, le=_MAX_SECONDS)])
+
+
+def _from_seconds(value: object) -> timedelta:
+    # pydantic would also accept other notations, such as 1:30 and PT90S
+    if isinstance(value, timedelta):
+        return value
+    return timedelta(seconds=_SECONDS.validate_python(value))
+
+
+_Duration = Annotated[timedelta, BeforeValidator(_from_seconds)]
+
+
+class VerifyMode(StrEnum):
+    """Whether exports are looked up in the bucket."""
+
+    AUTO = "auto"
+    """Where it is permitted."""
+    REQUIRED = "required"
+    """Always: without permission to read a bucket its exports are halted."""
+    OFF = "off"
+    """Never: accepted jobs stay accepted."""
+
+
+class ResendMode(StrEnum):
+    """When an unknown job may be sent again without an operator's decision."""
+
+    PROVEN = "proven"
+    """When an accepted job of its bucket was found under its tag before."""
+    ALWAYS = "always"
+    """After `Settings.resend_after`, whatever is known of the bucket."""
+    NEVER = "never"
 
 
 class Settings(BaseModel):
@@ -93,35 +125,44 @@ class Settings(BaseModel):
         description="a file's path, sqlite:///path or postgresql://user@host/name",
     )
     # before the endpoints: their validator reads these two
-    allow_plain_http: bool = Field(False, description="true or false")
-    site: Literal["intl", "mainland"] = Field("intl", description="intl or mainland")
-    cvm_endpoint: str = Field("", description=f"{_HTTPS}; it may contain {{region}}")
+    allow_plain_http: bool = Field(default=False, description="true or false")
+    site: Literal["intl", "mainland"] = Field(default="intl", description="intl or mainland")
+    cvm_endpoint: str = Field(default="", description=f"{_HTTPS}; it may contain {{region}}")
     cos_endpoint: str = Field(
-        "https://{bucket}.cos.{region}.myqcloud.com",
+        default="https://{bucket}.cos.{region}.myqcloud.com",
         description=f"{_HTTPS}; it may contain {{bucket}} and {{region}}",
     )
-    sts_endpoint: str = Field("", description=_HTTPS)
+    sts_endpoint: str = Field(default="", description=_HTTPS)
     metadata_endpoint: str = Field(
-        "http://metadata.tencentyun.com", description="a base URL with http:// or https://"
+        default="http://metadata.tencentyun.com", description="a base URL with http:// or https://"
     )
-    rate: _Number = Field(20, ge=0, description="a number of requests per second, 0 for no limit")
-    concurrency: _Count = Field(32, ge=1, le=512, description="a whole number from 1 to 512")
-    verify: Literal["auto", "required", "off"] = Field("auto", description="auto, required or off")
-    verify_interval: Annotated[_Seconds | None, BeforeValidator(_adaptive_to_none)] = Field(
-        None, ge=0.2, description="seconds, 0.2 at least, or adaptive"
+    rate: _Number = Field(
+        default=20, ge=0, description="a number of requests per second, 0 for no limit"
     )
-    request_timeout: _Seconds = Field(30, gt=0, description="seconds, more than 0")
-    resend_after: _Seconds = Field(120, ge=0, description="seconds, 0 or more")
-    resend: Literal["proven", "always", "never"] = Field(
-        "proven", description="proven, always or never"
+    concurrency: _Count = Field(
+        default=32, ge=1, le=512, description="a whole number from 1 to 512"
     )
-    quota_wait: _Seconds = Field(3600, ge=0, description="seconds, 0 or more")
+    verify: VerifyMode = Field(default=VerifyMode.AUTO, description="auto, required or off")
+    # None depends on the age of the export
+    verify_interval: Annotated[_Duration | None, BeforeValidator(_adaptive_to_none)] = Field(
+        default=None, ge=timedelta(seconds=0.2), description="seconds, 0.2 at least, or adaptive"
+    )
+    request_timeout: _Duration = Field(
+        default=timedelta(seconds=30), gt=timedelta(), description="seconds, more than 0"
+    )
+    resend_after: _Duration = Field(
+        default=timedelta(seconds=120), description="seconds, 0 or more"
+    )
+    resend: ResendMode = Field(default=ResendMode.PROVEN, description="proven, always or never")
+    quota_wait: _Duration = Field(default=timedelta(hours=1), description="seconds, 0 or more")
     # the name becomes part of a file name
     profile: str = Field(
-        "default", pattern=r"^[^/\\\x00-\x1f]+$", description="a name without slashes"
+        default="default", pattern=r"^[^/\\\x00-\x1f]+$", description="a name without slashes"
     )
-    export_deadline: _Seconds = Field(86_400, gt=0, description="seconds, more than 0")
-    max_attempts: _Count = Field(8, ge=1, description="a whole number, 1 or more")
+    export_deadline: _Duration = Field(
+        default=timedelta(days=1), gt=timedelta(), description="seconds, more than 0"
+    )
+    max_attempts: _Count = Field(default=8, ge=1, description="a whole number, 1 or more")
 
     @property
     def sqlalchemy_url(self) -> str:
@@ -201,10 +242,14 @@ def load_settings(flags: Mapping[str, object], environ: Mapping[str, str]) -> Se
         UsageError: the file cannot be read, or a key or value in any place is not valid.
     """
     given = {
-        **_from_tccli(environ),
+        **_from_environ(environ, {"profile": "TCCLI_PROFILE"}),
         **_from_file(flags.get("config") or environ.get(_CONFIG)),
-        **_from_environ(environ),
-        **_from_flags(flags),
+        **_from_environ(environ, _variables()),
+        **{
+            name: _Given(value, f"The flag --{name.replace('_', '-')}")
+            for name, value in flags.items()
+            if value is not None and name != "config"
+        },
     }
     try:
         return Settings.model_validate({name: one.value for name, one in given.items()})
@@ -216,17 +261,12 @@ def load_settings(flags: Mapping[str, object], environ: Mapping[str, str]) -> Se
 
 def unknown_variables(environ: Mapping[str, str]) -> tuple[str, ...]:
     """Return a note for each variable that looks like a setting but is not one."""
-    known = [*(_PREFIX + name.upper() for name in Settings.model_fields), _CONFIG]
+    known = [*_variables().values(), _CONFIG]
     unknown = sorted(name for name in environ if name.startswith(_PREFIX) and name not in known)
     return tuple(
         f"The variable {name} is not a setting and is ignored.{_nearest(name, known)}"
         for name in unknown
     )
-
-
-def _from_tccli(environ: Mapping[str, str]) -> dict[str, _Given]:
-    name = environ.get("TCCLI_PROFILE", "").strip()
-    return {"profile": _Given(name, "The variable TCCLI_PROFILE")} if name else {}
 
 
 def _from_file(name: object) -> dict[str, _Given]:
@@ -257,20 +297,16 @@ def _line_of(key: str, text: str) -> int:
     return text.count("\n", 0, found.start()) + 1 if found else 1
 
 
-def _from_environ(environ: Mapping[str, str]) -> dict[str, _Given]:
-    variables = {name: _PREFIX + name.upper() for name in Settings.model_fields}
+def _variables() -> dict[str, str]:
+    """Return the variable of each setting."""
+    return {name: _PREFIX + name.upper() for name in Settings.model_fields}
+
+
+def _from_environ(environ: Mapping[str, str], variables: Mapping[str, str]) -> dict[str, _Given]:
     return {
         name: _Given(value, f"The variable {variable}")
         for name, variable in variables.items()
         if (value := environ.get(variable, "").strip())
-    }
-
-
-def _from_flags(flags: Mapping[str, object]) -> dict[str, _Given]:
-    return {
-        name: _Given(value, f"The flag --{name.replace('_', '-')}")
-        for name, value in flags.items()
-        if value is not None and name != "config"
     }
 
 

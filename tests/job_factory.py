@@ -16,6 +16,7 @@ from orchestrator.job_states import JobState
 from orchestrator.limits.rate_limiter import RateKey, RateLimiters
 from orchestrator.manifest.export_request import ExportRequest
 from orchestrator.model import Lease, Outcome, Reply
+from orchestrator.settings import Settings
 from orchestrator.store import Database
 from orchestrator.store.tables import UtcDateTime, attempts, events, jobs, metadata, objects, scopes
 from orchestrator.worker.outcome_policy import decide
@@ -27,6 +28,7 @@ REGIONS = (REGION, "ap-tokyo", "ap-seoul")
 EXPORT_RATE_KEY = RateKey("ExportImages", "cvm.example", PROFILE)
 LEASE_DURATION = timedelta(seconds=45)
 DEADLINE = timedelta(hours=6)
+SETTINGS = Settings(max_attempts=5, export_deadline=DEADLINE)
 
 CAP_REACHED = "LimitExceeded.ExportImageTaskLimitExceeded"
 IMAGE_BUSY = "InvalidParameterValue.InvalidImageState"

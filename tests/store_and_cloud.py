@@ -17,6 +17,7 @@ from orchestrator.forecast import Forecast
 from orchestrator.job_states import JobState
 from orchestrator.limits.halted_scopes import HaltedScopes
 from orchestrator.model import ExportOrder, ImageFormat, Lease, Outcome
+from orchestrator.settings import VerifyMode
 from orchestrator.simulator import (
     DEFAULT_KEY,
     BucketSettings,
@@ -27,7 +28,7 @@ from orchestrator.simulator import (
 )
 from orchestrator.store import Database
 from orchestrator.verification.accepted_jobs import check_delivery, save_findings
-from orchestrator.verification.bucket_access import BucketAccess, VerifyMode
+from orchestrator.verification.bucket_access import BucketAccess
 from orchestrator.verification.object_lookup import baselines
 from orchestrator.verification.tracked_jobs import TrackedJob, load_tracked_job, save_baselines
 from orchestrator.verification.unknown_jobs import AbsenceTracker

@@ -1,6 +1,7 @@
 """Settings: where a value comes from, and the message about one that is not valid."""
 
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import sqlalchemy as sa
 from orchestrator.errors import UsageError
 from orchestrator.settings import Settings, load_settings, unknown_variables
 
+SECOND = timedelta(seconds=1)
 Write = Callable[[str | bytes], Path]
 
 
@@ -44,8 +46,8 @@ def test_defaults_are_the_documented_ones() -> None:
     assert settings.metadata_endpoint == "http://metadata.tencentyun.com"
     assert (settings.rate, settings.concurrency, settings.max_attempts) == (20, 32, 8)
     assert (settings.verify, settings.verify_interval) == ("auto", None)
-    assert (settings.request_timeout, settings.resend_after) == (30, 120)
-    assert settings.export_deadline == 86_400
+    assert (settings.request_timeout, settings.resend_after) == (30 * SECOND, 120 * SECOND)
+    assert settings.export_deadline == timedelta(days=1)
     assert settings.profile == "default"
     assert settings.database_url.endswith("orchestrator.db")
 
@@ -56,7 +58,7 @@ def test_flag_precedes_variable_precedes_file_precedes_default(write: Write) -> 
     environ = {"ORCHESTRATOR_RATE": "2", "ORCHESTRATOR_CONCURRENCY": "2"}
     settings = load_settings({"config": path, "rate": 3, "site": None}, environ)
     assert (settings.rate, settings.concurrency, settings.max_attempts) == (3, 2, 1)
-    assert settings.resend_after == 120
+    assert settings.resend_after == 120 * SECOND
 
 
 @pytest.mark.parametrize("name", sorted(Settings.model_fields))
@@ -139,6 +141,9 @@ def test_plain_http_is_refused_beyond_loopback(name: str) -> None:
         ("request_timeout", 0),
         ("request_timeout", 1e300),
         ("resend_after", -1),
+        ("resend_after", "1:30"),
+        ("resend_after", "PT90S"),
+        ("resend_after", True),
         ("export_deadline", 0),
         ("max_attempts", 0),
         ("profile", "../other"),
@@ -203,7 +208,7 @@ def test_file_of_a_windows_editor_is_read(write: Write) -> None:
 def test_adaptive_interval_overrides_a_fixed_one(write: Write) -> None:
     """A variable can undo the interval that a file sets."""
     path = write("verify_interval = 5")
-    assert load_settings({"config": path}, {}).verify_interval == 5
+    assert load_settings({"config": path}, {}).verify_interval == 5 * SECOND
     environ = {"ORCHESTRATOR_VERIFY_INTERVAL": "adaptive"}
     assert load_settings({"config": path}, environ).verify_interval is None
 

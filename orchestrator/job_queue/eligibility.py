@@ -12,17 +12,18 @@ import sqlalchemy as sa
 from orchestrator.job_queue.claim import ClaimQuery, claim_query
 from orchestrator.job_states import JobState
 from orchestrator.limits.admission import Admission
+from orchestrator.settings import Settings
 from orchestrator.store import Database
 from orchestrator.store.tables import jobs
 from orchestrator.verification.bucket_access import BucketAccess
-from orchestrator.verification.resend_policy import ResolvePolicy, left_to_operator
+from orchestrator.verification.resend_policy import left_to_operator
 
 
 class Eligibility:
     """Conditions on the table of jobs; they reflect the halts and unreadable buckets of now.
 
     Args:
-        profile: only jobs of this profile.
+        settings: only jobs of this profile.
         batch: only jobs of this batch; ``None`` is all.
         blocked_regions: returns the regions whose endpoint is halted.
     """
@@ -32,17 +33,15 @@ class Eligibility:
         database: Database,
         admission: Admission,
         buckets: BucketAccess,
-        policy: ResolvePolicy,
+        settings: Settings,
         *,
-        profile: str,
         batch: str | None,
         blocked_regions: Callable[[], list[str]],
     ) -> None:
         self._database = database
         self._admission = admission
         self._buckets = buckets
-        self._policy = policy
-        self._profile = profile
+        self._settings = settings
         self._batch = batch
         self._blocked_regions = blocked_regions
         self._query: ClaimQuery | None = None
@@ -51,7 +50,7 @@ class Eligibility:
     def of_this_run(self) -> sa.ColumnElement[bool]:
         """Jobs that this run works on."""
         of_batch = sa.true() if self._batch is None else jobs.c.batch == self._batch
-        return (jobs.c.profile == self._profile) & of_batch
+        return (jobs.c.profile == self._settings.profile) & of_batch
 
     def sendable(self) -> sa.ColumnElement[bool]:
         """Jobs of this run that no halt blocks."""
@@ -77,7 +76,7 @@ class Eligibility:
         )
         if self._query is None or self._query_conditions != conditions:
             self._query_conditions = conditions
-            self._query = claim_query(self._profile, self.sendable(), self.followed)
+            self._query = claim_query(self._settings.profile, self.sendable(), self.followed)
         return self._query
 
     def unfinished(self) -> tuple[sa.ColumnElement[bool], ...]:
@@ -109,4 +108,4 @@ class Eligibility:
         return False
 
     def _left_to_operator(self, table: sa.FromClause) -> sa.ColumnElement[bool]:
-        return left_to_operator(self._policy, self._database.clock.now, table)
+        return left_to_operator(self._settings, self._database.clock.now, table)

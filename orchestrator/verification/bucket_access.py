@@ -6,7 +6,6 @@ Without look-ups an accepted job stays accepted and an unknown job stays unknown
 from collections import defaultdict
 from collections.abc import Callable
 from datetime import timedelta
-from enum import StrEnum
 
 import anyio
 import sqlalchemy as sa
@@ -21,6 +20,7 @@ from orchestrator.limits.halted_scopes import (
     bucket_location_column,
 )
 from orchestrator.model import Halt, Reaction, Scope
+from orchestrator.settings import VerifyMode
 from orchestrator.store.tables import jobs
 
 _REFUSED_FOR = 20.0
@@ -38,17 +38,6 @@ _RETRY_FACTOR = 3
 
 _TOLERATED_FAILURES = 9
 """Failed look-ups in a row that are tolerated; after one more, one job at a time is a probe."""
-
-
-class VerifyMode(StrEnum):
-    """Whether exports are looked up in the bucket."""
-
-    AUTO = "auto"
-    """Where it is permitted."""
-    REQUIRED = "required"
-    """Always: without permission to read a bucket its exports are halted."""
-    OFF = "off"
-    """Never: accepted jobs stay accepted."""
 
 
 class BucketAccess:

@@ -24,12 +24,13 @@ from orchestrator.limits.admission import BUCKET_LOOKUP, Admission
 from orchestrator.limits.concurrency_limit import regions_at_capacity
 from orchestrator.limits.halted_scopes import WHOLE_ACCOUNT, bucket_location, bucket_location_column
 from orchestrator.model import Outcome
+from orchestrator.settings import Settings, VerifyMode
 from orchestrator.store import BusyRetry, Database, GroupCommit
 from orchestrator.store.tables import WATCHED, UtcDateTime, jobs
 from orchestrator.verification.accepted_jobs import Finding, check_delivery, save_findings
-from orchestrator.verification.bucket_access import BucketAccess, VerifyMode
+from orchestrator.verification.bucket_access import BucketAccess
 from orchestrator.verification.poll_schedule import NextPoll, next_poll, rare_interval
-from orchestrator.verification.resend_policy import ResolvePolicy, save_first_trace, traced_buckets
+from orchestrator.verification.resend_policy import save_first_trace, traced_buckets
 from orchestrator.verification.tracked_jobs import TrackedJob, postpone, reserve_due_jobs
 from orchestrator.verification.unknown_jobs import AbsenceTracker, resolve
 from orchestrator.wakeup import Wakeup
@@ -82,7 +83,7 @@ class Poller:
         cos: CosClient,
         buckets: BucketAccess,
         admission: Admission,
-        policy: ResolvePolicy,
+        settings: Settings,
         *,
         profile: str,
         interval: timedelta | None,
@@ -94,13 +95,13 @@ class Poller:
         self._cos = cos
         self._buckets = buckets
         self._admission = admission
-        self._policy = policy
+        self._settings = settings
         self._profile = profile
         self._interval = interval
         self._actor = actor
         self._busy_retry = busy_retry
         self._wakeup = wakeup
-        self._forecast = Forecast(database, policy.export_deadline)
+        self._forecast = Forecast(database, settings.export_deadline)
         self._absence = AbsenceTracker(database.clock)
         self._findings = GroupCommit[Finding, JobState](partial(save_findings, database, actor))
         self._of_profile = jobs.c.profile == profile
@@ -240,7 +241,7 @@ class Poller:
         job = one.job
         if job.state is JobState.UNKNOWN:
             return await resolve(
-                self._database, self._cos, job, self._policy, self._absence, self._actor
+                self._database, self._cos, job, self._settings, self._absence, self._actor
             )
         bucket = (job.region, job.bucket)
         finding = await check_delivery(
@@ -248,7 +249,7 @@ class Poller:
             job,
             one.age,
             self._forecast,
-            unlisted_after=max(self._policy.resend_after, _UNLISTED_AFTER),
+            unlisted_after=max(self._settings.resend_after, _UNLISTED_AFTER),
             wants_trace=bucket not in self._traced and job.needs_first_trace,
         )
         is_first_trace = finding.trace_age is not None and job.needs_first_trace

@@ -7,14 +7,13 @@ first trace there.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import StrEnum
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.job_states import JobState
+from orchestrator.settings import ResendMode, Settings
 from orchestrator.store.tables import TRACED, UtcDateTime, jobs
 from orchestrator.verification.tracked_jobs import TrackedJob
 
@@ -22,43 +21,16 @@ _SAMPLES = 50
 _SAFETY_FACTOR = 2
 
 
-class ResendMode(StrEnum):
-    """When an unknown job may be sent again without an operator's decision."""
-
-    PROVEN = "proven"
-    """When an accepted job of its bucket was found under its tag before."""
-    ALWAYS = "always"
-    """After `ResolvePolicy.resend_after`, whatever is known of the bucket."""
-    NEVER = "never"
-
-
-@dataclass(frozen=True, slots=True)
-class ResolvePolicy:
-    """How unknown jobs are resolved.
-
-    Args:
-        resend_after: minimum time of successful, empty look-ups before a job is sent again.
-        max_attempts: number of charged attempts after which the job fails instead.
-        export_deadline: maximum time for an export that was found in the bucket.
-        resend: when a job may be sent again without an operator.
-    """
-
-    resend_after: timedelta
-    max_attempts: int
-    export_deadline: timedelta
-    resend: ResendMode = ResendMode.PROVEN
-
-
 async def required_absence(
-    connection: AsyncConnection, job: TrackedJob, policy: ResolvePolicy
+    connection: AsyncConnection, job: TrackedJob, settings: Settings
 ) -> timedelta | None:
     """Return how long look-ups must find nothing before a resend; ``None`` is never."""
-    if job.exact_names or policy.resend is ResendMode.NEVER:
+    if job.exact_names or settings.resend is ResendMode.NEVER:
         return None
-    if policy.resend is ResendMode.ALWAYS:
-        return policy.resend_after
+    if settings.resend is ResendMode.ALWAYS:
+        return settings.resend_after
     longest = await _longest_time_to_trace(connection, job)
-    return None if longest is None else max(policy.resend_after, _SAFETY_FACTOR * longest)
+    return None if longest is None else max(settings.resend_after, _SAFETY_FACTOR * longest)
 
 
 async def _longest_time_to_trace(connection: AsyncConnection, job: TrackedJob) -> timedelta | None:
@@ -79,7 +51,7 @@ async def _longest_time_to_trace(connection: AsyncConnection, job: TrackedJob) -
 
 
 def left_to_operator(
-    policy: ResolvePolicy, now: Callable[[], datetime], table: sa.FromClause = jobs
+    settings: Settings, now: Callable[[], datetime], table: sa.FromClause = jobs
 ) -> sa.ColumnElement[bool]:
     """Unknown jobs that only a late object or an operator can resolve, as a condition on jobs.
 
@@ -90,9 +62,9 @@ def left_to_operator(
     """
     return sa.and_(
         table.c.state == JobState.UNKNOWN,
-        _is_never_resent(policy.resend, table),
+        _is_never_resent(settings.resend, table),
         table.c.absent_since.is_not(None),
-        table.c.absent_since <= _by(lambda: now() - policy.resend_after),
+        table.c.absent_since <= _by(lambda: now() - settings.resend_after),
         table.c.due_at > _by(now),
     )
 

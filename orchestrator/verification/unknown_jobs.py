@@ -9,12 +9,13 @@ from orchestrator.cloud import clock_skew
 from orchestrator.cloud.cos import CosClient
 from orchestrator.job_states import JobState
 from orchestrator.model import NOT_RULED_OUT
+from orchestrator.settings import ResendMode, Settings
 from orchestrator.store import Database
 from orchestrator.store import events as audit
 from orchestrator.store.tables import jobs
 from orchestrator.store.transitions import Transition, apply_transition
 from orchestrator.verification.object_lookup import LookupResult, look
-from orchestrator.verification.resend_policy import ResendMode, ResolvePolicy, required_absence
+from orchestrator.verification.resend_policy import required_absence
 from orchestrator.verification.tracked_jobs import TrackedJob, save_cos_paths, save_seen_objects
 
 
@@ -48,7 +49,7 @@ async def resolve(
     database: Database,
     cos: CosClient,
     job: TrackedJob,
-    policy: ResolvePolicy,
+    settings: Settings,
     absence: AbsenceTracker,
     actor: str,
 ) -> JobState:
@@ -61,10 +62,10 @@ async def resolve(
     async with database.write() as connection:
         now = await database.now(connection)
         if found:
-            state = await reconcile(connection, job, found, policy, now, actor)
+            state = await reconcile(connection, job, found, settings, now, actor)
         else:
             absent_for = absence.absent_for(job)
-            state = await _record_absence(connection, job, policy, absent_for, now, actor)
+            state = await _record_absence(connection, job, settings, absent_for, now, actor)
     if state is not JobState.UNKNOWN:
         absence.forget(job)
     return state
@@ -74,7 +75,7 @@ async def reconcile(
     connection: AsyncConnection,
     job: TrackedJob,
     found: LookupResult,
-    policy: ResolvePolicy,
+    settings: Settings,
     now: datetime,
     actor: str,
 ) -> JobState:
@@ -92,7 +93,7 @@ async def reconcile(
         attempt=job.attempt,
         changes={
             "accepted_at": now,
-            "deadline_at": now + policy.export_deadline,
+            "deadline_at": now + settings.export_deadline,
             "due_at": now,
             "code": None,
             "message": None,
@@ -114,7 +115,7 @@ async def reconcile(
 async def _record_absence(
     connection: AsyncConnection,
     job: TrackedJob,
-    policy: ResolvePolicy,
+    settings: Settings,
     absent_for: timedelta,
     now: datetime,
     actor: str,
@@ -124,18 +125,18 @@ async def _record_absence(
         this = jobs.update().where(jobs.c.id == job.job_id, jobs.c.attempt == job.attempt)
         await connection.execute(this.values(absent_since=now))
         return job.state
-    if absent_for < policy.resend_after:
+    if absent_for < settings.resend_after:
         return job.state
-    required = await required_absence(connection, job, policy)
+    required = await required_absence(connection, job, settings)
     if required is None:
-        await _leave_to_operator(connection, job, policy, now, actor)
+        await _leave_to_operator(connection, job, settings, now, actor)
         return job.state
     if job.no_resend_before is not None:
         # a suspended process may still send its request until the signature has expired
         required += clock_skew.SIGNATURE_LIFETIME
     if absent_for < required:
         return job.state
-    gives_up = job.attempts_charged >= policy.max_attempts
+    gives_up = job.attempts_charged >= settings.max_attempts
     target = JobState.FAILED if gives_up else JobState.QUEUED
     absent = Transition(
         job.job_id,
@@ -153,10 +154,10 @@ async def _record_absence(
 
 
 async def _leave_to_operator(
-    connection: AsyncConnection, job: TrackedJob, policy: ResolvePolicy, now: datetime, actor: str
+    connection: AsyncConnection, job: TrackedJob, settings: Settings, now: datetime, actor: str
 ) -> None:
     """Record once, with the job, why it is not sent again automatically."""
-    why = _WHY_NOT_RESENT["exact names" if job.exact_names else policy.resend]
+    why = _WHY_NOT_RESENT["exact names" if job.exact_names else settings.resend]
     remedy = (
         "Look for the export in the console and in the bucket; then "
         f"`orchestrator resolve {job.job_id} --as accepted|absent --why '...'`."

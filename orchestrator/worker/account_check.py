@@ -1,33 +1,55 @@
 """Check that a profile's keys belong to the same cloud account as in earlier runs."""
 
+import logging
+
+from orchestrator.cloud.clock_skew import ServerClock
+from orchestrator.cloud.credentials.base import CredentialSource
+from orchestrator.cloud.sts import caller_account
 from orchestrator.errors import CredentialError
+from orchestrator.settings import Settings
 from orchestrator.store import Database, insert_or_ignore
 from orchestrator.store.tables import accounts
 
+_log = logging.getLogger("orchestrator")
 
-async def check_account(database: Database, profile: str, account_id: str) -> None:
-    """Save the account of a profile at its first run, and compare it in later runs.
+_TIMEOUT = 5.0
+"""Seconds to wait for STS; a run can do without its answer."""
 
-    Rate and concurrency limits are counted per account, and a job belongs to one account.
 
-    Args:
-        account_id: number of the main account (UIN).
+async def check_account(
+    database: Database, settings: Settings, credentials: CredentialSource
+) -> None:
+    """Save the account of the profile at its first run, and compare it in later runs.
+
+    Rate and concurrency limits are counted per account, and a job belongs to one account. The check
+    is skipped if STS does not answer: a run must not depend on one more service.
 
     Raises:
         CredentialError: in this store the profile belongs to another account.
     """
+    profile, credential = settings.profile, await credentials.current()
+    try:
+        account = await caller_account(
+            credential,
+            endpoint=settings.sts_endpoint,
+            clock=ServerClock(database.clock),
+            seconds=_TIMEOUT,
+        )
+    except CredentialError as error:
+        _log.debug("Could not look up the account of the credentials: %s", error.message)
+        return
     async with database.write() as connection:
         row = {
             "profile": profile,
-            "account_id": account_id,
+            "account_id": account,
             "seen_at": await database.now(connection),
         }
         await connection.execute(insert_or_ignore(connection, accounts).values(row))
         query = accounts.select().where(accounts.c.profile == profile)
         known: str = (await connection.execute(query)).one().account_id
-    if known != account_id:
+    if known != account:
         raise CredentialError(
-            f"The keys of profile {profile!r} belong to account {account_id}; in this store the "
+            f"The keys of profile {profile!r} belong to account {account}; in this store the "
             f"profile belongs to account {known}. Nothing was sent.",
             "Name the profile of this account with --profile, or put the keys of account "
             f"{known} in force; another account needs another profile or another store.",

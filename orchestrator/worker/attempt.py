@@ -12,21 +12,14 @@ from orchestrator.job_states import JobState
 from orchestrator.limits.admission import EXPORT
 from orchestrator.limits.halted_scopes import scope_values_of
 from orchestrator.limits.rate_limiter import Permit, RateLimiter
-from orchestrator.model import NOT_SENT, Decision, Lease, Outcome, Reaction
+from orchestrator.model import NOT_SENT, Lease, Outcome, Reaction
 from orchestrator.store import BusyRetry, GroupCommit
 from orchestrator.verification.bucket_access import BucketAccess
 from orchestrator.worker.outcome_policy import decide
 from orchestrator.worker.outcome_recorder import AttemptResult, record
 from orchestrator.worker.pre_send_check import check_before_send
-from orchestrator.worker.run_settings import RunContext, RunSettings
-from orchestrator.worker.send import NOT_SENT_AT_CAPACITY, NOT_SENT_AT_END, submit
-
-MAX_WAITING = 16
-"""Claimed jobs that wait for a request to end. A claim's commit takes as long as a request, so
-without them no request would start while one is being claimed."""
-
-_MAX_WAIT = 5.0
-"""Seconds that a claimed job waits for another request to end; then it goes back to the queue."""
+from orchestrator.worker.run_context import RunContext
+from orchestrator.worker.send import NOT_SENT_AT_CAPACITY, NOT_SENT_FOR_NOW, submit
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,108 +49,53 @@ class AttemptRunner:
     def __init__(
         self,
         context: RunContext,
-        settings: RunSettings,
         buckets: BucketAccess,
         busy_retry: BusyRetry,
         is_stopping: Callable[[], bool],
     ) -> None:
-        self.in_flight = anyio.Semaphore(settings.concurrency, fast_acquire=True)
-        self.claimable = anyio.Semaphore(settings.concurrency + MAX_WAITING, fast_acquire=True)
+        self.in_flight = anyio.Semaphore(context.settings.concurrency, fast_acquire=True)
         """Held from before the claim until the request has ended."""
         self.unrecorded: set[tuple[int, int]] = set()
         """Job and number of the claimed attempts whose outcome is not in the store yet."""
         self._context = context
-        self._settings = settings
         self._buckets = buckets
         self._busy_retry = busy_retry
         self._is_stopping = is_stopping
-        keep = partial(record, context.database, export_deadline=settings.resolve.export_deadline)
+        keep = partial(record, context.database, export_deadline=context.settings.export_deadline)
         self._results = GroupCommit[AttemptResult, bool](keep)
         self._at_capacity_since: dict[str, float] = {}
         """Per region, the time of the last refusal for capacity, on the event loop's clock."""
 
     async def run(self, attempt: Attempt) -> bool:
         """Check, send, decide, learn, record; return whether the export was accepted."""
+        host, lease, admission = attempt.host, attempt.lease, self._context.admission
         try:
             outcome = await self._check_and_send(attempt)
         finally:
-            self.claimable.release()
-        if outcome is None or outcome.code.name == NOT_SENT:
-            self._context.admission.release(attempt.host)
-        if outcome is None:  # the check has recorded the new state
-            self.unrecorded.discard((attempt.lease.job_id, attempt.lease.attempt))
-            return False
-        decision = self._decide(attempt, outcome)
-        await self._learn(attempt, outcome)
-        await self._record(attempt, outcome, decision)
-        return decision.state is JobState.ACCEPTED
-
-    async def _check_and_send(self, attempt: Attempt) -> Outcome | None:
-        context = self._context
-        is_allowed = await self._busy_retry.retry(
-            partial(
-                check_before_send,
-                context.database,
-                context.cos,
-                self._buckets,
-                attempt.lease,
-                self._settings.resolve,
-            )
-        )
-        if not is_allowed:
-            return None
-        # A limited wait: where requests hang, lease and signature must not expire meanwhile.
-        with anyio.move_on_after(_MAX_WAIT) as waiting:
-            await self.in_flight.acquire()
-        if waiting.cancelled_caught:
-            return NOT_SENT_AT_END
-        try:
-            return await submit(
-                context.cvm,
-                attempt.lease,
-                attempt.credential,
-                attempt.permit,
-                partial(self._outcome_before_sending, attempt),
-            )
-        finally:
             self.in_flight.release()
-
-    def _outcome_before_sending(self, attempt: Attempt) -> Outcome | None:
-        """Return an outcome if the attempt became pointless before it was sent, else None."""
-        order = attempt.lease.order
-        if self._is_stopping() or self._context.admission.halts.blocks(attempt.host, order):
-            return NOT_SENT_AT_END
-        refused_at = self._at_capacity_since.get(order.region, 0.0)
-        was_refused = not attempt.lease.probe and attempt.claimed_at < refused_at
-        return NOT_SENT_AT_CAPACITY if was_refused else None
-
-    def _decide(self, attempt: Attempt, outcome: Outcome) -> Decision:
-        return decide(
-            attempt.lease,
+        if outcome is None or outcome.code.name == NOT_SENT:
+            admission.release(host)
+        if outcome is None:  # the check has recorded the new state
+            self.unrecorded.discard((lease.job_id, lease.attempt))
+            return False
+        decision = decide(
+            lease,
             outcome,
-            max_attempts=self._settings.resolve.max_attempts,
+            max_attempts=self._context.settings.max_attempts,
             jitter=random.random(),  # noqa: S311 - spreads load
-            endpoint_fails=self._context.admission.excuses_lost_answer(
-                attempt.host, attempt.lease.deferrals
-            ),
+            endpoint_fails=admission.excuses_lost_answer(host, lease.deferrals),
         )
-
-    async def _learn(self, attempt: Attempt, outcome: Outcome) -> None:
-        order = attempt.lease.order
         if outcome.code.reaction is Reaction.CAPACITY and outcome is not NOT_SENT_AT_CAPACITY:
-            self._at_capacity_since[order.region] = anyio.current_time()
-        await self._context.admission.record_outcome(
+            self._at_capacity_since[lease.order.region] = anyio.current_time()
+        await admission.record_outcome(
             EXPORT,
-            attempt.host,
+            host,
             outcome,
-            scope_values=scope_values_of(order),
+            scope_values=scope_values_of(lease.order),
             asked_at=attempt.claimed_at,
             credential=attempt.credential,
-            job_id=attempt.lease.job_id,
+            job_id=lease.job_id,
         )
-
-    async def _record(self, attempt: Attempt, outcome: Outcome, decision: Decision) -> None:
-        lease = attempt.lease
         is_end_visible = self._buckets.is_proven_readable(lease.order.region, lease.order.bucket)
         result = AttemptResult(lease, outcome, decision, attempt.rate_limiter, is_end_visible)
         is_recorded = await self._busy_retry.retry_or_report(
@@ -165,6 +103,24 @@ class AttemptRunner:
         )
         if is_recorded:
             self.unrecorded.discard((lease.job_id, lease.attempt))
+        return decision.state is JobState.ACCEPTED
+
+    async def _check_and_send(self, attempt: Attempt) -> Outcome | None:
+        """Return the outcome; ``None`` if the check put the job back or found its export."""
+        context, lease = self._context, attempt.lease
+        check = partial(
+            check_before_send, context.database, context.cos, self._buckets, lease, context.settings
+        )
+        if not await self._busy_retry.retry(check):
+            return None
+        await attempt.permit.wait()
+        # the request may have become pointless since its claim
+        if self._is_stopping() or context.admission.halts.blocks(attempt.host, lease.order):
+            return NOT_SENT_FOR_NOW
+        refused_at = self._at_capacity_since.get(lease.order.region, 0.0)
+        if attempt.claimed_at < refused_at and not lease.probe:
+            return NOT_SENT_AT_CAPACITY
+        return await submit(context.cvm, lease, attempt.credential)
 
 
 def _not_recorded(lease: Lease, outcome: Outcome) -> str:

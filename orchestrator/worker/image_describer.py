@@ -25,7 +25,7 @@ from orchestrator.model import Disk, ImageFacts, ImageFormat, Outcome, Reaction,
 from orchestrator.store import BusyRetry
 from orchestrator.store.tables import CLAIMABLE, UNDESCRIBED, job_images, jobs, objects, scopes
 from orchestrator.wakeup import Wakeup
-from orchestrator.worker.run_settings import RunContext
+from orchestrator.worker.run_context import RunContext
 
 _IDLE = 0.5
 _MAX_IDLE = 5.0

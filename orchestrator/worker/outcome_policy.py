@@ -1,12 +1,13 @@
 """The next state of a job after an outcome: a pure function, tested as a table."""
 
+from dataclasses import dataclass
 from datetime import timedelta
 
 from orchestrator.cloud.error_codes import MAY_CONCERN_ONE_IMAGE
 from orchestrator.job_states import JobState
 from orchestrator.limits.backoff import backoff
 from orchestrator.limits.quota_timeouts import EXPORT_CAP
-from orchestrator.model import NOT_SENT, Decision, Lease, Outcome, Reaction
+from orchestrator.model import NOT_SENT, Lease, Outcome, Reaction
 
 _SHARED = {
     Reaction.SLOW: "rate",
@@ -21,6 +22,22 @@ MAX_DEFERRALS = 1500
 
 _MAX_DENIALS = 4
 """Deferrals in a row after which a job fails if it is denied once more and no other job is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The next state of a job after an outcome.
+
+    Args:
+        reason: why the job is in this state, such as ``capacity``.
+        delay: time until the job is due again.
+        charges_attempt: whether the attempt counts against the maximum.
+    """
+
+    state: JobState
+    reason: str
+    delay: timedelta = timedelta()
+    charges_attempt: bool = False
 
 
 def decide(
@@ -38,65 +55,45 @@ def decide(
         jitter: a number from 0 to 1 that spreads the back-off.
         endpoint_fails: the endpoint fails for all requests, so no attempt is charged.
     """
-    maybe_applied = lease.maybe_applied
     match outcome.code.reaction:
         case Reaction.ACCEPT:
             return Decision(JobState.ACCEPTED, "exporting", charges_attempt=True)
         case Reaction.RECONCILE:
-            charges_attempt = not endpoint_fails
-            return Decision(
-                JobState.UNKNOWN, "answer lost", charges_attempt=charges_attempt, maybe_applied=True
-            )
+            return Decision(JobState.UNKNOWN, "answer lost", charges_attempt=not endpoint_fails)
         case Reaction.RETRY if lease.attempts_charged + 1 >= max_attempts:
-            return Decision(
-                JobState.FAILED,
-                "attempts used up",
-                charges_attempt=True,
-                maybe_applied=maybe_applied,
-            )
+            return Decision(JobState.FAILED, "attempts used up", charges_attempt=True)
         case Reaction.RETRY:
-            wait = backoff(lease.attempts_charged, jitter)
-            return _queued("retry", maybe_applied=maybe_applied, delay=wait, charges_attempt=True)
+            delay = backoff(lease.attempts_charged, jitter)
+            return Decision(JobState.QUEUED, "retry", delay, charges_attempt=True)
         case Reaction.CAPACITY if outcome.code.name not in {EXPORT_CAP, NOT_SENT}:
-            return _queued("quota", maybe_applied=maybe_applied)
+            return Decision(JobState.QUEUED, "quota")
         case Reaction.SLOW | Reaction.WITHDRAW | Reaction.PAUSE | Reaction.CAPACITY as shared:
-            return _queued(_SHARED[shared], maybe_applied=maybe_applied)
+            return Decision(JobState.QUEUED, _SHARED[shared])
         case Reaction.BUSY if lease.image_broken or lease.deferrals >= MAX_DEFERRALS:
-            return Decision(JobState.FAILED, "image not exportable", maybe_applied=maybe_applied)
+            return Decision(JobState.FAILED, "image not exportable")
         case Reaction.BUSY:
-            return _queued(
-                "image busy", maybe_applied=maybe_applied, delay=backoff(lease.deferrals, jitter)
-            )
+            return Decision(JobState.QUEUED, "image busy", backoff(lease.deferrals, jitter))
         case Reaction.HALT if _is_denied_alone(lease, outcome):
-            return Decision(JobState.FAILED, "refused", maybe_applied=maybe_applied)
+            return Decision(JobState.FAILED, "refused")
         case Reaction.HALT | Reaction.RESIGN | Reaction.REFRESH:
-            wait = backoff(lease.deferrals, jitter)
-            return _queued(f"halted: {outcome.code.scope}", maybe_applied=maybe_applied, delay=wait)
+            reason = f"halted: {outcome.code.scope}"
+            return Decision(JobState.QUEUED, reason, backoff(lease.deferrals, jitter))
         case Reaction.FAIL | Reaction.DRY_RUN:
-            return Decision(
-                JobState.FAILED, "refused", charges_attempt=True, maybe_applied=maybe_applied
-            )
+            return Decision(JobState.FAILED, "refused", charges_attempt=True)
+
+
+def is_maybe_applied(lease: Lease, decision: Decision) -> bool:
+    """Return whether an export may be running afterwards whose answer is not known.
+
+    A refusal does not show whether an earlier attempt began one.
+    """
+    is_lost = decision.state is JobState.UNKNOWN
+    return is_lost or (lease.maybe_applied and decision.state is not JobState.ACCEPTED)
 
 
 def own_deferrals(lease: Lease, outcome: Outcome) -> int:
     """Return the deferrals in a row that concern this job alone, after an uncharged outcome."""
     return lease.deferrals + (outcome.code.reaction not in _SHARED)
-
-
-def _queued(
-    reason: str,
-    *,
-    maybe_applied: bool,
-    delay: timedelta = timedelta(),
-    charges_attempt: bool = False,
-) -> Decision:
-    return Decision(
-        JobState.QUEUED,
-        reason,
-        delay=delay,
-        charges_attempt=charges_attempt,
-        maybe_applied=maybe_applied,
-    )
 
 
 def _is_denied_alone(lease: Lease, outcome: Outcome) -> bool:

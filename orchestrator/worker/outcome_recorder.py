@@ -4,8 +4,8 @@ A record is fenced by the attempt's number and may be repeated: after a commit t
 the caller tries again, although the commit may have been applied.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import compress
 from typing import Any
@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from orchestrator.job_states import JobState
 from orchestrator.limits import concurrency_limit
 from orchestrator.limits.rate_limiter import RateLimiter
-from orchestrator.model import NOT_SENT, Decision, Effect, Lease, Outcome, Reaction
+from orchestrator.model import NOT_SENT, Effect, Lease, Outcome, Reaction
 from orchestrator.store import Database, events
 from orchestrator.store.tables import attempts, jobs
 from orchestrator.store.transitions import (
@@ -27,7 +27,7 @@ from orchestrator.store.transitions import (
     is_allowed,
 )
 from orchestrator.verification.tracked_jobs import names_job_or_image, save_cos_paths
-from orchestrator.worker.outcome_policy import own_deferrals
+from orchestrator.worker.outcome_policy import Decision, is_maybe_applied, own_deferrals
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +67,13 @@ async def record(
             # Order of locks: attempts, jobs, rates, scopes. A claim locks rates, scopes and jobs,
             # but skips locked jobs instead of waiting for them, so the two cannot deadlock.
             now = await database.now(connection)
-            await connection.execute(_SAVE_ANSWER, [_answer(one, now) for one in results])
+            for one in results:
+                await _save_answer(connection, one, now)
             transitions = [_transition(one, now, export_deadline) for one in results]
             moved = await apply_transitions(connection, transitions, at=now)
             for one, intended, is_moved in zip(results, transitions, moved, strict=True):
                 if not is_moved and one.is_accepted:
-                    await _record_late_task_id(connection, one, intended.changes, now)
+                    await _record_late_task_id(connection, intended, one.lease, now)
             paths = [(one.lease.job_id, path) for one in results for path in one.outcome.cos_paths]
             await save_cos_paths(connection, paths)
             # only from results that are recorded for the first time
@@ -91,83 +92,64 @@ async def record_not_sent(connection: AsyncConnection, lease: Lease, now: dateti
     await concurrency_limit.record_answer(connection, lease, now, accepted=False)
 
 
-def _answer(result: AttemptResult, now: datetime) -> dict[str, Any]:
-    lease, outcome = result.lease, result.outcome
-    return {
-        "this_job": lease.job_id,
-        "this_number": lease.attempt,
-        "new_answered_at": now,
-        "new_code": outcome.code.name,
-        "new_reaction": outcome.code.reaction,
-        "new_effect": outcome.code.effect,
-        "new_message": outcome.message,
-        "new_http_status": outcome.http_status,
-        "new_request_id": outcome.request_id,
-        "new_task_id": _text(outcome.task_id),
-    }
-
-
-_ANSWER_COLUMNS = (
-    *("answered_at", "code", "reaction", "effect", "message"),
-    *("http_status", "request_id", "task_id"),
-)
-_NEW_TASK_ID = sa.bindparam("new_task_id", type_=sa.Text)
-_SAVE_ANSWER = (
-    attempts.update()
-    .where(
-        attempts.c.job_id == sa.bindparam("this_job"),
-        attempts.c.number == sa.bindparam("this_number"),
-        # the first answer of an attempt is not overwritten, but a TaskId is always stored
-        attempts.c.answered_at.is_(None)
-        | (attempts.c.task_id.is_(None) & _NEW_TASK_ID.is_not(None)),
+async def _save_answer(connection: AsyncConnection, result: AttemptResult, now: datetime) -> None:
+    lease, outcome, task_id = result.lease, result.outcome, _text(result.outcome.task_id)
+    # the first answer of an attempt is not overwritten, but a TaskId is always stored
+    is_new_task = attempts.c.task_id.is_(None) if task_id is not None else sa.false()
+    this = attempts.update().where(
+        attempts.c.job_id == lease.job_id,
+        attempts.c.number == lease.attempt,
+        attempts.c.answered_at.is_(None) | is_new_task,
     )
-    .values({name: sa.bindparam(f"new_{name}") for name in _ANSWER_COLUMNS})
-)
+    answer = this.values(
+        answered_at=now,
+        code=outcome.code.name,
+        reaction=outcome.code.reaction,
+        effect=outcome.code.effect,
+        message=outcome.message,
+        http_status=outcome.http_status,
+        request_id=outcome.request_id,
+        task_id=task_id,
+    )
+    await connection.execute(answer)
 
 
 def _transition(result: AttemptResult, now: datetime, deadline: timedelta) -> Transition:
-    decision = result.decision
-    changes = _changes(result, now, deadline)
-    return Transition(
-        result.lease.job_id,
-        JobState.SENDING,
-        decision.state,
-        kind=decision.state if decision.state is not JobState.QUEUED else "postponed",
-        reason=decision.reason,
-        actor=result.lease.owner,
-        attempt=result.lease.attempt,
-        changes=changes,
-        details=_evidence(changes),
-    )
-
-
-def _changes(result: AttemptResult, now: datetime, deadline: timedelta) -> dict[str, Any]:
-    """Return the job's columns after this result."""
     lease, outcome, decision = result.lease, result.outcome, result.decision
     changes: dict[str, Any] = {
         "due_at": now + decision.delay,
         "attempts_charged": lease.attempts_charged + decision.charges_attempt,
         "deferrals": 0 if decision.charges_attempt else own_deferrals(lease, outcome),
-        "maybe_applied": decision.maybe_applied,
+        "maybe_applied": is_maybe_applied(lease, decision),
         "request_id": outcome.request_id,
+        "code": None if result.is_accepted else outcome.code.name,
+        "message": None if result.is_accepted else outcome.message,
+        "remedy": None if result.is_accepted else outcome.code.remedy,
     }
-    if decision.state is JobState.ACCEPTED:
-        return changes | {
+    if result.is_accepted:
+        changes |= {
             "task_id": _text(outcome.task_id),
             "accepted_at": now,
             "deadline_at": now + deadline,
             "warnings": _warnings(lease, outcome),
-            "code": None,
-            "message": None,
-            "remedy": None,
         }
     if decision.state is JobState.UNKNOWN:
         changes |= {"absent_since": None, "no_resend_before": None}
-    return changes | {
-        "code": outcome.code.name,
-        "message": outcome.message,
-        "remedy": outcome.code.remedy,
-    }
+    return Transition(
+        lease.job_id,
+        JobState.SENDING,
+        decision.state,
+        kind=decision.state if decision.state is not JobState.QUEUED else "postponed",
+        reason=decision.reason,
+        actor=lease.owner,
+        attempt=lease.attempt,
+        changes=changes,
+        details={name: changes[name] for name in _EVIDENCE if changes.get(name)},
+    )
+
+
+_EVIDENCE = ("task_id", "request_id", "code", "message", "warnings")
+"""Columns that the event repeats."""
 
 
 def _warnings(lease: Lease, outcome: Outcome) -> list[str] | None:
@@ -180,7 +162,7 @@ def _warnings(lease: Lease, outcome: Outcome) -> list[str] | None:
 
 
 async def _record_late_task_id(
-    connection: AsyncConnection, result: AttemptResult, changes: Mapping[str, Any], now: datetime
+    connection: AsyncConnection, intended: Transition, lease: Lease, now: datetime
 ) -> None:
     """Record a TaskId for a job that has moved on since it was claimed.
 
@@ -188,28 +170,18 @@ async def _record_late_task_id(
     that was found in the bucket. From an older attempt it is a warning: the image may have been
     exported twice.
     """
-    lease, task_id = result.lease, _text(result.outcome.task_id)
-    job = (await connection.execute(sa.select(jobs).where(jobs.c.id == lease.job_id))).one()
-    if job.task_id == task_id:
+    named = {name: intended.changes[name] for name in ("task_id", "request_id")}
+    query = sa.select(jobs).where(jobs.c.id == lease.job_id).with_for_update()
+    job = (await connection.execute(query)).one()
+    if job.task_id == named["task_id"]:
         return  # recorded already, by a commit that seemed to fail
     state = JobState(job.state)
     is_latest = not await _may_have_begun_later(connection, lease)
     # the state of a job that was found in the bucket before is not changed
     if is_latest and job.accepted_at is None and is_allowed(state, JobState.ACCEPTED):
-        late = Transition(
-            lease.job_id,
-            state,
-            JobState.ACCEPTED,
-            kind="late answer",
-            reason="exporting",
-            actor=lease.owner,
-            attempt=job.attempt,
-            changes=changes,
-            details=_evidence(changes),
-        )
+        late = replace(intended, source=state, kind="late answer", attempt=job.attempt)
         await apply_transition(connection, late, at=now)
         return
-    named = {"task_id": task_id, "request_id": result.outcome.request_id}
     if is_latest and job.task_id is None:
         await connection.execute(jobs.update().where(jobs.c.id == lease.job_id).values(named))
     event = events.Event(
@@ -237,20 +209,14 @@ async def _update_limits(
     for one in sorted(refused_for_rate, key=lambda one: one.rate_limiter.key):
         await one.rate_limiter.slow_down(connection)
     for one in sorted(results, key=lambda one: one.lease.order.region):
-        is_end_visible = one.is_end_visible
         if one.outcome.code.reaction is Reaction.CAPACITY:
             await concurrency_limit.record_refusal(
-                connection, one.lease, now, is_end_visible=is_end_visible
+                connection, one.lease, now, is_end_visible=one.is_end_visible
             )
         else:
             await concurrency_limit.record_answer(
                 connection, one.lease, now, accepted=one.is_accepted
             )
-
-
-def _evidence(changes: Mapping[str, Any]) -> dict[str, object]:
-    kept = ("task_id", "request_id", "code", "message", "warnings")
-    return {name: changes[name] for name in kept if changes.get(name)}
 
 
 def _text(task_id: int | None) -> str | None:

@@ -1,6 +1,5 @@
 """Check an attempt in the bucket and in the store before its request is sent."""
 
-from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 import httpx
@@ -12,12 +11,12 @@ from orchestrator.errors import CloudRefusal, OrchestratorError
 from orchestrator.job_states import JobState
 from orchestrator.limits.halted_scopes import bucket_location
 from orchestrator.model import Lease
+from orchestrator.settings import Settings
 from orchestrator.store import Database
 from orchestrator.store.tables import jobs
 from orchestrator.store.transitions import Transition, apply_transition
 from orchestrator.verification.bucket_access import BucketAccess
-from orchestrator.verification.object_lookup import baselines, look
-from orchestrator.verification.resend_policy import ResolvePolicy
+from orchestrator.verification.object_lookup import LookupResult, baselines, look
 from orchestrator.verification.tracked_jobs import TrackedJob, load_tracked_job, save_baselines
 from orchestrator.verification.unknown_jobs import reconcile
 from orchestrator.worker.outcome_recorder import record_not_sent
@@ -30,7 +29,7 @@ async def check_before_send(
     cos: CosClient,
     buckets: BucketAccess,
     lease: Lease,
-    policy: ResolvePolicy,
+    settings: Settings,
 ) -> bool:
     """Return whether the attempt may be sent; if not, the job has its new state already.
 
@@ -42,45 +41,46 @@ async def check_before_send(
     """
     if not lease.maybe_applied and not lease.exact_names:
         return True
-    seen = buckets.may_be_readable(lease.order.region, lease.order.bucket)
-    etags: dict[str, str] = {}
+    async with database.read() as connection:
+        job = await load_tracked_job(connection, lease.job_id)
+    found, etags = LookupResult(), dict[str, str]()
+    failure: str | None = None  # the text of some errors is empty
     try:
-        if lease.maybe_applied and not seen:
-            raise OrchestratorError("Cannot rule out an export: the bucket is not readable.")
-        if lease.maybe_applied and await _reconciled(database, cos, lease, policy):
-            return False
-        if seen and not lease.maybe_applied:
-            async with database.read() as connection:
-                job = await load_tracked_job(connection, lease.job_id)
-            etags = await baselines(cos, job)
+        found, etags = await _look_up(cos, buckets, lease, job)
     except (OrchestratorError, httpx.HTTPError) as error:
         if isinstance(error, CloudRefusal):
-            buckets.record_refusal(bucket_location(lease.order.region, lease.order.bucket), error)
-        await _put_back(database, lease, str(error))
-        return False
-    return await _confirmed(database, lease, etags)
-
-
-async def _confirmed(database: Database, lease: Lease, etags: Mapping[str, str]) -> bool:
-    """Return whether the lease is still valid after the look-up, which may have taken long.
-
-    Another process may take over a job whose lease has expired.
-
-    Args:
-        etags: of the objects under the job's exact names; saved with the job.
-    """
+            buckets.record_refusal(bucket_location(job.region, job.bucket), error)
+        failure = str(error)
     async with database.write() as connection:
         now = await database.now(connection)
         expires_at = await _held_until(connection, lease)
         if expires_at is None:
-            await record_not_sent(connection, lease, now)
-            return False
-        if now < expires_at:
+            pass  # the lease expired during the look-up, and another process has taken the job over
+        elif failure is not None:
+            await _put_back(connection, lease, now, reason="bucket not readable", why=failure)
+        elif found:
+            await reconcile(connection, job, found, settings, now, lease.owner)
+        elif now >= expires_at:
+            why = "The lease expired during the look-up in the bucket."
+            await _put_back(connection, lease, now, reason="not sent", why=why)
+        else:
             await save_baselines(connection, lease.job_id, etags)
             return True
-    why = "The lease expired during the look-up in the bucket."
-    await _put_back(database, lease, why, reason="not sent")
-    return False
+        await record_not_sent(connection, lease, now)
+        return False
+
+
+async def _look_up(
+    cos: CosClient, buckets: BucketAccess, lease: Lease, job: TrackedJob
+) -> tuple[LookupResult, dict[str, str]]:
+    """Return what an earlier attempt left, and the ETags under the exact names of a first one."""
+    if not buckets.may_be_readable(job.region, job.bucket):
+        if lease.maybe_applied:
+            raise OrchestratorError("Cannot rule out an export: the bucket is not readable.")
+        return LookupResult(), {}
+    if lease.maybe_applied:
+        return await look(cos, job), {}
+    return LookupResult(), await baselines(cos, job)
 
 
 async def _held_until(connection: AsyncConnection, lease: Lease) -> datetime | None:
@@ -95,40 +95,18 @@ async def _held_until(connection: AsyncConnection, lease: Lease) -> datetime | N
     return expires_at
 
 
-async def _reconciled(
-    database: Database, cos: CosClient, lease: Lease, policy: ResolvePolicy
-) -> bool:
-    """Return whether the job was accepted because its export was found in the bucket."""
-    async with database.read() as connection:
-        job = await load_tracked_job(connection, lease.job_id)
-    if not _is_ours(job, lease) or not (traces := await look(cos, job)):
-        return False
-    async with database.write() as connection:
-        now = await database.now(connection)
-        await reconcile(connection, job, traces, policy, now, lease.owner)
-        await record_not_sent(connection, lease, now)
-    return True
-
-
-def _is_ours(job: TrackedJob, lease: Lease) -> bool:
-    return job.state is JobState.SENDING and job.attempt == lease.attempt
-
-
 async def _put_back(
-    database: Database, lease: Lease, why: str, *, reason: str = "bucket not readable"
+    connection: AsyncConnection, lease: Lease, now: datetime, *, reason: str, why: str
 ) -> None:
-    async with database.write() as connection:
-        now = await database.now(connection)
-        put_back = Transition(
-            lease.job_id,
-            JobState.SENDING,
-            JobState.UNKNOWN if lease.maybe_applied else JobState.QUEUED,
-            kind="not sent",
-            reason=reason,
-            actor=lease.owner,
-            attempt=lease.attempt,
-            changes={"absent_since": None, "due_at": now + _RETRY},
-            details={"message": why},
-        )
-        await apply_transition(connection, put_back, at=now)
-        await record_not_sent(connection, lease, now)
+    put_back = Transition(
+        lease.job_id,
+        JobState.SENDING,
+        JobState.UNKNOWN if lease.maybe_applied else JobState.QUEUED,
+        kind="not sent",
+        reason=reason,
+        actor=lease.owner,
+        attempt=lease.attempt,
+        changes={"absent_since": None, "due_at": now + _RETRY},
+        details={"message": why},
+    )
+    await apply_transition(connection, put_back, at=now)

@@ -1,32 +1,17 @@
 """Send the request of one attempt: one lease, one HTTP request, one outcome."""
 
-from collections.abc import Callable
-
 from orchestrator.cloud.credentials.base import Credential
 from orchestrator.cloud.cvm import CvmClient
 from orchestrator.cloud.error_classification import code_for_exception, code_for_reply
-from orchestrator.limits.rate_limiter import Permit
 from orchestrator.model import NOT_SENT, Code, Effect, Lease, Outcome, Reaction, Reply
 
 
-async def submit(
-    cvm: CvmClient,
-    lease: Lease,
-    credential: Credential,
-    permit: Permit,
-    outcome_before_sending: Callable[[], Outcome | None] = lambda: None,
-) -> Outcome:
-    """Send the request of a lease once, when its permit allows; never raise because of it.
+async def submit(cvm: CvmClient, lease: Lease, credential: Credential) -> Outcome:
+    """Send the request of a lease once; never raise because of it.
 
     Every failure becomes an outcome. If an exception escaped after the first byte may have left,
     nothing would be recorded about the attempt.
-
-    Args:
-        outcome_before_sending: returns an outcome if the attempt has become pointless.
     """
-    await permit.wait()
-    if (known := outcome_before_sending()) is not None:
-        return known
     try:
         reply = await cvm.export_images(
             lease.order, signed_at=lease.signed_at, credential=credential
@@ -43,7 +28,7 @@ NOT_SENT_AT_CAPACITY = Outcome(
 """Outcome of an attempt that was claimed just before its region turned out to be at capacity."""
 
 
-NOT_SENT_AT_END = Outcome(
+NOT_SENT_FOR_NOW = Outcome(
     Code(NOT_SENT, Reaction.WITHDRAW, Effect.NO, "Nothing to do: it is sent later."),
     message="Not sent: the run is ending, or an operator must fix something first.",
 )

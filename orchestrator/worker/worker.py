@@ -1,7 +1,6 @@
 """The loops of one run: claim, send, poll the buckets, maintain the store."""
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 
@@ -20,16 +19,19 @@ from orchestrator.store import BusyRetry
 from orchestrator.verification.bucket_access import BucketAccess
 from orchestrator.verification.poller import Poller
 from orchestrator.wakeup import Wakeup
-from orchestrator.worker.attempt import MAX_WAITING, Attempt, AttemptRunner
+from orchestrator.worker.attempt import Attempt, AttemptRunner
 from orchestrator.worker.image_describer import ImageDescriber
 from orchestrator.worker.maintenance import Maintenance
-from orchestrator.worker.run_settings import RunContext, RunSettings
+from orchestrator.worker.run_context import RunContext
 
 _POLL = 0.5
 """Seconds between two checks of the store for changes by other processes."""
 
 _MIN_POLL = 0.2
 """Seconds between two checks for remaining work, however often this process is woken up."""
+
+_MAX_CLAIMED = 16
+"""Jobs that one transaction claims at most."""
 
 _LEASE_SPARE = timedelta(seconds=15)
 """A lease lasts this much longer than the longest request."""
@@ -41,15 +43,22 @@ class Worker:
     Args:
         me: this process's registration, the owner of its leases.
         notify: takes sentences for the user.
+        batch: only this batch; ``None`` is all.
+        time_limit: seconds after which nothing more is claimed.
+        forever: wait for more work instead of ending when nothing is left to do.
     """
 
     def __init__(
         self,
         context: RunContext,
-        settings: RunSettings,
         me: Registration,
         notify: Callable[[str], None],
+        *,
+        batch: str | None = None,
+        time_limit: float | None = None,
+        forever: bool = False,
     ) -> None:
+        settings = context.settings
         self.timed_out = False
         self.buckets = BucketAccess(
             settings.verify, context.admission.halts, notify, settings.verify_interval
@@ -58,13 +67,14 @@ class Worker:
             context.database,
             context.admission,
             self.buckets,
-            settings.resolve,
-            profile=settings.profile,
-            batch=settings.batch,
+            settings,
+            batch=batch,
             blocked_regions=self._blocked_regions,
         )
         self._context = context
         self._settings = settings
+        self._time_limit = time_limit
+        self._forever = forever
         self._me = me.name
         self._notify = notify
         self._busy_retry = BusyRetry(notify, give_up=self.finish)
@@ -72,7 +82,6 @@ class Worker:
         self._claiming = anyio.CancelScope()
         self._attempts = AttemptRunner(
             context,
-            settings,
             self.buckets,
             self._busy_retry,
             is_stopping=lambda: self._claiming.cancel_called,
@@ -90,7 +99,7 @@ class Worker:
 
     async def run(self) -> None:
         """Work until no job can progress, or `finish` is called."""
-        self._ends_at = anyio.current_time() + (self._settings.time_limit or 0.0)
+        self._ends_at = anyio.current_time() + (self._time_limit or 0.0)
         with self._context.database.short_lock_timeout():
             await self._work()
         self._busy_retry.raise_error()
@@ -141,7 +150,7 @@ class Worker:
                     one = Attempt(host, lease, credential, permit, rate_limiter, claimed_at)
                     requests.start_soon(self._busy_retry.run_guarded, partial(self._run_one, one))
             for _ in range(capacity - len(claimed)):
-                self._attempts.claimable.release()
+                self._attempts.in_flight.release()
             if not claimed:
                 admission.release(host)
                 if not rate_limiter.is_ahead:
@@ -149,14 +158,13 @@ class Worker:
 
     async def _acquire_capacity(self, host: str) -> int:
         """Return how many jobs may be claimed now: only one while the endpoint is failing."""
-        claimable = self._attempts.claimable
-        await claimable.acquire()
-        count = 1
-        with suppress(anyio.WouldBlock):
-            while count < MAX_WAITING and not self._context.admission.is_endpoint_failing(host):
-                claimable.acquire_nowait()
-                count += 1
-        return count
+        in_flight = self._attempts.in_flight
+        await in_flight.acquire()
+        is_failing = self._context.admission.is_endpoint_failing(host)
+        more = 0 if is_failing else min(in_flight.value, _MAX_CLAIMED - 1)
+        for _ in range(more):
+            in_flight.acquire_nowait()
+        return 1 + more
 
     async def _claim(
         self, host: str, rate_limiter: RateLimiter, limit: int
@@ -204,10 +212,10 @@ class Worker:
 
     async def _work_remains(self) -> bool:
         self._context.admission.halt_expired_quota_waits()
-        if self._settings.forever:
+        if self._forever:
             return True
         within = None
-        if self._settings.time_limit is not None:
+        if self._time_limit is not None:
             within = max(0.0, self._ends_at - anyio.current_time())
         return await self.eligibility.has_remaining_work(within)
 
@@ -225,12 +233,12 @@ class Worker:
 
     async def _recheck_halts(self) -> None:
         """Clear the halts of a `--forever` run regularly: an operator may have fixed the causes."""
-        if self._settings.forever:
+        if self._forever:
             await self._context.admission.clear_halts()
             self.buckets.reset()
 
     async def _keep_time_limit(self) -> None:
-        if self._settings.time_limit is not None:
+        if self._time_limit is not None:
             await anyio.sleep_until(self._ends_at)
             self.timed_out = True
             self.finish()
@@ -253,7 +261,7 @@ class Worker:
             self._context.cos,
             self.buckets,
             self._context.admission,
-            self._settings.resolve,
+            self._settings,
             profile=self._settings.profile,
             interval=self._settings.verify_interval,
             actor=self._me,

@@ -71,8 +71,8 @@ async def run_worker(spec: WorkerSpec) -> None:
         clock_skew.SIGNATURE_LIFETIME = timedelta(seconds=spec.signature_lifetime)
     async with make_orchestrator(spec.url, spec.folder, **spec.settings) as orchestrator:
         if spec.lease is not None:
-            spare = spec.lease - orchestrator.settings.request_timeout
-            worker._LEASE_SPARE = timedelta(seconds=spare)
+            lease = timedelta(seconds=spec.lease)
+            worker._LEASE_SPARE = lease - orchestrator.settings.request_timeout
         # for the log that a failed test shows
         print(await orchestrator.run(), flush=True)  # noqa: T201
 

@@ -8,7 +8,6 @@ import asyncio
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +30,11 @@ from orchestrator.limits.rate_limiter import RateLimiters
 from orchestrator.model import NOT_RULED_OUT, JobFilter
 from orchestrator.reporting.history import Job, history
 from orchestrator.reporting.run_summary import RunResult, RunSummary
+from orchestrator.settings import load_settings
 from orchestrator.simulator import DEFAULT_KEY, Duration, Entry, Settings, SimulatorOptions
 from orchestrator.simulator.cloud import Clocks, Cloud
 from orchestrator.store import Database, Schema
-from orchestrator.verification.bucket_access import VerifyMode
-from orchestrator.verification.resend_policy import ResolvePolicy
-from orchestrator.worker.run_settings import RunContext, RunSettings
+from orchestrator.worker.run_context import RunContext
 from orchestrator.worker.worker import Worker
 from tests.cloud.scripted_server import FixedCredentials
 from tests.end_to_end.harness import make_image_ids, make_requests_for
@@ -140,8 +138,9 @@ async def _run(night: Workload, world: Mapping[str, Any], folder: Path) -> Outco
 
 
 async def _run_to_end(database: Database, http: HttpClient, night: Workload) -> RunResult:
-    policy = ResolvePolicy(timedelta(seconds=night.resend_after), 8, timedelta(days=1))
-    parts = RunContext(
+    settings = load_settings({"profile": PROFILE, "resend_after": night.resend_after}, {})
+    context = RunContext(
+        settings,
         database,
         CvmClient(http, endpoint="https://cvm", clock=ServerClock(database.clock), timeout=30),
         CosClient(
@@ -153,18 +152,9 @@ async def _run_to_end(database: Database, http: HttpClient, night: Workload) -> 
         ),
         Admission(PROFILE, RateLimiters(database, 20), KEYS, print, quota_wait=3600),
     )
-    plan = RunSettings(
-        PROFILE,
-        batch=None,
-        concurrency=32,
-        verify=VerifyMode.AUTO,
-        verify_interval=None,
-        request_timeout=timedelta(seconds=30),
-        resolve=policy,
-    )
     summary = await RunSummary.begin(database, PROFILE, None)
     async with register_worker(database) as me:
-        worker = Worker(parts, plan, me, print)
+        worker = Worker(context, me, print)
         await worker.run()
         return await summary.finish(owner=me.name, seconds=0, left=worker.eligibility.unfinished())
 

@@ -12,17 +12,25 @@ from orchestrator.job_states import JobState
 from orchestrator.limits.admission import Admission
 from orchestrator.limits.rate_limiter import RateLimiters
 from orchestrator.model import Halt, Scope
+from orchestrator.settings import VerifyMode
 from orchestrator.store import Database
-from orchestrator.verification.bucket_access import BucketAccess, VerifyMode
-from orchestrator.verification.resend_policy import ResolvePolicy
+from orchestrator.verification.bucket_access import BucketAccess
 from tests.cloud.scripted_server import FixedCredentials
-from tests.job_factory import BUCKET, PROFILE, REGION, make_job, make_jobs, now, update_job
+from tests.job_factory import (
+    BUCKET,
+    PROFILE,
+    REGION,
+    SETTINGS,
+    make_job,
+    make_jobs,
+    now,
+    update_job,
+)
 from tests.store_and_cloud import CREDENTIAL
 
 pytestmark = pytest.mark.anyio
 
 HOST = "cvm.example"
-POLICY = ResolvePolicy(timedelta(minutes=2), 5, timedelta(hours=1))
 
 
 @pytest.fixture
@@ -50,8 +58,7 @@ def eligibility(sqlite: Database, admission: Admission, permissions: BucketAcces
         sqlite,
         admission,
         permissions,
-        POLICY,
-        profile=PROFILE,
+        SETTINGS,
         batch=None,
         blocked_regions=lambda: [REGION] if admission.halts.blocks_endpoint(HOST) else [],
     )
@@ -109,8 +116,7 @@ def eligibility_of(
         database,
         admission,
         permissions,
-        POLICY,
-        profile=PROFILE,
+        SETTINGS,
         batch="night",
         blocked_regions=list,
     )

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -13,8 +12,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from orchestrator.cloud.error_codes import CODES
 from orchestrator.job_states import JobState
 from orchestrator.model import Outcome
+from orchestrator.settings import ResendMode
 from orchestrator.store import Database
-from orchestrator.verification.resend_policy import ResendMode
 from orchestrator.worker.send import outcome_of_exception
 from tests.job_factory import FakeClock, make_request
 
@@ -132,7 +131,7 @@ class ExportStateMachine(RuleBasedStateMachine):
     )
     def begin(self, exact: bool, described: bool, resend: ResendMode) -> None:
         """Start each history with one job."""
-        self.system.policy = replace(self.system.policy, resend=resend)
+        self.system.settings = self.system.settings.model_copy(update={"resend": resend})
         self._run(self._enqueue(1, exact, described))
 
     async def _enqueue(self, number: int, exact: bool, described: bool) -> None:

@@ -23,9 +23,10 @@ from orchestrator.operations import resolve_unknown
 from orchestrator.operations.cancel import cancel
 from orchestrator.operations.resolve_unknown import Verdict
 from orchestrator.operations.retry import retry
+from orchestrator.settings import Settings
 from orchestrator.store import Database
 from orchestrator.store.tables import jobs
-from orchestrator.verification.resend_policy import ResolvePolicy, left_to_operator
+from orchestrator.verification.resend_policy import left_to_operator
 from orchestrator.verification.tracked_jobs import TrackedJob, load_tracked_job, postpone
 from orchestrator.verification.unknown_jobs import AbsenceTracker, resolve
 from orchestrator.worker.outcome_policy import decide
@@ -48,7 +49,7 @@ from tests.store_and_cloud import make_bucket_access, verify_job
 
 from .fake_vendor import Export, FakeCosClient, FakeVendor, PausePoint, ShortRepr, make_object_keys
 
-POLICY = ResolvePolicy(timedelta(seconds=120), 3, DEADLINE)
+SETTINGS = Settings(max_attempts=3, export_deadline=DEADLINE)
 SECOND = timedelta(seconds=1)
 
 
@@ -95,7 +96,7 @@ class SystemUnderTest:
     processes: dict[int, tuple[str, AsyncExitStack]] = field(default_factory=dict)
     attempts: list[Attempt] = field(default_factory=list)
     recorded: list[Attempt] = field(default_factory=list)
-    policy: ResolvePolicy = POLICY
+    settings: Settings = SETTINGS
     paused: list[tuple[int, PausePoint, asyncio.Task[None]]] = field(default_factory=list)
     acceptances: list[Export] = field(default_factory=list)
     retried: set[Export] = field(default_factory=set)
@@ -145,7 +146,7 @@ class SystemUnderTest:
         name, _ = self.processes[process]
         moment = await now(self.database)
         want = claim_query(
-            watched=lambda table: ~left_to_operator(self.policy, lambda: moment, table)
+            watched=lambda table: ~left_to_operator(self.settings, lambda: moment, table)
         )
         who = claim_settings(self.database, name)
         claimed = await claim(self.database, who, want, REGIONS, signed_at=self.vendor.now())
@@ -164,7 +165,7 @@ class SystemUnderTest:
         """Check whether an attempt can be sent."""
         attempt.is_checking = True
         attempt.can_send = await check_before_send(
-            self.database, self.looks, make_bucket_access(), attempt.lease, self.policy
+            self.database, self.looks, make_bucket_access(), attempt.lease, self.settings
         )
         if not attempt.can_send:
             self.attempts.remove(attempt)
@@ -187,7 +188,7 @@ class SystemUnderTest:
         """Record the outcome of an attempt."""
         assert attempt.outcome is not None
         decision = decide(
-            attempt.lease, attempt.outcome, max_attempts=self.policy.max_attempts, jitter=0.5
+            attempt.lease, attempt.outcome, max_attempts=self.settings.max_attempts, jitter=0.5
         )
         rate_limiter = claim_settings(self.database).rate_limiter
         answer = AttemptResult(attempt.lease, attempt.outcome, decision, rate_limiter)
@@ -217,7 +218,7 @@ class SystemUnderTest:
     async def _settle_by_look(self, job: TrackedJob) -> None:
         try:
             if job.state is JobState.UNKNOWN:
-                await resolve(self.database, self.looks, job, self.policy, self.absence, TESTER)
+                await resolve(self.database, self.looks, job, self.settings, self.absence, TESTER)
             elif job.state is JobState.ACCEPTED:
                 await verify_job(self.database, self.looks, job)
         except CloudRefusal:

@@ -1,7 +1,5 @@
 """Short histories that once lost or doubled an export."""
 
-from datetime import timedelta
-
 import pytest
 
 from orchestrator.job_queue.orphan_recovery import recover_orphans
@@ -11,12 +9,11 @@ from orchestrator.operations.retry import retry
 from orchestrator.store.tables import jobs
 from orchestrator.verification.accepted_jobs import Finding, save_findings
 from orchestrator.verification.completeness import Completeness
-from orchestrator.verification.resend_policy import ResolvePolicy
 from orchestrator.verification.unknown_jobs import AbsenceTracker, resolve
 from orchestrator.worker.pre_send_check import check_before_send
 from tests.job_factory import (
-    DEADLINE,
     LEASE_DURATION,
+    SETTINGS,
     TESTER,
     advance_time,
     claim_one,
@@ -32,8 +29,6 @@ from tests.store_and_cloud import StoreAndCloud, make_bucket_access
 
 pytestmark = pytest.mark.anyio
 
-POLICY = ResolvePolicy(timedelta(seconds=120), 5, DEADLINE)
-
 
 async def test_late_request_has_time_to_become_visible(setup: StoreAndCloud) -> None:
     """An export that is sent as its signature expires, and is visible 120 s later, is found."""
@@ -44,12 +39,12 @@ async def test_late_request_has_time_to_become_visible(setup: StoreAndCloud) -> 
     for seconds in (0, 290, 100):
         await advance_time(setup.database, seconds=seconds)
         seen = await setup.tracked_job(job_id)
-        state = await resolve(setup.database, setup.cos, seen, POLICY, setup.absence, "rescuer")
+        state = await resolve(setup.database, setup.cos, seen, SETTINGS, setup.absence, "rescuer")
         assert state is JobState.UNKNOWN
     # it left 299 s after it was signed
     await setup.export_without_answer(job_id)
     seen = await setup.tracked_job(job_id)
-    state = await resolve(setup.database, setup.cos, seen, POLICY, setup.absence, "rescuer")
+    state = await resolve(setup.database, setup.cos, seen, SETTINGS, setup.absence, "rescuer")
     assert state is JobState.ACCEPTED
 
 
@@ -65,7 +60,7 @@ async def test_lost_lease_reconciles_nothing(setup: StoreAndCloud, become: JobSt
     await update_job(setup.database, job_id, state=become)
     before = await read_job(setup.database, job_id)
     assert not await check_before_send(
-        setup.database, setup.cos, make_bucket_access(), lease, POLICY
+        setup.database, setup.cos, make_bucket_access(), lease, SETTINGS
     )
     assert await read_job(setup.database, job_id) == before
     assert (await read_last_attempt(setup.database, job_id)).code == NOT_SENT
@@ -79,7 +74,7 @@ async def test_lost_lease_sends_nothing(setup: StoreAndCloud) -> None:
     await advance_time(setup.database, seconds=LEASE_DURATION.total_seconds() + 1)
     await recover_orphans(setup.database, "rescuer")
     assert not await check_before_send(
-        setup.database, setup.cos, make_bucket_access(), lease, POLICY
+        setup.database, setup.cos, make_bucket_access(), lease, SETTINGS
     )
     assert (await read_job(setup.database, job_id)).state == JobState.UNKNOWN
 
@@ -92,21 +87,21 @@ async def test_lookup_from_before_a_retry_changes_nothing(setup: StoreAndCloud) 
     await advance_time(setup.database, seconds=LEASE_DURATION.total_seconds() + 400)
     await recover_orphans(setup.database, "rescuer")
     await update_job(
-        setup.database, job_id, attempts_charged=POLICY.max_attempts, no_resend_before=None
+        setup.database, job_id, attempts_charged=SETTINGS.max_attempts, no_resend_before=None
     )
     absence = AbsenceTracker(setup.database.clock)
     for tracker in (setup.absence, absence):
         before = await setup.tracked_job(job_id)
-        await resolve(setup.database, setup.cos, before, POLICY, tracker, "rescuer")
+        await resolve(setup.database, setup.cos, before, SETTINGS, tracker, "rescuer")
     await advance_time(setup.database, seconds=121)
     seen = await setup.tracked_job(job_id)
     assert (
-        await resolve(setup.database, setup.cos, seen, POLICY, setup.absence, "rescuer")
+        await resolve(setup.database, setup.cos, seen, SETTINGS, setup.absence, "rescuer")
         is JobState.FAILED
     )
     await retry(setup.database, jobs.c.id == job_id, actor="person")
     assert (
-        await resolve(setup.database, setup.cos, seen, POLICY, absence, "sleeper")
+        await resolve(setup.database, setup.cos, seen, SETTINGS, absence, "sleeper")
         is JobState.UNKNOWN
     )
     assert (await read_job(setup.database, job_id)).state == JobState.UNKNOWN
@@ -126,7 +121,7 @@ async def test_finding_from_before_a_retry_changes_nothing(setup: StoreAndCloud)
     await advance_time(setup.database, seconds=1)
     seen = await setup.tracked_job(job_id)
     assert (
-        await resolve(setup.database, setup.cos, seen, POLICY, setup.absence, TESTER)
+        await resolve(setup.database, setup.cos, seen, SETTINGS, setup.absence, TESTER)
         is JobState.ACCEPTED
     )
     assert await save_findings(setup.database, "sleeper", [lost]) == [JobState.ACCEPTED]

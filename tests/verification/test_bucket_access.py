@@ -13,9 +13,10 @@ import sqlalchemy as sa
 from orchestrator.errors import CloudRefusal
 from orchestrator.limits.halted_scopes import HaltedScopes
 from orchestrator.model import Halt, Scope
+from orchestrator.settings import VerifyMode
 from orchestrator.store import Database
 from orchestrator.store.tables import jobs
-from orchestrator.verification.bucket_access import BucketAccess, VerifyMode
+from orchestrator.verification.bucket_access import BucketAccess
 from tests.instant_loop import in_no_time
 from tests.job_factory import BUCKET, REGION, make_jobs, make_request
 

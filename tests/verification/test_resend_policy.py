@@ -1,6 +1,5 @@
 """When an empty bucket proves that an export never began, and when it proves nothing."""
 
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -9,11 +8,10 @@ import sqlalchemy as sa
 
 from orchestrator.job_states import JobState
 from orchestrator.model import NOT_RULED_OUT
+from orchestrator.settings import ResendMode, Settings
 from orchestrator.store import Database
 from orchestrator.store.tables import jobs
 from orchestrator.verification.resend_policy import (
-    ResendMode,
-    ResolvePolicy,
     left_to_operator,
     required_absence,
     traced_buckets,
@@ -23,6 +21,7 @@ from orchestrator.verification.unknown_jobs import resolve
 from tests.job_factory import (
     BUCKET,
     REGION,
+    SETTINGS,
     TESTER,
     advance_time,
     make_job,
@@ -35,8 +34,6 @@ from tests.store_and_cloud import StoreAndCloud
 
 pytestmark = pytest.mark.anyio
 
-POLICY = ResolvePolicy(timedelta(seconds=120), 5, timedelta(hours=6))
-
 
 async def unknown(database: Database, **columns: object) -> int:
     """Make an unknown job; return its id."""
@@ -45,11 +42,11 @@ async def unknown(database: Database, **columns: object) -> int:
     )
 
 
-async def required(database: Database, job_id: int, **policy: object) -> timedelta | None:
+async def required(database: Database, job_id: int, **changes: object) -> timedelta | None:
     """Return how long look-ups must find nothing of a job."""
     async with database.read() as connection:
         one = await load_tracked_job(connection, job_id)
-        return await required_absence(connection, one, replace(POLICY, **policy))  # type: ignore[arg-type]
+        return await required_absence(connection, one, SETTINGS.model_copy(update=changes))
 
 
 async def test_a_bucket_in_which_nothing_was_found_proves_nothing(database: Database) -> None:
@@ -61,7 +58,7 @@ async def test_a_trace_in_the_same_bucket_makes_absence_a_proof(database: Databa
     """It takes `resend_after`, or twice the time to a first trace where that is longer."""
     await make_traced_job(database, took=10)
     job_id = await unknown(database)
-    assert await required(database, job_id) == POLICY.resend_after
+    assert await required(database, job_id) == SETTINGS.resend_after
     await make_traced_job(database, took=600)
     assert await required(database, job_id) == timedelta(seconds=1200)
 
@@ -71,7 +68,7 @@ async def test_only_the_last_fifty_traces_count(database: Database) -> None:
     await make_traced_job(database, took=900)
     for _ in range(50):
         await make_traced_job(database, took=5)
-    assert await required(database, await unknown(database)) == POLICY.resend_after
+    assert await required(database, await unknown(database)) == SETTINGS.resend_after
 
 
 @pytest.mark.parametrize("other", [{"bucket": "other-1250000000"}, {"region": "ap-tokyo"}])
@@ -92,18 +89,18 @@ async def test_a_trace_before_its_request_is_ignored(database: Database) -> None
 async def test_the_settings_decide(database: Database) -> None:
     """``always`` needs no proof, ``never`` accepts none; exact names never have one."""
     job_id = await unknown(database)
-    assert await required(database, job_id, resend=ResendMode.ALWAYS) == POLICY.resend_after
+    assert await required(database, job_id, resend=ResendMode.ALWAYS) == SETTINGS.resend_after
     await make_traced_job(database)
     assert await required(database, job_id, resend=ResendMode.NEVER) is None
     exact = await unknown(database, exact_names=True)
     assert await required(database, exact, resend=ResendMode.ALWAYS) is None
 
 
-async def left(database: Database, policy: ResolvePolicy = POLICY) -> list[int]:
+async def left(database: Database, settings: Settings = SETTINGS) -> list[int]:
     """Return the jobs that are left to an operator."""
     moment = await now(database)
     async with database.read() as connection:
-        query = sa.select(jobs.c.id).where(left_to_operator(policy, lambda: moment))
+        query = sa.select(jobs.c.id).where(left_to_operator(settings, lambda: moment))
         return list((await connection.execute(query)).scalars())
 
 
@@ -113,10 +110,11 @@ async def test_no_run_waits_for_jobs_left_to_an_operator(database: Database) -> 
     since, due = moment - timedelta(seconds=121), moment + timedelta(seconds=60)
     job_id = await unknown(database, absent_since=since, due_at=due)
     assert await left(database) == [job_id]
-    assert await left(database, replace(POLICY, resend=ResendMode.ALWAYS)) == []
+    assert await left(database, SETTINGS.model_copy(update={"resend": ResendMode.ALWAYS})) == []
     await make_traced_job(database)
     assert await left(database) == []
-    assert await left(database, replace(POLICY, resend=ResendMode.NEVER)) == [job_id]
+    never = SETTINGS.model_copy(update={"resend": ResendMode.NEVER})
+    assert await left(database, never) == [job_id]
 
 
 async def test_the_job_says_once_why_it_is_not_sent_again(setup: StoreAndCloud) -> None:
@@ -125,7 +123,7 @@ async def test_the_job_says_once_why_it_is_not_sent_again(setup: StoreAndCloud) 
     for _ in range(3):
         one = await setup.tracked_job(job_id)
         assert (
-            await resolve(setup.database, setup.cos, one, POLICY, setup.absence, TESTER)
+            await resolve(setup.database, setup.cos, one, SETTINGS, setup.absence, TESTER)
             is JobState.UNKNOWN
         )
         await advance_time(setup.database, seconds=130)
@@ -143,7 +141,9 @@ async def test_a_slow_bucket_is_given_twice_its_time(setup: StoreAndCloud) -> No
     states: list[JobState] = []
     for _ in range(3):
         one = await setup.tracked_job(job_id)
-        states.append(await resolve(setup.database, setup.cos, one, POLICY, setup.absence, TESTER))
+        states.append(
+            await resolve(setup.database, setup.cos, one, SETTINGS, setup.absence, TESTER)
+        )
         await advance_time(setup.database, seconds=605)
     assert states == [JobState.UNKNOWN, JobState.UNKNOWN, JobState.QUEUED]
 

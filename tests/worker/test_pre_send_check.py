@@ -1,17 +1,17 @@
 """The check directly before a request is sent."""
 
-from datetime import timedelta
-
+import httpx
 import pytest
 
 from orchestrator.job_states import JobState
 from orchestrator.model import NOT_SENT, Lease
+from orchestrator.settings import VerifyMode
 from orchestrator.store.tables import objects
-from orchestrator.verification.bucket_access import BucketAccess, VerifyMode
-from orchestrator.verification.resend_policy import ResolvePolicy
+from orchestrator.verification.bucket_access import BucketAccess
 from orchestrator.worker import pre_send_check as clear
 from orchestrator.worker.pre_send_check import check_before_send
 from tests.job_factory import (
+    SETTINGS,
     add_expected_objects,
     advance_time,
     claim_one,
@@ -29,12 +29,10 @@ from tests.store_and_cloud import StoreAndCloud, make_bucket_access
 
 pytestmark = pytest.mark.anyio
 
-POLICY = ResolvePolicy(timedelta(seconds=120), 5, timedelta(hours=6))
-
 
 async def cleared(setup: StoreAndCloud, lease: Lease, seen: BucketAccess | None = None) -> bool:
     return await check_before_send(
-        setup.database, setup.cos, seen or make_bucket_access(), lease, POLICY
+        setup.database, setup.cos, seen or make_bucket_access(), lease, SETTINGS
     )
 
 
@@ -87,6 +85,20 @@ async def test_a_maybe_applied_job_needs_a_look_up(setup: StoreAndCloud, how: st
     assert (kept.attempts_charged, kept.maybe_applied, kept.absent_since) == (1, True, None)
     assert kept.due_at > await now(setup.database)
     assert (await read_last_attempt(setup.database, lease.job_id)).code == NOT_SENT
+
+
+async def test_a_look_up_that_fails_without_a_text_is_no_look_up(
+    setup: StoreAndCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some network errors have no text; the job becomes unknown again all the same."""
+
+    async def fail(*_arguments: object) -> object:
+        raise httpx.ReadTimeout("")
+
+    monkeypatch.setattr(clear, "look", fail)
+    lease = await maybe_applied(setup)
+    assert not await cleared(setup, lease)
+    assert (await read_job(setup.database, lease.job_id)).state == JobState.UNKNOWN
 
 
 async def test_the_baseline_of_an_exact_name_is_saved_first(setup: StoreAndCloud) -> None:

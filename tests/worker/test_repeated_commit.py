@@ -15,21 +15,21 @@ from orchestrator.forecast import Forecast
 from orchestrator.job_states import JobState
 from orchestrator.limits.rate_limiter import RateLimiter, RateLimiters
 from orchestrator.model import NOT_SENT, Lease, Outcome, Reply
+from orchestrator.settings import VerifyMode
 from orchestrator.store import BusyRetry, Database, busy_retry
 from orchestrator.store.tables import attempts, jobs, metadata, objects
 from orchestrator.verification.accepted_jobs import Finding, check_delivery, save_findings
-from orchestrator.verification.bucket_access import VerifyMode
-from orchestrator.verification.resend_policy import ResolvePolicy
 from orchestrator.verification.tracked_jobs import postpone
 from orchestrator.worker.outcome_policy import decide
 from orchestrator.worker.outcome_recorder import AttemptResult, record
 from orchestrator.worker.pre_send_check import check_before_send
-from orchestrator.worker.send import NOT_SENT_AT_CAPACITY, NOT_SENT_AT_END
+from orchestrator.worker.send import NOT_SENT_AT_CAPACITY, NOT_SENT_FOR_NOW
 from tests.job_factory import (
     CAP_REACHED,
     DEADLINE,
     EXPORT_RATE_KEY,
     IMAGE_BUSY,
+    SETTINGS,
     TESTER,
     add_expected_objects,
     claim_one,
@@ -51,7 +51,6 @@ from tests.store_errors import commit_in_doubt
 
 pytestmark = pytest.mark.anyio
 
-POLICY = ResolvePolicy(timedelta(seconds=120), 5, DEADLINE)
 TASK = 2**63 + 5
 
 
@@ -103,7 +102,7 @@ OUTCOMES = {
     "a busy image": make_refusal(IMAGE_BUSY),
     "an unknown image": make_refusal("InvalidImageId.NotFound"),
     "a task without paths": Outcome(code_for_reply(Reply(200, task_id=TASK)), task_id=TASK),
-    "not sent": NOT_SENT_AT_END,
+    "not sent": NOT_SENT_FOR_NOW,
     "not sent to a full vendor": NOT_SENT_AT_CAPACITY,
 }
 
@@ -200,7 +199,7 @@ async def test_a_task_id_is_always_stored(database: Database) -> None:
     await make_jobs(database)
     lease = await claim_one(database)
     rate_limiter = RateLimiter(database, EXPORT_RATE_KEY, 0)
-    for outcome in (NOT_SENT_AT_END, make_acceptance(TASK)):
+    for outcome in (NOT_SENT_FOR_NOW, make_acceptance(TASK)):
         decision = decide(lease, outcome, max_attempts=5, jitter=0.0)
         await record(database, [AttemptResult(lease, outcome, decision, rate_limiter)], DEADLINE)
     assert (await read_last_attempt(database, lease.job_id)).task_id == str(TASK)
@@ -239,7 +238,7 @@ async def finding_of(setup: StoreAndCloud, job_id: int) -> Finding:
     deadlines = Forecast(setup.database, DEADLINE)
     seen = await setup.tracked_job(job_id)
     finding = await check_delivery(
-        setup.cos, seen, timedelta(), deadlines, unlisted_after=POLICY.resend_after
+        setup.cos, seen, timedelta(), deadlines, unlisted_after=SETTINGS.resend_after
     )
     assert finding.is_final
     return finding
@@ -252,7 +251,7 @@ async def cleared_again(setup: StoreAndCloud, lease: Lease, *, denied: str = "")
         denied: what the bucket refuses, the first time only.
     """
     seen = make_bucket_access()
-    clear = partial(check_before_send, setup.database, setup.cos, seen, lease, POLICY)
+    clear = partial(check_before_send, setup.database, setup.cos, seen, lease, SETTINGS)
     setup.deny(*filter(None, [denied]))
     with commit_in_doubt(setup.database, "UPDATE"), pytest.raises(OperationalError):
         await clear()
@@ -308,7 +307,7 @@ async def test_an_exact_name_is_sent_only_under_its_lease(
     lease = await exact(setup)
     await update_job(setup.database, lease.job_id, owner="another", attempt=2)
     cleared = await check_before_send(
-        setup.database, setup.cos, make_bucket_access(mode), lease, POLICY
+        setup.database, setup.cos, make_bucket_access(mode), lease, SETTINGS
     )
     assert not cleared
     assert (await read_rows(setup.database, objects, lease.job_id))[0].baseline_etag is None
@@ -318,7 +317,7 @@ async def test_a_baseline_is_saved_once(setup: StoreAndCloud) -> None:
     """The baseline of the commit that seemed to fail is the one that is compared."""
     lease = await exact(setup)
     clear = partial(
-        check_before_send, setup.database, setup.cos, make_bucket_access(), lease, POLICY
+        check_before_send, setup.database, setup.cos, make_bucket_access(), lease, SETTINGS
     )
     with commit_in_doubt(setup.database, "INSERT INTO objects"), pytest.raises(OperationalError):
         await clear()

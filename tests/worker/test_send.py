@@ -10,7 +10,6 @@ from orchestrator.cloud.clock_skew import ServerClock
 from orchestrator.cloud.credentials.base import Credential
 from orchestrator.cloud.cvm import CvmClient
 from orchestrator.cloud.http_client import open_http_client
-from orchestrator.limits.rate_limiter import Permit
 from orchestrator.model import ExportOrder, ImageFormat, Lease, Outcome, Reaction
 from orchestrator.simulator import DEFAULT_KEY, Fault, Settings, Simulator, SimulatorOptions
 from orchestrator.worker.send import submit
@@ -46,7 +45,6 @@ class DefaultKeys:
 async def submitted(url: str, seconds: float = PATIENCE) -> Outcome:
     """Send one lease to a URL, and return the outcome."""
     keys = DefaultKeys()
-    permit = Permit(None, at=0.0)
     async with open_http_client("tests/1") as http:
         cvm = CvmClient(
             http,
@@ -54,7 +52,7 @@ async def submitted(url: str, seconds: float = PATIENCE) -> Outcome:
             clock=ServerClock(SystemClock()),
             timeout=seconds,
         )
-        return await submit(cvm, lease(datetime.now(UTC)), keys.credential, permit)
+        return await submit(cvm, lease(datetime.now(UTC)), keys.credential)
 
 
 def lease(signed_at: datetime) -> Lease:

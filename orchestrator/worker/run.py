@@ -1,0 +1,100 @@
+"""One run: find the credentials, open the clients, work to the end, and count the results."""
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import anyio
+
+from orchestrator import __version__
+from orchestrator.cloud.clock_skew import ServerClock
+from orchestrator.cloud.cos import CosClient
+from orchestrator.cloud.credentials.chain import find_credentials
+from orchestrator.cloud.cvm import CvmClient
+from orchestrator.cloud.http_client import open_http_client
+from orchestrator.job_queue.worker_registry import register_worker
+from orchestrator.limits.admission import Admission
+from orchestrator.limits.rate_limiter import RateLimiters
+from orchestrator.reporting.run_summary import RunResult, RunSummary
+from orchestrator.settings import Settings
+from orchestrator.store import Database
+from orchestrator.worker.account_check import check_account
+from orchestrator.worker.run_context import RunContext
+from orchestrator.worker.worker import Worker
+
+
+async def run(
+    database: Database,
+    settings: Settings,
+    environ: Mapping[str, str],
+    notify: Callable[[str], None],
+    *,
+    batch: str | None,
+    time_limit: float | None,
+    forever: bool,
+    stop: anyio.Event | None,
+) -> RunResult:
+    """Work on one batch or on all until no job can progress; see `Orchestrator.run`."""
+    began = time.monotonic()
+    summary = await RunSummary.begin(database, settings.profile, batch)
+    if not summary.has_work and not forever:
+        for profile, count in (await summary.living_jobs_of_other_profiles()).items():
+            notify(f"{count} unfinished jobs belong to profile {profile!r}; this run skips them.")
+        return await summary.finish(owner=None, seconds=0.0)
+    clock = ServerClock(database.clock)
+    credentials = await find_credentials(
+        settings.profile,
+        environ,
+        _home(environ),
+        sts_endpoint=settings.sts_endpoint,
+        metadata_endpoint=settings.metadata_endpoint,
+        clock=clock,
+        notify=notify,
+    )
+    await check_account(database, settings, credentials)
+    timeout = settings.request_timeout.total_seconds()
+    async with (
+        register_worker(database) as me,
+        open_http_client(f"orchestrator/{__version__}") as http,
+    ):
+        cvm = CvmClient(http, endpoint=settings.cvm_endpoint, clock=clock, timeout=timeout)
+        cos = CosClient(
+            http,
+            endpoint=settings.cos_endpoint,
+            credentials=credentials,
+            # a clock of its own: the time of COS must not sign requests to CVM
+            clock=ServerClock(database.clock),
+            timeout=timeout,
+        )
+        admission = Admission(
+            settings.profile,
+            RateLimiters(database, settings.rate),
+            credentials,
+            notify,
+            quota_wait=settings.quota_wait.total_seconds(),
+        )
+        context = RunContext(settings, database, cvm, cos, admission)
+        worker = Worker(context, me, notify, batch=batch, time_limit=time_limit, forever=forever)
+        async with anyio.create_task_group() as tasks:
+            if stop is not None:
+                tasks.start_soon(_finish_when, stop, worker)
+            tasks.start_soon(credentials.keep_fresh)
+            await worker.run()
+            tasks.cancel_scope.cancel()
+        with database.short_lock_timeout():
+            return await summary.finish(
+                owner=me.name,
+                seconds=time.monotonic() - began,
+                left=worker.eligibility.unfinished(),
+                timed_out=worker.timed_out,
+                blocked=tuple(admission.halts.active),
+            )
+
+
+def _home(environ: Mapping[str, str]) -> Path:
+    return Path(environ.get("HOME", "~")).expanduser()
+
+
+async def _finish_when(stop: anyio.Event, worker: Worker) -> None:
+    await stop.wait()
+    worker.finish()
