@@ -36,7 +36,8 @@ async def fetch_instance_credential(endpoint: str) -> Credential:
     try:
         with anyio.fail_after(_TIMEOUT):
             await _resolve(endpoint)
-            async with open_http_client("orchestrator") as http:
+            # without a proxy: the service answers this machine only, and its answer is secret
+            async with open_http_client("orchestrator", uses_proxies=False) as http:
                 role = (await _get(http, endpoint, "")).strip()
                 # the name becomes part of a URL: an error page of a proxy must not
                 if not _ROLE_NAME.fullmatch(role):
@@ -62,14 +63,7 @@ async def _resolve(endpoint: str) -> None:
 
 
 async def _get(http: HttpClient, endpoint: str, role: str) -> str:
-    response = await http.send(
-        "GET",
-        f"{endpoint}{_PATH}{role}",
-        headers={},
-        auth=httpx.Auth(),
-        seconds=_TIMEOUT,
-        bypass_proxy=True,  # the service answers this machine only, and its answer is secret
-    )
+    response = await http.send("GET", f"{endpoint}{_PATH}{role}", headers={}, seconds=_TIMEOUT)
     service = f"The metadata service at {endpoint}"
     if response.status_code == 404:
         raise CredentialError(
