@@ -29,7 +29,7 @@ from benchmarks.virtual import VirtualClock, in_virtual_time, memory_folder
 from orchestrator.cloud.clock_skew import ServerClock
 from orchestrator.cloud.cos import CosClient
 from orchestrator.cloud.credentials.base import Credential
-from orchestrator.cloud.credentials.stored import StaticCredentials
+from orchestrator.cloud.credentials.refreshing import RefreshingCredentials
 from orchestrator.cloud.cvm import CvmClient
 from orchestrator.cloud.http_client import HttpClient
 from orchestrator.job_queue.enqueue import enqueue
@@ -173,8 +173,11 @@ def _worker(database: Database, profile: str, me: Registration, http: HttpClient
     """Make a worker as the application does, but with another HTTP transport."""
     settings = load_settings({"profile": profile, "rate": _RATE}, {})
     clock, key = ServerClock(database.clock), _KEYS[profile]
-    credential = Credential(key.secret_id, key.secret_key)
-    keys = StaticCredentials("the benchmark", lambda: credential, clock)
+
+    async def own() -> Credential:
+        return Credential(key.secret_id, key.secret_key)
+
+    keys = RefreshingCredentials(own, clock, _notify)
     timeout = settings.request_timeout
     parts = RunContext(
         database,

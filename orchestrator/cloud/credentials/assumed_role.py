@@ -55,7 +55,7 @@ async def assume_role(
             f"(RequestId {reply.request_id}).",
             _remedy(reply.error_code),
         )
-    assumed = parse_temporary_credential(result.get("Credentials"), result.get("ExpiredTime"))
+    assumed = parse_temporary_credential(result.get("Credentials"), result)
     if assumed is None:
         raise sts_error(endpoint, "returned no credential")
     return assumed

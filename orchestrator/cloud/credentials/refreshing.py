@@ -1,4 +1,4 @@
-"""Temporary credentials that are fetched again before they expire."""
+"""Credentials that are fetched again when they expire, or before that."""
 
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -18,15 +18,17 @@ _RETRY_DELAY = 10.0
 """Seconds between a failed fetch and the next: a service that is down must not be flooded."""
 
 _MAX_SLEEP = 30.0
+_NEVER = datetime.max.replace(tzinfo=UTC)
 
 
 class RefreshingCredentials:
-    """Fetch temporary credentials, one fetch at a time, and renew them ahead of their expiry.
+    """Fetch credentials, one fetch at a time, and renew them when they are refused or expire.
 
     Args:
         fetch: returns a new credential or raises `CredentialError`.
         clock: the server's, which decides about the expiry.
-        notify: takes a sentence for the user when a renewal fails.
+        notify: takes a sentence for the user when a renewal ahead of the expiry fails.
+        ahead: whether `keep_fresh` renews ahead of the expiry.
     """
 
     def __init__(
@@ -34,10 +36,13 @@ class RefreshingCredentials:
         fetch: Callable[[], Awaitable[Credential]],
         clock: ServerClock,
         notify: Callable[[str], None],
+        *,
+        ahead: bool = True,
     ) -> None:
         self._fetch = fetch
         self._clock = clock
         self._notify = notify
+        self._ahead = ahead
         self._lock = anyio.Lock()
         self._fetches = 0
         self._credential: Credential | None = None
@@ -68,9 +73,9 @@ class RefreshingCredentials:
         return self._credential
 
     async def keep_fresh(self) -> None:
-        """Renew ahead of the expiry, for ever; notify once when that begins to fail."""
+        """Renew ahead of each expiry, if at all; notify once when that begins to fail."""
         is_failing = False
-        while True:
+        while self._ahead:
             left = (self._renew_at - self._clock.now()).total_seconds()
             if left > 0:
                 # in short steps: the server's clock may be learned, or corrected, meanwhile
@@ -105,5 +110,4 @@ class RefreshingCredentials:
 
 
 def _expiry(credential: Credential) -> datetime:
-    assert credential.expires_at is not None  # every temporary credential expires
-    return credential.expires_at
+    return credential.expires_at or _NEVER
