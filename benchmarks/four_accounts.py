@@ -28,8 +28,7 @@ from benchmarks.ledger_figures import (
 from benchmarks.virtual import VirtualClock, in_virtual_time, memory_folder
 from orchestrator.cloud.clock_skew import ServerClock
 from orchestrator.cloud.cos import CosClient
-from orchestrator.cloud.credentials.base import Credential
-from orchestrator.cloud.credentials.refreshing import RefreshingCredentials
+from orchestrator.cloud.credentials.base import Credential, CredentialSource
 from orchestrator.cloud.cvm import CvmClient
 from orchestrator.cloud.http_client import HttpClient
 from orchestrator.job_queue.enqueue import enqueue
@@ -177,7 +176,7 @@ def _worker(database: Database, profile: str, me: Registration, http: HttpClient
     async def own() -> Credential:
         return Credential(key.secret_id, key.secret_key)
 
-    keys = RefreshingCredentials(own, clock, _notify)
+    keys = CredentialSource(own, clock, _notify)
     timeout = settings.request_timeout
     parts = RunContext(
         database,

@@ -7,8 +7,7 @@ import pytest
 
 from orchestrator.clock import SystemClock
 from orchestrator.cloud.clock_skew import ServerClock
-from orchestrator.cloud.credentials.base import Credential
-from orchestrator.cloud.credentials.refreshing import RefreshingCredentials
+from orchestrator.cloud.credentials.base import Credential, CredentialSource
 from orchestrator.cloud.error_classification import code_for_exception
 from orchestrator.cloud.error_codes import code_for
 from orchestrator.errors import CredentialError
@@ -73,7 +72,7 @@ def test_replaced_credentials_are_read_when_halts_end(still: Database) -> None:
     async def read() -> Credential:
         return stored[0]
 
-    source = RefreshingCredentials(read, ServerClock(SystemClock()), lambda _sentence: None)
+    source = CredentialSource(read, ServerClock(SystemClock()), lambda _sentence: None)
     admission = Admission(
         PROFILE, RateLimiters(still, 0), source, lambda _sentence: None, quota_wait=60
     )

@@ -11,7 +11,6 @@ from orchestrator.cloud.clock_skew import ServerClock
 from orchestrator.cloud.credentials.assumed_role import assume_role
 from orchestrator.cloud.credentials.base import Credential, CredentialSource
 from orchestrator.cloud.credentials.instance_role import fetch_instance_credential
-from orchestrator.cloud.credentials.refreshing import RefreshingCredentials
 from orchestrator.cloud.credentials.stored import (
     VARIABLES,
     StoredCredential,
@@ -49,7 +48,7 @@ async def find_credentials(
         str(tccli): partial(read_tccli_profile, tccli),
         f"{shared} [{profile}]": partial(read_shared_file, shared, profile),
     }
-    instance = RefreshingCredentials(
+    instance = CredentialSource(
         partial(fetch_instance_credential, metadata_endpoint), clock, notify
     )
     source = instance
@@ -59,7 +58,7 @@ async def find_credentials(
             role = role or stored.role
             if stored.credential is not None:
                 # only the program that wrote a credential can renew it
-                source = RefreshingCredentials(
+                source = CredentialSource(
                     partial(_read, place, read, clock), clock, notify, ahead=False
                 )
             break
@@ -74,7 +73,7 @@ async def find_credentials(
                 f"--profile {profile}",
             ) from error
     if role is not None:
-        source = RefreshingCredentials(
+        source = CredentialSource(
             partial(assume_role, role, source, sts_endpoint, clock), clock, notify
         )
     await source.current()
