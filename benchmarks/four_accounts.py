@@ -27,8 +27,7 @@ from benchmarks.ledger_figures import (
 from benchmarks.virtual import VirtualClock, in_virtual_time, memory_folder
 from orchestrator.cloud.clock_skew import ServerClock
 from orchestrator.cloud.cos import CosClient
-from orchestrator.cloud.credentials.base import Credential
-from orchestrator.cloud.credentials.stored import StaticCredentials
+from orchestrator.cloud.credentials.base import Credential, CredentialSource
 from orchestrator.cloud.cvm import CvmClient
 from orchestrator.cloud.http_client import HttpClient
 from orchestrator.job_queue.enqueue import enqueue
@@ -170,8 +169,11 @@ def _worker(database: Database, profile: str, me: Registration, http: HttpClient
     """Make a worker as the application does, but with another HTTP transport."""
     settings = load_settings({"profile": profile, "rate": _RATE}, {})
     clock, key = ServerClock(database.clock), _KEYS[profile]
-    credential = Credential(key.secret_id, key.secret_key)
-    keys = StaticCredentials("the benchmark", lambda: credential, clock)
+
+    async def own() -> Credential:
+        return Credential(key.secret_id, key.secret_key)
+
+    keys = CredentialSource(own, clock, _notify)
     timeout = settings.request_timeout.total_seconds()
     context = RunContext(
         settings,

@@ -10,7 +10,7 @@ import httpx
 
 from benchmarks.cli_on_store import BUCKET
 from orchestrator.cloud.credentials.base import Credential
-from orchestrator.cloud.tc3_signing import Tc3Auth
+from orchestrator.cloud.tc3_signing import tc3_headers
 
 IN_FLIGHT = 16
 """Requests in flight; the default of a run."""
@@ -36,18 +36,20 @@ class ExportCall:
             "ExportFormat": "RAW",
             "FileNamePrefixList": ["night"],
         }
-        return {
-            "method": "POST",
-            "url": self._url,
-            "content": json.dumps(body).encode(),
-            "headers": {
-                "Content-Type": "application/json",
-                "X-TC-Action": "ExportImages",
-                "X-TC-Version": "2017-03-12",
-                "X-TC-Region": region,
-            },
-            "auth": Tc3Auth(self._keys, "cvm", datetime.now(UTC)),
+        content = json.dumps(body).encode()
+        signed = tc3_headers(
+            self._keys,
+            service="cvm",
+            host=httpx.URL(self._url).netloc.decode(),
+            body=content,
+            timestamp=datetime.now(UTC),
+        )
+        headers = {
+            "X-TC-Action": "ExportImages",
+            "X-TC-Version": "2017-03-12",
+            "X-TC-Region": region,
         }
+        return {"method": "POST", "url": self._url, "content": content, "headers": signed | headers}
 
 
 def read_task_id(response: httpx.Response) -> int:

@@ -4,76 +4,100 @@ Sources: the vendor's pages "Request structure" and "Response structure".
 """
 
 import json
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 import httpx
 
+from orchestrator.cloud.clock_skew import ServerClock
 from orchestrator.cloud.credentials.base import Credential
 from orchestrator.cloud.http_client import HttpClient
-from orchestrator.cloud.tc3_signing import Tc3Auth
+from orchestrator.cloud.tc3_signing import tc3_headers
+from orchestrator.model import Reply
 
 _EXCERPT_LENGTH = 200
+_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_REMEMBERED_IDS = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class Api3Answer:
-    """One HTTP answer: a success, an error with a code, or not an answer of the API.
-
-    Args:
-        date: the Date header.
-        request_id: the vendor's id of the request; only the API itself sets one.
-        result: fields of a success; empty otherwise.
-        error_code: whole code, if the API refused the request.
-        excerpt: first 200 characters of a body that is not an answer of the API, such as the
-            error page of a proxy; else ``None``.
-    """
-
-    http_status: int
-    date: str | None
-    request_id: str | None
-    result: Mapping[str, Any]
-    error_code: str | None = None
-    error_message: str | None = None
-    excerpt: str | None = None
-
-
-async def call_api3(
-    http: HttpClient,
-    url: httpx.URL | str,
-    *,
-    service: str,
-    version: str,
-    action: str,
-    region: str,
-    body: Mapping[str, object],
-    credential: Credential,
-    signed_at: datetime,
-    seconds: float,
-) -> Api3Answer:
-    """Send one request; raise what `HttpClient.send` raises.
+class Api3Client:
+    """One service of API 3.0.
 
     Args:
-        signed_at: dates the signature.
-        seconds: time limit of the whole request.
+        clock: learns the server's time from the answers.
+        timeout: seconds for one whole request.
     """
-    response = await http.send(
-        "POST",
-        url,
-        headers={
-            "Content-Type": "application/json",
+
+    def __init__(
+        self, http: HttpClient, service: str, version: str, clock: ServerClock, timeout: float
+    ) -> None:
+        self._http = http
+        self._service = service
+        self._version = version
+        self._clock = clock
+        self._timeout = timeout
+        self._request_ids: dict[str, None] = {}
+        """RequestIds of the latest answers, oldest first."""
+
+    async def call(
+        self,
+        url: httpx.URL,
+        action: str,
+        region: str,
+        body: Mapping[str, object],
+        credential: Credential,
+        signed_at: datetime,
+    ) -> tuple[Reply, Mapping[str, Any]]:
+        """Send one request; return its answer, and the fields of a success.
+
+        Args:
+            signed_at: dates the signature.
+
+        Raises:
+            httpx.HTTPError: as `HttpClient.send` does, or the answer belongs to another request.
+        """
+        content = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+        signed = tc3_headers(
+            credential,
+            service=self._service,
+            host=url.netloc.decode(),
+            body=content,
+            timestamp=signed_at,
+        )
+        headers = {
             "X-TC-Action": action,
-            "X-TC-Version": version,
+            "X-TC-Version": self._version,
             "X-TC-Region": region,
             "X-TC-Language": "en-US",
-        },
-        content=json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode(),
-        auth=Tc3Auth(credential, service, signed_at),
-        seconds=seconds,
-    )
-    return _read_answer(response)
+        }
+        response = await self._http.send(
+            "POST", url, headers=signed | headers, content=content, seconds=self._timeout
+        )
+        reply, result = _read_reply(response)
+        if reply.request_id is not None:
+            self._check_is_new(reply.request_id)
+            # an answer without RequestId may be a proxy's, whose clock proves nothing
+            self._clock.learn(response.headers.get("Date"))
+        return reply, result
+
+    def _check_is_new(self, request_id: str) -> None:
+        """Reject an answer that a proxy or server has already given to an earlier request.
+
+        Raises:
+            httpx.RemoteProtocolError: its RequestId has been seen before.
+        """
+        if not _UUID.fullmatch(request_id):
+            return
+        if request_id in self._request_ids:
+            raise httpx.RemoteProtocolError(
+                f"the answer belongs to an earlier request (RequestId {request_id})"
+            )
+        self._request_ids[request_id] = None
+        if len(self._request_ids) > _REMEMBERED_IDS:
+            del self._request_ids[next(iter(self._request_ids))]
 
 
 def text_or_none(value: object) -> str | None:
@@ -86,27 +110,22 @@ def text_or_none(value: object) -> str | None:
     return value.encode(errors="replace").decode().replace("\0", "?")
 
 
-def _read_answer(response: httpx.Response) -> Api3Answer:
-    fields, status, date = _fields(response), response.status_code, response.headers.get("Date")
-    request_id = text_or_none(fields.get("RequestId"))
-    error = fields.get("Error")
-    # an error has HTTP status 200, too
-    if isinstance(error, dict) and (code := text_or_none(error.get("Code"))):
-        message = text_or_none(error.get("Message"))
-        return Api3Answer(status, date, request_id, {}, code, message)
-    if fields and error is None and status == 200:
-        return Api3Answer(status, date, request_id, fields)
-    start = response.content[: 4 * _EXCERPT_LENGTH]  # a character has 4 bytes at most
-    excerpt = start.decode(errors="replace")[:_EXCERPT_LENGTH]
-    return Api3Answer(status, date, request_id, {}, excerpt=excerpt)
-
-
-def _fields(response: httpx.Response) -> Mapping[str, Any]:
-    """Return the object ``Response`` of the body, empty if there is none."""
+def _read_reply(response: httpx.Response) -> tuple[Reply, Mapping[str, Any]]:
     # the Content-Type is ignored: the vendor sends errors with several
     try:
         body = json.loads(response.content)
     except (ValueError, RecursionError):
-        return {}
+        body = None
     fields = body.get("Response") if isinstance(body, dict) else None
-    return fields if isinstance(fields, dict) else {}
+    if not isinstance(fields, dict):
+        fields = {}
+    reply = Reply(response.status_code, text_or_none(fields.get("RequestId")))
+    error = fields.get("Error")
+    # an error has HTTP status 200, too
+    if isinstance(error, dict) and (code := text_or_none(error.get("Code"))):
+        message = text_or_none(error.get("Message"))
+        return replace(reply, error_code=code, error_message=message), {}
+    if fields and error is None and response.status_code == 200:
+        return reply, fields
+    start = response.content[: 4 * _EXCERPT_LENGTH]  # a character has 4 bytes at most
+    return replace(reply, excerpt=start.decode(errors="replace")[:_EXCERPT_LENGTH]), {}

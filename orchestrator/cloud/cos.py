@@ -11,7 +11,7 @@ import httpx
 from aiolimiter import AsyncLimiter
 
 from orchestrator.cloud.clock_skew import ServerClock, parse_http_date
-from orchestrator.cloud.cos_signing import CosAuth
+from orchestrator.cloud.cos_signing import cos_headers
 from orchestrator.cloud.credentials.base import CredentialSource
 from orchestrator.cloud.http_client import HttpClient
 from orchestrator.errors import CloudRefusal
@@ -67,7 +67,7 @@ class CosClient:
         Raises:
             CloudRefusal: COS answered with an error, or with something else than an object.
         """
-        response = await self._send("HEAD", region, bucket, key=key)
+        response = await self._send("HEAD", region, bucket, key, {})
         if response.status_code == 404:
             return None
         if response.status_code != 200:
@@ -114,7 +114,7 @@ class CosClient:
         query = {**query, "prefix": prefix, "encoding-type": "url"}
         entries: list[Element] = []
         while True:
-            response = await self._send("GET", region, bucket, query=query)
+            response = await self._send("GET", region, bucket, "", query)
             if response.status_code != 200:
                 raise _refusal(response)
             page = _parse_xml(response.content)
@@ -137,28 +137,24 @@ class CosClient:
             query |= markers
 
     async def _send(
-        self,
-        method: str,
-        region: str,
-        bucket: str,
-        *,
-        key: str = "",
-        query: Mapping[str, str] | None = None,
+        self, method: str, region: str, bucket: str, key: str, query: Mapping[str, str]
     ) -> httpx.Response:
         base = self._endpoint.replace("{bucket}", bucket).replace("{region}", region).rstrip("/")
         # %2E: a segment . or .. is part of a key, and must not be resolved like a folder
         path = quote(f"/{key}").replace("/.", "/%2E")
         # not urlencode: it writes a space as +, which only forms define
-        pairs = "&".join(f"{name}={quote(text, safe='')}" for name, text in (query or {}).items())
+        pairs = "&".join(f"{name}={quote(text, safe='')}" for name, text in query.items())
+        url = httpx.URL(f"{base}{path}{'?' if pairs else ''}{pairs}")
         await self._limiter.acquire()
-        credential = await self._credentials.current()
-        response = await self._http.send(
-            method,
-            f"{base}{path}{'?' if pairs else ''}{pairs}",
-            headers={"Host": f"{bucket}.cos.{region}.myqcloud.com"},
-            auth=CosAuth(credential, self.clock.now()),
-            seconds=self._timeout,
+        headers = cos_headers(
+            await self._credentials.current(),
+            method=method,
+            host=f"{bucket}.cos.{region}.myqcloud.com",
+            path=url.path,
+            params=query,
+            now=self.clock.now(),
         )
+        response = await self._http.send(method, url, headers=headers, seconds=self._timeout)
         if "x-cos-request-id" in response.headers:
             # an answer without this header may be a proxy's, whose clock proves nothing
             self.clock.learn(response.headers.get("Date"))

@@ -6,12 +6,9 @@ with that signer byte for byte.
 
 import hashlib
 import hmac
-import re
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from urllib.parse import quote
-
-import httpx
 
 from orchestrator.cloud.credentials.base import Credential
 
@@ -20,71 +17,39 @@ _BACKDATED = timedelta(seconds=60)
 
 _LIFETIME = timedelta(seconds=600)
 
-_SIGNED_HEADERS = re.compile(
-    r"host|origin|range|expect|expires|cache-control|transfer-encoding|pic-operations"
-    r"|content-(disposition|encoding|type|md5|length)"
-    r"|if-(none-)?match|if-(un)?modified-since|x-(cos|ci)-.*"
-)
-"""Headers that the vendor's client signs."""
 
-
-class CosAuth(httpx.Auth):
-    """Sign one COS request.
-
-    Args:
-        now: the time by the server's clock.
-    """
-
-    def __init__(self, credential: Credential, now: datetime) -> None:
-        self._credential = credential
-        self._now = now
-
-    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        """Add the token of a temporary credential, and the signature."""
-        if self._credential.token is not None:
-            request.headers["x-cos-security-token"] = self._credential.token
-        request.headers["Authorization"] = sign_cos(
-            self._credential,
-            method=request.method,
-            path=request.url.path,
-            params=dict(request.url.params),
-            headers=request.headers,
-            now=self._now,
-        )
-        yield request
-
-
-def sign_cos(
+def cos_headers(
     credential: Credential,
     *,
     method: str,
+    host: str,
     path: str,
     params: Mapping[str, str],
-    headers: Mapping[str, str],
     now: datetime,
-) -> str:
-    """Return the Authorization header of a COS request.
+) -> dict[str, str]:
+    """Return the headers that sign a COS request, and those that are signed.
 
     Args:
         path: the object's key after a slash, not percent-encoded.
         params: the query, not percent-encoded.
-        headers: all that are sent; of these the signature covers `_SIGNED_HEADERS`.
+        now: the time by the server's clock.
     """
+    headers = {"Host": host}
+    if credential.token is not None:
+        headers["x-cos-security-token"] = credential.token
     window = f"{int((now - _BACKDATED).timestamp())};{int((now + _LIFETIME).timestamp())}"
-    signed_params = _encode_pairs(params)
-    signed_headers = _encode_pairs(
-        {k: v for k, v in headers.items() if _SIGNED_HEADERS.fullmatch(k.lower())}
-    )
+    signed_params, signed_headers = _encode_pairs(params), _encode_pairs(headers)
     http_string = f"{method.lower()}\n{path}\n{_join(signed_params)}\n{_join(signed_headers)}\n"
     digest = hashlib.sha1(http_string.encode(), usedforsecurity=False).hexdigest()
     sign_key = _hmac_sha1(credential.secret_key, window)
     signature = _hmac_sha1(sign_key, f"sha1\n{window}\n{digest}\n")
-    return (
+    headers["Authorization"] = (
         f"q-sign-algorithm=sha1&q-ak={credential.secret_id}"
         f"&q-sign-time={window}&q-key-time={window}"
         f"&q-header-list={';'.join(signed_headers)}&q-url-param-list={';'.join(signed_params)}"
         f"&q-signature={signature}"
     )
+    return headers
 
 
 def _encode_pairs(pairs: Mapping[str, str]) -> dict[str, str]:

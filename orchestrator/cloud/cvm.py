@@ -2,12 +2,14 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 import httpx
 
-from orchestrator.cloud.api3 import Api3Answer, call_api3, text_or_none
+from orchestrator.cloud.api3 import Api3Client, text_or_none
 from orchestrator.cloud.clock_skew import ServerClock
 from orchestrator.cloud.credentials.base import Credential
 from orchestrator.cloud.http_client import HttpClient
@@ -20,8 +22,6 @@ MAX_IMAGES = 100
 _VERSION = "2017-03-12"
 _UINT64 = range(2**64)
 _DECIMAL = re.compile(r"[0-9]{1,20}")
-_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-_REMEMBERED_IDS = 10_000
 
 
 class CvmClient:
@@ -36,23 +36,15 @@ class CvmClient:
     """
 
     def __init__(
-        self,
-        http: HttpClient,
-        *,
-        endpoint: str,
-        clock: ServerClock,
-        timeout: float,
+        self, http: HttpClient, *, endpoint: str, clock: ServerClock, timeout: float
     ) -> None:
-        self._http = http
+        self._api = Api3Client(http, "cvm", _VERSION, clock, timeout)
         self._endpoint = endpoint
         self.clock = clock
-        self._timeout = timeout
-        self._request_ids: dict[str, None] = {}
-        """RequestIds of the latest answers, oldest first."""
 
     def host(self, region: str) -> str:
         """Return the endpoint's host, and its port if it is unusual: part of the rate key."""
-        return self._url(region).netloc.decode()
+        return _url(self._endpoint, region).netloc.decode()
 
     async def export_images(
         self, order: ExportOrder, *, signed_at: datetime, credential: Credential
@@ -64,17 +56,14 @@ class CvmClient:
                 vendor refuses a request that leaves more than 300 s after its claim.
             credential: fetched before the claim, so that nothing waits between claim and request.
         """
-        answer = await self._post(
-            "ExportImages", order.region, _export_body(order), signed_at, credential
+        url, body = _url(self._endpoint, order.region), _export_body(order)
+        reply, result = await self._api.call(
+            url, "ExportImages", order.region, body, credential, signed_at
         )
-        return Reply(
-            answer.http_status,
-            request_id=answer.request_id,
-            task_id=_task_id(answer.result.get("TaskId")),
-            cos_paths=_cos_paths(answer.result.get("CosPaths")),
-            error_code=answer.error_code,
-            error_message=answer.error_message,
-            excerpt=answer.excerpt,
+        return replace(
+            reply,
+            task_id=_task_id(result.get("TaskId")),
+            cos_paths=_cos_paths(result.get("CosPaths")),
         )
 
     async def describe_images(
@@ -87,68 +76,29 @@ class CvmClient:
         """
         if not 1 <= len(image_ids) <= MAX_IMAGES:
             raise ValueError(f"1 to {MAX_IMAGES} images, not {len(image_ids)}")
-        body = {"ImageIds": list(image_ids), "Limit": MAX_IMAGES}
-        answer = await self._post("DescribeImages", region, body, self.clock.now(), credential)
-        if answer.error_code is not None:
-            raise _refusal(answer, answer.error_message or "no message", answer.error_code)
-        if answer.excerpt is not None:
-            raise _refusal(answer, f"not an answer of the API: {answer.excerpt}")
+        url, body = _url(self._endpoint, region), {"ImageIds": list(image_ids), "Limit": MAX_IMAGES}
+        reply, result = await self._api.call(
+            url, "DescribeImages", region, body, credential, self.clock.now()
+        )
+        if reply.error_code is not None:
+            raise _refusal(reply, reply.error_message or "no message", reply.error_code)
+        if reply.excerpt is not None:
+            raise _refusal(reply, f"not an answer of the API: {reply.excerpt}")
         try:
-            images = tuple(_image(fields) for fields in answer.result["ImageSet"] or ())
+            images = tuple(_image(fields) for fields in result["ImageSet"] or ())
         except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise _refusal(
-                answer, f"not an answer of the API: no valid ImageSet ({error!r})"
+                reply, f"not an answer of the API: no valid ImageSet ({error!r})"
             ) from error
         # an answer about other images belongs to another request
         if not {image.image_id for image in images} <= set(image_ids):
-            raise _refusal(answer, "the answer names images that were not asked for")
+            raise _refusal(reply, "the answer names images that were not asked for")
         return images
 
-    async def _post(
-        self,
-        action: str,
-        region: str,
-        body: Mapping[str, object],
-        signed_at: datetime,
-        credential: Credential,
-    ) -> Api3Answer:
-        answer = await call_api3(
-            self._http,
-            self._url(region),
-            service="cvm",
-            version=_VERSION,
-            action=action,
-            region=region,
-            body=body,
-            credential=credential,
-            signed_at=signed_at,
-            seconds=self._timeout,
-        )
-        self._check_is_new(answer)
-        if answer.request_id is not None:
-            # an answer without RequestId may be a proxy's, whose clock proves nothing
-            self.clock.learn(answer.date)
-        return answer
 
-    def _check_is_new(self, answer: Api3Answer) -> None:
-        """Reject an answer that a proxy or server has already given to an earlier request.
-
-        Raises:
-            httpx.RemoteProtocolError: its RequestId has been seen before.
-        """
-        request_id = answer.request_id
-        if request_id is None or not _UUID.fullmatch(request_id):
-            return
-        if request_id in self._request_ids:
-            raise httpx.RemoteProtocolError(
-                f"the answer belongs to an earlier request (RequestId {request_id})"
-            )
-        self._request_ids[request_id] = None
-        if len(self._request_ids) > _REMEMBERED_IDS:
-            del self._request_ids[next(iter(self._request_ids))]
-
-    def _url(self, region: str) -> httpx.URL:
-        return httpx.URL(self._endpoint.replace("{region}", region).rstrip("/") + "/")
+@cache
+def _url(endpoint: str, region: str) -> httpx.URL:
+    return httpx.URL(endpoint.replace("{region}", region).rstrip("/") + "/")
 
 
 def _export_body(order: ExportOrder) -> Mapping[str, object]:
@@ -199,8 +149,8 @@ def _required(fields: Mapping[str, Any], name: str) -> str:
     return text
 
 
-def _refusal(answer: Api3Answer, message: str, code: str = "") -> CloudRefusal:
-    status = answer.http_status
+def _refusal(reply: Reply, message: str, code: str = "") -> CloudRefusal:
+    status = reply.http_status
     return CloudRefusal(
-        code or f"Http{status}", message, http_status=status, request_id=answer.request_id
+        code or f"Http{status}", message, http_status=status, request_id=reply.request_id
     )

@@ -10,7 +10,7 @@ import os
 import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 
@@ -39,7 +39,7 @@ class HttpClient:
 
     Args:
         proxied: follows the proxy settings of the environment.
-        direct: ignores them.
+        direct: ignores them; used for loopback addresses.
     """
 
     def __init__(self, proxied: httpx.AsyncClient, direct: httpx.AsyncClient) -> None:
@@ -52,16 +52,10 @@ class HttpClient:
         url: httpx.URL | str,
         *,
         headers: Mapping[str, str],
-        auth: httpx.Auth,
         seconds: float,
         content: bytes | None = None,
-        bypass_proxy: bool = False,
     ) -> httpx.Response:
         """Send one request and read the whole response within ``seconds`` in all.
-
-        Args:
-            auth: signs the request.
-            bypass_proxy: connect directly, as is always done for loopback addresses.
 
         Raises:
             httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError: no byte of the request was
@@ -69,15 +63,14 @@ class HttpClient:
             httpx.LocalProtocolError, httpx.UnsupportedProtocol: it cannot be sent at all.
             httpx.HTTPError: any other error; the request may have arrived.
         """
-        is_direct = bypass_proxy or is_loopback(httpx.URL(url).host)
-        client = self._direct if is_direct else self._proxied
         progress = _Progress()
-        request = client.build_request(
+        request = self._proxied.build_request(
             method, url, headers=headers, content=content, extensions={"trace": progress.trace}
         )
+        client = self._direct if is_loopback(request.url.host) else self._proxied
         try:
             with anyio.fail_after(seconds):
-                return await _exchange(client, request, auth)
+                return await _exchange(client, request)
         except (httpx.ProxyError, httpx.LocalProtocolError, httpx.UnsupportedProtocol):
             raise  # the exception class already shows that nothing was sent
         except (TimeoutError, httpx.TransportError, OSError) as error:
@@ -128,19 +121,20 @@ class _Progress:
 
 
 @asynccontextmanager
-async def open_http_client(user_agent: str) -> AsyncIterator[HttpClient]:
-    """Open a client that uses the proxies named by the environment.
+async def open_http_client(
+    user_agent: str, *, uses_proxies: bool = True
+) -> AsyncIterator[HttpClient]:
+    """Open a client that uses the proxies named by the environment, if any.
 
     Raises:
         UsageError: the environment names a proxy or certificates that cannot be used.
     """
     certificates = trusted_certificates()
-    async with AsyncExitStack() as stack:
-        proxied = _open_client(user_agent, certificates, trust_env=True)
-        direct = _open_client(user_agent, certificates, trust_env=False)
-        yield HttpClient(
-            await stack.enter_async_context(proxied), await stack.enter_async_context(direct)
-        )
+    async with (
+        _open_client(user_agent, certificates, trust_env=uses_proxies) as proxied,
+        _open_client(user_agent, certificates, trust_env=False) as direct,
+    ):
+        yield HttpClient(proxied, direct)
 
 
 def _open_client(
@@ -172,11 +166,9 @@ def _open_client(
         ) from error
 
 
-async def _exchange(
-    client: httpx.AsyncClient, request: httpx.Request, auth: httpx.Auth
-) -> httpx.Response:
+async def _exchange(client: httpx.AsyncClient, request: httpx.Request) -> httpx.Response:
     """Send a request and read the whole response, up to the size limit."""
-    response = await client.send(request, auth=auth, stream=True, follow_redirects=False)
+    response = await client.send(request, stream=True, follow_redirects=False)
     try:
         body = await _read_body(response)
     finally:

@@ -1,14 +1,16 @@
 """STS: assume roles, and look up the account of a credential (version 2018-08-13)."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import httpx
 
-from orchestrator.cloud.api3 import Api3Answer, call_api3
+from orchestrator.cloud.api3 import Api3Client
 from orchestrator.cloud.clock_skew import ServerClock
 from orchestrator.cloud.credentials.base import Credential, service_error
 from orchestrator.cloud.http_client import open_http_client
 from orchestrator.errors import CredentialError
+from orchestrator.model import Reply
 
 _VERSION = "2018-08-13"
 _REGION = "ap-guangzhou"
@@ -23,8 +25,8 @@ async def call_sts(
     endpoint: str,
     clock: ServerClock,
     seconds: float,
-) -> Api3Answer:
-    """Send one request; the answer may be a refusal by STS.
+) -> tuple[Reply, Mapping[str, Any]]:
+    """Send one request; return the answer, which may be a refusal, and the fields of a success.
 
     Args:
         clock: dates the signature, and learns the server's time from the answer.
@@ -34,27 +36,17 @@ async def call_sts(
         CredentialError: STS cannot be reached, or something else answered.
         UsageError: the environment names a proxy or certificates that cannot be used.
     """
+    url = httpx.URL(f"{endpoint}/")
     async with open_http_client("orchestrator") as http:
+        sts = Api3Client(http, "sts", _VERSION, clock, seconds)
         try:
-            answer = await call_api3(
-                http,
-                f"{endpoint}/",
-                service="sts",
-                version=_VERSION,
-                action=action,
-                region=_REGION,
-                body=body,
-                credential=credential,
-                signed_at=clock.now(),
-                seconds=seconds,
-            )
+            reply, result = await sts.call(url, action, _REGION, body, credential, clock.now())
         except httpx.HTTPError as error:
             raise sts_error(endpoint, error) from error
-    if answer.excerpt is not None:
-        status = answer.http_status
+    if reply.excerpt is not None:
+        status = reply.http_status
         raise sts_error(endpoint, f"did not answer; something else did, with HTTP {status}")
-    clock.learn(answer.date)
-    return answer
+    return reply, result
 
 
 async def caller_account(
@@ -65,12 +57,12 @@ async def caller_account(
     Raises:
         CredentialError: STS gives no answer, or refuses the credential.
     """
-    answer = await call_sts(
+    reply, result = await call_sts(
         "GetCallerIdentity", {}, credential, endpoint=endpoint, clock=clock, seconds=seconds
     )
-    account = answer.result.get("AccountId")
+    account = result.get("AccountId")
     if not isinstance(account, str | int) or isinstance(account, bool) or not str(account):
-        code = answer.error_code or "no AccountId"
+        code = reply.error_code or "no AccountId"
         raise sts_error(endpoint, f"did not return the account of the credential ({code})")
     return str(account)
 

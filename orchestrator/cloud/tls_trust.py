@@ -37,9 +37,14 @@ def trusted_certificates(environ: Mapping[str, str] = os.environ) -> ssl.SSLCont
         return truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     # not truststore: on Linux it reads the whole bundle for each connection, which takes 20 ms
     context = ssl.create_default_context()
-    if _is_empty(context):
-        bundle = next((path for path in _SYSTEM_BUNDLES if Path(path).is_file()), None)
-        context.load_verify_locations(cafile=bundle or _certifi_bundle())
+    # the files of the folder are read when they are needed, so the context does not count them
+    folder = ssl.get_default_verify_paths().capath
+    has_authorities = context.cert_store_stats()["x509_ca"]
+    if not (has_authorities or (folder and any(Path(folder).glob("*.[0-9]")))):
+        import certifi  # noqa: PLC0415 - rarely needed
+
+        bundle = next((path for path in _SYSTEM_BUNDLES if Path(path).is_file()), certifi.where())
+        context.load_verify_locations(cafile=bundle)
     return context
 
 
@@ -60,18 +65,3 @@ def _unusable(name: str, value: str, reason: str) -> UsageError:
         f"{name} names {value}, which cannot be used: {reason}.",
         f"Correct {name}, or unset it to trust the system's certificates.",
     )
-
-
-def _is_empty(context: ssl.SSLContext) -> bool:
-    """Return whether OpenSSL's default file and folder hold no authority."""
-    # the files of the folder are read when they are needed, so the context does not count them
-    folder = ssl.get_default_verify_paths().capath
-    return not context.cert_store_stats()["x509_ca"] and not (
-        folder and any(Path(folder).glob("*.[0-9]"))
-    )
-
-
-def _certifi_bundle() -> str:
-    import certifi  # noqa: PLC0415 - rarely needed
-
-    return certifi.where()

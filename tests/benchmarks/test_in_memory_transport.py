@@ -10,12 +10,12 @@ from benchmarks.virtual import VirtualClock, in_virtual_time
 from orchestrator.cloud.clock_skew import ServerClock
 from orchestrator.cloud.cos import CosClient
 from orchestrator.cloud.credentials.base import Credential
-from orchestrator.cloud.credentials.stored import StaticCredentials
 from orchestrator.cloud.http_client import HttpClient
 from orchestrator.model import ObjectFacts
 from orchestrator.simulator import DEFAULT_KEY, SimulatorOptions
 from orchestrator.simulator.buckets import make_object
 from orchestrator.simulator.cloud import Clocks, Cloud
+from tests.cloud.scripted_server import FixedCredentials
 
 
 def test_answer_arrives_after_the_latency_of_both_directions() -> None:
@@ -29,7 +29,7 @@ def test_answer_arrives_after_the_latency_of_both_directions() -> None:
             http = HttpClient(over_memory, over_memory)
             clock = ServerClock(VirtualClock())
             credential = Credential(DEFAULT_KEY.secret_id, DEFAULT_KEY.secret_key)
-            keys = StaticCredentials("the test", lambda: credential, clock)
+            keys = FixedCredentials(credential)
             cos = CosClient(http, endpoint="http://cos", credentials=keys, clock=clock, timeout=9)
             found = await cos.head_object("ap-tokyo", "b-1", "key")
         (entry,) = cloud.ledger.entries

@@ -14,7 +14,7 @@ import anyio
 from anyio.abc import ByteStream, SocketAttribute
 from anyio.streams.buffered import BufferedByteReceiveStream
 
-from orchestrator.cloud.credentials.base import Credential
+from orchestrator.cloud.credentials.base import Credential, CredentialSource
 
 NOON = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 CREDENTIAL = Credential("AKIDexample", "not-a-secret-of-anyone")
@@ -33,7 +33,7 @@ class FixedClock:
 
 
 @dataclass
-class FixedCredentials:
+class FixedCredentials(CredentialSource):
     """A source that always returns the credential it was given."""
 
     credential: Credential = CREDENTIAL

@@ -37,9 +37,7 @@ async def ask(
     method: str = "GET",
     content: bytes | None = None,
 ) -> httpx.Response:
-    return await client.send(
-        method, url, headers={}, auth=httpx.Auth(), seconds=seconds, content=content
-    )
+    return await client.send(method, url, headers={}, seconds=seconds, content=content)
 
 
 @pytest.mark.parametrize("status", ["302 Found", "429 Too Many", "500 Oops", "503 Busy"])
@@ -240,9 +238,7 @@ async def test_other_schemes_are_refused(client: HttpClient, scheme: str) -> Non
 async def test_invalid_header_is_not_sent(server: ScriptedServer, client: HttpClient) -> None:
     """A header that HTTP does not allow is refused, and the server receives nothing."""
     with pytest.raises(httpx.LocalProtocolError):
-        await client.send(
-            "GET", server.url, headers={"X-Split": "a\r\nb"}, auth=httpx.Auth(), seconds=TIMEOUT
-        )
+        await client.send("GET", server.url, headers={"X-Split": "a\r\nb"}, seconds=TIMEOUT)
     await all_closed(server)
     assert not server.requests
 
@@ -305,20 +301,13 @@ async def test_loopback_is_reached_without_a_proxy(
         assert proxy.opened == 0
 
 
-async def test_request_can_bypass_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_client_can_bypass_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     """The metadata service is this machine's own, though its name is not loopback."""
     async with scripted_server() as proxy:
         monkeypatch.setenv("HTTP_PROXY", proxy.url)
-        async with open_http_client("tests/1") as client:
+        async with open_http_client("tests/1", uses_proxies=False) as client:
             with pytest.raises(httpx.ConnectError):
-                await client.send(
-                    "GET",
-                    "http://metadata.invalid",
-                    headers={},
-                    auth=httpx.Auth(),
-                    seconds=TIMEOUT,
-                    bypass_proxy=True,
-                )
+                await ask(client, "http://metadata.invalid")
         assert proxy.opened == 0
 
 

@@ -4,7 +4,6 @@ import json
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
-import httpx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,9 +15,9 @@ from tencentcloud.common.profile.client_profile import ClientProfile
 from tencentcloud.common.profile.http_profile import HttpProfile
 from tencentcloud.cvm.v20170312.cvm_client import CvmClient as VendorClient
 
-from orchestrator.cloud.cos_signing import CosAuth, sign_cos
+from orchestrator.cloud.cos_signing import cos_headers
 from orchestrator.cloud.credentials.base import Credential
-from orchestrator.cloud.tc3_signing import Tc3Auth, sign_tc3
+from orchestrator.cloud.tc3_signing import tc3_headers
 from tests.cloud.scripted_server import CREDENTIAL, NOON, TEMPORARY
 
 # the vendor's client calls datetime.utcfromtimestamp, which Python 3.12 deprecates
@@ -32,23 +31,6 @@ hosts = st.sampled_from(
 )
 bodies = st.dictionaries(st.text(max_size=8), st.none() | st.integers() | st.lists(st.text()))
 moments = st.integers(10**9, 4 * 10**9).map(lambda second: datetime.fromtimestamp(second, UTC))
-header_names = st.sampled_from(
-    [
-        "Host",
-        "Content-Type",
-        "Content-MD5",
-        "RANGE",
-        "If-None-Match",
-        "x-cos-acl",
-        "x-cos-security-token",
-        "X-Cos-Über",
-        "x-ci-job",
-        "User-Agent",
-        "Accept",
-        "Connection",
-        "X-Other",
-    ]
-)
 
 
 def vendor_client(credential: Credential, host: str, region: str = "ap-tokyo") -> VendorClient:
@@ -64,16 +46,11 @@ def test_tc3_headers_equal_those_of_the_vendors_client(
     """Time, token and Authorization of a request are what the vendor's client sends for it."""
     theirs = RequestInternal(host, "POST", "/", header={})
     vendor_client(credential, host)._build_req_with_tc3_signature("ExportImages", body, theirs)
-    ours = httpx.Request(
-        "POST",
-        f"https://{host}/",
-        content=theirs.data,
-        headers={"Content-Type": "application/json"},
-    )
     timestamp = datetime.fromtimestamp(int(theirs.header["X-TC-Timestamp"]), UTC)
-    next(Tc3Auth(credential, "cvm", timestamp).auth_flow(ours))
+    content = theirs.data.encode()
+    ours = tc3_headers(credential, service="cvm", host=host, body=content, timestamp=timestamp)
     for name in ("Host", "Content-Type", "X-TC-Timestamp", "X-TC-Token", "Authorization"):
-        assert ours.headers.get(name) == theirs.header.get(name)
+        assert ours.get(name) == theirs.header.get(name)
 
 
 @often
@@ -82,21 +59,13 @@ def test_tc3_signatures_equal_the_vendors_at_any_time(
     credential: Credential, host: str, body: str, moment: datetime
 ) -> None:
     """The signature of any body at any second is the vendor's signature of it."""
-    content_type = "application/json; charset=utf-8"
     stamp, day = str(int(moment.timestamp())), moment.date().isoformat()
-    headers = {"Content-Type": content_type, "Host": host, "X-TC-Timestamp": stamp}
+    headers = {"Content-Type": "application/json", "Host": host, "X-TC-Timestamp": stamp}
     theirs = RequestInternal(host, "POST", "/", data=body, header=headers)
     client = vendor_client(credential, host)
     signature = client._get_tc3_signature({}, theirs, day, "cvm", credential.secret_key)
-    ours = sign_tc3(
-        credential,
-        service="cvm",
-        host=host,
-        content_type=content_type,
-        body=body.encode(),
-        timestamp=moment,
-    )
-    assert ours == (
+    ours = tc3_headers(credential, service="cvm", host=host, body=body.encode(), timestamp=moment)
+    assert ours["Authorization"] == (
         f"TC3-HMAC-SHA256 Credential={credential.secret_id}/{day}/cvm/tc3_request, "
         f"SignedHeaders=content-type;host, Signature={signature}"
     )
@@ -108,77 +77,63 @@ def test_tc3_signatures_equal_the_vendors_at_any_time(
     method=st.sampled_from(["GET", "HEAD"]),
     key=st.text(max_size=40),
     params=st.dictionaries(st.text(min_size=1, max_size=12), st.text(max_size=20), max_size=6),
-    headers=st.dictionaries(header_names, st.text(max_size=20), max_size=8),
 )
 def test_cos_signatures_equal_the_vendors(
     credential: Credential,
     method: str,
     key: str,
     params: dict[str, str],
-    headers: dict[str, str],
 ) -> None:
-    """The Authorization of any key, query and headers is what the vendor's client computes."""
+    """The Authorization of any key, query and credential is what the vendor's client computes."""
     config = CosConfig(
         Region="ap-tokyo", SecretId=credential.secret_id, SecretKey=credential.secret_key
     )
-    theirs = SimpleNamespace(
-        method=method, url="https://b-1.cos.ap-tokyo.myqcloud.com/", headers=dict(headers)
-    )
+    host = "b-1.cos.ap-tokyo.myqcloud.com"
+    token = {"x-cos-security-token": credential.token} if credential.token else {}
+    theirs = SimpleNamespace(method=method, url=f"https://{host}/", headers={"Host": host, **token})
     CosS3Auth(config, key, params, expire=600)(theirs)
     began = theirs.headers["Authorization"].partition("q-sign-time=")[2].partition(";")[0]
-    host = {"host": "b-1.cos.ap-tokyo.myqcloud.com"}
-    ours = sign_cos(
+    ours = cos_headers(
         credential,
         method=method,
+        host=host,
         path=key if key.startswith("/") else f"/{key}",
         params=params,
-        headers=headers if "Host" in headers else headers | host,
         now=datetime.fromtimestamp(int(began) + 60, UTC),
     )
-    assert ours == theirs.headers["Authorization"]
+    assert ours == theirs.headers
+
+
+def head(credential: Credential) -> dict[str, str]:
+    """Return the headers of a HEAD request of COS at noon."""
+    return cos_headers(credential, method="HEAD", host="h", path="/key", params={}, now=NOON)
 
 
 def test_token_of_a_temporary_credential_is_signed() -> None:
     """A COS request with a temporary credential has its token among the signed headers."""
-    request = httpx.Request("HEAD", "https://b-1.cos.ap-tokyo.myqcloud.com/key")
-    next(CosAuth(TEMPORARY, NOON).auth_flow(request))
-    assert request.headers["x-cos-security-token"] == TEMPORARY.token
-    assert "q-header-list=host;x-cos-security-token&" in request.headers["Authorization"]
+    headers = head(TEMPORARY)
+    assert headers["x-cos-security-token"] == TEMPORARY.token
+    assert "q-header-list=host;x-cos-security-token&" in headers["Authorization"]
 
 
 def test_permanent_credential_sends_no_token() -> None:
     """Without a token no header for one is sent."""
-    cos = httpx.Request("HEAD", "https://b-1.cos.ap-tokyo.myqcloud.com/key")
-    next(CosAuth(CREDENTIAL, NOON).auth_flow(cos))
-    cvm = httpx.Request("POST", "https://cvm/", headers={"Content-Type": "application/json"})
-    next(Tc3Auth(CREDENTIAL, "cvm", NOON).auth_flow(cvm))
-    assert "x-cos-security-token" not in cos.headers
-    assert "x-tc-token" not in cvm.headers
+    cvm = tc3_headers(CREDENTIAL, service="cvm", host="h", body=b"", timestamp=NOON)
+    assert head(CREDENTIAL).keys() == {"Host", "Authorization"}
+    assert "X-TC-Token" not in cvm
 
 
 def test_cos_signature_starts_a_minute_ago() -> None:
     """A server whose clock is up to a minute behind accepts the signature."""
-    request = httpx.Request("HEAD", "https://b-1.cos.ap-tokyo.myqcloud.com/key")
-    next(CosAuth(CREDENTIAL, NOON).auth_flow(request))
     noon = int(NOON.timestamp())
-    assert f"q-sign-time={noon - 60};{noon + 600}&" in request.headers["Authorization"]
+    assert f"q-sign-time={noon - 60};{noon + 600}&" in head(CREDENTIAL)["Authorization"]
 
 
 def test_day_of_a_signature_is_in_utc() -> None:
     """The signature has the UTC day, not the day of the time's own zone."""
     tokyo = NOON.astimezone(tz=datetime.strptime("+0900", "%z").tzinfo) + timedelta(hours=9)
-    signature = sign_tc3(
-        CREDENTIAL, service="cvm", host="h", content_type="t", body=b"", timestamp=tokyo
-    )
-    assert "/2026-03-01/cvm/tc3_request" in signature
-
-
-def test_auth_objects_show_no_secret() -> None:
-    """Neither representation nor text of an auth object contains a secret or a token."""
-    auths = (Tc3Auth(TEMPORARY, "cvm", NOON), CosAuth(TEMPORARY, NOON))
-    shown = "".join(repr(auth) + str(auth) for auth in auths)
-    assert TEMPORARY.secret_key not in shown
-    assert str(TEMPORARY.token) not in shown
+    headers = tc3_headers(CREDENTIAL, service="cvm", host="h", body=b"", timestamp=tokyo)
+    assert "/2026-03-01/cvm/tc3_request" in headers["Authorization"]
 
 
 def test_body_is_signed_as_it_is_sent() -> None:
@@ -186,9 +141,6 @@ def test_body_is_signed_as_it_is_sent() -> None:
     signatures = set()
     for separators in ((",", ":"), (", ", ": ")):
         body = json.dumps({"a": [1, 2]}, separators=separators).encode()
-        request = httpx.Request(
-            "POST", "https://cvm/", content=body, headers={"Content-Type": "application/json"}
-        )
-        next(Tc3Auth(CREDENTIAL, "cvm", NOON).auth_flow(request))
-        signatures.add(request.headers["Authorization"])
+        headers = tc3_headers(CREDENTIAL, service="cvm", host="h", body=body, timestamp=NOON)
+        signatures.add(headers["Authorization"])
     assert len(signatures) == 2

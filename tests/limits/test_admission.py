@@ -6,8 +6,8 @@ import httpx
 import pytest
 
 from orchestrator.clock import SystemClock
-from orchestrator.cloud.credentials.base import Credential
-from orchestrator.cloud.credentials.stored import StaticCredentials
+from orchestrator.cloud.clock_skew import ServerClock
+from orchestrator.cloud.credentials.base import Credential, CredentialSource
 from orchestrator.cloud.error_classification import code_for_exception
 from orchestrator.cloud.error_codes import code_for
 from orchestrator.errors import CredentialError
@@ -68,14 +68,19 @@ def test_a_job_is_excused_ten_times_at_most(still: Database) -> None:
 def test_replaced_credentials_are_read_when_halts_end(still: Database) -> None:
     """A run that goes on for ever need not be restarted after new keys were put in place."""
     stored = [CREDENTIAL]
-    source = StaticCredentials("a file", lambda: stored[0], SystemClock())
+
+    async def read() -> Credential:
+        return stored[0]
+
+    source = CredentialSource(read, ServerClock(SystemClock()), lambda _sentence: None)
     admission = Admission(
         PROFILE, RateLimiters(still, 0), source, lambda _sentence: None, quota_wait=60
     )
-    stored[0] = replace(CREDENTIAL, secret_id="AKIDnew")
     found: list[Credential | None] = []
 
     async def clear() -> None:
+        await source.current()
+        stored[0] = replace(CREDENTIAL, secret_id="AKIDnew")
         await admission.clear_halts()
         found.append(await admission.credential())
 

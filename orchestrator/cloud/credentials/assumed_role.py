@@ -1,6 +1,7 @@
 """Temporary credentials of a role that is assumed through STS."""
 
-from orchestrator.cloud.api3 import Api3Answer
+from functools import partial
+
 from orchestrator.cloud.clock_skew import ServerClock
 from orchestrator.cloud.credentials.base import (
     Credential,
@@ -35,37 +36,29 @@ async def assume_role(
     Raises:
         CredentialError: STS refuses or cannot be reached.
     """
-    credential = await base.current()
-    answer = await _call(role, credential, endpoint, clock)
-    if answer.error_code == "AuthFailure.SignatureExpire":
-        # the clock has learned the server's time from this answer
-        answer = await _call(role, credential, endpoint, clock)
-    elif answer.error_code in _REFUSED_KEY and (renewed := await base.renew()) != credential:
-        answer = await _call(role, renewed, endpoint, clock)
-    if answer.error_code is not None:
-        raise CredentialError(
-            f"The role {role.arn} cannot be assumed: {answer.error_code}: {answer.error_message} "
-            f"(RequestId {answer.request_id}).",
-            _remedy(answer.error_code),
-        )
-    result = answer.result
-    assumed = parse_temporary_credential(result.get("Credentials"), result.get("ExpiredTime"))
-    if assumed is None:
-        raise sts_error(endpoint, "returned no credential")
-    return assumed
-
-
-async def _call(
-    role: Role, credential: Credential, endpoint: str, clock: ServerClock
-) -> Api3Answer:
     body = {
         "RoleArn": role.arn,
         "RoleSessionName": role.session_name,
         "DurationSeconds": _LIFETIME,
     }
-    return await call_sts(
-        "AssumeRole", body, credential, endpoint=endpoint, clock=clock, seconds=_TIMEOUT
-    )
+    call = partial(call_sts, "AssumeRole", body, endpoint=endpoint, clock=clock, seconds=_TIMEOUT)
+    credential = await base.current()
+    reply, result = await call(credential)
+    if reply.error_code == "AuthFailure.SignatureExpire":
+        # the clock has learned the server's time from this answer
+        reply, result = await call(credential)
+    elif reply.error_code in _REFUSED_KEY and (renewed := await base.renew()) != credential:
+        reply, result = await call(renewed)
+    if reply.error_code is not None:
+        raise CredentialError(
+            f"The role {role.arn} cannot be assumed: {reply.error_code}: {reply.error_message} "
+            f"(RequestId {reply.request_id}).",
+            _remedy(reply.error_code),
+        )
+    assumed = parse_temporary_credential(result.get("Credentials"), result)
+    if assumed is None:
+        raise sts_error(endpoint, "returned no credential")
+    return assumed
 
 
 def _remedy(code: str) -> str:

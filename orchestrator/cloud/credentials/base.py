@@ -1,17 +1,29 @@
-"""Credentials, the interface of what provides them, and the checks that all providers share."""
+"""Credentials, their renewal, and what several places to get them from share."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any
 
+import anyio
+
+from orchestrator.clock import iso
+from orchestrator.cloud.clock_skew import ServerClock
 from orchestrator.errors import CredentialError
 
-DEFAULT_SESSION_NAME = "orchestrator"
-
-_KEY = re.compile(r"[!-~]+")
+KEY = re.compile(r"[!-~]+")
 """Characters of a SecretId, SecretKey or token: all are sent in headers, or sign them."""
+
+_RENEW_AFTER = 2 / 3
+"""Share of the lifetime after which a new credential is fetched. If that fails, the last third
+leaves time to try again many times."""
+
+_RETRY_DELAY = 10.0
+"""Seconds between a failed fetch and the next: a service that is down must not be flooded."""
+
+_MAX_SLEEP = 30.0
+_NEVER = datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,85 +36,114 @@ class Credential:
     expires_at: datetime | None = None
 
 
-class CredentialSource(Protocol):
-    """Provides the credential to sign with."""
-
-    async def current(self) -> Credential:
-        """Return a credential that has not expired."""
-        ...
-
-    async def renew(self) -> Credential:
-        """Fetch the credential again: the server has refused the one in use."""
-        ...
-
-    async def keep_fresh(self) -> None:
-        """Renew the credential before it expires; runs beside the work until cancelled."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class Role:
     """A CAM role to assume, by its ARN."""
 
     arn: str
-    session_name: str = DEFAULT_SESSION_NAME
+    session_name: str
 
 
-@dataclass(frozen=True, slots=True)
-class StoredCredential:
-    """The credential or role that the environment or a file defines.
-
-    Args:
-        credential: the API key that is stored there.
-        use_instance_role: use the credential of the CVM instance's role instead.
-        role: role to assume with either.
-    """
-
-    credential: Credential | None = None
-    use_instance_role: bool = False
-    role: Role | None = None
-
-
-def parse_stored_credential(
-    place: str,
-    names: tuple[str, str, str],
-    values: Mapping[str, Any],
-    *,
-    expires_at: datetime | None = None,
-    role: Role | None = None,
-) -> StoredCredential | None:
-    """Return the credential that is stored under these names, or ``None`` if there is none.
+class CredentialSource:
+    """Fetch credentials, one fetch at a time, and renew them when they are refused or expire.
 
     Args:
-        place: prefix of the names in messages.
-        names: of the SecretId, the SecretKey and the token.
-
-    Raises:
-        CredentialError: half of a pair is missing, or a value has impossible characters.
+        fetch: returns a new credential or raises `CredentialError`.
+        clock: the server's, which decides about the expiry.
+        notify: takes a sentence for the user when a renewal ahead of the expiry fails.
+        ahead: whether `keep_fresh` renews ahead of the expiry.
     """
-    secret_id, secret_key, token = (_checked(place + name, values.get(name)) for name in names)
-    if secret_id is None and secret_key is None:
-        return None
-    if secret_id is None or secret_key is None:
-        present, missing = (names[1], names[0]) if secret_id is None else (names[0], names[1])
-        raise CredentialError(
-            f"{place}{present} is set but {missing} is not.", "Set both, or neither."
-        )
-    return StoredCredential(Credential(secret_id, secret_key, token, expires_at), role=role)
+
+    def __init__(
+        self,
+        fetch: Callable[[], Awaitable[Credential]],
+        clock: ServerClock,
+        notify: Callable[[str], None],
+        *,
+        ahead: bool = True,
+    ) -> None:
+        self._fetch = fetch
+        self._clock = clock
+        self._notify = notify
+        self._ahead = ahead
+        self._lock = anyio.Lock()
+        self._fetches = 0
+        self._credential: Credential | None = None
+        self._renew_at = datetime.min.replace(tzinfo=UTC)
+        self._error: CredentialError | None = None
+        """Why the latest fetch failed."""
+        self._retry_at = 0.0
+        """Earliest time of the next fetch, on the event loop's clock."""
+
+    async def current(self) -> Credential:
+        """Return the credential; wait for a fetch only if there is none or it has expired."""
+        credential = self._credential
+        if credential is None or _expiry(credential) <= self._clock.now():
+            return await self.renew()
+        return credential
+
+    async def renew(self) -> Credential:
+        """Fetch a new credential; concurrent callers share one fetch and its result."""
+        fetches = self._fetches
+        async with self._lock:
+            # another caller may have fetched while this one waited for the lock
+            if fetches == self._fetches and anyio.current_time() >= self._retry_at:
+                await self._fetch_now()
+        if self._error is not None:
+            # a new exception for each caller: raising one object again extends its traceback
+            raise CredentialError(self._error.message, self._error.remedy)
+        assert self._credential is not None
+        return self._credential
+
+    async def keep_fresh(self) -> None:
+        """Renew ahead of each expiry, if at all; notify once when that begins to fail."""
+        is_failing = False
+        while self._ahead:
+            left = (self._renew_at - self._clock.now()).total_seconds()
+            if left > 0:
+                # in short steps: the server's clock may be learned, or corrected, meanwhile
+                await anyio.sleep(min(max(1.0, left), _MAX_SLEEP))
+                continue
+            try:
+                await self.renew()
+                is_failing = False
+            except CredentialError as error:
+                if not is_failing:
+                    self._notify(f"The credential cannot be renewed, trying again: {error.message}")
+                is_failing = True
+                await anyio.sleep(_RETRY_DELAY)
+
+    async def _fetch_now(self) -> None:
+        try:
+            credential = await self._fetch()
+            expires_at, now = _expiry(credential), self._clock.now()
+            if expires_at <= now:
+                raise CredentialError(
+                    f"The temporary credential had already expired at {iso(expires_at)}.",
+                    "Synchronize this machine's clock (NTP); if it is right, ask Tencent Cloud.",
+                )
+        except CredentialError as error:
+            self._error = error
+            self._retry_at = anyio.current_time() + _RETRY_DELAY
+        else:
+            self._error = None
+            self._credential = credential
+            self._renew_at = now + _RENEW_AFTER * (expires_at - now)
+        self._fetches += 1
 
 
-def parse_temporary_credential(fields: Any, expires_at: Any) -> Credential | None:
+def parse_temporary_credential(key: Any, answer: Any) -> Credential | None:
     """Return the credential in a service's answer, or ``None`` if a part is missing or invalid.
 
     Args:
-        fields: holds ``TmpSecretId``, ``TmpSecretKey`` and ``Token``.
-        expires_at: seconds since 1970.
+        key: holds ``TmpSecretId``, ``TmpSecretKey`` and ``Token``.
+        answer: holds ``ExpiredTime``, in seconds since 1970.
     """
     try:
-        key = fields["TmpSecretId"], fields["TmpSecretKey"], fields["Token"]
-        if not all(_KEY.fullmatch(part) for part in key):
+        parts = key["TmpSecretId"], key["TmpSecretKey"], key["Token"]
+        if not all(KEY.fullmatch(part) for part in parts):
             return None
-        return Credential(*key, datetime.fromtimestamp(int(expires_at), UTC))
+        return Credential(*parts, datetime.fromtimestamp(int(answer["ExpiredTime"]), UTC))
     except (LookupError, TypeError, ValueError, OverflowError, OSError):
         return None
 
@@ -119,12 +160,5 @@ def service_error(service: str, problem: str | Exception, remedy: str) -> Creden
     return CredentialError(f"{service} {problem}.", remedy)
 
 
-def _checked(name: str, value: object) -> str | None:
-    if value is None or value == "":
-        return None
-    if not isinstance(value, str) or not _KEY.fullmatch(value):
-        is_padded = isinstance(value, str) and value != value.strip()
-        problem = "has spaces around it" if is_padded else "has characters that no key has"
-        # the value itself is never shown
-        raise CredentialError(f"{name} {problem}.", "Copy it again from the CAM console.")
-    return value
+def _expiry(credential: Credential) -> datetime:
+    return credential.expires_at or _NEVER

@@ -4,18 +4,21 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
+from anyio import to_thread
+
+from orchestrator.clock import iso
 from orchestrator.cloud.clock_skew import ServerClock
 from orchestrator.cloud.credentials.assumed_role import assume_role
-from orchestrator.cloud.credentials.base import Credential, CredentialSource, StoredCredential
-from orchestrator.cloud.credentials.environment import (
+from orchestrator.cloud.credentials.base import Credential, CredentialSource
+from orchestrator.cloud.credentials.instance_role import fetch_instance_credential
+from orchestrator.cloud.credentials.stored import (
     VARIABLES,
+    StoredCredential,
     read_environment,
+    read_shared_file,
+    read_tccli_profile,
     role_in_environment,
 )
-from orchestrator.cloud.credentials.files import read_shared_file, read_tccli_profile
-from orchestrator.cloud.credentials.instance_role import fetch_instance_credential
-from orchestrator.cloud.credentials.refreshing import RefreshingCredentials
-from orchestrator.cloud.credentials.stored import StaticCredentials
 from orchestrator.errors import CredentialError
 
 
@@ -45,16 +48,19 @@ async def find_credentials(
         str(tccli): partial(read_tccli_profile, tccli),
         f"{shared} [{profile}]": partial(read_shared_file, shared, profile),
     }
-    instance = RefreshingCredentials(
+    instance = CredentialSource(
         partial(fetch_instance_credential, metadata_endpoint), clock, notify
     )
-    source: CredentialSource = instance
+    source = instance
     role = role_in_environment(environ)
     for place, read in places.items():
         if (stored := read()) is not None:
             role = role or stored.role
-            if not stored.use_instance_role:
-                source = StaticCredentials(place, partial(_credential_of, read), clock)
+            if stored.credential is not None:
+                # only the program that wrote a credential can renew it
+                source = CredentialSource(
+                    partial(_read, place, read, clock), clock, notify, ahead=False
+                )
             break
     else:
         try:
@@ -67,13 +73,30 @@ async def find_credentials(
                 f"--profile {profile}",
             ) from error
     if role is not None:
-        source = RefreshingCredentials(
+        source = CredentialSource(
             partial(assume_role, role, source, sts_endpoint, clock), clock, notify
         )
     await source.current()
     return source
 
 
-def _credential_of(read: Callable[[], StoredCredential | None]) -> Credential | None:
-    stored = read()
-    return None if stored is None else stored.credential
+async def _read(
+    place: str, read: Callable[[], StoredCredential | None], clock: ServerClock
+) -> Credential:
+    """Read a stored credential: another program may have written a new one.
+
+    Raises:
+        CredentialError: nothing usable is stored there now.
+    """
+    stored = await to_thread.run_sync(read)
+    if stored is None or stored.credential is None:
+        raise CredentialError(
+            f"The credential is gone from {place}.", "Store a credential there again."
+        )
+    expires_at = stored.credential.expires_at
+    if expires_at is not None and expires_at <= clock.now():
+        raise CredentialError(
+            f"The login in {place} expired at {iso(expires_at)}.",
+            "Log in again with: tccli auth login (or: tccli sso login)",
+        )
+    return stored.credential

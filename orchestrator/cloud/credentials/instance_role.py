@@ -35,8 +35,12 @@ async def fetch_instance_credential(endpoint: str) -> Credential:
     service = f"The metadata service at {endpoint}"
     try:
         with anyio.fail_after(_TIMEOUT):
-            await _resolve(endpoint)
-            async with open_http_client("orchestrator") as http:
+            # in a thread that can be abandoned: the event loop waits at its end for its own
+            # look-ups, which take long without a name server
+            host = httpx.URL(endpoint).host
+            await to_thread.run_sync(socket.getaddrinfo, host, None, abandon_on_cancel=True)
+            # without a proxy: the service answers this machine only, and its answer is secret
+            async with open_http_client("orchestrator", uses_proxies=False) as http:
                 role = (await _get(http, endpoint, "")).strip()
                 # the name becomes part of a URL: an error page of a proxy must not
                 if not _ROLE_NAME.fullmatch(role):
@@ -46,30 +50,18 @@ async def fetch_instance_credential(endpoint: str) -> Credential:
         raise service_error(service, f"did not answer within {_TIMEOUT:g} s", _REMEDY) from error
     except (OSError, httpx.HTTPError) as error:
         raise service_error(service, error, _REMEDY) from error
-    credential = _parse(answer)
-    if credential is None:
+    try:
+        fields: Any = json.loads(answer)
+    except (ValueError, RecursionError):
+        fields = None
+    credential = parse_temporary_credential(fields, fields)
+    if credential is None or fields.get("Code") != "Success":
         raise service_error(service, f"returned no credential for the role {role}", _REMEDY)
     return credential
 
 
-async def _resolve(endpoint: str) -> None:
-    """Look the host's name up in a thread that can be abandoned.
-
-    The event loop waits at its end for its own look-ups, which take long without a name server.
-    """
-    host = httpx.URL(endpoint).host
-    await to_thread.run_sync(socket.getaddrinfo, host, None, abandon_on_cancel=True)
-
-
 async def _get(http: HttpClient, endpoint: str, role: str) -> str:
-    response = await http.send(
-        "GET",
-        f"{endpoint}{_PATH}{role}",
-        headers={},
-        auth=httpx.Auth(),
-        seconds=_TIMEOUT,
-        bypass_proxy=True,  # the service answers this machine only, and its answer is secret
-    )
+    response = await http.send("GET", f"{endpoint}{_PATH}{role}", headers={}, seconds=_TIMEOUT)
     service = f"The metadata service at {endpoint}"
     if response.status_code == 404:
         raise CredentialError(
@@ -79,13 +71,3 @@ async def _get(http: HttpClient, endpoint: str, role: str) -> str:
     if response.status_code != 200:
         raise service_error(service, f"answered with HTTP {response.status_code}", _REMEDY)
     return response.text
-
-
-def _parse(answer: str) -> Credential | None:
-    try:
-        fields: Any = json.loads(answer)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(fields, dict) or fields.get("Code") != "Success":
-        return None
-    return parse_temporary_credential(fields, fields.get("ExpiredTime"))

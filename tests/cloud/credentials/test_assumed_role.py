@@ -23,7 +23,7 @@ from .stored import SECRET
 
 pytestmark = pytest.mark.anyio
 
-ROLE = Role("qcs::cam::uin/100000000001:roleName/exporter")
+ROLE = Role("qcs::cam::uin/100000000001:roleName/exporter", "orchestrator")
 OTHER = Credential("AKIDother", "x")
 OWN = Credential(DEFAULT_KEY.secret_id, DEFAULT_KEY.secret_key)
 LENT = {"TmpSecretId": "AKIDlent", "TmpSecretKey": SECRET, "Token": f"{SECRET}-token"}
@@ -115,7 +115,7 @@ async def test_unusable_answer_is_not_quoted(
 @pytest.mark.parametrize(
     ("role", "own", "code"),
     [
-        (Role("exporter"), OWN, "InvalidParameter.ParamError"),
+        (Role("exporter", "orchestrator"), OWN, "InvalidParameter.ParamError"),
         (ROLE, Credential(OWN.secret_id, SECRET), "AuthFailure.SignatureFailure"),
     ],
 )

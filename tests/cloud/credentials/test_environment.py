@@ -2,8 +2,12 @@
 
 import pytest
 
-from orchestrator.cloud.credentials.base import Credential, Role, StoredCredential
-from orchestrator.cloud.credentials.environment import read_environment, role_in_environment
+from orchestrator.cloud.credentials.base import Credential, Role
+from orchestrator.cloud.credentials.stored import (
+    StoredCredential,
+    read_environment,
+    role_in_environment,
+)
 from orchestrator.errors import CredentialError
 
 from .stored import ENVIRONMENT, SECRET

@@ -7,8 +7,12 @@ from typing import Any
 
 import pytest
 
-from orchestrator.cloud.credentials.base import Credential, Role, StoredCredential
-from orchestrator.cloud.credentials.files import read_shared_file, read_tccli_profile
+from orchestrator.cloud.credentials.base import Credential, Role
+from orchestrator.cloud.credentials.stored import (
+    StoredCredential,
+    read_shared_file,
+    read_tccli_profile,
+)
 from orchestrator.errors import CredentialError
 
 from .stored import SECRET, write_ini, write_tccli
@@ -44,9 +48,7 @@ def test_tccli_profile_is_read(tmp_path: Path) -> None:
 )
 def test_tccli_profile_can_name_the_instances_role(tmp_path: Path, fields: dict[str, Any]) -> None:
     """Such a profile holds no key of its own."""
-    assert read_tccli_profile(write_tccli(tmp_path, **fields)) == StoredCredential(
-        use_instance_role=True
-    )
+    assert read_tccli_profile(write_tccli(tmp_path, **fields)) == StoredCredential(None)
 
 
 @pytest.mark.parametrize("fields", [{}, {"secretId": "", "secretKey": None}])

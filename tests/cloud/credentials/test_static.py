@@ -5,8 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cloud.credentials.base import Credential
-from orchestrator.cloud.credentials.stored import StaticCredentials
 from orchestrator.errors import CredentialError
 from tests.cloud.scripted_server import NOON, FixedClock
 
@@ -60,10 +58,10 @@ async def test_removed_credential_is_an_error(tmp_path: Path) -> None:
         await source.renew()
 
 
-def test_no_secret_is_shown() -> None:
+async def test_no_secret_is_shown(tmp_path: Path) -> None:
     """Neither a credential nor its source shows the key or the token."""
-    credential = Credential("AKIDshown", SECRET, f"{SECRET}-token")
-    source = StaticCredentials("a file", lambda: credential, FixedClock())
+    source = await find(tmp_path, {**ENVIRONMENT, "TENCENTCLOUD_TOKEN": f"{SECRET}-token"})
+    credential = await source.current()
     shown = repr(credential) + str(credential) + repr(source) + str(source)
     assert SECRET not in shown
-    assert "AKIDshown" in shown
+    assert "AKIDenv" in shown

@@ -7,8 +7,7 @@ import anyio
 import pytest
 
 from orchestrator.cloud.clock_skew import ServerClock
-from orchestrator.cloud.credentials.base import Credential
-from orchestrator.cloud.credentials.refreshing import RefreshingCredentials
+from orchestrator.cloud.credentials.base import Credential, CredentialSource
 from orchestrator.errors import CredentialError
 from tests.cloud.scripted_server import NOON
 from tests.instant_loop import in_no_time
@@ -34,7 +33,7 @@ class Service:
         self.fetches = 0
         self.is_down = False
         self.notes: list[str] = []
-        self.source = RefreshingCredentials(self.issue, ServerClock(self.clock), self.notes.append)
+        self.source = CredentialSource(self.issue, ServerClock(self.clock), self.notes.append)
 
     async def issue(self) -> Credential:
         """Return a new credential, or the same one as long as ``expires_at`` is set."""
