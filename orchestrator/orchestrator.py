@@ -300,7 +300,6 @@ class Orchestrator:
         from orchestrator.cloud.cvm import CvmClient
         from orchestrator.cloud.http_client import open_http_client
         from orchestrator.limits.admission import Admission
-        from orchestrator.limits.rate_limiter import RateLimiters
         from orchestrator.worker.run_settings import RunContext
 
         settings = self.settings
@@ -320,9 +319,10 @@ class Orchestrator:
             )
             admission = Admission(
                 settings.profile,
-                RateLimiters(self._database, settings.rate),
+                self._database,
                 credentials,
                 self._notify,
+                rate=settings.rate,
                 quota_wait=settings.quota_wait,
             )
             yield RunContext(database=self._database, cvm=cvm, cos=cos, admission=admission)
