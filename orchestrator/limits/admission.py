@@ -71,20 +71,15 @@ class Admission:
     async def wait_for_turn(self, action: str, host: str) -> RateLimiter:
         """Wait until permits may be available; return the rate limiter to take them from."""
         await self._breakers[host].wait_until_admitted()
-        rate_limiter = self.rate_limiter(action, host)
-        await rate_limiter.wait_for_turn()
-        return rate_limiter
+        key = RateKey(action, host, self._profile)
+        if key not in self._rate_limiters:
+            self._rate_limiters[key] = RateLimiter(self._database, key, self._rate)
+        await self._rate_limiters[key].wait_for_turn()
+        return self._rate_limiters[key]
 
     def release(self, host: str) -> None:
         """Return an unused admission: there was nothing to send."""
         self._breakers[host].release()
-
-    def rate_limiter(self, action: str, host: str) -> RateLimiter:
-        """Return the rate limiter of one action at an endpoint."""
-        key = RateKey(action, host, self._profile)
-        if key not in self._rate_limiters:
-            self._rate_limiters[key] = RateLimiter(self._database, key, self._rate)
-        return self._rate_limiters[key]
 
     def is_endpoint_failing(self, host: str) -> bool:
         """Return whether only one request at a time is sent to this endpoint."""
