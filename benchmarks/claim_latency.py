@@ -12,7 +12,7 @@ from orchestrator.clock import SystemClock
 from orchestrator.job_queue.claim import ClaimSettings, claim, claim_query
 from orchestrator.limits.concurrency_limit import known_regions
 from orchestrator.limits.halted_scopes import HaltedScopes
-from orchestrator.limits.rate_limiter import RateKey, RateLimiters
+from orchestrator.limits.rate_limiter import RateKey, RateLimiter
 from orchestrator.store import Database
 from orchestrator.store.tables import scopes
 
@@ -33,9 +33,7 @@ async def _claiming(database: Database) -> Operation:
     async with database.write() as connection:
         # a ceiling that is never reached, so that each claim counts the running exports
         await connection.execute(scopes.update().values(ceiling=1_000_000))
-    rate_limiter = RateLimiters(database, 0).for_key(
-        RateKey("ExportImages", "cvm.example", _PROFILE)
-    )
+    rate_limiter = RateLimiter(database, RateKey("ExportImages", "cvm.example", _PROFILE), 0)
     async with database.read() as connection:
         regions = tuple(await known_regions(connection, _PROFILE))
     what = claim_query(_PROFILE, HaltedScopes().permitted_jobs(), lambda _table: sa.true())

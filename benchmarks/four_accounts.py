@@ -34,7 +34,6 @@ from orchestrator.job_queue.enqueue import enqueue
 from orchestrator.job_queue.worker_registry import Registration, register_worker
 from orchestrator.job_states import JobState
 from orchestrator.limits.admission import Admission
-from orchestrator.limits.rate_limiter import RateLimiters
 from orchestrator.manifest.export_request import ExportRequest
 from orchestrator.model import JobFilter
 from orchestrator.reporting.history import Job, history
@@ -184,9 +183,10 @@ def _worker(database: Database, profile: str, me: Registration, http: HttpClient
         ),
         Admission(
             profile,
-            RateLimiters(database, settings.rate),
+            database,
             keys,
             _notify,
+            rate=settings.rate,
             quota_wait=settings.quota_wait.total_seconds(),
         ),
     )

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.job_states import UNDER_WAY, JobState
 from orchestrator.store import Database
-from orchestrator.store.tables import CLAIMABLE, ENDED, UtcDateTime, events, jobs, objects
+from orchestrator.store.tables import CLAIMABLE, ENDED, UtcDateTime, jobs, objects
 
 _SAMPLES = 50
 """Number of newest finished exports of a scope that are used: older ones predict less well."""
@@ -34,13 +34,9 @@ factor is larger while few exports have finished: twice as large with ten of the
 
 _CACHE_SECONDS = 2.0
 
-_UNTIMED = ("reconciled", "resolved", "late answer", "adopted", "settled")
-"""Kinds of events after which the time of acceptance is not known; the last two are what stores
-before revision 0004 call the first two."""
-
 _MAX_ANSWER_DELAY = timedelta(minutes=2)
-"""A job accepted later than this after it was sent has a new time of acceptance, set after a clock
-jump; its duration is not known."""
+"""The duration of an export is not known if it was accepted later than this after it was sent: it
+was found in the bucket or answered late, or its times were set after a clock jump."""
 
 _TIMESTAMP_PRECISION = timedelta(seconds=1)
 """Last-Modified has whole seconds."""
@@ -79,26 +75,22 @@ async def latest_finished_exports(
     ]
 
 
-def _latest() -> sa.Select[Any]:
-    written = sa.select(sa.func.max(objects.c.last_modified)).where(objects.c.job_id == jobs.c.id)
-    times = (jobs.c.sent_at, jobs.c.accepted_at, jobs.c.finished_at)
-    return (
-        sa.select(*times, jobs.c.size_gib, written.scalar_subquery().label("written_at"))
-        .where(
-            sa.text(ENDED),
-            jobs.c.profile == sa.bindparam("profile"),
-            jobs.c.region == sa.bindparam("region"),
-            # an end in the future was recorded by another clock
-            jobs.c.finished_at <= sa.bindparam("now", type_=UtcDateTime),
-            ~sa.exists().where(events.c.job_id == jobs.c.id, events.c.kind.in_(_UNTIMED)),
-        )
-        .order_by(jobs.c.finished_at.desc())
-        .limit(_SAMPLES)
+_WRITTEN = sa.select(sa.func.max(objects.c.last_modified)).where(objects.c.job_id == jobs.c.id)
+_LATEST = (
+    sa.select(
+        *(jobs.c.sent_at, jobs.c.accepted_at, jobs.c.finished_at, jobs.c.size_gib),
+        _WRITTEN.scalar_subquery().label("written_at"),
     )
-
-
-# built once: building a statement takes longer than executing it
-_LATEST = _latest()
+    .where(
+        sa.text(ENDED),
+        jobs.c.profile == sa.bindparam("profile"),
+        jobs.c.region == sa.bindparam("region"),
+        # an end in the future was recorded by another clock
+        jobs.c.finished_at <= sa.bindparam("now", type_=UtcDateTime),
+    )
+    .order_by(jobs.c.finished_at.desc())
+    .limit(_SAMPLES)
+)
 
 
 def _finished_export(row: Any) -> FinishedExport:
@@ -114,22 +106,9 @@ def typical_duration(finished: Sequence[FinishedExport]) -> timedelta | None:
     return median_high(one.seen_after for one in finished) if finished else None
 
 
-async def long_duration(
-    connection: AsyncConnection, profile: str, region: str, now: datetime
-) -> timedelta | None:
-    """Return the upper quartile of a scope's durations; ``None`` if no export is known.
-
-    Before any export has finished it is the age of the oldest one: it takes at least that long.
-    """
-    finished = await latest_finished_exports(connection, profile, region, now)
-    if finished:
-        return sorted(one.seen_after for one in finished)[len(finished) * 3 // 4]
-    oldest: datetime | None = await connection.scalar(
-        sa.select(sa.func.min(jobs.c.accepted_at)).where(
-            jobs.c.state == JobState.ACCEPTED, jobs.c.profile == profile, jobs.c.region == region
-        )
-    )
-    return None if oldest is None else max(timedelta(), now - oldest)
+def long_duration(finished: Sequence[FinishedExport]) -> timedelta | None:
+    """Return the upper quartile of the durations; ``None`` before any export has finished."""
+    return sorted(one.seen_after for one in finished)[len(finished) * 3 // 4] if finished else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,19 +129,14 @@ def earliest_end(finished: Sequence[FinishedExport], size_gib: int) -> EarliestE
     Exports of a similar size are the best examples. Without any, the duration of larger ones is
     scaled down in proportion to the size, that of smaller ones is used unchanged.
     """
-    scaled = [(one, _share(one, size_gib)) for one in finished]
-    similar = [one.shortest * share for one, share in scaled if share > _SIMILAR]
-    durations = sorted(similar or [one.shortest * share for one, share in scaled if share])
+    scaled = [
+        (one.shortest * min(1.0, ratio), ratio) for one, ratio in _comparable(finished, size_gib)
+    ]
+    similar = [shortest for shortest, ratio in scaled if ratio > _SIMILAR]
+    durations = sorted(similar or [shortest for shortest, _ in scaled])
     if not durations:
         return EarliestEnd()
     return EarliestEnd(durations[len(durations) // _LOW_QUANTILE] * _MARGIN, bool(similar))
-
-
-def _share(one: FinishedExport, size_gib: int) -> float:
-    """Return the least share of this export's duration that one of the given size may take."""
-    if bool(one.size_gib) != bool(size_gib):
-        return 0.0
-    return min(1.0, size_gib / one.size_gib) if one.size_gib else 1.0
 
 
 def learned_deadline(finished: Sequence[FinishedExport], size_gib: int) -> timedelta | None:
@@ -171,15 +145,25 @@ def learned_deadline(finished: Sequence[FinishedExport], size_gib: int) -> timed
     The slowest example counts, scaled up for a larger image but never down for a smaller one: much
     of the time is spent in the vendor's queue.
     """
-    examples = [
-        one.seen_after * max(1.0, size_gib / one.size_gib if one.size_gib else 1.0)
+    durations = [one.seen_after * max(1.0, ratio) for one, ratio in _comparable(finished, size_gib)]
+    if not durations:
+        return None
+    factor = _DEADLINE_FACTOR * (1 + _DEADLINE_FACTOR / len(durations))
+    return max(_MIN_DEADLINE, factor * max(durations))
+
+
+def _comparable(
+    finished: Sequence[FinishedExport], size_gib: int
+) -> list[tuple[FinishedExport, float]]:
+    """Return the exports that say something about one of this size, and its share of their size.
+
+    An export of unknown size says nothing about one of known size, and the reverse.
+    """
+    return [
+        (one, size_gib / one.size_gib if size_gib else 1.0)
         for one in finished
         if bool(one.size_gib) == bool(size_gib)
     ]
-    if not examples:
-        return None
-    factor = _DEADLINE_FACTOR * (1 + _DEADLINE_FACTOR / len(examples))
-    return max(_MIN_DEADLINE, factor * max(examples))
 
 
 class Forecast:
@@ -229,81 +213,45 @@ class Forecast:
         return age >= min(learned * (2 if being_written else 1), self._max_deadline)
 
 
-@dataclass(frozen=True, slots=True)
-class Remaining:
-    """The unfinished jobs of one scope.
-
-    Args:
-        waiting: jobs in the queue.
-        running: exports that may be running.
-        ceiling: exports that may run at once; ``None`` if no limit was learned.
-    """
-
-    profile: str
-    region: str
-    waiting: int
-    running: int
-    ceiling: int | None
-
-
 async def seconds_left(
     connection: AsyncConnection,
-    remaining: Remaining,
+    profile: str,
+    region: str,
     typical: timedelta | None,
     now: datetime,
     *,
+    waiting: int,
+    running: int,
+    ceiling: int | None,
     rate: float,
 ) -> float | None:
     """Return the seconds until the last job of a scope is done; ``None`` is unknown.
 
     Args:
         typical: duration of one export.
+        waiting: jobs in the queue.
+        running: exports that may be running.
+        ceiling: exports that may run at once; ``None`` if no limit was learned.
         rate: requests per second; 0 is no limit.
     """
-    if not remaining.waiting:
-        return await _until_last_running(connection, remaining, typical, now)
-    if typical is None:
-        return None
-    every = remaining.waiting + remaining.running
-    slots = every if remaining.ceiling is None else max(remaining.ceiling, 1)
-    rounds = -(-every // slots)
-    sending = remaining.waiting / rate if rate else 0.0
-    last_start = max(sending, await _until_last_due(connection, remaining, now))
-    return max(typical.total_seconds() * rounds, last_start + typical.total_seconds())
-
-
-async def _until_last_due(
-    connection: AsyncConnection, remaining: Remaining, now: datetime
-) -> float:
-    """Return the seconds until the last waiting job may be sent.
-
-    Jobs without a description are left out: no index holds their times.
-    """
-    query = sa.select(sa.func.max(jobs.c.due_at)).where(sa.text(CLAIMABLE), _in_scope(remaining))
-    last: datetime | None = await connection.scalar(query)
-    return 0.0 if last is None else max(0.0, (last - now).total_seconds())
-
-
-async def _until_last_running(
-    connection: AsyncConnection, remaining: Remaining, typical: timedelta | None, now: datetime
-) -> float | None:
-    """Return the seconds until the export that was accepted last is due to end.
-
-    It is unknown while a job has no answer, because that job may be resolved at any time.
-    """
-    if not remaining.running:
-        return 0.0
+    every = waiting + running
+    if not every or typical is None:
+        return None if every else 0.0
+    here = (jobs.c.profile == profile) & (jobs.c.region == region)
+    if waiting:
+        # jobs without a description are left out: no index holds their times
+        query = sa.select(sa.func.max(jobs.c.due_at)).where(sa.text(CLAIMABLE), here)
+        due_at: datetime | None = await connection.scalar(query)
+        last_start = max((due_at or now) - now, timedelta(seconds=waiting / rate if rate else 0))
+        rounds = -(-every // (every if ceiling is None else max(ceiling, 1)))
+        return max(typical * rounds, last_start + typical).total_seconds()
     accepted = (
         sa.select(jobs.c.state, sa.func.max(jobs.c.accepted_at))
-        .where(_in_scope(remaining), jobs.c.state.in_(sorted(UNDER_WAY)))
+        .where(here, jobs.c.state.in_(sorted(UNDER_WAY)))
         .group_by(jobs.c.state)
     )
     last = dict((await connection.execute(accepted)).all())
-    if typical is None or set(last) != {JobState.ACCEPTED}:
-        return None
+    if set(last) != {JobState.ACCEPTED}:
+        return None  # a job without an answer may be resolved at any time
     ends_at: datetime = last[JobState.ACCEPTED] + typical
     return max(0.0, (ends_at - now).total_seconds())
-
-
-def _in_scope(remaining: Remaining) -> sa.ColumnElement[bool]:
-    return (jobs.c.profile == remaining.profile) & (jobs.c.region == remaining.region)

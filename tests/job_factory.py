@@ -13,7 +13,7 @@ from orchestrator.job_queue.claim import ClaimQuery, ClaimSettings, claim
 from orchestrator.job_queue.claim import claim_query as make_claim_query
 from orchestrator.job_queue.enqueue import enqueue
 from orchestrator.job_states import JobState
-from orchestrator.limits.rate_limiter import RateKey, RateLimiters
+from orchestrator.limits.rate_limiter import RateKey, RateLimiter
 from orchestrator.manifest.export_request import ExportRequest
 from orchestrator.model import Lease, Outcome, Reply
 from orchestrator.settings import Settings
@@ -207,7 +207,7 @@ def claim_query(
 
 def claim_settings(database: Database, owner: str = TESTER) -> ClaimSettings:
     """Return the settings of a claim by this owner, without a rate limit."""
-    return ClaimSettings(owner, LEASE_DURATION, RateLimiters(database, 0).for_key(EXPORT_RATE_KEY))
+    return ClaimSettings(owner, LEASE_DURATION, RateLimiter(database, EXPORT_RATE_KEY, 0))
 
 
 async def claim_all(

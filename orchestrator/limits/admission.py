@@ -16,15 +16,14 @@ from orchestrator.errors import CredentialError
 from orchestrator.limits.circuit_breaker import CircuitBreaker
 from orchestrator.limits.halted_scopes import HaltedScopes
 from orchestrator.limits.quota_timeouts import QuotaWaits
-from orchestrator.limits.rate_limiter import Permit, RateKey, RateLimiter, RateLimiters
+from orchestrator.limits.rate_limiter import RateKey, RateLimiter
 from orchestrator.model import Halt, Outcome, Reaction, Scope
+from orchestrator.store import Database
 
 EXPORT = "ExportImages"
 DESCRIBE = "DescribeImages"
 
 BUCKET_LOOKUP = "look into a bucket"
-
-NO_CREDENTIALS = "Client.NoCredentials"
 
 _TOLERATED_UNKNOWN = 4
 """Answers in a row that may leave the effect of a request unknown. With one more the endpoint
@@ -40,23 +39,27 @@ class Admission:
     Args:
         profile: the account's name.
         notify: takes a sentence for the user when something holds the work up.
+        rate: requests per second allowed for each action at an endpoint; 0 is no limit.
         quota_wait: maximum wait in seconds for a quota other than the export cap.
     """
 
     def __init__(
         self,
         profile: str,
-        rate_limiters: RateLimiters,
+        database: Database,
         credentials: CredentialSource,
         notify: Callable[[str], None],
         *,
+        rate: float,
         quota_wait: float,
     ) -> None:
         self.halts = HaltedScopes()
         self.may_read_buckets = True
         """Whether the account's credentials allow reading buckets at all."""
         self._profile = profile
-        self._rate_limiters = rate_limiters
+        self._database = database
+        self._rate = rate
+        self._rate_limiters: dict[RateKey, RateLimiter] = {}
         self._credentials = credentials
         self._notify = notify
         self._breakers: defaultdict[str, CircuitBreaker] = defaultdict(CircuitBreaker)
@@ -68,22 +71,15 @@ class Admission:
     async def wait_for_turn(self, action: str, host: str) -> RateLimiter:
         """Wait until permits may be available; return the rate limiter to take them from."""
         await self._breakers[host].wait_until_admitted()
-        rate_limiter = self.rate_limiter(action, host)
-        await rate_limiter.wait_for_turn()
-        return rate_limiter
-
-    async def acquire_permit(self, action: str, host: str) -> Permit:
-        """Wait for the permit to send one request that needs no claim."""
-        await self._breakers[host].wait_until_admitted()
-        return await self.rate_limiter(action, host).acquire()
+        key = RateKey(action, host, self._profile)
+        if key not in self._rate_limiters:
+            self._rate_limiters[key] = RateLimiter(self._database, key, self._rate)
+        await self._rate_limiters[key].wait_for_turn()
+        return self._rate_limiters[key]
 
     def release(self, host: str) -> None:
         """Return an unused admission: there was nothing to send."""
         self._breakers[host].release()
-
-    def rate_limiter(self, action: str, host: str) -> RateLimiter:
-        """Return the rate limiter of one action at an endpoint."""
-        return self._rate_limiters.for_key(RateKey(action, host, self._profile))
 
     def is_endpoint_failing(self, host: str) -> bool:
         """Return whether only one request at a time is sent to this endpoint."""
@@ -184,8 +180,7 @@ class Admission:
 
     def _halt_for(self, host: str, outcome: Outcome, scope_values: Mapping[Scope, str]) -> Halt:
         scope = outcome.code.scope or Scope.ACCOUNT
-        account_wide = {scope: host if scope is Scope.ENDPOINT else self._profile}
-        value = {**account_wide, **scope_values}[scope]
+        value = scope_values.get(scope, host if scope is Scope.ENDPOINT else self._profile)
         return Halt(scope, value, outcome.code.name, outcome.message, outcome.code.remedy)
 
     async def _has_newer(self, refused: Credential) -> bool:
@@ -205,8 +200,8 @@ class Admission:
             return current != refused
 
     def _halt_without_credentials(self, error: CredentialError) -> None:
-        scope, code = Scope.CREDENTIAL, NO_CREDENTIALS
-        self._halt(Halt(scope, self._profile, code, error.message, error.remedy))
+        code = "Client.NoCredentials"
+        self._halt(Halt(Scope.CREDENTIAL, self._profile, code, error.message, error.remedy))
         # also if an export has halted this scope before, because that leaves buckets readable
         self.may_read_buckets = False
 

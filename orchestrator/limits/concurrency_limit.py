@@ -4,12 +4,12 @@ The vendor publishes no limit, and other programs use it too. Known for certain 
 our own exports were running when one more was refused: that number is the ceiling. Running exports
 are counted from the job rows, so a crash cannot leave a wrong counter behind. A verified export
 frees its slot at once. Now and then one job is sent as a probe, to find out whether the vendor
-accepts more. There is one probe at a time in a scope: its claim puts the next one off until its
-lease ends, and its answer decides when the next one is due.
+accepts more. A probe's claim puts the next one off until its lease ends, and its answer decides
+when the next one is due, so that there is one at a time.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchestrator.forecast import long_duration
+from orchestrator.forecast import latest_finished_exports, long_duration
 from orchestrator.job_states import UNDER_WAY, JobState
 from orchestrator.limits.backoff import backoff
 from orchestrator.model import Lease
@@ -25,7 +25,12 @@ from orchestrator.store import insert_or_ignore
 from orchestrator.store.tables import CLAIMABLE, UtcDateTime, jobs, scopes
 
 _MAX_BACKOFF = 300.0
-"""Seconds, the longest interval between probes where the ends of exports are not seen."""
+"""Seconds, the longest interval between probes where the ends of exports are not seen. There it
+doubles with each refused probe, and each accepted one halves it, so that about every second probe
+is accepted."""
+
+_FIRST_INTERVAL = timedelta(seconds=1)
+"""Time to the first probe where they are seen, for one running export."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +88,7 @@ async def concurrency_limits(
     """Return the limits of an account, ordered by region."""
     rows = (await connection.execute(_SCOPES, {"profile": profile})).all()
     running = await _running(connection, profile, [row.region for row in rows], now)
-    return _limits(rows, running)
+    return [_limit(row, running.get(row.region, 0)) for row in rows]
 
 
 async def limits_with_waiting_jobs(
@@ -98,21 +103,12 @@ async def limits_with_waiting_jobs(
     rows = (await connection.execute(_WITH_WORK, values)).all()
     counted = [row.region for row in rows if row.ceiling is not None]
     running = await _running(connection, profile, counted, now) if counted else {}
-    position = {region: number for number, region in enumerate(regions)}
-    return _limits(sorted(rows, key=lambda row: position[row.region]), running)
+    in_order = sorted(rows, key=lambda row: regions.index(row.region))
+    return [_limit(row, running.get(row.region, 0)) for row in in_order]
 
 
-def _limits(rows: Sequence[Any], running: Mapping[str, int]) -> list[ConcurrencyLimit]:
-    return [
-        ConcurrencyLimit(
-            region=row.region,
-            ceiling=row.ceiling,
-            running=running.get(row.region, 0),
-            full_since=row.full_since,
-            probe_at=row.probe_at,
-        )
-        for row in rows
-    ]
+def _limit(row: Any, running: int) -> ConcurrencyLimit:
+    return ConcurrencyLimit(row.region, row.ceiling, running, row.full_since, row.probe_at)
 
 
 async def regions_at_capacity(connection: AsyncConnection, profile: str) -> frozenset[str]:
@@ -122,7 +118,9 @@ async def regions_at_capacity(connection: AsyncConnection, profile: str) -> froz
 
 async def begin_probe(connection: AsyncConnection, lease: Lease) -> None:
     """Make the job of this lease the only probe, until its answer or the end of its lease."""
-    await connection.execute(_this_scope(lease).values(probe_at=lease.expires_at))
+    await connection.execute(
+        scopes.update().where(_is_scope_of(lease)).values(probe_at=lease.expires_at)
+    )
 
 
 async def record_refusal(
@@ -137,22 +135,36 @@ async def record_refusal(
     # Lock the row first: the count then leaves out jobs that other transactions have put back.
     scope = await _locked_row(connection, lease)
     running = await _running_here(connection, lease, now)
-    misses = max(0, scope.misses)
-    interval = await _probe_interval(
-        connection, lease, running, misses, now, is_end_visible=is_end_visible
-    )
-    due = now + interval
-    if not _is_current_probe(scope, lease):
-        # another probe may be in flight, or a later time is set already
-        due = max(due, scope.probe_at or due)
+    full_since = scope.full_since or now
+    if is_end_visible and running:
+        interval = await _interval_of_probes(connection, lease, running, now, full_since)
+    else:
+        # no jitter: a scope has one probe at a time, so there is nothing to spread
+        interval = backoff(scope.misses, 1.0, longest=_MAX_BACKOFF)
     await connection.execute(
-        _this_scope(lease).values(
+        scopes.update()
+        .where(_is_scope_of(lease))
+        .values(
             ceiling=running,
-            misses=misses + lease.probe,
-            full_since=scope.full_since or now,
-            probe_at=due,
+            misses=scope.misses + lease.probe,
+            full_since=full_since,
+            probe_at=now + interval,
         )
     )
+
+
+async def _interval_of_probes(
+    connection: AsyncConnection, lease: Lease, running: int, now: datetime, full_since: datetime
+) -> timedelta:
+    """Return the time between two probes where the ends of exports are seen.
+
+    It grows with the square root of the ceiling: it balances the refused probes against the slots
+    that stay empty, which weigh the more the fewer slots there are. Before any export has finished,
+    exports are known to take at least as long as the scope has been full.
+    """
+    finished = await latest_finished_exports(connection, lease.profile, lease.order.region, now)
+    duration = long_duration(finished) or max(_FIRST_INTERVAL, now - full_since)
+    return duration * math.sqrt(running)
 
 
 async def record_answer(
@@ -166,7 +178,7 @@ async def record_answer(
     if not lease.probe:
         return
     scope = await _locked_row(connection, lease)
-    values: dict[str, Any] = {"probe_at": now} if _is_current_probe(scope, lease) else {}
+    values: dict[str, Any] = {"probe_at": now}
     if accepted:
         running = await _running_here(connection, lease, now)
         values |= {
@@ -174,37 +186,7 @@ async def record_answer(
             "misses": max(0, scope.misses - 1),
             "full_since": None,
         }
-    if values:
-        await connection.execute(_this_scope(lease).values(values))
-
-
-async def _probe_interval(
-    connection: AsyncConnection,
-    lease: Lease,
-    running: int,
-    misses: int,
-    now: datetime,
-    *,
-    is_end_visible: bool,
-) -> timedelta:
-    """Return the time until the next probe, after a refusal.
-
-    Where ends are visible it grows with the square root of the ceiling: it balances the refused
-    probes against the slots that stay empty, which weigh the more the fewer slots there are.
-    Where they are not it doubles with each refused probe, and each accepted one halves it, so
-    that about every second probe is accepted.
-    """
-    if is_end_visible and running:
-        duration = await long_duration(connection, lease.profile, lease.order.region, now)
-        if duration is not None:
-            return duration * math.sqrt(running)
-    # no jitter: a scope has one probe at a time, so there is nothing to spread
-    return backoff(misses, 1.0, longest=_MAX_BACKOFF)
-
-
-def _is_current_probe(scope: Any, lease: Lease) -> bool:
-    """Return whether this lease is the latest probe: a late answer must not end another one."""
-    return lease.probe and scope.probe_at == lease.expires_at
+    await connection.execute(scopes.update().where(_is_scope_of(lease)).values(values))
 
 
 async def _running(
@@ -221,16 +203,12 @@ async def _running_here(connection: AsyncConnection, lease: Lease, now: datetime
 
 
 async def _locked_row(connection: AsyncConnection, lease: Lease) -> Any:
-    query = sa.select(scopes).where(
-        scopes.c.profile == lease.profile, scopes.c.region == lease.order.region
-    )
-    return (await connection.execute(query.with_for_update())).one()
+    query = sa.select(scopes).where(_is_scope_of(lease)).with_for_update()
+    return (await connection.execute(query)).one()
 
 
-def _this_scope(lease: Lease) -> sa.Update:
-    return scopes.update().where(
-        scopes.c.profile == lease.profile, scopes.c.region == lease.order.region
-    )
+def _is_scope_of(lease: Lease) -> sa.ColumnElement[bool]:
+    return (scopes.c.profile == lease.profile) & (scopes.c.region == lease.order.region)
 
 
 _PROFILE = sa.bindparam("profile", type_=sa.Text)

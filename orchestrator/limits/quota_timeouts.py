@@ -4,7 +4,7 @@ The cap on running exports is not meant here: our own exports free it as they en
 always helps. Any other quota may never be raised.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import anyio
 
@@ -45,27 +45,19 @@ class QuotaWaits:
         if self._waiting.pop(region, None) is not None:
             self._notify(f"{region}: exports are accepted again.")
 
-    def expire(self) -> list[Halt]:
-        """End the waits that have lasted too long; return the halt of each region."""
-        now = anyio.current_time()
-        expired = {
-            region: outcome
-            for region, (since, outcome) in self._waiting.items()
-            if now - since >= self._longest
-        }
-        for region in expired:
-            del self._waiting[region]
-        return [
-            Halt(
-                Scope.REGION,
-                region,
-                outcome.code.name,
-                f"{outcome.message}; no export was accepted for {self._longest:g} s",
-                "Have the quota raised, or run again later.",
-                is_temporary=True,
-            )
-            for region, outcome in expired.items()
-        ]
+    def expire(self) -> Iterator[Halt]:
+        """End the waits that have lasted too long; yield the halt of each region."""
+        for region, (since, outcome) in list(self._waiting.items()):
+            if anyio.current_time() - since >= self._longest:
+                del self._waiting[region]
+                yield Halt(
+                    Scope.REGION,
+                    region,
+                    outcome.code.name,
+                    f"{outcome.message}; no export was accepted for {self._longest:g} s",
+                    "Have the quota raised, or run again later.",
+                    is_temporary=True,
+                )
 
     def clear(self) -> None:
         """Forget every wait, so that the maximum wait starts again."""

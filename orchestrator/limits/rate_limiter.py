@@ -19,22 +19,18 @@ from orchestrator.store import Database, insert_or_ignore
 from orchestrator.store.tables import rates
 
 HORIZON = timedelta(milliseconds=110)
-"""Permits are handed out this far ahead: a claimed job waits no longer than this to be sent."""
+"""Permits are handed out this far ahead: a claimed job waits no longer than this to be sent. They
+can be used as much later. Without that every delay of a claim would lose a permit."""
 
 _MARGIN = 0.98
 """Share of the allowed rate that is used. Network latency varies, so at the full rate a second
 would sometimes see one request too many."""
-
-_USABLE_AFTER = timedelta(milliseconds=100)
-"""A permit can still be used this late. Without it every delay of a claim would lose a permit."""
 
 _MAX_AHEAD = timedelta(seconds=2)
 """A next permit further ahead than this plus one interval means that a clock was set back."""
 
 _DOCUMENTED_RATE = 20.0
 """Requests per second that the vendor allows. A stream without a limit is slowed down from here."""
-
-_MIN_RATE = 0.5
 
 _CUT = 0.03
 """Share of the rate that one refusal costs. A single refusal may be chance; many in a second mean
@@ -102,56 +98,30 @@ class PermitStream:
     def begins(self, rate: float, now: datetime) -> datetime:
         """Return the time of the next permit; now, if the stream was idle."""
         furthest = now + _MAX_AHEAD + self.interval(rate, now)
-        is_near = now - _USABLE_AFTER <= self.next_at <= furthest
+        is_near = now - HORIZON <= self.next_at <= furthest
         return self.next_at if is_near else now
-
-    def without(self, last: datetime, rate: float, now: datetime) -> "PermitStream":
-        """Return the stream after the permits up to ``last`` were handed out."""
-        return replace(self, next_at=last + self.interval(rate, now))
 
     def slowed(self, rate: float, now: datetime) -> "PermitStream":
         """Return the stream after the vendor refused a request because of its rate."""
         allowed = self.allowed(rate, now) or _DOCUMENTED_RATE
-        return replace(self, pace=max(_MIN_RATE, allowed * (1 - _CUT)), slowed_at=now)
-
-
-_COLUMNS = [field.name for field in fields(PermitStream)]
-
-# built once: building a statement takes longer than executing it
-_THIS = sa.and_(*(column == sa.bindparam(f"this_{column.name}") for column in rates.primary_key))
-_READ = sa.select(*(rates.c[name] for name in _COLUMNS)).where(_THIS).with_for_update()
-_WRITE = (
-    rates.update().where(_THIS).values({name: sa.bindparam(f"new_{name}") for name in _COLUMNS})
-)
-
-
-class RateLimiters:
-    """The rate limiters of one process, one for each key.
-
-    Args:
-        rate: requests per second allowed for each key; 0 is no limit.
-    """
-
-    def __init__(self, database: Database, rate: float) -> None:
-        self._database = database
-        self._rate = rate
-        self._limiters: dict[RateKey, RateLimiter] = {}
-
-    def for_key(self, key: RateKey) -> "RateLimiter":
-        """Return the rate limiter of this key."""
-        if key not in self._limiters:
-            self._limiters[key] = RateLimiter(self._database, key, self._rate)
-        return self._limiters[key]
+        return replace(self, pace=allowed * (1 - _CUT), slowed_at=now)
 
 
 class RateLimiter:
-    """This process's access to one stream of permits."""
+    """This process's access to one stream of permits.
+
+    Args:
+        rate: requests per second allowed; 0 is no limit.
+    """
 
     def __init__(self, database: Database, key: RateKey, rate: float) -> None:
         self._database = database
         self.key = key
-        self._this = {f"this_{name}": value for name, value in asdict(key).items()}
         self._rate = rate
+        this = sa.and_(*(rates.c[name] == value for name, value in asdict(key).items()))
+        columns = (rates.c[field.name] for field in fields(PermitStream))
+        self._query = sa.select(*columns).where(this).with_for_update()
+        self._update = rates.update().where(this)
         self._begins_at = 0.0
         # A slow commit or a stall of this process must not bunch what the permits have spaced.
         self._limiter = AsyncLimiter(1, 1 / rate) if rate else None
@@ -172,7 +142,9 @@ class RateLimiter:
         # read the time now: waiting for the row may have taken long, and others may have changed it
         now = await self._database.now(connection)
         permits = stream.permits(self._rate, now, limit)
-        return self._remember(FreePermits(stream, now, anyio.current_time(), permits))
+        free = FreePermits(stream, now, anyio.current_time(), permits)
+        self._remember(free)
+        return free
 
     async def take_permits(
         self, connection: AsyncConnection, free: "FreePermits", count: int
@@ -180,9 +152,9 @@ class RateLimiter:
         """Take the earliest of the free permits."""
         taken = free.permits[:count]
         if taken and free.stream.allowed(self._rate, free.now) is not None:
-            stream = free.stream.without(taken[-1], self._rate, free.now)
-            await self._write(connection, stream)
-            self._remember(replace(free, stream=stream))
+            next_at = taken[-1] + free.stream.interval(self._rate, free.now)
+            rest = replace(free.stream, next_at=next_at)
+            await self._write(connection, replace(free, stream=rest))
         return [Permit(self._limiter, free.local_time(at)) for at in taken]
 
     async def acquire(self) -> "Permit":
@@ -197,27 +169,25 @@ class RateLimiter:
     async def slow_down(self, connection: AsyncConnection) -> None:
         """Slow all processes down for a while: the vendor has refused a request for its rate."""
         free = await self.free_permits(connection, 0)
-        stream = free.stream.slowed(self._rate, free.now)
-        await self._write(connection, stream)
-        self._remember(replace(free, stream=stream))
+        slowed = free.stream.slowed(self._rate, free.now)
+        await self._write(connection, replace(free, stream=slowed))
 
-    def _remember(self, free: "FreePermits") -> "FreePermits":
+    def _remember(self, free: "FreePermits") -> None:
         self._begins_at = free.local_time(free.stream.begins(self._rate, free.now))
-        return free
 
     async def _read_locked(self, connection: AsyncConnection) -> PermitStream:
         """Read the stream and lock its row until the end of the transaction."""
-        row = (await connection.execute(_READ, self._this)).first()
+        row = (await connection.execute(self._query)).first()
         if row is None:
             new = PermitStream(next_at=await self._database.now(connection))
             values = {**asdict(self.key), **asdict(new)}
             await connection.execute(insert_or_ignore(connection, rates).values(values))
-            row = (await connection.execute(_READ, self._this)).one()
+            row = (await connection.execute(self._query)).one()
         return PermitStream(*row)
 
-    async def _write(self, connection: AsyncConnection, stream: PermitStream) -> None:
-        new = {f"new_{name}": value for name, value in asdict(stream).items()}
-        await connection.execute(_WRITE, {**self._this, **new})
+    async def _write(self, connection: AsyncConnection, free: "FreePermits") -> None:
+        await connection.execute(self._update.values(asdict(free.stream)))
+        self._remember(free)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,12 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchestrator.forecast import (
-    Remaining,
-    latest_finished_exports,
-    seconds_left,
-    typical_duration,
-)
+from orchestrator.forecast import latest_finished_exports, seconds_left, typical_duration
 from orchestrator.job_states import UNDER_WAY, JobState
 from orchestrator.limits.concurrency_limit import ConcurrencyLimit, concurrency_limits
 from orchestrator.store import Database
@@ -148,20 +143,24 @@ async def _scopes(
             region = concurrency.region
             finished = await latest_finished_exports(connection, profile, region, now)
             typical = typical_duration(finished)
-            remaining = Remaining(
+            left = await seconds_left(
+                connection,
                 profile,
                 region,
+                typical,
+                now,
                 waiting=waiting[profile, region],
                 running=concurrency.running,
                 ceiling=concurrency.ceiling,
+                rate=rate,
             )
             found.append(
                 ScopeStatus(
                     profile,
                     concurrency,
-                    remaining.waiting,
+                    waiting[profile, region],
                     usual_seconds=None if typical is None else typical.total_seconds(),
-                    seconds_left=await seconds_left(connection, remaining, typical, now, rate=rate),
+                    seconds_left=left,
                 )
             )
     return tuple(found)

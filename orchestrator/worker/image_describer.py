@@ -13,13 +13,11 @@ import httpx
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchestrator.cloud.credentials.base import Credential
 from orchestrator.cloud.cvm import MAX_IMAGES
 from orchestrator.cloud.error_classification import code_for_exception
 from orchestrator.cloud.error_codes import code_for
 from orchestrator.errors import CloudRefusal
 from orchestrator.limits.admission import DESCRIBE
-from orchestrator.limits.backoff import backoff
 from orchestrator.limits.concurrency_limit import has_job
 from orchestrator.model import Disk, ImageFacts, ImageFormat, Outcome, Reaction, Scope
 from orchestrator.store import BusyRetry
@@ -28,7 +26,7 @@ from orchestrator.wakeup import Wakeup
 from orchestrator.worker.run_context import RunContext
 
 _IDLE = 0.5
-_MAX_IDLE = 5.0
+"""Seconds between two checks for jobs to describe, and after a failed call."""
 
 _GIVE_UP_AFTER = 30.0
 """Seconds of failed calls after which the waiting jobs are sent without a description."""
@@ -66,17 +64,14 @@ class ImageDescriber:
         self._admission = context.admission
         self._profile = profile
         self._regions = regions
-        self._last_region = ""
         self._sendable = sendable
         self._in_flight = in_flight
         self._busy_retry = busy_retry
         self._wakeup = wakeup
         self._notify = notify
         self._is_forbidden = False
-        self._failures = 0
         self._failing_since: float | None = None
-        self._has_warned = False
-        self._has_warned_of_clock = False
+        self._warnings: set[str] = set()
 
     async def run(self) -> None:
         """Describe jobs until cancelled."""
@@ -87,161 +82,122 @@ class ImageDescriber:
             if has_changed:
                 self._wakeup.notify()
             else:
-                pause = backoff(self._failures, 1.0, first=_IDLE, longest=_MAX_IDLE)
-                await anyio.sleep(pause.total_seconds())
+                await anyio.sleep(_IDLE)
 
     async def _describe_next(self) -> bool:
-        """Describe the next jobs of one region; return whether any job may be sent now."""
-        waiting = await self._next_waiting()
-        if not waiting:
-            return False
-        region = waiting[0].region
-        images = list(dict.fromkeys(image for row in waiting for image in row.image_ids))
-        facts = await self._describe(region, images)
-        if facts is None:
-            if not self._gives_up():
-                return False
-            facts = {}
-        async with self._database.write() as connection:
-            await _save(connection, waiting, facts, await self._database.now(connection))
-        return True
+        """Describe the next jobs of each region; return whether any job may be sent now."""
+        has_changed = False
+        asked = {"profile": self._profile, "regions": self._regions()}
+        async with self._database.read() as connection:
+            regions = (await connection.execute(_TO_DESCRIBE, asked)).scalars().all()
+        for region in regions:
+            query = self._waiting(UNDESCRIBED, [region])
+            query = query.order_by(jobs.c.priority.desc(), jobs.c.id).limit(MAX_IMAGES)
+            async with self._database.read() as connection:
+                waiting = (await connection.execute(query)).all()
+            images = list(dict.fromkeys(image for row in waiting for image in row.image_ids))
+            facts = await self._describe(region, images)
+            if waiting and (facts is not None or self._gives_up()):
+                async with self._database.write() as connection:
+                    now = await self._database.now(connection)
+                    await _save(connection, waiting, facts or {}, now)
+                has_changed = True
+        return has_changed
 
     def _gives_up(self) -> bool:
         """Return whether jobs are to be sent undescribed, and warn the user once."""
         since = self._failing_since
         if since is None or anyio.current_time() - since < _GIVE_UP_AFTER:
             return False
-        if not self._has_warned:
-            self._has_warned = True
-            self._notify(
-                f"DescribeImages has failed for {_GIVE_UP_AFTER:g} s. Jobs are sent without sizes "
-                "and expected object keys until it answers again."
-            )
+        self._warn_once(
+            f"DescribeImages has failed for {_GIVE_UP_AFTER:g} s. Jobs are sent without sizes "
+            "and expected object keys until it answers again."
+        )
         return True
 
     async def _learn_time(self) -> bool:
         """Ask about any image, only to learn the server's time: claims are signed with it."""
         async with self._database.read() as connection:
-            query = (
-                sa.select(jobs.c.region, jobs.c.image_ids)
-                .where(
-                    sa.text(CLAIMABLE),
-                    jobs.c.profile == self._profile,
-                    jobs.c.region.in_(self._regions()),
-                    self._sendable(),
-                )
-                .limit(1)
-            )
+            query = self._waiting(CLAIMABLE, self._regions()).limit(1)
             row = (await connection.execute(query)).first()
         if row is None:
             return False
         facts = await self._describe(row.region, row.image_ids[:MAX_IMAGES])
-        is_known = self._cvm.clock.is_known
-        if facts is not None and not is_known and not self._has_warned_of_clock:
-            self._has_warned_of_clock = True
-            self._notify(
+        if facts is not None and not self._cvm.clock.is_known:
+            self._warn_once(
                 f"{self._cvm.host(row.region)} sends no Date header. Without the server's time a "
                 "signature may live longer than this program believes, so nothing is sent."
             )
-        return is_known
+        return self._cvm.clock.is_known
 
-    async def _next_waiting(self) -> list[Any]:
-        """Return the next jobs of one region; the regions take turns."""
-        async with self._database.read() as connection:
-            found = await _undescribed(connection, self._profile, self._regions())
-            later = [region for region in found if region > self._last_region]
-            for region in later + [region for region in found if region <= self._last_region]:
-                sendable = self._sendable()
-                if waiting := await _waiting(connection, self._profile, region, sendable):
-                    self._last_region = region
-                    return waiting
-        return []
+    def _waiting(self, condition: str, regions: Sequence[str]) -> sa.Select[Any]:
+        """Return the query for jobs that may be sent, by the condition of a partial index."""
+        return sa.select(jobs).where(
+            sa.text(condition),
+            jobs.c.profile == self._profile,
+            jobs.c.region.in_(regions),
+            self._sendable(),
+        )
 
     async def _describe(self, region: str, images: Sequence[str]) -> dict[str, ImageFacts] | None:
         """Return the facts about these images; ``None`` if the call must be repeated."""
         facts: dict[str, ImageFacts] = {}
-        for start in range(0, len(images), MAX_IMAGES):
-            if self._is_forbidden:
-                break
-            found = await self._call(region, images[start : start + MAX_IMAGES])
-            if found is None:
+        parts = [images[start : start + MAX_IMAGES] for start in range(0, len(images), MAX_IMAGES)]
+        while parts and not self._is_forbidden:
+            part = parts.pop(0)
+            answer = await self._call(region, part)
+            if answer is None:
                 return None
-            facts |= found
+            if isinstance(answer, CloudRefusal):
+                parts += _parts_without_unknown(part, answer)
+            else:
+                facts |= {image.image_id: image for image in answer}
         return facts
 
-    async def _call(self, region: str, images: Sequence[str]) -> dict[str, ImageFacts] | None:
-        """Call DescribeImages once; return ``None`` if the call must be repeated."""
+    async def _call(
+        self, region: str, images: Sequence[str]
+    ) -> tuple[ImageFacts, ...] | CloudRefusal | None:
+        """Call DescribeImages once.
+
+        Returns:
+            The answer; a refusal that one of the images causes; ``None`` if the call must be
+            repeated.
+        """
         host = self._cvm.host(region)
         credential = await self._admission.credential()
         if credential is None or self._admission.halts.blocks_endpoint(host):
             return None
-        permit = await self._admission.acquire_permit(DESCRIBE, host)
+        rate_limiter = await self._admission.wait_for_turn(DESCRIBE, host)
+        permit = await rate_limiter.acquire()
         await permit.wait()
         asked_at = anyio.current_time()
         try:
             async with self._in_flight:
                 found = await self._cvm.describe_images(region, images, credential=credential)
         except CloudRefusal as refusal:
-            return await self._handle_refusal(refusal, region, images, credential, asked_at)
+            code = code_for(refusal.code)
+            if not refusal.code.startswith("Http"):
+                self._admission.record_response(host)
+            if code.name in _NOT_ALLOWED:
+                self._is_forbidden = True
+                self._notify(
+                    "No permission to call DescribeImages: sizes and disks stay unknown. "
+                    "Grant cvm:DescribeImages to have the largest images sent first."
+                )
+                return ()
+            if code.reaction is Reaction.FAIL:
+                return refusal
+            outcome = Outcome(code, refusal.service_message, http_status=refusal.http_status)
         except httpx.HTTPError as error:
             outcome = Outcome(code_for_exception(error), str(error) or type(error).__name__)
-            await self._learn(host, region, outcome, credential, asked_at)
-            return None
-        self._admission.record_response(host)
-        self._failures, self._failing_since = 0, None
-        return {image.image_id: image for image in found}
-
-    async def _handle_refusal(
-        self,
-        refusal: CloudRefusal,
-        region: str,
-        images: Sequence[str],
-        credential: Credential,
-        asked_at: float,
-    ) -> dict[str, ImageFacts] | None:
-        host = self._cvm.host(region)
-        if not refusal.code.startswith("Http"):
+        else:
             self._admission.record_response(host)
-        code = code_for(refusal.code)
-        if code.name in _NOT_ALLOWED:
-            self._is_forbidden = True
-            self._notify(
-                "No permission to call DescribeImages: sizes and disks stay unknown. "
-                "Grant cvm:DescribeImages to have the largest images sent first."
-            )
-            return {}
-        if code.reaction is Reaction.FAIL:
-            return await self._describe_without_unknown(refusal, region, images)
-        outcome = Outcome(code, refusal.service_message, http_status=refusal.http_status)
-        await self._learn(host, region, outcome, credential, asked_at)
-        return None
-
-    async def _describe_without_unknown(
-        self, refusal: CloudRefusal, region: str, images: Sequence[str]
-    ) -> dict[str, ImageFacts] | None:
-        """Repeat a call that one unknown image made fail: without it, or else in two halves."""
-        if len(images) == 1 or "InvalidImageId" not in refusal.code:
-            return {}
-        rest = [image for image in images if image not in refusal.message]
-        middle = len(images) // 2
-        parts = [images[:middle], images[middle:]] if len(rest) == len(images) else [rest]
-        facts: dict[str, ImageFacts] = {}
-        for part in filter(None, parts):
-            found = await self._call(region, part)
-            if found is None:
-                return None
-            facts |= found
-        return facts
-
-    async def _learn(
-        self, host: str, region: str, outcome: Outcome, credential: Credential, asked_at: float
-    ) -> None:
-        self._failures += 1
+            self._failing_since = None
+            return found
         # if the endpoint cannot be reached, exports cannot be sent either, so nothing is gained
         if self._failing_since is None and outcome.code.reaction is not Reaction.PAUSE:
             self._failing_since = anyio.current_time()
         if outcome.code.reaction is Reaction.SLOW:
-            rate_limiter = self._admission.rate_limiter(DESCRIBE, host)
             async with self._database.write() as connection:
                 await rate_limiter.slow_down(connection)
         await self._admission.record_outcome(
@@ -252,14 +208,12 @@ class ImageDescriber:
             asked_at=asked_at,
             credential=credential,
         )
+        return None
 
-
-async def _undescribed(
-    connection: AsyncConnection, profile: str, regions: Sequence[str]
-) -> list[str]:
-    """Return the regions, of those given, in which a job waits to be described."""
-    asked = {"profile": profile, "regions": regions}
-    return list((await connection.execute(_TO_DESCRIBE, asked)).scalars())
+    def _warn_once(self, sentence: str) -> None:
+        if sentence not in self._warnings:
+            self._warnings.add(sentence)
+            self._notify(sentence)
 
 
 _TO_DESCRIBE = (
@@ -271,23 +225,20 @@ _TO_DESCRIBE = (
     )
     .order_by(scopes.c.region)
 )
+"""The regions, of those given, in which a job waits to be described."""
 
 
-async def _waiting(
-    connection: AsyncConnection, profile: str, region: str, sendable: sa.ColumnElement[bool]
-) -> list[Any]:
-    """Return up to 100 jobs of one region, in the order in which they will be sent."""
-    columns = (jobs.c[name] for name in _NEEDED)
-    query = (
-        sa.select(*columns)
-        .where(sa.text(UNDESCRIBED), jobs.c.profile == profile, jobs.c.region == region, sendable)
-        .order_by(jobs.c.priority.desc(), jobs.c.id)
-        .limit(MAX_IMAGES)
-    )
-    return list((await connection.execute(query)).all())
+def _parts_without_unknown(images: Sequence[str], refusal: CloudRefusal) -> list[Sequence[str]]:
+    """Return what to ask instead, where one unknown image made a call fail.
 
-
-_NEEDED = ("id", "region", "image_ids", "object_prefix", "format", "only_root_disk")
+    These are the other images if the refusal names the unknown one, else two halves.
+    """
+    if "InvalidImageId" not in refusal.code:
+        return []
+    rest = [image for image in images if image not in refusal.message]
+    middle = len(images) // 2
+    parts = [rest] if len(rest) < len(images) else [images[:middle], images[middle:]]
+    return [part for part in parts if part and len(part) < len(images)]
 
 
 async def _save(
@@ -297,22 +248,32 @@ async def _save(
     now: datetime,
 ) -> None:
     """Save what is known, in few statements: claims wait for this transaction to end."""
-    fresh = await _still_waiting(connection, [row.id for row in waiting])
-    described: list[dict[str, Any]] = []
-    expected: list[dict[str, Any]] = []
-    states: list[dict[str, Any]] = []
-    for row in waiting:
-        if row.id not in fresh:
-            continue  # another process has described it
-        disks = list(_expected(row, facts))
-        expected += disks
-        described.append({"this": row.id, "size": sum(disk["disk_gib"] for disk in disks)})
-        for position, image_id in enumerate(row.image_ids):
-            if (image := facts.get(image_id)) is not None:
-                states.append({"this": row.id, "place": position, "said": image.state})
-    await _execute_many(connection, _DESCRIBED.values(described_at=now), described)
-    await _execute_many(connection, objects.insert(), expected)
-    await _execute_many(connection, _IMAGE_STATE, states)
+    query = (
+        sa.select(jobs.c.id)
+        .where(jobs.c.id.in_([row.id for row in waiting]), jobs.c.described_at.is_(None))
+        .with_for_update()
+    )
+    # another process may have described some of them meanwhile
+    fresh = set((await connection.execute(query)).scalars())
+    rows = [row for row in waiting if row.id in fresh]
+    written = {row.id: list(_expected(row, facts)) for row in rows}
+    described = [
+        {"this": job_id, "size": sum(one["disk_gib"] for one in disks)}
+        for job_id, disks in written.items()
+    ]
+    states = [
+        {"this": row.id, "image": image_id, "said": facts[image_id].state}
+        for row in rows
+        for image_id in row.image_ids
+        if image_id in facts
+    ]
+    for statement, values in (
+        (_DESCRIBED.values(described_at=now), described),
+        (objects.insert(), [disk for disks in written.values() for disk in disks]),
+        (_IMAGE_STATE, states),
+    ):
+        if values:
+            await connection.execute(statement, values)
 
 
 _DESCRIBED = (
@@ -321,25 +282,9 @@ _DESCRIBED = (
 _IMAGE_STATE = (
     job_images.update()
     .where(job_images.c.job_id == sa.bindparam("this"))
-    .where(job_images.c.position == sa.bindparam("place"))
+    .where(job_images.c.image_id == sa.bindparam("image"))
     .values(state=sa.bindparam("said"))
 )
-
-
-async def _still_waiting(connection: AsyncConnection, job_ids: Sequence[int]) -> set[int]:
-    query = (
-        sa.select(jobs.c.id)
-        .where(jobs.c.id.in_(job_ids), jobs.c.described_at.is_(None))
-        .with_for_update()
-    )
-    return set((await connection.execute(query)).scalars())
-
-
-async def _execute_many(
-    connection: AsyncConnection, statement: sa.Executable, rows: list[dict[str, Any]]
-) -> None:
-    if rows:
-        await connection.execute(statement, rows)
 
 
 def _expected(row: Any, facts: dict[str, ImageFacts]) -> Iterator[dict[str, Any]]:

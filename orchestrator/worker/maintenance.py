@@ -1,6 +1,7 @@
 """Run maintenance: recover orphaned jobs, checkpoint the WAL, re-check halted scopes."""
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import anyio
 
@@ -16,58 +17,40 @@ _RECHECK_INTERVAL = 300.0
 """Seconds between two checks whether an operator has fixed what halted a scope."""
 
 
-class Maintenance:
-    """The background work of one run.
+async def prepare_store(database: Database, me: Registration, busy_retry: BusyRetry) -> None:
+    """Recover what earlier runs have left, before this one claims anything."""
+    await busy_retry.retry(partial(discard_impossible_waits, database))
+    await busy_retry.retry(partial(recover_orphans, database, me.name))
+
+
+async def run_maintenance(
+    database: Database,
+    me: Registration,
+    busy_retry: BusyRetry,
+    wakeup: Wakeup,
+    recheck_halts: Callable[[], Awaitable[None]],
+) -> None:
+    """Do the background work of a run until cancelled.
 
     Args:
         me: this process's registration.
         recheck_halts: called every few minutes.
     """
 
-    def __init__(
-        self,
-        database: Database,
-        me: Registration,
-        busy_retry: BusyRetry,
-        wakeup: Wakeup,
-        recheck_halts: Callable[[], Awaitable[None]],
-    ) -> None:
-        self._database = database
-        self._me = me
-        self._busy_retry = busy_retry
-        self._wakeup = wakeup
-        self._recheck_halts = recheck_halts
+    async def watch_other_processes() -> None:
+        await busy_retry.retry(me.renew_lock)
+        if await busy_retry.retry(partial(recover_orphans, database, me.name)):
+            wakeup.notify()
 
-    async def prepare_store(self) -> None:
-        """Recover what earlier runs have left, before this one claims anything."""
-        await self._busy_retry.retry(lambda: discard_impossible_waits(self._database))
-        await self._recover_orphans()
+    checkpoint = partial(busy_retry.retry, database.checkpoint)
+    async with anyio.create_task_group() as tasks:
+        for action in (watch_other_processes, checkpoint):
+            # Separate tasks: on a full disk only a checkpoint frees space.
+            tasks.start_soon(busy_retry.run_guarded, partial(_repeat, _INTERVAL, action))
+        tasks.start_soon(_repeat, _RECHECK_INTERVAL, recheck_halts)
 
-    async def run(self) -> None:
-        """Do the background work until cancelled."""
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._busy_retry.run_guarded, self._watch_other_processes)
-            # Separate from the task above: on a full disk only a checkpoint frees space.
-            tasks.start_soon(self._busy_retry.run_guarded, self._checkpoint)
-            tasks.start_soon(self._recheck)
 
-    async def _recover_orphans(self) -> int:
-        return await self._busy_retry.retry(lambda: recover_orphans(self._database, self._me.name))
-
-    async def _watch_other_processes(self) -> None:
-        while True:
-            await anyio.sleep(_INTERVAL)
-            await self._busy_retry.retry(self._me.renew_lock)
-            if await self._recover_orphans():
-                self._wakeup.notify()
-
-    async def _checkpoint(self) -> None:
-        while True:
-            await anyio.sleep(_INTERVAL)
-            await self._busy_retry.retry(self._database.checkpoint)
-
-    async def _recheck(self) -> None:
-        while True:
-            await anyio.sleep(_RECHECK_INTERVAL)
-            await self._recheck_halts()
-            self._wakeup.notify()
+async def _repeat(seconds: float, action: Callable[[], Awaitable[object]]) -> None:
+    while True:
+        await anyio.sleep(seconds)
+        await action()

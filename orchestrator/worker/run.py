@@ -14,7 +14,6 @@ from orchestrator.cloud.cvm import CvmClient
 from orchestrator.cloud.http_client import open_http_client
 from orchestrator.job_queue.worker_registry import register_worker
 from orchestrator.limits.admission import Admission
-from orchestrator.limits.rate_limiter import RateLimiters
 from orchestrator.reporting.run_summary import RunResult, RunSummary
 from orchestrator.settings import Settings
 from orchestrator.store import Database
@@ -68,9 +67,10 @@ async def run(
         )
         admission = Admission(
             settings.profile,
-            RateLimiters(database, settings.rate),
+            database,
             credentials,
             notify,
+            rate=settings.rate,
             quota_wait=settings.quota_wait.total_seconds(),
         )
         context = RunContext(settings, database, cvm, cos, admission)

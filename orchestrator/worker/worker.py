@@ -21,7 +21,7 @@ from orchestrator.verification.poller import Poller
 from orchestrator.wakeup import Wakeup
 from orchestrator.worker.attempt import Attempt, AttemptRunner
 from orchestrator.worker.image_describer import ImageDescriber
-from orchestrator.worker.maintenance import Maintenance
+from orchestrator.worker.maintenance import prepare_store, run_maintenance
 from orchestrator.worker.run_context import RunContext
 
 _POLL = 0.5
@@ -75,6 +75,7 @@ class Worker:
         self._settings = settings
         self._time_limit = time_limit
         self._forever = forever
+        self._registration = me
         self._me = me.name
         self._notify = notify
         self._busy_retry = BusyRetry(notify, give_up=self.finish)
@@ -85,9 +86,6 @@ class Worker:
             self.buckets,
             self._busy_retry,
             is_stopping=lambda: self._claiming.cancel_called,
-        )
-        self._maintenance = Maintenance(
-            context.database, me, self._busy_retry, self._wakeup, self._recheck_halts
         )
         self._regions: tuple[str, ...] = ()
         """All regions of the profile that are known so far."""
@@ -112,7 +110,14 @@ class Worker:
     async def _work(self) -> None:
         async with anyio.create_task_group() as background:
             background.start_soon(self._busy_retry.run_guarded, self._poller().run)
-            background.start_soon(self._maintenance.run)
+            background.start_soon(
+                run_maintenance,
+                self._context.database,
+                self._registration,
+                self._busy_retry,
+                self._wakeup,
+                self._recheck_halts,
+            )
             background.start_soon(self._keep_time_limit)
             async with anyio.create_task_group() as requests:
                 with self._claiming:
@@ -121,7 +126,7 @@ class Worker:
 
     async def _drain_all(self, requests: TaskGroup) -> None:
         """Drain every endpoint until no work remains; each has a describer and a claim loop."""
-        await self._maintenance.prepare_store()
+        await prepare_store(self._context.database, self._registration, self._busy_retry)
         hosts: set[str] = set()
         async with anyio.create_task_group() as endpoints:
             while await self._busy_retry.retry(self._work_remains):
@@ -236,6 +241,7 @@ class Worker:
         if self._forever:
             await self._context.admission.clear_halts()
             self.buckets.reset()
+            self._wakeup.notify()
 
     async def _keep_time_limit(self) -> None:
         if self._time_limit is not None:

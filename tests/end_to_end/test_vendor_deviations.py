@@ -26,7 +26,6 @@ from orchestrator.job_queue.enqueue import enqueue
 from orchestrator.job_queue.worker_registry import register_worker
 from orchestrator.job_states import JobState
 from orchestrator.limits.admission import Admission
-from orchestrator.limits.rate_limiter import RateLimiters
 from orchestrator.model import NOT_RULED_OUT, JobFilter
 from orchestrator.reporting.history import Job, history
 from orchestrator.reporting.run_summary import RunResult, RunSummary
@@ -150,7 +149,7 @@ async def _run_to_end(database: Database, http: HttpClient, night: Workload) -> 
             clock=ServerClock(database.clock),
             timeout=30,
         ),
-        Admission(PROFILE, RateLimiters(database, 20), KEYS, print, quota_wait=3600),
+        Admission(PROFILE, database, KEYS, print, rate=20, quota_wait=3600),
     )
     summary = await RunSummary.begin(database, PROFILE, None)
     async with register_worker(database) as me:

@@ -10,7 +10,6 @@ from orchestrator.job_queue.claim import ClaimQuery
 from orchestrator.job_queue.eligibility import Eligibility
 from orchestrator.job_states import JobState
 from orchestrator.limits.admission import Admission
-from orchestrator.limits.rate_limiter import RateLimiters
 from orchestrator.model import Halt, Scope
 from orchestrator.settings import VerifyMode
 from orchestrator.store import Database
@@ -38,9 +37,10 @@ def admission(sqlite: Database) -> Admission:
     """Return an admission without halts."""
     return Admission(
         PROFILE,
-        RateLimiters(sqlite, 0),
+        sqlite,
         FixedCredentials(CREDENTIAL),
         lambda _sentence: None,
+        rate=0,
         quota_wait=60,
     )
 
@@ -105,9 +105,7 @@ def eligibility_of(
 ) -> Eligibility:
     """Return the eligibility of a run of one batch."""
     keys = FixedCredentials(CREDENTIAL)
-    admission = Admission(
-        PROFILE, RateLimiters(database, 0), keys, lambda _sentence: None, quota_wait=60
-    )
+    admission = Admission(PROFILE, database, keys, lambda _sentence: None, rate=0, quota_wait=60)
     permissions = BucketAccess(VerifyMode.AUTO, admission.halts, lambda _sentence: None)
     if not sendable:
         halt(admission, Scope.BUCKET, f"{REGION}/{BUCKET}")

@@ -12,7 +12,6 @@ from orchestrator.cloud.error_classification import code_for_exception
 from orchestrator.cloud.error_codes import code_for
 from orchestrator.errors import CredentialError
 from orchestrator.limits.admission import BUCKET_LOOKUP, EXPORT, Admission
-from orchestrator.limits.rate_limiter import RateLimiters
 from orchestrator.model import Outcome
 from orchestrator.store import Database
 from tests.cloud.scripted_server import FixedCredentials
@@ -28,7 +27,7 @@ def after_lost_answers(still: Database, count: int) -> tuple[Admission, list[str
     """Record so many lost answers in a row; return the messages for the user, too."""
     said: list[str] = []
     admission = Admission(
-        PROFILE, RateLimiters(still, 0), FixedCredentials(CREDENTIAL), said.append, quota_wait=60
+        PROFILE, still, FixedCredentials(CREDENTIAL), said.append, rate=0, quota_wait=60
     )
 
     async def learn() -> None:
@@ -73,9 +72,7 @@ def test_replaced_credentials_are_read_when_halts_end(still: Database) -> None:
         return stored[0]
 
     source = CredentialSource(read, ServerClock(SystemClock()), lambda _sentence: None)
-    admission = Admission(
-        PROFILE, RateLimiters(still, 0), source, lambda _sentence: None, quota_wait=60
-    )
+    admission = Admission(PROFILE, still, source, lambda _sentence: None, rate=0, quota_wait=60)
     found: list[Credential | None] = []
 
     async def clear() -> None:
@@ -106,7 +103,7 @@ def test_reading_buckets_ends_though_an_export_was_halted_first(
 ) -> None:
     """Revoked keys that an export met first are reported once, and end the reading of buckets."""
     said: list[str] = []
-    admission = Admission(PROFILE, RateLimiters(still, 0), source, said.append, quota_wait=60)
+    admission = Admission(PROFILE, still, source, said.append, rate=0, quota_wait=60)
     revoked = Outcome(code_for("AuthFailure.SecretIdNotFound"), "no such key")
 
     async def learn() -> None:

@@ -180,30 +180,6 @@ async def test_a_probe_that_never_answers_is_replaced(database: Database) -> Non
     assert second.job_id != first.job_id
 
 
-async def test_a_late_answer_does_not_end_another_probe(database: Database) -> None:
-    """The answer of a probe whose lease has ended leaves the next one alone."""
-    await fill(database, 2, waiting=4)
-    first = await probe(database)
-    await advance_time(database, seconds=LEASE_DURATION.total_seconds() + 1)
-    second = await claim_one(database)
-    assert second.probe
-    for outcome in (make_refusal(IMAGE_BUSY), make_refusal(CAP_REACHED)):
-        await record_outcome(database, first, outcome)
-        assert await try_claim(database) is None
-
-
-async def test_a_refused_job_does_not_end_a_probe_in_flight(database: Database) -> None:
-    """A job that was sent before the probe is refused while the probe has no answer yet."""
-    await make_jobs(database, make_requests(4))
-    others = [await claim_one(database) for _ in range(2)]
-    await update_scope(database, ceiling=2)
-    assert (await claim_one(database)).probe
-    await record_outcome(database, others[0], make_refusal(CAP_REACHED))
-    await update_scope(database, ceiling=1)
-    await advance_time(database, seconds=LEASE_DURATION.total_seconds() / 2)
-    assert await try_claim(database) is None
-
-
 async def test_where_no_end_is_visible_each_refused_probe_doubles_the_wait(
     database: Database,
 ) -> None:
@@ -244,13 +220,13 @@ async def test_where_ends_are_visible_the_wait_is_the_duration_times_the_root_of
     await assert_probe_after(database, before, 1199, 1201)
 
 
-async def test_before_the_first_visible_end_the_age_of_the_oldest_export_counts(
+async def test_before_the_first_visible_end_the_time_since_the_first_refusal_counts(
     database: Database,
 ) -> None:
-    """An export takes at least as long as the oldest one has been running."""
-    oldest, *_ = await fill(database, 4, waiting=2, is_end_visible=True)
+    """Exports take at least as long as the scope has been full."""
+    await fill(database, 4, waiting=2, is_end_visible=True)
     lease = await probe(database)
-    before, begun = await now(database), (await read_job(database, oldest.job_id)).accepted_at
+    before, begun = await now(database), (await read_scope(database)).full_since
     await record_outcome(database, lease, make_refusal(CAP_REACHED), is_end_visible=True)
     after, due = await now(database), (await read_scope(database)).probe_at
     assert before + 2 * (before - begun) <= due <= after + 2 * (after - begun)

@@ -1,5 +1,6 @@
 """The arithmetic of a permit stream: spacing, slow-down and recovery."""
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
@@ -17,7 +18,7 @@ def taken_permits(stream: PermitStream, rate: float, *, seconds: float) -> list[
     while now < NOON + timedelta(seconds=seconds):
         for permit in stream.permits(rate, now, 1):
             taken.append(permit)
-            stream = stream.without(permit, rate, now)
+            stream = replace(stream, next_at=permit + stream.interval(rate, now))
         now = max(now + SECOND / 1000, stream.next_at - HORIZON / 2)
     return taken
 

@@ -16,7 +16,6 @@ from orchestrator.limits.rate_limiter import (
     PermitStream,
     RateKey,
     RateLimiter,
-    RateLimiters,
 )
 from orchestrator.store import Database
 from orchestrator.store.tables import rates
@@ -32,7 +31,7 @@ INTERVAL = PermitStream(NOON).interval(RATE, NOON)
 def rate_limiter(
     database: Database, key: RateKey = EXPORT_RATE_KEY, rate: float = RATE
 ) -> RateLimiter:
-    return RateLimiters(database, rate).for_key(key)
+    return RateLimiter(database, key, rate)
 
 
 async def take_permits(

@@ -9,7 +9,6 @@ import pytest
 import sqlalchemy as sa
 
 from orchestrator.limits.admission import Admission
-from orchestrator.limits.rate_limiter import RateLimiters
 from orchestrator.manifest.export_request import ExportRequest
 from orchestrator.model import Disk, ImageFacts, ImageFormat
 from orchestrator.simulator import Fault, ImageSettings, Refusal
@@ -46,9 +45,10 @@ async def describing(setup: StoreAndCloud) -> AsyncIterator[list[str]]:
     said: list[str] = []
     admission = Admission(
         PROFILE,
-        RateLimiters(setup.database, 0),
+        setup.database,
         FixedCredentials(CREDENTIAL),
         said.append,
+        rate=0,
         quota_wait=60,
     )
     describer = ImageDescriber(

@@ -13,7 +13,7 @@ from sqlalchemy.exc import OperationalError
 from orchestrator.cloud.error_classification import code_for_exception, code_for_reply
 from orchestrator.forecast import Forecast
 from orchestrator.job_states import JobState
-from orchestrator.limits.rate_limiter import RateLimiter, RateLimiters
+from orchestrator.limits.rate_limiter import RateLimiter
 from orchestrator.model import NOT_SENT, Lease, Outcome, Reply
 from orchestrator.settings import VerifyMode
 from orchestrator.store import BusyRetry, Database, busy_retry
@@ -119,9 +119,7 @@ async def test_an_answer_is_recorded_once(
     lease = await claim_one(database)
     assert lease.probe is probe
     decision = decide(lease, outcome, max_attempts=5, jitter=0.0)
-    answer = AttemptResult(
-        lease, outcome, decision, RateLimiters(database, 20).for_key(EXPORT_RATE_KEY)
-    )
+    answer = AttemptResult(lease, outcome, decision, RateLimiter(database, EXPORT_RATE_KEY, 20))
     await repeated(database, partial(record, database, [answer], DEADLINE))
 
 
