@@ -189,7 +189,8 @@ async def _record_late_task_id(
     exported twice.
     """
     lease, task_id = result.lease, _text(result.outcome.task_id)
-    job = (await connection.execute(sa.select(jobs).where(jobs.c.id == lease.job_id))).one()
+    query = sa.select(jobs).where(jobs.c.id == lease.job_id).with_for_update()
+    job = (await connection.execute(query)).one()
     if job.task_id == task_id:
         return  # recorded already, by a commit that seemed to fail
     state = JobState(job.state)
