@@ -47,9 +47,7 @@ async def recover_orphans(database: Database, me: str) -> int:
         gone = {name for name, proof in proofs.items() if proof is not None}
         this = instances.update().where(instances.c.id.in_(gone))
         await connection.execute(this.values(ended_at=now))
-    for name in gone:
-        worker_registry.remove_lock_file(database, name)
-    worker_registry.remove_stale_lock_files(database, {me, *proofs})
+    worker_registry.remove_free_lock_files(database, keep={me, *proofs} - gone)
     return recovered
 
 

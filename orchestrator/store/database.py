@@ -76,9 +76,9 @@ class Database:
         async with self._write_lock:
             if self._last_refusal is not None and self._last_refusal is not before:
                 raise self._last_refusal
-            self._file.check_exists()
+            self._file.check()
             async with _transaction(self._writer) as connection:
-                self._file.check_wal_exists()
+                self._file.check(with_log=True)
                 yield connection
 
     @asynccontextmanager
@@ -86,7 +86,7 @@ class Database:
         """Begin a transaction that reads from one snapshot, concurrently with the writer."""
         if self.path is not None:
             # SQLite would create an empty file in place of a deleted one
-            self._file.check_exists()
+            self._file.check()
         async with _transaction(self._reader) as connection:
             yield connection
 
@@ -123,7 +123,7 @@ class Database:
         """Move SQLite's write-ahead log into the file, unless another process does it already."""
         if self.path is None:
             return
-        self._file.check_exists()
+        self._file.check()
         with sqlite.exclusive_checkpoint(self.path) as is_ours:
             if is_ours:
                 async with self._write_lock, _connection(self._reader) as connection:
