@@ -6,7 +6,7 @@ import os
 import secrets
 import socket
 from collections.abc import AsyncIterator, Collection
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager, nullcontext, suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -138,8 +138,12 @@ def remove_free_lock_files(database: Database, keep: Collection[str]) -> None:
         keep: names of processes whose files are not looked at.
     """
     for name, path in _lock_files(database):
-        if name not in keep and _is_free(path):
-            path.unlink(missing_ok=True)
+        if name in keep:
+            continue
+        # removed while locked: a process that waits for the lock then notices it
+        with suppress(FileNotFoundError), lock_file(path, create=False, wait=False) as is_free:
+            if is_free:
+                path.unlink()
 
 
 async def refuse_while_in_use(database: Database) -> None:
@@ -148,7 +152,15 @@ async def refuse_while_in_use(database: Database) -> None:
     Raises:
         StoreError: names the processes.
     """
-    names = await _running(database)
+    if database.path is not None:
+        # not by the table: after a crash, or in a copy of the file, rows remain without a lock file
+        files = _lock_files(database)
+        names = [name for name, path in files if not _is_free(path) and path.exists()]
+    else:
+        async with database.read() as connection:
+            query = sa.select(instances).where(instances.c.ended_at.is_(None))
+            rows = (await connection.execute(query)).all()
+            names = [row.id for row in rows if await why_gone(database, connection, row) is None]
     if names:
         found = [name.rsplit("-", 2) for name in names]
         processes = ", ".join(f"{host} (pid {pid})" for host, pid, _ in found)
@@ -157,18 +169,6 @@ async def refuse_while_in_use(database: Database) -> None:
             "Action required: stop these runs with Ctrl-C or SIGTERM, wait until they have ended, "
             "and repeat the command.",
         )
-
-
-async def _running(database: Database) -> list[str]:
-    """Return the names of the instances that hold their locks."""
-    if database.path is not None:
-        # not by the table: after a crash, or in a copy of the file, rows remain without a lock file
-        files = _lock_files(database)
-        return [name for name, path in files if not _is_free(path) and path.exists()]
-    async with database.read() as connection:
-        query = sa.select(instances).where(instances.c.ended_at.is_(None))
-        rows = (await connection.execute(query)).all()
-        return [row.id for row in rows if await why_gone(database, connection, row) is None]
 
 
 def _lock_files(database: Database) -> list[tuple[str, Path]]:
