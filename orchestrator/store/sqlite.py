@@ -3,9 +3,7 @@
 import errno
 import os
 import sqlite3
-import sys
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, closing, suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -58,12 +56,12 @@ def _check_writable(path: Path) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     # fail at the start, not in the middle of a run, if the lock file cannot be used
     with suppress(FileNotFoundError):
-        os.close(open_private_file(_lock_path(path), create=False))
+        os.close(open_private_file(lock_path(path), create=False))
 
 
 def _create_file(path: Path) -> None:
     # With WAL mode on from the start: if several processes switch to it at once, all but one fail.
-    with lock_file(_lock_path(path)):
+    with lock_file(lock_path(path)):
         if not path.exists():
             os.close(open_private_file(path))
         with closing(sqlite3.connect(path)) as connection:
@@ -93,30 +91,23 @@ def refuse_shared_file_system(path: Path, mounts: Path = Path("/proc/self/mounts
 def set_up_connection(connection: DBAPIConnection, lock_timeout_ms: int) -> None:
     """Apply our settings to a new connection."""
     cursor = connection.cursor()
-    # the timeout first: the other settings may have to wait for a lock
-    for setting in (f"busy_timeout = {lock_timeout_ms}", *_settings()):
+    for setting in (
+        f"busy_timeout = {lock_timeout_ms}",  # first: the others may have to wait for a lock
+        "journal_mode = WAL",
+        "synchronous = FULL",  # a lost commit would be a lost TaskId
+        "fullfsync = ON",  # for macOS, where fsync() leaves data in the disk's cache
+        "foreign_keys = ON",
+        "case_sensitive_like = ON",  # as in PostgreSQL
+        # Before 3.51.3, two checkpoints at once can lose commits (sqlite.org/wal.html, "The
+        # WAL-reset bug"), so no connection checkpoints by itself; see `Database.checkpoint`.
+        "wal_autocheckpoint = 0",
+    ):
         cursor.execute(f"PRAGMA {setting}")
     cursor.close()
 
 
-def _settings() -> Iterator[str]:
-    yield "journal_mode = WAL"
-    yield "synchronous = FULL"  # a lost commit would be a lost TaskId
-    yield "foreign_keys = ON"
-    yield "case_sensitive_like = ON"  # as in PostgreSQL
-    if sys.platform == "darwin":
-        yield "fullfsync = ON"
-    # Before 3.51.3, two checkpoints at once can lose commits (sqlite.org/wal.html, "The WAL-reset
-    # bug"), so no connection checkpoints by itself; see `exclusive_checkpoint`.
-    yield "wal_autocheckpoint = 0"
-
-
-def exclusive_checkpoint(path: Path) -> AbstractContextManager[bool]:
-    """Lock the file against other checkpoints; yield false if another process holds the lock."""
-    return lock_file(_lock_path(path), wait=False)
-
-
-def _lock_path(path: Path) -> Path:
+def lock_path(path: Path) -> Path:
+    """Return the file that is locked to create the database, and for a checkpoint."""
     return Path(f"{path}.lock")
 
 
@@ -132,15 +123,6 @@ def execute_directly(connection: sa.Connection, statement: str) -> None:
         connection.connection.run_async(lambda driver: driver.execute_fetchall(statement))
     except sqlite3.Error as error:
         raise sa.exc.DBAPIError.instance(statement, None, error, sqlite3.Error) from error
-
-
-def checkpoint(connection: sa.Connection) -> None:
-    """Move pages from the write-ahead log into the file, as far as readers allow it.
-
-    Raises:
-        DBAPIError: the file cannot be written; nothing is lost from the log.
-    """
-    execute_directly(connection, "PRAGMA wal_checkpoint(PASSIVE)")
 
 
 class DatabaseFile:

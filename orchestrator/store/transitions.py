@@ -45,14 +45,6 @@ class Transition:
     changes: Mapping[str, Any] = field(default_factory=dict)
     details: Mapping[str, object] = field(default_factory=dict)
 
-    def columns(self, at: datetime) -> dict[str, Any]:
-        """Return the columns to set."""
-        values = {"state": self.target, "reason": self.reason, **self.changes}
-        values["finished_at"] = at if self.target in FINAL else None
-        if self.source is JobState.SENDING:
-            values |= {"owner": None, "expires_at": None}
-        return values
-
     def event(self) -> audit.Event:
         """Return the event to write."""
         attempt = self.changes.get("attempt", self.attempt) or None
@@ -68,7 +60,10 @@ class Transition:
         """
         if not is_allowed(self.source, self.target):
             raise ValueError(f"no job goes from {self.source} to {self.target}")
-        columns = self.columns(at)
+        columns = {"state": self.target, "reason": self.reason, **self.changes}
+        columns["finished_at"] = at if self.target in FINAL else None
+        if self.source is JobState.SENDING:
+            columns |= {"owner": None, "expires_at": None}
         parameters = {"this": self.job_id, "source": self.source, "last_attempt": self.attempt}
         parameters |= {f"new_{name}": value for name, value in columns.items()}
         parameters |= {f"known_{name}": value for name, value in self.known.items()}
