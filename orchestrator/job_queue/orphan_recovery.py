@@ -3,7 +3,6 @@
 Its request may have been sent, and no answer was recorded.
 """
 
-from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -35,8 +34,15 @@ async def recover_orphans(database: Database, me: str) -> int:
     recovered = 0
     async with database.write() as connection:
         now = await database.now(connection)
-        held = await _held_by_others(connection, me, now)
-        others = await _other_instances(connection, me, {row.owner for row in held})
+        is_current = (attempts.c.job_id == jobs.c.id) & (attempts.c.number == jobs.c.attempt)
+        may_be_orphan = (jobs.c.owner != me) | (jobs.c.expires_at <= now)
+        sending = sa.select(jobs, attempts.c.claimed_at).join(attempts, is_current)
+        sending = sending.where(jobs.c.state == JobState.SENDING, may_be_orphan)
+        held = (await connection.execute(sending)).all()
+        # an ended process may still hold a job
+        at_work = instances.c.ended_at.is_(None) | instances.c.id.in_({row.owner for row in held})
+        query = sa.select(instances).where(at_work, instances.c.id != me)
+        others = (await connection.execute(query)).all()
         proofs = {
             row.id: await worker_registry.why_gone(database, connection, row) for row in others
         }
@@ -47,9 +53,7 @@ async def recover_orphans(database: Database, me: str) -> int:
         gone = {name for name, proof in proofs.items() if proof is not None}
         this = instances.update().where(instances.c.id.in_(gone))
         await connection.execute(this.values(ended_at=now))
-    for name in gone:
-        worker_registry.remove_lock_file(database, name)
-    worker_registry.remove_stale_lock_files(database, {me, *proofs})
+    worker_registry.remove_free_lock_files(database, keep={me, *proofs} - gone)
     return recovered
 
 
@@ -67,25 +71,6 @@ async def discard_impossible_waits(database: Database) -> None:
         await connection.execute(jobs.update().where(waits_too_long).values(due_at=now))
         probes_too_late = scopes.update().where(scopes.c.probe_at > now + _MAX_PROBE_WAIT)
         await connection.execute(probes_too_late.values(probe_at=now))
-
-
-async def _other_instances(connection: AsyncConnection, me: str, owners: set[str]) -> Sequence[Any]:
-    """Return registrations without a recorded end, and ended ones that still hold a job."""
-    at_work = instances.c.ended_at.is_(None) | instances.c.id.in_(owners)
-    query = sa.select(instances).where(at_work, instances.c.id != me)
-    return (await connection.execute(query)).all()
-
-
-async def _held_by_others(connection: AsyncConnection, me: str, now: datetime) -> list[Any]:
-    """Return jobs leased to other processes, and jobs whose lease has expired."""
-    query = (
-        sa.select(jobs, attempts.c.claimed_at)
-        .join(
-            attempts, sa.and_(attempts.c.job_id == jobs.c.id, attempts.c.number == jobs.c.attempt)
-        )
-        .where(jobs.c.state == JobState.SENDING, (jobs.c.owner != me) | (jobs.c.expires_at <= now))
-    )
-    return list((await connection.execute(query)).all())
 
 
 async def _make_unknown(

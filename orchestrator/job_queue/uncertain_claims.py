@@ -34,14 +34,25 @@ async def put_back_unsent(
     """
     async with database.write() as connection:
         # a claim locks these rows: this waits for one that the server is still committing
-        await connection.execute(_LOCK_SCOPES, {"regions": regions})
-        asked = {"owner": owner, "regions": regions, "unrecorded": list(unrecorded)}
-        held = (await connection.execute(_HELD, asked)).all()
+        of_regions = sa.select(scopes.c.region).where(scopes.c.region.in_(regions))
+        in_order = of_regions.order_by(scopes.c.profile, scopes.c.region)
+        await connection.execute(in_order.with_for_update())
+        query = sa.select(jobs).where(
+            jobs.c.state == JobState.SENDING,
+            jobs.c.owner == owner,
+            jobs.c.region.in_(regions),
+            sa.tuple_(jobs.c.id, jobs.c.attempt).not_in(list(unrecorded)),
+        )
+        held = (await connection.execute(query.order_by(jobs.c.id).with_for_update())).all()
         if held:
             now = await database.now(connection)
             await write_transitions(connection, [_back(row, owner, now) for row in held], at=now)
-            these = [{"this_job": row.id, "this_number": row.attempt, "at": now} for row in held]
-            await connection.execute(_NOT_SENT, these)
+            these = sa.tuple_(attempts.c.job_id, attempts.c.number).in_(
+                [(row.id, row.attempt) for row in held]
+            )
+            not_sent = {"answered_at": now, "code": NOT_SENT, "effect": Effect.NO}
+            unanswered = attempts.update().where(these, attempts.c.answered_at.is_(None))
+            await connection.execute(unanswered.values(not_sent))
             # a probe that was not sent must not delay the next one until the end of its lease
             probed = scopes.c.probe_at.in_([row.expires_at for row in held])
             await connection.execute(scopes.update().where(probed).values(probe_at=now))
@@ -60,32 +71,3 @@ def _back(row: Any, owner: str, now: datetime) -> Transition:
         changes={"absent_since": None, "due_at": now},
         details={"message": "The store failed during the claim, so no request was sent."},
     )
-
-
-_REGIONS = sa.bindparam("regions", type_=sa.Text, expanding=True)
-_LOCK_SCOPES = (
-    sa.select(scopes.c.region)
-    .where(scopes.c.region.in_(_REGIONS))
-    .order_by(scopes.c.profile, scopes.c.region)
-    .with_for_update()
-)
-_HELD = (
-    sa.select(jobs.c.id, jobs.c.attempt, jobs.c.maybe_applied, jobs.c.expires_at)
-    .where(
-        jobs.c.state == JobState.SENDING,
-        jobs.c.owner == sa.bindparam("owner"),
-        jobs.c.region.in_(_REGIONS),
-        sa.tuple_(jobs.c.id, jobs.c.attempt).not_in(sa.bindparam("unrecorded", expanding=True)),
-    )
-    .order_by(jobs.c.id)
-    .with_for_update()
-)
-_NOT_SENT = (
-    attempts.update()
-    .where(
-        attempts.c.job_id == sa.bindparam("this_job"),
-        attempts.c.number == sa.bindparam("this_number"),
-        attempts.c.answered_at.is_(None),
-    )
-    .values(answered_at=sa.bindparam("at"), code=NOT_SENT, effect=Effect.NO)
-)

@@ -1,16 +1,15 @@
 """Register worker processes: each start of a process holds a lock for as long as it lives."""
 
-import fcntl
 import glob
 import hashlib
 import os
 import secrets
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager, nullcontext, suppress
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import anyio
 import sqlalchemy as sa
@@ -20,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from orchestrator.errors import StoreError
 from orchestrator.store import Database, describe_url
 from orchestrator.store.error_classification import STORE_ERRORS, classify_store_error
-from orchestrator.store.lock_files import is_still, open_private_file
+from orchestrator.store.lock_files import lock_file
 from orchestrator.store.tables import instances
 
 
@@ -33,18 +32,6 @@ class GoneReason(StrEnum):
     """The process may still run, and may still send a request."""
 
 
-class LivenessLock(Protocol):
-    """The lock that shows that a process lives."""
-
-    async def renew(self) -> None:
-        """Take the lock again if it was lost."""
-        ...
-
-    async def release(self) -> None:
-        """Release the lock."""
-        ...
-
-
 class Registration:
     """The registration of this start of the process.
 
@@ -52,13 +39,35 @@ class Registration:
         name: unique among all starts of all processes.
     """
 
-    def __init__(self, name: str, lock: LivenessLock) -> None:
+    def __init__(self, database: Database, name: str) -> None:
         self.name = name
-        self._lock = lock
+        self._database = database
+        self._session: AsyncConnection | None = None
 
     async def renew_lock(self) -> None:
-        """Make sure that the lock is still held."""
-        await self._lock.renew()
+        """Take the advisory lock, in a new session if the last one was lost.
+
+        While the server has not noticed yet that the last session is gone, that one holds the lock.
+        The lock on a file cannot be lost.
+        """
+        if self._database.is_sqlite:
+            return
+        if self._session is None:
+            self._session = await self._database.session()
+        try:
+            query = sa.select(sa.func.pg_try_advisory_lock(_lock_key(self.name)))
+            await self._session.execute(query)
+        except DBAPIError:
+            await self.end_session()
+            raise
+
+    async def end_session(self) -> None:
+        """End the session with the server, which frees its lock."""
+        session, self._session = self._session, None
+        if session is not None:
+            with anyio.CancelScope(shield=True):
+                await session.invalidate()
+                await session.close()
 
 
 @asynccontextmanager
@@ -71,20 +80,18 @@ async def register_worker(database: Database) -> AsyncIterator[Registration]:
     what the process still holds can be recovered at once.
     """
     name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-    lock: LivenessLock
-    if (path := lock_path(database, name)) is not None:
-        lock = _FileLock(path)
-    else:
-        lock = await _SessionLock.acquire(database, name)
-    try:
-        async with database.write() as connection:
-            started = await database.now(connection)
-            row = {"id": name, "host": _machine(), "pid": os.getpid(), "started_at": started}
-            await connection.execute(instances.insert().values(row))
-        yield Registration(name, lock)
-        await _record_end(database, name)
-    finally:
-        await lock.release()
+    path, me = lock_path(database, name), Registration(database, name)
+    with nullcontext() if path is None else lock_file(path):
+        try:
+            await me.renew_lock()
+            async with database.write() as connection:
+                started = await database.now(connection)
+                row = {"id": name, "host": _machine(), "pid": os.getpid(), "started_at": started}
+                await connection.execute(instances.insert().values(row))
+            yield me
+            await _record_end(database, name)
+        finally:
+            await me.end_session()
 
 
 async def _record_end(database: Database, name: str) -> None:
@@ -102,69 +109,8 @@ async def _record_end(database: Database, name: str) -> None:
         if not classify_store_error(error).is_temporary:
             raise
     else:
-        remove_lock_file(database, name)
-
-
-class _FileLock:
-    """A locked file beside the database."""
-
-    def __init__(self, path: Path) -> None:
-        self._handle = _locked(path)
-        # another process may remove the file as stale before it is locked
-        while not is_still(path, self._handle):
-            os.close(self._handle)
-            self._handle = _locked(path)
-
-    async def renew(self) -> None:
-        """Do nothing: the operating system keeps the lock."""
-
-    async def release(self) -> None:
-        """Close the file, which frees the lock."""
-        os.close(self._handle)
-
-
-def _locked(path: Path) -> int:
-    """Open a file and lock it; return its descriptor."""
-    handle = open_private_file(path)
-    fcntl.flock(handle, fcntl.LOCK_EX)
-    return handle
-
-
-class _SessionLock:
-    """An advisory lock of a session with the server."""
-
-    def __init__(self, database: Database, name: str) -> None:
-        self._database = database
-        self._key = _lock_key(name)
-        self._session: AsyncConnection | None = None
-
-    @classmethod
-    async def acquire(cls, database: Database, name: str) -> "_SessionLock":
-        """Return a lock that is held."""
-        lock = cls(database, name)
-        await lock.renew()
-        return lock
-
-    async def renew(self) -> None:
-        """Take the lock again, in a new session if the last one was lost.
-
-        While the server has not noticed yet that the last session is gone, that one holds the lock.
-        """
-        if self._session is None:
-            self._session = await self._database.session()
-        try:
-            await self._session.execute(sa.select(sa.func.pg_try_advisory_lock(self._key)))
-        except DBAPIError:
-            await self.release()
-            raise
-
-    async def release(self) -> None:
-        """End the session."""
-        session, self._session = self._session, None
-        if session is not None:
-            with anyio.CancelScope(shield=True):
-                await session.invalidate()
-                await session.close()
+        if (path := lock_path(database, name)) is not None:
+            path.unlink(missing_ok=True)
 
 
 async def why_gone(database: Database, connection: AsyncConnection, row: Any) -> GoneReason | None:
@@ -177,7 +123,7 @@ async def why_gone(database: Database, connection: AsyncConnection, row: Any) ->
         row: of the table of instances.
     """
     if (path := lock_path(database, row.id)) is not None:
-        return GoneReason.DEAD if _can_be_locked(path) else None
+        return GoneReason.DEAD if _is_free(path) else None
     query = sa.select(sa.func.pg_try_advisory_xact_lock(_lock_key(row.id)))
     if not (await connection.execute(query)).scalar_one():
         return None
@@ -185,17 +131,19 @@ async def why_gone(database: Database, connection: AsyncConnection, row: Any) ->
     return GoneReason.DEAD if is_ours and not _runs(row.pid) else GoneReason.SESSION_LOST
 
 
-def remove_lock_file(database: Database, name: str) -> None:
-    """Remove the lock file that a process left beside the database."""
-    if (path := lock_path(database, name)) is not None:
-        path.unlink(missing_ok=True)
+def remove_free_lock_files(database: Database, keep: Collection[str]) -> None:
+    """Remove the lock files of ended processes, also of those that ended before they registered.
 
-
-def remove_stale_lock_files(database: Database, registered: set[str]) -> None:
-    """Remove the lock files of processes that died before they were registered."""
+    Args:
+        keep: names of processes whose files are not looked at.
+    """
     for name, path in _lock_files(database):
-        if name not in registered and _can_be_locked(path):
-            path.unlink(missing_ok=True)
+        if name in keep:
+            continue
+        # removed while locked: a process that waits for the lock then notices it
+        with suppress(FileNotFoundError), lock_file(path, create=False, wait=False) as is_free:
+            if is_free:
+                path.unlink()
 
 
 async def refuse_while_in_use(database: Database) -> None:
@@ -204,7 +152,15 @@ async def refuse_while_in_use(database: Database) -> None:
     Raises:
         StoreError: names the processes.
     """
-    names = await _running(database)
+    if database.path is not None:
+        # not by the table: after a crash, or in a copy of the file, rows remain without a lock file
+        files = _lock_files(database)
+        names = [name for name, path in files if not _is_free(path) and path.exists()]
+    else:
+        async with database.read() as connection:
+            query = sa.select(instances).where(instances.c.ended_at.is_(None))
+            rows = (await connection.execute(query)).all()
+            names = [row.id for row in rows if await why_gone(database, connection, row) is None]
     if names:
         found = [name.rsplit("-", 2) for name in names]
         processes = ", ".join(f"{host} (pid {pid})" for host, pid, _ in found)
@@ -213,18 +169,6 @@ async def refuse_while_in_use(database: Database) -> None:
             "Action required: stop these runs with Ctrl-C or SIGTERM, wait until they have ended, "
             "and repeat the command.",
         )
-
-
-async def _running(database: Database) -> list[str]:
-    """Return the names of the instances that hold their locks."""
-    if database.path is not None:
-        # not by the table: after a crash, or in a copy of the file, rows remain without a lock file
-        files = _lock_files(database)
-        return [name for name, path in files if not _can_be_locked(path) and path.exists()]
-    async with database.read() as connection:
-        query = sa.select(instances).where(instances.c.ended_at.is_(None))
-        rows = (await connection.execute(query)).all()
-        return [row.id for row in rows if await why_gone(database, connection, row) is None]
 
 
 def _lock_files(database: Database) -> list[tuple[str, Path]]:
@@ -241,19 +185,12 @@ def lock_path(database: Database, name: str) -> Path | None:
     return None if database.path is None else Path(f"{database.path}.alive-{name}")
 
 
-def _can_be_locked(path: Path) -> bool:
+def _is_free(path: Path) -> bool:
     try:
-        handle = open_private_file(path, create=False)
+        with lock_file(path, create=False, wait=False) as is_ours:
+            return is_ours
     except FileNotFoundError:
         return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    else:
-        return True
-    finally:
-        os.close(handle)
 
 
 def _lock_key(name: str) -> int:
@@ -274,8 +211,6 @@ def _machine() -> str:
 def _runs(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
+    except OSError as error:
+        return not isinstance(error, ProcessLookupError)
     return True

@@ -1,13 +1,14 @@
 """Retry transactions while the store cannot be used: no received answer must be lost."""
 
+import math
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import anyio
 
-from orchestrator.errors import StoreGoneError
 from orchestrator.store.error_classification import (
     STORE_ERRORS,
+    StoreFailure,
     classify_store_error,
     store_error_text,
 )
@@ -19,8 +20,6 @@ _PAUSE = 1.0
 
 _SHUTDOWN_TIMEOUT = 5.0
 """Seconds for which a transaction is still retried after the shutdown has begun."""
-
-_ERRORS = (*STORE_ERRORS, StoreGoneError)
 
 
 class BusyRetry:
@@ -40,13 +39,12 @@ class BusyRetry:
         self._notify = notify
         self._give_up = give_up
         self._waiting = 0
-        self._shutdown_at: float | None = None
+        self._shutdown_at = math.inf
         self._final_error: Exception | None = None
 
     def begin_shutdown(self) -> None:
         """Retry only for a few more seconds: the run is ending."""
-        if self._shutdown_at is None:
-            self._shutdown_at = anyio.current_time()
+        self._shutdown_at = min(self._shutdown_at, anyio.current_time())
 
     async def retry(self, action: Callable[[], Awaitable[_Result]]) -> _Result:
         """Repeat an action until it succeeds, and return its result.
@@ -61,10 +59,14 @@ class BusyRetry:
         """
         try:
             return await action()
-        except _ERRORS as error:
+        except STORE_ERRORS as error:
             failed_at = anyio.current_time()
             self._raise_if_final(error, failed_at)
-            self._report(error)
+            if not self._waiting:  # otherwise another task has reported it already
+                self._notify(
+                    f"The store cannot be used just now ({store_error_text(error)}); nothing is "
+                    f"sent until it can. {classify_store_error(error).remedy}"
+                )
         self._waiting += 1
         try:
             result = await self._repeat(action, failed_at)
@@ -85,16 +87,14 @@ class BusyRetry:
         Returns:
             Whether the action succeeded. `raise_error` raises the error if it did not.
         """
-        has_succeeded = False
         try:
             await self.retry(action)
-            has_succeeded = True
-        except _ERRORS:
-            pass
-        finally:
-            if not has_succeeded:
-                self._notify(failure_message)
-        return has_succeeded
+        except BaseException as error:
+            self._notify(failure_message)
+            if not isinstance(error, STORE_ERRORS):
+                raise
+            return False
+        return True
 
     async def run_guarded(self, task: Callable[[], Awaitable[object]]) -> None:
         """Run a task; end it quietly when the store cannot be used any more.
@@ -103,7 +103,7 @@ class BusyRetry:
         """
         try:
             await task()
-        except* _ERRORS:
+        except* STORE_ERRORS:
             if self._final_error is None:
                 raise
 
@@ -117,32 +117,19 @@ class BusyRetry:
             await anyio.sleep(_PAUSE)
             try:
                 return await action()
-            except _ERRORS as error:
+            except STORE_ERRORS as error:
                 self._raise_if_final(error, failed_at)
 
-    def _raise_if_final(self, error: Exception, failed_at: float) -> None:
+    def _raise_if_final(self, error: StoreFailure, failed_at: float) -> None:
         """Raise the error unless the action may be repeated.
 
         Args:
             failed_at: when the action failed for the first time.
         """
-        is_temporary = isinstance(error, STORE_ERRORS) and classify_store_error(error).is_temporary
-        if is_temporary and not self._is_out_of_time(failed_at):
+        until = max(failed_at, self._shutdown_at) + _SHUTDOWN_TIMEOUT
+        if classify_store_error(error).is_temporary and anyio.current_time() < until:
             return
         if self._final_error is None:
             self._final_error = error
             self._give_up()
         raise error
-
-    def _is_out_of_time(self, failed_at: float) -> bool:
-        if self._shutdown_at is None:
-            return False
-        return anyio.current_time() - max(failed_at, self._shutdown_at) >= _SHUTDOWN_TIMEOUT
-
-    def _report(self, error: Exception) -> None:
-        """Notify the user of the error, unless another task is waiting already."""
-        if not self._waiting and isinstance(error, STORE_ERRORS):
-            self._notify(
-                f"The store cannot be used just now ({store_error_text(error)}); nothing is sent "
-                f"until it can. {classify_store_error(error).remedy}"
-            )

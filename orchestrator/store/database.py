@@ -13,11 +13,11 @@ from sqlalchemy.dialects import sqlite as sqlite_dialect
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.pool import ConnectionPoolEntry
 
 from orchestrator.clock import Clock
 from orchestrator.errors import StoreError
 from orchestrator.store import sqlite
+from orchestrator.store.lock_files import lock_file
 
 LOCK_TIMEOUT_MS = 60_000
 """A statement waits this long for a lock of another process, and then fails."""
@@ -76,9 +76,9 @@ class Database:
         async with self._write_lock:
             if self._last_refusal is not None and self._last_refusal is not before:
                 raise self._last_refusal
-            self._file.check_exists()
+            self._file.check()
             async with _transaction(self._writer) as connection:
-                self._file.check_wal_exists()
+                self._file.check(with_log=True)
                 yield connection
 
     @asynccontextmanager
@@ -86,7 +86,7 @@ class Database:
         """Begin a transaction that reads from one snapshot, concurrently with the writer."""
         if self.path is not None:
             # SQLite would create an empty file in place of a deleted one
-            self._file.check_exists()
+            self._file.check()
         async with _transaction(self._reader) as connection:
             yield connection
 
@@ -123,11 +123,15 @@ class Database:
         """Move SQLite's write-ahead log into the file, unless another process does it already."""
         if self.path is None:
             return
-        self._file.check_exists()
-        with sqlite.exclusive_checkpoint(self.path) as is_ours:
+        self._file.check()
+        with lock_file(sqlite.lock_path(self.path), wait=False) as is_ours:
             if is_ours:
-                async with self._write_lock, _connection(self._reader) as connection:
-                    await connection.run_sync(sqlite.checkpoint)
+                # as far as readers allow it; if it fails, nothing is lost from the log
+                statement = "PRAGMA wal_checkpoint(PASSIVE)"
+                async with self._write_lock:
+                    with anyio.CancelScope(shield=True):
+                        async with self._reader.connect() as connection:
+                            await connection.run_sync(sqlite.execute_directly, statement)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -159,8 +163,7 @@ class Database:
         )
 
         @sa.event.listens_for(engine.sync_engine, "connect")
-        def _connected(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
-            record.info["lock_timeout"] = self._lock_timeout_ms
+        def _connected(connection: DBAPIConnection, _record: object) -> None:
             sqlite.set_up_connection(connection, self._lock_timeout_ms)
 
         @sa.event.listens_for(engine.sync_engine, "begin")
@@ -213,17 +216,7 @@ _ONE_SNAPSHOT = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": Tr
 
 @asynccontextmanager
 async def _transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-    """Begin a transaction whose commit is not interrupted by a cancellation."""
-    async with _connection(engine) as connection:
-        await connection.begin()
-        yield connection
-        with anyio.CancelScope(shield=True):
-            await connection.commit()
-
-
-@asynccontextmanager
-async def _connection(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-    """Check out a connection; return it to the pool in any case, rolled back if need be.
+    """Begin a transaction whose commit or rollback is not interrupted by a cancellation.
 
     On SQLite nothing within the block is cancelled, which is short: a cancelled aiosqlite statement
     may leave a task behind that never ends and keeps the event loop from closing.
@@ -231,7 +224,10 @@ async def _connection(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     with anyio.CancelScope(shield=engine.dialect.name == "sqlite"):
         connection = await engine.connect()
         try:
+            await connection.begin()
             yield connection
+            with anyio.CancelScope(shield=True):
+                await connection.commit()
         finally:
             with anyio.CancelScope(shield=True):
                 await connection.close()

@@ -7,80 +7,60 @@ values, such as a constraint called ``ck_full`` or an image called ``busy``.
 import errno
 import sqlite3
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from orchestrator.errors import StoreGoneError
 
-@dataclass(frozen=True, slots=True)
-class StoreErrorClass:
-    """One class of store errors.
 
-    Args:
-        is_temporary: the same transaction may succeed later.
-        remedy: what the user can do.
-    """
+class StoreErrorClass(NamedTuple):
+    """Whether the same transaction may succeed later, and what the user can do."""
 
     is_temporary: bool
     remedy: str
 
 
-_FILE_LOCKED = StoreErrorClass(
-    is_temporary=True,
-    remedy="Another program has locked it: end that program; fuser or lsof on the file names it.",
+def _temporary(remedy: str) -> StoreErrorClass:
+    return StoreErrorClass(is_temporary=True, remedy=remedy)
+
+
+def _final(remedy: str) -> StoreErrorClass:
+    return StoreErrorClass(is_temporary=False, remedy=remedy)
+
+
+_FILE_LOCKED = _temporary(
+    "Another program has locked it: end that program; fuser or lsof on the file names it."
 )
-_DISK_FULL = StoreErrorClass(
-    is_temporary=True, remedy="Free space on its disk: what is recorded is safe."
+_DISK_FULL = _temporary("Free space on its disk: what is recorded is safe.")
+_FILE_READ_ONLY = _temporary("Make the file, its folder and its disk writable for this user.")
+_FILE_NOT_OPENED = _temporary(
+    "If this process has too many open files, raise its limit (ulimit -n) or lower "
+    "--concurrency; else check the permissions of the file and its folder."
 )
-_FILE_READ_ONLY = StoreErrorClass(
-    is_temporary=True, remedy="Make the file, its folder and its disk writable for this user."
-)
-_FILE_NOT_OPENED = StoreErrorClass(
-    is_temporary=True,
-    remedy="If this process has too many open files, raise its limit (ulimit -n) or lower "
-    "--concurrency; else check the permissions of the file and its folder.",
-)
-_DISK_FAILS = StoreErrorClass(is_temporary=True, remedy="Check the disk for errors and free space.")
-_NO_MEMORY = StoreErrorClass(is_temporary=True, remedy="Free memory on the machine.")
-_FILE_DAMAGED = StoreErrorClass(
-    is_temporary=False,
-    remedy="The file is damaged or not a database of this program: restore it from a backup.",
+_DISK_FAILS = _temporary("Check the disk for errors and free space.")
+_NO_MEMORY = _temporary("Free memory on the machine.")
+_FILE_DAMAGED = _final(
+    "The file is damaged or not a database of this program: restore it from a backup."
 )
 
-_SESSION_LOCKED = StoreErrorClass(
-    is_temporary=True,
-    remedy="Another session has locked it: end that session (see pg_stat_activity and pg_locks).",
+_SESSION_LOCKED = _temporary(
+    "Another session has locked it: end that session (see pg_stat_activity and pg_locks)."
 )
-_CONFLICT = StoreErrorClass(
-    is_temporary=True, remedy="No action required: the transaction is repeated."
+_CONFLICT = _temporary("No action required: the transaction is repeated.")
+_STATEMENT_CANCELLED = _temporary(
+    "Check the server for locks and load (pg_stat_activity), or raise statement_timeout."
 )
-_STATEMENT_CANCELLED = StoreErrorClass(
-    is_temporary=True,
-    remedy="Check the server for locks and load (pg_stat_activity), or raise statement_timeout.",
+_SERVER_READ_ONLY = _temporary(
+    "The server is read-only: connect to the primary server, and check "
+    "default_transaction_read_only."
 )
-_SERVER_READ_ONLY = StoreErrorClass(
-    is_temporary=True,
-    remedy="The server is read-only: connect to the primary server, and check "
-    "default_transaction_read_only.",
-)
-_SERVER_AT_LIMIT = StoreErrorClass(
-    is_temporary=True, remedy="End sessions that are not needed, or raise the server's limits."
-)
-_SERVER_DAMAGED = StoreErrorClass(
-    is_temporary=False,
-    remedy="The server reports damaged data: restore the database from a backup.",
-)
-_UNREACHABLE = StoreErrorClass(
-    is_temporary=True, remedy="Check the URL, and that the server is running and reachable."
-)
-_NO_ACCESS = StoreErrorClass(
-    is_temporary=False, remedy="Check the URL, and the permissions of its user."
-)
-_OTHER = StoreErrorClass(
-    is_temporary=False,
-    remedy="The database rejected a statement: report this message as a bug of the program.",
-)
+_SERVER_AT_LIMIT = _temporary("End sessions that are not needed, or raise the server's limits.")
+_SERVER_DAMAGED = _final("The server reports damaged data: restore the database from a backup.")
+_UNREACHABLE = _temporary("Check the URL, and that the server is running and reachable.")
+_NO_ACCESS = _final("Check the URL, and the permissions of its user.")
+_OTHER = _final("The database rejected a statement: report this message as a bug of the program.")
 
 _BY_ERRNO: Mapping[int, StoreErrorClass] = {
     errno.EAGAIN: _FILE_LOCKED,
@@ -144,12 +124,16 @@ Classes 40 and 57 are listed code by code: a violated constraint (40002) and a d
 (57P04) are not temporary.
 """
 
-STORE_ERRORS = (DBAPIError, PoolTimeoutError, OSError)
+STORE_ERRORS = (DBAPIError, PoolTimeoutError, OSError, StoreGoneError)
 """The errors that a store raises when it cannot be used."""
 
+StoreFailure = DBAPIError | PoolTimeoutError | OSError | StoreGoneError
 
-def classify_store_error(error: DBAPIError | PoolTimeoutError | OSError) -> StoreErrorClass:
+
+def classify_store_error(error: StoreFailure) -> StoreErrorClass:
     """Return the class of a store error."""
+    if isinstance(error, StoreGoneError):
+        return _final(error.remedy)
     if isinstance(error, PoolTimeoutError):
         return _UNREACHABLE
     if isinstance(error, OSError):
@@ -158,19 +142,15 @@ def classify_store_error(error: DBAPIError | PoolTimeoutError | OSError) -> Stor
         return _BY_SQLITE_CODE.get(code & _PRIMARY, _OTHER)
     if state := getattr(error.orig, "sqlstate", None):
         return _BY_SQLSTATE.get(state) or _BY_SQLSTATE.get(state[:2], _OTHER)
-    return _UNREACHABLE if _is_connection_error(error) else _OTHER
+    # without a code it is the driver that reports an error: of the connection, except in sqlite3
+    is_remote = isinstance(error, OperationalError) and not isinstance(error.orig, sqlite3.Error)
+    return _UNREACHABLE if error.connection_invalidated or is_remote else _OTHER
 
 
-def _is_connection_error(error: DBAPIError) -> bool:
-    """Return whether the driver, not the database, reports a missing connection."""
-    if error.connection_invalidated:
-        return True
-    is_local = isinstance(error.orig, sqlite3.Error)
-    return isinstance(error, OperationalError) and not is_local
-
-
-def store_error_text(error: DBAPIError | PoolTimeoutError | OSError) -> str:
+def store_error_text(error: StoreFailure) -> str:
     """Return the message of the database or the operating system."""
     if isinstance(error, PoolTimeoutError):
         return "no connection became free"
-    return str(error.orig) if isinstance(error, DBAPIError) else error.strerror or str(error)
+    if isinstance(error, DBAPIError):
+        return str(error.orig)
+    return (isinstance(error, OSError) and error.strerror) or str(error)

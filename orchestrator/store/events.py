@@ -10,21 +10,22 @@ from orchestrator.job_states import JobState
 from orchestrator.store.tables import events
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Event:
-    """One entry of the log.
+    """One entry of the log: the columns of its row, except the time.
 
     Args:
         kind: what happened, in one word or two, such as ``accepted``.
         actor: the process that did it, or the user.
-        states: the state before and after, if the job changed its state.
+        from_state, to_state: before and after, if the job changed its state.
         details: further facts, as JSON.
     """
 
     kind: str
     actor: str
     job_id: int | None = None
-    states: tuple[JobState | None, JobState | None] = (None, None)
+    from_state: JobState | None = None
+    to_state: JobState | None = None
     attempt: int | None = None
     details: Mapping[str, object] = field(default_factory=dict)
 
@@ -35,19 +36,5 @@ async def append(connection: AsyncConnection, *happened: Event, at: datetime) ->
     Args:
         at: when they happened, by the store's clock.
     """
-    if not happened:
-        return
-    rows = [
-        {
-            "kind": event.kind,
-            "at": at,
-            "actor": event.actor,
-            "job_id": event.job_id,
-            "from_state": event.states[0],
-            "to_state": event.states[1],
-            "attempt": event.attempt,
-            "details": dict(event.details),
-        }
-        for event in happened
-    ]
-    await connection.execute(events.insert(), rows)
+    if happened:
+        await connection.execute(events.insert(), [{**vars(one), "at": at} for one in happened])

@@ -68,6 +68,6 @@ class GroupCommit(Generic[_Item, _Result]):
 
 def _is_store_error(error: Exception) -> bool:
     """Return whether the store failed, and not one of the items."""
-    if isinstance(error, STORE_ERRORS):
-        return classify_store_error(error).is_temporary
-    return isinstance(error, StoreGoneError)
+    if isinstance(error, StoreGoneError):
+        return True
+    return isinstance(error, STORE_ERRORS) and classify_store_error(error).is_temporary

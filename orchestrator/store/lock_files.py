@@ -1,6 +1,7 @@
 """Lock files beside the database: readable by their owner only, and never symbolic links."""
 
 import errno
+import fcntl
 import os
 import stat
 from collections.abc import Iterator
@@ -9,9 +10,8 @@ from pathlib import Path
 
 from orchestrator.errors import StoreError
 
-_FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
-_IS_LINK = {errno.ELOOP, errno.EMLINK}
-"""Errors of open() with O_NOFOLLOW for a symbolic link: on Linux and macOS, on FreeBSD."""
+_NO_FILE = {errno.ELOOP: "a symbolic link", errno.EISDIR: "a folder"}
+"""Errors of open() with O_NOFOLLOW for something that is not a file."""
 
 
 def open_private_file(path: Path, *, create: bool = True) -> int:
@@ -25,14 +25,13 @@ def open_private_file(path: Path, *, create: bool = True) -> int:
         OSError: it cannot be opened.
         StoreError: the path is a symbolic link or something else that is not a regular file.
     """
+    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_CREAT if create else 0)
     try:
-        handle = os.open(path, _FLAGS | (os.O_CREAT if create else 0), 0o600)
+        handle = os.open(path, flags, 0o600)
     except OSError as error:
-        if error.errno in _IS_LINK:
-            raise _not_ours(path, "a symbolic link") from error
-        if isinstance(error, IsADirectoryError):
-            raise _not_ours(path, "a folder") from error
-        raise
+        if error.errno not in _NO_FILE:
+            raise
+        raise _not_ours(path, _NO_FILE[error.errno]) from error
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
         raise _not_ours(path, "not a regular file")
@@ -40,33 +39,39 @@ def open_private_file(path: Path, *, create: bool = True) -> int:
 
 
 @contextmanager
-def private_file(path: Path) -> Iterator[int]:
-    """Open a file as `open_private_file` does, and close it at the end of the block."""
-    handle = open_private_file(path)
+def lock_file(path: Path, *, create: bool = True, wait: bool = True) -> Iterator[bool]:
+    """Hold the lock on a file within the block; the operating system frees it with the process.
+
+    Args:
+        create: as in `open_private_file`, which also says what is raised.
+        wait: wait until no other process holds the lock; else yield false if one does.
+    """
+    while True:
+        handle = open_private_file(path, create=create)
+        try:
+            is_ours = _try_lock(handle, wait=wait)
+            # another process may have removed the file before it was locked
+            if not is_ours or _is_at(path, handle):
+                yield is_ours
+                return
+        finally:
+            os.close(handle)
+
+
+def _try_lock(handle: int, *, wait: bool) -> bool:
     try:
-        yield handle
-    finally:
-        os.close(handle)
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    return True
 
 
-def is_still(path: Path, handle: int) -> bool:
-    """Return whether the path still leads to this open file; another process may remove it."""
+def _is_at(path: Path, handle: int) -> bool:
+    """Return whether the path still leads to this open file."""
     try:
         return os.path.samestat(path.lstat(), os.fstat(handle))
     except FileNotFoundError:
         return False
-
-
-def make_private_folder(folder: Path) -> None:
-    """Create a folder and its parents with mode 0700; one that exists keeps its mode.
-
-    Raises:
-        OSError: it cannot be created.
-    """
-    if not folder.is_dir():
-        if folder.parent != folder:
-            make_private_folder(folder.parent)
-        folder.mkdir(mode=0o700, exist_ok=True)
 
 
 def _not_ours(path: Path, what: str) -> StoreError:

@@ -7,7 +7,6 @@ from typing import Final
 import sqlalchemy as sa
 from anyio import to_thread
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.errors import StoreError
 from orchestrator.store.database import Database, acquire_exclusive_lock, describe_url
@@ -42,33 +41,33 @@ class Schema:
                 f"The store {self._name} cannot be used: {error.orig}.",
                 "Check the path or URL; if the file is damaged, restore it from a backup.",
             ) from error
-        match revision:
-            case revision if revision == HEAD:
-                return
-            case None if create:
-                await self.upgrade()
-            case None:
-                raise StoreError(
-                    f"There is no store at {self._name} yet.",
-                    "Create it with `orchestrator enqueue`, or name another with --database-url.",
-                )
-            case revision if revision < HEAD:
-                raise StoreError(
-                    f"The store {self._name} is of an older version ({revision}, not {HEAD}).",
-                    "Back it up, then run `orchestrator db upgrade`.",
-                )
-            case revision:
-                raise self._too_new(revision)
+        if revision is None and create:
+            await self.upgrade()
+        elif revision is None:
+            raise StoreError(
+                f"There is no store at {self._name} yet.",
+                "Create it with `orchestrator enqueue`, or name another with --database-url.",
+            )
+        elif revision < HEAD:
+            raise StoreError(
+                f"The store {self._name} is of an older version ({revision}, not {HEAD}).",
+                "Back it up, then run `orchestrator db upgrade`.",
+            )
+        self._refuse_newer(revision)
 
     async def revision(self) -> str | None:
         """Return the revision of the tables; ``None`` if there are none."""
         async with self._database.read() as connection:
-            if not await connection.run_sync(_has_table, "alembic_version"):
-                await self._refuse_foreign_tables(connection)
-                return None
-            query = sa.text("SELECT version_num FROM alembic_version")
-            revision: str | None = (await connection.execute(query)).scalar_one_or_none()
-            return revision
+            if await connection.run_sync(_has_table, "alembic_version"):
+                query = sa.text("SELECT version_num FROM alembic_version")
+                revision: str | None = await connection.scalar(query)
+                return revision
+            if await connection.run_sync(_has_table, "jobs"):
+                raise StoreError(
+                    f"The database {self._name} contains tables of another program.",
+                    "Name another database with --database-url.",
+                )
+            return None
 
     async def upgrade(self) -> None:
         """Create the tables, or upgrade them to the newest revision, in one transaction.
@@ -76,9 +75,7 @@ class Schema:
         Raises:
             StoreError: they are of a newer revision than this program's.
         """
-        revision = await self.revision()
-        if revision is not None and revision > HEAD:
-            raise self._too_new(revision)
+        self._refuse_newer(await self.revision())
         await to_thread.run_sync(_MIGRATING.acquire)
         try:
             async with self._database.write() as connection:
@@ -87,18 +84,12 @@ class Schema:
         finally:
             _MIGRATING.release()
 
-    async def _refuse_foreign_tables(self, connection: AsyncConnection) -> None:
-        if await connection.run_sync(_has_table, "jobs"):
+    def _refuse_newer(self, revision: str | None) -> None:
+        if revision is not None and revision > HEAD:
             raise StoreError(
-                f"The database {self._name} contains tables of another program.",
-                "Name another database with --database-url.",
+                f"The store {self._name} is of a newer version ({revision}, not {HEAD}).",
+                "Use the version of orchestrator that upgraded it, or a later one.",
             )
-
-    def _too_new(self, revision: str) -> StoreError:
-        return StoreError(
-            f"The store {self._name} is of a newer version ({revision}, not {HEAD}).",
-            "Use the version of orchestrator that upgraded it, or a later one.",
-        )
 
 
 def _has_table(connection: sa.Connection, name: str) -> bool:

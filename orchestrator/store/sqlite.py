@@ -1,19 +1,16 @@
 """What a SQLite file needs: file modes, working locks, settings, and one checkpoint at a time."""
 
 import errno
-import fcntl
 import os
 import sqlite3
-import sys
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import sqlalchemy as sa
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
 from orchestrator.errors import StoreError, StoreGoneError
-from orchestrator.store.lock_files import make_private_folder, open_private_file, private_file
+from orchestrator.store.lock_files import lock_file, open_private_file
 
 _SHARED_FILE_SYSTEMS = frozenset(
     {"9p", "afs", "ceph", "cifs", "fuse.sshfs", "glusterfs", "lustre", "ncpfs", "nfs", "nfs4"}
@@ -30,7 +27,10 @@ def prepare_file(path: Path) -> None:
             lock file is a symbolic link.
     """
     try:
-        make_private_folder(path.parent)
+        # one by one, because `parents=True` makes the parents accessible to other users
+        for folder in reversed(path.parents):
+            if not folder.is_dir():
+                folder.mkdir(mode=0o700, exist_ok=True)
         refuse_shared_file_system(path)
         if path.exists() and path.stat().st_size:
             _check_writable(path)
@@ -56,13 +56,12 @@ def _check_writable(path: Path) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     # fail at the start, not in the middle of a run, if the lock file cannot be used
     with suppress(FileNotFoundError):
-        os.close(open_private_file(_lock_file(path), create=False))
+        os.close(open_private_file(lock_path(path), create=False))
 
 
 def _create_file(path: Path) -> None:
     # With WAL mode on from the start: if several processes switch to it at once, all but one fail.
-    with private_file(_lock_file(path)) as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    with lock_file(lock_path(path)):
         if not path.exists():
             os.close(open_private_file(path))
         with closing(sqlite3.connect(path)) as connection:
@@ -92,37 +91,23 @@ def refuse_shared_file_system(path: Path, mounts: Path = Path("/proc/self/mounts
 def set_up_connection(connection: DBAPIConnection, lock_timeout_ms: int) -> None:
     """Apply our settings to a new connection."""
     cursor = connection.cursor()
-    # the timeout first: the other settings may have to wait for a lock
-    for setting in (f"busy_timeout = {lock_timeout_ms}", *_settings()):
+    for setting in (
+        f"busy_timeout = {lock_timeout_ms}",  # first: the others may have to wait for a lock
+        "journal_mode = WAL",
+        "synchronous = FULL",  # a lost commit would be a lost TaskId
+        "fullfsync = ON",  # for macOS, where fsync() leaves data in the disk's cache
+        "foreign_keys = ON",
+        "case_sensitive_like = ON",  # as in PostgreSQL
+        # Before 3.51.3, two checkpoints at once can lose commits (sqlite.org/wal.html, "The
+        # WAL-reset bug"), so no connection checkpoints by itself; see `Database.checkpoint`.
+        "wal_autocheckpoint = 0",
+    ):
         cursor.execute(f"PRAGMA {setting}")
     cursor.close()
 
 
-def _settings() -> Iterator[str]:
-    yield "journal_mode = WAL"
-    yield "synchronous = FULL"  # a lost commit would be a lost TaskId
-    yield "foreign_keys = ON"
-    yield "case_sensitive_like = ON"  # as in PostgreSQL
-    if sys.platform == "darwin":
-        yield "fullfsync = ON"
-    # Before 3.51.3, two checkpoints at once can lose commits (sqlite.org/wal.html, "The WAL-reset
-    # bug"), so no connection checkpoints by itself; see `exclusive_checkpoint`.
-    yield "wal_autocheckpoint = 0"
-
-
-@contextmanager
-def exclusive_checkpoint(path: Path) -> Iterator[bool]:
-    """Lock the file against other checkpoints; yield false if another process holds the lock."""
-    with private_file(_lock_file(path)) as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
-
-
-def _lock_file(path: Path) -> Path:
+def lock_path(path: Path) -> Path:
+    """Return the file that is locked to create the database, and for a checkpoint."""
     return Path(f"{path}.lock")
 
 
@@ -140,15 +125,6 @@ def execute_directly(connection: sa.Connection, statement: str) -> None:
         raise sa.exc.DBAPIError.instance(statement, None, error, sqlite3.Error) from error
 
 
-def checkpoint(connection: sa.Connection) -> None:
-    """Move pages from the write-ahead log into the file, as far as readers allow it.
-
-    Raises:
-        DBAPIError: the file cannot be written; nothing is lost from the log.
-    """
-    execute_directly(connection, "PRAGMA wal_checkpoint(PASSIVE)")
-
-
 class DatabaseFile:
     """Notices when the database file is deleted or replaced while it is open.
 
@@ -161,25 +137,23 @@ class DatabaseFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._identity = _identity(path)
+        self._opened = path.stat()
 
-    def check_exists(self) -> None:
+    def check(self, *, with_log: bool = False) -> None:
         """Check that the path still leads to the file that was opened.
 
-        Raises:
-            StoreGoneError: it was deleted or replaced.
-        """
-        if (found := _identity(self._path)) != self._identity:
-            raise self._gone("replaced by another file" if found else "deleted or moved")
-
-    def check_wal_exists(self) -> None:
-        """Check that the write-ahead log exists, as it does while a transaction is open.
+        Args:
+            with_log: also check that the write-ahead log exists, as it does in a transaction.
 
         Raises:
-            StoreGoneError: it was deleted.
+            StoreGoneError: one of them was deleted or replaced.
         """
-        if not Path(f"{self._path}-wal").exists():
-            self.check_exists()
+        try:
+            if not os.path.samestat(self._path.stat(), self._opened):
+                raise self._gone("replaced by another file")
+        except FileNotFoundError:
+            raise self._gone("deleted or moved") from None
+        if with_log and not Path(f"{self._path}-wal").exists():
             raise self._gone("left without its write-ahead log (the file that ends in -wal)")
 
     def _gone(self, what: str) -> StoreGoneError:
@@ -189,11 +163,3 @@ class DatabaseFile:
             "An older copy does not know what was sent since, and would send it again: compare it "
             "with the buckets first.",
         )
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        return None
-    return found.st_dev, found.st_ino

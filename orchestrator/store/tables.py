@@ -1,33 +1,13 @@
 """The database tables. A test checks that a migrated database has exactly these."""
 
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import Dialect
-from sqlalchemy.types import TypeEngine
 
 from orchestrator.job_states import JobState
 from orchestrator.model import ImageFormat
-
-
-class _SqliteDateTime(sqlite.DATETIME):
-    """SQLite's own datetime type, with a writer that takes half the time.
-
-    A job has dozens of times written before it is finished.
-    """
-
-    def bind_processor(self, dialect: Dialect) -> Callable[[datetime | None], str | None]:
-        """Return the function that formats a time as UTC, without the offset."""
-
-        def process(value: datetime | None) -> str | None:
-            if value is None:
-                return None
-            return value.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
-
-        return process
 
 
 class UtcDateTime(sa.TypeDecorator[datetime]):
@@ -36,11 +16,9 @@ class UtcDateTime(sa.TypeDecorator[datetime]):
     impl = sa.DateTime(timezone=True)
     cache_ok = True
 
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[datetime]:
-        """Return the type of this dialect."""
-        if dialect.name != "sqlite":
-            return dialect.type_descriptor(self.impl_instance)
-        return dialect.type_descriptor(_SqliteDateTime())  # type: ignore[no-untyped-call]
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Convert the value to UTC, because SQLite stores it without an offset."""
+        return value and value.astimezone(UTC)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         """Make the value aware; SQLite returns it without an offset."""

@@ -45,26 +45,29 @@ class Transition:
     changes: Mapping[str, Any] = field(default_factory=dict)
     details: Mapping[str, object] = field(default_factory=dict)
 
-    def columns(self, at: datetime) -> dict[str, Any]:
-        """Return the columns to set."""
-        values = {"state": self.target, "reason": self.reason, **self.changes}
-        values["finished_at"] = at if self.target in FINAL else None
-        if self.source is JobState.SENDING:
-            values |= {"owner": None, "expires_at": None}
-        return values
-
-    def is_valid_for(self, job: Any) -> bool:
-        """Return whether the job is still as the caller has read it."""
-        as_known = all(getattr(job, name) == value for name, value in self.known.items())
-        return (job.state, job.attempt) == (self.source, self.attempt) and as_known
-
     def event(self) -> audit.Event:
         """Return the event to write."""
-        attempt = self.changes.get("attempt", self.attempt)
-        states = (self.source, self.target)
+        attempt = self.changes.get("attempt", self.attempt) or None
         return audit.Event(
-            self.kind, self.actor, self.job_id, states, attempt or None, self.details
+            self.kind, self.actor, self.job_id, self.source, self.target, attempt, self.details
         )
+
+    def statement(self, at: datetime) -> tuple[sa.Update, dict[str, Any]]:
+        """Return the UPDATE of the unchanged job, and its parameters.
+
+        Raises:
+            ValueError: the transition table does not contain the transition: a bug in the caller.
+        """
+        if not is_allowed(self.source, self.target):
+            raise ValueError(f"no job goes from {self.source} to {self.target}")
+        columns = {"state": self.target, "reason": self.reason, **self.changes}
+        columns["finished_at"] = at if self.target in FINAL else None
+        if self.source is JobState.SENDING:
+            columns |= {"owner": None, "expires_at": None}
+        parameters = {"this": self.job_id, "source": self.source, "last_attempt": self.attempt}
+        parameters |= {f"new_{name}": value for name, value in columns.items()}
+        parameters |= {f"known_{name}": value for name, value in self.known.items()}
+        return _update(tuple(columns), tuple(self.known)), parameters
 
 
 def is_allowed(source: JobState, target: JobState) -> bool:
@@ -89,10 +92,14 @@ async def apply_transitions(
     Raises:
         ValueError: the transition table does not contain it: a bug in the caller.
     """
-    found = await _read_locked(connection, [one.job_id for one in transitions])
-    valid = [one.job_id in found and one.is_valid_for(found[one.job_id]) for one in transitions]
-    await write_transitions(connection, list(compress(transitions, valid)), at=at)
-    return valid
+    applied = [False] * len(transitions)
+    # In order of the ids, so that two transactions that lock the same rows do not wait for each
+    # other.
+    for number in sorted(range(len(transitions)), key=lambda one: transitions[one].job_id):
+        statement, parameters = transitions[number].statement(at)
+        applied[number] = (await connection.execute(statement, parameters)).rowcount == 1
+    await audit.append(connection, *(one.event() for one in compress(transitions, applied)), at=at)
+    return applied
 
 
 async def write_transitions(
@@ -103,40 +110,25 @@ async def write_transitions(
     Raises:
         ValueError: the transition table does not contain one of them: a bug in the caller.
     """
+    rows_of: dict[sa.Update, list[dict[str, Any]]] = defaultdict(list)
     for one in transitions:
-        if not is_allowed(one.source, one.target):
-            raise ValueError(f"no job goes from {one.source} to {one.target}")
-    # one statement for all transitions that set the same columns
-    by_columns: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
-    for one in transitions:
-        columns = one.columns(at)
-        by_columns[tuple(columns)].append({"this": one.job_id, **_bound(columns)})
-    for names, rows in by_columns.items():
-        await connection.execute(_update(names), rows)
+        statement, parameters = one.statement(at)
+        rows_of[statement].append(parameters)
+    for statement, rows in rows_of.items():
+        await connection.execute(statement, rows)
     await audit.append(connection, *(one.event() for one in transitions), at=at)
 
 
-async def _read_locked(connection: AsyncConnection, job_ids: Sequence[int]) -> dict[int, Any]:
-    """Read these jobs and lock their rows until the end of the transaction."""
-    found = await connection.execute(_READ, {"job_ids": job_ids})
-    return {row.id: row for row in found}
+@cache  # building a statement takes longer than executing it
+def _update(changed: tuple[str, ...], known: tuple[str, ...]) -> sa.Update:
+    def bound(kind: str, name: str) -> sa.BindParameter[Any]:
+        return sa.bindparam(f"{kind}_{name}", type_=jobs.c[name].type)
 
-
-# Built once: building a statement takes longer than executing it. In order of the ids, so that two
-# transactions that lock the same rows do not wait for each other.
-_READ = (
-    sa.select(jobs.c.id, jobs.c.state, jobs.c.attempt, jobs.c.accepted_at, jobs.c.absent_since)
-    .where(jobs.c.id.in_(sa.bindparam("job_ids", expanding=True)))
-    .order_by(jobs.c.id)
-    .with_for_update()
-)
-
-
-@cache
-def _update(names: tuple[str, ...]) -> sa.Update:
-    new = {name: sa.bindparam(f"new_{name}", type_=jobs.c[name].type) for name in names}
-    return jobs.update().where(jobs.c.id == sa.bindparam("this")).values(new)
-
-
-def _bound(columns: Mapping[str, Any]) -> dict[str, Any]:
-    return {f"new_{name}": value for name, value in columns.items()}
+    is_unchanged = (
+        jobs.c.id == sa.bindparam("this"),
+        jobs.c.state == sa.bindparam("source"),
+        jobs.c.attempt == sa.bindparam("last_attempt"),
+        # also true for null; not used above, because PostgreSQL has no index for it
+        *(jobs.c[name].is_not_distinct_from(bound("known", name)) for name in known),
+    )
+    return jobs.update().where(*is_unchanged).values({name: bound("new", name) for name in changed})

@@ -20,6 +20,7 @@ from orchestrator.errors import StoreError
 from orchestrator.store import Database, Schema, describe_url
 from orchestrator.store import database as database_module
 from orchestrator.store import sqlite as files
+from orchestrator.store.lock_files import lock_file
 from orchestrator.store.tables import instances, scopes
 from tests.job_factory import NOON, FakeClock, now
 
@@ -208,7 +209,7 @@ async def test_one_process_checkpoints_at_a_time(sqlite: Database) -> None:
     assert sqlite.path is not None
     await add_scope(sqlite, "one")
     before = sqlite.path.read_bytes()
-    with files.exclusive_checkpoint(sqlite.path) as is_ours:
+    with lock_file(files.lock_path(sqlite.path), wait=False) as is_ours:
         assert is_ours
         await sqlite.checkpoint()
         assert sqlite.path.read_bytes() == before

@@ -1,5 +1,6 @@
 """Lock files beside the database: private, never followed as links, never written."""
 
+import fcntl
 import os
 import secrets
 import shutil
@@ -15,7 +16,7 @@ from orchestrator.errors import StoreError
 from orchestrator.job_queue.orphan_recovery import recover_orphans
 from orchestrator.job_queue.worker_registry import register_worker
 from orchestrator.store import Database, Schema
-from orchestrator.store.lock_files import is_still, open_private_file
+from orchestrator.store.lock_files import lock_file, open_private_file
 from orchestrator.store.sqlite import prepare_file
 from tests.job_factory import TESTER
 
@@ -181,16 +182,25 @@ def test_child_processes_do_not_inherit_a_lock(tmp_path: Path) -> None:
     os.close(handle)
 
 
-def test_a_removed_file_is_noticed(tmp_path: Path) -> None:
-    """Other processes do not find a lock on a file that was removed or replaced."""
-    path = tmp_path / "file"
-    handle = open_private_file(path)
-    assert is_still(path, handle)
-    path.unlink()
-    assert not is_still(path, handle)
-    path.touch()
-    assert not is_still(path, handle)
-    os.close(handle)
+@pytest.mark.parametrize("replace", [False, True])
+def test_a_removed_file_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, replace: bool
+) -> None:
+    """A lock on a file that was removed or replaced would not be found by other processes."""
+    path, lock = tmp_path / "file", fcntl.flock
+
+    def remove_and_lock(handle: int, operation: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", lock)
+        path.unlink()
+        if replace:
+            path.touch()
+        lock(handle, operation)
+
+    monkeypatch.setattr(fcntl, "flock", remove_and_lock)
+    with lock_file(path) as is_ours:
+        assert is_ours
+        with lock_file(path, create=False, wait=False) as is_also_ours:
+            assert not is_also_ours
 
 
 def test_a_new_folder_is_accessible_to_its_owner_only(tmp_path: Path) -> None:
