@@ -36,8 +36,8 @@ async def _claiming(database: Database) -> Operation:
     rate_limiter = RateLimiter(database, RateKey("ExportImages", "cvm.example", _PROFILE), 0)
     async with database.read() as connection:
         regions = tuple(await known_regions(connection, _PROFILE))
-    what = claim_query(_PROFILE, HaltedScopes().permitted_jobs(), lambda _table: sa.true())
-    who = ClaimSettings("benchmark", timedelta(seconds=45), rate_limiter)
+    what = claim_query(HaltedScopes().permitted_jobs(), lambda _table: sa.true())
+    who = ClaimSettings("benchmark", _PROFILE, timedelta(seconds=45), rate_limiter)
 
     async def act() -> None:
         leases = await claim(database, who, what, regions, signed_at=database.clock.now())

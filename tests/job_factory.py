@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from orchestrator.cloud.error_classification import code_for_reply
 from orchestrator.cloud.error_codes import code_for
-from orchestrator.job_queue.claim import ClaimQuery, ClaimSettings, claim
+from orchestrator.job_queue.claim import ClaimSettings, claim
 from orchestrator.job_queue.claim import claim_query as make_claim_query
 from orchestrator.job_queue.enqueue import enqueue
 from orchestrator.job_states import JobState
@@ -199,20 +199,20 @@ async def advance_time(database: Database, **span: float) -> None:
 def claim_query(
     permitted: sa.ColumnElement[bool] | None = None,
     watched: Callable[[sa.FromClause], sa.ColumnElement[bool]] = lambda _table: sa.true(),
-) -> ClaimQuery:
+) -> sa.Select[Any]:
     """Return a query for the jobs that a claim can take; by default all of the account."""
     anything = sa.true() if permitted is None else permitted
-    return make_claim_query(PROFILE, anything, watched)
+    return make_claim_query(anything, watched)
 
 
 def claim_settings(database: Database, owner: str = TESTER) -> ClaimSettings:
     """Return the settings of a claim by this owner, without a rate limit."""
-    return ClaimSettings(owner, LEASE_DURATION, RateLimiter(database, EXPORT_RATE_KEY, 0))
+    return ClaimSettings(owner, PROFILE, LEASE_DURATION, RateLimiter(database, EXPORT_RATE_KEY, 0))
 
 
 async def claim_all(
     database: Database,
-    want: ClaimQuery | None = None,
+    want: sa.Select[Any] | None = None,
     regions: tuple[str, ...] = REGIONS,
     *,
     owner: str = TESTER,
@@ -220,15 +220,14 @@ async def claim_all(
 ) -> list[Lease]:
     """Claim as many jobs as one claim takes, up to the limit."""
     moment, who = await now(database), claim_settings(database, owner)
-    claimed = await claim(
-        database, who, want or claim_query(), regions, signed_at=moment, limit=limit
-    )
+    query = claim_query() if want is None else want
+    claimed = await claim(database, who, query, regions, signed_at=moment, limit=limit)
     return [lease for lease, _ in claimed]
 
 
 async def try_claim(
     database: Database,
-    want: ClaimQuery | None = None,
+    want: sa.Select[Any] | None = None,
     regions: tuple[str, ...] = REGIONS,
     *,
     owner: str = TESTER,

@@ -13,7 +13,7 @@ from orchestrator.errors import UsageError
 
 if TYPE_CHECKING:
     from orchestrator.job_queue.enqueue import EnqueueResult
-    from orchestrator.manifest.request_reader import Defaults, Manifest
+    from orchestrator.manifest.request_reader import Flags, Manifest
     from orchestrator.settings import Settings
 
 
@@ -65,28 +65,24 @@ def command(
 
     Example: orchestrator enqueue images.csv --batch tonight
     """
-    from orchestrator.manifest.request_reader import Defaults
-
     settings = settings_from(config=config, database_url=database_url, profile=profile)
-    defaults = Defaults(
-        region=region,
-        bucket=bucket,
-        format=format_,
-        prefix=prefix,
-        only_root_disk=only_root_disk,
-        role_name=role_name,
-        priority=priority,
-        not_before=not_before,
-        exact_names=exact_names,
-    )
-    manifest = _read(file, image or [], defaults, skip_invalid=skip_invalid)
+    flags = {
+        "region": region,
+        "bucket": bucket,
+        "format": format_,
+        "prefix": prefix,
+        "only_root_disk": only_root_disk,
+        "role_name": role_name,
+        "priority": priority,
+        "not_before": not_before,
+        "exact_names": exact_names,
+    }
+    manifest = _read(file, image or [], flags, skip_invalid=skip_invalid)
     result = anyio.run(_enqueue, settings, manifest, batch, again)
     _report(manifest, result, settings, json=json)
 
 
-def _read(
-    file: str | None, images: list[str], defaults: "Defaults", *, skip_invalid: bool
-) -> "Manifest":
+def _read(file: str | None, images: list[str], flags: "Flags", *, skip_invalid: bool) -> "Manifest":
     from orchestrator.manifest.request_reader import read_manifest, requests_from_images
 
     if file is not None and images:
@@ -97,12 +93,12 @@ def _read(
             "For example: orchestrator enqueue images.csv, or --image img-xxxxxxxx.",
         )
     if file is None:
-        return requests_from_images(images, defaults, skip_invalid=skip_invalid)
+        return requests_from_images(images, flags, skip_invalid=skip_invalid)
     if file == "-":
-        return read_manifest(sys.stdin.buffer, "stdin", defaults, skip_invalid=skip_invalid)
+        return read_manifest(sys.stdin.buffer, "stdin", flags, skip_invalid=skip_invalid)
     try:
         with Path(file).open("rb") as stream:
-            return read_manifest(stream, file, defaults, skip_invalid=skip_invalid)
+            return read_manifest(stream, file, flags, skip_invalid=skip_invalid)
     except OSError as error:
         raise UsageError(
             f"The manifest {file} cannot be read: {error.strerror}.", "Check the path."

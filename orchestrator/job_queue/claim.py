@@ -4,7 +4,7 @@ After a crash, therefore, only claimed jobs can have an unknown effect.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -23,41 +23,28 @@ BROKEN_IMAGE_STATES = ("CREATEFAILED", "IMPORTFAILED")
 """States of images that can never be exported, although the vendor reports them as busy."""
 
 
-@dataclass(frozen=True, slots=True)
-class ClaimQuery:
-    """Which jobs a claim may take.
-
-    Args:
-        next_jobs: the query for the next jobs of a region, with the parameters ``profile``,
-            ``region``, ``now`` and ``limit``.
-    """
-
-    profile: str
-    next_jobs: sa.Select[Any]
-
-
 def claim_query(
-    profile: str,
     sendable: sa.ColumnElement[bool],
     followed: Callable[[sa.FromClause], sa.ColumnElement[bool]],
-) -> ClaimQuery:
+) -> sa.Select[Any]:
     """Return the query for sendable jobs: by priority, then largest first, then oldest first.
 
-    A job waits while another job of this store exports one of its images, because the vendor
-    exports an image once at a time. It does not wait for a job whose end this run cannot see.
+    Its columns have the names of the fields of `Lease` and `ExportOrder`; its parameters are
+    ``profile``, ``region``, ``now`` and ``limit``. A job waits while another job of this store
+    exports one of its images, because the vendor exports an image once at a time. It does not wait
+    for a job whose end this run cannot see.
 
     Args:
         sendable: condition on the table of jobs.
         followed: returns, for a table of jobs, the condition for those whose end will be seen.
     """
     is_seen = (_OTHER.c.state == JobState.SENDING) | followed(_OTHER)
-    is_free = ~_SHARES_AN_IMAGE.where(is_seen).exists()
-    return ClaimQuery(profile, _NEXT.where(sendable, is_free))
+    return _NEXT.where(sendable, ~_SHARES_AN_IMAGE.where(is_seen).exists())
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimSettings:
-    """Owner, lease duration and rate limiter of a claim.
+    """Owner, profile, lease duration and rate limiter of a claim.
 
     Args:
         owner: registration of the process that will send.
@@ -66,6 +53,7 @@ class ClaimSettings:
     """
 
     owner: str
+    profile: str
     duration: timedelta
     rate_limiter: RateLimiter
 
@@ -73,7 +61,7 @@ class ClaimSettings:
 async def claim(
     database: Database,
     who: ClaimSettings,
-    what: ClaimQuery,
+    next_jobs: sa.Select[Any],
     regions: Sequence[str],
     *,
     signed_at: datetime,
@@ -86,6 +74,7 @@ async def claim(
     probe, and stamps owner, attempt and expiry.
 
     Args:
+        next_jobs: what `claim_query` returns.
         regions: in the order of their turn; a later region gets what the earlier ones leave.
         signed_at: the server's time, for the signatures of these attempts.
         limit: maximum number of jobs.
@@ -95,29 +84,36 @@ async def claim(
         now, leases = free.now, list[Lease]()
         if free.permits:
             for found in await concurrency_limit.limits_with_waiting_jobs(
-                connection, what.profile, regions, now
+                connection, who.profile, regions, now
             ):
                 sendable = found.sendable(now, len(free.permits) - len(leases))
-                rows = await _next_jobs(connection, what, found.region, now, sendable)
-                leases += [_lease(row, who, found, now, signed_at) for row in rows]
-        await _take(connection, leases, now)
+                stamps = {
+                    "owner": who.owner,
+                    "probe": not found.has_free_slot,
+                    "claimed_at": now,
+                    "signed_at": signed_at,
+                    "expires_at": now + who.duration,
+                }
+                here = {"profile": who.profile, "region": found.region, "now": now}
+                rows = await _next_rows(connection, next_jobs, {**here, "limit": sendable})
+                leases += [_lease(row, stamps) for row in rows]
+        if leases:
+            await _take(connection, leases, now)
         permits = await who.rate_limiter.take_permits(connection, free, len(leases))
     return list(zip(leases, permits, strict=True))
 
 
-async def _next_jobs(
-    connection: AsyncConnection, what: ClaimQuery, region: str, now: datetime, limit: int
-) -> list[Any]:
+async def _next_rows(
+    connection: AsyncConnection, next_jobs: sa.Select[Any], asked: dict[str, Any]
+) -> list[sa.RowMapping]:
     """Return the next jobs of a region; of several that share an image only the first."""
-    if limit < 1:
-        return []
-    found: list[Any] = []
+    found: list[sa.RowMapping] = []
     images: set[str] = set()
-    asked = {"profile": what.profile, "region": region, "now": now, "limit": limit}
-    for row in (await connection.execute(what.next_jobs, asked)).all():
-        if images.isdisjoint(row.image_ids):
-            found.append(row)
-            images.update(row.image_ids)
+    if asked["limit"] > 0:
+        for row in (await connection.execute(next_jobs, asked)).mappings():
+            if images.isdisjoint(row["image_ids"]):
+                found.append(row)
+                images.update(row["image_ids"])
     return found
 
 
@@ -143,19 +139,23 @@ def _others_under_way() -> sa.Select[Any]:
 
 
 def _in_order() -> sa.Select[Any]:
-    needed = (
-        *("id", "attempt", "profile", "region", "image_ids", "bucket", "format"),
-        *("object_prefix", "only_root_disk", "role_name", "maybe_applied", "exact_names"),
-        *("attempts_charged", "deferrals", "code"),
-    )
     broken = (
         sa.select(job_images.c.job_id)
         .where(job_images.c.job_id == jobs.c.id, job_images.c.state.in_(BROKEN_IMAGE_STATES))
         .exists()
     )
+    order = (
+        *(jobs.c.region, jobs.c.image_ids, jobs.c.bucket, jobs.c.format),
+        *(jobs.c.object_prefix.label("name_prefix"), jobs.c.only_root_disk, jobs.c.role_name),
+    )
+    lease = (
+        *(jobs.c.id.label("job_id"), (jobs.c.attempt + 1).label("attempt"), jobs.c.profile),
+        *(jobs.c.maybe_applied, jobs.c.exact_names, jobs.c.attempts_charged, jobs.c.deferrals),
+        *(broken.label("image_broken"), jobs.c.code.label("last_code")),
+    )
     is_due = jobs.c.due_at <= sa.bindparam("now", type_=UtcDateTime)
     return (
-        sa.select(*(jobs.c[name] for name in needed), broken.label("image_broken"))
+        sa.select(*order, *lease)
         .where(
             sa.text(CLAIMABLE),
             jobs.c.profile == sa.bindparam("profile"),
@@ -173,55 +173,18 @@ def _in_order() -> sa.Select[Any]:
 _SHARES_AN_IMAGE, _NEXT = _others_under_way(), _in_order()
 
 
-def _lease(
-    row: Any,
-    who: ClaimSettings,
-    found: concurrency_limit.ConcurrencyLimit,
-    now: datetime,
-    signed_at: datetime,
-) -> Lease:
-    return Lease(
-        job_id=row.id,
-        attempt=row.attempt + 1,
-        owner=who.owner,
-        profile=row.profile,
-        order=ExportOrder(
-            region=row.region,
-            image_ids=tuple(row.image_ids),
-            bucket=row.bucket,
-            format=ImageFormat(row.format),
-            name_prefix=row.object_prefix,
-            only_root_disk=row.only_root_disk,
-            role_name=row.role_name,
-        ),
-        claimed_at=now,
-        signed_at=signed_at,
-        expires_at=now + who.duration,
-        maybe_applied=row.maybe_applied,
-        exact_names=row.exact_names,
-        probe=not found.has_free_slot,
-        attempts_charged=row.attempts_charged,
-        deferrals=row.deferrals,
-        image_broken=row.image_broken,
-        last_code=row.code,
-    )
+def _lease(row: sa.RowMapping, stamps: dict[str, Any]) -> Lease:
+    values = {**row, "image_ids": tuple(row["image_ids"]), "format": ImageFormat(row["format"])}
+    order = ExportOrder(**{field.name: values.pop(field.name) for field in fields(ExportOrder)})
+    return Lease(order=order, **values, **stamps)
 
 
 async def _take(connection: AsyncConnection, leases: list[Lease], now: datetime) -> None:
-    if not leases:
-        return
     # this transaction has read and locked their rows
     await write_transitions(connection, [_taking(lease) for lease in leases], at=now)
+    same = ("job_id", "owner", "probe", "claimed_at", "signed_at", "expires_at")
     begun = [
-        {
-            "job_id": lease.job_id,
-            "number": lease.attempt,
-            "owner": lease.owner,
-            "probe": lease.probe,
-            "claimed_at": lease.claimed_at,
-            "signed_at": lease.signed_at,
-            "expires_at": lease.expires_at,
-        }
+        {"number": lease.attempt, **{name: getattr(lease, name) for name in same}}
         for lease in leases
     ]
     await connection.execute(attempts.insert(), begun)

@@ -19,15 +19,18 @@ def matches(wanted: JobFilter) -> sa.ColumnElement[bool]:
         UsageError: a value cannot be stored text.
     """
     # Ids, tags and images select few jobs, by their indexes. Each other condition may hold for most
-    # of the jobs, so it is tested row by row, and a page of the history ends when it is full.
-    conditions = [
-        _matches_any(_without_index(jobs.c.batch), wanted.batches),
-        _matches_any(_without_index(jobs.c.state), wanted.states),
-        _matches_any(_without_index(jobs.c.region), wanted.regions),
-        _matches_any(_without_index(jobs.c.bucket), wanted.buckets),
-        _matches_any(_without_index(jobs.c.task_id), wanted.task_ids),
-        _matches_any(_without_index(jobs.c.code), wanted.codes),
-    ]
+    # of the jobs, so it is tested row by row, and a page of the history ends when it is full. No
+    # index fits an expression: SQLite has no statistics here, so for a plain ``state`` it would
+    # search the index of states, and read and sort all jobs of the state to return the newest few.
+    by_row = {
+        jobs.c.batch: wanted.batches,
+        jobs.c.state: wanted.states,
+        jobs.c.region: wanted.regions,
+        jobs.c.bucket: wanted.buckets,
+        jobs.c.task_id: wanted.task_ids,
+        jobs.c.code: wanted.codes,
+    }
+    conditions = [_matches_any(column.concat(""), values) for column, values in by_row.items()]
     if wanted.images:
         named = _matches_any(job_images.c.image_id, wanted.images)
         conditions.append(jobs.c.id.in_(sa.select(job_images.c.job_id).where(named)))
@@ -42,22 +45,10 @@ def matches(wanted: JobFilter) -> sa.ColumnElement[bool]:
 
 def is_named(names: Sequence[str]) -> sa.ColumnElement[bool]:
     """Return the condition that a job's id or tag is one of these names."""
-    ids = [
-        int(name)
-        for name in names
-        if name.isascii() and name.isdigit() and len(name) <= _MAX_ID_DIGITS
-    ]
+    numbers = [name for name in names if name.isascii() and name.isdigit()]
+    ids = [int(name) for name in numbers if len(name) <= _MAX_ID_DIGITS]
     by_tag = _matches_any(jobs.c.tag, names)
     return sa.or_(jobs.c.id.in_(ids), by_tag) if ids else by_tag
-
-
-def _without_index(column: sa.ColumnElement[str]) -> sa.ColumnElement[str]:
-    """Return the column as an expression that no database searches an index for.
-
-    SQLite has no statistics here, so it would search an index wherever there is one: for ``state``
-    it would read and sort all jobs of the state to return the newest few.
-    """
-    return column.concat("")
 
 
 def _matches_any(column: sa.ColumnElement[str], values: Sequence[str]) -> sa.ColumnElement[bool]:
@@ -74,12 +65,11 @@ def _matches_any(column: sa.ColumnElement[str], values: Sequence[str]) -> sa.Col
                 "Remove the character.",
             )
     plain = [value for value in values if "*" not in value]
-    patterns = [column.like(_like(value), escape="\\") for value in values if "*" in value]
+    # in a LIKE pattern % and _ are wildcards, too
+    escapes = str.maketrans({"\\": r"\\", "%": r"\%", "_": r"\_", "*": "%"})
+    patterns = (value.translate(escapes) for value in values if "*" in value)
     # an empty IN list beside a pattern would keep both databases from using the index
-    return sa.or_(*([column.in_(plain)] if plain else []), *patterns)
-
-
-def _like(value: str) -> str:
-    """Return the SQL pattern in which only ``*`` is a wildcard."""
-    escaped = value.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-    return escaped.replace("*", "%")
+    return sa.or_(
+        *([column.in_(plain)] if plain else []),
+        *(column.like(pattern, escape="\\") for pattern in patterns),
+    )

@@ -65,11 +65,6 @@ class Problem:
     remedy: str
 
 
-def image_id(value: str) -> tuple[str, ...] | Problem:
-    """Check one image id, as the only one of its request."""
-    return image_ids([value])
-
-
 def image_ids(value: str | Sequence[object]) -> tuple[str, ...] | Problem:
     """Check the images of one request: a list, or one text separated by semicolons."""
     if isinstance(value, str):
@@ -181,47 +176,41 @@ def not_before(value: str | datetime) -> datetime | Problem:
         return Problem(f"{quoted(text)} is not a valid timestamp.", _USE_TIMESTAMP)
 
 
-RULES: Mapping[str, Callable[[Any], object]] = {
-    "image_id": image_id,
-    "image_ids": image_ids,
-    "region": region,
-    "bucket": bucket,
-    "format": image_format,
-    "prefix": prefix,
-    "only_root_disk": boolean,
-    "role_name": role_name,
-    "priority": priority,
-    "not_before": not_before,
+_RULES: Mapping[str, tuple[Callable[[Any], object], tuple[type, ...], str]] = {
+    "image_id": (lambda one: image_ids([one]), (), _USE_TEXT),
+    "image_ids": (image_ids, (list, tuple), _USE_TEXT),
+    "region": (region, (), _USE_TEXT),
+    "bucket": (bucket, (), _USE_TEXT),
+    "format": (image_format, (), _USE_TEXT),
+    "prefix": (prefix, (), _USE_TEXT),
+    "only_root_disk": (boolean, (bool,), _USE_BOOLEAN),
+    "role_name": (role_name, (), _USE_TEXT),
+    "priority": (priority, (int,), _USE_PRIORITY),
+    "not_before": (not_before, (datetime,), _USE_TIMESTAMP),
+    "exact_names": (boolean, (bool,), _USE_BOOLEAN),
 }
-"""The rule of every column that a manifest may have; each takes a text without outer blanks."""
+"""For each column or field its rule, which takes a text without outer blanks; the types besides
+text that the rule accepts; and the remedy for a value of another type."""
 
-_FIELD_RULES: Mapping[str, Callable[[Any], object]] = {**RULES, "exact_names": boolean}
-
-_OTHER_TYPES: Mapping[str, tuple[tuple[type, ...], str]] = {
-    "image_ids": ((list, tuple), _USE_TEXT),
-    "only_root_disk": ((bool,), _USE_BOOLEAN),
-    "exact_names": ((bool,), _USE_BOOLEAN),
-    "priority": ((int,), _USE_PRIORITY),
-    "not_before": ((datetime,), _USE_TIMESTAMP),
-}
-"""Types besides text that a rule accepts, and the remedy for a value of another type."""
+COLUMNS = dict.fromkeys(name for name in _RULES if name != "exact_names")
+"""The columns that a manifest may have, as an ordered set."""
 
 
 def check(field: str, raw: object) -> object:
     """Return the normalized value of a column or field, or a Problem."""
     if isinstance(raw, str):
         return _check_text(field, raw.strip())
-    types, remedy = _OTHER_TYPES.get(field, ((), _USE_TEXT))
+    rule, types, remedy = _RULES[field]
     # to Python a boolean is an integer
     if isinstance(raw, types) and isinstance(raw, bool) == (bool in types):
-        return _FIELD_RULES[field](raw)
+        return rule(raw)
     return _wrong_type(raw, remedy)
 
 
 # rows share regions, buckets and prefixes: each is checked and stored only once
 @lru_cache(maxsize=256)
 def _check_text(field: str, text: str) -> object:
-    return _FIELD_RULES[field](text)
+    return _RULES[field][0](text)
 
 
 def is_blank(raw: object) -> bool:
@@ -245,8 +234,8 @@ def unknown_column(name: str) -> Problem:
     """Return the problem of an unknown column, with the nearest known one."""
     if not name:
         return Problem("a column has no name.", "Name it or remove it.")
-    near = difflib.get_close_matches(name[:_MAX_SHOWN].lower(), RULES, n=1, cutoff=0.5)
-    hint = f"Did you mean {near[0]}?" if near else f"Known columns are {', '.join(RULES)}."
+    near = difflib.get_close_matches(name[:_MAX_SHOWN].lower(), COLUMNS, n=1, cutoff=0.5)
+    hint = f"Did you mean {near[0]}?" if near else f"Known columns are {', '.join(COLUMNS)}."
     return Problem(f"{quoted(name)} is not a known column.", hint)
 
 

@@ -61,18 +61,8 @@ class ExportRequest:
         not_before: datetime | str | None = None,
         exact_names: bool | str | None = None,
     ) -> None:
-        raw = {
-            "image_ids": image_ids,
-            "region": region,
-            "bucket": bucket,
-            "format": format,
-            "prefix": prefix,
-            "only_root_disk": only_root_disk,
-            "role_name": role_name,
-            "priority": priority,
-            "not_before": not_before,
-            "exact_names": exact_names,
-        }
+        raw = dict(locals())  # the arguments by their names
+        del raw["self"]
         values, problems = check_fields(raw, DEFAULTS, _REQUIRED_ARGUMENTS)
         if problems:
             field, problem = next(iter(problems.items()))

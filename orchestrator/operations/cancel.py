@@ -1,7 +1,6 @@
 """Cancel jobs that wait in the queue."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import sqlalchemy as sa
 
@@ -9,9 +8,6 @@ from orchestrator.job_states import JobState
 from orchestrator.store import Database
 from orchestrator.store.tables import jobs
 from orchestrator.store.transitions import Transition, write_transitions
-
-_TRANSITIONS_AT_ONCE = 1000
-"""A transition with its event takes more memory than a job id, so they are built in portions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,25 +38,22 @@ async def cancel(
         now = await database.now(connection)
         is_queued = jobs.c.state == JobState.QUEUED
         others = sa.select(sa.func.count()).where(wanted, ~is_queued)
-        skipped = int((await connection.execute(others)).scalar_one())
+        skipped = await connection.scalar(others) or 0
         columns = (jobs.c.id, jobs.c.attempt, jobs.c.maybe_applied)
         query = sa.select(*columns).where(wanted, is_queued).order_by(jobs.c.id).with_for_update()
         rows = (await connection.execute(query)).all()
+        transitions = [
+            Transition(
+                row.id,
+                JobState.QUEUED,
+                JobState.CANCELLED,
+                kind="cancelled",
+                reason="given up",
+                actor=actor,
+                attempt=row.attempt,
+            )
+            for row in rows
+        ]
         if not dry_run:
-            for first in range(0, len(rows), _TRANSITIONS_AT_ONCE):
-                portion = rows[first : first + _TRANSITIONS_AT_ONCE]
-                transitions = [_to_cancelled(row, actor) for row in portion]
-                await write_transitions(connection, transitions, at=now)
+            await write_transitions(connection, transitions, at=now)
     return CancelResult(len(rows), sum(row.maybe_applied for row in rows), skipped)
-
-
-def _to_cancelled(row: Any, actor: str) -> Transition:
-    return Transition(
-        row.id,
-        JobState.QUEUED,
-        JobState.CANCELLED,
-        kind="cancelled",
-        reason="given up",
-        actor=actor,
-        attempt=row.attempt,
-    )

@@ -1,6 +1,6 @@
 """Resolve an unknown job by what an operator has found out about its export."""
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -50,8 +50,11 @@ async def resolve(
     async with database.write() as connection:
         row = await _select_unknown(connection, wanted)
         now = await database.now(connection)
-        target, changes = JobState.ACCEPTED, _accepted(now, export_deadline)
-        if verdict is Verdict.ABSENT:
+        changes: dict[str, Any] = {"due_at": now, **NO_ERROR}
+        if verdict is Verdict.ACCEPTED:
+            target = JobState.ACCEPTED
+            changes |= {"accepted_at": now, "deadline_at": now + export_deadline}
+        else:
             # A suspended process may wake up and send a request that it has already signed. Only
             # when that signature has expired can the operator know that nothing will begin.
             if row.no_resend_before is not None and now < row.no_resend_before:
@@ -60,7 +63,8 @@ async def resolve(
                     f"{iso(row.no_resend_before)}.",
                     "Check again after that time, and resolve the job then.",
                 )
-            target, changes = JobState.QUEUED, _absent(now)
+            target = JobState.QUEUED
+            changes |= {"maybe_applied": False, "attempts_charged": 0, "deferrals": 0}
         transition = Transition(
             row.id,
             JobState.UNKNOWN,
@@ -98,22 +102,3 @@ _REMEDIES = {
     JobState.FAILED: "Use `orchestrator retry` to try it again.",
     JobState.CANCELLED: "Use `orchestrator retry` to try it again.",
 }
-
-
-def _accepted(now: datetime, export_deadline: timedelta) -> dict[str, Any]:
-    return {
-        "accepted_at": now,
-        "deadline_at": now + export_deadline,
-        "due_at": now,
-        **NO_ERROR,
-    }
-
-
-def _absent(now: datetime) -> dict[str, Any]:
-    return {
-        "due_at": now,
-        "maybe_applied": False,
-        "attempts_charged": 0,
-        "deferrals": 0,
-        **NO_ERROR,
-    }

@@ -12,11 +12,9 @@ from orchestrator.operations.resolve_unknown import NO_ERROR
 from orchestrator.store import Database
 from orchestrator.store import events as audit
 from orchestrator.store.tables import job_images, jobs, objects
-from orchestrator.store.transitions import Transition, apply_transition
+from orchestrator.store.transitions import Transition, write_transitions
 from orchestrator.verification.accepted_jobs import NOT_DELIVERED
 from orchestrator.verification.completeness import is_disk_of, missing_images
-
-_ENDED = frozenset({JobState.FAILED, JobState.CANCELLED})
 
 _SPLIT = "its missing images have a job of their own"
 """Reason of a failed job whose missing images were moved to a new job."""
@@ -27,6 +25,7 @@ _RESET = {
     "absent_since": None,
     "attempts_charged": 0,
     "deferrals": 0,
+    "task_id": None,
     **NO_ERROR,
 }
 """Column values of a job that starts again."""
@@ -67,43 +66,40 @@ async def retry(
         wanted: which jobs, as a condition on the jobs table.
         dry_run: only count.
     """
-    queued = unknown = split = 0
+    has_ended = jobs.c.state.in_([JobState.FAILED, JobState.CANCELLED]) & (jobs.c.reason != _SPLIT)
+    whole, split = [], 0
     async with database.write() as connection:
         now = await database.now(connection)
-        ended = jobs.c.state.in_(sorted(_ENDED)) & (jobs.c.reason != _SPLIT)
-        others = sa.select(sa.func.count()).where(wanted, ~ended)
-        skipped = int((await connection.execute(others)).scalar_one())
-        query = sa.select(jobs).where(wanted, ended).order_by(jobs.c.id).with_for_update()
+        others = sa.select(sa.func.count()).where(wanted, ~has_ended)
+        skipped = await connection.scalar(others) or 0
+        query = sa.select(jobs).where(wanted, has_ended).order_by(jobs.c.id).with_for_update()
         for row in (await connection.execute(query)).all():
-            missing = await _missing_images(connection, row)
-            split += bool(missing)
-            queued += not missing and not row.maybe_applied
-            unknown += not missing and row.maybe_applied
-            if missing and not dry_run:
-                await _split(connection, row, missing, now, actor)
-            elif not dry_run:
-                await _restart(connection, row, now, actor)
-    return RetryResult(queued, unknown, split, skipped)
-
-
-async def _missing_images(connection: AsyncConnection, row: Any) -> list[str]:
-    """Return the images that did not arrive, if others of the same request did."""
-    if row.code != NOT_DELIVERED or len(row.image_ids) < 2:
-        return []
-    keys = (await connection.execute(sa.select(objects).where(objects.c.job_id == row.id))).all()
-    arrived = {key.key for key in keys if key.size}
-    images = missing_images(row.image_ids, row.object_prefix, [key.key for key in keys], arrived)
-    return images if len(images) < len(row.image_ids) else []
+            if await _split(connection, row, now, actor, dry_run=dry_run):
+                split += 1
+            else:
+                whole.append(_restart(row, now, actor))
+        if not dry_run:
+            await write_transitions(connection, whole, at=now)
+    unknown = sum(one.target is JobState.UNKNOWN for one in whole)
+    return RetryResult(len(whole) - unknown, unknown, split, skipped)
 
 
 async def _split(
-    connection: AsyncConnection, row: Any, missing: list[str], now: datetime, actor: str
-) -> None:
-    """Insert a job for the missing images; the old job stays failed.
+    connection: AsyncConnection, row: Any, now: datetime, actor: str, *, dry_run: bool
+) -> bool:
+    """Insert a job for the images that did not arrive, if others of the same request did.
 
-    The new job keeps the key prefix of the old one. So a late object of the old request still
-    counts, and a new request writes the same keys.
+    The old job stays failed. The new one keeps its key prefix. So a late object of the old request
+    still counts, and a new request writes the same keys.
     """
+    if row.code != NOT_DELIVERED or len(row.image_ids) < 2:
+        return False
+    keys = (await connection.execute(sa.select(objects).where(objects.c.job_id == row.id))).all()
+    arrived = {key.key for key in keys if key.size}
+    missing = missing_images(row.image_ids, row.object_prefix, [key.key for key in keys], arrived)
+    is_partial = 0 < len(missing) < len(row.image_ids)
+    if not is_partial or dry_run:
+        return is_partial
     tag = f"{row.tag}-{row.id}"
     values = {
         **row._asdict(),
@@ -114,7 +110,6 @@ async def _split(
         "reason": "missing images, to be looked for",
         "attempt": 0,
         "maybe_applied": True,
-        "task_id": None,
         "request_id": None,
         "created_at": now,
         "finished_at": None,
@@ -129,22 +124,6 @@ async def _split(
         for position, image in enumerate(missing)
     ]
     await connection.execute(job_images.insert(), images)
-    await _copy_expected_keys(connection, row, new_id, missing)
-    await connection.execute(jobs.update().where(jobs.c.id == row.id).values(reason=_SPLIT))
-    old, new = {"of": row.id}, {"missing": missing, "job": new_id}
-    await audit.append(
-        connection,
-        audit.Event("split off", actor, new_id, details=old),
-        audit.Event("retried", actor, row.id, details=new),
-        at=now,
-    )
-
-
-async def _copy_expected_keys(
-    connection: AsyncConnection, row: Any, new_id: int, missing: list[str]
-) -> None:
-    """Copy the expected keys of the missing images to the new job."""
-    query = sa.select(objects).where(objects.c.job_id == row.id)
     expected = [
         {
             "job_id": new_id,
@@ -153,16 +132,25 @@ async def _copy_expected_keys(
             "disk_gib": key.disk_gib,
             "baseline_etag": key.baseline_etag,
         }
-        for key in (await connection.execute(query)).all()
+        for key in keys
         if any(is_disk_of(image, key.key, row.object_prefix) for image in missing)
     ]
     if expected:
         await connection.execute(objects.insert(), expected)
+    await connection.execute(jobs.update().where(jobs.c.id == row.id).values(reason=_SPLIT))
+    old, new = {"of": row.id}, {"missing": missing, "job": new_id}
+    await audit.append(
+        connection,
+        audit.Event("split off", actor, new_id, details=old),
+        audit.Event("retried", actor, row.id, details=new),
+        at=now,
+    )
+    return True
 
 
-async def _restart(connection: AsyncConnection, row: Any, now: datetime, actor: str) -> None:
-    """Move a job back to the queue, or to unknown if an export of it may exist."""
-    transition = Transition(
+def _restart(row: Any, now: datetime, actor: str) -> Transition:
+    """Return the transition back to the queue, or to unknown if an export may exist."""
+    return Transition(
         row.id,
         JobState(row.state),
         JobState.UNKNOWN if row.maybe_applied else JobState.QUEUED,
@@ -170,7 +158,6 @@ async def _restart(connection: AsyncConnection, row: Any, now: datetime, actor: 
         reason="retried, to be looked for" if row.maybe_applied else "retried",
         actor=actor,
         attempt=row.attempt,
-        changes={**_RESET, "due_at": now, "task_id": None},
+        changes={**_RESET, "due_at": now},
         details={"after": row.code},
     )
-    await apply_transition(connection, transition, at=now)

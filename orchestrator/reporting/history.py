@@ -1,6 +1,6 @@
 """List jobs, newest first, and show one job with everything that is stored about it."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
@@ -53,7 +53,7 @@ class Job:
 
 
 _COLUMNS = tuple(
-    jobs.c["attempts_charged" if field.name == "attempts" else field.name]
+    jobs.c["attempts_charged" if field.name == "attempts" else field.name].label(field.name)
     for field in fields(Job)
     if field.name != "cos_paths"
 )
@@ -75,77 +75,46 @@ async def history(
     Args:
         limit: maximum number of jobs; ``None`` is all.
     """
-    before, remaining = _MAX_ID, limit
-    while remaining is None or remaining > 0:
-        size = _PAGE if remaining is None else min(_PAGE, remaining)
+    before, remaining = _MAX_ID, _MAX_ID if limit is None else limit
+    while remaining > 0:
+        size = min(_PAGE, remaining)
+        # the ids first: they are found in ix_jobs_history, without reading rows that do not match
+        ids = sa.select(jobs.c.id).where(matches(wanted), jobs.c.id < before)
+        page_ids = ids.order_by(jobs.c.id.desc()).limit(size)
         async with database.read() as connection:
-            page = await _read_page(connection, wanted, before, size)
+            page = await _read_jobs(connection, jobs.c.id.in_(page_ids))
         for job in page:
             yield job
         if len(page) < size:
             return
-        before = page[-1].id
-        if remaining is not None:
-            remaining -= size
+        before, remaining = page[-1].id, remaining - size
 
 
-async def _read_page(
-    connection: AsyncConnection, wanted: JobFilter, before: int, size: int
-) -> list[Job]:
-    """Return the newest matching jobs with an id below ``before``."""
-    newest = jobs.c.id.desc()
-    # the ids first: they are found in ix_jobs_history, without reading the rows that do not match
-    ids = sa.select(jobs.c.id).where(matches(wanted), jobs.c.id < before)
-    query = sa.select(*_COLUMNS).where(jobs.c.id.in_(ids.order_by(newest).limit(size)))
-    rows = (await connection.execute(query.order_by(newest))).all()
-    cos_paths = await _cos_paths(connection, [row.id for row in rows])
-    return [_job(row, cos_paths.get(row.id, ())) for row in rows]
-
-
-async def _cos_paths(
-    connection: AsyncConnection, job_ids: Sequence[int]
-) -> dict[int, tuple[str, ...]]:
-    """Return the CosPaths of each of these jobs that has any, ordered by key."""
-    query = (
+async def _read_jobs(connection: AsyncConnection, which: sa.ColumnElement[bool]) -> list[Job]:
+    """Return these jobs, newest first."""
+    query = sa.select(*_COLUMNS).where(which).order_by(jobs.c.id.desc())
+    rows = (await connection.execute(query)).mappings().all()
+    cos_paths: dict[int, tuple[str, ...]] = {}
+    paths = (
         sa.select(objects.c.job_id, objects.c.cos_path)
-        .where(objects.c.job_id.in_(job_ids), objects.c.cos_path.is_not(None))
+        .where(objects.c.job_id.in_([row["id"] for row in rows]), objects.c.cos_path.is_not(None))
         .order_by(objects.c.job_id, objects.c.key)
     )
-    found: dict[int, tuple[str, ...]] = {}
-    for job_id, cos_path in await connection.execute(query):
-        found[job_id] = (*found.get(job_id, ()), cos_path)
-    return found
+    for job_id, cos_path in await connection.execute(paths):
+        cos_paths[job_id] = (*cos_paths.get(job_id, ()), cos_path)
+    return [_job(row, cos_paths.get(row["id"], ())) for row in rows]
 
 
-def _job(row: Any, cos_paths: tuple[str, ...]) -> Job:
-    return Job(
-        id=row.id,
-        batch=row.batch,
-        state=JobState(row.state),
-        reason=row.reason,
-        region=row.region,
-        image_ids=tuple(row.image_ids),
-        bucket=row.bucket,
-        format=ImageFormat(row.format),
-        prefix=row.prefix,
-        tag=row.tag,
-        attempts=row.attempts_charged,
-        task_id=None if row.task_id is None else int(row.task_id),
-        request_id=row.request_id,
-        cos_paths=cos_paths,
-        code=row.code,
-        message=row.message,
-        remedy=row.remedy,
-        created_at=row.created_at,
-        sent_at=row.sent_at,
-        accepted_at=row.accepted_at,
-        finished_at=row.finished_at,
-        warnings=tuple(row.warnings or ()),
-        only_root_disk=row.only_root_disk,
-        role_name=row.role_name,
-        priority=row.priority,
-        size_gib=row.size_gib,
-    )
+def _job(row: sa.RowMapping, cos_paths: tuple[str, ...]) -> Job:
+    values = {
+        **row,
+        "state": JobState(row["state"]),
+        "image_ids": tuple(row["image_ids"]),
+        "format": ImageFormat(row["format"]),
+        "task_id": None if row["task_id"] is None else int(row["task_id"]),
+        "warnings": tuple(row["warnings"] or ()),
+    }
+    return Job(**values, cos_paths=cos_paths)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,39 +133,31 @@ class JobDetails:
     events: tuple[Mapping[str, Any], ...]
 
 
-_MORE_COLUMNS = (
-    "profile",
-    "exact_names",
-    "object_prefix",
-    "size_gib",
-    "due_at",
-    "deadline_at",
-    "maybe_applied",
-    "owner",
+_SETTINGS = (
+    *(jobs.c.profile, jobs.c.exact_names, jobs.c.object_prefix, jobs.c.size_gib, jobs.c.due_at),
+    *(jobs.c.deadline_at, jobs.c.maybe_applied, jobs.c.owner),
 )
 
 
 async def job_details(database: Database, name: str) -> JobDetails | None:
     """Return one job, by its id or tag, with all its rows; ``None`` if there is no such job."""
     async with database.read() as connection:
-        query = sa.select(jobs).where(is_named((name,)))
-        if (row := (await connection.execute(query)).first()) is None:
+        if not (found := await _read_jobs(connection, is_named((name,)))):
             return None
-        cos_paths = await _cos_paths(connection, [row.id])
+
+        async def rows(order: sa.Column[Any]) -> tuple[Mapping[str, Any], ...]:
+            """Return the rows of the job in the table of this column, without ``job_id``."""
+            table = order.table
+            columns = [column for column in table.c if column.name != "job_id"]
+            query = sa.select(*columns).where(table.c.job_id == found[0].id).order_by(order)
+            return tuple(dict(row) for row in (await connection.execute(query)).mappings())
+
+        settings = sa.select(*_SETTINGS).where(jobs.c.id == found[0].id)
         return JobDetails(
-            job=_job(row, cos_paths.get(row.id, ())),
-            settings={name: getattr(row, name) for name in _MORE_COLUMNS},
-            images=await _rows(connection, job_images, row.id, job_images.c.position),
-            attempts=await _rows(connection, attempts, row.id, attempts.c.number),
-            objects=await _rows(connection, objects, row.id, objects.c.key),
-            events=await _rows(connection, events, row.id, events.c.id),
+            job=found[0],
+            settings=dict((await connection.execute(settings)).mappings().one()),
+            images=await rows(job_images.c.position),
+            attempts=await rows(attempts.c.number),
+            objects=await rows(objects.c.key),
+            events=await rows(events.c.id),
         )
-
-
-async def _rows(
-    connection: AsyncConnection, table: sa.Table, job_id: int, order: sa.ColumnElement[Any]
-) -> tuple[Mapping[str, Any], ...]:
-    """Return the rows of a job in another table, without the column ``job_id``."""
-    columns = [column for column in table.c if column.name != "job_id"]
-    query = sa.select(*columns).where(table.c.job_id == job_id).order_by(order)
-    return tuple(dict(row) for row in (await connection.execute(query)).mappings())

@@ -13,6 +13,8 @@ from orchestrator.model import NOT_RULED_OUT, NOT_SENT, Halt, Reaction
 from orchestrator.store import Database
 from orchestrator.store.tables import attempts, jobs
 
+_IS_LIVING = jobs.c.state.in_(sorted(LIVING))
+
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
@@ -61,10 +63,10 @@ class RunSummary:
         Args:
             batch: the only batch of the run; ``None`` is all.
         """
-        living = jobs.c.state.in_(sorted(LIVING))
+        of_batch = sa.true() if batch is None else jobs.c.batch == batch
         async with database.read() as connection:
             started_at = await database.now(connection)
-            batches = await _batches(connection, _of_run(profile, batch), living)
+            batches = await _batches(connection, profile, _IS_LIVING, of_batch)
         return cls(database, profile, batch, started_at, batches)
 
     @property
@@ -76,7 +78,7 @@ class RunSummary:
         """Count the living jobs that this run does not send, by profile."""
         query = (
             sa.select(jobs.c.profile, sa.func.count())
-            .where(jobs.c.state.in_(sorted(LIVING)), jobs.c.profile != self.profile)
+            .where(_IS_LIVING, jobs.c.profile != self.profile)
             .group_by(jobs.c.profile)
         )
         async with self.database.read() as connection:
@@ -95,17 +97,22 @@ class RunSummary:
 
         Args:
             owner: id of the instance that sent the requests; ``None`` if none was sent.
-            left: conditions on the jobs table for jobs that another run may continue. No two may
-                hold for the same job.
+            left: conditions on the jobs table for jobs of this run that another run may continue.
+                No two may hold for the same job.
         """
+        counts, not_ruled_out, warned = dict.fromkeys(JobState, 0), 0, 0
         async with self.database.read() as connection:
-            groups = await self._groups(connection)
+            for state, reason, total, with_warning in await self._groups(connection):
+                counts[JobState(state)] += total
+                warned += with_warning
+                if (state, reason) == (JobState.UNKNOWN, NOT_RULED_OUT):
+                    not_ruled_out += total
             requests, refused = await _count_requests(connection, owner)
+            unfinished = 0
             # one query each: for conditions joined by OR, SQLite collects all ids in memory
-            unfinished = sum([await self._count(connection, condition) for condition in left])
-        counts = dict.fromkeys(JobState, 0)
-        for group in groups:
-            counts[JobState(group.state)] += group.total
+            for condition in left:
+                query = sa.select(sa.func.count()).where(condition)
+                unfinished += await connection.scalar(query) or 0
         return RunResult(
             counts=counts,
             requests=requests,
@@ -114,63 +121,41 @@ class RunSummary:
             left=unfinished,
             timed_out=timed_out,
             blocked=blocked,
-            not_ruled_out=sum(
-                group.total
-                for group in groups
-                if (group.state, group.reason) == (JobState.UNKNOWN, NOT_RULED_OUT)
-            ),
-            warned=sum(group.warned for group in groups),
+            not_ruled_out=not_ruled_out,
+            warned=warned,
         )
 
     async def _groups(self, connection: AsyncConnection) -> Sequence[Any]:
         """Count the jobs of the run's batches, and those with a warning, by state and reason."""
-        query = (
-            sa.select(
-                jobs.c.state,
-                jobs.c.reason,
-                sa.func.count().label("total"),
-                sa.func.count(jobs.c.warnings).label("warned"),
-            )
-            .where(
-                jobs.c.profile == self.profile,
-                jobs.c.batch.in_(await self._touched_batches(connection)),
-            )
-            .group_by(jobs.c.state, jobs.c.reason)
+        columns = (jobs.c.state, jobs.c.reason)
+        query = sa.select(*columns, sa.func.count(), sa.func.count(jobs.c.warnings)).where(
+            jobs.c.profile == self.profile,
+            jobs.c.batch.in_(await self._touched_batches(connection)),
         )
-        return (await connection.execute(query)).all()
+        return (await connection.execute(query.group_by(*columns))).all()
 
     async def _touched_batches(self, connection: AsyncConnection) -> list[str]:
         """Return the batches that have, or have had, a living job during the run."""
         if self.batch is not None:
             return [self.batch]
-        touched = jobs.c.state.in_(sorted(LIVING)) | (jobs.c.finished_at >= self.started_at)
-        added = await _batches(connection, _of_run(self.profile, None), touched)
+        touched = _IS_LIVING | (jobs.c.finished_at >= self.started_at)
+        added = await _batches(connection, self.profile, touched)
         return sorted(self.batches | added)
-
-    async def _count(self, connection: AsyncConnection, condition: sa.ColumnElement[bool]) -> int:
-        query = sa.select(sa.func.count()).where(_of_run(self.profile, self.batch), condition)
-        return int((await connection.execute(query)).scalar_one())
-
-
-def _of_run(profile: str, batch: str | None) -> sa.ColumnElement[bool]:
-    """Return the condition that a job is of this profile, and of this batch if one is given."""
-    of_profile = jobs.c.profile == profile
-    return of_profile if batch is None else sa.and_(of_profile, jobs.c.batch == batch)
 
 
 async def _batches(
-    connection: AsyncConnection, *conditions: sa.ColumnElement[bool]
+    connection: AsyncConnection, profile: str, *conditions: sa.ColumnElement[bool]
 ) -> frozenset[str]:
-    query = sa.select(jobs.c.batch).where(*conditions).distinct()
+    """Return the batches of a profile that have such a job."""
+    query = sa.select(jobs.c.batch).where(jobs.c.profile == profile, *conditions).distinct()
     return frozenset((await connection.execute(query)).scalars())
 
 
 async def _count_requests(connection: AsyncConnection, owner: str | None) -> tuple[int, int]:
     """Count the requests that an instance sent, and those refused for rate or capacity."""
-    sent = sa.and_(attempts.c.owner == owner, attempts.c.code.is_distinct_from(NOT_SENT))
-    refused = attempts.c.reaction.in_([Reaction.CAPACITY, Reaction.SLOW])
-    query = sa.select(
-        sa.func.count(), sa.func.coalesce(sa.func.sum(sa.case((refused, 1), else_=0)), 0)
-    ).where(sent)
-    row = (await connection.execute(query)).one()
-    return int(row[0]), int(row[1])
+    is_refused = attempts.c.reaction.in_([Reaction.CAPACITY, Reaction.SLOW])
+    query = sa.select(sa.func.count(), sa.func.count(sa.case((is_refused, 1)))).where(
+        attempts.c.owner == owner, attempts.c.code.is_distinct_from(NOT_SENT)
+    )
+    requests, refused = (await connection.execute(query)).one()
+    return requests, refused

@@ -1,7 +1,7 @@
 """Report the present state: jobs by state, the limits of each scope, and the time left."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -61,12 +61,9 @@ class Status:
         """Estimated time until the slowest scope is finished; ``None`` if unknown for any scope."""
         if self.next_due_at is not None:
             return (self.next_due_at - self.at).total_seconds()
-        estimates: list[float] = []
-        for scope in self.scopes:
-            if scope.seconds_left is None:
-                return None
-            estimates.append(scope.seconds_left)
-        return max(estimates, default=None)
+        estimates = [scope.seconds_left for scope in self.scopes]
+        known = [seconds for seconds in estimates if seconds is not None]
+        return max(known, default=None) if len(known) == len(estimates) else None
 
 
 async def status(database: Database, *, batch: str | None = None, rate: float = 0.0) -> Status:
@@ -77,50 +74,47 @@ async def status(database: Database, *, batch: str | None = None, rate: float = 
     """
     async with database.read() as connection:
         now = await database.now(connection)
-        all_groups = (await connection.execute(_GROUPS)).all()
-        groups = all_groups if batch is None else await _groups_of_batch(connection, batch)
-        counts = _sum_by(groups, "state")
+        # each reads only an index: one pass over that of scopes, or the part of that of batches
+        by_scope = await _count_by(
+            connection, jobs.c.state, jobs.c.profile, jobs.c.region, jobs.c.reason
+        )
+        groups = by_scope
+        if batch is not None:
+            of_batch = jobs.c.batch == batch
+            groups = await _count_by(connection, jobs.c.state, jobs.c.reason, where=of_batch)
+        counts, reasons = dict.fromkeys(JobState, 0), Counter[str]()
+        for group in groups:
+            counts[JobState(group.state)] += group.total
+            if group.state in {JobState.QUEUED, JobState.UNKNOWN}:
+                reasons[group.reason] += group.total
         return Status(
             at=now,
-            counts={state: counts[state] for state in JobState},
-            scopes=await _scopes(connection, all_groups, now, rate),
-            reasons=_sum_by(_in_state(groups, JobState.QUEUED, JobState.UNKNOWN), "reason"),
+            counts=counts,
+            scopes=await _scopes(connection, by_scope, now, rate),
+            reasons=reasons,
             next_due_at=await _next_due_at(connection, counts, batch, now),
         )
 
 
-_GROUP_COLUMNS = (jobs.c.state, jobs.c.profile, jobs.c.region, jobs.c.reason)
-_GROUPS = sa.select(*_GROUP_COLUMNS, sa.func.count().label("total")).group_by(*_GROUP_COLUMNS)
-"""Counts of jobs that are equal in these columns: one pass over an index that has only these."""
-
-
-async def _groups_of_batch(connection: AsyncConnection, batch: str) -> Sequence[Any]:
-    """Count the jobs of one batch by state and reason; its index has only these columns."""
-    columns = (jobs.c.state, jobs.c.reason)
-    query = sa.select(*columns, sa.func.count().label("total")).where(jobs.c.batch == batch)
-    return (await connection.execute(query.group_by(*columns))).all()
-
-
-def _sum_by(groups: Iterable[Any], column: str) -> Counter[str]:
-    """Sum the counts of the groups that are equal in one column."""
-    sums: Counter[str] = Counter()
-    for group in groups:
-        sums[getattr(group, column)] += group.total
-    return sums
-
-
-def _in_state(groups: Iterable[Any], *states: JobState) -> list[Any]:
-    return [group for group in groups if group.state in states]
+async def _count_by(
+    connection: AsyncConnection,
+    *columns: sa.Column[str],
+    where: sa.ColumnElement[bool] | None = None,
+) -> Sequence[Any]:
+    """Count the jobs that are equal in these columns."""
+    query = sa.select(*columns, sa.func.count().label("total")).group_by(*columns)
+    return (await connection.execute(query if where is None else query.where(where))).all()
 
 
 async def _next_due_at(
-    connection: AsyncConnection, counts: Mapping[str, int], batch: str | None, now: datetime
+    connection: AsyncConnection, counts: Mapping[JobState, int], batch: str | None, now: datetime
 ) -> datetime | None:
     """Return when the first queued job may be sent; ``None`` if there is anything to do now."""
     if any(counts[state] for state in UNDER_WAY):
         return None
     of_batch = sa.true() if batch is None else jobs.c.batch == batch
-    waiting = sa.and_(jobs.c.state == JobState.QUEUED, of_batch)
+    waiting = (jobs.c.state == JobState.QUEUED) & of_batch
+    # first this: it ends at the first job that is due, and the minimum needs all of them
     due = sa.select(sa.literal(1)).where(waiting, jobs.c.due_at <= now).limit(1)
     if await connection.scalar(due) is not None:
         return None
@@ -131,36 +125,30 @@ async def _next_due_at(
 
 
 async def _scopes(
-    connection: AsyncConnection, groups: Iterable[Any], now: datetime, rate: float
+    connection: AsyncConnection, groups: Sequence[Any], now: datetime, rate: float
 ) -> tuple[ScopeStatus, ...]:
     waiting: Counter[tuple[str, str]] = Counter()
-    for group in _in_state(groups, JobState.QUEUED):
-        waiting[group.profile, group.region] += group.total
+    for group in groups:
+        if group.state == JobState.QUEUED:
+            waiting[group.profile, group.region] += group.total
     query = sa.select(scopes.c.profile).distinct().order_by(scopes.c.profile)
     found: list[ScopeStatus] = []
     for profile in (await connection.execute(query)).scalars().all():
-        for concurrency in await concurrency_limits(connection, profile, now):
-            region = concurrency.region
-            finished = await latest_finished_exports(connection, profile, region, now)
+        for limit in await concurrency_limits(connection, profile, now):
+            finished = await latest_finished_exports(connection, profile, limit.region, now)
             typical = typical_duration(finished)
+            queued = waiting[profile, limit.region]
             left = await seconds_left(
                 connection,
                 profile,
-                region,
+                limit.region,
                 typical,
                 now,
-                waiting=waiting[profile, region],
-                running=concurrency.running,
-                ceiling=concurrency.ceiling,
+                waiting=queued,
+                running=limit.running,
+                ceiling=limit.ceiling,
                 rate=rate,
             )
-            found.append(
-                ScopeStatus(
-                    profile,
-                    concurrency,
-                    waiting[profile, region],
-                    usual_seconds=None if typical is None else typical.total_seconds(),
-                    seconds_left=left,
-                )
-            )
+            usual = None if typical is None else typical.total_seconds()
+            found.append(ScopeStatus(profile, limit, queued, usual, left))
     return tuple(found)

@@ -182,7 +182,8 @@ class Worker:
         cvm, admission = self._context.cvm, self._context.admission
         if admission.halts.blocks_endpoint(host) or not cvm.clock.is_known:
             return []
-        who = ClaimSettings(self._me, self._settings.request_timeout + _LEASE_SPARE, rate_limiter)
+        duration = self._settings.request_timeout + _LEASE_SPARE
+        who = ClaimSettings(self._me, self._settings.profile, duration, rate_limiter)
         with anyio.CancelScope(shield=True):
             if host in self._claims_in_doubt:
                 await put_back_unsent(

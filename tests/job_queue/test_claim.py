@@ -286,7 +286,7 @@ async def test_a_claim_reads_its_index_in_order(sqlite: Database) -> None:
     await make_jobs(sqlite, make_requests(3))
     async with sqlite.read() as connection:
         moment = await sqlite.now(connection)
-        query = claim_query(HaltedScopes().permitted_jobs()).next_jobs.params(
+        query = claim_query(HaltedScopes().permitted_jobs()).params(
             profile=PROFILE, region=REGION, now=moment, limit=16
         )
         text = str(query.compile(dialect=sqlite_dialect(), compile_kwargs={"literal_binds": True}))

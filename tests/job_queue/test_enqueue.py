@@ -10,15 +10,8 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
 
-from orchestrator.job_queue.enqueue import (
-    EnqueueResult,
-    _fingerprint,
-    _with_fingerprint,
-    append_tag,
-    enqueue,
-)
+from orchestrator.job_queue.enqueue import EnqueueResult, _fingerprint, append_tag, enqueue
 from orchestrator.job_states import JobState
 from orchestrator.manifest.export_request import ExportRequest
 from orchestrator.model import ImageFormat
@@ -39,6 +32,7 @@ from tests.job_factory import (
     update_job,
 )
 from tests.postgresql_server import administer
+from tests.reporting.query_plans import plans
 
 pytestmark = pytest.mark.anyio
 
@@ -232,12 +226,9 @@ def test_fingerprint_does_not_change_between_versions() -> None:
 
 async def test_duplicates_are_found_by_the_index_of_fingerprints(sqlite: Database) -> None:
     """The look-up reads only jobs with the same fingerprints, however many others there are."""
-    query = _with_fingerprint([f"{number:064}" for number in range(2000)])
-    text = str(query.compile(dialect=sqlite_dialect(), compile_kwargs={"literal_binds": True}))
-    async with sqlite.read() as connection:
-        plan = (await connection.execute(sa.text(f"EXPLAIN QUERY PLAN {text}"))).all()
-    (step,) = plan
-    assert step.detail == "SEARCH jobs USING INDEX ix_jobs_fingerprint (fingerprint=?)"
+    async with plans(sqlite, writer=True) as steps:
+        await add(sqlite, make_requests(2000))
+    assert "SEARCH jobs USING INDEX ix_jobs_fingerprint (fingerprint=?)" in steps
 
 
 async def test_request_of_another_profile_is_not_a_duplicate(database: Database) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from orchestrator import ExportRequest, ImageFormat
 from orchestrator.errors import InvalidRequestError, ManifestError, RowFault
-from orchestrator.manifest.request_reader import Defaults, read_manifest
+from orchestrator.manifest.request_reader import read_manifest
 
 untimed = settings(deadline=None)  # a busy machine must not fail an example
 
@@ -101,7 +101,7 @@ def assert_same_result(values: dict[str, Any], manifest: bytes) -> None:
     """Compare a request of the values with the only row of the manifest."""
     request = _request(values)
     if isinstance(request, ExportRequest):
-        (read,) = read_manifest(io.BytesIO(manifest), "manifest", Defaults()).requests
+        (read,) = read_manifest(io.BytesIO(manifest), "manifest", {}).requests
         assert read == request
         assert repr(read) == repr(request)
         assert hash(read) == hash(request)
@@ -123,7 +123,7 @@ def _request(values: dict[str, Any]) -> ExportRequest | InvalidRequestError:
 def _faults(manifest: bytes) -> tuple[RowFault, ...]:
     """Return the faults of a manifest that is refused."""
     with pytest.raises(ManifestError) as caught:
-        read_manifest(io.BytesIO(manifest), "manifest", Defaults())
+        read_manifest(io.BytesIO(manifest), "manifest", {})
     return caught.value.faults
 
 

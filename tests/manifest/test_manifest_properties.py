@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from orchestrator.clock import iso
 from orchestrator.errors import ManifestError, RowFault
 from orchestrator.manifest.export_request import ExportRequest
-from orchestrator.manifest.request_reader import Defaults, read_manifest
+from orchestrator.manifest.request_reader import read_manifest
 from orchestrator.model import ImageFormat
 
 untimed = settings(deadline=None)  # a busy machine must not fail an example
@@ -61,7 +61,7 @@ def _row(request: ExportRequest) -> dict[str, str]:
 
 
 def _read(content: bytes) -> tuple[ExportRequest, ...]:
-    return read_manifest(io.BytesIO(content), "manifest", Defaults()).requests
+    return read_manifest(io.BytesIO(content), "manifest", {}).requests
 
 
 @untimed
@@ -135,6 +135,6 @@ def test_any_bytes_are_read_or_refused(content: bytes) -> None:
 def _faults(content: bytes, *, skip_invalid: bool) -> tuple[RowFault, ...]:
     stream = io.BytesIO(content)
     try:
-        return read_manifest(stream, "manifest", Defaults(), skip_invalid=skip_invalid).faults
+        return read_manifest(stream, "manifest", {}, skip_invalid=skip_invalid).faults
     except ManifestError as error:
         return error.faults

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.manifest.file_parser import Row, read_rows
-from orchestrator.manifest.request_reader import Defaults, read_manifest
+from orchestrator.errors import ManifestError
+from orchestrator.manifest.request_reader import read_manifest
 
-FLAGS = Defaults(region="ap-singapore", bucket="backup-1250000000")
+FLAGS = {"region": "ap-singapore", "bucket": "backup-1250000000"}
 
 
 def test_memory_for_a_hundred_thousand_rows(tmp_path: Path) -> None:
@@ -22,7 +22,7 @@ def test_memory_for_a_hundred_thousand_rows(tmp_path: Path) -> None:
     tracemalloc.start()
     try:
         with path.open("rb") as stream:
-            read = read_manifest(stream, "manifest", Defaults())
+            read = read_manifest(stream, "manifest", {})
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -30,14 +30,19 @@ def test_memory_for_a_hundred_thousand_rows(tmp_path: Path) -> None:
     assert peak < 70_000_000
 
 
-@pytest.mark.parametrize("form", ["csv", "json lines"])
+BROKEN_ROWS = {
+    "csv": 'image_id\n"img-aaaa\n"-bbbb\n',  # other rows may be within the quotes
+    "json lines": '{"Region": "ap-tokyo"}\n',  # without it the row would mean something else
+}
+
+
+@pytest.mark.parametrize("form", BROKEN_ROWS)
 def test_rows_are_read_one_at_a_time(form: str) -> None:
-    """When the first row is parsed, nearly all of the stream is still unread."""
-    ids = [f"img-{n:08d}" for n in range(100_000)]
-    lines = ["image_id", *ids] if form == "csv" else [f'{{"image_id": "{one}"}}' for one in ids]
-    text = "\n".join(lines)
+    """After a row that ends the reading, nearly all of the stream is still unread."""
+    row = "img-{:08d}\n" if form == "csv" else '{{"image_id": "img-{:08d}"}}\n'
+    text = BROKEN_ROWS[form] + "".join(row.format(n) for n in range(100_000))
     stream = io.BytesIO(text.encode())
-    rows = (item for item in read_rows(stream) if isinstance(item, Row))
-    assert next(rows).cells == {"image_id": ids[0]}
+    with pytest.raises(ManifestError) as caught:
+        read_manifest(stream, "manifest", FLAGS, skip_invalid=True)
+    assert len(caught.value.faults) == 1
     assert stream.tell() < 2**17 < len(text)
-    assert [row.cells["image_id"] for row in rows] == ids[1:]

@@ -7,22 +7,22 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import ManifestError, RowFault, UsageError
-from orchestrator.manifest import file_parser as row_parser
+from orchestrator.manifest import request_reader
 from orchestrator.manifest.export_request import ExportRequest
 from orchestrator.manifest.request_reader import (
-    Defaults,
+    Flags,
     Manifest,
     read_manifest,
     requests_from_images,
 )
 from orchestrator.model import ImageFormat
 
-FLAGS = Defaults(region="ap-singapore", bucket="backup-1250000000")
+FLAGS = {"region": "ap-singapore", "bucket": "backup-1250000000"}
 
 
 def request(*image_ids: str, **others: object) -> ExportRequest:
     """Return a request as the flags above complete it."""
-    values: dict[str, object] = {"region": FLAGS.region, "bucket": FLAGS.bucket} | others
+    values: dict[str, object] = {"region": FLAGS["region"], "bucket": FLAGS["bucket"]} | others
     return ExportRequest(image_ids, **values)  # type: ignore[arg-type]  # the tests name true fields
 
 
@@ -33,27 +33,27 @@ class Reader:
         self._path = folder / "manifest"
 
     def read(
-        self, content: str | bytes, defaults: Defaults = FLAGS, *, skip_invalid: bool = False
+        self, content: str | bytes, flags: Flags = FLAGS, *, skip_invalid: bool = False
     ) -> Manifest:
         """Return the requests of a manifest."""
         self._path.write_bytes(content if isinstance(content, bytes) else content.encode())
         with self._path.open("rb") as stream:
-            manifest = read_manifest(stream, "manifest", defaults, skip_invalid=skip_invalid)
+            manifest = read_manifest(stream, "manifest", flags, skip_invalid=skip_invalid)
             assert not stream.closed
         return manifest
 
     def faults(
-        self, content: str | bytes, defaults: Defaults = FLAGS, *, skip_invalid: bool = False
+        self, content: str | bytes, flags: Flags = FLAGS, *, skip_invalid: bool = False
     ) -> tuple[RowFault, ...]:
         """Return the faults of a manifest that is refused."""
         with pytest.raises(ManifestError) as caught:
-            self.read(content, defaults, skip_invalid=skip_invalid)
+            self.read(content, flags, skip_invalid=skip_invalid)
         assert all(fault.remedy and str(fault).isprintable() for fault in caught.value.faults)
         return caught.value.faults
 
-    def fault(self, content: str | bytes, defaults: Defaults = FLAGS) -> str:
+    def fault(self, content: str | bytes, flags: Flags = FLAGS) -> str:
         """Return the only fault of a manifest that is refused, as it is printed."""
-        (fault,) = self.faults(content, defaults)
+        (fault,) = self.faults(content, flags)
         return str(fault)
 
 
@@ -87,17 +87,17 @@ def test_every_column_is_read(manifest: Reader) -> None:
 
 def test_flags_fill_in_what_a_row_leaves_out(manifest: Reader) -> None:
     """An empty cell and a missing column take the flag's value; another cell keeps its own."""
-    flags = Defaults(
-        region="ap-tokyo",
-        bucket="backup-1250000000",
-        format="vhd",
-        prefix="p",
-        only_root_disk=True,
-        role_name="r",
-        priority=3,
-        not_before="2026-01-01",
-        exact_names=True,
-    )
+    flags = {
+        "region": "ap-tokyo",
+        "bucket": "backup-1250000000",
+        "format": "vhd",
+        "prefix": "p",
+        "only_root_disk": True,
+        "role_name": "r",
+        "priority": 3,
+        "not_before": "2026-01-01",
+        "exact_names": True,
+    }
     read = manifest.read("image_id,format,only_root_disk\nimg-aaaa,,\nimg-bbbb,RAW,no\n", flags)
     common = {
         "region": "ap-tokyo",
@@ -279,7 +279,7 @@ def test_invalid_row_alone_is_skipped(manifest: Reader, content: bytes) -> None:
 def test_too_long_array_is_refused(manifest: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
     """A JSON array is read as a whole, so its length is limited; the remedy is JSON Lines."""
     content = '[{"image_id": "img-aaaa"}]'
-    monkeypatch.setattr(row_parser, "MAX_ARRAY", len(content))
+    monkeypatch.setattr(request_reader, "MAX_ARRAY", len(content))
     assert manifest.read(content).requests == (request("img-aaaa"),)
     fault = manifest.fault(content + " ")
     assert fault.startswith("line 1: the array is longer than 26 characters. Write one object on")
@@ -306,7 +306,7 @@ def test_unknown_column_suggests_the_nearest_known_one(manifest: Reader) -> None
 
 def test_missing_column_is_reported_once_with_the_header(manifest: Reader) -> None:
     """Without a column and a flag no row can have a region, so the rows are not read."""
-    faults = manifest.faults("image_id,regoin\nimg-aaaa,\nimg-bbbb,\n", Defaults())
+    faults = manifest.faults("image_id,regoin\nimg-aaaa,\nimg-bbbb,\n", {})
     assert [(fault.number, fault.column) for fault in faults] == [
         (1, "regoin"),
         (1, "region"),
@@ -317,7 +317,7 @@ def test_missing_column_is_reported_once_with_the_header(manifest: Reader) -> No
 
 def test_row_without_a_region_is_reported(manifest: Reader) -> None:
     """An empty cell is a fault of its row if there is no flag."""
-    flags = Defaults(bucket="backup-1250000000")
+    flags = {"bucket": "backup-1250000000"}
     assert manifest.fault("image_id,region\nimg-aaaa,\n", flags).startswith("line 2, region: no")
     assert manifest.fault('{"image_id": "img-aaaa"}', flags).startswith("line 1, region: no")
 
@@ -385,7 +385,7 @@ def test_skip_invalid_does_not_ignore_a_column_in_another_case(manifest: Reader)
 def test_invalid_flag_is_reported_as_a_flag(manifest: Reader) -> None:
     """It is reported once, not for each row, and cannot be skipped."""
     with pytest.raises(UsageError, match="--region: 'Frankfurt' is not a valid region") as caught:
-        manifest.read("image_id\nimg-aaaa\n", Defaults(region="Frankfurt"), skip_invalid=True)
+        manifest.read("image_id\nimg-aaaa\n", {"region": "Frankfurt"}, skip_invalid=True)
     assert not isinstance(caught.value, ManifestError)
     assert caught.value.remedy == "Did you mean eu-frankfurt?"
 

@@ -1,6 +1,7 @@
 """The summary of a run: the batches it works on, and their counts at its end."""
 
 import pytest
+import sqlalchemy as sa
 
 from orchestrator.job_states import JobState
 from orchestrator.model import NOT_RULED_OUT, Halt, Scope
@@ -30,7 +31,8 @@ pytestmark = pytest.mark.anyio
 
 
 async def finish(summary: RunSummary, *, owner: str | None = TESTER) -> RunResult:
-    left = jobs.c.state.in_([JobState.QUEUED, JobState.ACCEPTED])
+    of_run = sa.true() if summary.batch is None else jobs.c.batch == summary.batch
+    left = of_run & jobs.c.state.in_([JobState.QUEUED, JobState.ACCEPTED])
     return await summary.finish(owner=owner, seconds=1.5, left=[left])
 
 
