@@ -1,6 +1,7 @@
 """``orchestrator history``: list jobs, newest first."""
 
 import csv
+import shutil
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,9 +10,9 @@ import typer
 
 from orchestrator.cli import options
 from orchestrator.cli.formatting import (
-    JOB_FIELDS,
     csv_cells,
     exit_on_closed_pipe,
+    job_columns,
     job_fields,
     to_json,
 )
@@ -58,13 +59,15 @@ def command(
 
 
 async def _print(settings: "Settings", wanted: "JobFilter", limit: int | None, form: str) -> int:
+    """Print each job as soon as it is read, so that memory stays flat; return their number."""
     from orchestrator.orchestrator import Orchestrator
 
     shown = 0
-    rows, table = csv.writer(sys.stdout, lineterminator="\n"), JobTable.for_stdout()
+    rows = csv.writer(sys.stdout, lineterminator="\n")
+    table = JobTable(shutil.get_terminal_size().columns if sys.stdout.isatty() else None)
     async with Orchestrator(settings=settings, create=False) as orchestrator:
         if form == "csv":
-            rows.writerow(JOB_FIELDS)
+            rows.writerow(job_columns())
         async for job in orchestrator.history(wanted, limit=limit):
             if form == "json":
                 print(to_json(job_fields(job)))
