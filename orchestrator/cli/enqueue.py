@@ -4,11 +4,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import anyio
 import typer
 
+from orchestrator.cli.facade import call
 from orchestrator.cli.formatting import to_json
-from orchestrator.cli.options import Config, DatabaseUrl, Json, Profile, settings_from
+from orchestrator.cli.options import PROFILE, Json, takes_settings
 from orchestrator.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from orchestrator.settings import Settings
 
 
+@takes_settings(profile=PROFILE)
 def command(
+    *,
     file: Annotated[
         str | None,
         typer.Argument(metavar="[FILE|-]", help="Manifest in CSV or JSON Lines; - is stdin."),
@@ -57,9 +59,7 @@ def command(
         ),
     ] = False,
     json: Json = False,
-    profile: Profile = None,
-    database_url: DatabaseUrl = None,
-    config: Config = None,
+    settings: "Settings",
 ) -> None:
     """Add images to the queue. A request that is already there is a duplicate and is skipped.
 
@@ -67,7 +67,6 @@ def command(
     """
     from orchestrator.manifest.request_reader import Defaults
 
-    settings = settings_from(config=config, database_url=database_url, profile=profile)
     defaults = Defaults(
         region=region,
         bucket=bucket,
@@ -80,7 +79,11 @@ def command(
         exact_names=exact_names,
     )
     manifest = _read(file, image or [], defaults, skip_invalid=skip_invalid)
-    result = anyio.run(_enqueue, settings, manifest, batch, again)
+    result = call(
+        settings,
+        lambda orchestrator: orchestrator.enqueue(manifest.requests, batch=batch, again=again),
+        create=True,
+    )
     _report(manifest, result, settings, json=json)
 
 
@@ -107,15 +110,6 @@ def _read(
         raise UsageError(
             f"The manifest {file} cannot be read: {error.strerror}.", "Check the path."
         ) from error
-
-
-async def _enqueue(
-    settings: "Settings", manifest: "Manifest", batch: str | None, again: bool
-) -> "EnqueueResult":
-    from orchestrator.orchestrator import Orchestrator
-
-    async with Orchestrator(settings=settings) as orchestrator:
-        return await orchestrator.enqueue(manifest.requests, batch=batch, again=again)
 
 
 def _report(

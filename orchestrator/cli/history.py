@@ -26,16 +26,17 @@ if TYPE_CHECKING:
 _TERMINAL_LIMIT = 50
 
 
-@options.add_filter_options
+@options.takes_filter
+@options.takes_settings()
 def command(
+    *,
     wanted: "JobFilter",
     limit: Annotated[
         int | None, typer.Option(min=0, help="Maximum number of jobs; 0 is all.")
     ] = None,
     json: options.Json = False,
     csv_: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
-    database_url: options.DatabaseUrl = None,
-    config: options.Config = None,
+    settings: "Settings",
 ) -> None:
     """List jobs, newest first.
 
@@ -47,7 +48,6 @@ def command(
     exit_on_closed_pipe()
     if json and csv_:
         raise UsageError("--json and --csv cannot be combined.", "Use only one of them.")
-    settings = options.settings_from(config=config, database_url=database_url)
     form = "json" if json else "csv" if csv_ else "table"
     if limit is None and form == "table" and sys.stdout.isatty():
         limit = _TERMINAL_LIMIT
