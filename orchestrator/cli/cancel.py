@@ -4,21 +4,23 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from orchestrator.cli import options
-from orchestrator.cli.bulk_operations import apply_to_matching
+from orchestrator.cli.facade import apply_to_matching
 from orchestrator.cli.formatting import plural
 
 if TYPE_CHECKING:
     from orchestrator.model import JobFilter
     from orchestrator.operations.cancel import CancelResult
+    from orchestrator.settings import Settings
 
 
-@options.add_filter_options
+@options.takes_filter
+@options.takes_settings()
 def command(
+    *,
     wanted: "JobFilter",
     all_: options.All = False,
     dry_run: options.DryRun = False,
-    database_url: options.DatabaseUrl = None,
-    config: options.Config = None,
+    settings: "Settings",
 ) -> None:
     """Cancel queued jobs. An export that was requested cannot be called back.
 
@@ -28,7 +30,6 @@ def command(
     """
     from orchestrator.orchestrator import Orchestrator
 
-    settings = options.settings_from(config=config, database_url=database_url)
     done = apply_to_matching(
         settings, wanted, Orchestrator.cancel, _describe, all_=all_, dry_run=dry_run
     )

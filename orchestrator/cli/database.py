@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import anyio
 import typer
 
-from orchestrator.cli.options import Config, DatabaseUrl, settings_from
+from orchestrator.cli.options import takes_settings
 
 if TYPE_CHECKING:
     from orchestrator.settings import Settings
@@ -19,23 +19,18 @@ def _group() -> None:
 
 
 @app.command("upgrade")
-def upgrade(database_url: DatabaseUrl = None, config: Config = None) -> None:
+@takes_settings()
+def upgrade(settings: "Settings") -> None:
     """Upgrade the database to this version; create it if it does not exist.
 
     Example: orchestrator db upgrade --database-url exports.db
     """
+    from orchestrator.orchestrator import upgrade_store
     from orchestrator.store import describe_url
 
-    settings = settings_from(config=config, database_url=database_url)
-    before, after = anyio.run(_upgrade, settings)
+    before, after = anyio.run(upgrade_store, settings)
     name = describe_url(settings.sqlalchemy_url)
     if before == after:
         print(f"{name}: {after}, already up to date")
     else:
         print(f"{name}: {before or 'new'} → {after}")
-
-
-async def _upgrade(settings: "Settings") -> tuple[str | None, str | None]:
-    from orchestrator.orchestrator import upgrade_store
-
-    return await upgrade_store(settings)

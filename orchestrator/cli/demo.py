@@ -11,15 +11,19 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import anyio
 import typer
+from anyio.from_thread import start_blocking_portal
+
+from orchestrator.cli.facade import call
+from orchestrator.job_states import JobState
 
 if TYPE_CHECKING:
+    from orchestrator.orchestrator import Orchestrator
     from orchestrator.reporting.history import Job
     from orchestrator.simulator import Simulator
 
@@ -43,36 +47,52 @@ def command(
 
     Example: orchestrator demo --images 50
     """
-    sys.exit(anyio.run(_demo, images))
-
-
-async def _demo(count: int) -> int:
-    from orchestrator.simulator import Duration, Fault, Settings, Simulator, SimulatorOptions
-
-    settings = Settings(
-        cap=24,
-        duration=Duration("uniform", seconds=1.0, spread=0.6),
-        # slow enough that some requests are always in flight when the process is killed
-        faults=(Fault("latency", action="ExportImages", seconds=0.3),),
-    )
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda received, _: sys.exit(128 + received))
     folder = Path(tempfile.mkdtemp(prefix="orchestrator-demo-"))
-    options = SimulatorOptions(images=count, ledger=folder / "ledger.jsonl", settings=settings)
-    code = 1
-    async with Simulator(options) as cloud, anyio.create_task_group() as tasks:
-
-        async def cancel_on_signal() -> None:
-            nonlocal code
-            with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-                async for number in signals:
-                    code = 128 + number
-                    tasks.cancel_scope.cancel()
-
-        tasks.start_soon(cancel_on_signal)
-        code = await _Demo(cloud, folder).run()
-        tasks.cancel_scope.cancel()
-    if code >= 128:
+    cloud = _make_cloud(images, folder)
+    try:
+        # the simulator serves in a thread of its own, while this one waits for the commands
+        with start_blocking_portal() as portal, portal.wrap_async_context_manager(cloud):
+            is_exact = _Demo(cloud, folder).run()
+    except SystemExit:  # a signal
         shutil.rmtree(folder)
-    return code
+        raise
+    sys.exit(0 if is_exact else 1)
+
+
+def _make_cloud(count: int, folder: Path) -> "Simulator":
+    """Make a cloud that refuses to export three images and loses three other responses."""
+    from orchestrator.simulator import (
+        Duration,
+        Fault,
+        ImageSettings,
+        Settings,
+        Simulator,
+        SimulatorOptions,
+    )
+
+    settings = Settings(cap=24, duration=Duration("uniform", seconds=1.0, spread=0.6))
+    cloud = Simulator(
+        SimulatorOptions(images=count, ledger=folder / "ledger.jsonl", settings=settings)
+    )
+    images = [image.image_id for image in cloud.images]
+    cloud.change(
+        # among the newest jobs, so that the table at the end shows them
+        images={
+            images[-2]: ImageSettings(encrypted=True),
+            images[-4]: ImageSettings(market=True),
+            images[-6]: ImageSettings(missing=True),
+        },
+        faults=(
+            # slow enough that some requests are always in flight when the process is killed
+            Fault("latency", action="ExportImages", seconds=0.3),
+            Fault(
+                "reset", action="ExportImages", after=True, images=tuple(images[:: count // 3][:3])
+            ),
+        ),
+    )
+    return cloud
 
 
 class _Demo:
@@ -86,84 +106,56 @@ class _Demo:
         self._cloud = cloud
         self._folder = folder
         self._database = folder / "demo.db"
-        self._images = [image.image_id for image in cloud.images]
 
-    async def run(self) -> int:
-        """Run all steps; return the exit code: 0 if no export was lost or made twice."""
-        self._prepare_cloud()
-        self._write_manifest()
-        await self._command("enqueue", "images.csv", "--batch", _BATCH)
-        _say("Send, wait and verify. This process will be killed on the way.")
-        await self._command("run", "--batch", _BATCH, kill_when=self._is_half_done)
-        await self._report_kill()
-        _say("Run again: it continues where the killed process stopped.")
-        code = await self._command("run", "--batch", _BATCH)
-        _say("The newest jobs, and why some failed:")
-        await self._command("history", "--limit", str(_SHOWN_JOBS))
-        is_exact = await self._report_counts()
-        self._suggest_commands()
-        return 0 if is_exact and code in {0, 3} else 1
-
-    def _prepare_cloud(self) -> None:
-        """Make three images impossible to export, and lose the responses for three others."""
-        from orchestrator.simulator import Fault, ImageSettings
-
-        # among the newest jobs, so that the table at the end shows them
-        encrypted, market, missing = self._images[-2], self._images[-4], self._images[-6]
-        lost = tuple(self._images[:: len(self._images) // 3][:3])
-        self._cloud.change(
-            images={
-                encrypted: ImageSettings(encrypted=True),
-                market: ImageSettings(market=True),
-                missing: ImageSettings(missing=True),
-            },
-            faults=(
-                *self._cloud.settings.faults,
-                Fault("reset", action="ExportImages", after=True, images=lost),
-            ),
-        )
+    def run(self) -> bool:
+        """Run all steps; return whether the run ended well and no export was lost or made twice."""
         _say(
             f"A simulated Tencent Cloud is listening on {self._cloud.url}.",
             "It allows 20 requests per second and 24 exports at a time, refuses 3 of the",
-            f"images, and loses {len(lost)} of its responses. Nothing leaves this machine.",
+            "images, and loses 3 of its responses. Nothing leaves this machine.",
         )
-
-    def _write_manifest(self) -> None:
-        rows = [f"{image},{_REGION},{_BUCKET},nightly" for image in self._images]
+        rows = [f"{image.image_id},{_REGION},{_BUCKET},nightly" for image in self._cloud.images]
         text = "\n".join(["image_id,region,bucket,prefix", *rows, ""])
         (self._folder / "images.csv").write_text(text, encoding="utf-8")
+        self._command("enqueue", "images.csv", "--batch", _BATCH)
+        _say("Send, wait and verify. This process will be killed on the way.")
+        self._command("run", "--batch", _BATCH, is_killed=True)
+        self._report_kill()
+        _say("Run again: it continues where the killed process stopped.")
+        code = self._command("run", "--batch", _BATCH)
+        _say("The newest jobs, and why some failed:")
+        self._command("history", "--limit", str(_SHOWN_JOBS))
+        is_exact = self._report_counts()
+        option = f"--database-url {shlex.quote(str(self._database))}"
+        _say(
+            "See also:",
+            f"  {_program()} history --state failed {option}",
+            f"  {_program()} show {len(rows) - 1} {option}",
+            f"  {_program()} status {option}",
+        )
+        return is_exact and code in {0, 3}
 
-    def _is_half_done(self) -> bool:
-        return sum(entry.accepted for entry in self._cloud.ledger) >= len(self._images) / 2
-
-    async def _command(self, *words: str, kill_when: Callable[[], bool] | None = None) -> int:
+    def _command(self, *words: str, is_killed: bool = False) -> int:
         """Run one of our commands; return its exit code.
 
         Args:
-            kill_when: kill the process with SIGKILL as soon as this holds.
+            is_killed: kill the process with SIGKILL once half of the exports were accepted.
         """
         print(f"$ orchestrator {shlex.join(words)}", flush=True)
         # -P keeps the working folder out of the import path
         command = [sys.executable, "-P", "-m", "orchestrator", *words]
-        process = await anyio.open_process(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=None,
-            stderr=None,
-            cwd=self._folder,
-            env=self._environ(),
-        )
-        try:
-            while kill_when is not None and process.returncode is None and not kill_when():
-                await anyio.sleep(0.02)
-            if kill_when is not None and process.returncode is None:
+        with subprocess.Popen(  # noqa: S603 - our own command
+            command, stdin=subprocess.DEVNULL, cwd=self._folder, env=self._environ()
+        ) as process:
+            try:
+                while is_killed and process.poll() is None:
+                    time.sleep(0.02)
+                    accepted = sum(entry.accepted for entry in self._cloud.ledger)
+                    if accepted >= len(self._cloud.images) / 2:
+                        process.kill()
+                return process.wait()
+            finally:
                 process.kill()
-            return await process.wait()
-        finally:
-            if process.returncode is None:
-                process.kill()
-            with anyio.CancelScope(shield=True):
-                await process.aclose()
 
     def _environ(self) -> dict[str, str]:
         from orchestrator.simulator import DEFAULT_KEY
@@ -185,13 +177,11 @@ class _Demo:
             "TENCENTCLOUD_SECRET_KEY": DEFAULT_KEY.secret_key,
         }
 
-    async def _report_kill(self) -> None:
-        from orchestrator.job_states import JobState
-
+    def _report_kill(self) -> None:
         if sys.stderr.isatty():
             # the killed process left its progress display on the screen and the cursor hidden
             print("\x1b[?25h", file=sys.stderr)
-        counts = Counter(job.state for job in await self._jobs())
+        counts = Counter(job.state for job in self._jobs())
         _say(
             f"Killed the process with SIGKILL: {counts[JobState.VERIFIED]} jobs are verified, "
             f"{counts[JobState.ACCEPTED]} exports are running,",
@@ -200,22 +190,20 @@ class _Demo:
             "bucket has been searched.",
         )
 
-    async def _jobs(self) -> "list[Job]":
-        from orchestrator.orchestrator import Orchestrator
+    def _jobs(self) -> "list[Job]":
         from orchestrator.settings import load_settings
 
-        settings = load_settings({"database_url": str(self._database)}, {})
-        async with Orchestrator(settings=settings, create=False) as orchestrator:
+        async def history(orchestrator: "Orchestrator") -> "list[Job]":
             return [job async for job in orchestrator.history()]
 
-    async def _report_counts(self) -> bool:
-        """Compare jobs and ledger; return whether nothing was lost or exported twice."""
-        from orchestrator.job_states import JobState
+        return call(load_settings({"database_url": str(self._database)}, {}), history)
 
+    def _report_counts(self) -> bool:
+        """Compare jobs and ledger; return whether nothing was lost or exported twice."""
         exports = Counter(
             image for entry in self._cloud.ledger if entry.accepted for image in entry.image_ids
         )
-        jobs = await self._jobs()
+        jobs = self._jobs()
         verified = {
             image for job in jobs if job.state is JobState.VERIFIED for image in job.image_ids
         }
@@ -233,15 +221,6 @@ class _Demo:
         )
         return lost == 0 and twice == 0
 
-    def _suggest_commands(self) -> None:
-        option = f"--database-url {shlex.quote(str(self._database))}"
-        _say(
-            "See also:",
-            f"  {_program()} history --state failed {option}",
-            f"  {_program()} show {len(self._images) - 1} {option}",
-            f"  {_program()} status {option}",
-        )
-
 
 def _say(*lines: str) -> None:
     print("", *lines, sep="\n", flush=True)
@@ -253,5 +232,4 @@ def _program() -> str:
     if path.name == "__main__.py":
         return f"{shlex.quote(sys.executable)} -m orchestrator"
     on_path = shutil.which(path.name)
-    is_same = on_path is not None and Path(on_path).resolve() == path.resolve()
-    return path.name if is_same else shlex.quote(sys.argv[0])
+    return path.name if on_path and path.samefile(on_path) else shlex.quote(sys.argv[0])

@@ -4,11 +4,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import anyio
 import typer
 
+from orchestrator.cli.facade import call
 from orchestrator.cli.formatting import to_json
-from orchestrator.cli.options import Config, DatabaseUrl, Json, Profile, settings_from
+from orchestrator.cli.options import PROFILE, Json, takes_settings
 from orchestrator.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from orchestrator.settings import Settings
 
 
+@takes_settings(profile=PROFILE)
 def command(
+    *,
     file: Annotated[
         str | None,
         typer.Argument(metavar="[FILE|-]", help="Manifest in CSV or JSON Lines; - is stdin."),
@@ -57,15 +59,12 @@ def command(
         ),
     ] = False,
     json: Json = False,
-    profile: Profile = None,
-    database_url: DatabaseUrl = None,
-    config: Config = None,
+    settings: "Settings",
 ) -> None:
     """Add images to the queue. A request that is already there is a duplicate and is skipped.
 
     Example: orchestrator enqueue images.csv --batch tonight
     """
-    settings = settings_from(config=config, database_url=database_url, profile=profile)
     flags = {
         "region": region,
         "bucket": bucket,
@@ -78,7 +77,11 @@ def command(
         "exact_names": exact_names,
     }
     manifest = _read(file, image or [], flags, skip_invalid=skip_invalid)
-    result = anyio.run(_enqueue, settings, manifest, batch, again)
+    result = call(
+        settings,
+        lambda orchestrator: orchestrator.enqueue(manifest.requests, batch=batch, again=again),
+        create=True,
+    )
     _report(manifest, result, settings, json=json)
 
 
@@ -103,15 +106,6 @@ def _read(file: str | None, images: list[str], flags: "Flags", *, skip_invalid: 
         raise UsageError(
             f"The manifest {file} cannot be read: {error.strerror}.", "Check the path."
         ) from error
-
-
-async def _enqueue(
-    settings: "Settings", manifest: "Manifest", batch: str | None, again: bool
-) -> "EnqueueResult":
-    from orchestrator.orchestrator import Orchestrator
-
-    async with Orchestrator(settings=settings) as orchestrator:
-        return await orchestrator.enqueue(manifest.requests, batch=batch, again=again)
 
 
 def _report(

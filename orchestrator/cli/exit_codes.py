@@ -3,7 +3,6 @@
 import sys
 import traceback
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from orchestrator.cli.standard_streams import silence
 
@@ -21,34 +20,20 @@ _INTERNAL_ERROR = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Report:
-    """What one error means for the command.
-
-    Args:
-        text: message and remedy; empty if there is nothing to print.
-        ends_output: stdout cannot be written any more.
-    """
-
-    code: int
-    text: str = ""
-    ends_output: bool = False
-
-
 def exit_code_for(error: BaseException) -> int:
     """Print each distinct error on stderr; return the exit code.
 
     Internal errors with their traceback are printed first, so that the message that says what to do
     is the last one on the screen.
     """
-    reports = set(map(_report, leaves(error)))
-    if any(report.ends_output for report in reports):
-        silence(sys.stdout)
-    ranked = sorted(reports, key=lambda report: (_PRECEDENCE.index(report.code), report.text))
-    for report in reversed(ranked):
-        if report.text:
-            print(report.text, file=sys.stderr)
-    return ranked[0].code
+    ranked = sorted(
+        set(map(_code_and_text, leaves(error))),
+        key=lambda report: (_PRECEDENCE.index(report[0]), report[1]),
+    )
+    for _, text in reversed(ranked):
+        if text:
+            print(text, file=sys.stderr)
+    return ranked[0][0]
 
 
 def leaves(error: BaseException) -> Iterator[BaseException]:
@@ -60,7 +45,8 @@ def leaves(error: BaseException) -> Iterator[BaseException]:
         yield error
 
 
-def _report(error: BaseException) -> _Report:
+def _code_and_text(error: BaseException) -> tuple[int, str]:
+    """Return exit code, and message with remedy; silence a stdout that cannot be written."""
     from sqlalchemy.exc import DBAPIError
 
     from orchestrator.errors import (
@@ -74,21 +60,20 @@ def _report(error: BaseException) -> _Report:
     match error:
         case BrokenPipeError():
             # The reader of our output, such as `head`, has seen enough.
-            return _Report(0, ends_output=True)
+            silence(sys.stdout)
+            return 0, ""
         case ManifestError():
             faults = (f"  {fault}" for fault in error.faults)
-            return _Report(USAGE, "\n".join((error.message, *faults, error.remedy)))
+            return USAGE, "\n".join((error.message, *faults, error.remedy))
         case OrchestratorError():
             special = {StoreGoneError: INTERNAL, CredentialError: ACTION_REQUIRED}
-            return _Report(special.get(type(error), USAGE), str(error))
+            return special.get(type(error), USAGE), str(error)
         case DBAPIError():
-            message = f"The database cannot be used: {store_error_text(error)}."
-            return _Report(INTERNAL, f"{message}\n  {classify_store_error(error).remedy}")
+            place = "The database cannot be used"
         case OSError() if classify_store_error(error).is_temporary:
-            message = f"{error.filename or 'The output'}: {store_error_text(error)}."
-            return _Report(
-                INTERNAL, f"{message}\n  {classify_store_error(error).remedy}", ends_output=True
-            )
+            silence(sys.stdout)
+            place = error.filename or "The output"
         case _:
-            trace = "".join(traceback.format_exception(error))
-            return _Report(INTERNAL, trace + _INTERNAL_ERROR)
+            return INTERNAL, "".join(traceback.format_exception(error)) + _INTERNAL_ERROR
+    text = f"{place}: {store_error_text(error)}.\n  {classify_store_error(error).remedy}"
+    return INTERNAL, text

@@ -1,5 +1,7 @@
 """Formatting of what commands print: JSON, CSV, colours, counts and durations."""
 
+import dataclasses
+import functools
 import json
 import os
 import signal
@@ -12,35 +14,6 @@ from orchestrator.clock import iso
 
 if TYPE_CHECKING:
     from orchestrator.reporting.history import Job
-
-JOB_FIELDS = (
-    "id",
-    "batch",
-    "state",
-    "region",
-    "image_ids",
-    "bucket",
-    "format",
-    "prefix",
-    "attempts",
-    "task_id",
-    "request_id",
-    "cos_paths",
-    "code",
-    "message",
-    "remedy",
-    "created_at",
-    "sent_at",
-    "accepted_at",
-    "finished_at",
-    "reason",
-    "tag",
-    "warnings",
-    "only_root_disk",
-    "role_name",
-    "priority",
-)
-"""The fields of a job in JSON and CSV, in this order."""
 
 _COLOURS = {
     "verified": "32",
@@ -67,9 +40,17 @@ def _json_value(value: object) -> object:
     raise TypeError(f"no JSON for {type(value).__name__}")
 
 
+@functools.cache
+def job_columns() -> tuple[str, ...]:
+    """Return the names of a job's fields in JSON and CSV, in their order."""
+    from orchestrator.reporting.history import Job
+
+    return tuple(field.name for field in dataclasses.fields(Job) if field.name != "size_gib")
+
+
 def job_fields(job: "Job") -> dict[str, Any]:
     """Return a job as JSON and CSV show it."""
-    return {name: getattr(job, name) for name in JOB_FIELDS}
+    return {name: getattr(job, name) for name in job_columns()}
 
 
 def csv_cells(job: "Job") -> list[str]:

@@ -1,6 +1,7 @@
 """``orchestrator history``: list jobs, newest first."""
 
 import csv
+import shutil
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,9 +10,9 @@ import typer
 
 from orchestrator.cli import options
 from orchestrator.cli.formatting import (
-    JOB_FIELDS,
     csv_cells,
     exit_on_closed_pipe,
+    job_columns,
     job_fields,
     to_json,
 )
@@ -25,16 +26,17 @@ if TYPE_CHECKING:
 _TERMINAL_LIMIT = 50
 
 
-@options.add_filter_options
+@options.takes_filter
+@options.takes_settings()
 def command(
+    *,
     wanted: "JobFilter",
     limit: Annotated[
         int | None, typer.Option(min=0, help="Maximum number of jobs; 0 is all.")
     ] = None,
     json: options.Json = False,
     csv_: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
-    database_url: options.DatabaseUrl = None,
-    config: options.Config = None,
+    settings: "Settings",
 ) -> None:
     """List jobs, newest first.
 
@@ -46,7 +48,6 @@ def command(
     exit_on_closed_pipe()
     if json and csv_:
         raise UsageError("--json and --csv cannot be combined.", "Use only one of them.")
-    settings = options.settings_from(config=config, database_url=database_url)
     form = "json" if json else "csv" if csv_ else "table"
     if limit is None and form == "table" and sys.stdout.isatty():
         limit = _TERMINAL_LIMIT
@@ -58,13 +59,15 @@ def command(
 
 
 async def _print(settings: "Settings", wanted: "JobFilter", limit: int | None, form: str) -> int:
+    """Print each job as soon as it is read, so that memory stays flat; return their number."""
     from orchestrator.orchestrator import Orchestrator
 
     shown = 0
-    rows, table = csv.writer(sys.stdout, lineterminator="\n"), JobTable.for_stdout()
+    rows = csv.writer(sys.stdout, lineterminator="\n")
+    table = JobTable(shutil.get_terminal_size().columns if sys.stdout.isatty() else None)
     async with Orchestrator(settings=settings, create=False) as orchestrator:
         if form == "csv":
-            rows.writerow(JOB_FIELDS)
+            rows.writerow(job_columns())
         async for job in orchestrator.history(wanted, limit=limit):
             if form == "json":
                 print(to_json(job_fields(job)))

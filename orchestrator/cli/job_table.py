@@ -1,14 +1,10 @@
 """The table of jobs that ``orchestrator history`` prints, fitted to the width of the terminal."""
 
-import shutil
-import sys
 import textwrap
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from orchestrator.cli.formatting import colour, printable
+from orchestrator.cli.formatting import colour, duration, printable
 
 if TYPE_CHECKING:
     from orchestrator.reporting.history import Job
@@ -16,23 +12,28 @@ if TYPE_CHECKING:
 _GAP = "  "
 _INDENT = 8 * " "
 
+_WIDTHS = {
+    "job": 5,
+    "state": 9,
+    "batch": 20,
+    "image": 15,
+    "region": 14,
+    "GiB": 5,
+    "duration": 8,
+    "task": 10,
+    "updated (UTC)": 16,
+    "result": 20,
+}
+"""The columns in their order, with their widths in characters."""
 
-@dataclass(frozen=True, slots=True)
-class _Column:
-    """One column of the table.
+_ALIGNED_RIGHT = {"job", "GiB", "duration", "task"}
 
-    Args:
-        width: in characters; at a terminal longer values are cut.
-    """
-
-    title: str
-    width: int
-    value: Callable[["Job"], str]
-    align_right: bool = False
+_DROPPED_FIRST = ("result", "task", "updated (UTC)", "region", "batch", "duration", "GiB")
+"""At 140 columns all fit; at 80 the first four are left out."""
 
 
 class JobTable:
-    """The table of jobs; columns that do not fit are left out, the least important one first.
+    """The table of jobs, printed row by row; what does not fit is left out or cut.
 
     Args:
         width: of the terminal, in characters; ``None`` prints all columns in full, as for a pipe.
@@ -40,22 +41,26 @@ class JobTable:
 
     def __init__(self, width: int | None) -> None:
         self._width = width
-        self._columns = _fitting_columns(width)
+        self._widths = dict(_WIDTHS)
+        if width is None:
+            return
+        for title in _DROPPED_FIRST:
+            if self._spare(width) >= 0:
+                break
+            del self._widths[title]
+        if "result" in self._widths:  # the last column takes the rest of the line
+            self._widths["result"] += self._spare(width)
 
-    @classmethod
-    def for_stdout(cls) -> "JobTable":
-        """Return a table for the terminal or pipe that stdout is."""
-        return cls(shutil.get_terminal_size().columns if sys.stdout.isatty() else None)
+    def _spare(self, width: int) -> int:
+        return width - sum(self._widths.values()) - len(_GAP) * (len(self._widths) - 1)
 
     def heading(self) -> str:
         """Return the line of column titles."""
-        cells = [_aligned(column, column.title) for column in self._columns]
-        return _GAP.join(cells).rstrip()
+        return self._line({title: title for title in _WIDTHS})
 
     def row(self, job: "Job") -> str:
         """Return a job as one line; an error that does not fit is wrapped on lines below it."""
-        cells = [self._cell(column, job) for column in self._columns]
-        line = _GAP.join(cells).rstrip()
+        line = self._line(_cells(job), job.state)
         if job.code is None:
             return line
         error = printable(f"{job.code}: {job.remedy or job.message or ''}")
@@ -64,84 +69,45 @@ class JobTable:
         below = textwrap.wrap(error, max(20, self._width - len(_INDENT)))
         return "\n".join([line, *(_INDENT + part for part in below)])
 
-    def _cell(self, column: _Column, job: "Job") -> str:
-        text = printable(column.value(job))
-        if self._width is not None and len(text) > column.width:
-            text = text[: column.width - 1] + "…"
-        text = _aligned(column, text)
-        return colour(text, job.state) if column.title == "state" else text
+    def _line(self, cells: Mapping[str, str], state: str = "") -> str:
+        parts = []
+        for title, width in self._widths.items():
+            text = printable(cells[title])
+            if self._width is not None and len(text) > width:
+                text = text[: width - 1] + "…"
+            text = text.rjust(width) if title in _ALIGNED_RIGHT else text.ljust(width)
+            parts.append(colour(text, state) if title == "state" else text)
+        return _GAP.join(parts).rstrip()
 
 
-def _aligned(column: _Column, text: str) -> str:
-    return text.rjust(column.width) if column.align_right else text.ljust(column.width)
+def _cells(job: "Job") -> dict[str, str]:
+    """Return what a job has in each column; an error is not among it."""
+    latest = job.finished_at or job.accepted_at or job.sent_at or job.created_at
+    return {
+        "job": str(job.id),
+        "state": job.state,
+        "batch": job.batch,
+        "image": _first_of(job.image_ids),
+        "region": job.region,
+        "GiB": str(job.size_gib or "-"),
+        "duration": _duration(job),
+        "task": str(job.task_id or "-"),
+        "updated (UTC)": f"{latest:%Y-%m-%d %H:%M}",
+        "result": "" if job.code is not None else _first_of(job.cos_paths) or job.reason,
+    }
 
 
-def _fitting_columns(width: int | None) -> Sequence[_Column]:
-    columns = list(_COLUMNS)
-    if width is None:
-        return columns
-    for title in _DROPPED_FIRST:
-        if _total_width(columns) <= width:
-            break
-        columns = [column for column in columns if column.title != title]
-    if columns[-1].title == "result":  # the last column takes the rest of the line
-        spare = width - _total_width(columns)
-        columns[-1] = replace(columns[-1], width=columns[-1].width + spare)
-    return columns
-
-
-def _total_width(columns: Sequence[_Column]) -> int:
-    return sum(column.width for column in columns) + len(_GAP) * (len(columns) - 1)
-
-
-def _images(job: "Job") -> str:
-    more = f" +{len(job.image_ids) - 1}" if len(job.image_ids) > 1 else ""
-    return f"{job.image_ids[0]}{more}"
-
-
-def _size(job: "Job") -> str:
-    return str(job.size_gib) if job.size_gib else "-"
+def _first_of(values: Sequence[str]) -> str:
+    """Return the first value and how many more there are; empty if there is none."""
+    return f"{values[0]} +{len(values) - 1}" if len(values) > 1 else "".join(values)
 
 
 def _duration(job: "Job") -> str:
     """Return the time from sending to the end, such as ``45s``, ``3m05s`` or ``2h10m``."""
     # An export that was found in the bucket after its response was lost counts as accepted only
     # from then on, so the time of sending comes first.
-    started: datetime | None = job.sent_at or job.accepted_at
+    started = job.sent_at or job.accepted_at
     if started is None or job.finished_at is None:
         return "-"
-    seconds = round((job.finished_at - started).total_seconds())
-    if seconds < 60:
-        return f"{seconds}s"
-    if seconds < 3600:
-        return f"{seconds // 60}m{seconds % 60:02}s"
-    return f"{seconds // 3600}h{seconds % 3600 // 60:02}m"
-
-
-def _updated(job: "Job") -> str:
-    latest = job.finished_at or job.accepted_at or job.sent_at or job.created_at
-    return f"{latest:%Y-%m-%d %H:%M}"
-
-
-def _result(job: "Job") -> str:
-    if job.code is not None:
-        return ""
-    more = f" +{len(job.cos_paths) - 1}" if len(job.cos_paths) > 1 else ""
-    return f"{job.cos_paths[0]}{more}" if job.cos_paths else job.reason
-
-
-_COLUMNS = (
-    _Column("job", 5, lambda job: str(job.id), align_right=True),
-    _Column("state", 9, lambda job: job.state),
-    _Column("batch", 20, lambda job: job.batch),
-    _Column("image", 15, _images),
-    _Column("region", 14, lambda job: job.region),
-    _Column("GiB", 5, _size, align_right=True),
-    _Column("duration", 8, _duration, align_right=True),
-    _Column("task", 10, lambda job: str(job.task_id or "-"), align_right=True),
-    _Column("updated (UTC)", 16, _updated),
-    _Column("result", 20, _result),
-)
-
-_DROPPED_FIRST = ("result", "task", "updated (UTC)", "region", "batch", "duration", "GiB")
-"""At 140 columns all fit; at 80 the first four are left out."""
+    seconds = (job.finished_at - started).total_seconds()
+    return duration(seconds).replace("min", "m").replace(" ", "")

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.cli.formatting import duration
-from orchestrator.cli.status import eta_text, scope_line
+from orchestrator.cli.status import eta_text, scope_lines, waiting_text
 from orchestrator.errors import StoreGoneError
 from orchestrator.job_states import FINAL, JobState
 from orchestrator.store.error_classification import STORE_ERRORS
@@ -102,13 +102,11 @@ class ProgressDisplay:
             if count
         )
         rows: list[RenderableType] = [grid, Text(self._pace(current)), counts]
-        if current.reasons:
-            reasons = ", ".join(f"{count} {reason}" for reason, count in current.reasons.items())
-            rows.append(Text(f"waiting: {reasons}", style="dim"))
+        if waiting := waiting_text(current):
+            rows.append(Text(waiting, style="dim"))
         rows.extend(
-            Text(scope_line(scope), style="dim", overflow="ellipsis", no_wrap=True)
-            for scope in current.scopes
-            if scope.waiting or scope.concurrency.running
+            Text(line, style="dim", overflow="ellipsis", no_wrap=True)
+            for line in scope_lines(current)
         )
         return Group(*rows)
 

@@ -2,17 +2,19 @@
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import anyio
 import typer
 
-from orchestrator.cli.options import Config, DatabaseUrl, settings_from
+from orchestrator.cli.facade import call
+from orchestrator.cli.options import takes_settings
 from orchestrator.errors import UsageError
 
 if TYPE_CHECKING:
     from orchestrator.settings import Settings
 
 
+@takes_settings()
 def command(
+    *,
     job: Annotated[str, typer.Argument(metavar="JOB", help="Job id or tag.")],
     verdict: Annotated[
         Literal["accepted", "absent"],
@@ -23,8 +25,7 @@ def command(
     why: Annotated[
         str, typer.Option(metavar="TEXT", help="Your evidence; stored in the job's events.")
     ],
-    database_url: DatabaseUrl = None,
-    config: Config = None,
+    settings: "Settings",
 ) -> None:
     """Resolve an unknown job: state whether its export began.
 
@@ -33,22 +34,16 @@ def command(
 
     Example: orchestrator resolve 17 --as absent --why 'no task in console'
     """
+    from orchestrator.operations.resolve_unknown import Verdict
+
     if not why.strip():
         raise UsageError("--why is empty.", "Describe what you have seen: it is the only evidence.")
-    settings = settings_from(config=config, database_url=database_url)
-    job_id = anyio.run(_resolve, settings, job, verdict, why)
+    choice = Verdict(verdict)
+    job_id = call(settings, lambda orchestrator: orchestrator.resolve(job, choice, why=why))
     if verdict == "accepted":
         print(f"Job {job_id} is accepted.")
     else:
         print(f"Job {job_id} is queued again; `orchestrator run` sends it.")
-
-
-async def _resolve(settings: "Settings", job: str, verdict: str, why: str) -> int:
-    from orchestrator.operations.resolve_unknown import Verdict
-    from orchestrator.orchestrator import Orchestrator
-
-    async with Orchestrator(settings=settings, create=False) as orchestrator:
-        return await orchestrator.resolve(job, Verdict(verdict), why=why)
 
 
 def renamed() -> None:

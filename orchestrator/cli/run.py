@@ -11,7 +11,7 @@ import typer
 
 from orchestrator.cli.exit_codes import INTERNAL, exit_code_for
 from orchestrator.cli.formatting import to_json
-from orchestrator.cli.options import Batch, Config, DatabaseUrl, Json, Profile, settings_from
+from orchestrator.cli.options import PROFILE, Batch, Flag, Json, takes_settings
 from orchestrator.cli.run_result import as_json, exit_code, print_result, summary
 from orchestrator.errors import UsageError
 
@@ -32,11 +32,31 @@ _GC_THRESHOLD = 10_000
 """Allocations between garbage collections. A request makes hundreds of objects, but hardly a
 reference cycle; with Python's default a run spends a twentieth of its time on collections."""
 
-_SIGNAL_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
-"""Exit codes, as shells number them."""
+_SETTINGS: dict[str, Flag] = {
+    "rate": (float, None, "Requests per second; 0 is no limit."),
+    "concurrency": (int, None, "Maximum requests in flight."),
+    "verify": (str, None, "Verify exports in the bucket: auto, required or off."),
+    "verify_interval": (str, "S", "Seconds between checks of an export, or adaptive."),
+    "request_timeout": (float, "S", "Timeout of one request."),
+    "resend_after": (float, "S", "Seconds of empty look-ups before an unknown job is resent."),
+    "resend": (str, None, "When to resend an unknown job: proven, always or never."),
+    "quota_wait": (float, "S", "Seconds to wait for a quota other than the export cap."),
+    "export_deadline": (float, "S", "Maximum seconds of an accepted export."),
+    "max_attempts": (int, None, "Attempts before a job fails."),
+    "site": (str, None, "Tencent Cloud site: intl or mainland."),
+    "allow_plain_http": (bool, None, "Allow http:// endpoints beyond loopback."),
+    "cvm_endpoint": (str, "URL", "CVM endpoint."),
+    "cos_endpoint": (str, "URL", "COS endpoint."),
+    "sts_endpoint": (str, "URL", "STS endpoint."),
+    "metadata_endpoint": (str, "URL", "Instance metadata endpoint."),
+    "profile": PROFILE,
+}
+"""The settings that the command takes as options."""
 
 
+@takes_settings(**_SETTINGS)
 def command(
+    *,
     batch: Batch = None,
     time_limit: Annotated[
         float | None,
@@ -48,50 +68,7 @@ def command(
         bool, typer.Option("--forever", help="Wait for new jobs instead of exiting.")
     ] = False,
     json: Json = False,
-    rate: Annotated[float | None, typer.Option(help="Requests per second; 0 is no limit.")] = None,
-    concurrency: Annotated[int | None, typer.Option(help="Maximum requests in flight.")] = None,
-    verify: Annotated[
-        str | None, typer.Option(help="Verify exports in the bucket: auto, required or off.")
-    ] = None,
-    verify_interval: Annotated[
-        str | None,
-        typer.Option(metavar="S", help="Seconds between checks of an export, or adaptive."),
-    ] = None,
-    request_timeout: Annotated[
-        float | None, typer.Option(metavar="S", help="Timeout of one request.")
-    ] = None,
-    resend_after: Annotated[
-        float | None,
-        typer.Option(
-            metavar="S", help="Seconds of empty look-ups before an unknown job is resent."
-        ),
-    ] = None,
-    resend: Annotated[
-        str | None,
-        typer.Option(help="When to resend an unknown job: proven, always or never."),
-    ] = None,
-    quota_wait: Annotated[
-        float | None,
-        typer.Option(metavar="S", help="Seconds to wait for a quota other than the export cap."),
-    ] = None,
-    export_deadline: Annotated[
-        float | None, typer.Option(metavar="S", help="Maximum seconds of an accepted export.")
-    ] = None,
-    max_attempts: Annotated[int | None, typer.Option(help="Attempts before a job fails.")] = None,
-    site: Annotated[str | None, typer.Option(help="Tencent Cloud site: intl or mainland.")] = None,
-    allow_plain_http: Annotated[
-        bool | None,
-        typer.Option("--allow-plain-http", help="Allow http:// endpoints beyond loopback."),
-    ] = None,
-    cvm_endpoint: Annotated[str | None, typer.Option(metavar="URL", help="CVM endpoint.")] = None,
-    cos_endpoint: Annotated[str | None, typer.Option(metavar="URL", help="COS endpoint.")] = None,
-    sts_endpoint: Annotated[str | None, typer.Option(metavar="URL", help="STS endpoint.")] = None,
-    metadata_endpoint: Annotated[
-        str | None, typer.Option(metavar="URL", help="Instance metadata endpoint.")
-    ] = None,
-    profile: Profile = None,
-    database_url: DatabaseUrl = None,
-    config: Config = None,
+    settings: "Settings",
 ) -> None:
     """Send, wait and verify until no job can progress.
 
@@ -103,27 +80,6 @@ def command(
 
     Example: orchestrator run --batch tonight --time-limit 28800
     """
-    settings = settings_from(
-        rate=rate,
-        concurrency=concurrency,
-        verify=verify,
-        verify_interval=verify_interval,
-        request_timeout=request_timeout,
-        resend_after=resend_after,
-        resend=resend,
-        quota_wait=quota_wait,
-        allow_plain_http=allow_plain_http,
-        export_deadline=export_deadline,
-        max_attempts=max_attempts,
-        site=site,
-        cvm_endpoint=cvm_endpoint,
-        cos_endpoint=cos_endpoint,
-        sts_endpoint=sts_endpoint,
-        metadata_endpoint=metadata_endpoint,
-        profile=profile,
-        database_url=database_url,
-        config=config,
-    )
     sys.exit(anyio.run(_run, settings, batch, time_limit, forever, json))
 
 
@@ -139,53 +95,39 @@ async def _run(
     _raise_file_limit(settings.concurrency + _OTHER_FILES, display)
     gc.set_threshold(_GC_THRESHOLD)
     result: RunResult | None = None
-    stop = _StopOnSignal(display)
+    stop, interrupted_code = anyio.Event(), 0
+
+    async def stop_on_signal(scope: anyio.CancelScope) -> None:
+        """End the run gracefully on the first SIGINT or SIGTERM, at once on the second."""
+        nonlocal interrupted_code
+        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as received:
+            async for number in received:
+                if stop.is_set():
+                    display.notify(_STOPPED_AT_ONCE)
+                    scope.cancel()
+                else:
+                    interrupted_code = 128 + number  # as shells number it
+                    display.notify(_STOPPING)
+                    stop.set()
+
     try:
         async with (
             Orchestrator(settings=settings, notify=display.notify) as orchestrator,
             anyio.create_task_group() as tasks,
         ):
-            tasks.start_soon(stop.listen, tasks.cancel_scope)
+            tasks.start_soon(stop_on_signal, tasks.cancel_scope)
             async with display.follow(orchestrator):
                 result = await orchestrator.run(
-                    batch=batch, time_limit=time_limit, forever=forever, stop=stop.requested
+                    batch=batch, time_limit=time_limit, forever=forever, stop=stop
                 )
             tasks.cancel_scope.cancel()
     except Exception as error:
-        if stop.signal is None:
+        if not interrupted_code:
             raise
         exit_code_for(error)
     if result is not None:
         print_result(to_json(as_json(result)) if json else "\n".join(summary(result, batch)))
-    if stop.signal is not None:
-        return _SIGNAL_CODES[stop.signal]
-    return exit_code(result) if result is not None else INTERNAL
-
-
-class _StopOnSignal:
-    """Ends a run on SIGINT or SIGTERM: gracefully on the first one, at once on the second.
-
-    Args:
-        requested: set by the first signal.
-        signal: the first signal; ``None`` before it.
-    """
-
-    def __init__(self, display: "ProgressDisplay") -> None:
-        self.requested = anyio.Event()
-        self.signal: signal.Signals | None = None
-        self._display = display
-
-    async def listen(self, scope: anyio.CancelScope) -> None:
-        """Wait for signals; cancel the scope on the second one."""
-        with anyio.open_signal_receiver(*_SIGNAL_CODES) as received:
-            async for number in received:
-                if self.signal is not None:
-                    self._display.notify(_STOPPED_AT_ONCE)
-                    scope.cancel()
-                    continue
-                self.signal = number
-                self._display.notify(_STOPPING)
-                self.requested.set()
+    return interrupted_code or (INTERNAL if result is None else exit_code(result))
 
 
 _STOPPING = (

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.cli.exit_codes import ACTION_REQUIRED
 from orchestrator.cli.formatting import duration, plural, printable
 from orchestrator.cli.standard_streams import silence
+from orchestrator.job_states import JobState
 
 if TYPE_CHECKING:
     from orchestrator.reporting.run_summary import RunResult
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
 
 def as_json(result: "RunResult") -> dict[str, Any]:
     """Return the result as ``run --json`` prints it."""
-    from orchestrator.job_states import JobState
-
     states = ("verified", "accepted", "failed", "unknown", "cancelled", "queued", "sending")
     return {
         **{name: result.counts[JobState(name)] for name in states},
@@ -39,22 +38,16 @@ def summary(result: "RunResult", batch: str | None = None) -> list[str]:
     limit = ", the time limit" if result.timed_out else ""
     return [
         f"{counts} of {total} in {duration(result.seconds)}{limit}; {requests}.",
-        *_halts(result),
         *_next_steps(result),
     ]
 
 
-def _halts(result: "RunResult") -> Iterator[str]:
+def _next_steps(result: "RunResult") -> Iterator[str]:
     from orchestrator.limits.admission import describe_halt
 
     for halt in result.blocked:
         label = "Given up for now" if halt.is_temporary else "Action required"
         yield f"{label}: {printable(describe_halt(halt))}"
-
-
-def _next_steps(result: "RunResult") -> Iterator[str]:
-    from orchestrator.job_states import JobState
-
     if result.counts[JobState.FAILED]:
         yield "Failed jobs with their remedies: orchestrator history --state failed"
     if result.counts[JobState.UNKNOWN]:
@@ -80,8 +73,6 @@ def _needs_action(result: "RunResult") -> bool:
 
 def exit_code(result: "RunResult") -> int:
     """Return the exit code of a run that was not interrupted: the first that applies."""
-    from orchestrator.job_states import JobState
-
     codes = [
         (_needs_action(result) and result.left > 0, ACTION_REQUIRED),
         (result.timed_out and result.left > 0, 10),

@@ -1,35 +1,36 @@
 """``orchestrator show``: one job with its attempts, objects and events."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
-import anyio
 import typer
 
+from orchestrator.cli.facade import call
 from orchestrator.cli.formatting import colour, exit_on_closed_pipe, job_fields, printable, to_json
-from orchestrator.cli.options import Config, DatabaseUrl, Json, settings_from
+from orchestrator.cli.options import Json, takes_settings
 from orchestrator.clock import iso
 from orchestrator.errors import UsageError
+from orchestrator.job_states import JobState
 
 if TYPE_CHECKING:
     from orchestrator.reporting.history import JobDetails
     from orchestrator.settings import Settings
 
 
+@takes_settings()
 def command(
+    *,
     job: Annotated[str, typer.Argument(metavar="JOB", help="Job id or tag.")],
     json: Json = False,
-    database_url: DatabaseUrl = None,
-    config: Config = None,
+    settings: "Settings",
 ) -> None:
     """Show one job with its attempts, objects and events.
 
     Example: orchestrator show 17 --json
     """
     exit_on_closed_pipe()
-    settings = settings_from(config=config, database_url=database_url)
-    details = anyio.run(_details, settings, job)
+    details = call(settings, lambda orchestrator: orchestrator.show(job))
     if details is None:
         raise UsageError(
             f"No such job: {job}.", "`orchestrator history` lists jobs with their ids."
@@ -37,15 +38,11 @@ def command(
     if json:
         print(to_json(_as_json(details)))
         return
+    shown = details.job
+    state = colour(shown.state, shown.state)
+    print(f"job {shown.id}  {state} ({shown.reason})  batch {shown.batch}")
     for line in _lines(details):
-        print(line)
-
-
-async def _details(settings: "Settings", job: str) -> "JobDetails | None":
-    from orchestrator.orchestrator import Orchestrator
-
-    async with Orchestrator(settings=settings, create=False) as orchestrator:
-        return await orchestrator.show(job)
+        print(printable(line))
 
 
 def _as_json(details: "JobDetails") -> dict[str, Any]:
@@ -60,26 +57,28 @@ def _as_json(details: "JobDetails") -> dict[str, Any]:
 
 
 def _lines(details: "JobDetails") -> Iterator[str]:
-    from orchestrator.job_states import JobState
-
     job = details.job
-    yield f"job {job.id}  {colour(job.state, job.state)} ({job.reason})  batch {job.batch}"
     yield f"  images    {', '.join(job.image_ids)} in {job.region}, format {job.format}"
     yield f"  bucket    {job.bucket}, key prefix {details.settings['object_prefix']!r}"
     if job.task_id is not None or job.request_id:
         yield f"  vendor    TaskId {job.task_id or '-'}, RequestId {job.request_id or '-'}"
     if job.code:
-        yield printable(f"  error     {job.code}: {job.message or ''}")
-        yield printable(f"  remedy    {job.remedy or ''}")
+        yield f"  error     {job.code}: {job.message or ''}"
+        yield f"  remedy    {job.remedy or ''}"
     elif job.message:
-        yield printable(f"  note      {job.message} {job.remedy or ''}")
+        yield f"  note      {job.message} {job.remedy or ''}"
     for warning in job.warnings:
-        yield printable(f"  warning   {warning}")
+        yield f"  warning   {warning}"
     if job.state is JobState.UNKNOWN:
         yield from _what_to_check(details)
-    yield from _section("objects", details.objects, _object_line)
-    yield from _section("attempts", details.attempts, _attempt_line)
-    yield from _section("events", details.events, _event_line)
+    for title, rows, line in (
+        ("objects", details.objects, _object_line),
+        ("attempts", details.attempts, _attempt_line),
+        ("events", details.events, _event_line),
+    ):
+        if rows:
+            yield title
+            yield from (f"  {line(row)}" for row in rows)
 
 
 def _what_to_check(details: "JobDetails") -> Iterator[str]:
@@ -99,15 +98,6 @@ def _what_to_check(details: "JobDetails") -> Iterator[str]:
     yield f"            then: orchestrator resolve {job.id} --as accepted|absent --why '...'"
 
 
-def _section(
-    title: str, rows: tuple[Mapping[str, Any], ...], line: Callable[[Mapping[str, Any]], str]
-) -> Iterator[str]:
-    if rows:
-        yield title
-        for row in rows:
-            yield printable(f"  {line(row)}")
-
-
 def _object_line(row: Mapping[str, Any]) -> str:
     path = row["cos_path"] or f"/{row['key']} (expected)"
     if row["seen_at"] is None:
@@ -124,11 +114,9 @@ def _attempt_line(row: Mapping[str, Any]) -> str:
         code = "accepted" if row["reaction"] == Reaction.ACCEPT else row["code"]
         answer = f"{iso(row['answered_at'])}  {code}"
     message = f": {row['message']}" if row["message"] else ""
-    ids = ", ".join(f"{name} {row[key]}" for name, key in _IDS if row[key])
+    names = {"task_id": "TaskId", "request_id": "RequestId"}
+    ids = ", ".join(f"{name} {row[key]}" for key, name in names.items() if row[key])
     return f"{row['number']:>2}  {iso(row['claimed_at'])} → {answer}{message}  {ids}".rstrip()
-
-
-_IDS = (("TaskId", "task_id"), ("RequestId", "request_id"))
 
 
 def _event_line(row: Mapping[str, Any]) -> str:

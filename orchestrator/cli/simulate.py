@@ -2,7 +2,6 @@
 
 import json
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,7 +13,7 @@ from orchestrator.cli.exit_codes import leaves
 from orchestrator.errors import UsageError
 
 if TYPE_CHECKING:
-    from orchestrator.simulator import Settings, Simulator, SimulatorOptions
+    from orchestrator.simulator import Settings, Simulator
 
 
 def command(
@@ -51,15 +50,14 @@ def command(
         port=port, seed=seed, images=images, ledger=ledger, settings=settings
     )
     try:
-        anyio.run(serve, options, _print_exports(options))
-    except KeyboardInterrupt:
+        anyio.run(serve, options, _print_exports)
+    except* KeyboardInterrupt:
         print("Simulator stopped.", file=sys.stderr)
-    except (OSError, ExceptionGroup) as raised:
-        errors = [error for error in leaves(raised) if isinstance(error, OSError)]
-        if len(errors) < len(list(leaves(raised))):
-            raise
-        usage_errors = [_usage_error(error, port) for error in errors]
-        raise ExceptionGroup("the simulator cannot start", usage_errors) from raised
+    except* OSError as errors:
+        raise ExceptionGroup(
+            "the simulator cannot start",
+            [_usage_error(error, port) for error in leaves(errors) if isinstance(error, OSError)],
+        ) from errors
 
 
 def _usage_error(error: OSError, port: int) -> UsageError:
@@ -78,15 +76,11 @@ def _with_scenario(settings: "Settings", path: Path) -> "Settings":
         ) from error
 
 
-def _print_exports(options: "SimulatorOptions") -> "Callable[[Simulator], None]":
-    """Return a callback that prints the environment variables for a shell."""
-
-    def print_exports(simulator: "Simulator") -> None:
-        key = options.keys[0]
-        for service in ("CVM", "COS", "STS", "METADATA"):
-            print(f"export ORCHESTRATOR_{service}_ENDPOINT={simulator.url}")
-        print(f"export TENCENTCLOUD_SECRET_ID={key.secret_id}")
-        print(f"export TENCENTCLOUD_SECRET_KEY={key.secret_key}", flush=True)
-        print(f"Listening on {simulator.url}; press Ctrl-C to stop.", file=sys.stderr)
-
-    return print_exports
+def _print_exports(simulator: "Simulator") -> None:
+    """Print the environment variables for a shell."""
+    key = simulator.options.keys[0]
+    for service in ("CVM", "COS", "STS", "METADATA"):
+        print(f"export ORCHESTRATOR_{service}_ENDPOINT={simulator.url}")
+    print(f"export TENCENTCLOUD_SECRET_ID={key.secret_id}")
+    print(f"export TENCENTCLOUD_SECRET_KEY={key.secret_key}", flush=True)
+    print(f"Listening on {simulator.url}; press Ctrl-C to stop.", file=sys.stderr)

@@ -3,7 +3,7 @@
 import io
 import os
 import sys
-from typing import Any, TextIO, cast
+from typing import Any, TextIO
 
 
 def prepare_streams() -> None:
@@ -12,21 +12,15 @@ def prepare_streams() -> None:
     A closed stream is opened on the null device. Otherwise the next file that is opened, such as
     the database, would get the stream's number, and printed text would be written into it.
     """
-    for number in range(3):
-        try:
-            os.fstat(number)
-        except OSError:
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
             os.dup2(os.open(os.devnull, os.O_RDWR), number)
-    sys.stdin = sys.stdin or _open(0, "r")
-    sys.stdout = sys.stdout or _open(1, "w")
+            mode = "w" if number else "r"
+            setattr(sys, name, os.fdopen(number, mode, encoding="utf-8", closefd=False))
     if isinstance(sys.stdout, io.TextIOWrapper):
         # An ASCII locale must not turn a character such as "…" into an exception.
         sys.stdout.reconfigure(errors="backslashreplace")
-    sys.stderr = SilencingStream(sys.stderr or _open(2, "w"))
-
-
-def _open(number: int, mode: str) -> TextIO:
-    return cast("TextIO", os.fdopen(number, mode, encoding="utf-8", closefd=False))
+    sys.stderr = SilencingStream(sys.stderr)
 
 
 def silence(stream: TextIO) -> None:

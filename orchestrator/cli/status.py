@@ -3,10 +3,9 @@
 import sys
 from typing import TYPE_CHECKING, Any
 
-import anyio
-
+from orchestrator.cli.facade import call
 from orchestrator.cli.formatting import colour, duration, exit_on_closed_pipe, to_json
-from orchestrator.cli.options import Batch, Config, DatabaseUrl, Json, settings_from
+from orchestrator.cli.options import Batch, Json, takes_settings
 from orchestrator.clock import iso
 
 if TYPE_CHECKING:
@@ -14,12 +13,8 @@ if TYPE_CHECKING:
     from orchestrator.settings import Settings
 
 
-def command(
-    batch: Batch = None,
-    json: Json = False,
-    database_url: DatabaseUrl = None,
-    config: Config = None,
-) -> None:
+@takes_settings()
+def command(*, batch: Batch = None, json: Json = False, settings: "Settings") -> None:
     """Show counts per state, limits per scope, and the ETA.
 
     Example: orchestrator status --batch tonight
@@ -27,21 +22,13 @@ def command(
     from orchestrator.store import describe_url
 
     exit_on_closed_pipe()
-    settings = settings_from(config=config, database_url=database_url)
-    current = anyio.run(_status, settings, batch)
+    current = call(settings, lambda orchestrator: orchestrator.status(batch=batch))
     if json:
         print(to_json(_as_json(current)))
         return
     print(f"Database: {describe_url(settings.sqlalchemy_url)}", file=sys.stderr)
     for line in _lines(current):
         print(line)
-
-
-async def _status(settings: "Settings", batch: str | None) -> "Status":
-    from orchestrator.orchestrator import Orchestrator
-
-    async with Orchestrator(settings=settings, create=False) as orchestrator:
-        return await orchestrator.status(batch=batch)
 
 
 def _as_json(current: "Status") -> dict[str, Any]:
@@ -69,20 +56,24 @@ def _as_json(current: "Status") -> dict[str, Any]:
 def _lines(current: "Status") -> list[str]:
     if not current.total:
         return ["No jobs."]
-    lines = [
-        "  ".join(
-            colour(f"{state} {count}", state) for state, count in current.counts.items() if count
-        )
-    ]
-    if current.reasons:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in current.reasons.items())
-        lines.append(f"waiting: {reasons}")
-    lines += [
+    counts = "  ".join(
+        colour(f"{state} {count}", state) for state, count in current.counts.items() if count
+    )
+    lines = [counts, waiting_text(current), *scope_lines(current), eta_text(current)]
+    return [line for line in lines if line]
+
+
+def waiting_text(current: "Status") -> str:
+    """Return why jobs wait; empty if none does."""
+    reasons = ", ".join(f"{count} {reason}" for reason, count in current.reasons.items())
+    return f"waiting: {reasons}" if reasons else ""
+
+
+def scope_lines(current: "Status") -> list[str]:
+    """Return a line for each scope that has jobs to send or exports in progress."""
+    return [
         scope_line(scope) for scope in current.scopes if scope.waiting or scope.concurrency.running
     ]
-    if eta := eta_text(current):
-        lines.append(eta)
-    return lines
 
 
 def eta_text(current: "Status") -> str:

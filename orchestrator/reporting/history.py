@@ -27,13 +27,11 @@ class Job:
     id: int
     batch: str
     state: JobState
-    reason: str
     region: str
     image_ids: tuple[str, ...]
     bucket: str
     format: ImageFormat
     prefix: str
-    tag: str
     attempts: int
     task_id: int | None
     request_id: str | None
@@ -45,6 +43,8 @@ class Job:
     sent_at: datetime | None
     accepted_at: datetime | None
     finished_at: datetime | None
+    reason: str
+    tag: str
     warnings: tuple[str, ...]
     only_root_disk: bool
     role_name: str | None

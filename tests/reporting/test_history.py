@@ -8,7 +8,7 @@ from itertools import product
 
 import pytest
 
-from orchestrator.cli.formatting import JOB_FIELDS, csv_cells, job_fields, to_json
+from orchestrator.cli.formatting import csv_cells, job_columns, job_fields, to_json
 from orchestrator.clock import iso
 from orchestrator.job_states import JobState
 from orchestrator.model import JobFilter
@@ -328,7 +328,7 @@ async def test_json_keeps_every_value(database: Database) -> None:
     second, first = [
         json.loads(to_json(job_fields(one))) async for one in history(database, JobFilter())
     ]
-    assert list(first) == list(second) == list(JOB_FIELDS)
+    assert list(first) == list(second) == list(job_columns())
     assert first["task_id"] == 2**64 - 1
     assert first["image_ids"] == ["img-bbbbbbbb", "img-aaaaaaaa"]
     assert first["cos_paths"] == ["/a.raw", "/b.raw"]
@@ -346,7 +346,7 @@ async def test_csv_cells_are_written_as_in_a_manifest(database: Database) -> Non
     )
     await update_job(database, job_id, warnings=["Too small.", "Archived."])
     (found,) = [one async for one in history(database, JobFilter())]
-    cells = dict(zip(JOB_FIELDS, csv_cells(found), strict=True))
+    cells = dict(zip(job_columns(), csv_cells(found), strict=True))
     assert cells["image_ids"] == "img-bbbbbbbb;img-aaaaaaaa"
     assert cells["warnings"] == "Too small.;Archived."
     assert (cells["only_root_disk"], cells["role_name"], cells["task_id"]) == ("true", "", "")

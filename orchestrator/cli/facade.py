@@ -1,9 +1,9 @@
-"""The common part of commands that change all jobs that match a filter."""
+"""How commands call the facade, and the common part of those that change all matching jobs."""
 
 import sys
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 
@@ -12,34 +12,44 @@ from orchestrator.errors import UsageError
 
 if TYPE_CHECKING:
     from orchestrator.model import JobFilter
+    from orchestrator.operations.cancel import CancelResult
+    from orchestrator.operations.retry import RetryResult
     from orchestrator.orchestrator import Orchestrator
     from orchestrator.settings import Settings
 
-
-class BulkResult(Protocol):
-    """How many jobs an operation changed and skipped."""
-
-    @property
-    def changed(self) -> int:
-        """Number of changed jobs."""
-
-    @property
-    def skipped(self) -> int:
-        """Number of jobs that match, but were not changed."""
+_Result = TypeVar("_Result")
+_BulkResult = TypeVar("_BulkResult", "CancelResult", "RetryResult")
 
 
-_Result = TypeVar("_Result", bound=BulkResult)
+def call(
+    settings: "Settings",
+    operation: Callable[["Orchestrator"], Awaitable[_Result]],
+    *,
+    create: bool = False,
+) -> _Result:
+    """Open the store and return the result of an operation on it.
+
+    Args:
+        create: create the store if it does not exist.
+    """
+    from orchestrator.orchestrator import Orchestrator
+
+    async def call_opened() -> _Result:
+        async with Orchestrator(settings=settings, create=create) as orchestrator:
+            return await operation(orchestrator)
+
+    return anyio.run(call_opened)
 
 
 def apply_to_matching(
     settings: "Settings",
     wanted: "JobFilter",
-    operation: Callable[..., Awaitable[_Result]],
-    describe: Callable[[_Result], Iterable[str]],
+    operation: Callable[..., Awaitable[_BulkResult]],
+    describe: Callable[[_BulkResult], Iterable[str]],
     *,
     all_: bool,
     dry_run: bool,
-) -> _Result | None:
+) -> _BulkResult | None:
     """Print what the operation would do, then do it; return ``None`` if nothing was done.
 
     Args:
@@ -53,7 +63,7 @@ def apply_to_matching(
 
     if wanted == JobFilter() and not all_:
         raise UsageError("No filter given.", "Add one, such as --batch NAME, or use --all.")
-    preview = anyio.run(_call, settings, partial(operation, wanted=wanted, dry_run=True))
+    preview: _BulkResult = call(settings, partial(operation, wanted=wanted, dry_run=True))
     matching = preview.changed + preview.skipped
     if not matching:
         raise UsageError("No job matches.", "`orchestrator history` lists the jobs.")
@@ -62,12 +72,4 @@ def apply_to_matching(
         print(line, file=sys.stdout if dry_run else sys.stderr)
     if dry_run or not preview.changed:
         return None
-    result: _Result = anyio.run(_call, settings, partial(operation, wanted=wanted))
-    return result
-
-
-async def _call(settings: "Settings", operation: Callable[["Orchestrator"], Awaitable[Any]]) -> Any:
-    from orchestrator.orchestrator import Orchestrator
-
-    async with Orchestrator(settings=settings, create=False) as orchestrator:
-        return await operation(orchestrator)
+    return call(settings, partial(operation, wanted=wanted))
