@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from benchmarks.interleaved_timing import Operation, compare
 from orchestrator.clock import SystemClock
-from orchestrator.job_queue.claim import ClaimSettings, claim, claim_query
+from orchestrator.job_queue.claim import claim, claim_query
 from orchestrator.limits.concurrency_limit import known_regions
 from orchestrator.limits.halted_scopes import HaltedScopes
 from orchestrator.limits.rate_limiter import RateKey, RateLimiter
@@ -37,10 +37,18 @@ async def _claiming(database: Database) -> Operation:
     async with database.read() as connection:
         regions = tuple(await known_regions(connection, _PROFILE))
     what = claim_query(HaltedScopes().permitted_jobs(), lambda _table: sa.true())
-    who = ClaimSettings("benchmark", _PROFILE, timedelta(seconds=45), rate_limiter)
 
     async def act() -> None:
-        leases = await claim(database, who, what, regions, signed_at=database.clock.now())
+        leases = await claim(
+            database,
+            what,
+            regions,
+            owner="benchmark",
+            profile=_PROFILE,
+            duration=timedelta(seconds=45),
+            rate_limiter=rate_limiter,
+            signed_at=database.clock.now(),
+        )
         assert leases, "the queue is longer than the benchmark"
 
     return act

@@ -9,11 +9,11 @@ import sqlalchemy as sa
 
 from orchestrator.cloud.error_classification import code_for_reply
 from orchestrator.cloud.error_codes import code_for
-from orchestrator.job_queue.claim import ClaimSettings, claim
+from orchestrator.job_queue.claim import claim
 from orchestrator.job_queue.claim import claim_query as make_claim_query
 from orchestrator.job_queue.enqueue import enqueue
 from orchestrator.job_states import JobState
-from orchestrator.limits.rate_limiter import RateKey, RateLimiter
+from orchestrator.limits.rate_limiter import Permit, RateKey, RateLimiter
 from orchestrator.manifest.export_request import ExportRequest
 from orchestrator.model import Lease, Outcome, Reply
 from orchestrator.settings import Settings
@@ -205,9 +205,32 @@ def claim_query(
     return make_claim_query(anything, watched)
 
 
-def claim_settings(database: Database, owner: str = TESTER) -> ClaimSettings:
-    """Return the settings of a claim by this owner, without a rate limit."""
-    return ClaimSettings(owner, PROFILE, LEASE_DURATION, RateLimiter(database, EXPORT_RATE_KEY, 0))
+def export_rate_limiter(database: Database) -> RateLimiter:
+    """Return the rate limiter of ExportImages, without a limit."""
+    return RateLimiter(database, EXPORT_RATE_KEY, 0)
+
+
+async def claim_with_permits(
+    database: Database,
+    want: sa.Select[Any] | None = None,
+    regions: tuple[str, ...] = REGIONS,
+    *,
+    owner: str = TESTER,
+    signed_at: datetime | None = None,
+    limit: int = 1,
+) -> list[tuple[Lease, Permit]]:
+    """Claim jobs without a rate limit; by default the server has the time of the store."""
+    return await claim(
+        database,
+        claim_query() if want is None else want,
+        regions,
+        owner=owner,
+        profile=PROFILE,
+        duration=LEASE_DURATION,
+        rate_limiter=export_rate_limiter(database),
+        signed_at=signed_at or await now(database),
+        limit=limit,
+    )
 
 
 async def claim_all(
@@ -219,9 +242,7 @@ async def claim_all(
     limit: int = 100,
 ) -> list[Lease]:
     """Claim as many jobs as one claim takes, up to the limit."""
-    moment, who = await now(database), claim_settings(database, owner)
-    query = claim_query() if want is None else want
-    claimed = await claim(database, who, query, regions, signed_at=moment, limit=limit)
+    claimed = await claim_with_permits(database, want, regions, owner=owner, limit=limit)
     return [lease for lease, _ in claimed]
 
 
@@ -267,7 +288,7 @@ async def record_outcome(
 ) -> None:
     """Decide on an outcome and record it, as the worker does."""
     decision = decide(lease, outcome, max_attempts=5, jitter=0.0)
-    rate_limiter = claim_settings(database).rate_limiter
+    rate_limiter = export_rate_limiter(database)
     await record(
         database, [AttemptResult(lease, outcome, decision, rate_limiter, is_end_visible)], DEADLINE
     )

@@ -4,7 +4,7 @@ After a crash, therefore, only claimed jobs can have an unknown effect.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -42,28 +42,15 @@ def claim_query(
     return _NEXT.where(sendable, ~_SHARES_AN_IMAGE.where(is_seen).exists())
 
 
-@dataclass(frozen=True, slots=True)
-class ClaimSettings:
-    """Owner, profile, lease duration and rate limiter of a claim.
-
-    Args:
-        owner: registration of the process that will send.
-        duration: of the lease.
-        rate_limiter: provides a permit for each claimed job.
-    """
-
-    owner: str
-    profile: str
-    duration: timedelta
-    rate_limiter: RateLimiter
-
-
 async def claim(
     database: Database,
-    who: ClaimSettings,
     next_jobs: sa.Select[Any],
     regions: Sequence[str],
     *,
+    owner: str,
+    profile: str,
+    duration: timedelta,
+    rate_limiter: RateLimiter,
     signed_at: datetime,
     limit: int = 1,
 ) -> list[tuple[Lease, Permit]]:
@@ -76,30 +63,33 @@ async def claim(
     Args:
         next_jobs: what `claim_query` returns.
         regions: in the order of their turn; a later region gets what the earlier ones leave.
+        owner: registration of the process that will send.
+        duration: of the lease.
+        rate_limiter: provides a permit for each claimed job.
         signed_at: the server's time, for the signatures of these attempts.
         limit: maximum number of jobs.
     """
     async with database.write() as connection:
-        free = await who.rate_limiter.free_permits(connection, limit)
+        free = await rate_limiter.free_permits(connection, limit)
         now, leases = free.now, list[Lease]()
         if free.permits:
             for found in await concurrency_limit.limits_with_waiting_jobs(
-                connection, who.profile, regions, now
+                connection, profile, regions, now
             ):
                 sendable = found.sendable(now, len(free.permits) - len(leases))
                 stamps = {
-                    "owner": who.owner,
+                    "owner": owner,
                     "probe": not found.has_free_slot,
                     "claimed_at": now,
                     "signed_at": signed_at,
-                    "expires_at": now + who.duration,
+                    "expires_at": now + duration,
                 }
-                here = {"profile": who.profile, "region": found.region, "now": now}
+                here = {"profile": profile, "region": found.region, "now": now}
                 rows = await _next_rows(connection, next_jobs, {**here, "limit": sendable})
                 leases += [_lease(row, stamps) for row in rows]
         if leases:
             await _take(connection, leases, now)
-        permits = await who.rate_limiter.take_permits(connection, free, len(leases))
+        permits = await rate_limiter.take_permits(connection, free, len(leases))
     return list(zip(leases, permits, strict=True))
 
 

@@ -7,7 +7,7 @@ from functools import partial
 import anyio
 from anyio.abc import TaskGroup
 
-from orchestrator.job_queue.claim import ClaimSettings, claim
+from orchestrator.job_queue.claim import claim
 from orchestrator.job_queue.eligibility import Eligibility
 from orchestrator.job_queue.uncertain_claims import put_back_unsent
 from orchestrator.job_queue.worker_registry import Registration
@@ -182,8 +182,6 @@ class Worker:
         cvm, admission = self._context.cvm, self._context.admission
         if admission.halts.blocks_endpoint(host) or not cvm.clock.is_known:
             return []
-        duration = self._settings.request_timeout + _LEASE_SPARE
-        who = ClaimSettings(self._me, self._settings.profile, duration, rate_limiter)
         with anyio.CancelScope(shield=True):
             if host in self._claims_in_doubt:
                 await put_back_unsent(
@@ -195,9 +193,12 @@ class Worker:
             self._claims_in_doubt.add(host)
             claimed = await claim(
                 self._context.database,
-                who,
                 self.eligibility.claim_query(),
                 sorted(self._regions_of(host), key=lambda one: self._last_claims.get(one, 0.0)),
+                owner=self._me,
+                profile=self._settings.profile,
+                duration=self._settings.request_timeout + _LEASE_SPARE,
+                rate_limiter=rate_limiter,
                 signed_at=cvm.clock.now(),
                 limit=limit,
             )

@@ -8,7 +8,6 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
 
-from orchestrator.job_queue.claim import claim
 from orchestrator.job_states import JobState
 from orchestrator.limits.halted_scopes import HaltedScopes
 from orchestrator.model import ExportOrder, Halt, ImageFormat, Lease, Scope
@@ -19,13 +18,12 @@ from tests.job_factory import (
     LEASE_DURATION,
     PROFILE,
     REGION,
-    REGIONS,
     TESTER,
     advance_time,
     claim_all,
     claim_one,
     claim_query,
-    claim_settings,
+    claim_with_permits,
     make_job,
     make_jobs,
     make_request,
@@ -67,9 +65,7 @@ async def test_a_claim_commits_the_intent_before_sending(database: Database) -> 
     )
     (job_id,) = await make_jobs(database, [asked])
     signed_at = moment + timedelta(minutes=3)
-    ((lease, _),) = await claim(
-        database, claim_settings(database), claim_query(), REGIONS, signed_at=signed_at
-    )
+    ((lease, _),) = await claim_with_permits(database, signed_at=signed_at)
     kept = await read_job(database, job_id)
     assert lease.order == ExportOrder(
         REGION, asked.image_ids, BUCKET, ImageFormat.VHD, f"web-{kept.tag}", True, "Writer"

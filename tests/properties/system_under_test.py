@@ -11,7 +11,6 @@ import httpx
 import sqlalchemy as sa
 
 from orchestrator.errors import CloudRefusal, UsageError
-from orchestrator.job_queue.claim import claim
 from orchestrator.job_queue.enqueue import EnqueueResult, enqueue
 from orchestrator.job_queue.orphan_recovery import recover_orphans
 from orchestrator.job_queue.worker_registry import register_worker
@@ -36,13 +35,13 @@ from orchestrator.worker.send import outcome_of_exception
 from tests.job_factory import (
     DEADLINE,
     PROFILE,
-    REGIONS,
     TESTER,
     FakeClock,
     add_expected_objects,
     advance_time,
     claim_query,
-    claim_settings,
+    claim_with_permits,
+    export_rate_limiter,
     now,
 )
 from tests.store_and_cloud import make_bucket_access, verify_job
@@ -148,8 +147,9 @@ class SystemUnderTest:
         want = claim_query(
             watched=lambda table: ~left_to_operator(self.settings, lambda: moment, table)
         )
-        who = claim_settings(self.database, name)
-        claimed = await claim(self.database, who, want, REGIONS, signed_at=self.vendor.now())
+        claimed = await claim_with_permits(
+            self.database, want, owner=name, signed_at=self.vendor.now()
+        )
         if not claimed:
             return None
         ((lease, _),) = claimed
@@ -190,7 +190,7 @@ class SystemUnderTest:
         decision = decide(
             attempt.lease, attempt.outcome, max_attempts=self.settings.max_attempts, jitter=0.5
         )
-        rate_limiter = claim_settings(self.database).rate_limiter
+        rate_limiter = export_rate_limiter(self.database)
         answer = AttemptResult(attempt.lease, attempt.outcome, decision, rate_limiter)
         await record(self.database, [answer], DEADLINE)
         if attempt in self.attempts:

@@ -16,7 +16,7 @@ from tests.job_factory import (
     IMAGE_BUSY,
     advance_time,
     claim_one,
-    claim_settings,
+    export_rate_limiter,
     make_acceptance,
     make_jobs,
     make_refusal,
@@ -141,7 +141,7 @@ async def test_a_cancelled_worker_still_records(database: Database) -> None:
     decision = decide(lease, outcome, max_attempts=5, jitter=0.0)
     with anyio.CancelScope() as stopped:
         stopped.cancel()
-        answer = AttemptResult(lease, outcome, decision, claim_settings(database).rate_limiter)
+        answer = AttemptResult(lease, outcome, decision, export_rate_limiter(database))
         await record(database, [answer], timedelta(hours=1))
     assert (await read_job(database, job_id)).task_id == str(TASK)
 
