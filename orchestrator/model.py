@@ -119,7 +119,7 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One HTTP response to ExportImages, parsed but not classified.
+    """One HTTP response of API 3.0, parsed but not classified.
 
     Args:
         http_status: status of the response.

@@ -1,9 +1,9 @@
 """What an answer to ExportImages, or an exception instead of one, means for the export."""
 
 import ssl
-from collections.abc import Iterator
 
 from orchestrator.cloud.error_codes import code_for, read_table
+from orchestrator.cloud.http_client import causes
 from orchestrator.model import Code, Reply
 
 
@@ -21,18 +21,11 @@ def code_for_reply(reply: Reply) -> Code:
 
 def code_for_exception(error: Exception) -> Code:
     """Return the row of an exception; a class without a row gets that of its nearest base."""
-    if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _causes(error)):
+    if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes(error)):
         return CLIENT_CODES["Client.SSLCertVerificationError"]
     names = (f"Client.{kind.__name__}" for kind in type(error).__mro__)
     known = (CLIENT_CODES[name] for name in names if name in CLIENT_CODES)
     return next(known, CLIENT_CODES["Client.Unexpected"])
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    cause: BaseException | None = error
-    while cause is not None:
-        yield cause
-        cause = cause.__cause__ or cause.__context__
 
 
 # Under "pause" and "fail" no byte of the request has left this machine. Under "reconcile" all of it

@@ -9,7 +9,7 @@ import errno
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
@@ -74,21 +74,20 @@ class HttpClient:
         except (httpx.ProxyError, httpx.LocalProtocolError, httpx.UnsupportedProtocol):
             raise  # the exception class already shows that nothing was sent
         except (TimeoutError, httpx.TransportError, OSError) as error:
-            host = request.url.netloc.decode()
-            match error:
-                case TimeoutError() | httpx.TimeoutException() if not progress.has_begun:
+            if not progress.has_begun:
+                host = request.url.netloc.decode()
+                if isinstance(error, TimeoutError | httpx.TimeoutException):
                     message = f"{host}: no connection in time"
                     raise httpx.ConnectTimeout(message, request=request) from error
-                case TimeoutError():
-                    message = f"no complete response within {seconds:g} s"
-                    raise httpx.ReadTimeout(message, request=request) from error
-                case _ if not progress.has_begun:
-                    message = f"{host}: {_reason(error)}"
-                    raise httpx.ConnectError(message, request=request) from error
-                case httpx.TransportError():
-                    raise
-                case _:  # an ssl.SSLError, which httpx lets through
-                    raise httpx.ReadError(_reason(error), request=request) from error
+                message = f"{host}: {_reason(error)}"
+                raise httpx.ConnectError(message, request=request) from error
+            if isinstance(error, TimeoutError):
+                message = f"no complete response within {seconds:g} s"
+                raise httpx.ReadTimeout(message, request=request) from error
+            if isinstance(error, httpx.TransportError):
+                raise
+            # an ssl.SSLError, which httpx lets through
+            raise httpx.ReadError(_reason(error), request=request) from error
         finally:
             if not progress.has_begun:
                 await progress.close_socket()
@@ -129,7 +128,9 @@ async def open_http_client(
     Raises:
         UsageError: the environment names a proxy or certificates that cannot be used.
     """
-    certificates = trusted_certificates()
+    certificates = trusted_certificates(
+        os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
+    )
     async with (
         _open_client(user_agent, certificates, trust_env=uses_proxies) as proxied,
         _open_client(user_agent, certificates, trust_env=False) as direct,
@@ -197,11 +198,17 @@ async def _read_body(response: httpx.Response) -> bytes:
     return bytes(body)
 
 
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an exception, and those that caused it from the outermost to the innermost."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__
+
+
 def _reason(error: BaseException) -> str:
     """Return the innermost cause as text: httpx puts its own words before the system's."""
-    cause: BaseException = error
-    while (inner := cause.__cause__ or cause.__context__) is not None:
-        cause = inner
+    *_, cause = causes(error)
     if isinstance(cause, BaseExceptionGroup):
         cause = cause.exceptions[-1]  # one for each address; IPv4 is tried last
     # error numbers of TLS and of name resolution are not those of the operating system

@@ -76,12 +76,9 @@ def read_shared_file(path: Path, section: str) -> StoredCredential | None:
     Raises:
         CredentialError: the file cannot be read, or a value in it is not valid.
     """
-    text = _read_text(path)
-    if text is None:
-        return None
     parser = ConfigParser(interpolation=None)  # a key may contain a percent sign
     try:
-        parser.read_string(text)
+        parser.read_string(_read_text(path) or "")
     except IniError:
         # the parser's own message quotes the line, which may hold a secret
         raise CredentialError(
