@@ -7,14 +7,13 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.cloud import clock_skew
 from orchestrator.job_queue import worker_registry
 from orchestrator.job_states import LIVING, JobState
 from orchestrator.store import Database
 from orchestrator.store.tables import attempts, instances, jobs, scopes
-from orchestrator.store.transitions import Transition, apply_transition
+from orchestrator.store.transitions import Transition, apply_transitions
 
 _MAX_JOB_WAIT = timedelta(minutes=10)
 _MAX_PROBE_WAIT = timedelta(days=1)
@@ -31,7 +30,6 @@ async def recover_orphans(database: Database, me: str) -> int:
     is certainly dead, it may be suspended with an unsent request. Its job is then not sent again
     before the signature of that request has expired.
     """
-    recovered = 0
     async with database.write() as connection:
         now = await database.now(connection)
         is_current = (attempts.c.job_id == jobs.c.id) & (attempts.c.number == jobs.c.attempt)
@@ -46,15 +44,17 @@ async def recover_orphans(database: Database, me: str) -> int:
         proofs = {
             row.id: await worker_registry.why_gone(database, connection, row) for row in others
         }
-        for row in held:
-            proof = proofs.get(row.owner)
-            if proof is not None or row.expires_at <= now:
-                recovered += await _make_unknown(connection, row, me, now, proof)
+        orphaned = [
+            _to_unknown(row, me, now, proofs.get(row.owner))
+            for row in held
+            if proofs.get(row.owner) is not None or row.expires_at <= now
+        ]
+        recovered = await apply_transitions(connection, orphaned, at=now)
         gone = {name for name, proof in proofs.items() if proof is not None}
         this = instances.update().where(instances.c.id.in_(gone))
         await connection.execute(this.values(ended_at=now))
     worker_registry.remove_free_lock_files(database, keep={me, *proofs} - gone)
-    return recovered
+    return sum(recovered)
 
 
 async def discard_impossible_waits(database: Database) -> None:
@@ -73,15 +73,11 @@ async def discard_impossible_waits(database: Database) -> None:
         await connection.execute(probes_too_late.values(probe_at=now))
 
 
-async def _make_unknown(
-    connection: AsyncConnection,
-    row: Any,
-    me: str,
-    now: datetime,
-    proof: worker_registry.GoneReason | None,
-) -> bool:
+def _to_unknown(
+    row: Any, me: str, now: datetime, proof: worker_registry.GoneReason | None
+) -> Transition:
     is_dead = proof is worker_registry.GoneReason.DEAD
-    orphaned = Transition(
+    return Transition(
         row.id,
         JobState.SENDING,
         JobState.UNKNOWN,
@@ -101,4 +97,3 @@ async def _make_unknown(
         },
         details={"owner": row.owner, "proof": proof or "lease expired"},
     )
-    return await apply_transition(connection, orphaned, at=now)

@@ -221,16 +221,16 @@ async def _transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     On SQLite nothing within the block is cancelled, which is short: a cancelled aiosqlite statement
     may leave a task behind that never ends and keeps the event loop from closing.
     """
-    with anyio.CancelScope(shield=engine.dialect.name == "sqlite"):
+    with anyio.CancelScope(shield=engine.dialect.name == "sqlite") as scope:
         connection = await engine.connect()
         try:
             await connection.begin()
             yield connection
-            with anyio.CancelScope(shield=True):
-                await connection.commit()
+            scope.shield = True
+            await connection.commit()
         finally:
-            with anyio.CancelScope(shield=True):
-                await connection.close()
+            scope.shield = True
+            await connection.close()
 
 
 async def acquire_exclusive_lock(connection: AsyncConnection) -> None:

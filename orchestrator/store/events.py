@@ -37,4 +37,8 @@ async def append(connection: AsyncConnection, *happened: Event, at: datetime) ->
         at: when they happened, by the store's clock.
     """
     if happened:
-        await connection.execute(events.insert(), [{**vars(one), "at": at} for one in happened])
+        await connection.execute(_INSERT, [{**vars(one), "at": at} for one in happened])
+
+
+_INSERT = events.insert()
+"""Built once: SQLAlchemy keeps with the statement what it looks its compiled form up by."""

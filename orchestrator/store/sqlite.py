@@ -137,6 +137,7 @@ class DatabaseFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._log = Path(f"{path}-wal")
         self._opened = path.stat()
 
     def check(self, *, with_log: bool = False) -> None:
@@ -153,7 +154,7 @@ class DatabaseFile:
                 raise self._gone("replaced by another file")
         except FileNotFoundError:
             raise self._gone("deleted or moved") from None
-        if with_log and not Path(f"{self._path}-wal").exists():
+        if with_log and not self._log.exists():
             raise self._gone("left without its write-ahead log (the file that ends in -wal)")
 
     def _gone(self, what: str) -> StoreGoneError:
