@@ -20,7 +20,7 @@ from orchestrator.forecast import FinishedExport
 from orchestrator.job_states import JobState
 from orchestrator.model import Lease
 from orchestrator.store import Database, Schema
-from orchestrator.verification.poll_schedule import next_poll
+from orchestrator.verification.poll_schedule import schedule
 from tests.job_factory import (
     CAP_REACHED,
     NOON,
@@ -101,7 +101,7 @@ class _Night:
             await record_outcome(
                 self.database, lease, make_acceptance(lease.job_id), is_end_visible=True
             )
-            self._at(self.now, "poll", lease)
+            self._poll_later(lease, timedelta())
         else:
             self.refused += 1
             await record_outcome(
@@ -112,12 +112,11 @@ class _Night:
             self._at(max(self.now, (probe_at - NOON).total_seconds()), "claim")
 
     def _is_running(self, lease: Lease) -> bool:
-        """Poll an export if that is due; unless it is seen to have ended, decide again later."""
-        poll = next_poll(self.finished[:50], _SIZE, self._age(lease), at_capacity=True)
-        is_seen = poll.is_due and self.exports[lease.job_id]["ends_at"] <= self.now
-        if not is_seen:
-            self._at(self.now + poll.wait.total_seconds(), "poll", lease)
-        return not is_seen
+        """Poll an export; if it is running, poll it later."""
+        export = self.exports[lease.job_id]
+        if export["ends_at"] > self.now:
+            self._poll_later(lease, self._age(lease))
+        return bool(export["ends_at"] > self.now)
 
     async def _finish(self, lease: Lease) -> None:
         export = self.exports[lease.job_id]
@@ -128,6 +127,13 @@ class _Night:
 
     def _age(self, lease: Lease) -> timedelta:
         return timedelta(seconds=self.now - self.exports[lease.job_id]["accepted_at"])
+
+    def _poll_later(self, lease: Lease, age: timedelta) -> None:
+        plan = schedule(self.finished[:50], _SIZE, at_capacity=True)
+        wait = plan.interval(age)
+        if age < plan.first:
+            wait = min(plan.first - age, plan.reservation(age))
+        self._at(self.now + wait.total_seconds(), "poll", lease)
 
 
 async def _night(seed: int) -> _Night:

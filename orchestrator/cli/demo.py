@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from anyio.from_thread import start_blocking_portal
 
 from orchestrator.cli.facade import call
 from orchestrator.job_states import JobState
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from orchestrator.simulator import Simulator
 
 _REGION, _BUCKET, _BATCH = "ap-singapore", "demo-1250000000", "demo"
-_SHOWN_JOBS = 8
 
 _KEPT_VARIABLES = (
     *("PATH", "LD_LIBRARY_PATH", "TMPDIR", "TERM", "COLUMNS", "LINES", "NO_COLOR", "COLORTERM"),
@@ -47,6 +45,8 @@ def command(
 
     Example: orchestrator demo --images 50
     """
+    from anyio.from_thread import start_blocking_portal
+
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda received, _: sys.exit(128 + received))
     folder = Path(tempfile.mkdtemp(prefix="orchestrator-demo-"))
@@ -124,7 +124,7 @@ class _Demo:
         _say("Run again: it continues where the killed process stopped.")
         code = self._command("run", "--batch", _BATCH)
         _say("The newest jobs, and why some failed:")
-        self._command("history", "--limit", str(_SHOWN_JOBS))
+        self._command("history", "--limit", "8")
         is_exact = self._report_counts()
         option = f"--database-url {shlex.quote(str(self._database))}"
         _say(

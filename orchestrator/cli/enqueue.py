@@ -2,13 +2,13 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from orchestrator.cli.facade import call
 from orchestrator.cli.formatting import to_json
-from orchestrator.cli.options import PROFILE, Json, takes_settings
+from orchestrator.cli.options import PROFILE, Json, option, replaces, takes_settings
 from orchestrator.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,7 +17,21 @@ if TYPE_CHECKING:
     from orchestrator.settings import Settings
 
 
-@takes_settings(profile=PROFILE)
+_DEFAULTS = (
+    option("region", str, "Region of image and bucket.", envvar="TENCENTCLOUD_REGION"),
+    option("bucket", str, "Bucket name with APPID."),
+    option("format", str, "RAW (default), QCOW2, VHD or VMDK."),
+    option("prefix", str, "Prefix of the object keys."),
+    option("only_root_disk", bool, "Do not export data disks.", default=False),
+    option("role_name", str, "CAM role that writes to the bucket (CVM_QcsRole)."),
+    option("priority", int, "Higher is sent first.", default=0),
+    option("not_before", str, "Do not send before TIME (ISO 8601).", "TIME"),
+)
+"""What fills in the columns that a row leaves out."""
+
+
+@takes_settings(PROFILE)
+@replaces("defaults", _DEFAULTS, dict)
 def command(
     *,
     file: Annotated[
@@ -27,24 +41,7 @@ def command(
     image: Annotated[
         list[str] | None, typer.Option("--image", metavar="ID", help="Image to export; repeatable.")
     ] = None,
-    region: Annotated[
-        str | None, typer.Option(envvar="TENCENTCLOUD_REGION", help="Region of image and bucket.")
-    ] = None,
-    bucket: Annotated[str | None, typer.Option(help="Bucket name with APPID.")] = None,
-    format_: Annotated[
-        str | None, typer.Option("--format", help="RAW (default), QCOW2, VHD or VMDK.")
-    ] = None,
-    prefix: Annotated[str | None, typer.Option(help="Prefix of the object keys.")] = None,
-    only_root_disk: Annotated[
-        bool, typer.Option("--only-root-disk", help="Do not export data disks.")
-    ] = False,
-    role_name: Annotated[
-        str | None, typer.Option(help="CAM role that writes to the bucket (CVM_QcsRole).")
-    ] = None,
-    priority: Annotated[int, typer.Option(help="Higher is sent first.")] = 0,
-    not_before: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Do not send before TIME (ISO 8601).")
-    ] = None,
+    defaults: dict[str, Any],
     batch: Annotated[
         str | None, typer.Option(metavar="NAME", help="Name of the batch; default: generated.")
     ] = None,
@@ -65,17 +62,7 @@ def command(
 
     Example: orchestrator enqueue images.csv --batch tonight
     """
-    flags = {
-        "region": region,
-        "bucket": bucket,
-        "format": format_,
-        "prefix": prefix,
-        "only_root_disk": only_root_disk,
-        "role_name": role_name,
-        "priority": priority,
-        "not_before": not_before,
-        "exact_names": exact_names,
-    }
+    flags = {**defaults, "exact_names": exact_names}
     manifest = _read(file, image or [], flags, skip_invalid=skip_invalid)
     result = call(
         settings,

@@ -30,14 +30,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-app.command("enqueue")(enqueue.command)
-app.command("run")(run.command)
-app.command("status")(status.command)
-app.command("history")(history.command)
-app.command("show")(show.command)
-app.command("retry")(retry.command)
-app.command("cancel")(cancel.command)
-app.command("resolve")(resolve.command)
+for module in (enqueue, run, status, history, show, retry, cancel, resolve):
+    app.command(module.__name__.rpartition(".")[-1])(module.command)
 app.command(
     "settle",
     hidden=True,

@@ -23,86 +23,93 @@ DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Print what would be done without doing it.")
 ]
 
-Flag = tuple[type, str | None, str]
-"""An option that may be left out: type, metavar and help."""
-
-PROFILE: Flag = (str, "NAME", "Credentials profile to use.")
-
-_FLAGS_OF_ALL: dict[str, Flag] = {
-    "database_url": (str, "URL|PATH", "Database to use: a file or a SQLAlchemy URL."),
-    "config": (Path, "FILE", "Read settings from this TOML file."),
-}
-
-_FILTERS = {
-    "batch": ("batches", "NAME", "Filter by batch."),
-    "state": ("states", "STATE", "Filter by state."),
-    "region": ("regions", "REGION", "Filter by region."),
-    "bucket": ("buckets", "BUCKET", "Filter by bucket."),
-    "image": ("images", "ID", "Filter by image."),
-    "task_id": ("task_ids", "ID", "Filter by Tencent Cloud TaskId."),
-    "code": ("codes", "CODE", "Filter by error code."),
-    "since": ("since", "TIME", "Enqueued at or after TIME (ISO 8601)."),
-    "until": ("until", "TIME", "Enqueued before TIME (ISO 8601)."),
-    "job": ("jobs", "JOB", "Filter by job id or tag."),
-}
-"""The filter options: field of `JobFilter`, metavar and help. All but the times are repeatable."""
-
-_TIMES = {"since", "until"}
-
 _Command = Callable[..., None]
 
 
-def takes_settings(**flags: Flag) -> Callable[[_Command], _Command]:
+def option(
+    name: str,
+    kind: Any,
+    text: str,
+    metavar: str | None = None,
+    *,
+    default: object = None,
+    envvar: str | None = None,
+) -> inspect.Parameter:
+    """Return an option as a command's parameter.
+
+    Args:
+        kind: type of its values.
+        text: its help.
+    """
+    flag = f"--{name.replace('_', '-')}"
+    info = typer.Option(default, flag, help=text, metavar=metavar, envvar=envvar)
+    annotation = kind | None if default is None else kind
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=info, annotation=annotation
+    )
+
+
+PROFILE = option("profile", str, "Credentials profile to use.", "NAME")
+
+_SETTINGS_OF_ALL = (
+    option("database_url", str, "Database to use: a file or a SQLAlchemy URL.", "URL|PATH"),
+    option("config", Path, "Read settings from this TOML file.", "FILE"),
+)
+
+_FILTERS = (
+    option("batch", list[str], "Filter by batch.", "NAME"),
+    option("state", list[str], "Filter by state.", "STATE"),
+    option("region", list[str], "Filter by region.", "REGION"),
+    option("bucket", list[str], "Filter by bucket.", "BUCKET"),
+    option("image", list[str], "Filter by image.", "ID"),
+    option("task_id", list[str], "Filter by Tencent Cloud TaskId.", "ID"),
+    option("code", list[str], "Filter by error code.", "CODE"),
+    option("since", str, "Enqueued at or after TIME (ISO 8601).", "TIME"),
+    option("until", str, "Enqueued before TIME (ISO 8601).", "TIME"),
+    option("job", list[str], "Filter by job id or tag.", "JOB"),
+)
+
+
+def takes_settings(*options: inspect.Parameter) -> Callable[[_Command], _Command]:
     """Decorate a command: pass it the settings in force as ``settings``.
 
     Args:
-        flags: settings that the command takes as options, besides database and TOML file.
+        options: settings that the command takes besides database and TOML file.
     """
-    options = [_option(name, *flag) for name, flag in {**flags, **_FLAGS_OF_ALL}.items()]
-    return functools.partial(_replace_parameter, "settings", options, _settings)
+    return replaces("settings", (*options, *_SETTINGS_OF_ALL), _settings)
 
 
 def takes_filter(command: _Command) -> _Command:
     """Decorate a command: give it the filter options, and pass it the filter as ``wanted``."""
-    options = [
-        _option(name, str if name in _TIMES else list[str], metavar, text)
-        for name, (_, metavar, text) in _FILTERS.items()
-    ]
-    return _replace_parameter("wanted", options, _job_filter, command)
+    return replaces("wanted", _FILTERS, _job_filter)(command)
 
 
-def _option(name: str, kind: Any, metavar: str | None, text: str) -> inspect.Parameter:
-    option = typer.Option(None, f"--{name.replace('_', '-')}", metavar=metavar, help=text)
-    return inspect.Parameter(
-        name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=kind | None
-    )
+def replaces(
+    name: str, options: Sequence[inspect.Parameter], make: Callable[..., object]
+) -> Callable[[_Command], _Command]:
+    """Decorate a command: options replace one parameter, which gets the value made of them.
 
-
-def _replace_parameter(
-    name: str,
-    options: Sequence[inspect.Parameter],
-    value: Callable[..., object],
-    command: _Command,
-) -> _Command:
-    """Give a command options in place of one parameter, which gets the value made of them.
-
-    Typer reads a command's options from its signature, so the returned function has a signature
+    Typer reads a command's options from its signature, so the decorated function has a signature
     that joins both lists of parameters.
     """
-    parameters = [
-        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-        for own in inspect.signature(command).parameters.values()
-        for parameter in (options if own.name == name else (own,))
-    ]
 
-    @functools.wraps(command)
-    def with_options(**values: Any) -> None:
-        given = {option.name: values.pop(option.name) for option in options}
-        command(**{name: value(**given)}, **values)
+    def decorate(command: _Command) -> _Command:
+        parameters = [
+            parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+            for own in inspect.signature(command).parameters.values()
+            for parameter in (options if own.name == name else (own,))
+        ]
 
-    with_options.__annotations__ = {p.name: p.annotation for p in parameters}
-    vars(with_options)["__signature__"] = inspect.Signature(parameters)
-    return with_options
+        @functools.wraps(command)
+        def with_options(**values: Any) -> None:
+            given = {option.name: values.pop(option.name) for option in options}
+            command(**{name: make(**given)}, **values)
+
+        with_options.__annotations__ = {p.name: p.annotation for p in parameters}
+        vars(with_options)["__signature__"] = inspect.Signature(parameters)
+        return with_options
+
+    return decorate
 
 
 def _settings(**flags: object) -> "Settings":
@@ -121,7 +128,7 @@ def _settings(**flags: object) -> "Settings":
     return load_settings(flags, os.environ)
 
 
-def _job_filter(**values: Any) -> "JobFilter":
+def _job_filter(*, since: str | None, until: str | None, **values: list[str] | None) -> "JobFilter":
     """Return the filter that the options describe.
 
     Raises:
@@ -137,18 +144,19 @@ def _job_filter(**values: Any) -> "JobFilter":
                 f"--state {state}: is not a valid state.", f"Use one of: {', '.join(JobState)}."
             )
     fields: dict[str, Any] = {
-        _FILTERS[name][0]: _timestamp(name, value) if name in _TIMES else tuple(value)
+        f"{name}es" if name == "batch" else f"{name}s": tuple(value or ())
         for name, value in values.items()
-        if value is not None
     }
-    return JobFilter(**fields)
+    return JobFilter(**fields, since=_timestamp("since", since), until=_timestamp("until", until))
 
 
-def _timestamp(name: str, text: str) -> "datetime":
+def _timestamp(name: str, text: str | None) -> "datetime | None":
     from datetime import UTC, datetime
 
     from orchestrator.errors import UsageError
 
+    if text is None:
+        return None
     try:
         parsed = datetime.fromisoformat(text)
     except ValueError:

@@ -30,9 +30,6 @@ _LINE_SECONDS = 10.0
 _RATE_SECONDS = 30.0
 """The displayed rate is the average over this time."""
 
-_READ_ERRORS = (*STORE_ERRORS, StoreGoneError)
-"""Errors of the database. The display skips a refresh: the run itself reports them."""
-
 _STYLES = {
     JobState.VERIFIED: "green",
     JobState.ACCEPTED: "cyan",
@@ -87,7 +84,8 @@ class ProgressDisplay:
                 self.notify(self._line(current))
 
     async def _read_status(self, orchestrator: "Orchestrator") -> "Status | None":
-        with suppress(*_READ_ERRORS):
+        # If the database cannot be read, a refresh is skipped: the run itself reports the error.
+        with suppress(*STORE_ERRORS, StoreGoneError):
             return await orchestrator.status(batch=self._batch)
         return None
 

@@ -11,7 +11,7 @@ import typer
 
 from orchestrator.cli.exit_codes import INTERNAL, exit_code_for
 from orchestrator.cli.formatting import to_json
-from orchestrator.cli.options import PROFILE, Batch, Flag, Json, takes_settings
+from orchestrator.cli.options import PROFILE, Batch, Json, option, takes_settings
 from orchestrator.cli.run_result import as_json, exit_code, print_result, summary
 from orchestrator.errors import UsageError
 
@@ -32,29 +32,34 @@ _GC_THRESHOLD = 10_000
 """Allocations between garbage collections. A request makes hundreds of objects, but hardly a
 reference cycle; with Python's default a run spends a twentieth of its time on collections."""
 
-_SETTINGS: dict[str, Flag] = {
-    "rate": (float, None, "Requests per second; 0 is no limit."),
-    "concurrency": (int, None, "Maximum requests in flight."),
-    "verify": (str, None, "Verify exports in the bucket: auto, required or off."),
-    "verify_interval": (str, "S", "Seconds between checks of an export, or adaptive."),
-    "request_timeout": (float, "S", "Timeout of one request."),
-    "resend_after": (float, "S", "Seconds of empty look-ups before an unknown job is resent."),
-    "resend": (str, None, "When to resend an unknown job: proven, always or never."),
-    "quota_wait": (float, "S", "Seconds to wait for a quota other than the export cap."),
-    "export_deadline": (float, "S", "Maximum seconds of an accepted export."),
-    "max_attempts": (int, None, "Attempts before a job fails."),
-    "site": (str, None, "Tencent Cloud site: intl or mainland."),
-    "allow_plain_http": (bool, None, "Allow http:// endpoints beyond loopback."),
-    "cvm_endpoint": (str, "URL", "CVM endpoint."),
-    "cos_endpoint": (str, "URL", "COS endpoint."),
-    "sts_endpoint": (str, "URL", "STS endpoint."),
-    "metadata_endpoint": (str, "URL", "Instance metadata endpoint."),
-    "profile": PROFILE,
-}
+_SETTINGS = (
+    option("rate", float, "Requests per second; 0 is no limit."),
+    option("concurrency", int, "Maximum requests in flight."),
+    option("verify", str, "Verify exports in the bucket: auto, required or off."),
+    option("verify_interval", str, "Seconds between checks of an export, or adaptive.", "S"),
+    option("request_timeout", float, "Timeout of one request.", "S"),
+    option(
+        "resend_after",
+        float,
+        "Seconds of empty look-ups before an unknown job is resent.",
+        "S",
+    ),
+    option("resend", str, "When to resend an unknown job: proven, always or never."),
+    option("quota_wait", float, "Seconds to wait for a quota other than the export cap.", "S"),
+    option("export_deadline", float, "Maximum seconds of an accepted export.", "S"),
+    option("max_attempts", int, "Attempts before a job fails."),
+    option("site", str, "Tencent Cloud site: intl or mainland."),
+    option("allow_plain_http", bool, "Allow http:// endpoints beyond loopback."),
+    option("cvm_endpoint", str, "CVM endpoint.", "URL"),
+    option("cos_endpoint", str, "COS endpoint.", "URL"),
+    option("sts_endpoint", str, "STS endpoint.", "URL"),
+    option("metadata_endpoint", str, "Instance metadata endpoint.", "URL"),
+    PROFILE,
+)
 """The settings that the command takes as options."""
 
 
-@takes_settings(**_SETTINGS)
+@takes_settings(*_SETTINGS)
 def command(
     *,
     batch: Batch = None,

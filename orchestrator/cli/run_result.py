@@ -31,20 +31,18 @@ def summary(result: "RunResult", batch: str | None = None) -> list[str]:
         return [
             "Nothing to do." if batch is None else f"Nothing to do: no job has batch {batch!r}."
         ]
-    counts = ", ".join(f"{count} {state}" for state, count in result.counts.items() if count)
-    requests = (
-        f"{plural(result.requests, 'request')}, {result.refused} refused for rate or capacity"
-    )
-    limit = ", the time limit" if result.timed_out else ""
-    return [
-        f"{counts} of {total} in {duration(result.seconds)}{limit}; {requests}.",
-        *_next_steps(result),
-    ]
+    return list(_lines(result, total))
 
 
-def _next_steps(result: "RunResult") -> Iterator[str]:
+def _lines(result: "RunResult", total: int) -> Iterator[str]:
     from orchestrator.limits.admission import describe_halt
 
+    counts = ", ".join(f"{count} {state}" for state, count in result.counts.items() if count)
+    limit = ", the time limit" if result.timed_out else ""
+    yield (
+        f"{counts} of {total} in {duration(result.seconds)}{limit}; "
+        f"{plural(result.requests, 'request')}, {result.refused} refused for rate or capacity."
+    )
     for halt in result.blocked:
         label = "Given up for now" if halt.is_temporary else "Action required"
         yield f"{label}: {printable(describe_halt(halt))}"

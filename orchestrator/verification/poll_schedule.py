@@ -22,41 +22,50 @@ _RARELY = 0.1
 """The same where no slot is needed."""
 _MIN_RARELY = timedelta(seconds=1)
 
-_LONGEST = timedelta(minutes=5)
-"""An export that a process polled before it died is not polled for this long at most."""
+_MIN_RESERVATION, _MAX_RESERVATION = timedelta(seconds=1), timedelta(minutes=5)
+"""A shorter reservation would write the store too often; after a longer one of a process that died,
+an export would not be polled for too long."""
 
 
 @dataclass(frozen=True, slots=True)
-class NextPoll:
-    """What to do with an export now.
+class PollSchedule:
+    """The polls of one export; by default those of a job whose end frees no needed slot.
 
     Args:
-        is_due: whether to look it up now.
-        wait: time until the next decision.
+        first: age at the first poll.
+        share: time between two polls, as a share of the age.
+        shortest: least time between two polls.
     """
 
-    is_due: bool
-    wait: timedelta
+    first: timedelta = timedelta()
+    share: float = _RARELY
+    shortest: timedelta = _MIN_RARELY
+
+    def interval(self, age: timedelta) -> timedelta:
+        """Return the time between a poll at this age and the next one."""
+        return max(self.shortest, min(age * self.share, _MAX_RESERVATION))
+
+    def reservation(self, age: timedelta) -> timedelta:
+        """Return how long a process reserves an export of this age for itself.
+
+        Before the first poll that is until then, so that the store is not written in between.
+        """
+        until_first = min(self.first - age, _MAX_RESERVATION)
+        return max(until_first, self.interval(age), _MIN_RESERVATION)
 
 
-def next_poll(
-    finished: Sequence[FinishedExport], size_gib: int, age: timedelta, *, at_capacity: bool
-) -> NextPoll:
-    """Return whether to poll an export of this size and age now, and when to decide again.
+def schedule(
+    finished: Sequence[FinishedExport], size_gib: int, *, at_capacity: bool
+) -> PollSchedule:
+    """Return the polls of an export of this size.
 
     Args:
         finished: the newest finished exports of its scope.
         at_capacity: the concurrency limit of its scope is reached: its end frees a slot.
     """
     end = earliest_end(finished, size_gib)
-    if age < end.age:
-        return NextPoll(is_due=False, wait=min(end.age - age, _LONGEST))
     if not at_capacity:
-        return NextPoll(is_due=True, wait=rare_interval(age))
-    share, shortest = (_OFTEN, _MIN_OFTEN) if end.is_reliable else (_GUESSING, _MIN_GUESSING)
-    return NextPoll(is_due=True, wait=min(max(age * share, shortest), _LONGEST))
-
-
-def rare_interval(age: timedelta) -> timedelta:
-    """Return the time between two polls of a job of this age whose end frees no needed slot."""
-    return min(max(age * _RARELY, _MIN_RARELY), _LONGEST)
+        return PollSchedule(end.age)
+    if end.is_reliable:
+        return PollSchedule(end.age, _OFTEN, _MIN_OFTEN)
+    return PollSchedule(end.age, _GUESSING, _MIN_GUESSING)

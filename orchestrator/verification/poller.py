@@ -1,11 +1,11 @@
 """Poll the buckets for accepted and unknown jobs until each job is finished.
 
-The store holds the time of each job's next look-up. A process reserves a due job by moving that
-time on before it looks the job up, so that no other process does the same work.
+The store reserves a due job for the process that takes it first, until the job is due again. Until
+then the process polls it as its schedule requires; a look-up that finds nothing writes nothing.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Container
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -29,19 +29,21 @@ from orchestrator.store import BusyRetry, Database, GroupCommit
 from orchestrator.store.tables import WATCHED, UtcDateTime, jobs
 from orchestrator.verification.accepted_jobs import Finding, check_delivery, save_findings
 from orchestrator.verification.bucket_access import BucketAccess
-from orchestrator.verification.poll_schedule import NextPoll, next_poll, rare_interval
+from orchestrator.verification.poll_schedule import PollSchedule, schedule
 from orchestrator.verification.resend_policy import save_first_trace, traced_buckets
 from orchestrator.verification.tracked_jobs import TrackedJob, postpone, reserve_due_jobs
 from orchestrator.verification.unknown_jobs import AbsenceTracker, resolve
 from orchestrator.wakeup import Wakeup
 
-_TICK = timedelta(milliseconds=200)
-"""Time between two checks of the store for due jobs; shorter where one is due again sooner."""
-_MIN_TICK = timedelta(milliseconds=50)
+_TICK = 0.2
+"""Seconds between two checks of the store for jobs that are due."""
+
+_OVERLAP = 0.5
+"""Seconds that a job is polled beyond its reservation, so that there is no gap before the next."""
 
 _LOOKUPS_AT_ONCE = 16
-_MAX_RESERVED = 64
-"""Jobs that this process has reserved and not looked up yet; the others wait in the store."""
+_MAX_POLLED = 512
+"""Jobs polled at once; the others wait in the store."""
 
 _AFTER_FAILURE = timedelta(seconds=2)
 
@@ -50,21 +52,33 @@ _UNLISTED_AFTER = timedelta(seconds=5)
 
 
 @dataclass(frozen=True, slots=True)
-class _DueJob:
-    """A job to look up now.
+class _PolledJob:
+    """A job that is reserved for this process; times are on the event loop's clock.
 
     Args:
-        age: time since its export began.
+        began_at: when its export began.
+        until: when polling ends, unless the store reserves the job again.
         is_probe: whether it tests if a failing bucket answers again.
     """
 
     job: TrackedJob
-    age: timedelta
-    is_probe: bool = False
+    schedule: PollSchedule
+    began_at: float
+    until: float
+    is_probe: bool
 
     @property
     def bucket(self) -> str:
         return bucket_location(self.job.region, self.job.bucket)
+
+    @property
+    def first_at(self) -> float:
+        """Time of the first look-up."""
+        return self.began_at + (0.0 if self.is_probe else self.schedule.first.total_seconds())
+
+    @property
+    def age(self) -> timedelta:
+        return timedelta(seconds=anyio.current_time() - self.began_at)
 
 
 class Poller:
@@ -111,8 +125,7 @@ class Poller:
         )
         self._traced: set[tuple[str, str]] = set()
         """Region and name of the buckets in which an accepted job was found under its tag."""
-        self._reserved: set[int] = set()
-        """Jobs whose look-up has not ended."""
+        self._polled: dict[int, _PolledJob] = {}
         self._lookups = anyio.Semaphore(_LOOKUPS_AT_ONCE, fast_acquire=True)
 
     async def run(self) -> None:
@@ -120,15 +133,12 @@ class Poller:
         if self._buckets.mode is VerifyMode.OFF:
             return
         self._traced = await self._busy_retry.retry(self._traced_buckets)
-        async with anyio.create_task_group() as lookups:
+        async with anyio.create_task_group() as polls:
             while True:
-                tick = _TICK
                 if await self._busy_retry.retry(self._is_anything_due):
-                    due, tick = await self._busy_retry.retry(self._reserve)
-                    for one in due:
-                        self._reserved.add(one.job.job_id)
-                        lookups.start_soon(self._look_up, one)
-                await anyio.sleep(tick.total_seconds())
+                    for job_id in await self._busy_retry.retry(self._reserve):
+                        polls.start_soon(self._poll, job_id)
+                await anyio.sleep(_TICK)
 
     async def _traced_buckets(self) -> set[tuple[str, str]]:
         async with self._database.read() as connection:
@@ -139,77 +149,86 @@ class Poller:
             now = await self._database.now(connection)
             return (await connection.execute(self._first_due, {"now": now})).first() is not None
 
-    async def _reserve(self) -> tuple[list[_DueJob], timedelta]:
-        """Reserve the jobs that are due; return those to look up, and when to reserve again."""
+    async def _reserve(self) -> list[int]:
+        """Reserve the jobs that are due; return those that are to be polled from now on."""
         async with self._database.write() as connection:
-            now = await self._database.now(connection)
-            due = await self._due_jobs(connection, now)
-            polls = await self._next_polls(connection, due, now)
-            await postpone(
-                connection,
-                {one.job.job_id: now + poll.wait for one, poll in zip(due, polls, strict=True)},
-            )
-        lookups = [
-            one
-            for one, poll in zip(due, polls, strict=True)
-            # a look-up that takes longer than its interval is still in progress
-            if poll.is_due and one.job.job_id not in self._reserved
-        ]
-        soonest = min((poll.wait for poll in polls), default=_TICK)
-        return lookups, min(_TICK, max(_MIN_TICK, soonest))
+            now, moment = await self._database.now(connection), anyio.current_time()
+            due = await self._due_jobs(connection, now, moment)
+            spans = {one.job.job_id: one.until - _OVERLAP - moment for one in due}
+            then = {job_id: now + timedelta(seconds=span) for job_id, span in spans.items()}
+            await postpone(connection, then)
+        # the first look-up of the others belongs to a later reservation
+        due = [one for one in due if one.first_at <= one.until]
+        new = [one.job.job_id for one in due if one.job.job_id not in self._polled]
+        self._polled.update({one.job.job_id: one for one in due})
+        return new
 
-    async def _due_jobs(self, connection: AsyncConnection, now: datetime) -> list[_DueJob]:
+    async def _due_jobs(
+        self, connection: AsyncConnection, now: datetime, moment: float
+    ) -> list[_PolledJob]:
         """Return due jobs of buckets that answer, and one for each failing bucket to be tried."""
-        reserve = partial(reserve_due_jobs, connection, now=now)
+        take = partial(reserve_due_jobs, connection, now=now)
         wanted = self._of_profile & self._buckets.readable()
         failing = self._buckets.failing_buckets()
-        free = max(0, _MAX_RESERVED - len(self._reserved))
-        found = await reserve(wanted & bucket_location_column().not_in(failing), limit=free)
-        due = [_DueJob(job, _age(job, now)) for job in found]
+        free = max(0, _MAX_POLLED - len(self._polled))
+        found = await take(wanted & bucket_location_column().not_in(failing), limit=free)
+        due = [(job, False) for job in found]
         for bucket in filter(self._buckets.admit_probe, failing):
-            probes = await reserve(wanted & (bucket_location_column() == bucket), limit=1)
+            probes = await take(wanted & (bucket_location_column() == bucket), limit=1)
             if not probes:
                 self._buckets.release_probe(bucket)
-            due += [_DueJob(job, _age(job, now), is_probe=True) for job in probes]
-        return due
-
-    async def _next_polls(
-        self, connection: AsyncConnection, due: Sequence[_DueJob], now: datetime
-    ) -> list[NextPoll]:
-        """Return for each due job whether to look it up now, and when it is due again."""
+            due += [(job, True) for job in probes]
         at_capacity = await regions_at_capacity(connection, self._profile) if due else frozenset()
-        polls: list[NextPoll] = []
-        for one in due:
-            job = one.job
-            if self._interval is not None or one.is_probe or job.state is JobState.UNKNOWN:
-                wait = self._interval or rare_interval(one.age)
-                polls.append(NextPoll(is_due=True, wait=wait))
-                continue
-            finished = await self._forecast.finished_exports(
-                connection, job.profile, job.region, now
-            )
-            is_full = job.region in at_capacity
-            polls.append(next_poll(finished, job.size_gib, one.age, at_capacity=is_full))
-        return polls
+        polled: list[_PolledJob] = []
+        for job, is_probe in due:
+            # never negative: another clock may have recorded the start
+            age = max(timedelta(), now - (job.began_at or now))
+            plan = await self._schedule(connection, job, now, at_capacity)
+            until = moment + plan.reservation(age).total_seconds() + _OVERLAP
+            polled.append(_PolledJob(job, plan, moment - age.total_seconds(), until, is_probe))
+        return polled
 
-    async def _look_up(self, one: _DueJob) -> None:
-        """Look up one job once; if that fails, again soon: its next poll may be minutes away."""
+    async def _schedule(
+        self, connection: AsyncConnection, job: TrackedJob, now: datetime, full: Container[str]
+    ) -> PollSchedule:
+        """Return when to poll a job; ``full`` are the regions at capacity."""
+        if self._interval is not None:
+            return PollSchedule(share=0.0, shortest=self._interval)
+        if job.state is JobState.UNKNOWN:
+            return PollSchedule()
+        finished = await self._forecast.finished_exports(connection, job.profile, job.region, now)
+        return schedule(finished, job.size_gib, at_capacity=job.region in full)
+
+    async def _poll(self, job_id: int) -> None:
+        """Look up one job for as long as it is reserved for this process."""
+        moment = max(self._polled[job_id].first_at, anyio.current_time())
         try:
-            async with self._lookups:
-                if not one.is_probe and one.bucket in self._buckets.failing_buckets():
-                    return  # another job probes the bucket
-                if (credential := await self._admission.credential()) is not None:
-                    lookup = partial(self._look_up_and_learn, one, credential)
-                    await self._busy_retry.retry(lookup)
+            while moment <= self._polled[job_id].until:
+                await anyio.sleep_until(moment)
+                one = self._polled[job_id]
+                async with self._lookups:
+                    if await self._look_up(one):
+                        break
+                moment = anyio.current_time() + one.schedule.interval(one.age).total_seconds()
+        finally:
+            del self._polled[job_id]
+
+    async def _look_up(self, one: _PolledJob) -> bool:
+        """Look up a job once; return whether it needs no further look-up for now."""
+        if not one.is_probe and one.bucket in self._buckets.failing_buckets():
+            return True  # another job probes the bucket
+        try:
+            if (credential := await self._admission.credential()) is not None:
+                lookup = partial(self._look_up_and_learn, one, credential)
+                return await self._busy_retry.retry(lookup)
         except (httpx.HTTPError, CredentialError) as error:
             # missing credentials are no fault of the bucket; the admission reports them
             if not isinstance(error, CredentialError):
                 self._buckets.record_failure(one.bucket, str(error) or type(error).__name__)
             await self._busy_retry.retry(partial(self._look_up_again_soon, one.job))
-        finally:
-            self._reserved.discard(one.job.job_id)
+        return True
 
-    async def _look_up_and_learn(self, one: _DueJob, credential: Credential) -> None:
+    async def _look_up_and_learn(self, one: _PolledJob, credential: Credential) -> bool:
         asked_at = anyio.current_time()
         try:
             has_changed = await self._state_after_lookup(one) is not one.job.state
@@ -227,17 +246,19 @@ class Poller:
                     asked_at=asked_at,
                     credential=credential,
                 )
-            return
+            return True
         was_failing = self._buckets.record_success(one.bucket)
         if has_changed or was_failing:
             self._wakeup.notify()
+        return has_changed
 
     async def _look_up_again_soon(self, job: TrackedJob) -> None:
+        """Make a job due soon: its next regular look-up could be minutes away."""
         async with self._database.write() as connection:
             now = await self._database.now(connection)
             await postpone(connection, {job.job_id: now + _AFTER_FAILURE})
 
-    async def _state_after_lookup(self, one: _DueJob) -> JobState:
+    async def _state_after_lookup(self, one: _PolledJob) -> JobState:
         job = one.job
         if job.state is JobState.UNKNOWN:
             return await resolve(
@@ -260,10 +281,7 @@ class Poller:
         if is_first_trace:
             async with self._database.write() as connection:
                 now = await self._database.now(connection)
-                await save_first_trace(connection, job, finding.first_trace_at(now))
+                traced_at = finding.first_trace_at(now)
+                await save_first_trace(connection, job, traced_at)
+            self._polled[job.job_id] = replace(one, job=replace(job, first_trace_at=traced_at))
         return job.state
-
-
-def _age(job: TrackedJob, now: datetime) -> timedelta:
-    # never negative: another clock may have recorded the start
-    return max(timedelta(), now - (job.began_at or now))
