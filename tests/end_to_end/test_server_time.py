@@ -8,7 +8,7 @@ import pytest
 from orchestrator.clock import SystemClock
 from orchestrator.cloud.clock_skew import SIGNATURE_LIFETIME
 from orchestrator.job_states import JobState
-from orchestrator.simulator import Simulator
+from orchestrator.simulator import Simulator, routing
 from orchestrator.store import Database
 from orchestrator.store.tables import attempts
 from tests.end_to_end.harness import (
@@ -17,6 +17,7 @@ from tests.end_to_end.harness import (
     make_image_ids,
     make_requests_for,
     read_ledger,
+    run_and_stop_when,
     run_to_end,
 )
 from tests.job_factory import read_rows, update_job
@@ -59,3 +60,20 @@ async def test_server_time_is_learned_before_the_first_claim(
         await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(1)))
     actions = [entry.action for entry in cloud.ledger if entry.service == "cvm"]
     assert actions == ["DescribeImages", "ExportImages"]
+
+
+async def test_nothing_is_sent_to_a_server_that_does_not_tell_its_time(
+    open_store: OpenStore, cloud: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a valid Date header the run says why it waits, and claims no job."""
+    monkeypatch.setattr(routing, "formatdate", lambda *_, **__: "someday")
+    said: list[str] = []
+    async with open_store(verify="off", notify=said.append) as orchestrator:
+        await orchestrator.enqueue(make_requests_for(make_image_ids(1)))
+        result = await run_and_stop_when(
+            orchestrator,
+            lambda: len(read_ledger(cloud, "DescribeImages")) > 4 or bool(read_ledger(cloud)),
+        )
+    assert not read_ledger(cloud)
+    assert result.counts[JobState.QUEUED] == 1
+    assert len([sentence for sentence in said if "sends no Date header" in sentence]) == 1

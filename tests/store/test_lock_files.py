@@ -203,6 +203,27 @@ def test_a_removed_file_is_noticed(
             assert not is_also_ours
 
 
+async def test_a_file_removed_before_it_is_locked_is_created_again(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process whose lock file has no name would look dead to the others."""
+    file, flock = beside(path, "alive"), fcntl.flock
+
+    def remove_and_lock(handle: int, operation: int) -> None:
+        """Remove the file once, as another process may, and lock what is open."""
+        monkeypatch.setattr(fcntl, "flock", flock)
+        file.unlink()
+        flock(handle, operation)
+
+    async def use(database: Database) -> None:
+        monkeypatch.setattr(fcntl, "flock", remove_and_lock)
+        async with register_worker(database):
+            with file.open() as other, pytest.raises(BlockingIOError):
+                flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    await opened(path, use)
+
+
 def test_a_new_folder_is_accessible_to_its_owner_only(tmp_path: Path) -> None:
     """New folders have mode 0700; a folder that exists keeps its mode."""
     tmp_path.chmod(0o755)

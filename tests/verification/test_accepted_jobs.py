@@ -18,6 +18,7 @@ from tests.job_factory import (
     make_jobs,
     make_request,
     make_verified_job,
+    now,
     read_event_kinds,
     read_job,
     read_rows,
@@ -77,6 +78,16 @@ async def test_a_job_is_verified_when_all_its_objects_are_there(setup: StoreAndC
     event = (await read_rows(setup.database, events, job_id))[-1]
     assert event.kind == "verified"
     assert set(keys_in_event(event, "objects")) == stored.keys()
+
+
+async def test_a_first_trace_is_never_earlier_than_its_request(setup: StoreAndCloud) -> None:
+    """An object that looks older than its request, by the clock of COS, proves the bucket too."""
+    job_id = await accepted(setup)
+    setup.finish_exports()
+    sent_at = await now(setup.database) + timedelta(seconds=60)
+    await update_job(setup.database, job_id, sent_at=sent_at)
+    assert await verified(setup, job_id) is JobState.VERIFIED
+    assert (await read_job(setup.database, job_id)).first_trace_at == sent_at
 
 
 async def test_an_incomplete_export_changes_nothing(setup: StoreAndCloud) -> None:

@@ -42,6 +42,13 @@ async def unknown(database: Database, **columns: object) -> int:
     )
 
 
+async def absent(database: Database) -> int:
+    """Make an unknown job that look-ups have not found for long enough; return its id."""
+    moment = await now(database)
+    since, due = moment - timedelta(seconds=121), moment + timedelta(seconds=60)
+    return await unknown(database, absent_since=since, due_at=due)
+
+
 async def required(database: Database, job_id: int, **changes: object) -> timedelta | None:
     """Return how long look-ups must find nothing of a job."""
     async with database.read() as connection:
@@ -71,19 +78,25 @@ async def test_only_the_last_fifty_traces_count(database: Database) -> None:
     assert await required(database, await unknown(database)) == SETTINGS.resend_after
 
 
-@pytest.mark.parametrize("other", [{"bucket": "other-1250000000"}, {"region": "ap-tokyo"}])
+@pytest.mark.parametrize(
+    "other", [{"bucket": "other-1250000000"}, {"region": "ap-tokyo"}, {"profile": "other"}]
+)
 async def test_a_trace_in_another_bucket_proves_nothing(
     database: Database, other: dict[str, Any]
 ) -> None:
-    """Each bucket has its own permissions and its own region."""
+    """Each bucket has its own permissions and its own region, and each profile its own account."""
     await make_traced_job(database, **other)
-    assert await required(database, await unknown(database)) is None
+    job_id = await absent(database)
+    assert await required(database, job_id) is None
+    assert await left(database) == [job_id]
 
 
 async def test_a_trace_before_its_request_is_ignored(database: Database) -> None:
     """Such a time was recorded by a clock that was set meanwhile."""
     await make_traced_job(database, took=-5)
-    assert await required(database, await unknown(database)) is None
+    job_id = await absent(database)
+    assert await required(database, job_id) is None
+    assert await left(database) == [job_id]
 
 
 async def test_the_settings_decide(database: Database) -> None:
@@ -106,9 +119,7 @@ async def left(database: Database, settings: Settings = SETTINGS) -> list[int]:
 
 async def test_no_run_waits_for_jobs_left_to_an_operator(database: Database) -> None:
     """After enough empty look-ups a job is left to an operator, until the bucket is proven."""
-    moment = await now(database)
-    since, due = moment - timedelta(seconds=121), moment + timedelta(seconds=60)
-    job_id = await unknown(database, absent_since=since, due_at=due)
+    job_id = await absent(database)
     assert await left(database) == [job_id]
     assert await left(database, SETTINGS.model_copy(update={"resend": ResendMode.ALWAYS})) == []
     await make_traced_job(database)

@@ -85,6 +85,18 @@ async def test_an_object_under_its_tag_reconciles_the_job(setup: StoreAndCloud) 
     assert set(keys_in_event(event, "objects")) == stored.keys()
 
 
+@pytest.mark.parametrize(("attempt", "is_dated"), [(1, True), (2, False)])
+async def test_only_a_single_attempt_dates_its_trace(
+    setup: StoreAndCloud, attempt: int, is_dated: bool
+) -> None:
+    """After several attempts nobody knows which of them began what is found."""
+    job_id = await unknown(setup, attempt=attempt)
+    await setup.export_without_answer(job_id)
+    assert await looked(setup, job_id) is JobState.ACCEPTED
+    kept = await read_job(setup.database, job_id)
+    assert (kept.first_trace_at is not None) is is_dated
+
+
 async def test_uploads_are_listed_before_objects(setup: StoreAndCloud) -> None:
     """An upload that ends between the two listings is seen as an object."""
     job_id = await unknown(setup)

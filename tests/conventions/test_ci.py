@@ -1,0 +1,50 @@
+"""What `.ci/run` does to the machine on which it runs."""
+
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+INSTALL = "apt-get install -y -qq postgresql"
+NO_CLUSTER = "pg_conftool /etc/postgresql-common/createcluster.conf set create_main_cluster false"
+AS_BEFORE = "pg_conftool /etc/postgresql-common/createcluster.conf remove create_main_cluster"
+
+RECORD = """\
+#!/bin/bash
+echo "${0##*/} $*" >>"$CALLS"
+[ "${0##*/}" != id ] || echo "$USER_ID"
+"""
+PROGRAMS = ("apt-get", "id", "make", "pg_conftool", "pg_ctlcluster", "sed", "service", "sudo")
+
+
+def called(folder: Path, *, user_id: int) -> list[str]:
+    """Run a copy of the script where PostgreSQL is not installed; return what it has called.
+
+    On its path there are only programs that record how they are called.
+    """
+    (folder / ".ci").mkdir()
+    script = (ROOT / ".ci" / "run").read_text()
+    (folder / ".ci" / "run").write_text(script.replace("/usr/lib/postgresql", f"{folder}/none"))
+    (programs := folder / "bin").mkdir()
+    for name in PROGRAMS:
+        (programs / name).write_text(RECORD)
+        (programs / name).chmod(0o755)
+    for name in ("basename", "dirname", "seq", "sleep"):
+        (programs / name).symlink_to(f"/usr/bin/{name}")
+    calls = folder / "calls"
+    environ = {"PATH": str(programs), "CALLS": str(calls), "USER_ID": str(user_id)}
+    subprocess.run(["/bin/bash", folder / ".ci" / "run"], env=environ, check=True)
+    return calls.read_text().splitlines()
+
+
+def test_ci_neither_creates_nor_changes_a_postgresql_cluster(tmp_path: Path) -> None:
+    """It installs the programs only, and Debian's settings are afterwards as they were before."""
+    calls = called(tmp_path, user_id=0)
+    assert calls.index(NO_CLUSTER) < calls.index(INSTALL) < calls.index(AS_BEFORE)
+    assert {call.split()[0] for call in calls} == {"apt-get", "id", "make", "pg_conftool"}
+
+
+def test_ci_installs_nothing_without_root(tmp_path: Path) -> None:
+    """The tests that need PostgreSQL are then skipped."""
+    calls = called(tmp_path, user_id=1000)
+    assert {call.split()[0] for call in calls} == {"id", "make"}
