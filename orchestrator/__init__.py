@@ -36,7 +36,7 @@ _MODULES = {
     "InvalidRequestError": "errors",
     "Job": "reporting.history",
     "JobFilter": "model",
-    "JobState": "model",
+    "JobState": "job_states",
     "RunResult": "reporting.run_summary",
     "Settings": "settings",
 }

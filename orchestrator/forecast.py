@@ -34,9 +34,9 @@ factor is larger while few exports have finished: twice as large with ten of the
 
 _CACHE_SECONDS = 2.0
 
-_MAX_ANSWER_DELAY = timedelta(minutes=2)
-"""The duration of an export is not known if it was accepted later than this after it was sent: it
-was found in the bucket or answered late, or its times were set after a clock jump."""
+_MAX_ANSWER_DELAY = timedelta(seconds=30)
+"""The duration of an export is not known if it was accepted later than this after it was sent: its
+answer was recorded late, or the clock was changed."""
 
 _TIMESTAMP_PRECISION = timedelta(seconds=1)
 """Last-Modified has whole seconds."""
@@ -85,6 +85,8 @@ _LATEST = (
         sa.text(ENDED),
         jobs.c.profile == sa.bindparam("profile"),
         jobs.c.region == sa.bindparam("region"),
+        # without a TaskId it was accepted when it was found in the bucket, long after it began
+        jobs.c.task_id.is_not(None),
         # an end in the future was recorded by another clock
         jobs.c.finished_at <= sa.bindparam("now", type_=UtcDateTime),
     )
@@ -103,12 +105,12 @@ def _finished_export(row: Any) -> FinishedExport:
 
 def typical_duration(finished: Sequence[FinishedExport]) -> timedelta | None:
     """Return the median duration; ``None`` before any export has finished."""
-    return median_high(one.seen_after for one in finished) if finished else None
+    return median_high(one.shortest for one in finished) if finished else None
 
 
 def long_duration(finished: Sequence[FinishedExport]) -> timedelta | None:
     """Return the upper quartile of the durations; ``None`` before any export has finished."""
-    return sorted(one.seen_after for one in finished)[len(finished) * 3 // 4] if finished else None
+    return sorted(one.shortest for one in finished)[len(finished) * 3 // 4] if finished else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,9 @@ _RARELY = 0.1
 """The same where no slot is needed."""
 _MIN_RARELY = timedelta(seconds=1)
 
+_LEAD = timedelta(milliseconds=500)
+"""A job is reserved for polling this long before its first poll, so that the poll is not late."""
+
 _MIN_RESERVATION, _MAX_RESERVATION = timedelta(seconds=1), timedelta(minutes=5)
 """A shorter reservation would write the store too often; after a longer one of a process that died,
 an export would not be polled for too long."""
@@ -34,24 +37,27 @@ class PollSchedule:
     Args:
         first: age at the first poll.
         share: time between two polls, as a share of the age.
-        shortest: least time between two polls.
+        shortest: minimum time between two polls.
     """
 
     first: timedelta = timedelta()
     share: float = _RARELY
     shortest: timedelta = _MIN_RARELY
 
+    def is_due(self, age: timedelta) -> bool:
+        """Return whether polling begins now, or within half a second."""
+        return self.first - age <= _LEAD
+
     def interval(self, age: timedelta) -> timedelta:
         """Return the time between a poll at this age and the next one."""
         return max(self.shortest, min(age * self.share, _MAX_RESERVATION))
 
     def reservation(self, age: timedelta) -> timedelta:
-        """Return how long a process reserves an export of this age for itself.
-
-        Before the first poll that is until then, so that the store is not written in between.
-        """
-        until_first = min(self.first - age, _MAX_RESERVATION)
-        return max(until_first, self.interval(age), _MIN_RESERVATION)
+        """Return how long a process that finds an export of this age reserves it for itself."""
+        wait = self.first - age
+        if not self.is_due(age):
+            return min(wait - _LEAD, _MAX_RESERVATION)
+        return max(wait, timedelta()) + max(self.interval(age), _MIN_RESERVATION)
 
 
 def schedule(

@@ -1,7 +1,8 @@
 """Poll the buckets for accepted and unknown jobs until each job is finished.
 
-The store reserves a due job for the process that takes it first, until the job is due again. Until
-then the process polls it as its schedule requires; a look-up that finds nothing writes nothing.
+A process reserves a due job by setting the time when it is due again; until then no other process
+takes it. Meanwhile this process polls the job as its schedule requires. A look-up of an accepted
+job that finds nothing writes nothing.
 """
 
 from collections.abc import Container
@@ -38,27 +39,24 @@ from orchestrator.wakeup import Wakeup
 _TICK = 0.2
 """Seconds between two checks of the store for jobs that are due."""
 
-_OVERLAP = 0.5
-"""Seconds that a job is polled beyond its reservation, so that there is no gap before the next."""
-
-_LOOKUPS_AT_ONCE = 16
+_CONCURRENT_LOOKUPS = 16
 _MAX_POLLED = 512
-"""Jobs polled at once; the others wait in the store."""
+"""Maximum number of jobs polled at the same time; the others wait in the store."""
 
 _AFTER_FAILURE = timedelta(seconds=2)
 
 _UNLISTED_AFTER = timedelta(seconds=5)
-"""Time after which a listing should show an object that was just written."""
+"""Minimum age of an export at which an empty listing is no longer trusted."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _PolledJob:
     """A job that is reserved for this process; times are on the event loop's clock.
 
     Args:
         began_at: when its export began.
-        until: when polling ends, unless the store reserves the job again.
-        is_probe: whether it tests if a failing bucket answers again.
+        until: end of the reservation.
+        is_probe: whether its look-up tests if a failing bucket answers again.
     """
 
     job: TrackedJob
@@ -72,22 +70,17 @@ class _PolledJob:
         return bucket_location(self.job.region, self.job.bucket)
 
     @property
-    def first_at(self) -> float:
-        """Time of the first look-up."""
-        return self.began_at + (0.0 if self.is_probe else self.schedule.first.total_seconds())
-
-    @property
     def age(self) -> timedelta:
         return timedelta(seconds=anyio.current_time() - self.began_at)
 
 
 class Poller:
-    """Look up the jobs of one profile, many at once, each when it is due.
+    """Look up the jobs of one profile, many at the same time, each when it is due.
 
-    It polls the jobs of every batch, because each end that is seen frees capacity for all.
+    It polls the jobs of all batches: each export that is seen to end frees a slot for any job.
 
     Args:
-        interval: time between two look-ups of one job; ``None`` follows its age and the forecast.
+        interval: time between two look-ups of one job; ``None``: from its age and the forecast.
         actor: this process's registration.
     """
 
@@ -125,8 +118,9 @@ class Poller:
         )
         self._traced: set[tuple[str, str]] = set()
         """Region and name of the buckets in which an accepted job was found under its tag."""
-        self._polled: dict[int, _PolledJob] = {}
-        self._lookups = anyio.Semaphore(_LOOKUPS_AT_ONCE, fast_acquire=True)
+        self._polled: set[int] = set()
+        """Jobs whose polling has not ended."""
+        self._lookups = anyio.Semaphore(_CONCURRENT_LOOKUPS, fast_acquire=True)
 
     async def run(self) -> None:
         """Poll until cancelled."""
@@ -136,8 +130,9 @@ class Poller:
         async with anyio.create_task_group() as polls:
             while True:
                 if await self._busy_retry.retry(self._is_anything_due):
-                    for job_id in await self._busy_retry.retry(self._reserve):
-                        polls.start_soon(self._poll, job_id)
+                    for one in await self._busy_retry.retry(self._reserve):
+                        self._polled.add(one.job.job_id)
+                        polls.start_soon(self._poll, one)
                 await anyio.sleep(_TICK)
 
     async def _traced_buckets(self) -> set[tuple[str, str]]:
@@ -149,86 +144,97 @@ class Poller:
             now = await self._database.now(connection)
             return (await connection.execute(self._first_due, {"now": now})).first() is not None
 
-    async def _reserve(self) -> list[int]:
-        """Reserve the jobs that are due; return those that are to be polled from now on."""
+    async def _reserve(self) -> list[_PolledJob]:
+        """Reserve the due jobs; return those whose polling begins now.
+
+        A job whose first look-up comes later is due again shortly before it. A job whose polling
+        lasts longer than its reservation is only reserved again.
+        """
         async with self._database.write() as connection:
             now, moment = await self._database.now(connection), anyio.current_time()
-            due = await self._due_jobs(connection, now, moment)
-            spans = {one.job.job_id: one.until - _OVERLAP - moment for one in due}
-            then = {job_id: now + timedelta(seconds=span) for job_id, span in spans.items()}
+            polled: list[_PolledJob] = []
+            then: dict[int, datetime] = {}
+            at_capacity = await regions_at_capacity(connection, self._profile)
+            for job, is_probe in await self._due_jobs(connection, now):
+                # never negative: another clock may have recorded the start
+                age = max(timedelta(), now - (job.began_at or now))
+                polls = await self._schedule(connection, job, now, at_capacity)
+                span = polls.reservation(age)
+                then[job.job_id] = now + span
+                began_at, until = moment - age.total_seconds(), moment + span.total_seconds()
+                if polls.is_due(age) and job.job_id not in self._polled:
+                    polled.append(_PolledJob(job, polls, began_at, until, is_probe))
+                elif is_probe:
+                    self._buckets.release_probe(bucket_location(job.region, job.bucket))
             await postpone(connection, then)
-        # the first look-up of the others belongs to a later reservation
-        due = [one for one in due if one.first_at <= one.until]
-        new = [one.job.job_id for one in due if one.job.job_id not in self._polled]
-        self._polled.update({one.job.job_id: one for one in due})
-        return new
+        return polled
 
     async def _due_jobs(
-        self, connection: AsyncConnection, now: datetime, moment: float
-    ) -> list[_PolledJob]:
-        """Return due jobs of buckets that answer, and one for each failing bucket to be tried."""
-        take = partial(reserve_due_jobs, connection, now=now)
+        self, connection: AsyncConnection, now: datetime
+    ) -> list[tuple[TrackedJob, bool]]:
+        """Return the due jobs of working buckets, and one probe for each failing one.
+
+        A failing bucket gets a probe only when its circuit breaker admits one.
+        """
+        due_jobs = partial(reserve_due_jobs, connection, now=now)
         wanted = self._of_profile & self._buckets.readable()
         failing = self._buckets.failing_buckets()
         free = max(0, _MAX_POLLED - len(self._polled))
-        found = await take(wanted & bucket_location_column().not_in(failing), limit=free)
-        due = [(job, False) for job in found]
+        working = await due_jobs(wanted & bucket_location_column().not_in(failing), limit=free)
+        due = [(job, False) for job in working]
         for bucket in filter(self._buckets.admit_probe, failing):
-            probes = await take(wanted & (bucket_location_column() == bucket), limit=1)
+            probes = await due_jobs(wanted & (bucket_location_column() == bucket), limit=1)
             if not probes:
                 self._buckets.release_probe(bucket)
             due += [(job, True) for job in probes]
-        at_capacity = await regions_at_capacity(connection, self._profile) if due else frozenset()
-        polled: list[_PolledJob] = []
-        for job, is_probe in due:
-            # never negative: another clock may have recorded the start
-            age = max(timedelta(), now - (job.began_at or now))
-            plan = await self._schedule(connection, job, now, at_capacity)
-            until = moment + plan.reservation(age).total_seconds() + _OVERLAP
-            polled.append(_PolledJob(job, plan, moment - age.total_seconds(), until, is_probe))
-        return polled
+        return due
 
     async def _schedule(
-        self, connection: AsyncConnection, job: TrackedJob, now: datetime, full: Container[str]
+        self,
+        connection: AsyncConnection,
+        job: TrackedJob,
+        now: datetime,
+        at_capacity: Container[str],
     ) -> PollSchedule:
-        """Return when to poll a job; ``full`` are the regions at capacity."""
+        """Return when to poll a job; ``at_capacity`` are the regions that have a ceiling."""
         if self._interval is not None:
             return PollSchedule(share=0.0, shortest=self._interval)
         if job.state is JobState.UNKNOWN:
             return PollSchedule()
         finished = await self._forecast.finished_exports(connection, job.profile, job.region, now)
-        return schedule(finished, job.size_gib, at_capacity=job.region in full)
+        return schedule(finished, job.size_gib, at_capacity=job.region in at_capacity)
 
-    async def _poll(self, job_id: int) -> None:
+    async def _poll(self, one: _PolledJob) -> None:
         """Look up one job for as long as it is reserved for this process."""
-        moment = max(self._polled[job_id].first_at, anyio.current_time())
+        moment = max(one.began_at + one.schedule.first.total_seconds(), anyio.current_time())
         try:
-            while moment <= self._polled[job_id].until:
+            while moment < one.until:
                 await anyio.sleep_until(moment)
-                one = self._polled[job_id]
                 async with self._lookups:
                     if await self._look_up(one):
                         break
                 moment = anyio.current_time() + one.schedule.interval(one.age).total_seconds()
         finally:
-            del self._polled[job_id]
+            self._polled.discard(one.job.job_id)
 
     async def _look_up(self, one: _PolledJob) -> bool:
-        """Look up a job once; return whether it needs no further look-up for now."""
+        """Look up a job once; return whether to stop polling it for now."""
         if not one.is_probe and one.bucket in self._buckets.failing_buckets():
             return True  # another job probes the bucket
         try:
             if (credential := await self._admission.credential()) is not None:
-                lookup = partial(self._look_up_and_learn, one, credential)
+                lookup = partial(self._look_up_and_record, one, credential)
                 return await self._busy_retry.retry(lookup)
+            if one.is_probe:
+                self._buckets.release_probe(one.bucket)
         except (httpx.HTTPError, CredentialError) as error:
-            # missing credentials are no fault of the bucket; the admission reports them
+            # missing credentials are not a failure of the bucket; `Admission` reports them
             if not isinstance(error, CredentialError):
                 self._buckets.record_failure(one.bucket, str(error) or type(error).__name__)
             await self._busy_retry.retry(partial(self._look_up_again_soon, one.job))
         return True
 
-    async def _look_up_and_learn(self, one: _PolledJob, credential: Credential) -> bool:
+    async def _look_up_and_record(self, one: _PolledJob, credential: Credential) -> bool:
         asked_at = anyio.current_time()
         try:
             has_changed = await self._state_after_lookup(one) is not one.job.state
@@ -283,5 +289,5 @@ class Poller:
                 now = await self._database.now(connection)
                 traced_at = finding.first_trace_at(now)
                 await save_first_trace(connection, job, traced_at)
-            self._polled[job.job_id] = replace(one, job=replace(job, first_trace_at=traced_at))
+            one.job = replace(job, first_trace_at=traced_at)
         return job.state

@@ -16,15 +16,15 @@ def finished(*minutes: float, size_gib: int = 50) -> list[FinishedExport]:
 def test_polling_begins_a_little_before_the_earliest_end() -> None:
     """There are hardly any polls before it, whether or not the scope is at capacity."""
     for at_capacity in (True, False):
-        plan = schedule(finished(40, 30, 50), 50, at_capacity=at_capacity)
-        assert 29 * MINUTE < plan.first < 30 * MINUTE
+        polls = schedule(finished(40, 30, 50), 50, at_capacity=at_capacity)
+        assert 29 * MINUTE < polls.first < 30 * MINUTE
 
 
 def test_at_capacity_an_end_is_seen_within_a_fiftieth_of_the_age() -> None:
     """Two polls are a fiftieth of the age apart, and at least 40 ms."""
-    plan = schedule(finished(30), 50, at_capacity=True)
-    assert plan.interval(50 * MINUTE) == MINUTE
-    assert plan.interval(SECOND) == timedelta(milliseconds=40)
+    polls = schedule(finished(30), 50, at_capacity=True)
+    assert polls.interval(50 * MINUTE) == MINUTE
+    assert polls.interval(SECOND) == timedelta(milliseconds=40)
 
 
 def test_without_an_example_of_its_size_an_export_is_polled_less_often() -> None:
@@ -35,29 +35,35 @@ def test_without_an_example_of_its_size_an_export_is_polled_less_often() -> None
 
 def test_below_capacity_an_export_is_polled_every_tenth_of_its_age() -> None:
     """A poll costs more there than it is worth."""
-    plan = schedule(finished(30), 50, at_capacity=False)
-    assert plan.interval(40 * MINUTE) == 4 * MINUTE
-    assert plan.interval(SECOND) == SECOND
+    polls = schedule(finished(30), 50, at_capacity=False)
+    assert polls.interval(40 * MINUTE) == 4 * MINUTE
+    assert polls.interval(SECOND) == SECOND
 
 
-def test_a_young_export_is_reserved_until_its_first_poll() -> None:
-    """The store is not written again before it, except every five minutes."""
-    plan = schedule(finished(1), 50, at_capacity=True)
-    assert plan.reservation(timedelta()) == plan.first
+def test_a_young_export_is_due_again_shortly_before_its_first_poll() -> None:
+    """The store is not written again before that, except every five minutes."""
+    polls = schedule(finished(1), 50, at_capacity=True)
+    assert not polls.is_due(timedelta())
+    assert polls.first - SECOND < polls.reservation(timedelta()) < polls.first
     assert schedule(finished(60), 50, at_capacity=True).reservation(SECOND) == 5 * MINUTE
 
 
-def test_a_reservation_lasts_between_a_second_and_five_minutes() -> None:
+def test_a_reservation_for_polling_lasts_at_least_a_second_from_the_first_poll() -> None:
     """Shorter ones would write the store too often; a process that dies leaves no long gap."""
-    plan = schedule([], 50, at_capacity=True)
-    assert plan.reservation(timedelta()) == SECOND
-    assert plan.reservation(timedelta(hours=9)) == 5 * MINUTE
+    polls = schedule([], 50, at_capacity=True)
+    assert polls.is_due(timedelta())
+    assert polls.reservation(timedelta()) == SECOND
+    assert polls.reservation(timedelta(hours=9)) == 5 * MINUTE
+    ahead = schedule(finished(1), 50, at_capacity=True)
+    age = ahead.first - timedelta(milliseconds=400)
+    assert ahead.is_due(age)
+    assert ahead.reservation(age) > timedelta(milliseconds=1400)
 
 
 def test_a_fixed_interval_is_kept() -> None:
     """A user may want fewer polls than one in five minutes."""
     for seconds in (0.2, 900):
         interval = timedelta(seconds=seconds)
-        plan = PollSchedule(share=0.0, shortest=interval)
-        assert plan.interval(timedelta(hours=9)) == interval
-        assert plan.reservation(timedelta(hours=9)) == max(interval, SECOND)
+        polls = PollSchedule(share=0.0, shortest=interval)
+        assert polls.interval(timedelta(hours=9)) == interval
+        assert polls.reservation(timedelta(hours=9)) == max(interval, SECOND)
