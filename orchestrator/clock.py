@@ -27,10 +27,11 @@ def _wall() -> datetime:
 
 
 class SystemClock:
-    """The machine's clock as it stood when this object was made, plus the time that passed since.
+    """This machine's time of day, unaffected if the clock is changed later.
 
-    Leases, waits and look-up periods are time spans. When the machine's clock is set during a run,
-    they must neither end at once, which could send a job again too early, nor last for hours.
+    The clock is read once, when the object is made. After that only elapsed time is added.
+    Otherwise a change of the clock during a run could end a lease immediately, so that a job is
+    sent again too early, or make a wait last for hours.
 
     Args:
         wall: returns the machine's time of day.

@@ -55,9 +55,11 @@ def apply_to_matching(
     Args:
         operation: a method of `Orchestrator` that takes the filter and ``dry_run``.
         describe: turns the result of the dry run into lines to print.
+        all_: allow an empty filter.
+        dry_run: only print.
 
     Raises:
-        UsageError: no filter was given, or no job matches it.
+        UsageError: neither a filter nor ``all_`` was given, or no job matches.
     """
     from orchestrator.model import JobFilter
 

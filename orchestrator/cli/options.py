@@ -35,7 +35,7 @@ def option(
     default: object = None,
     envvar: str | None = None,
 ) -> inspect.Parameter:
-    """Return an option as a command's parameter.
+    """Return a command-line option as a function parameter for Typer.
 
     Args:
         kind: type of its values.
@@ -71,10 +71,10 @@ _FILTERS = (
 
 
 def takes_settings(*options: inspect.Parameter) -> Callable[[_Command], _Command]:
-    """Decorate a command: pass it the settings in force as ``settings``.
+    """Decorate a command: pass it the effective settings as ``settings``.
 
     Args:
-        options: settings that the command takes besides database and TOML file.
+        options: further options for settings, besides --database-url and --config.
     """
     return replaces("settings", (*options, *_SETTINGS_OF_ALL), _settings)
 
@@ -87,10 +87,10 @@ def takes_filter(command: _Command) -> _Command:
 def replaces(
     name: str, options: Sequence[inspect.Parameter], make: Callable[..., object]
 ) -> Callable[[_Command], _Command]:
-    """Decorate a command: options replace one parameter, which gets the value made of them.
+    """Decorate a command: replace its parameter ``name`` by several options.
 
-    Typer reads a command's options from its signature, so the decorated function has a signature
-    that joins both lists of parameters.
+    ``make`` turns the values of the options into the value of the parameter. Typer reads a
+    command's options from its signature, so the options must be in it.
     """
 
     def decorate(command: _Command) -> _Command:
@@ -113,7 +113,7 @@ def replaces(
 
 
 def _settings(**flags: object) -> "Settings":
-    """Return the settings in force; warn about ORCHESTRATOR_ variables that are not settings.
+    """Return the effective settings; warn about unknown ORCHESTRATOR_ variables.
 
     Args:
         flags: values given on the command line; ``None`` means not given.
@@ -141,7 +141,7 @@ def _job_filter(*, since: str | None, until: str | None, **values: list[str] | N
     for state in values["state"] or ():
         if "*" not in state and state not in set(JobState):
             raise UsageError(
-                f"--state {state}: is not a valid state.", f"Use one of: {', '.join(JobState)}."
+                f"--state: {state!r} is not a valid state.", f"Use one of: {', '.join(JobState)}."
             )
     fields: dict[str, Any] = {
         f"{name}es" if name == "batch" else f"{name}s": tuple(value or ())
@@ -161,7 +161,7 @@ def _timestamp(name: str, text: str | None) -> "datetime | None":
         parsed = datetime.fromisoformat(text)
     except ValueError:
         raise UsageError(
-            f"--{name} {text}: is not a valid timestamp.",
+            f"--{name}: {text!r} is not a valid timestamp.",
             "Write it like 2026-11-23 or 2026-11-23T18:30:00Z.",
         ) from None
     return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)

@@ -41,7 +41,7 @@ def command(
     choice = Verdict(verdict)
     job_id = call(settings, lambda orchestrator: orchestrator.resolve(job, choice, why=why))
     if verdict == "accepted":
-        print(f"Job {job_id} is accepted.")
+        print(f"Job {job_id} is now accepted; `orchestrator run` waits for its objects.")
     else:
         print(f"Job {job_id} is queued again; `orchestrator run` sends it.")
 

@@ -103,7 +103,7 @@ async def _run(
     stop, interrupted_code = anyio.Event(), 0
 
     async def stop_on_signal(scope: anyio.CancelScope) -> None:
-        """End the run gracefully on the first SIGINT or SIGTERM, at once on the second."""
+        """End the run gracefully on the first signal, immediately on the second."""
         nonlocal interrupted_code
         with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as received:
             async for number in received:
@@ -136,10 +136,10 @@ async def _run(
 
 
 _STOPPING = (
-    "Stopping: nothing more is sent; waiting for requests in flight. Interrupt again to stop at "
-    "once."
+    "Stopping: nothing more is sent; waiting for requests in flight. Interrupt again to stop "
+    "immediately."
 )
-_STOPPED_AT_ONCE = "Stopped at once; the next run looks up the requests that were in flight."
+_STOPPED_AT_ONCE = "Stopped immediately; the next run looks up the requests that were in flight."
 
 
 def _raise_file_limit(needed: int, display: "ProgressDisplay") -> None:
@@ -154,11 +154,11 @@ def _raise_file_limit(needed: int, display: "ProgressDisplay") -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
     if allowed < _MIN_FILES:
         raise UsageError(
-            f"The limit of open files is {allowed}; a run needs at least {_MIN_FILES}.",
-            f"Raise it: ulimit -n {needed}.",
+            f"The hard limit of open files is {allowed}; a run needs at least {_MIN_FILES}.",
+            f"As root, raise the hard limit (ulimit -Hn) to {needed} or more, then run again.",
         )
     if allowed < needed:
         display.notify(
-            f"Warning: the limit of open files is {allowed}, and this run may need {needed}. "
-            f"Raise it (ulimit -n {needed}) or lower --concurrency."
+            f"Warning: the hard limit of open files is {allowed}, and this run may need {needed}. "
+            f"Lower --concurrency, or raise the hard limit (ulimit -Hn) to {needed} as root."
         )

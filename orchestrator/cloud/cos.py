@@ -65,7 +65,9 @@ class CosClient:
         """Return one object; ``None`` if it, or the whole bucket, does not exist.
 
         Raises:
-            CloudRefusal: COS answered with an error, or with something else than an object.
+            CloudRefusal: COS answered with an error, or the answer does not describe an object.
+            CredentialError: there is no usable credential.
+            httpx.HTTPError: no complete answer arrived.
         """
         response = await self._send("HEAD", region, bucket, key, {})
         if response.status_code == 404:

@@ -45,7 +45,7 @@ Client.ProxyError: Check the proxy's address and permissions: it refuses the con
 
 [fail]
 Client.InvalidURL: Correct the endpoint: it is not a valid URL.
-Client.LocalProtocolError: Report an error of this program: its request cannot be sent.
+Client.LocalProtocolError: Report a bug in this program: its request cannot be sent.
 Client.UnsupportedProtocol: Set the endpoint to a URL with http:// or https://.
 
 [reconcile]
@@ -61,6 +61,6 @@ Client.RemoteProtocolError: Check for a proxy that cuts connections if this repe
 Client.WriteError: Check the network if this repeats: the connection broke while sending.
 Client.DecodingError: Check for a proxy that changes answers: this one is unreadable.
 Client.TransportError: Check network and proxy if this repeats: the transport failed.
-Client.Unexpected: Report an error of this program, with the message and the log.
+Client.Unexpected: Report a bug in this program, with the message and the log.
 """)
 """A row for every kind of answer without a code of its own, and for exceptions of httpx."""

@@ -17,13 +17,19 @@ MAY_CONCERN_ONE_IMAGE = frozenset({"AuthFailure.UnauthorizedOperation", "Unautho
 
 
 def code_for(name: str) -> Code:
-    """Return the row of an API code; an unknown code gets the row of its first segment."""
+    """Return the row of an API code.
+
+    An unknown code gets the row of its first segment, or else a row for unknown codes.
+    """
     row = CODES.get(name) or CODES.get(name.partition(".")[0]) or _UNKNOWN
     return replace(row, name=name)
 
 
 def cos_code_for(refusal: CloudRefusal) -> Code:
-    """Return the row of an error from COS; an unknown code gets the row of its HTTP status."""
+    """Return the row of an error from COS.
+
+    An unknown code gets the row ``Http4xx`` or ``HttpOther``, by its status.
+    """
     name = refusal.code
     if name == "AccessDenied" and "Request has expired" in refusal.message:
         # here COS has no code of its own for a signature that is too old
@@ -34,9 +40,10 @@ def cos_code_for(refusal: CloudRefusal) -> Code:
 
 
 def read_table(table: str) -> Mapping[str, Code]:
-    """Read rows of ``code: remedy`` under headings with their reaction and the scope of a halt.
+    """Read rows of ``code: remedy`` under headings such as ``[halt, bucket]``.
 
-    Indented lines continue a remedy. The reaction also says whether an export may have begun.
+    A heading gives the reaction and, for a halt, its scope. The reaction also says whether an
+    export may have begun. Indented lines continue a remedy.
     """
     rows: dict[str, Code] = {}
     for section in table.strip().split("\n\n"):
@@ -164,21 +171,21 @@ ServiceUnavailable: Wait until CVM works again; the bucket is checked before the
 DryRunOperation: Nothing to do: the dry run has passed.
 
 [fail]
-InvalidFilter: Report an error of this program: it sent an unknown filter.
-InvalidFilterValue: Report an error of this program: it sent a wrong filter value.
-InvalidFilterValue.LimitExceeded: Report an error of this program: it sent too many filter values.
+InvalidFilter: Report a bug in this program: it sent an unknown filter.
+InvalidFilterValue: Report a bug in this program: it sent a wrong filter value.
+InvalidFilterValue.LimitExceeded: Report a bug in this program: it sent too many filter values.
 InvalidImageId: Correct the image id as the message says.
 InvalidImageId.Malformed: Correct the image id: it must look like img-xxxxxxxx.
 InvalidImageId.NotFound: Check the image id and --region: this account has no such image in that
     region.
 InvalidParameter: Correct the parameter that the message names.
-InvalidParameter.ImageIdsSnapshotIdsMustOne: Report an error of this program: it must send image ids
+InvalidParameter.ImageIdsSnapshotIdsMustOne: Report a bug in this program: it must send image ids
     and no snapshot ids.
 InvalidParameter.SnapshotNotFound: Create the image again: one of its snapshots does not exist any
     more.
 InvalidParameterValue: Correct the value that the message names.
 InvalidParameterValue.InvalidFileNamePrefixList: Use a short prefix of letters, digits and hyphens;
-    if it is one, report an error of this program.
+    if it is one, report a bug in this program.
 InvalidParameterValue.InvalidImageId: Choose another image: the vendor does not allow this one to be
     exported.
 InvalidParameterValue.InvalidImageOsName: Copy the image to a region that offers its operating
@@ -186,13 +193,13 @@ InvalidParameterValue.InvalidImageOsName: Copy the image to a region that offers
 InvalidParameterValue.InvalidRegion: Correct the region's id, as in ap-singapore.
 InvalidParameterValue.LimitExceeded: Put fewer images into one request.
 InvalidParameterValue.TooLarge: Shorten the value that the message names, for example the prefix.
-InvalidRequest: Report an error of this program: its request was malformed.
+InvalidRequest: Report a bug in this program: its request was malformed.
 MissingParameter: Add the parameter that the message names.
 RequestSizeLimitExceeded: Split the request into smaller ones: its body is too large.
 ResourceNotFound: Check the ids and the region: the message names what does not exist.
 UnauthorizedOperation.ImageNotBelongToAccount: Export the image with an API key of the account that
     owns it.
-UnknownParameter: Report an error of this program: it sent an unknown parameter.
+UnknownParameter: Report a bug in this program: it sent an unknown parameter.
 UnsupportedOperation: Choose another image: the vendor does not allow this operation.
 UnsupportedOperation.EncryptedImagesNotSupported: Copy the image to an image without encryption, and
     export the copy.
@@ -210,12 +217,13 @@ UnsupportedOperation.SharedImageExportUnsupported: Export the image from the acc
 UnsupportedOperation.WindowsImageExportUnsupported: Remove this image from the batch: Windows images
     cannot be exported.
 """)
-"""Every known API code. A code without a dot also stands for unknown codes that start with it."""
+"""Every known API code. A code without a dot also stands for unknown codes that begin with it and
+a dot."""
 
 # The answer to a HEAD has no body, so an expired token shows only as Http400.
 COS_CODES = read_table("""
 [retry]
-Http429: Wait: COS asks for fewer requests, and is asked again later.
+Http429: Wait: COS received too many requests; the look-up is repeated later.
 InternalError: Wait: COS had an internal error and is asked again.
 KmsFreqControl: Wait: the bucket's key service receives too many requests.
 KmsInternalException: Wait: the bucket's key service had an internal error.
@@ -228,7 +236,7 @@ HttpOther: Wait: COS is queried again; if this lasts, check for a proxy between 
     COS.
 
 [resign, clock]
-RequestTimeTooSkewed: Synchronize this machine's clock (NTP): COS finds it wrong.
+RequestTimeTooSkewed: Synchronize this machine's clock (NTP): COS reports that it is wrong.
 
 [refresh, credential]
 ExpiredToken: Log in again: the temporary key has expired.
@@ -255,4 +263,5 @@ InvalidBucketName: Correct the bucket's name: lower-case letters, digits and hyp
 NoSuchBucket: Create the bucket in the images' region, or correct its name.
 UnavailableForLegalReasons: Ask Tencent Cloud's support why the bucket is blocked.
 """)
-"""Every known COS code; ``Http…`` stands for a status, or for others like it, without one."""
+"""Every known COS code. ``Http`` with a number stands for an answer with this status and no code;
+``Http4xx`` and ``HttpOther`` stand for all others."""

@@ -24,11 +24,12 @@ _MESSAGE = "The process that sent this request ended before it recorded an answe
 
 
 async def recover_orphans(database: Database, me: str) -> int:
-    """Set the jobs of owners that are gone to unknown; return their number.
+    """Set orphaned jobs to unknown; return their number.
 
-    An owner is gone if its liveness lock is free, or if its lease has expired. Unless the process
-    is certainly dead, it may be suspended with an unsent request. Its job is then not sent again
-    before the signature of that request has expired.
+    A job in state sending is orphaned if its lease has expired, or if the liveness lock of its
+    process is free. Unless that process is certainly dead, it may still send a request that it has
+    signed. The job is then not sent again before this signature has expired. Processes that are
+    gone are recorded as ended, and their lock files are removed.
     """
     async with database.write() as connection:
         now = await database.now(connection)

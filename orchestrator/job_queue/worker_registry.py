@@ -33,10 +33,12 @@ class GoneReason(StrEnum):
 
 
 class Registration:
-    """The registration of this start of the process.
+    """The registration of one start of a worker process.
+
+    On PostgreSQL it also keeps the session that holds the liveness lock.
 
     Args:
-        name: unique among all starts of all processes.
+        name: unique for each start: host, pid and random characters.
     """
 
     def __init__(self, database: Database, name: str) -> None:
@@ -77,7 +79,7 @@ async def register_worker(database: Database) -> AsyncIterator[Registration]:
     On SQLite the lock is on a file beside the database, and the operating system frees it when the
     process ends, however that happens. On PostgreSQL it is a session's advisory lock, so no pooler
     that shares sessions may be used. If the block ends with an exception, no end is recorded, and
-    what the process still holds can be recovered at once.
+    what the process still holds can be recovered immediately.
     """
     name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
     path, me = lock_path(database, name), Registration(database, name)

@@ -26,19 +26,20 @@ DESCRIBE = "DescribeImages"
 BUCKET_LOOKUP = "look into a bucket"
 
 _TOLERATED_UNKNOWN = 4
-"""Answers in a row that may leave the effect of a request unknown. With one more the endpoint
-itself is failing, not the single job."""
+"""Number of outcomes with unknown effect in a row that are tolerated. One more means that the
+endpoint is failing, not only one job."""
 
 _MAX_UNCHARGED = 10
-"""Lost answers in a row that are not charged to a job; later ones are: it may be the cause."""
+"""Maximum number of lost answers in a row that are not charged to a job. Later ones are charged,
+because the job may be the cause."""
 
 
 class Admission:
-    """The requests of one account to the vendor's endpoints.
+    """Decide for one account whether a request may be sent; record the outcomes.
 
     Args:
         profile: the account's name.
-        notify: takes a sentence for the user when something holds the work up.
+        notify: called with a sentence for the user when something delays or stops requests.
         rate: requests per second allowed for each action at an endpoint; 0 is no limit.
         quota_wait: maximum wait in seconds for a quota other than the export cap.
     """
@@ -69,7 +70,7 @@ class Admission:
         """The credentials of the last renewal, until a request with them was accepted."""
 
     async def wait_for_turn(self, action: str, host: str) -> RateLimiter:
-        """Wait until permits may be available; return the rate limiter to take them from."""
+        """Wait for the circuit breaker and the rate limit; return the rate limiter."""
         await self._breakers[host].wait_until_admitted()
         key = RateKey(action, host, self._profile)
         if key not in self._rate_limiters:
@@ -78,7 +79,7 @@ class Admission:
         return self._rate_limiters[key]
 
     def release(self, host: str) -> None:
-        """Return an unused admission: there was nothing to send."""
+        """Give back an unused admission, so that another request may be the probe."""
         self._breakers[host].release()
 
     def is_endpoint_failing(self, host: str) -> bool:
@@ -86,10 +87,10 @@ class Admission:
         return self._breakers[host].is_open
 
     def excuses_lost_answer(self, host: str, deferrals: int) -> bool:
-        """Return whether a lost answer is not charged to its job, as the endpoint is failing.
+        """Return whether a lost answer is not charged, because the endpoint is failing.
 
-        A job that causes the failures itself looks the same. So that such a job fails in the end,
-        its later lost answers are charged.
+        A job that causes the failures itself makes the endpoint look the same. So after ten
+        deferrals in a row lost answers are charged, and such a job fails in the end.
 
         Args:
             deferrals: postponements of the job in a row that were not charged.
@@ -115,7 +116,7 @@ class Admission:
         credential: Credential,
         job_id: int | None = None,
     ) -> None:
-        """Learn from the outcome of a request.
+        """Update circuit breaker, quota waits and halts after a request.
 
         Args:
             action: with `BUCKET_LOOKUP`, a halt also ends the reading of buckets.
@@ -184,10 +185,11 @@ class Admission:
         return Halt(scope, value, outcome.code.name, outcome.message, outcome.code.remedy)
 
     async def _has_newer(self, refused: Credential) -> bool:
-        """Return whether other credentials than the refused ones are in force.
+        """Renew refused credentials; return whether the request may be tried again.
 
-        Requests that were refused together renew them once. If the renewed ones are refused, they
-        are not renewed again.
+        Requests that were refused together cause one renewal. Renewed credentials that are refused
+        are not renewed again. If no credentials can be fetched, the account is halted here and the
+        result is also true.
         """
         async with self._renewing:
             try:
@@ -202,7 +204,8 @@ class Admission:
     def _halt_without_credentials(self, error: CredentialError) -> None:
         code = "Client.NoCredentials"
         self._halt(Halt(Scope.CREDENTIAL, self._profile, code, error.message, error.remedy))
-        # also if an export has halted this scope before, because that leaves buckets readable
+        # Also if the scope is halted already: a halt caused by an export does not stop reading
+        # buckets.
         self.may_read_buckets = False
 
     def _halt(self, halt: Halt) -> None:

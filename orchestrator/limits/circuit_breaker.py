@@ -40,7 +40,7 @@ class CircuitBreaker:
         return True
 
     def release(self) -> None:
-        """Return an unused admission, so that the next caller may probe at once."""
+        """Give back an unused admission, so that another request may be the probe."""
         if self._is_probing:
             self._is_probing = False
             self._next_probe = anyio.current_time()

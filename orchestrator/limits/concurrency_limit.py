@@ -1,11 +1,14 @@
-"""How many exports may run at once in one scope (account and region), learned from refusals.
+"""How many exports may run at the same time in one scope (account and region).
 
-The vendor publishes no limit, and other programs use it too. Known for certain is only how many of
-our own exports were running when one more was refused: that number is the ceiling. Running exports
-are counted from the job rows, so a crash cannot leave a wrong counter behind. A verified export
-frees its slot at once. Now and then one job is sent as a probe, to find out whether the vendor
-accepts more. A probe's claim puts the next one off until its lease ends, and its answer decides
-when the next one is due, so that there is one at a time.
+The vendor does not publish the limit, and other programs share it. Only one thing is certain: how
+many of our own exports were running when one more was refused. That number is the ceiling. Running
+exports are counted from the job rows, so a crash cannot leave a wrong counter behind.
+
+A verified export frees its slot immediately. From time to time one job above the ceiling is sent as
+a probe, to find out whether the vendor accepts more. There is one probe at a time in normal
+operation: its claim delays the next probe until the lease ends, and its answer sets the time of the
+next one. An answer that comes late can let a second probe be sent, which costs at most one refused
+request.
 """
 
 import math
@@ -25,12 +28,13 @@ from orchestrator.store import insert_or_ignore
 from orchestrator.store.tables import CLAIMABLE, UtcDateTime, jobs, scopes
 
 _MAX_BACKOFF = 300.0
-"""Seconds, the longest interval between probes where the ends of exports are not seen. There it
-doubles with each refused probe, and each accepted one halves it, so that about every second probe
-is accepted."""
+"""Maximum seconds between two probes where the ends of exports cannot be seen. There each refused
+probe doubles the interval and each accepted one halves it, so that about half of the probes are
+accepted."""
 
 _FIRST_INTERVAL = timedelta(seconds=1)
-"""Time to the first probe where they are seen, for one running export."""
+"""Minimum interval between probes for a ceiling of one, where the ends of exports are seen but none
+has finished yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +42,7 @@ class ConcurrencyLimit:
     """The state of one scope.
 
     Args:
-        ceiling: exports that may run at once; ``None`` before the first refusal.
+        ceiling: exports that may run at the same time; ``None`` before the first refusal.
         running: our own exports that may be running.
         full_since: time of the first refusal since the last accepted probe.
         probe_at: when the next probe is due.
@@ -52,7 +56,10 @@ class ConcurrencyLimit:
 
     @property
     def has_free_slot(self) -> bool:
-        """Return whether a slot is known to be free."""
+        """Whether a job may be sent without being a probe.
+
+        True if the ceiling is not reached, or no ceiling has been learned.
+        """
         return self.ceiling is None or self.running < self.ceiling
 
     def sendable(self, now: datetime, limit: int) -> int:
@@ -66,7 +73,7 @@ class ConcurrencyLimit:
 
 
 async def open_scope(connection: AsyncConnection, profile: str, region: str) -> None:
-    """Insert the row of a scope, if it is new."""
+    """Insert the row of a scope if it does not exist."""
     new = {"profile": profile, "region": region, "misses": 0}
     await connection.execute(insert_or_ignore(connection, scopes).values(new))
 
@@ -77,7 +84,7 @@ async def known_regions(connection: AsyncConnection, profile: str) -> list[str]:
 
 
 def has_job(*conditions: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
-    """Return the condition, on the table of scopes, that a scope has such a job."""
+    """Return the condition that a scope has a job that meets these conditions."""
     here = (jobs.c.profile == scopes.c.profile) & (jobs.c.region == scopes.c.region)
     return sa.select(jobs.c.id).where(*conditions, here).exists()
 
@@ -112,12 +119,15 @@ def _limit(row: Any, running: int) -> ConcurrencyLimit:
 
 
 async def regions_at_capacity(connection: AsyncConnection, profile: str) -> frozenset[str]:
-    """Return the regions whose limit was reached: an end seen late leaves a slot unused."""
+    """Return the regions that have a ceiling.
+
+    There a slot stays unused until the end of its export is seen.
+    """
     return frozenset((await connection.execute(_AT_CAPACITY, {"profile": profile})).scalars())
 
 
 async def begin_probe(connection: AsyncConnection, lease: Lease) -> None:
-    """Make the job of this lease the only probe, until its answer or the end of its lease."""
+    """Delay the next probe until this probe's answer is recorded or its lease ends."""
     await connection.execute(
         scopes.update().where(_is_scope_of(lease)).values(probe_at=lease.expires_at)
     )
@@ -126,13 +136,14 @@ async def begin_probe(connection: AsyncConnection, lease: Lease) -> None:
 async def record_refusal(
     connection: AsyncConnection, lease: Lease, now: datetime, *, is_end_visible: bool
 ) -> None:
-    """Record that the vendor has refused one more export: the running ones are the ceiling.
+    """Record a refusal for capacity: our running exports become the ceiling.
 
     Args:
-        is_end_visible: the ends of exports are seen in the bucket; otherwise only probes find the
-            slots that they free.
+        is_end_visible: whether the ends of exports can be seen in the bucket. If not, only probes
+            show that a slot is free.
     """
-    # Lock the row first: the count then leaves out jobs that other transactions have put back.
+    # Lock the row before counting: refused jobs of concurrent transactions are then already put
+    # back, and do not count as running.
     scope = await _locked_row(connection, lease)
     running = await _running_here(connection, lease, now)
     full_since = scope.full_since or now
@@ -158,9 +169,9 @@ async def _interval_of_probes(
 ) -> timedelta:
     """Return the time between two probes where the ends of exports are seen.
 
-    It grows with the square root of the ceiling: it balances the refused probes against the slots
-    that stay empty, which weigh the more the fewer slots there are. Before any export has finished,
-    exports are known to take at least as long as the scope has been full.
+    The interval grows with the square root of the ceiling. Short intervals cost refused probes;
+    long ones leave slots empty, and an empty slot costs more where there are few. Before any export
+    has finished, the time since the scope became full is used as the duration of an export.
     """
     finished = await latest_finished_exports(connection, lease.profile, lease.order.region, now)
     duration = long_duration(finished) or max(_FIRST_INTERVAL, now - full_since)
@@ -170,10 +181,10 @@ async def _interval_of_probes(
 async def record_answer(
     connection: AsyncConnection, lease: Lease, now: datetime, *, accepted: bool
 ) -> None:
-    """Record that a probe was not refused for capacity; if it was accepted, raise the ceiling.
+    """Record that a probe was not refused for capacity.
 
-    The next probe may follow at once, so the ceiling grows by one for each round trip until a
-    probe is refused.
+    If it was accepted, raise the ceiling to the number of running exports. The next probe may
+    follow immediately, so the ceiling grows by one for each round trip until a probe is refused.
     """
     if not lease.probe:
         return
@@ -192,7 +203,10 @@ async def record_answer(
 async def _running(
     connection: AsyncConnection, profile: str, regions: list[str], now: datetime
 ) -> dict[str, int]:
-    """Count our exports that may be running, by region; overdue ones no longer count."""
+    """Count our exports that may be running, by region.
+
+    Accepted exports past their deadline do not count.
+    """
     values = {"profile": profile, "regions": regions, "now": now}
     return dict((await connection.execute(_RUNNING, values)).all())
 

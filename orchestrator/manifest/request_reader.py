@@ -1,8 +1,8 @@
-"""Read a manifest, or images named by flags, as requests; or report every fault at once.
+"""Read requests from a manifest or from flags, or report all faults together.
 
-The first character tells the format. CSV and JSON Lines are read line by line, a JSON array as a
-whole. A row that cannot be parsed is a fault like any other; if the rows after it cannot be trusted
-either, the manifest is refused.
+The first character determines the format. CSV and JSON Lines are read line by line, a JSON array as
+a whole. A row that cannot be parsed is a fault like any other; if the rows after it cannot be
+trusted either, the manifest is refused.
 """
 
 import csv
@@ -31,10 +31,10 @@ from orchestrator.manifest.export_request import (
 )
 
 MAX_LINE = 2**20
-"""Characters of a line. A disk image that is given by mistake must not fill the memory."""
+"""Maximum characters of a line, so that a disk image given by mistake does not fill the memory."""
 
 MAX_ARRAY = 64 * 2**20
-"""Characters of a JSON array, which is read as a whole."""
+"""Maximum characters of a JSON array, which is read as a whole."""
 
 # errors="surrogateescape" turns each byte that is not UTF-8 into one of these characters
 _NOT_TEXT = re.compile("[\0\udc80-\udcff]")
@@ -49,7 +49,8 @@ _REQUIRED = {
 }
 
 Flags = Mapping[str, object]
-"""Values of flags by the name of their column, as typed: they fill in what a row leaves out."""
+"""Values of flags, by column name, as typed. A row takes them for the columns that it leaves
+out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,7 @@ def read_manifest(
         UsageError: a flag's value cannot be used.
     """
     reader = _Reader(_check_flags(flags), skip_invalid=skip_invalid)
-    # bytes that are not UTF-8 pass the decoder, so that they are the fault of their row alone
+    # let bytes that are not UTF-8 pass the decoder, so that only their own row is invalid
     text = TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape")
     try:
         reader.read(text)
@@ -111,7 +112,9 @@ def read_manifest(
 def requests_from_images(
     image_ids: Sequence[str], flags: Flags, *, skip_invalid: bool = False
 ) -> Manifest:
-    """Return a request for each image named by a flag; a fault has the position of its image.
+    """Return a manifest with one request for each ``--image``.
+
+    The number of a fault is the position of its image.
 
     Raises:
         ManifestError: as for a manifest.
@@ -128,7 +131,7 @@ def requests_from_images(
 
 
 def _check_flags(flags: Flags) -> Mapping[str, Any]:
-    """Return the checked values that a row takes for what it leaves out."""
+    """Check the flags; return the values for columns that a row leaves out."""
     values = {field: check(field, raw) for field, raw in flags.items() if not is_blank(raw)}
     for field, value in values.items():
         if isinstance(value, Problem):
@@ -148,10 +151,10 @@ class _Reader:
         self._ignored_columns: dict[str, None] = {}  # an ordered set
 
     def manifest(self, source: str) -> Manifest:
-        """Return what was read.
+        """Return the valid requests, the faults and the ignored columns.
 
         Raises:
-            ManifestError: there is no valid row, or an invalid one that may not be skipped.
+            ManifestError: no row is valid, or there are faults and ``skip_invalid`` is not set.
         """
         requests, faults = tuple(self._requests), tuple(self.faults)
         if not requests and not faults:
@@ -162,7 +165,7 @@ class _Reader:
         return Manifest(requests, faults, tuple(self._ignored_columns))
 
     def read(self, text: TextIO) -> None:
-        """Add all rows of a text.
+        """Read all rows of a text; collect their requests and faults.
 
         Raises:
             _UnreadableError: the manifest is empty, or cannot be read any further.
@@ -185,7 +188,7 @@ class _Reader:
 
     def _read_csv(self, lines: Iterator[str], first_line: int) -> None:
         columns: list[str] = []
-        # strict, or a quote that is never closed would swallow the rest of the file unnoticed
+        # strict: otherwise an unclosed quote would turn the rest of the file into one cell
         reader = csv.reader(lines, strict=True, skipinitialspace=True)
         while True:
             line = first_line + reader.line_num
@@ -197,7 +200,7 @@ class _Reader:
                 limit = csv.field_size_limit()
                 remedy = f"Check that each quote is closed and no cell exceeds {limit} characters."
                 fault = RowFault(line, "", f"is not CSV: {error}.", remedy)
-                # other rows may be among its lines
+                # a fault that spans several lines may hide other rows
                 if not columns or first_line + reader.line_num > line + 1:
                     raise _UnreadableError(fault) from None
                 self.faults.append(fault)
@@ -212,7 +215,7 @@ class _Reader:
             raise _unreadable(first_line, "the header names no column.", remedy)
 
     def _check_header(self, line: int, names: Sequence[str]) -> None:
-        """Report unknown columns, and stop if no row can have all that is required."""
+        """Report unknown columns; raise an error if a required column is missing."""
         if fault := _not_text(line, "".join(names)):
             raise _UnreadableError(fault)
         if any(_IMAGE_ID.fullmatch(name) for name in names):
@@ -334,7 +337,7 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_json_object)
 
 
 def _parse_json(text: str, line: int) -> Any:
-    """Return the value of a text that begins on this line."""
+    """Parse a JSON text; ``line`` is the number of its first line."""
     if fault := _not_text(line, text):
         raise _UnreadableError(fault)
     try:
@@ -351,13 +354,15 @@ def _parse_json(text: str, line: int) -> Any:
 
 
 def _not_text(line: int, text: str) -> RowFault | None:
-    """Return a fault if a text that begins on this line contains what no text file should."""
+    """Return a fault if the text contains NUL characters or invalid UTF-8."""
     found = _NOT_TEXT.search(text)
     if found is None:
         return None
     line += text.count("\n", 0, found.start())
     if found[0] == "\0":
-        reason = "contains NUL characters, as a binary file does, or UTF-16 without a mark."
+        reason = (
+            "contains NUL characters: it may be a binary file, or UTF-16 without a byte order mark."
+        )
         return RowFault(line, "", reason, "Save the manifest as plain UTF-8 text.")
     return RowFault(line, "", "is not valid UTF-8.", "Save the manifest as UTF-8.")
 

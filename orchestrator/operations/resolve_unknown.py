@@ -59,9 +59,10 @@ async def resolve(
             # when that signature has expired can the operator know that nothing will begin.
             if row.no_resend_before is not None and now < row.no_resend_before:
                 raise UsageError(
-                    f"A suspended process may still send job {row.id} until "
-                    f"{iso(row.no_resend_before)}.",
-                    "Check again after that time, and resolve the job then.",
+                    f"Another process may still send the request of job {row.id}: its signature is "
+                    f"valid until {iso(row.no_resend_before)}.",
+                    "After that time, check the bucket and the console again, then resolve the "
+                    "job.",
                 )
             target = JobState.QUEUED
             changes |= {"maybe_applied": False, "attempts_charged": 0, "deferrals": 0}

@@ -115,7 +115,7 @@ class Cloud:
         return self._codes.select(entry.image_ids, lambda rule: _covers(rule.action, entry))
 
     def latency(self, entry: Entry) -> float:
-        """Return the seconds by which this request is delayed."""
+        """Return the delay of this request in seconds, and count one use of its rule."""
         fault = self._latencies.select(entry.image_ids, lambda rule: _covers(rule.action, entry))
         return fault.seconds + self.chance.uniform(0, fault.jitter) if fault else 0.0
 

@@ -18,7 +18,7 @@ _Query = Mapping[str, str]
 
 
 def objects(page: Page[StoredObject], bucket: str, query: _Query, storage_class: str) -> bytes:
-    """Return the answer to GET Bucket."""
+    """Return the XML body of GET Bucket: one page of the list of objects."""
     last = page.last.key if isinstance(page.last, StoredObject) else page.last
     contents = (
         (

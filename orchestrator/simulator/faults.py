@@ -73,7 +73,10 @@ def alter_response(fault: Fault | None, response: Response | None) -> Response |
 async def send_response(
     connection: Connection, fault: Fault | None, response: Response | None
 ) -> bool:
-    """Send what the fault leaves of an answer; return whether the connection stays open."""
+    """Send the response, or the part of it that the fault allows.
+
+    Return whether the connection stays open.
+    """
     if response is None:
         assert fault is not None
         if fault.kind == "hang":

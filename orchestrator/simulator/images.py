@@ -75,7 +75,7 @@ class Catalogue:
         self._made = {image.image_id: image for image in _make(seed, count, regions)}
 
     def find(self, image_id: str, region: str, settings: Settings) -> Image | None:
-        """Return an image of a region with the current settings, or None."""
+        """Return an image with the settings applied; None if the region does not have it."""
         change = settings.images.get(image_id)
         image = self._made.get(image_id)
         if image is None and (change is not None or self._any_exists(settings)):

@@ -74,14 +74,15 @@ class Delivery(Rule):
 
 @dataclass(frozen=True, slots=True)
 class Duration:
-    """The duration of exports.
+    """How long an export takes: a random part, plus a part for its size.
 
     Args:
-        kind: ``fixed``; ``uniform`` within ``seconds`` times ``1 ± spread``; ``lognormal`` with
-            the median ``seconds`` and the sigma ``spread``.
-        seconds: duration without the part that depends on the size.
-        spread: share of the seconds, or sigma.
-        per_gib: seconds added for each GiB of the image's disks.
+        kind: ``fixed``: the random part is ``seconds``; ``uniform``: it lies between
+            ``seconds * (1 - spread)`` and ``seconds * (1 + spread)``; ``lognormal``: its median is
+            ``seconds`` and its sigma is ``spread``.
+        seconds: see ``kind``.
+        spread: see ``kind``.
+        per_gib: seconds added for each GiB of the exported disks.
     """
 
     kind: Literal["fixed", "uniform", "lognormal"] = "fixed"

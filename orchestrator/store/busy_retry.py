@@ -64,8 +64,8 @@ class BusyRetry:
             self._raise_if_final(error, failed_at)
             if not self._waiting:  # otherwise another task has reported it already
                 self._notify(
-                    f"The store cannot be used just now ({store_error_text(error)}); nothing is "
-                    f"sent until it can. {classify_store_error(error).remedy}"
+                    f"The store cannot be used just now ({store_error_text(error)}); no more jobs "
+                    f"are claimed until it works again. {classify_store_error(error).remedy}"
                 )
         self._waiting += 1
         try:

@@ -23,7 +23,8 @@ LOCK_TIMEOUT_MS = 60_000
 """A statement waits this long for a lock of another process, and then fails."""
 
 SHORT_LOCK_TIMEOUT_MS = 3_000
-"""The same for a run: it reports the lock, tries again, and must be able to stop soon."""
+"""The same during a run. A run reports the lock and tries again, and must be able to stop
+quickly."""
 
 _READERS = 4
 
@@ -38,17 +39,17 @@ class Database:
 
     def __init__(self, url: str, clock: Clock) -> None:
         self.url = sa.make_url(url)
-        # resolved, so that processes that open the file through a link find the same lock files
+        # resolve symbolic links, so that all processes use the same lock files
         self.path = Path(self.url.database or "").resolve() if self.is_sqlite else None
         self.clock = clock
         self._write_lock = anyio.Lock(fast_acquire=True)
-        self._last_refusal: OperationalError | None = None
+        self._last_lock_error: OperationalError | None = None
         self._short_timeouts = 0
         if self.path is not None:
             sqlite.prepare_file(self.path)
             self._file = sqlite.DatabaseFile(self.path)
-            # Take the write lock at the beginning: SQLite refuses, without any wait, to let a
-            # transaction write that has read before another process wrote.
+            # Take the write lock at the beginning. If a transaction reads first and another process
+            # then writes, SQLite fails the transaction's own write immediately, without waiting.
             self._writer = self._sqlite_engine(1, "BEGIN IMMEDIATE")
             self._reader = self._sqlite_engine(_READERS, "BEGIN")
         else:
@@ -64,18 +65,19 @@ class Database:
     async def write(self) -> AsyncIterator[AsyncConnection]:
         """Begin a transaction that may write; commit at the end, roll back on any exception.
 
-        SQLite allows one writer at a time. The tasks of this process queue for it here, because
-        SQLite's own wait for a lock has no order. If another process keeps the lock, all tasks in
-        the queue fail together: one after another, a hundred would take minutes.
+        SQLite allows one writer at a time. The tasks of this process wait here in order, because
+        SQLite does not serve waiting connections in order. If another process holds the lock too
+        long, all waiting tasks fail together. If each waited for its own time-out, a hundred tasks
+        would take minutes.
         """
         if not self.is_sqlite:
             async with _transaction(self._writer) as connection:
                 yield connection
             return
-        before = self._last_refusal
+        before = self._last_lock_error
         async with self._write_lock:
-            if self._last_refusal is not None and self._last_refusal is not before:
-                raise self._last_refusal
+            if self._last_lock_error is not None and self._last_lock_error is not before:
+                raise self._last_lock_error
             self._file.check()
             async with _transaction(self._writer) as connection:
                 self._file.check(with_log=True)
@@ -94,7 +96,7 @@ class Database:
     def short_lock_timeout(self) -> Iterator[None]:
         """Let transactions that begin within the block wait for locks for a short time only.
 
-        For a run, whose `BusyRetry` reports the lock and repeats the transaction.
+        Used by a run: its `BusyRetry` reports the lock and repeats the transaction.
         """
         self._short_timeouts += 1
         try:
@@ -105,7 +107,8 @@ class Database:
     async def session(self) -> AsyncConnection:
         """Open a server session outside any transaction; its locks last as long as the session.
 
-        To end it, invalidate the connection: back in the pool, it would keep its locks.
+        To end it, invalidate the connection: a connection that returns to the pool keeps its
+        locks.
         """
         connection = await self._writer.connect()
         return await connection.execution_options(isolation_level="AUTOCOMMIT")
@@ -120,13 +123,16 @@ class Database:
         return moment
 
     async def checkpoint(self) -> None:
-        """Move SQLite's write-ahead log into the file, unless another process does it already."""
+        """Move SQLite's write-ahead log into the file.
+
+        Nothing is done if another process is already doing it.
+        """
         if self.path is None:
             return
         self._file.check()
         with lock_file(sqlite.lock_path(self.path), wait=False) as is_ours:
             if is_ours:
-                # as far as readers allow it; if it fails, nothing is lost from the log
+                # PASSIVE copies as much as the readers allow; if it fails, the log keeps everything
                 statement = "PRAGMA wal_checkpoint(PASSIVE)"
                 async with self._write_lock:
                     with anyio.CancelScope(shield=True):
@@ -144,7 +150,7 @@ class Database:
         return SHORT_LOCK_TIMEOUT_MS if self._short_timeouts else LOCK_TIMEOUT_MS
 
     def _set_lock_timeout(self, connection: sa.Connection, statement: str) -> None:
-        """Set the lock timeout, if it is not in force on this connection already."""
+        """Set the lock timeout, unless this connection already has it."""
         timeout = self._lock_timeout_ms
         if connection.info.get("lock_timeout") != timeout:
             connection.exec_driver_sql(f"{statement} = {timeout}")
@@ -172,7 +178,7 @@ class Database:
             try:
                 sqlite.execute_directly(connection, begin)
             except OperationalError as error:
-                self._last_refusal = error
+                self._last_lock_error = error
                 raise
 
         return engine
@@ -194,7 +200,7 @@ class Database:
 
         @sa.event.listens_for(engine.sync_engine, "rollback")
         def _rolled_back(connection: sa.Connection) -> None:
-            # the server also rolls a SET back
+            # a rollback also undoes the SET, so it must be sent again
             if not connection.invalidated:
                 connection.info.pop("lock_timeout", None)
 
@@ -208,7 +214,8 @@ _CONNECTION_TIMEOUTS = {
     "keepalives_count": 3,
     "tcp_user_timeout": 30_000,
 }
-"""Without these a broken network is noticed only after minutes or hours (libpq's defaults)."""
+"""Seconds, except ``tcp_user_timeout`` (milliseconds). Without these a broken network is noticed
+only after minutes or hours (libpq's defaults)."""
 
 _ONE_SNAPSHOT = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 """By default each statement of a PostgreSQL transaction reads a snapshot of its own."""
@@ -218,8 +225,9 @@ _ONE_SNAPSHOT = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": Tr
 async def _transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     """Begin a transaction whose commit or rollback is not interrupted by a cancellation.
 
-    On SQLite nothing within the block is cancelled, which is short: a cancelled aiosqlite statement
-    may leave a task behind that never ends and keeps the event loop from closing.
+    On SQLite the whole block is shielded from cancellation, so it must be short. A cancelled
+    aiosqlite statement may leave a task behind that never ends, and then the event loop cannot
+    close.
     """
     with anyio.CancelScope(shield=engine.dialect.name == "sqlite") as scope:
         connection = await engine.connect()
@@ -236,8 +244,8 @@ async def _transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
 async def acquire_exclusive_lock(connection: AsyncConnection) -> None:
     """Wait until no other transaction holds this lock; keep it until this one ends.
 
-    For a transaction that reads first and inserts afterwards: new tables, or new jobs. On SQLite
-    every transaction that may write excludes the others anyway.
+    Needed by a transaction that reads first and then inserts, such as creating tables or adding
+    jobs. On SQLite every transaction that may write excludes the others anyway.
     """
     if connection.dialect.name == "postgresql":
         await connection.execute(sa.text("SELECT pg_advisory_xact_lock(hashtext('orchestrator'))"))

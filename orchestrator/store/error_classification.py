@@ -1,7 +1,7 @@
-"""Classify store errors: whether a retry may succeed, and what the user can do.
+"""Classify store errors: can a retry succeed, and what can the user do?
 
-By their codes only, never by words of the message: a message also contains the user's names and
-values, such as a constraint called ``ck_full`` or an image called ``busy``.
+Only exception types and error codes are used, never the words of a message. A message also contains
+the user's names and values, such as a constraint ``ck_full`` or an image ``busy``.
 """
 
 import errno
@@ -60,7 +60,9 @@ _SERVER_AT_LIMIT = _temporary("End sessions that are not needed, or raise the se
 _SERVER_DAMAGED = _final("The server reports damaged data: restore the database from a backup.")
 _UNREACHABLE = _temporary("Check the URL, and that the server is running and reachable.")
 _NO_ACCESS = _final("Check the URL, and the permissions of its user.")
-_OTHER = _final("The database rejected a statement: report this message as a bug of the program.")
+_OTHER = _final(
+    "The database rejected a statement: report a bug in this program, with this message."
+)
 
 _BY_ERRNO: Mapping[int, StoreErrorClass] = {
     errno.EAGAIN: _FILE_LOCKED,

@@ -19,7 +19,7 @@ class GroupCommit(Generic[_Item, _Result]):
     """Writes items in groups; `add` returns after the commit of its item.
 
     An item that is added during a transaction waits for the next one, which takes all that wait.
-    If no transaction is in progress, the item is written at once and alone.
+    If no transaction is in progress, the item is written immediately and alone.
 
     Args:
         write: writes all of these items in one transaction; returns their results in order.

@@ -1,4 +1,4 @@
-"""Lock files beside the database: readable by their owner only, and never symbolic links."""
+"""Lock files beside the database: accessible only to their owner, and never symbolic links."""
 
 import errno
 import fcntl
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from orchestrator.errors import StoreError
 
-_NO_FILE = {errno.ELOOP: "a symbolic link", errno.EISDIR: "a folder"}
+_NOT_A_FILE = {errno.ELOOP: "a symbolic link", errno.EISDIR: "a folder"}
 """Errors of open() with O_NOFOLLOW for something that is not a file."""
 
 
@@ -29,9 +29,9 @@ def open_private_file(path: Path, *, create: bool = True) -> int:
     try:
         handle = os.open(path, flags, 0o600)
     except OSError as error:
-        if error.errno not in _NO_FILE:
+        if error.errno not in _NOT_A_FILE:
             raise
-        raise _not_ours(path, _NO_FILE[error.errno]) from error
+        raise _not_ours(path, _NOT_A_FILE[error.errno]) from error
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
         raise _not_ours(path, "not a regular file")
@@ -40,11 +40,16 @@ def open_private_file(path: Path, *, create: bool = True) -> int:
 
 @contextmanager
 def lock_file(path: Path, *, create: bool = True, wait: bool = True) -> Iterator[bool]:
-    """Hold the lock on a file within the block; the operating system frees it with the process.
+    """Hold the lock on a file within the block.
+
+    The operating system frees the lock when the process ends.
 
     Args:
-        create: as in `open_private_file`, which also says what is raised.
-        wait: wait until no other process holds the lock; else yield false if one does.
+        create: as in `open_private_file`; so are the errors.
+        wait: whether to wait while another process holds the lock.
+
+    Yields:
+        Whether this process holds the lock; false only without ``wait``.
     """
     while True:
         handle = open_private_file(path, create=create)

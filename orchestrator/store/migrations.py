@@ -19,7 +19,7 @@ _MIGRATING = threading.Lock()
 
 
 class Schema:
-    """The schema of one database."""
+    """Check, create and upgrade the tables of one database."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

@@ -60,7 +60,8 @@ def _check_writable(path: Path) -> None:
 
 
 def _create_file(path: Path) -> None:
-    # With WAL mode on from the start: if several processes switch to it at once, all but one fail.
+    # With WAL mode on from the start: if several processes switch to it at the same time, all but
+    # one fail.
     with lock_file(lock_path(path)):
         if not path.exists():
             os.close(open_private_file(path))
@@ -98,8 +99,8 @@ def set_up_connection(connection: DBAPIConnection, lock_timeout_ms: int) -> None
         "fullfsync = ON",  # for macOS, where fsync() leaves data in the disk's cache
         "foreign_keys = ON",
         "case_sensitive_like = ON",  # as in PostgreSQL
-        # Before 3.51.3, two checkpoints at once can lose commits (sqlite.org/wal.html, "The
-        # WAL-reset bug"), so no connection checkpoints by itself; see `Database.checkpoint`.
+        # Before 3.51.3, two checkpoints at the same time can lose commits (sqlite.org/wal.html,
+        # "The WAL-reset bug"), so no connection checkpoints by itself; see `Database.checkpoint`.
         "wal_autocheckpoint = 0",
     ):
         cursor.execute(f"PRAGMA {setting}")

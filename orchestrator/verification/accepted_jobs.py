@@ -73,7 +73,7 @@ async def check_delivery(
         wants_trace: list uploads too, because no export has been seen in this bucket yet.
 
     Raises:
-        CloudRefusal, httpx.HTTPError: the look-up failed, which proves nothing.
+        CloudRefusal, CredentialError, httpx.HTTPError: the look-up failed, which proves nothing.
     """
     listed, delivery = await _list_and_look(cos, job)
     trace_age = trace_age_of(cos, job, [facts.last_modified for facts in (listed or {}).values()])
@@ -103,14 +103,14 @@ async def save_findings(
     with anyio.CancelScope(shield=True):
         async with database.write() as connection:
             now = await database.now(connection)
-            moves = [_move(one, actor, now) for one in findings]
-            moved = await apply_transitions(connection, moves, at=now)
-            kept = list(compress(findings, moved))
+            transitions = [_transition(one, actor, now) for one in findings]
+            applied = await apply_transitions(connection, transitions, at=now)
+            kept = list(compress(findings, applied))
             seen = [(one.job.job_id, facts) for one in kept for facts in one.delivery.found]
             await save_seen_objects(connection, seen, now)
     return [
-        one.target if is_moved else finding.job.state
-        for finding, one, is_moved in zip(findings, moves, moved, strict=True)
+        one.target if is_applied else finding.job.state
+        for finding, one, is_applied in zip(findings, transitions, applied, strict=True)
     ]
 
 
@@ -190,7 +190,7 @@ async def _uploads(cos: CosClient, job: TrackedJob) -> tuple[UploadFacts, ...] |
         return None
 
 
-def _move(finding: Finding, actor: str, now: datetime) -> Transition:
+def _transition(finding: Finding, actor: str, now: datetime) -> Transition:
     made = _verified(finding, actor) if finding.delivery.is_complete else _lost(finding, actor)
     if finding.trace_age is None or not finding.job.needs_first_trace:
         return made

@@ -126,7 +126,7 @@ class BucketAccess:
         return self._breakers[bucket].admit()
 
     def release_probe(self, bucket: str) -> None:
-        """Return an unused admission."""
+        """Give back an unused admission, so that another job may be the probe."""
         self._breakers[bucket].release()
 
     def is_proven_readable(self, region: str, bucket: str) -> bool:

@@ -41,7 +41,8 @@ async def look(cos: CosClient, job: TrackedJob) -> LookupResult:
     changed since before the first request does.
 
     Raises:
-        CloudRefusal, httpx.HTTPError: a listing failed, so the look-up proves nothing.
+        CloudRefusal, CredentialError, httpx.HTTPError: a listing failed, so the look-up proves
+            nothing.
     """
     uploads = await open_uploads(cos, job)
     writing = tuple(upload.key for upload in uploads)
@@ -70,7 +71,7 @@ async def listed_objects(cos: CosClient, job: TrackedJob) -> dict[str, ObjectFac
     """Return the objects that may belong to this job, by key, as a listing shows them.
 
     Raises:
-        CloudRefusal, httpx.HTTPError: the listing failed.
+        CloudRefusal, CredentialError, httpx.HTTPError: the listing failed.
     """
     if not job.exact_names:
         found = await cos.list_objects(job.region, job.bucket, job.object_prefix)
@@ -86,7 +87,7 @@ async def open_uploads(cos: CosClient, job: TrackedJob) -> tuple[UploadFacts, ..
     """Return the open multipart uploads of this job.
 
     Raises:
-        CloudRefusal, httpx.HTTPError: the listing failed.
+        CloudRefusal, CredentialError, httpx.HTTPError: the listing failed.
     """
     if not job.exact_names:
         uploads = await cos.list_uploads(job.region, job.bucket, job.object_prefix)
@@ -137,7 +138,8 @@ async def baselines(cos: CosClient, job: TrackedJob) -> dict[str, str]:
         The ETag of each key that was not looked at before; empty where there is no object.
 
     Raises:
-        CloudRefusal, httpx.HTTPError: a look-up failed; the job must not be sent yet.
+        CloudRefusal, CredentialError, httpx.HTTPError: a look-up failed; the job must not be sent
+            yet.
     """
     etags: dict[str, str] = {}
     for key in job.keys:

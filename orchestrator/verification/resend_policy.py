@@ -110,7 +110,13 @@ async def traced_buckets(connection: AsyncConnection, profile: str) -> set[tuple
 
 
 async def save_first_trace(connection: AsyncConnection, job: TrackedJob, at: datetime) -> None:
-    """Save when a job left its first trace, unless that is known."""
+    """Save the time of a job's first trace, unless one is already stored.
+
+    A trace is an object or an open upload. Nothing is saved if the job has a newer attempt.
+
+    Args:
+        at: time of the trace, on the store's clock.
+    """
     this = jobs.update().where(
         jobs.c.id == job.job_id, jobs.c.attempt == job.attempt, jobs.c.first_trace_at.is_(None)
     )

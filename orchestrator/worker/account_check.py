@@ -51,6 +51,6 @@ async def check_account(
         raise CredentialError(
             f"The keys of profile {profile!r} belong to account {account}; in this store the "
             f"profile belongs to account {known}. Nothing was sent.",
-            "Name the profile of this account with --profile, or put the keys of account "
-            f"{known} in force; another account needs another profile or another store.",
+            "Name the profile of this account with --profile, or use the keys of account "
+            f"{known}; another account needs another profile or another store.",
         )

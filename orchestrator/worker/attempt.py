@@ -24,10 +24,10 @@ from orchestrator.worker.send import NOT_SENT_AT_CAPACITY, NOT_SENT_FOR_NOW, sub
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """A claimed job with all that its request needs.
+    """A claimed job with everything that its request needs.
 
     Args:
-        host: of the endpoint.
+        host: host name of the endpoint.
         claimed_at: time of the claim, on the event loop's clock.
     """
 
@@ -43,7 +43,7 @@ class AttemptRunner:
     """Send claimed jobs and record their outcomes.
 
     Args:
-        is_stopping: returns whether nothing more is to be sent.
+        is_stopping: returns whether the run is ending, so that no more requests may be sent.
     """
 
     def __init__(
@@ -54,20 +54,21 @@ class AttemptRunner:
         is_stopping: Callable[[], bool],
     ) -> None:
         self.in_flight = anyio.Semaphore(context.settings.concurrency, fast_acquire=True)
-        """Held from before the claim until the request has ended."""
+        """One slot for each request: acquired before the claim, released when the request has
+        ended."""
         self.unrecorded: set[tuple[int, int]] = set()
-        """Job and number of the claimed attempts whose outcome is not in the store yet."""
+        """Job id and number of each claimed attempt whose outcome is not in the store yet."""
         self._context = context
         self._buckets = buckets
         self._busy_retry = busy_retry
         self._is_stopping = is_stopping
         keep = partial(record, context.database, export_deadline=context.settings.export_deadline)
         self._results = GroupCommit[AttemptResult, bool](keep)
-        self._at_capacity_since: dict[str, float] = {}
+        self._last_capacity_refusals: dict[str, float] = {}
         """Per region, the time of the last refusal for capacity, on the event loop's clock."""
 
     async def run(self, attempt: Attempt) -> bool:
-        """Check, send, decide, learn, record; return whether the export was accepted."""
+        """Check, send and record one attempt; return whether the export was accepted."""
         host, lease, admission = attempt.host, attempt.lease, self._context.admission
         try:
             outcome = await self._check_and_send(attempt)
@@ -75,7 +76,7 @@ class AttemptRunner:
             self.in_flight.release()
         if outcome is None or outcome.code.name == NOT_SENT:
             admission.release(host)
-        if outcome is None:  # the check has recorded the new state
+        if outcome is None:  # the check has already recorded what there was to record
             self.unrecorded.discard((lease.job_id, lease.attempt))
             return False
         decision = decide(
@@ -86,7 +87,7 @@ class AttemptRunner:
             endpoint_fails=admission.excuses_lost_answer(host, lease.deferrals),
         )
         if outcome.code.reaction is Reaction.CAPACITY and outcome is not NOT_SENT_AT_CAPACITY:
-            self._at_capacity_since[lease.order.region] = anyio.current_time()
+            self._last_capacity_refusals[lease.order.region] = anyio.current_time()
         await admission.record_outcome(
             EXPORT,
             host,
@@ -106,7 +107,11 @@ class AttemptRunner:
         return decision.state is JobState.ACCEPTED
 
     async def _check_and_send(self, attempt: Attempt) -> Outcome | None:
-        """Return the outcome; ``None`` if the check put the job back or found its export."""
+        """Check the attempt, send its request, and return the outcome.
+
+        Return ``None`` if the check decided against sending: it put the job back, it found the
+        export, or another process has taken the job over.
+        """
         context, lease = self._context, attempt.lease
         check = partial(
             check_before_send, context.database, context.cos, self._buckets, lease, context.settings
@@ -114,10 +119,10 @@ class AttemptRunner:
         if not await self._busy_retry.retry(check):
             return None
         await attempt.permit.wait()
-        # the request may have become pointless since its claim
+        # since the claim the run may have been stopped, or the scope halted
         if self._is_stopping() or context.admission.halts.blocks(attempt.host, lease.order):
             return NOT_SENT_FOR_NOW
-        refused_at = self._at_capacity_since.get(lease.order.region, 0.0)
+        refused_at = self._last_capacity_refusals.get(lease.order.region, 0.0)
         if attempt.claimed_at < refused_at and not lease.probe:
             return NOT_SENT_AT_CAPACITY
         return await submit(context.cvm, lease, attempt.credential)
@@ -127,6 +132,7 @@ def _not_recorded(lease: Lease, outcome: Outcome) -> str:
     """Return the message about an answer that could not be recorded."""
     what = f"accepted as task {outcome.task_id}" if outcome.task_id else outcome.code.name
     return (
-        f"Not recorded: job {lease.job_id} ({', '.join(lease.order.image_ids)}): {what}. On this "
-        "store the next run looks for it in the bucket before anything is sent again."
+        f"The outcome of job {lease.job_id} ({', '.join(lease.order.image_ids)}) could not be "
+        f"recorded: {what}. The next run on this store looks for the export in the bucket before "
+        "it sends this job again."
     )

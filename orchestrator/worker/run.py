@@ -38,7 +38,10 @@ async def run(
     summary = await RunSummary.begin(database, settings.profile, batch)
     if not summary.has_work and not forever:
         for profile, count in (await summary.living_jobs_of_other_profiles()).items():
-            notify(f"{count} unfinished jobs belong to profile {profile!r}; this run skips them.")
+            notify(
+                f"Unfinished jobs of profile {profile!r}: {count}. This run skips them; use "
+                f"--profile {profile} to work on them."
+            )
         return await summary.finish(owner=None, seconds=0.0)
     clock = ServerClock(database.clock)
     credentials = await find_credentials(
@@ -61,7 +64,7 @@ async def run(
             http,
             endpoint=settings.cos_endpoint,
             credentials=credentials,
-            # a clock of its own: the time of COS must not sign requests to CVM
+            # COS has its own clock: its time must not date the signatures of requests to CVM
             clock=ServerClock(database.clock),
             timeout=timeout,
         )

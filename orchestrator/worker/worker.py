@@ -28,13 +28,13 @@ _POLL = 0.5
 """Seconds between two checks of the store for changes by other processes."""
 
 _MIN_POLL = 0.2
-"""Seconds between two checks for remaining work, however often this process is woken up."""
+"""Minimum seconds between two checks for remaining work, even if wake-ups come more often."""
 
 _MAX_CLAIMED = 16
-"""Jobs that one transaction claims at most."""
+"""Maximum number of jobs that one transaction claims."""
 
 _LEASE_SPARE = timedelta(seconds=15)
-"""A lease lasts this much longer than the longest request."""
+"""How much longer a lease lasts than the time-out of a request."""
 
 
 class Worker:
@@ -90,9 +90,10 @@ class Worker:
         self._regions: tuple[str, ...] = ()
         """All regions of the profile that are known so far."""
         self._last_claims: dict[str, float] = {}
-        """Per region, the time of the last claim; the region that waited longest comes first."""
+        """Time of the last claim in each region. The next claim starts with the region whose last
+        claim is oldest."""
         self._claims_in_doubt: set[str] = set()
-        """Endpoints whose last claim failed, although its commit may have been applied."""
+        """Endpoints whose last claim raised an error. Its commit may still have been applied."""
         self._ends_at = 0.0
 
     async def run(self) -> None:
@@ -103,7 +104,10 @@ class Worker:
         self._busy_retry.raise_error()
 
     def finish(self) -> None:
-        """Claim nothing more; `run` returns once the requests in flight are recorded."""
+        """Stop claiming.
+
+        `run` returns when the outcomes of all requests in flight are recorded.
+        """
         self._claiming.cancel()
         self._busy_retry.begin_shutdown()
 
@@ -125,7 +129,7 @@ class Worker:
             background.cancel_scope.cancel()
 
     async def _drain_all(self, requests: TaskGroup) -> None:
-        """Drain every endpoint until no work remains; each has a describer and a claim loop."""
+        """Start a describer and a claim loop per endpoint; wait until no work remains."""
         await prepare_store(self._context.database, self._registration, self._busy_retry)
         hosts: set[str] = set()
         async with anyio.create_task_group() as endpoints:
@@ -144,25 +148,30 @@ class Worker:
         admission = self._context.admission
         while True:
             rate_limiter = await admission.wait_for_turn(EXPORT, host)
-            # after the wait: otherwise unreachable endpoints would hold all of the capacity
-            capacity = await self._acquire_capacity(host)
+            # Acquire after the wait: loops that wait for an unreachable endpoint must not hold
+            # slots.
+            slots = await self._acquire_slots(host)
             credential, claimed_at = await admission.credential(), anyio.current_time()
             claimed: list[tuple[Lease, Permit]] = []
             if credential is not None:
-                claiming = partial(self._claim, host, rate_limiter, capacity)
+                claiming = partial(self._claim, host, rate_limiter, slots)
                 claimed = await self._busy_retry.retry(claiming)
                 for lease, permit in claimed:
                     one = Attempt(host, lease, credential, permit, rate_limiter, claimed_at)
                     requests.start_soon(self._busy_retry.run_guarded, partial(self._run_one, one))
-            for _ in range(capacity - len(claimed)):
+            for _ in range(slots - len(claimed)):
                 self._attempts.in_flight.release()
             if not claimed:
                 admission.release(host)
                 if not rate_limiter.is_ahead:
                     await self._wakeup.wait(_POLL)
 
-    async def _acquire_capacity(self, host: str) -> int:
-        """Return how many jobs may be claimed now: only one while the endpoint is failing."""
+    async def _acquire_slots(self, host: str) -> int:
+        """Acquire slots for requests in flight; return their number.
+
+        Wait for the first slot, then take those that are free, up to 16. While the endpoint is
+        failing, take only one.
+        """
         in_flight = self._attempts.in_flight
         await in_flight.acquire()
         is_failing = self._context.admission.is_endpoint_failing(host)
@@ -174,10 +183,11 @@ class Worker:
     async def _claim(
         self, host: str, rate_limiter: RateLimiter, limit: int
     ) -> list[tuple[Lease, Permit]]:
-        """Claim up to so many jobs; shielded, so that no lease is taken and then dropped.
+        """Claim up to ``limit`` jobs; none if the endpoint is halted.
 
-        No job is claimed before the server's time is known: only a signature with that time expires
-        when this program expects it to.
+        Shielded from cancellation: the leases of a committed claim must not be lost. No job is
+        claimed before the server's time is known. Signatures are dated with it, so that this
+        program knows when they expire.
         """
         cvm, admission = self._context.cvm, self._context.admission
         if admission.halts.blocks_endpoint(host) or not cvm.clock.is_known:
@@ -213,7 +223,7 @@ class Worker:
         try:
             is_accepted = await self._attempts.run(attempt)
         finally:
-            # anything but an acceptance may let another job progress
+            # another job may now be ready to send, unless this one was accepted and was not a probe
             if not is_accepted or attempt.lease.probe:
                 self._wakeup.notify()
 
@@ -239,7 +249,7 @@ class Worker:
         return [region for region in self._regions if halts.blocks_endpoint(host(region))]
 
     async def _recheck_halts(self) -> None:
-        """Clear the halts of a `--forever` run regularly: an operator may have fixed the causes."""
+        """In a `--forever` run, clear all halts: an operator may have fixed their causes."""
         if self._forever:
             await self._context.admission.clear_halts()
             self.buckets.reset()

@@ -98,8 +98,8 @@ async def test_skip_invalid_enqueues_the_valid_rows(shell: Shell) -> None:
         (("status", "--config", "missing.toml"), "missing.toml"),
         (("run", "--rate", "-1"), "--rate"),
         (("run", "--verify", "maybe"), "--verify"),
-        (("history", "--state", "lost"), "--state lost"),
-        (("history", "--since", "yesterday"), "--since yesterday"),
+        (("history", "--state", "lost"), "--state: 'lost'"),
+        (("history", "--since", "yesterday"), "--since: 'yesterday'"),
         (("history", "--json", "--csv"), "--csv"),
     ],
 )

@@ -50,7 +50,10 @@ async def test_a_job_resolved_as_accepted_is_not_sent_again(
 ) -> None:
     """The run exits with 0, and the job's events name the operator and the reason."""
     ended = await unknown.run("resolve", "1", "--as", "accepted", "--why", "seen in the console")
-    assert (ended.code, ended.out) == (0, "Job 1 is accepted.\n")
+    assert (ended.code, ended.out) == (
+        0,
+        "Job 1 is now accepted; `orchestrator run` waits for its objects.\n",
+    )
     assert (await unknown.run("run")).code == 0
     shown = (await unknown.run("show", "1", "--json")).json
     event = next(event for event in shown["events"] if event["kind"] == "resolved")

@@ -157,8 +157,10 @@ async def test_other_answer_is_stored_as_an_excerpt(
     assert (reply.task_id, reply.cos_paths, reply.error_code) == (None, (), None)
 
 
-async def test_excerpt_of_invalid_utf8_is_readable(server: ScriptedServer, cvm: CvmClient) -> None:
-    """Bytes that are not text become 200 replacement characters."""
+async def test_excerpt_of_invalid_utf8_is_valid_text(
+    server: ScriptedServer, cvm: CvmClient
+) -> None:
+    """The excerpt has 200 characters; each invalid byte becomes one replacement character."""
     server.respond(http(b"\xff" * 999))
     assert (await export(cvm)).excerpt == "\ufffd" * 200
 
@@ -200,10 +202,10 @@ async def test_task_id_is_an_unsigned_64_bit_number(
         ({"a": 1}, ()),
     ],
 )
-async def test_cos_paths_are_a_list_of_texts(
+async def test_invalid_cos_paths_count_as_none(
     server: ScriptedServer, cvm: CvmClient, written: object, read: tuple[str, ...]
 ) -> None:
-    """A list with anything but texts in it counts as no paths; the TaskId is kept."""
+    """If CosPaths is not a list of non-empty strings, there are no paths; the TaskId is kept."""
     server.respond(api({**ACCEPTED, "CosPaths": written}))
     reply = await export(cvm)
     assert (reply.cos_paths, reply.task_id) == (read, 105591590)

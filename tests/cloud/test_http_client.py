@@ -184,7 +184,10 @@ async def test_unreachable_server_is_a_connect_error(client: HttpClient, host: s
 
 
 async def test_server_that_never_accepts_is_a_connect_time_out(client: HttpClient) -> None:
-    """Nothing was sent, however short the time limit of the whole request is."""
+    """If the time limit of the request expires while connecting, the error is ConnectTimeout.
+
+    Nothing was sent.
+    """
     with socket.socket() as full:
         full.bind(("127.0.0.1", 0))
         full.listen(0)

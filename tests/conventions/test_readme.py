@@ -71,8 +71,8 @@ def test_every_command_is_in_the_readme() -> None:
     assert named == {name for name, command in commands.items() if not command.hidden}
 
 
-def test_every_final_state_is_explained() -> None:
-    """The guarantee names each state in which a job can end."""
+def test_guarantee_names_final_states_and_unknown() -> None:
+    """The guarantee names the three final states and unknown."""
     guarantee = README.split("**Guarantee.**")[1].split("##")[0]
     for state in (JobState.VERIFIED, JobState.FAILED, JobState.CANCELLED, JobState.UNKNOWN):
         assert f"*{state}*" in guarantee

@@ -126,7 +126,7 @@ async def test_failing_credential_source_ends_the_run(
         (stop,) = result.blocked
         assert (stop.scope, stop.code) == (Scope.CREDENTIAL, "Client.NoCredentials")
         assert "metadata service" in stop.message
-        assert sum("cannot be renewed" in sentence for sentence in said) == 1
+        assert sum("Cannot renew the credential" in sentence for sentence in said) == 1
         assert await count_states(orchestrator) == {JobState.ACCEPTED: 4, JobState.QUEUED: 6}
         cloud.set_faults()
         cloud.change(lent_for=0, skew=210, duration=Duration(seconds=0.2))

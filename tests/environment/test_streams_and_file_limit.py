@@ -58,8 +58,8 @@ async def test_low_limit_on_open_files_is_reported(shell: Shell, cloud: Simulato
     """A limit that can be too low is reported in advance, and costs time but no image."""
     ended = await run_in_bash(shell, "ulimit -n 40; orchestrator run --rate 0")
     assert ended.code == 0, ended.err
-    assert "the limit of open files is 40" in ended.err
-    assert "ulimit -n 96" in ended.err
+    assert "the hard limit of open files is 40" in ended.err
+    assert "raise the hard limit (ulimit -Hn) to 96" in ended.err
     assert count_exports(cloud) == once_each(make_image_ids(3))
 
 
@@ -69,7 +69,7 @@ async def test_run_refuses_a_far_too_low_limit_on_open_files(
     """If a run could wait for files that it holds itself, it does not start."""
     ended = await run_in_bash(shell, "ulimit -n 16; orchestrator run")
     assert ended.code == 2
-    assert "The limit of open files is 16; a run needs at least 40" in ended.err
+    assert "The hard limit of open files is 16; a run needs at least 40" in ended.err
     assert "Traceback" not in ended.err
     assert not count_exports(cloud)
 

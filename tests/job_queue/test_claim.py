@@ -117,8 +117,8 @@ async def test_a_job_waits_until_it_is_due(database: Database) -> None:
     assert await try_claim(database) is not None
 
 
-async def test_a_job_that_was_not_described_waits(database: Database) -> None:
-    """Before the expected keys are known, nothing is sent."""
+async def test_undescribed_job_is_not_claimed(database: Database) -> None:
+    """A job is not claimed before ``described_at`` is set."""
     (job_id,) = await make_jobs(database, described=False)
     assert await try_claim(database) is None
     await update_job(database, job_id, described_at=await now(database))

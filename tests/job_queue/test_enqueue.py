@@ -286,10 +286,10 @@ async def test_job_that_a_retry_adds_meanwhile_is_not_changed(postgresql: Databa
     assert await read_event_kinds(postgresql, job_id + 2) == ["enqueued"]
 
 
-async def test_processes_that_enqueue_at_once_add_each_request_once(
+async def test_concurrent_enqueue_adds_each_request_once(
     databases: Sequence[Database],
 ) -> None:
-    """Four processes enqueue the same requests; one of them adds the jobs."""
+    """Four processes enqueue the same requests at the same time; only one of them adds the jobs."""
     results: list[EnqueueResult] = []
 
     async def one(database: Database) -> None:

@@ -12,7 +12,7 @@ SECONDS = st.floats(0.001, 3600)
 
 @given(MISSES, JITTER, SECONDS)
 def test_a_wait_keeps_within_its_limits(misses: int, jitter: float, longest: float) -> None:
-    """However many failures, it is never zero and never longer than the maximum."""
+    """After any number of failures the wait is positive and at most the maximum."""
     wait = backoff(misses, jitter, longest=longest).total_seconds()
     assert min(1.0, longest) / 2 <= wait + 1e-6
     assert wait <= longest + 1e-6

@@ -126,8 +126,11 @@ async def test_refusals_of_requests_in_flight_leave_the_true_ceiling(database: D
     assert (await concurrency_limit(database)).ceiling == 1
 
 
-async def test_refusals_of_several_processes_are_counted(databases: Sequence[Database]) -> None:
-    """Transactions that record refusals at the same time do not count one another as running."""
+async def test_concurrent_refusals_do_not_count_as_running(databases: Sequence[Database]) -> None:
+    """When eight refusals are recorded at the same time, no refused job counts as running.
+
+    The ceiling is 0.
+    """
     await make_jobs(databases[0], make_requests(8))
     leases = [await claim_one(databases[0]) for _ in range(8)]
     async with anyio.create_task_group() as tasks:

@@ -175,7 +175,7 @@ def test_manifest_without_rows_is_refused(manifest: Reader, content: str | bytes
         (",,\n", "line 1: the header names no column."),
         ("image_id\nimg-aaaa\n".encode("utf-16"), "line 1: the manifest is written in UTF-16."),
         (b"\xfe\xff" + "image_id".encode("utf-16-be"), "line 1: the manifest is written in UTF-16"),
-        ("image_id\nimg-aaaa\n".encode("utf-16-le"), "line 1: contains NUL characters, as a b"),
+        ("image_id\nimg-aaaa\n".encode("utf-16-le"), "line 1: contains NUL characters: it may"),
         (b"image_id,\xff\nimg-aaaa,\n", "line 1: is not valid UTF-8."),
         (b"QFI\xfb\x00\x00\n" + b"\x00" * 3_000_000, "line 1: is not valid UTF-8."),
         (b"\x00" * 3_000_000, "line 1: the line is longer than 1048576 characters."),

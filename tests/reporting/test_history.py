@@ -254,8 +254,8 @@ async def test_clock_set_back_hides_no_job(database: Database) -> None:
         assert [job_id for job_id in await ids(database, wanted) if job_id != first] == right
 
 
-async def test_name_that_is_no_job_selects_nothing(database: Database) -> None:
-    """Neither a number that is too large nor any other text is a job or an error."""
+async def test_unknown_job_name_selects_nothing(database: Database) -> None:
+    """A name that is neither the id nor the tag of a job selects nothing and raises no error."""
     await make_jobs(database)
     for name in ("999999", "9" * 30, "-1", "\N{ARABIC-INDIC DIGIT THREE}", "", "nothing"):
         assert await ids(database, JobFilter(jobs=(name,))) == [], name

@@ -87,8 +87,8 @@ async def test_serve_calls_ready(http: httpx.AsyncClient) -> None:
         tasks.cancel_scope.cancel()
 
 
-async def test_many_clients_get_their_own_answers(simulator: Simulator) -> None:
-    """Two hundred exports over sixteen connections: each is answered for its own image."""
+async def test_parallel_requests_get_their_own_answers(simulator: Simulator) -> None:
+    """Two hundred exports over sixteen connections: each answer names the image of its request."""
     simulator.change(cap=None)
     limits = httpx.Limits(max_connections=16)
     answers: dict[str, str] = {}

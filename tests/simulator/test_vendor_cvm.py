@@ -52,10 +52,11 @@ async def test_blocking_client_exports_an_image(simulator: Simulator, method: st
 
 
 async def test_async_client_exports_an_image(simulator: Simulator) -> None:
-    """The client over httpx gets TaskId and path as well."""
+    """The vendor's asynchronous client also gets TaskId and path."""
     async with make_async_cvm(simulator) as client:
         answer = await client.ExportImages(make_export_request())
     assert answer.TaskId == simulator.exports[0].task_id
+    assert [path.startswith(f"/{IMAGE}_system_snap-") for path in answer.CosPaths] == [True]
 
 
 @pytest.mark.parametrize("method", ["POST", "GET"])

@@ -331,7 +331,11 @@ async def test_times_are_stored_exactly(database: Database) -> None:
 
 
 async def test_processes_on_a_store_share_one_clock(database: Database, clock: FakeClock) -> None:
-    """A file has this machine's clock, a server its own, whatever the clients' clocks show."""
+    """On SQLite the time is this machine's; on PostgreSQL it is the server's.
+
+    The server's time is right even if the client's clock is wrong, and advances within a
+    transaction.
+    """
     if database.is_sqlite:
         assert await now(database) == NOON
         return

@@ -31,10 +31,14 @@ _REFUSED_KEY = frozenset(
 async def assume_role(
     role: Role, base: CredentialSource, endpoint: str, clock: ServerClock
 ) -> Credential:
-    """Call AssumeRole with the credential of another source.
+    """Return temporary credentials of a role, from a call of AssumeRole.
+
+    Args:
+        base: source of the credential that signs the call.
 
     Raises:
-        CredentialError: STS refuses or cannot be reached.
+        CredentialError: STS refuses, cannot be reached or returns no credential; or ``base`` has
+            none.
     """
     body = {
         "RoleArn": role.arn,

@@ -1,4 +1,4 @@
-"""Credentials, their renewal, and what several places to get them from share."""
+"""Credentials, their renewal, and helpers that several credential sources share."""
 
 import re
 from collections.abc import Awaitable, Callable
@@ -13,11 +13,12 @@ from orchestrator.cloud.clock_skew import ServerClock
 from orchestrator.errors import CredentialError
 
 KEY = re.compile(r"[!-~]+")
-"""Characters of a SecretId, SecretKey or token: all are sent in headers, or sign them."""
+"""Valid characters of a SecretId, SecretKey or token: printable ASCII without spaces, as HTTP
+headers need it."""
 
 _RENEW_AFTER = 2 / 3
 """Share of the lifetime after which a new credential is fetched. If that fails, the last third
-leaves time to try again many times."""
+leaves time for many retries."""
 
 _RETRY_DELAY = 10.0
 """Seconds between a failed fetch and the next: a service that is down must not be flooded."""
@@ -49,8 +50,8 @@ class CredentialSource:
 
     Args:
         fetch: returns a new credential or raises `CredentialError`.
-        clock: the server's, which decides about the expiry.
-        notify: takes a sentence for the user when a renewal ahead of the expiry fails.
+        clock: the server's clock, which decides whether a credential has expired.
+        notify: called with a sentence for the user when renewals before the expiry begin to fail.
         ahead: whether `keep_fresh` renews ahead of the expiry.
     """
 
@@ -96,12 +97,15 @@ class CredentialSource:
         return self._credential
 
     async def keep_fresh(self) -> None:
-        """Renew ahead of each expiry, if at all; notify once when that begins to fail."""
+        """Renew the credential before each expiry; notify once when this begins to fail.
+
+        Does nothing if ``ahead`` is false.
+        """
         is_failing = False
         while self._ahead:
             left = (self._renew_at - self._clock.now()).total_seconds()
             if left > 0:
-                # in short steps: the server's clock may be learned, or corrected, meanwhile
+                # sleep in short steps: the server's clock may change in the meantime
                 await anyio.sleep(min(max(1.0, left), _MAX_SLEEP))
                 continue
             try:
@@ -109,7 +113,10 @@ class CredentialSource:
                 is_failing = False
             except CredentialError as error:
                 if not is_failing:
-                    self._notify(f"The credential cannot be renewed, trying again: {error.message}")
+                    self._notify(
+                        f"Cannot renew the credential; retrying every {_RETRY_DELAY:.0f} seconds: "
+                        f"{error.message}"
+                    )
                 is_failing = True
                 await anyio.sleep(_RETRY_DELAY)
 
@@ -120,7 +127,8 @@ class CredentialSource:
             if expires_at <= now:
                 raise CredentialError(
                     f"The temporary credential had already expired at {iso(expires_at)}.",
-                    "Synchronize this machine's clock (NTP); if it is right, ask Tencent Cloud.",
+                    "Synchronize this machine's clock (NTP); if it is right, report this to "
+                    "Tencent Cloud.",
                 )
         except CredentialError as error:
             self._error = error

@@ -18,7 +18,8 @@ from orchestrator.cloud.http_client import HttpClient, open_http_client
 from orchestrator.errors import CredentialError
 
 _TIMEOUT = 2.0
-"""Seconds for all requests. On an instance the service answers at once; elsewhere it never does."""
+"""Seconds for all requests. On an instance the service answers immediately; elsewhere it never
+does."""
 
 _PATH = "/latest/meta-data/cam/security-credentials/"
 _ROLE_NAME = re.compile(r"[A-Za-z0-9_+=,.@-]{1,128}")

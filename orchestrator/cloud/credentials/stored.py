@@ -62,7 +62,10 @@ def read_tccli_profile(path: Path) -> StoredCredential | None:
         fields = None
     if not isinstance(fields, dict):
         # the message does not quote the file: it holds secrets
-        raise CredentialError(f"{path} is not a JSON object.", "Write it again: tccli configure")
+        raise CredentialError(
+            f"{path} is not a JSON object.",
+            f"Write a new one with: tccli configure --profile {path.stem}",
+        )
     role = _role(fields.get("role-arn"), fields.get("role-session-name"))
     if fields.get("type") == "cvm-role" or fields.get("use-cvm-role") in (True, "true"):
         return StoredCredential(None, role)
@@ -122,7 +125,11 @@ def _checked(name: str, value: object) -> str | None:
         is_padded = isinstance(value, str) and value != value.strip()
         problem = "has spaces around it" if is_padded else "has characters that no key has"
         # the value itself is never shown
-        raise CredentialError(f"{name} {problem}.", "Copy it again from the CAM console.")
+        raise CredentialError(
+            f"{name} {problem}.",
+            "Copy it again: an API key from the CAM console, a token from the login that issued "
+            "it.",
+        )
     return value
 
 

@@ -84,6 +84,15 @@ def test_unreadable_tccli_profile_is_not_quoted(tmp_path: Path, text: str) -> No
     assert refusal(lambda: read_tccli_profile(path)) == f"{path} is not a JSON object."
 
 
+def test_remedy_for_a_bad_tccli_profile_names_it(tmp_path: Path) -> None:
+    """The command in the remedy writes the profile of the bad file, not the default one."""
+    path = tmp_path / "night.credential"
+    path.write_text("[]")
+    with pytest.raises(CredentialError) as caught:
+        read_tccli_profile(path)
+    assert caught.value.remedy == "Write a new one with: tccli configure --profile night"
+
+
 @pytest.mark.parametrize("expiry", ["soon", True, [1], 1e400])
 def test_invalid_expiry_is_named(tmp_path: Path, expiry: object) -> None:
     """An expiry that is not a time in seconds is refused with the file's name."""

@@ -138,7 +138,7 @@ def test_credential_is_used_until_it_expires_while_renewal_fails() -> None:
             tasks.cancel_scope.cancel()
 
     in_no_time(work)
-    assert service.notes == ["The credential cannot be renewed, trying again: STS is down."]
+    assert service.notes == ["Cannot renew the credential; retrying every 10 seconds: STS is down."]
 
 
 def test_service_that_returns_the_same_credential_is_called_rarely() -> None:
