@@ -11,7 +11,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-from benchmarks.process_usage import Command
+from benchmarks.command_usage import Command
 
 BUCKET = "backup-1250000000"
 REGION = "ap-singapore"

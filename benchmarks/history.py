@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.case import Case, Goal, Measurement
 from benchmarks.cli_on_store import Store
-from benchmarks.process_usage import median_seconds
+from benchmarks.command_usage import median_seconds
 from benchmarks.simulator_process import start_simulator
 
 _MANY = 1_000_000

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchmarks.case import Case, Goal, Measurement
 from benchmarks.cli_on_store import Store
-from benchmarks.process_usage import Command, median_seconds
+from benchmarks.command_usage import Command, median_seconds
 
 _TURNS = 15
 

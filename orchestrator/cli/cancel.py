@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from orchestrator.cli import options
-from orchestrator.cli.facade import apply_to_matching
 from orchestrator.cli.formatting import plural
+from orchestrator.cli.store_session import apply_to_matching
 
 if TYPE_CHECKING:
     from orchestrator.model import JobFilter

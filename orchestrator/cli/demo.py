@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli.facade import call
+from orchestrator.cli.store_session import call
 from orchestrator.job_states import JobState
 
 if TYPE_CHECKING:

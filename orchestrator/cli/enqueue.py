@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orchestrator.cli.facade import call
 from orchestrator.cli.formatting import to_json
 from orchestrator.cli.options import PROFILE, Json, option, replaces, takes_settings
+from orchestrator.cli.store_session import call
 from orchestrator.errors import UsageError
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from orchestrator.cli.facade import call
 from orchestrator.cli.options import takes_settings
+from orchestrator.cli.store_session import call
 from orchestrator.errors import UsageError
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orchestrator.cli.facade import call
 from orchestrator.cli.formatting import colour, exit_on_closed_pipe, job_fields, printable, to_json
 from orchestrator.cli.options import Json, takes_settings
+from orchestrator.cli.store_session import call
 from orchestrator.clock import iso
 from orchestrator.errors import UsageError
 from orchestrator.job_states import JobState

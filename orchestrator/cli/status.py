@@ -3,9 +3,9 @@
 import sys
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.cli.facade import call
 from orchestrator.cli.formatting import colour, duration, exit_on_closed_pipe, to_json
 from orchestrator.cli.options import Batch, Json, takes_settings
+from orchestrator.cli.store_session import call
 from orchestrator.clock import iso
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from orchestrator.cloud.credentials.base import Credential, CredentialSource
 from orchestrator.errors import CredentialError
 from orchestrator.limits.circuit_breaker import CircuitBreaker
 from orchestrator.limits.halted_scopes import HaltedScopes
-from orchestrator.limits.quota_timeouts import QuotaWaits
+from orchestrator.limits.quota_waits import QuotaWaits
 from orchestrator.limits.rate_limiter import RateKey, RateLimiter
 from orchestrator.model import Halt, Outcome, Reaction, Scope
 from orchestrator.store import Database

@@ -15,6 +15,7 @@ from orchestrator.model import ObjectFacts, UploadFacts
 from orchestrator.store import Database
 from orchestrator.store.transitions import Transition, apply_transitions
 from orchestrator.verification.completeness import Completeness, missing_images, size_warnings
+from orchestrator.verification.job_objects import TrackedJob, TrackedKey, save_seen_objects
 from orchestrator.verification.object_lookup import (
     head,
     listed_objects,
@@ -22,7 +23,6 @@ from orchestrator.verification.object_lookup import (
     own_object,
     trace_age_of,
 )
-from orchestrator.verification.tracked_jobs import TrackedJob, TrackedKey, save_seen_objects
 
 NOT_DELIVERED = "Orchestrator.NotDelivered"
 

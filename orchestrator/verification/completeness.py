@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from orchestrator.model import ImageFormat, ObjectFacts
-from orchestrator.verification.tracked_jobs import TrackedJob
+from orchestrator.verification.job_objects import TrackedJob
 
 _GIB = 1 << 30
 

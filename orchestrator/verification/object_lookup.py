@@ -8,7 +8,7 @@ from orchestrator.cloud.clock_skew import TOLERATED_DRIFT
 from orchestrator.cloud.cos import CosClient
 from orchestrator.model import ObjectFacts, UploadFacts
 from orchestrator.verification.completeness import is_disk_of
-from orchestrator.verification.tracked_jobs import TrackedJob, TrackedKey
+from orchestrator.verification.job_objects import TrackedJob, TrackedKey
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from orchestrator.job_states import JobState
 from orchestrator.settings import ResendMode, Settings
 from orchestrator.store.tables import TRACED, UtcDateTime, jobs
-from orchestrator.verification.tracked_jobs import TrackedJob
+from orchestrator.verification.job_objects import TrackedJob
 
 _SAMPLES = 50
 _SAFETY_FACTOR = 2

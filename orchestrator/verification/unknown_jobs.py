@@ -14,9 +14,9 @@ from orchestrator.store import Database
 from orchestrator.store import events as audit
 from orchestrator.store.tables import jobs
 from orchestrator.store.transitions import Transition, apply_transition
+from orchestrator.verification.job_objects import TrackedJob, save_cos_paths, save_seen_objects
 from orchestrator.verification.object_lookup import LookupResult, look
 from orchestrator.verification.resend_policy import required_absence
-from orchestrator.verification.tracked_jobs import TrackedJob, save_cos_paths, save_seen_objects
 
 
 class AbsenceTracker:

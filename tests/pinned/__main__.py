@@ -11,7 +11,7 @@ from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
-from tests.pinned.record import Document, record
+from tests.pinned.recorder import Document, record
 from tests.pinned.scenarios import SCENARIOS
 from tests.pinned.steps import Scenario
 

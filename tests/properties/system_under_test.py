@@ -25,8 +25,8 @@ from orchestrator.operations.retry import retry
 from orchestrator.settings import Settings
 from orchestrator.store import Database
 from orchestrator.store.tables import jobs
+from orchestrator.verification.job_objects import TrackedJob, load_tracked_job, postpone
 from orchestrator.verification.resend_policy import left_to_operator
-from orchestrator.verification.tracked_jobs import TrackedJob, load_tracked_job, postpone
 from orchestrator.verification.unknown_jobs import AbsenceTracker, resolve
 from orchestrator.worker.outcome_policy import decide
 from orchestrator.worker.outcome_recorder import AttemptResult, record

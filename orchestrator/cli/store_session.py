@@ -1,4 +1,4 @@
-"""How commands call the facade, and the common part of those that change all matching jobs."""
+"""Open the store for one operation of a command; the part that `retry` and `cancel` share."""
 
 import sys
 from collections.abc import Awaitable, Callable, Iterable

@@ -30,7 +30,7 @@ class Command:
         """Run the command and measure it; it must end with this exit code."""
         program = shutil.which(self.words[0]) or self.words[0]
         launched = subprocess.run(
-            [sys.executable, "-m", "benchmarks.measured_process", program, *self.words[1:]],
+            [sys.executable, "-m", "benchmarks.measure_child", program, *self.words[1:]],
             stdout=subprocess.PIPE,
             check=True,
             env=self.environ,

@@ -1,4 +1,4 @@
-"""``python -m benchmarks.measured_process COMMAND …``: run a command and print what it used.
+"""``python -m benchmarks.measure_child COMMAND …``: run a command and print what it used.
 
 On Linux a process inherits the peak memory of its parent, so the parent must be a small process.
 """
