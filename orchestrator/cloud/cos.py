@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from urllib.parse import quote, unquote
 from xml.etree import ElementTree as ET
 from xml.etree.ElementTree import Element
@@ -10,7 +10,7 @@ from xml.etree.ElementTree import Element
 import httpx
 from aiolimiter import AsyncLimiter
 
-from orchestrator.cloud.clock_skew import ServerClock, parse_http_date
+from orchestrator.cloud.clock_skew import ServerClock, parse_http_date, parse_time
 from orchestrator.cloud.cos_signing import cos_headers
 from orchestrator.cloud.credentials.base import CredentialSource
 from orchestrator.cloud.http_client import HttpClient
@@ -169,7 +169,7 @@ def _object(entry: Element) -> ObjectFacts:
         key=unquote(_required(entry, "Key")),
         size=int(size),
         etag=_required(entry, "ETag").strip('"'),
-        last_modified=_iso_time(_text(entry, "LastModified")),
+        last_modified=parse_time(datetime.fromisoformat, _text(entry, "LastModified")),
         storage_class=_text(entry, "StorageClass") or "STANDARD",
     )
 
@@ -178,7 +178,7 @@ def _upload(entry: Element) -> UploadFacts:
     return UploadFacts(
         key=unquote(_required(entry, "Key")),
         upload_id=_required(entry, "UploadId"),
-        initiated=_iso_time(_text(entry, "Initiated")),
+        initiated=parse_time(datetime.fromisoformat, _text(entry, "Initiated")),
     )
 
 
@@ -216,14 +216,6 @@ def _required(element: Element, tag: str) -> str:
 def _bad_entry(content: str) -> CloudRefusal:
     # one bad entry spoils the listing: without it, the listing would seem complete
     return CloudRefusal("Http200", f"COS answered with {content}", http_status=200)
-
-
-def _iso_time(text: str) -> datetime | None:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
 def _refusal(response: httpx.Response) -> CloudRefusal:

@@ -93,6 +93,18 @@ async def test_invalid_size_is_refused(server: ScriptedServer, cos: CosClient, s
     assert caught.value.code == "Http200"
 
 
+@pytest.mark.parametrize(
+    "time", ["", "today", "9999-12-31T23:59:59-12:00", "0001-01-01T00:00+14:00"]
+)
+async def test_invalid_time_counts_as_absent(
+    server: ScriptedServer, cos: CosClient, time: str
+) -> None:
+    """A time of a year far off, too: it could not be converted to UTC and stored."""
+    server.respond(objects(listed("a").replace(LISTED, time)))
+    (found,) = await cos.list_objects("ap-tokyo", BUCKET, "")
+    assert found.last_modified is None
+
+
 async def test_objects_are_listed_page_by_page(server: ScriptedServer, cos: CosClient) -> None:
     """Every page is read, its keys are decoded, and the next one starts at its marker."""
     server.respond(
