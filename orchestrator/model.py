@@ -181,7 +181,6 @@ class ImageFacts:
 
     image_id: str
     state: str
-    name: str = ""
     disks: tuple[Disk, ...] = ()
 
 
@@ -208,7 +207,6 @@ class UploadFacts:
     """An open multipart upload."""
 
     key: str
-    upload_id: str
     initiated: datetime | None = None
 
 

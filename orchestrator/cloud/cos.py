@@ -177,7 +177,6 @@ def _object(entry: Element) -> ObjectFacts:
 def _upload(entry: Element) -> UploadFacts:
     return UploadFacts(
         key=unquote(_required(entry, "Key")),
-        upload_id=_required(entry, "UploadId"),
         initiated=parse_time(datetime.fromisoformat, _text(entry, "Initiated")),
     )
 
@@ -227,7 +226,6 @@ def _refusal(response: httpx.Response) -> CloudRefusal:
         _text(error, "Code"),
         _text(error, "Message"),
         http_status=response.status_code,
-        request_id=_text(error, "RequestId") or response.headers.get("x-cos-request-id"),
     )
 
 
@@ -236,5 +234,4 @@ def _unreadable(response: httpx.Response, content: str) -> CloudRefusal:
         f"Http{response.status_code}",
         f"COS answered with {content}",
         http_status=response.status_code,
-        request_id=response.headers.get("x-cos-request-id"),
     )
