@@ -114,14 +114,10 @@ class CloudRefusal(OrchestratorError):
         code: the vendor's code, or ``Http<status>`` if the body contained none.
         message: the service's own message; stored as ``service_message``.
         http_status: the HTTP status of the answer.
-        request_id: the vendor's id of the request, if the answer contained it.
     """
 
-    def __init__(
-        self, code: str, message: str, *, http_status: int, request_id: str | None = None
-    ) -> None:
+    def __init__(self, code: str, message: str, *, http_status: int) -> None:
         super().__init__(f"{code}: {message}")
         self.service_message = message
         self.code = code
         self.http_status = http_status
-        self.request_id = request_id

@@ -26,10 +26,8 @@ class Reaction(StrEnum):
 
     ACCEPT = "accept"
     """The export runs."""
-    DRY_RUN = "dry run"
-    """A dry run would have succeeded."""
     RETRY = "retry"
-    """Send again after a back-off; the attempt is charged."""
+    """COS is asked again later; no answer of CVM leads to this."""
     RECONCILE = "reconcile"
     """It may have been applied: search the bucket before anything is sent again."""
     SLOW = "slow"
@@ -183,7 +181,6 @@ class ImageFacts:
 
     image_id: str
     state: str
-    name: str = ""
     disks: tuple[Disk, ...] = ()
 
 
@@ -210,7 +207,6 @@ class UploadFacts:
     """An open multipart upload."""
 
     key: str
-    upload_id: str
     initiated: datetime | None = None
 
 

@@ -15,7 +15,7 @@ import anyio
 
 from orchestrator.clock import SystemClock
 from orchestrator.job_queue.enqueue import EnqueueResult, enqueue
-from orchestrator.job_queue.job_filter import is_named, matches
+from orchestrator.job_queue.job_filter import check_printable, is_named, matches
 from orchestrator.job_queue.worker_registry import refuse_while_in_use
 from orchestrator.manifest.export_request import ExportRequest
 from orchestrator.model import JobFilter
@@ -91,6 +91,7 @@ class Orchestrator:
             batch: name of the batch; default: a generated one.
             again: enqueue duplicates too.
         """
+        _check_batch(batch)
         return await enqueue(
             self._database,
             requests,
@@ -121,6 +122,7 @@ class Orchestrator:
         """
         from orchestrator.worker.run import run
 
+        _check_batch(batch)
         return await run(
             self._database,
             self.settings,
@@ -134,6 +136,7 @@ class Orchestrator:
 
     async def status(self, *, batch: str | None = None) -> Status:
         """Return the counts of each state, the limits of each scope, and the ETA."""
+        _check_batch(batch)
         return await status(self._database, batch=batch, rate=self.settings.rate)
 
     def history(
@@ -186,6 +189,10 @@ class Orchestrator:
         """Cancel queued jobs, or with `dry_run` only count them; others are skipped."""
         who = actor or _operator()
         return await cancel(self._database, matches(wanted), actor=who, dry_run=dry_run)
+
+
+def _check_batch(batch: str | None) -> None:
+    check_printable(batch or "", "batch name")
 
 
 def _operator() -> str:

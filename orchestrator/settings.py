@@ -59,6 +59,9 @@ _DRIVERS = {
 _MAX_SECONDS = 365 * 86_400.0
 """One year. Much longer durations would overflow when they are added to a date."""
 
+_MIN_RATE = 0.001
+"""Requests per second. At a much lower rate the time of the next request would overflow."""
+
 _HTTPS = (
     "a base URL with https:// (http:// only on loopback, or with ORCHESTRATOR_ALLOW_PLAIN_HTTP)"
 )
@@ -111,6 +114,16 @@ class ResendMode(StrEnum):
     NEVER = "never"
 
 
+def _default_database() -> str:
+    try:
+        return str(platformdirs.user_data_path("orchestrator") / "orchestrator.db")
+    except RuntimeError:  # no HOME, and the user id has no entry in the user database
+        raise UsageError(
+            "This user has no home folder for the database.",
+            "Set HOME, or name a database with ORCHESTRATOR_DATABASE_URL.",
+        ) from None
+
+
 class Settings(BaseModel):
     """Every setting, as `load_settings` returns it; a description says which values are valid."""
 
@@ -118,9 +131,7 @@ class Settings(BaseModel):
 
     # not shown, because a URL may contain a password
     database_url: str = Field(
-        default_factory=lambda: str(
-            platformdirs.user_data_path("orchestrator") / "orchestrator.db"
-        ),
+        default_factory=_default_database,
         repr=False,
         description="a file's path, sqlite:///path or postgresql://user@host/name",
     )
@@ -137,7 +148,9 @@ class Settings(BaseModel):
         default="http://metadata.tencentyun.com", description="a base URL with http:// or https://"
     )
     rate: _Number = Field(
-        default=20, ge=0, description="a number of requests per second, 0 for no limit"
+        default=20,
+        ge=0,
+        description=f"a number of requests per second, {_MIN_RATE} at least, or 0 for no limit",
     )
     concurrency: _Count = Field(
         default=32, ge=1, le=512, description="a whole number from 1 to 512"
@@ -157,7 +170,9 @@ class Settings(BaseModel):
     quota_wait: _Duration = Field(default=timedelta(hours=1), description="seconds, 0 or more")
     # the name becomes part of a file name
     profile: str = Field(
-        default="default", pattern=r"^[^/\\\x00-\x1f]+$", description="a name without slashes"
+        default="default",
+        pattern=r"^[^/\\\x00-\x1f\x7f-\x9f]+$",
+        description="a name without slashes",
     )
     export_deadline: _Duration = Field(
         default=timedelta(days=1), gt=timedelta(), description="seconds, more than 0"
@@ -183,6 +198,13 @@ class Settings(BaseModel):
                 raise ValueError("a database in memory is lost when the process ends")
         elif url.get_backend_name() != "postgresql":
             raise ValueError("not a supported database")
+        return value
+
+    @field_validator("rate")
+    @classmethod
+    def _check_rate(cls, value: float) -> float:
+        if 0 < value < _MIN_RATE:
+            raise ValueError("too low")
         return value
 
     @field_validator("cvm_endpoint", "cos_endpoint", "sts_endpoint", "metadata_endpoint")

@@ -287,7 +287,7 @@ async def record_outcome(
     database: Database, lease: Lease, outcome: Outcome, *, is_end_visible: bool = False
 ) -> None:
     """Decide on an outcome and record it, as the worker does."""
-    decision = decide(lease, outcome, max_attempts=5, jitter=0.0)
+    decision = decide(lease, outcome, jitter=0.0)
     rate_limiter = export_rate_limiter(database)
     await record(
         database, [AttemptResult(lease, outcome, decision, rate_limiter, is_end_visible)], DEADLINE

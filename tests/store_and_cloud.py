@@ -17,6 +17,7 @@ from orchestrator.forecast import Forecast
 from orchestrator.job_states import JobState
 from orchestrator.limits.halted_scopes import HaltedScopes
 from orchestrator.model import ExportOrder, ImageFormat, Lease, Outcome
+from orchestrator.settings import Settings as RunSettings
 from orchestrator.settings import VerifyMode
 from orchestrator.simulator import (
     DEFAULT_KEY,
@@ -132,7 +133,7 @@ def make_bucket_access(
     mode: VerifyMode = VerifyMode.AUTO, *, unreadable: bool = False
 ) -> BucketAccess:
     """Make bucket permissions; `unreadable` marks the bucket of the tests as not readable."""
-    made = BucketAccess(mode, HaltedScopes(), _notify)
+    made = BucketAccess(RunSettings(verify=mode), HaltedScopes(), _notify)
     if unreadable:
         made.unreadable[f"{REGION}/{BUCKET}"] = math.inf
     return made

@@ -52,6 +52,17 @@ def test_defaults_are_the_documented_ones() -> None:
     assert settings.database_url.endswith("orchestrator.db")
 
 
+def test_a_database_is_needed_only_without_a_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container's user may have neither HOME nor an entry in the user database."""
+    monkeypatch.delenv("HOME")
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    monkeypatch.setattr("os.getuid", lambda: 2**31 - 3)
+    with pytest.raises(UsageError, match="ORCHESTRATOR_DATABASE_URL") as caught:
+        load_settings({}, {})
+    assert "HOME" in str(caught.value)
+    assert load_settings({"database_url": "/data/jobs.db"}, {}).database_url == "/data/jobs.db"
+
+
 def test_flag_precedes_variable_precedes_file_precedes_default(write: Write) -> None:
     """The precedence applies to each setting by itself."""
     path = write("rate = 1\nconcurrency = 1\nmax_attempts = 1\n")
@@ -130,6 +141,7 @@ def test_plain_http_is_refused_beyond_loopback(name: str) -> None:
         ("site", "china"),
         ("rate", "-1"),
         ("rate", "nan"),
+        ("rate", 1e-12),
         ("rate", "inf"),
         ("rate", True),
         ("concurrency", 0),
@@ -147,6 +159,8 @@ def test_plain_http_is_refused_beyond_loopback(name: str) -> None:
         ("export_deadline", 0),
         ("max_attempts", 0),
         ("profile", "../other"),
+        ("profile", "\udcff"),
+        ("profile", "a\x7f"),
         ("cvm_endpoint", "cvm.tencentcloudapi.com"),
         ("cvm_endpoint", "https://{bucket}.example.com"),
         ("cvm_endpoint", "https://example.com:port"),

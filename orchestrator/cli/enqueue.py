@@ -36,7 +36,7 @@ def command(
     *,
     file: Annotated[
         str | None,
-        typer.Argument(metavar="[FILE|-]", help="Manifest in CSV or JSON Lines; - is stdin."),
+        typer.Argument(metavar="[FILE|-]", help="CSV, JSON Lines or a JSON array; - is stdin."),
     ] = None,
     image: Annotated[
         list[str] | None, typer.Option("--image", metavar="ID", help="Image to export; repeatable.")

@@ -48,6 +48,7 @@ def leaves(error: BaseException) -> Iterator[BaseException]:
 def _code_and_text(error: BaseException) -> tuple[int, str]:
     """Return exit code, and message with remedy; silence a stdout that cannot be written."""
     from sqlalchemy.exc import DBAPIError
+    from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
     from orchestrator.errors import (
         CredentialError,
@@ -68,7 +69,7 @@ def _code_and_text(error: BaseException) -> tuple[int, str]:
         case OrchestratorError():
             special = {StoreGoneError: INTERNAL, CredentialError: ACTION_REQUIRED}
             return special.get(type(error), USAGE), str(error)
-        case DBAPIError():
+        case DBAPIError() | PoolTimeoutError():
             place = "The database cannot be used"
         case OSError() if classify_store_error(error).is_temporary:
             silence(sys.stdout)

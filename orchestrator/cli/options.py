@@ -151,17 +151,15 @@ def _job_filter(*, since: str | None, until: str | None, **values: list[str] | N
 
 
 def _timestamp(name: str, text: str | None) -> "datetime | None":
-    from datetime import UTC, datetime
-
     from orchestrator.errors import UsageError
+    from orchestrator.manifest.column_rules import Problem, not_before
 
     if text is None:
         return None
-    try:
-        parsed = datetime.fromisoformat(text)
-    except ValueError:
+    parsed = not_before(text)
+    if isinstance(parsed, Problem):
         raise UsageError(
             f"--{name}: {text!r} is not a valid timestamp.",
             "Write it like 2026-11-23 or 2026-11-23T18:30:00Z.",
-        ) from None
-    return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
+        )
+    return parsed

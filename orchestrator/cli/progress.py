@@ -16,7 +16,6 @@ from rich.text import Text
 
 from orchestrator.cli.formatting import duration
 from orchestrator.cli.status import eta_text, scope_lines, waiting_text
-from orchestrator.errors import StoreGoneError
 from orchestrator.job_states import FINAL, JobState
 from orchestrator.store.error_classification import STORE_ERRORS
 
@@ -85,7 +84,7 @@ class ProgressDisplay:
 
     async def _read_status(self, orchestrator: "Orchestrator") -> "Status | None":
         # If the database cannot be read, a refresh is skipped: the run itself reports the error.
-        with suppress(*STORE_ERRORS, StoreGoneError):
+        with suppress(*STORE_ERRORS):
             return await orchestrator.status(batch=self._batch)
         return None
 

@@ -1,6 +1,7 @@
 """``orchestrator run``: send, wait and verify until the queue is empty."""
 
 import gc
+import math
 import resource
 import signal
 import sys
@@ -85,6 +86,9 @@ def command(
 
     Example: orchestrator run --batch tonight --time-limit 28800
     """
+    # every comparison with NaN is false, so older versions of typer accept it within any limits
+    if time_limit is not None and math.isnan(time_limit):
+        raise UsageError("--time-limit nan: is not a number.", "Give a number of seconds.")
     sys.exit(anyio.run(_run, settings, batch, time_limit, forever, json))
 
 

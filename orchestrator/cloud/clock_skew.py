@@ -1,5 +1,6 @@
 """The difference between a server's clock and this machine's, learned from Date headers."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
@@ -11,6 +12,9 @@ TOLERATED_DRIFT = timedelta(seconds=30)
 SIGNATURE_LIFETIME = timedelta(seconds=300) + TOLERATED_DRIFT
 """The vendor refuses a signature 300 s after its date: this long after a claim its request is
 refused, whichever process still holds it."""
+
+_FIRST_YEAR, _LAST_YEAR = 2000, 2100
+"""A server's time outside these years is an error of the server."""
 
 
 class ServerClock:
@@ -54,8 +58,18 @@ class ServerClock:
 
 def parse_http_date(header: str | None) -> datetime | None:
     """Return the time in a Date or Last-Modified header, aware; ``None`` if it is invalid."""
+    return parse_time(parsedate_to_datetime, header or "")
+
+
+def parse_time(parse: Callable[[str], datetime], text: str) -> datetime | None:
+    """Return a time that a server sent, aware; ``None`` if it is invalid.
+
+    A year that is far off counts as invalid: calculations with such a time could overflow.
+    """
     try:
-        moment = parsedate_to_datetime(header or "")
-    except ValueError:
+        moment = parse(text)
+    except (ValueError, OverflowError):
+        return None
+    if not _FIRST_YEAR <= moment.year <= _LAST_YEAR:
         return None
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)

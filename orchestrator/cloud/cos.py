@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from urllib.parse import quote, unquote
 from xml.etree import ElementTree as ET
 from xml.etree.ElementTree import Element
@@ -10,7 +10,7 @@ from xml.etree.ElementTree import Element
 import httpx
 from aiolimiter import AsyncLimiter
 
-from orchestrator.cloud.clock_skew import ServerClock, parse_http_date
+from orchestrator.cloud.clock_skew import ServerClock, parse_http_date, parse_time
 from orchestrator.cloud.cos_signing import cos_headers
 from orchestrator.cloud.credentials.base import CredentialSource
 from orchestrator.cloud.http_client import HttpClient
@@ -171,7 +171,7 @@ def _object(entry: Element) -> ObjectFacts:
         key=unquote(_required(entry, "Key")),
         size=int(size),
         etag=_required(entry, "ETag").strip('"'),
-        last_modified=_iso_time(_text(entry, "LastModified")),
+        last_modified=parse_time(datetime.fromisoformat, _text(entry, "LastModified")),
         storage_class=_text(entry, "StorageClass") or "STANDARD",
     )
 
@@ -179,8 +179,7 @@ def _object(entry: Element) -> ObjectFacts:
 def _upload(entry: Element) -> UploadFacts:
     return UploadFacts(
         key=unquote(_required(entry, "Key")),
-        upload_id=_required(entry, "UploadId"),
-        initiated=_iso_time(_text(entry, "Initiated")),
+        initiated=parse_time(datetime.fromisoformat, _text(entry, "Initiated")),
     )
 
 
@@ -220,14 +219,6 @@ def _bad_entry(content: str) -> CloudRefusal:
     return CloudRefusal("Http200", f"COS answered with {content}", http_status=200)
 
 
-def _iso_time(text: str) -> datetime | None:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
-
-
 def _refusal(response: httpx.Response) -> CloudRefusal:
     """Return the error that COS answered with; the answer to a HEAD has only a status."""
     error = _parse_xml(response.content)
@@ -237,7 +228,6 @@ def _refusal(response: httpx.Response) -> CloudRefusal:
         _text(error, "Code"),
         _text(error, "Message"),
         http_status=response.status_code,
-        request_id=_text(error, "RequestId") or response.headers.get("x-cos-request-id"),
     )
 
 
@@ -246,5 +236,4 @@ def _unreadable(response: httpx.Response, content: str) -> CloudRefusal:
         f"Http{response.status_code}",
         f"COS answered with {content}",
         http_status=response.status_code,
-        request_id=response.headers.get("x-cos-request-id"),
     )

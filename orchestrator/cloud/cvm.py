@@ -134,7 +134,6 @@ def _image(fields: Mapping[str, Any]) -> ImageFacts:
     return ImageFacts(
         image_id=_required(fields, "ImageId"),
         state=_required(fields, "ImageState"),
-        name=text_or_none(fields.get("ImageName")) or "",
         disks=tuple(
             Disk(_required(disk, "SnapshotId"), _required(disk, "DiskUsage"), int(disk["DiskSize"]))
             for disk in fields.get("SnapshotSet") or ()
@@ -151,6 +150,4 @@ def _required(fields: Mapping[str, Any], name: str) -> str:
 
 def _refusal(reply: Reply, message: str, code: str = "") -> CloudRefusal:
     status = reply.http_status
-    return CloudRefusal(
-        code or f"Http{status}", message, http_status=status, request_id=reply.request_id
-    )
+    return CloudRefusal(code or f"Http{status}", message, http_status=status)

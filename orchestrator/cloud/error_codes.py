@@ -167,10 +167,8 @@ ResponseSizeLimitExceeded: Put fewer images into one request; this export may ru
 ServiceUnavailable: Wait until CVM works again; the bucket is checked before the export is sent
     again.
 
-[dry run]
-DryRunOperation: Nothing to do: the dry run has passed.
-
 [fail]
+DryRunOperation: Report a bug in this program: it sent a dry run.
 InvalidFilter: Report a bug in this program: it sent an unknown filter.
 InvalidFilterValue: Report a bug in this program: it sent a wrong filter value.
 InvalidFilterValue.LimitExceeded: Report a bug in this program: it sent too many filter values.
@@ -252,10 +250,10 @@ Http402: Pay the account's bill: COS refuses requests while it is overdue.
 PaymentRequired: Pay what the account owes; COS accepts requests again afterwards.
 
 [halt, bucket]
-AccessDenied: Grant HeadBucket, HeadObject, GetBucket and ListMultipartUploads (name/cos:…) on the
-    bucket to this key's user in CAM.
+AccessDenied: Grant HeadObject, GetBucket and ListMultipartUploads (name/cos:…) on the bucket to
+    this key's user in CAM.
 AccessForbidden: Change the bucket's own policy: it forbids this request.
-Http403: Grant name/cos:HeadObject and name/cos:HeadBucket on this bucket.
+Http403: Grant name/cos:HeadObject on this bucket.
 Http404: Check the bucket's region and name (it ends in -APPID): it was not found.
 Http451: Ask Tencent Cloud's support: the bucket is blocked for legal reasons.
 Http4xx: Read the message, then check the bucket's name and your permissions on it.

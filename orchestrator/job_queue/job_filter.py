@@ -51,6 +51,19 @@ def is_named(names: Sequence[str]) -> sa.ColumnElement[bool]:
     return sa.or_(jobs.c.id.in_(ids), by_tag) if ids else by_tag
 
 
+def check_printable(text: str, kind: str) -> None:
+    """Refuse text that cannot be stored or shown; bytes that are not UTF-8 become such text.
+
+    Raises:
+        UsageError: the message names the kind of text.
+    """
+    if not text.isprintable():
+        raise UsageError(
+            f"{text!r} is not a valid {kind}: it has a control character.",
+            "Remove the character.",
+        )
+
+
 def _matches_any(column: sa.ColumnElement[str], values: Sequence[str]) -> sa.ColumnElement[bool]:
     """Return the condition that the column is one of the values; ``*`` in a value is a wildcard.
 
@@ -59,11 +72,7 @@ def _matches_any(column: sa.ColumnElement[str], values: Sequence[str]) -> sa.Col
     if not values:
         return sa.true()
     for value in values:
-        if not value.isprintable():
-            raise UsageError(
-                f"{value!r} is not a valid filter value: it has a control character.",
-                "Remove the character.",
-            )
+        check_printable(value, "filter value")
     plain = [value for value in values if "*" not in value]
     # in a LIKE pattern % and _ are wildcards, too
     escapes = str.maketrans({"\\": r"\\", "%": r"\%", "_": r"\_", "*": "%"})

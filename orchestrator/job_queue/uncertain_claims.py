@@ -22,8 +22,8 @@ async def put_back_unsent(
     owner: str,
     regions: Sequence[str],
     unrecorded: Collection[tuple[int, int]],
-) -> int:
-    """Put back jobs that are claimed for this process but unknown to it; return how many.
+) -> None:
+    """Put back jobs that are claimed for this process but unknown to it.
 
     They are queued again, or unknown if an earlier attempt may have been applied.
 
@@ -56,7 +56,6 @@ async def put_back_unsent(
             # a probe that was not sent must not delay the next one until the end of its lease
             probed = scopes.c.probe_at.in_([row.expires_at for row in held])
             await connection.execute(scopes.update().where(probed).values(probe_at=now))
-    return len(held)
 
 
 def _back(row: Any, owner: str, now: datetime) -> Transition:

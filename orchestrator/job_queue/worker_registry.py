@@ -125,7 +125,8 @@ async def why_gone(database: Database, connection: AsyncConnection, row: Any) ->
         row: of the table of instances.
     """
     if (path := lock_path(database, row.id)) is not None:
-        return GoneReason.DEAD if _is_free(path) else None
+        # on PostgreSQL an end proves less: another process may have recorded it for a lost session
+        return GoneReason.DEAD if row.ended_at is not None or _is_free(path) else None
     query = sa.select(sa.func.pg_try_advisory_xact_lock(_lock_key(row.id)))
     if not (await connection.execute(query)).scalar_one():
         return None

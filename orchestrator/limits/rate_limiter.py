@@ -32,6 +32,10 @@ _MAX_AHEAD = timedelta(seconds=2)
 _DOCUMENTED_RATE = 20.0
 """Requests per second that the vendor allows. A stream without a limit is slowed down from here."""
 
+_MIN_RATE = 0.5
+"""Requests per second below which refusals do not slow a stream down; a lower configured rate stays
+as it is. Without it a burst of refusals could leave minutes until the next request."""
+
 _CUT = 0.03
 """Share of the rate that one refusal costs. A single refusal may be chance; many in a second mean
 that other programs use the same allowance, and then the cuts add up."""
@@ -104,7 +108,7 @@ class PermitStream:
     def slowed(self, rate: float, now: datetime) -> "PermitStream":
         """Return the stream after the vendor refused a request because of its rate."""
         allowed = self.allowed(rate, now) or _DOCUMENTED_RATE
-        return replace(self, pace=allowed * (1 - _CUT), slowed_at=now)
+        return replace(self, pace=max(_MIN_RATE, allowed * (1 - _CUT)), slowed_at=now)
 
 
 class RateLimiter:

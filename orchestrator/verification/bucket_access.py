@@ -5,7 +5,6 @@ Without look-ups an accepted job stays accepted and an unknown job stays unknown
 
 from collections import defaultdict
 from collections.abc import Callable
-from datetime import timedelta
 
 import anyio
 import sqlalchemy as sa
@@ -20,7 +19,7 @@ from orchestrator.limits.halted_scopes import (
     bucket_location_column,
 )
 from orchestrator.model import Halt, Reaction, Scope
-from orchestrator.settings import VerifyMode
+from orchestrator.settings import Settings, VerifyMode
 from orchestrator.store.tables import jobs
 
 _REFUSED_FOR = 20.0
@@ -44,26 +43,25 @@ class BucketAccess:
     """What the look-ups of this run have shown of each bucket, by region and name.
 
     Args:
-        mode: whether to look up exports at all.
         halts: receives a halt for a bucket that must be readable and is not.
         notify: takes sentences for the user.
-        interval: time between two look-ups of one job, where the user has set it.
 
     Attributes:
+        mode: whether to look up exports at all.
         unreadable: refused buckets, each with the time of the next try on the event loop's clock.
     """
 
     def __init__(
         self,
-        mode: VerifyMode,
+        settings: Settings,
         halts: HaltedScopes,
         notify: Callable[[str], None],
-        interval: timedelta | None = None,
     ) -> None:
-        self.mode = mode
+        self.mode = settings.verify
         self.unreadable: dict[str, float] = {}
         self._halts = halts
         self._notify = notify
+        interval = settings.verify_interval
         usual = _REFUSED_FOR if interval is None else _REFUSED_LOOKUPS * interval.total_seconds()
         self._refused_for = max(_MIN_REFUSED_FOR, usual)
         self._refused_since: dict[str, float] = {}

@@ -82,7 +82,6 @@ class AttemptRunner:
         decision = decide(
             lease,
             outcome,
-            max_attempts=self._context.settings.max_attempts,
             jitter=random.random(),  # noqa: S311 - spreads load
             endpoint_fails=admission.excuses_lost_answer(host, lease.deferrals),
         )

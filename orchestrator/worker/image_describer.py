@@ -50,7 +50,6 @@ class ImageDescriber:
     def __init__(
         self,
         context: RunContext,
-        profile: str,
         *,
         regions: Callable[[], Sequence[str]],
         sendable: Callable[[], sa.ColumnElement[bool]],
@@ -62,7 +61,7 @@ class ImageDescriber:
         self._database = context.database
         self._cvm = context.cvm
         self._admission = context.admission
-        self._profile = profile
+        self._profile = context.settings.profile
         self._regions = regions
         self._sendable = sendable
         self._in_flight = in_flight

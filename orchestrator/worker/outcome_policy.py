@@ -44,14 +44,12 @@ def decide(
     lease: Lease,
     outcome: Outcome,
     *,
-    max_attempts: int,
     jitter: float,
     endpoint_fails: bool = False,
 ) -> Decision:
     """Return the next state of the job, its reason, and whether the attempt is charged.
 
     Args:
-        max_attempts: charged attempts after which the job fails.
         jitter: a number from 0 to 1 that spreads the back-off.
         endpoint_fails: the endpoint fails for all requests, so no attempt is charged.
     """
@@ -60,11 +58,6 @@ def decide(
             return Decision(JobState.ACCEPTED, "exporting", charges_attempt=True)
         case Reaction.RECONCILE:
             return Decision(JobState.UNKNOWN, "answer lost", charges_attempt=not endpoint_fails)
-        case Reaction.RETRY if lease.attempts_charged + 1 >= max_attempts:
-            return Decision(JobState.FAILED, "attempts used up", charges_attempt=True)
-        case Reaction.RETRY:
-            delay = backoff(lease.attempts_charged, jitter)
-            return Decision(JobState.QUEUED, "retry", delay, charges_attempt=True)
         case Reaction.CAPACITY if outcome.code.name not in {EXPORT_CAP, NOT_SENT}:
             return Decision(JobState.QUEUED, "quota")
         case Reaction.SLOW | Reaction.WITHDRAW | Reaction.PAUSE | Reaction.CAPACITY as shared:
@@ -78,7 +71,7 @@ def decide(
         case Reaction.HALT | Reaction.RESIGN | Reaction.REFRESH:
             reason = f"halted: {outcome.code.scope}"
             return Decision(JobState.QUEUED, reason, backoff(lease.deferrals, jitter))
-        case Reaction.FAIL | Reaction.DRY_RUN:
+        case Reaction.FAIL | Reaction.RETRY:  # only an answer of COS leads to RETRY
             return Decision(JobState.FAILED, "refused", charges_attempt=True)
 
 

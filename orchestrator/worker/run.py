@@ -95,7 +95,10 @@ async def run(
 
 
 def _home(environ: Mapping[str, str]) -> Path:
-    return Path(environ.get("HOME", "~")).expanduser()
+    try:
+        return Path(environ.get("HOME", "~")).expanduser()
+    except RuntimeError:  # no HOME, and the user id has no entry in the user database
+        return Path("/nonexistent")
 
 
 async def _finish_when(stop: anyio.Event, worker: Worker) -> None:

@@ -60,9 +60,7 @@ class Worker:
     ) -> None:
         settings = context.settings
         self.timed_out = False
-        self.buckets = BucketAccess(
-            settings.verify, context.admission.halts, notify, settings.verify_interval
-        )
+        self.buckets = BucketAccess(settings, context.admission.halts, notify)
         self.eligibility = Eligibility(
             context.database,
             context.admission,
@@ -75,8 +73,7 @@ class Worker:
         self._settings = settings
         self._time_limit = time_limit
         self._forever = forever
-        self._registration = me
-        self._me = me.name
+        self._me = me
         self._notify = notify
         self._busy_retry = BusyRetry(notify, give_up=self.finish)
         self._wakeup = Wakeup()
@@ -117,7 +114,7 @@ class Worker:
             background.start_soon(
                 run_maintenance,
                 self._context.database,
-                self._registration,
+                self._me,
                 self._busy_retry,
                 self._wakeup,
                 self._recheck_halts,
@@ -130,7 +127,7 @@ class Worker:
 
     async def _drain_all(self, requests: TaskGroup) -> None:
         """Start a describer and a claim loop per endpoint; wait until no work remains."""
-        await prepare_store(self._context.database, self._registration, self._busy_retry)
+        await prepare_store(self._context.database, self._me, self._busy_retry)
         hosts: set[str] = set()
         async with anyio.create_task_group() as endpoints:
             while await self._busy_retry.retry(self._work_remains):
@@ -196,7 +193,7 @@ class Worker:
             if host in self._claims_in_doubt:
                 await put_back_unsent(
                     self._context.database,
-                    self._me,
+                    self._me.name,
                     self._regions_of(host),
                     self._attempts.unrecorded,
                 )
@@ -205,7 +202,7 @@ class Worker:
                 self._context.database,
                 self.eligibility.claim_query(),
                 sorted(self._regions_of(host), key=lambda one: self._last_claims.get(one, 0.0)),
-                owner=self._me,
+                owner=self._me.name,
                 profile=self._settings.profile,
                 duration=self._settings.request_timeout + _LEASE_SPARE,
                 rate_limiter=rate_limiter,
@@ -264,7 +261,6 @@ class Worker:
     def _describer(self, host: str) -> ImageDescriber:
         return ImageDescriber(
             self._context,
-            self._settings.profile,
             regions=partial(self._regions_of, host),
             sendable=self.eligibility.sendable,
             in_flight=self._attempts.in_flight,
@@ -282,7 +278,7 @@ class Worker:
             self._settings,
             profile=self._settings.profile,
             interval=self._settings.verify_interval,
-            actor=self._me,
+            actor=self._me.name,
             busy_retry=self._busy_retry,
             wakeup=self._wakeup,
         )

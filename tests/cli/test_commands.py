@@ -100,7 +100,15 @@ async def test_skip_invalid_enqueues_the_valid_rows(shell: Shell) -> None:
         (("run", "--verify", "maybe"), "--verify"),
         (("history", "--state", "lost"), "--state: 'lost'"),
         (("history", "--since", "yesterday"), "--since: 'yesterday'"),
+        (("history", "--since", "0001-01-01T00:00+14:00"), "--since: '0001-01-01T00:00"),
         (("history", "--json", "--csv"), "--csv"),
+        (("run", "--rate", "1e-12"), "0.001 at least"),
+        (("run", "--time-limit", "nan"), "--time-limit"),
+        (("run", "--time-limit", "inf"), "--time-limit"),
+        (("enqueue", "--image", "img-00000001", *WHERE, "--batch", "\udcff"), "batch name"),
+        (("enqueue", "--image", "img-00000001", *WHERE, "--batch", "a\nb"), "batch name"),
+        (("enqueue", "--image", "img-00000001", *WHERE, "--profile", "\udcff"), "--profile"),
+        (("enqueue", "--image", "img-00000001", *WHERE, "--profile", "a\x7f"), "--profile"),
     ],
 )
 async def test_invalid_input_exits_with_2_and_a_message(
@@ -112,6 +120,16 @@ async def test_invalid_input_exits_with_2_and_a_message(
     assert said in refused.err
     assert "Traceback" not in refused.err
     assert refused.out == ""
+
+
+@pytest.mark.parametrize("command", ["run", "status"])
+async def test_a_batch_that_is_not_text_is_refused(shell: Shell, command: str) -> None:
+    """The name of a batch may have bytes that are not UTF-8, as a filter value may."""
+    await shell.run("enqueue", "-", stdin=manifest(1))
+    refused = await shell.run(command, "--batch", "\udcff")
+    assert refused.code == 2
+    assert r"'\udcff' is not a valid batch name" in refused.err
+    assert "Traceback" not in refused.err
 
 
 async def test_a_run_without_credentials_says_where_it_searched(shell: Shell) -> None:

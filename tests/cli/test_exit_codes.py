@@ -4,6 +4,7 @@ import errno
 import sqlite3
 
 import pytest
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from orchestrator.cli import exit_codes
 from orchestrator.cli.exit_codes import exit_code_for
@@ -44,8 +45,9 @@ STORE = StoreError("The file is a link.", "Remove it.")
 GONE = StoreGoneError("The file is gone.", "Put it back.")
 KEYS = CredentialError("No keys.", "Set them.")
 LOCKED = sqlite_error("database is locked", sqlite3.SQLITE_BUSY)
+NO_CONNECTION = PoolTimeoutError("QueuePool limit of size 5 overflow 10 reached")
 MANIFEST = ManifestError("jobs.csv", (RowFault(2, "region", "is empty.", "Fill it in."),))
-NOT_SENT_AT_CAPACITY = OSError(errno.ENOSPC, "No space left on device", "/tmp/out")
+DISK_FULL = OSError(errno.ENOSPC, "No space left on device", "/tmp/out")
 BUG = raised(ValueError("a bug"))
 PIPE = BrokenPipeError(errno.EPIPE, "Broken pipe")
 
@@ -55,8 +57,12 @@ ALONE = {
     GONE: (1, ("The file is gone.", "Put it back.")),
     KEYS: (6, ("No keys.", "Set them.")),
     LOCKED: (1, ("The database cannot be used: database is locked.", "lsof")),
+    NO_CONNECTION: (
+        1,
+        ("The database cannot be used: no connection became free.", "Check the URL"),
+    ),
     MANIFEST: (2, ("jobs.csv: 1 fault", "line 2, region: is empty. Fill it in.")),
-    NOT_SENT_AT_CAPACITY: (1, ("/tmp/out: No space left on device.", "Free space")),
+    DISK_FULL: (1, ("/tmp/out: No space left on device.", "Free space")),
     BUG: (1, ("Traceback", "ValueError: a bug", "Internal error")),
 }
 
@@ -134,7 +140,7 @@ def test_the_remedy_is_printed_last(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("errors", "count"), [((PIPE, BUG), 1), ((NOT_SENT_AT_CAPACITY, USAGE), 1), ((BUG, USAGE), 0)]
+    ("errors", "count"), [((PIPE, BUG), 1), ((DISK_FULL, USAGE), 1), ((BUG, USAGE), 0)]
 )
 def test_stdout_that_cannot_be_written_is_silenced(
     errors: tuple[Exception, ...], count: int, silenced: list[object]

@@ -35,9 +35,20 @@ def test_offset_is_removed_when_the_clocks_agree_again() -> None:
     assert clock.now() == NOON
 
 
-@pytest.mark.parametrize("header", [None, "", "yesterday", "Sun, 99 Mar 2026 12:00:00 GMT"])
+@pytest.mark.parametrize(
+    "header",
+    [
+        None,
+        "",
+        "yesterday",
+        "Sun, 99 Mar 2026 12:00:00 GMT",
+        "Mon, 01 Jan 99999999999999999999 00:00:00 GMT",
+        "Fri, 31 Dec 9999 23:59:59 GMT",
+        "Mon, 01 Jan 1900 00:00:00 GMT",
+    ],
+)
 def test_invalid_date_is_ignored(header: str | None) -> None:
-    """A missing or invalid Date header does not change the clock."""
+    """A missing or invalid Date header, or one of a year far off, does not change the clock."""
     clock = ServerClock(FixedClock())
     clock.learn(header)
     assert (clock.offset, clock.is_known) == (timedelta(), False)

@@ -171,7 +171,7 @@ def test_limits_are_distinguished_by_the_whole_code(name: str, reaction: Reactio
         ("InvalidParameterValue.InvalidImageState", Reaction.BUSY, None),
         ("MutexOperation.TaskRunning", Reaction.BUSY, None),
         ("InternalError", Reaction.RECONCILE, None),
-        ("DryRunOperation", Reaction.DRY_RUN, None),
+        ("DryRunOperation", Reaction.FAIL, None),
     ],
 )
 def test_codes_have_the_right_reaction_and_scope(

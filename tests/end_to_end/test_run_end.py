@@ -1,6 +1,7 @@
 """How a run ends, and what the next run does."""
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import anyio
 import pytest
@@ -13,7 +14,9 @@ from tests.end_to_end.harness import (
     count_exports,
     count_states,
     enqueue_and_run,
+    make_credential_variables,
     make_image_ids,
+    make_orchestrator,
     make_requests_for,
     once_each,
     read_jobs,
@@ -41,6 +44,18 @@ async def test_time_limit_ends_the_run(orchestrator: Orchestrator, cloud: Simula
     cloud.change(skew=210, duration=Duration(seconds=0.2))
     assert (await run_to_end(orchestrator)).counts[JobState.VERIFIED] == 8
     assert count_exports(cloud) == once_each(make_image_ids(8))
+
+
+async def test_a_run_with_keys_in_the_environment_needs_no_home_folder(
+    cloud: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container's user may have neither HOME nor an entry in the user database."""
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("os.getuid", lambda: 2**31 - 3)
+    environ = {**make_credential_variables(), "HOME": "~"}
+    async with make_orchestrator(cloud.url, tmp_path, environ=environ) as orchestrator:
+        result = await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(1)))
+    assert result.counts[JobState.VERIFIED] == 1
 
 
 async def test_shutdown_records_answers_in_flight(

@@ -1,6 +1,8 @@
 """Nothing is claimed before the server's time is known; only then signatures expire as expected."""
 
 from datetime import timedelta
+from email.utils import formatdate
+from itertools import cycle
 from pathlib import Path
 
 import pytest
@@ -8,14 +10,16 @@ import pytest
 from orchestrator.clock import SystemClock
 from orchestrator.cloud.clock_skew import SIGNATURE_LIFETIME
 from orchestrator.job_states import JobState
-from orchestrator.simulator import Simulator, routing
+from orchestrator.simulator import Simulator, cos, cos_xml, routing
 from orchestrator.store import Database
 from orchestrator.store.tables import attempts
 from tests.end_to_end.harness import (
     OpenStore,
+    count_exports,
     enqueue_and_run,
     make_image_ids,
     make_requests_for,
+    once_each,
     read_ledger,
     run_and_stop_when,
     run_to_end,
@@ -77,3 +81,20 @@ async def test_nothing_is_sent_to_a_server_that_does_not_tell_its_time(
     assert not read_ledger(cloud)
     assert result.counts[JobState.QUEUED] == 1
     assert len([sentence for sentence in said if "sends no Date header" in sentence]) == 1
+
+
+async def test_absurd_times_of_a_server_are_ignored(
+    open_store: OpenStore, cloud: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run continues, and no request in flight is cancelled, whatever the headers say."""
+    absurd = ("Fri, 31 Dec 9999 23:59:59 GMT", "Mon, 01 Jan 99999999999999999999 00:00:00 GMT")
+    dates = cycle((formatdate(usegmt=True), *absurd))
+    monkeypatch.setattr(routing, "formatdate", lambda *_, **__: next(dates))
+    objects = cycle(absurd)
+    monkeypatch.setattr(cos, "formatdate", lambda *_, **__: next(objects))
+    monkeypatch.setattr(cos_xml, "_time", lambda _: "9999-12-31T23:59:59-12:00")
+    images = make_image_ids(8)
+    async with open_store() as orchestrator:
+        result = await enqueue_and_run(orchestrator, make_requests_for(images))
+    assert result.counts[JobState.VERIFIED] == len(images)
+    assert count_exports(cloud) == once_each(images)

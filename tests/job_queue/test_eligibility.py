@@ -12,7 +12,6 @@ from orchestrator.job_queue.eligibility import Eligibility
 from orchestrator.job_states import JobState
 from orchestrator.limits.admission import Admission
 from orchestrator.model import Halt, Scope
-from orchestrator.settings import VerifyMode
 from orchestrator.store import Database
 from orchestrator.verification.bucket_access import BucketAccess
 from tests.cloud.scripted_server import FixedCredentials
@@ -49,7 +48,7 @@ def admission(sqlite: Database) -> Admission:
 @pytest.fixture
 def permissions(admission: Admission) -> BucketAccess:
     """Return the access to buckets of which none is unreadable."""
-    return BucketAccess(VerifyMode.AUTO, admission.halts, lambda _sentence: None)
+    return BucketAccess(SETTINGS, admission.halts, lambda _sentence: None)
 
 
 @pytest.fixture
@@ -104,7 +103,7 @@ def eligibility_of(
     """Return the eligibility of a run of one batch."""
     keys = FixedCredentials(CREDENTIAL)
     admission = Admission(PROFILE, database, keys, lambda _sentence: None, rate=0, quota_wait=60)
-    permissions = BucketAccess(VerifyMode.AUTO, admission.halts, lambda _sentence: None)
+    permissions = BucketAccess(SETTINGS, admission.halts, lambda _sentence: None)
     if not sendable:
         halt(admission, Scope.BUCKET, f"{REGION}/{BUCKET}")
     admission.may_read_buckets = readable

@@ -186,6 +186,30 @@ async def test_jobs_of_a_dead_process_are_recovered_at_once(database: Database) 
     assert path is None or not path.exists()
 
 
+async def test_jobs_of_an_ended_process_are_recovered_at_once(sqlite: Database) -> None:
+    """A claim whose commit was in doubt remains; a recorded end proves that it cannot be sent."""
+    (job_id,) = await make_jobs(sqlite)
+    async with register_worker(sqlite) as me:
+        await claim_one(sqlite, owner=me.name)
+    assert await recover_orphans(sqlite, TESTER) == 1
+    kept = await read_job(sqlite, job_id)
+    assert (kept.state, kept.no_resend_before) == (JobState.UNKNOWN, None)
+
+
+async def test_an_end_recorded_by_another_process_proves_nothing(postgresql: Database) -> None:
+    """A process that has lost its session counts as ended, but may claim and send again."""
+    first, second = await make_jobs(postgresql, make_requests(2))
+    async with register_worker(postgresql) as me:
+        await me.end_session()
+        await claim_one(postgresql, owner=me.name)
+        assert await recover_orphans(postgresql, TESTER) == 1
+        assert (await row_of(postgresql, me.name)).ended_at is not None
+        await claim_one(postgresql, owner=me.name)
+        assert await recover_orphans(postgresql, TESTER) == 1
+        for job_id in (first, second):
+            assert (await read_job(postgresql, job_id)).no_resend_before is not None
+
+
 async def test_jobs_of_a_live_process_are_not_recovered(database: Database) -> None:
     """A running process owns its jobs until their leases expire."""
     async with another_process(database) as (name, _):

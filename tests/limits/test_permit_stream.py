@@ -95,6 +95,15 @@ def test_a_stream_never_stops() -> None:
     assert (stream.allowed(RATE, now) or 0.0) >= 0.5
 
 
+@pytest.mark.parametrize(("rate", "least"), [(0, 0.5), (RATE, 0.5), (0.1, 0.1)])
+def test_a_burst_of_refusals_does_not_stop_a_stream(rate: float, least: float) -> None:
+    """All requests in flight may be refused together; the pace then has no time to recover."""
+    stream = PermitStream(NOON)
+    for _ in range(512):
+        stream = stream.slowed(rate, NOON)
+    assert stream.allowed(rate, NOON) == pytest.approx(least)
+
+
 def test_a_stream_without_a_limit_is_slowed_down_too() -> None:
     """It starts from the documented rate, and has no limit again once that has recovered."""
     slowed = PermitStream(NOON).slowed(0, NOON)

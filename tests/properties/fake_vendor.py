@@ -161,7 +161,7 @@ class FakeCosClient(CosClient):
         """Return the uploads under a prefix."""
         self._check_access(region, bucket)
         keys = [key for key in self._vendor.uploads() if key.startswith(prefix)]
-        return tuple(UploadFacts(key, f"upload-{key}") for key in keys)
+        return tuple(UploadFacts(key) for key in keys)
 
     def _check_access(self, region: str, bucket: str) -> None:
         assert (region, bucket) == (REGION, BUCKET)

@@ -187,9 +187,7 @@ class SystemUnderTest:
     async def record(self, attempt: Attempt) -> None:
         """Record the outcome of an attempt."""
         assert attempt.outcome is not None
-        decision = decide(
-            attempt.lease, attempt.outcome, max_attempts=self.settings.max_attempts, jitter=0.5
-        )
+        decision = decide(attempt.lease, attempt.outcome, jitter=0.5)
         rate_limiter = export_rate_limiter(self.database)
         answer = AttemptResult(attempt.lease, attempt.outcome, decision, rate_limiter)
         await record(self.database, [answer], DEADLINE)

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from orchestrator.errors import CloudRefusal
 from orchestrator.limits.halted_scopes import HaltedScopes
 from orchestrator.model import Halt, Scope
-from orchestrator.settings import VerifyMode
+from orchestrator.settings import Settings, VerifyMode
 from orchestrator.store import Database
 from orchestrator.store.tables import jobs
 from orchestrator.verification.bucket_access import BucketAccess
@@ -32,7 +32,8 @@ def make(
     said: list[str] = []
     stops = HaltedScopes()
     every = None if interval is None else timedelta(seconds=interval)
-    return BucketAccess(mode, stops, said.append, every), stops, said
+    settings = Settings(verify=mode, verify_interval=every)
+    return BucketAccess(settings, stops, said.append), stops, said
 
 
 def looks(look: Callable[[], bool], seconds: int) -> list[bool]:

@@ -53,7 +53,6 @@ async def describing(setup: StoreAndCloud) -> AsyncIterator[list[str]]:
     )
     describer = ImageDescriber(
         RunContext(SETTINGS, setup.database, setup.cvm, setup.cos, admission),
-        PROFILE,
         regions=lambda: ["ap-tokyo", REGION],
         sendable=sa.true,
         in_flight=anyio.Semaphore(1),

@@ -42,15 +42,13 @@ S = JobState
 
 def decided(lease: Lease, reaction: Reaction, *, scope: Scope | None = None) -> Decision:
     outcome = Outcome(Code("Code", reaction, Effect.NO, "remedy", scope))
-    return decide(lease, outcome, max_attempts=ATTEMPTS, jitter=1.0)
+    return decide(lease, outcome, jitter=1.0)
 
 
 @pytest.mark.parametrize(
     ("reaction", "state", "reason", "charges_attempt"),
     [
         (Reaction.ACCEPT, S.ACCEPTED, "exporting", True),
-        (Reaction.DRY_RUN, S.FAILED, "refused", True),
-        (Reaction.RETRY, S.QUEUED, "retry", True),
         (Reaction.RECONCILE, S.UNKNOWN, "answer lost", True),
         (Reaction.SLOW, S.QUEUED, "rate", False),
         (Reaction.PAUSE, S.QUEUED, "network", False),
@@ -87,7 +85,7 @@ def test_each_reaction_decides_the_next_state(
 def test_only_the_export_cap_is_called_capacity(code: str, reason: str) -> None:
     """Our own exports free the cap as they end; any other quota may never be freed."""
     outcome = Outcome(code_for(code))
-    decision = decide(LEASE, outcome, max_attempts=ATTEMPTS, jitter=1.0)
+    decision = decide(LEASE, outcome, jitter=1.0)
     assert (decision.state, decision.reason) == (S.QUEUED, reason)
 
 
@@ -114,16 +112,6 @@ def test_a_lost_answer_sets_maybe_applied_and_an_acceptance_clears_it() -> None:
     assert not is_maybe_applied(lease, decided(lease, Reaction.ACCEPT))
 
 
-@pytest.mark.parametrize(
-    ("attempts_charged", "state"), [(3, S.QUEUED), (4, S.FAILED), (9, S.FAILED)]
-)
-def test_attempts_are_used_up(attempts_charged: int, state: JobState) -> None:
-    """The attempt that reaches the maximum is the last one."""
-    decision = decided(replace(LEASE, attempts_charged=attempts_charged), Reaction.RETRY)
-    assert decision.state is state
-    assert decision.reason == ("retry" if state is S.QUEUED else "attempts used up")
-
-
 @pytest.mark.parametrize("reaction", [Reaction.SLOW, Reaction.PAUSE, Reaction.CAPACITY])
 def test_shared_waits_have_no_delay_of_their_own(reaction: Reaction) -> None:
     """These jobs wait for the rate, the network or capacity, and have no delay of their own."""
@@ -131,33 +119,22 @@ def test_shared_waits_have_no_delay_of_their_own(reaction: Reaction) -> None:
 
 
 @pytest.mark.parametrize(
-    ("reaction", "counter"),
-    [
-        (Reaction.RETRY, "attempts_charged"),
-        (Reaction.BUSY, "deferrals"),
-        (Reaction.HALT, "deferrals"),
-        (Reaction.RESIGN, "deferrals"),
-        (Reaction.REFRESH, "deferrals"),
-    ],
+    "reaction", [Reaction.BUSY, Reaction.HALT, Reaction.RESIGN, Reaction.REFRESH]
 )
-def test_the_wait_of_one_job_doubles(reaction: Reaction, counter: str) -> None:
+def test_the_wait_of_one_job_doubles(reaction: Reaction) -> None:
     """The wait doubles with each failure in a row, up to one minute."""
-    deferrals = []
-    for times in (0, 1, 2, 100):
-        waited = replace(LEASE, deferrals=times)
-        lease = replace(LEASE, attempts_charged=times) if counter == "attempts_charged" else waited
-        outcome = Outcome(Code("Code", reaction, Effect.NO, "remedy"))
-        deferrals.append(
-            decide(lease, outcome, max_attempts=1000, jitter=1.0).delay.total_seconds()
-        )
-    assert deferrals == [1, 2, 4, 60]
+    waits = [
+        decided(replace(LEASE, deferrals=times), reaction).delay.total_seconds()
+        for times in (0, 1, 2, 100)
+    ]
+    assert waits == [1, 2, 4, 60]
 
 
 def test_jitter_spreads_the_waits() -> None:
     """Two jobs that are refused at the same time are not due at the same time."""
     outcome = Outcome(Code("Code", Reaction.BUSY, Effect.NO, "remedy"))
-    early = decide(LEASE, outcome, max_attempts=5, jitter=0.0)
-    late = decide(LEASE, outcome, max_attempts=5, jitter=1.0)
+    early = decide(LEASE, outcome, jitter=0.0)
+    late = decide(LEASE, outcome, jitter=1.0)
     assert early.delay < late.delay
 
 
@@ -195,7 +172,7 @@ def test_an_image_that_is_denied_alone_fails_in_the_end(
 ) -> None:
     """A policy that denies one image fails its job, after five denials in a row."""
     lease = replace(LEASE, last_code=before, deferrals=deferrals)
-    assert decide(lease, Outcome(code_for(name)), max_attempts=5, jitter=0.5).state is state
+    assert decide(lease, Outcome(code_for(name)), jitter=0.5).state is state
 
 
 @pytest.mark.parametrize("reaction", Reaction)
@@ -210,5 +187,5 @@ def test_shared_waits_are_not_counted_as_deferrals(reaction: Reaction) -> None:
 def test_a_failing_endpoint_charges_no_attempt() -> None:
     """If all answers are lost, a lost answer proves nothing about its job."""
     outcome = Outcome(Code("Code", Reaction.RECONCILE, Effect.MAYBE, "remedy"))
-    decision = decide(LEASE, outcome, max_attempts=5, jitter=0.5, endpoint_fails=True)
+    decision = decide(LEASE, outcome, jitter=0.5, endpoint_fails=True)
     assert (decision.state, decision.charges_attempt) == (S.UNKNOWN, False)

@@ -138,7 +138,7 @@ async def test_a_cancelled_worker_still_records(database: Database) -> None:
     """An answer that has arrived is recorded even if its task is cancelled."""
     (job_id,) = await make_jobs(database)
     lease, outcome = await claim_one(database), make_acceptance(TASK)
-    decision = decide(lease, outcome, max_attempts=5, jitter=0.0)
+    decision = decide(lease, outcome, jitter=0.0)
     with anyio.CancelScope() as stopped:
         stopped.cancel()
         answer = AttemptResult(lease, outcome, decision, export_rate_limiter(database))

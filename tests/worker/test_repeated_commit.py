@@ -118,7 +118,7 @@ async def test_an_answer_is_recorded_once(
         await update_scope(database, ceiling=0)
     lease = await claim_one(database)
     assert lease.probe is probe
-    decision = decide(lease, outcome, max_attempts=5, jitter=0.0)
+    decision = decide(lease, outcome, jitter=0.0)
     answer = AttemptResult(lease, outcome, decision, RateLimiter(database, EXPORT_RATE_KEY, 20))
     await repeated(database, partial(record, database, [answer], DEADLINE))
 
@@ -129,9 +129,7 @@ async def test_a_group_with_a_recorded_answer_records_the_others(database: Datab
     leases = [await claim_one(database), await claim_one(database)]
     rate_limiter = RateLimiter(database, EXPORT_RATE_KEY, 0)
     one, two = (
-        AttemptResult(
-            lease, outcome, decide(lease, outcome, max_attempts=5, jitter=0.0), rate_limiter
-        )
+        AttemptResult(lease, outcome, decide(lease, outcome, jitter=0.0), rate_limiter)
         for lease, outcome in zip(leases, [make_acceptance(1), make_acceptance(2)], strict=True)
     )
     assert await record(database, [one], DEADLINE) == [True]
@@ -145,7 +143,7 @@ async def test_recorded_answers_are_found_by_index(sqlite: Database) -> None:
     """However long the history of attempts is, each answer costs the same."""
     await make_jobs(sqlite, [make_request(1), make_request(2)])
     leases = [await claim_one(sqlite), await claim_one(sqlite)]
-    decision = decide(leases[0], make_acceptance(), max_attempts=5, jitter=0.0)
+    decision = decide(leases[0], make_acceptance(), jitter=0.0)
     rate_limiter = RateLimiter(sqlite, EXPORT_RATE_KEY, 0)
     async with plans(sqlite, writer=True) as steps:
         answers = [
@@ -160,7 +158,7 @@ async def test_a_commit_that_is_still_under_way_is_waited_for(postgresql: Databa
     """The server may still complete a commit whose connection was lost; the repetition waits."""
     await make_jobs(postgresql)
     lease = await claim_one(postgresql)
-    decision = decide(lease, make_acceptance(TASK), max_attempts=5, jitter=0.0)
+    decision = decide(lease, make_acceptance(TASK), jitter=0.0)
     answer = AttemptResult(
         lease, make_acceptance(TASK), decision, RateLimiter(postgresql, EXPORT_RATE_KEY, 0)
     )
@@ -198,7 +196,7 @@ async def test_a_task_id_is_always_stored(database: Database) -> None:
     lease = await claim_one(database)
     rate_limiter = RateLimiter(database, EXPORT_RATE_KEY, 0)
     for outcome in (NOT_SENT_FOR_NOW, make_acceptance(TASK)):
-        decision = decide(lease, outcome, max_attempts=5, jitter=0.0)
+        decision = decide(lease, outcome, jitter=0.0)
         await record(database, [AttemptResult(lease, outcome, decision, rate_limiter)], DEADLINE)
     assert (await read_last_attempt(database, lease.job_id)).task_id == str(TASK)
     assert (await read_job(database, lease.job_id)).state == JobState.ACCEPTED
@@ -222,7 +220,7 @@ async def exported(setup: StoreAndCloud) -> int:
     (job_id,) = await make_jobs(setup.database)
     lease = await claim_one(setup.database)
     outcome = await setup.send(lease)
-    decision = decide(lease, outcome, max_attempts=5, jitter=0.0)
+    decision = decide(lease, outcome, jitter=0.0)
     answer = AttemptResult(
         lease, outcome, decision, RateLimiter(setup.database, EXPORT_RATE_KEY, 0)
     )

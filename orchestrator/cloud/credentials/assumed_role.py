@@ -67,7 +67,7 @@ async def assume_role(
 
 def _remedy(code: str) -> str:
     row = code_for(code)
-    if row.reaction in {Reaction.RECONCILE, Reaction.RETRY, Reaction.SLOW}:
+    if row.reaction in {Reaction.RECONCILE, Reaction.SLOW}:
         return "This is temporary: run again."
     if row.scope in {Scope.CREDENTIAL, Scope.CLOCK} and not code.endswith("UnauthorizedOperation"):
         return row.remedy
