@@ -1,14 +1,25 @@
-"""Errors that end a command: the message for the user and the exit code."""
+"""All exit codes: of a run by its result, and of an error together with its message."""
 
 import sys
 import traceback
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from orchestrator.cli.standard_streams import silence
+from orchestrator.job_states import JobState
+
+if TYPE_CHECKING:
+    from orchestrator.reporting.run_summary import RunResult
 
 INTERNAL = 1
 USAGE = 2
+SOME_FAILED = 3
+SOME_UNKNOWN = 4
+WORK_LEFT = 5
 ACTION_REQUIRED = 6
+TIME_LIMIT = 10
+INTERRUPTED = 128
+"""Plus the number of the signal, as shells do: 130 after Ctrl-C, 143 after SIGTERM."""
 
 _PRECEDENCE = (USAGE, ACTION_REQUIRED, INTERNAL, 0)
 """Of several errors, the first code in this order wins: an error that the user can fix must not be
@@ -18,6 +29,18 @@ _INTERNAL_ERROR = (
     "Internal error. Everything that was recorded is safe; run again to continue.\n"
     "Please report the traceback above."
 )
+
+
+def exit_code_of_run(result: "RunResult") -> int:
+    """Return the exit code of a run that was not interrupted: the first that applies."""
+    codes = [
+        (result.left > 0 and result.needs_action, ACTION_REQUIRED),
+        (result.left > 0 and result.timed_out, TIME_LIMIT),
+        (result.left > 0, WORK_LEFT),
+        (result.counts[JobState.UNKNOWN] > 0, SOME_UNKNOWN),
+        (result.counts[JobState.FAILED] > 0, SOME_FAILED),
+    ]
+    return next((code for applies, code in codes if applies), 0)
 
 
 def exit_code_for(error: BaseException) -> int:

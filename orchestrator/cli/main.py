@@ -1,6 +1,7 @@
 """The application: all commands, and how the process ends."""
 
 import gc
+import signal
 import sys
 
 import typer
@@ -18,7 +19,7 @@ from orchestrator.cli import (
     simulate,
     status,
 )
-from orchestrator.cli.exit_codes import exit_code_for
+from orchestrator.cli.exit_codes import INTERRUPTED, exit_code_for
 from orchestrator.cli.standard_streams import prepare_streams
 
 app = typer.Typer(
@@ -72,4 +73,4 @@ def main() -> None:
     except Exception as error:  # noqa: BLE001 - any error must end in a message and an exit code
         sys.exit(exit_code_for(error))
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(INTERRUPTED + signal.SIGINT)

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import anyio
 import typer
 
-from orchestrator.cli.exit_codes import INTERNAL, exit_code_for
+from orchestrator.cli.exit_codes import INTERNAL, INTERRUPTED, exit_code_for, exit_code_of_run
 from orchestrator.cli.formatting import to_json
 from orchestrator.cli.options import PROFILE, Batch, Json, option, takes_settings
-from orchestrator.cli.run_result import as_json, exit_code, print_result, summary
+from orchestrator.cli.run_result import as_json, print_result, summary
 from orchestrator.errors import UsageError
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ async def _run(
                     display.notify(_STOPPED_AT_ONCE)
                     scope.cancel()
                 else:
-                    interrupted_code = 128 + number  # as shells number it
+                    interrupted_code = INTERRUPTED + number
                     display.notify(_STOPPING)
                     stop.set()
 
@@ -136,7 +136,7 @@ async def _run(
         exit_code_for(error)
     if result is not None:
         print_result(to_json(as_json(result)) if json else "\n".join(summary(result, batch)))
-    return interrupted_code or (INTERNAL if result is None else exit_code(result))
+    return interrupted_code or (INTERNAL if result is None else exit_code_of_run(result))
 
 
 _STOPPING = (

@@ -1,10 +1,9 @@
-"""The result of a run: as text, as JSON, and as an exit code."""
+"""The result of a run, as text and as JSON."""
 
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.cli.exit_codes import ACTION_REQUIRED
 from orchestrator.cli.formatting import duration, plural, printable
 from orchestrator.cli.standard_streams import silence
 from orchestrator.job_states import JobState
@@ -59,26 +58,10 @@ def _lines(result: "RunResult", total: int) -> Iterator[str]:
     if result.warned:
         yield f"{plural(result.warned, 'job')} with a warning: orchestrator show JOB"
     if result.left:
-        action = "fix the above and run again" if _needs_action(result) else "run again to continue"
+        action = "fix the above and run again" if result.needs_action else "run again to continue"
         if result.blocked and result.counts[JobState.QUEUED]:
             action += ", or cancel the queued jobs"
         yield f"{plural(result.left, 'job')} left: {action}."
-
-
-def _needs_action(result: "RunResult") -> bool:
-    return any(not halt.is_temporary for halt in result.blocked)
-
-
-def exit_code(result: "RunResult") -> int:
-    """Return the exit code of a run that was not interrupted: the first that applies."""
-    codes = [
-        (_needs_action(result) and result.left > 0, ACTION_REQUIRED),
-        (result.timed_out and result.left > 0, 10),
-        (result.left > 0, 5),
-        (result.counts[JobState.UNKNOWN] > 0, 4),
-        (result.counts[JobState.FAILED] > 0, 3),
-    ]
-    return next((code for applies, code in codes if applies), 0)
 
 
 def print_result(text: str) -> None:

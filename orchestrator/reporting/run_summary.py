@@ -41,6 +41,11 @@ class RunResult:
     not_ruled_out: int = 0
     warned: int = 0
 
+    @property
+    def needs_action(self) -> bool:
+        """Whether an operator must act on one of the halts before work can go on."""
+        return any(not halt.is_temporary for halt in self.blocked)
+
 
 @dataclass(frozen=True, slots=True)
 class RunSummary:

@@ -13,7 +13,7 @@ from typing import Any
 import anyio
 import pytest
 
-from orchestrator.cli.run_result import exit_code
+from orchestrator.cli.exit_codes import exit_code_of_run
 from orchestrator.job_states import JobState
 from orchestrator.model import Scope
 from orchestrator.orchestrator import Orchestrator
@@ -120,9 +120,9 @@ async def test_failed_name_resolution_is_waited_for(
         result = await enqueue_and_run(opened, make_requests_for(make_image_ids(8)))
         assert {job.attempts for job in await read_jobs(opened)} == {1}
     print_fault_row(
-        "a name that is not resolved for a while", said, exit_code(result), result, cloud
+        "a name that is not resolved for a while", said, exit_code_of_run(result), result, cloud
     )
-    assert (result.counts[JobState.VERIFIED], exit_code(result)) == (8, 0)
+    assert (result.counts[JobState.VERIFIED], exit_code_of_run(result)) == (8, 0)
     assert count_exports(cloud) == once_each(make_image_ids(8))
     lost, found = said
     assert "Name or service not known" in lost
@@ -142,9 +142,11 @@ async def test_untrusted_certificate_halts_the_endpoint(
     ):
         result = await enqueue_and_run(opened, make_requests_for(make_image_ids(8)))
         assert {job.attempts for job in await read_jobs(opened)} == {0}
-    print_fault_row("a certificate that is not trusted", said, exit_code(result), result, cloud)
+    print_fault_row(
+        "a certificate that is not trusted", said, exit_code_of_run(result), result, cloud
+    )
     (stop,) = result.blocked
-    assert (stop.scope, exit_code(result)) == (Scope.ENDPOINT, 6)
+    assert (stop.scope, exit_code_of_run(result)) == (Scope.ENDPOINT, 6)
     assert "trust the endpoint's certificate" in stop.remedy
     assert result.counts[JobState.QUEUED] == result.left == 8
 

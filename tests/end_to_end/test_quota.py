@@ -2,7 +2,8 @@
 
 import pytest
 
-from orchestrator.cli.run_result import exit_code, summary
+from orchestrator.cli.exit_codes import exit_code_of_run
+from orchestrator.cli.run_result import summary
 from orchestrator.job_states import JobState
 from orchestrator.simulator import Refusal, Simulator
 from tests.end_to_end.harness import (
@@ -32,7 +33,7 @@ async def test_quota_that_never_frees_ends_the_run(
     async with open_store(quota_wait=WAIT, notify=said.append) as orchestrator:
         result = await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(3)))
         found = await read_jobs(orchestrator)
-    assert exit_code(result) == 5
+    assert exit_code_of_run(result) == 5
     assert result.counts[JobState.QUEUED] == result.left == 3
     assert {job.attempts for job in found} == {0}
     assert any(job.reason == "quota" and job.code == code and job.remedy for job in found)
@@ -46,7 +47,7 @@ async def test_quota_that_frees_is_waited_for(open_store: OpenStore, cloud: Simu
     said: list[str] = []
     async with open_store(quota_wait=30, notify=said.append) as orchestrator:
         result = await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(3)))
-    assert exit_code(result) == 0
+    assert exit_code_of_run(result) == 0
     assert count_exports(cloud) == once_each(make_image_ids(3))
     assert [sentence for sentence in said if "accepted again" in sentence]
 
@@ -58,7 +59,7 @@ async def test_export_cap_is_waited_for_without_limit(
     cloud.change(cap=1)
     async with open_store(quota_wait=0) as orchestrator:
         result = await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(4)))
-    assert exit_code(result) == 0
+    assert exit_code_of_run(result) == 0
 
 
 async def test_quota_of_one_region_does_not_affect_another(
@@ -72,4 +73,4 @@ async def test_quota_of_one_region_does_not_affect_another(
         await orchestrator.enqueue(make_requests_for(free, region="ap-tokyo"))
         result = await run_to_end(orchestrator)
     assert count_exports(cloud) == once_each(free)
-    assert (exit_code(result), result.left) == (5, 2)
+    assert (exit_code_of_run(result), result.left) == (5, 2)

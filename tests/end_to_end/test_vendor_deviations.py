@@ -16,7 +16,7 @@ import pytest
 
 from benchmarks.in_memory_transport import InMemoryTransport
 from benchmarks.virtual import VirtualClock, in_virtual_time
-from orchestrator.cli.run_result import exit_code
+from orchestrator.cli.exit_codes import exit_code_of_run
 from orchestrator.cloud.clock_skew import ServerClock
 from orchestrator.cloud.cos import CosClient
 from orchestrator.cloud.credentials.base import Credential
@@ -169,13 +169,13 @@ def check_no_export_is_doubled(name: str, night: Workload, folder: Path) -> str:
     counts = {state: count for state, count in seen.result.counts.items() if count}
     if name in {DOCUMENTED, SILENT}:
         assert counts == {JobState.VERIFIED: night.count}
-        assert exit_code(seen.result) == 0
+        assert exit_code_of_run(seen.result) == 0
     else:
         verified = night.count - night.lost
         assert counts == {JobState.VERIFIED: verified, JobState.UNKNOWN: night.lost}
-        assert exit_code(seen.result) == 4
+        assert exit_code_of_run(seen.result) == 4
     told = ", ".join(f"{count} {state}" for state, count in counts.items())
-    return f"{name}: {told}; 0 exported twice; exit {exit_code(seen.result)}"
+    return f"{name}: {told}; 0 exported twice; exit {exit_code_of_run(seen.result)}"
 
 
 @pytest.mark.parametrize("name", DEVIATIONS)

@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 import pytest
 
-from orchestrator.cli.run_result import exit_code
+from orchestrator.cli.exit_codes import exit_code_of_run
 from orchestrator.job_states import JobState
 from orchestrator.limits import admission
 from orchestrator.model import Scope
@@ -246,7 +246,7 @@ async def test_fault_of_vendor_or_network(
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(apply_changes, cloud, world.later)
             result = await enqueue_and_run(orchestrator, make_requests_for(BATCH))
-        print_fault_row(name, said, exit_code(result), result, cloud)
+        print_fault_row(name, said, exit_code_of_run(result), result, cloud)
         await check(world, orchestrator, result, cloud)
     heard = " ".join(said)
     places = [heard.find(words) for words in world.says]
@@ -281,4 +281,4 @@ async def check(
     assert tuple(stop.scope for stop in result.blocked) == world.stops
     assert all(stop.remedy for stop in result.blocked)
     assert world.ends == (counts if isinstance(world.ends, Mapping) else counts.keys())
-    assert exit_code(result) == world.exits
+    assert exit_code_of_run(result) == world.exits

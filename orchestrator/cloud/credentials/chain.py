@@ -12,12 +12,14 @@ from orchestrator.cloud.credentials.assumed_role import assume_role
 from orchestrator.cloud.credentials.base import Credential, CredentialSource
 from orchestrator.cloud.credentials.instance_role import fetch_instance_credential
 from orchestrator.cloud.credentials.stored import (
+    SHARED_FILE,
     VARIABLES,
     StoredCredential,
     read_environment,
     read_shared_file,
     read_tccli_profile,
     role_in_environment,
+    tccli_file,
 )
 from orchestrator.errors import CredentialError
 
@@ -41,9 +43,8 @@ async def find_credentials(
     Raises:
         CredentialError: there is no credential, or the first one found cannot be used.
     """
-    tccli = home / ".tccli" / f"{profile}.credential"
-    shared = home / ".tencentcloud" / "credentials"
-    places: Mapping[str, Callable[[], StoredCredential | None]] = {
+    tccli, shared = home / tccli_file(profile), home / SHARED_FILE
+    locations: Mapping[str, Callable[[], StoredCredential | None]] = {
         f"the environment ({VARIABLES[0]}, {VARIABLES[1]})": partial(read_environment, environ),
         str(tccli): partial(read_tccli_profile, tccli),
         f"{shared} [{profile}]": partial(read_shared_file, shared, profile),
@@ -53,13 +54,13 @@ async def find_credentials(
     )
     source = instance
     role = role_in_environment(environ)
-    for place, read in places.items():
+    for location, read in locations.items():
         if (stored := read()) is not None:
             role = role or stored.role
             if stored.credential is not None:
                 # only the program that wrote a credential can renew it
                 source = CredentialSource(
-                    partial(_read, place, read, clock), clock, notify, ahead=False
+                    partial(_read, location, read, clock), clock, notify, ahead=False
                 )
             break
     else:
@@ -68,7 +69,7 @@ async def find_credentials(
         except CredentialError as error:
             raise CredentialError(
                 f"No Tencent Cloud credentials for profile {profile!r}. Looked in: "
-                f"{'; '.join(places)}; the instance's role ({error.message.rstrip('.')}).",
+                f"{'; '.join(locations)}; the instance's role ({error.message.rstrip('.')}).",
                 f"Set {VARIABLES[0]} and {VARIABLES[1]}, or run: tccli configure "
                 f"--profile {profile}",
             ) from error
@@ -81,7 +82,7 @@ async def find_credentials(
 
 
 async def _read(
-    place: str, read: Callable[[], StoredCredential | None], clock: ServerClock
+    location: str, read: Callable[[], StoredCredential | None], clock: ServerClock
 ) -> Credential:
     """Read a stored credential: another program may have written a new one.
 
@@ -91,12 +92,12 @@ async def _read(
     stored = await to_thread.run_sync(read)
     if stored is None or stored.credential is None:
         raise CredentialError(
-            f"The credential is gone from {place}.", "Store a credential there again."
+            f"The credential is gone from {location}.", "Store a credential there again."
         )
     expires_at = stored.credential.expires_at
     if expires_at is not None and expires_at <= clock.now():
         raise CredentialError(
-            f"The login in {place} expired at {iso(expires_at)}.",
+            f"The login in {location} expired at {iso(expires_at)}.",
             "Log in again with: tccli auth login (or: tccli sso login)",
         )
     return stored.credential
