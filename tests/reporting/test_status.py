@@ -20,6 +20,7 @@ from tests.job_factory import (
     make_refusal,
     make_request,
     make_requests,
+    make_verified_job,
     now,
     record_outcome,
     update_scope,
@@ -27,13 +28,6 @@ from tests.job_factory import (
 from tests.reporting.query_plans import plans
 
 pytestmark = pytest.mark.anyio
-
-
-async def make_verified(database: Database, seconds: float) -> None:
-    """Make a job that took so many seconds from acceptance to verification."""
-    end = await now(database)
-    columns = {"accepted_at": end - timedelta(seconds=seconds), "finished_at": end}
-    await make_job(database, JobState.VERIFIED, **columns)
 
 
 async def assert_seconds_left(database: Database, before: datetime, seconds: float) -> None:
@@ -105,7 +99,7 @@ async def test_queue_is_exported_in_rounds(
 ) -> None:
     """The estimate is the median duration times the number of rounds."""
     for lasted in (100, 1, 9999):
-        await make_verified(database, lasted)
+        await make_verified_job(database, took=lasted)
     for _ in range(waiting):
         await make_job(database)
     await update_scope(database, ceiling=ceiling)
@@ -119,7 +113,7 @@ async def test_running_export_needs_the_rest_of_the_usual_time(
     database: Database, ago: tuple[int, ...], seconds: float
 ) -> None:
     """Without queued jobs the last accepted export decides; an overdue one gives 0."""
-    await make_verified(database, 100)
+    await make_verified_job(database, took=100)
     before = await now(database)
     for passed in ago:
         accepted_at = before - timedelta(seconds=passed)
@@ -129,7 +123,7 @@ async def test_running_export_needs_the_rest_of_the_usual_time(
 
 async def test_job_that_is_due_later_decides(database: Database) -> None:
     """Of a job that is sent now and one that is due later, the later one decides."""
-    await make_verified(database, 100)
+    await make_verified_job(database, took=100)
     await make_job(database)
     before = await now(database)
     await make_job(database, due_at=before + timedelta(seconds=500))
@@ -138,7 +132,7 @@ async def test_job_that_is_due_later_decides(database: Database) -> None:
 
 async def test_unknown_job_makes_the_estimate_unknown(database: Database) -> None:
     """While an unknown job is looked up, running exports give no estimate."""
-    await make_verified(database, 100)
+    await make_verified_job(database, took=100)
     await make_job(database, JobState.ACCEPTED, accepted_at=await now(database))
     await make_job(database, JobState.UNKNOWN)
     assert (await status(database)).seconds_left is None
@@ -152,7 +146,7 @@ async def test_no_estimate_before_the_first_export_finished(database: Database) 
 
 async def test_the_slowest_scope_decides(database: Database) -> None:
     """The estimate is that of the slowest scope, and unknown if any scope's is."""
-    await make_verified(database, 100)
+    await make_verified_job(database, took=100)
     await make_jobs(database, [make_request(50, region="ap-tokyo")])
     assert (await status(database)).seconds_left is None
     async with database.write() as connection:
