@@ -16,7 +16,7 @@ from typing import Any
 from benchmarks.case import Case, Goal, Measurement
 from benchmarks.ledger_figures import bound, makespan
 from benchmarks.virtual import in_virtual_time, memory_folder
-from orchestrator.forecast import FinishedExport
+from orchestrator.export_durations import FinishedExport
 from orchestrator.job_states import JobState
 from orchestrator.model import Lease
 from orchestrator.store import Database, Schema

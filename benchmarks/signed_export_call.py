@@ -13,7 +13,7 @@ from orchestrator.cloud.credentials.base import Credential
 from orchestrator.cloud.tc3_signing import tc3_headers
 
 IN_FLIGHT = 16
-"""Requests in flight; the default of a run."""
+"""Requests in flight."""
 
 LIMITS = httpx.Limits(max_connections=IN_FLIGHT, max_keepalive_connections=IN_FLIGHT)
 """One kept-alive connection for each of them."""

@@ -120,7 +120,7 @@ class Orchestrator:
         Raises:
             CredentialError: there are jobs to do, but no usable credentials.
         """
-        from orchestrator.worker.run import run
+        from orchestrator.worker.run_setup import run
 
         _check_batch(batch)
         return await run(

@@ -13,7 +13,7 @@ from orchestrator.cloud.cos import CosClient
 from orchestrator.cloud.credentials.base import Credential
 from orchestrator.cloud.cvm import CvmClient
 from orchestrator.cloud.http_client import open_http_client
-from orchestrator.forecast import Forecast
+from orchestrator.export_durations import ExportDurations
 from orchestrator.job_states import JobState
 from orchestrator.limits.halted_scopes import HaltedScopes
 from orchestrator.model import ExportOrder, ImageFormat, Lease, Outcome
@@ -144,7 +144,7 @@ def _notify(_sentence: str) -> None: ...
 
 async def verify_job(database: Database, cos: CosClient, job: TrackedJob) -> JobState:
     """Look up the objects of an accepted job, and return its new state."""
-    deadlines = Forecast(database, DEADLINE)
+    deadlines = ExportDurations(database, DEADLINE)
     age = await export_age(database, job)
     finding = await check_delivery(cos, job, age, deadlines, unlisted_after=UNLISTED_AFTER)
     if not finding.is_final:

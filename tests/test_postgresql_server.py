@@ -63,7 +63,7 @@ def test_a_private_server_requires_its_password(private: sa.URL) -> None:
 
 
 def test_a_private_server_has_its_own_files(private: sa.URL) -> None:
-    """Its data is in a temporary folder, not in a cluster of this machine."""
+    """Its data is in a temporary folder, not in that of a server installed here."""
     data = value(private, "SHOW data_directory")
     assert "/orchestrator-postgresql-" in data
 

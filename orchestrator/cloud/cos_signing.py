@@ -27,7 +27,9 @@ def cos_headers(
     params: Mapping[str, str],
     now: datetime,
 ) -> dict[str, str]:
-    """Return the headers that sign a COS request, and those that are signed.
+    """Return the headers to send with a COS request: the signed ones, and the signature.
+
+    The signed ones are Host and, with temporary credentials, the token.
 
     Args:
         path: the object's key after a slash, not percent-encoded.

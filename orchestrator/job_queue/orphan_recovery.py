@@ -1,6 +1,7 @@
-"""Recover orphaned jobs: a job whose owner is gone becomes unknown.
+"""Recover orphaned jobs: they become unknown, because their requests may have been sent.
 
-Its request may have been sent, and no answer was recorded.
+A job in state sending is orphaned if its process counts as gone or its lease has expired. No answer
+was recorded for it. This module also discards waits that a wrong clock has made too long.
 """
 
 from datetime import datetime, timedelta

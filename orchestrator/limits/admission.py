@@ -14,7 +14,7 @@ import anyio
 from orchestrator.cloud.credentials.base import Credential, CredentialSource
 from orchestrator.errors import CredentialError
 from orchestrator.limits.circuit_breaker import CircuitBreaker
-from orchestrator.limits.halted_scopes import HaltedScopes
+from orchestrator.limits.halted_scopes import WHOLE_ACCOUNT, HaltedScopes
 from orchestrator.limits.quota_waits import QuotaWaits
 from orchestrator.limits.rate_limiter import RateKey, RateLimiter
 from orchestrator.model import Halt, Outcome, Reaction, Scope
@@ -213,7 +213,9 @@ class Admission:
             self._warn(halt)
 
     def _warn(self, halt: Halt) -> None:
-        self._notify(f"Warning: halted {_cause(halt)}. Action required: {halt.remedy}")
+        label = "Given up for now" if halt.is_temporary else "Action required"
+        what = f"Warning: no more exports are sent for {_cause(halt)}."
+        self._notify(f"{what} {label}: {halt.remedy}")
 
 
 def describe_halt(halt: Halt) -> str:
@@ -223,4 +225,5 @@ def describe_halt(halt: Halt) -> str:
 
 def _cause(halt: Halt) -> str:
     message = f" ({halt.message})" if halt.message else ""
-    return f"{halt.scope} {halt.value or '(the default one)'}: {halt.code}{message}"
+    kind = "profile" if halt.scope in WHOLE_ACCOUNT else halt.scope
+    return f"{kind} {halt.value or '(the default one)'}: {halt.code}{message}"

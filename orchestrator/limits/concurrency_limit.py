@@ -20,7 +20,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchestrator.forecast import latest_finished_exports, long_duration
+from orchestrator.export_durations import latest_finished_exports, long_duration
 from orchestrator.job_states import UNDER_WAY, JobState
 from orchestrator.limits.backoff import backoff
 from orchestrator.model import Lease

@@ -167,7 +167,10 @@ def priority(value: str | int) -> int | Problem:
 
 
 def not_before(value: str | datetime) -> datetime | Problem:
-    """Check the earliest time to send, as a datetime or ISO 8601 text; UTC without an offset."""
+    """Check the earliest time to send, a datetime or ISO 8601 text; return it in UTC.
+
+    A time without an offset is taken as UTC.
+    """
     text = value.isoformat() if isinstance(value, datetime) else value
     try:
         moment = datetime.fromisoformat(text)

@@ -9,7 +9,7 @@ import anyio
 
 from orchestrator.cloud.cos import CosClient
 from orchestrator.errors import CloudRefusal
-from orchestrator.forecast import Forecast
+from orchestrator.export_durations import ExportDurations
 from orchestrator.job_states import JobState
 from orchestrator.model import ObjectFacts, UploadFacts
 from orchestrator.store import Database
@@ -57,7 +57,7 @@ async def check_delivery(
     cos: CosClient,
     job: TrackedJob,
     age: timedelta,
-    forecast: Forecast,
+    durations: ExportDurations,
     *,
     unlisted_after: timedelta,
     wants_trace: bool = False,
@@ -80,7 +80,7 @@ async def check_delivery(
     if delivery.is_complete:
         return Finding(job, delivery, trace_age=trace_age)
     export = (job.profile, job.region, job.size_gib)
-    is_late = await forecast.is_overdue(*export, age)
+    is_late = await durations.is_overdue(*export, age)
     is_unlisted = not listed and age >= unlisted_after
     if not is_late and not is_unlisted and (listed or not wants_trace):
         return Finding(job, delivery, trace_age=trace_age)
@@ -92,7 +92,7 @@ async def check_delivery(
         delivery = await _look(cos, job, to_the_end=is_late)
     keys = None if uploads is None else tuple(upload.key for upload in uploads)
     written = keys is None or bool(keys)
-    is_lost = is_late and await forecast.is_overdue(*export, age, being_written=written)
+    is_lost = is_late and await durations.is_overdue(*export, age, being_written=written)
     return Finding(job, delivery, keys, trace_age, is_lost=is_lost)
 
 
@@ -163,10 +163,11 @@ async def _look(
 async def _facts(
     cos: CosClient, job: TrackedJob, key: TrackedKey, listed: Mapping[str, ObjectFacts] | None
 ) -> ObjectFacts | None:
-    """Return the object under a key, if it exists.
+    """Return the object under a key, if it exists and belongs to the job.
 
-    If HEAD is not permitted or shows another object, the listing is trusted, because it
-    repeats the bucket and the prefix of its request.
+    Without a listing HEAD decides alone. With one, the object must be listed and HEAD must find it.
+    If HEAD is not permitted, or shows another size or ETag, the facts come from the listing: it
+    names its bucket and prefix, while the answer to a HEAD may be that of another request.
     """
     if listed is None:
         return await head(cos, job, key)

@@ -120,9 +120,11 @@ def own_object(job: TrackedJob, key: TrackedKey, facts: ObjectFacts) -> ObjectFa
 
 
 def _is_new(job: TrackedJob, key: TrackedKey, facts: ObjectFacts) -> bool:
-    """Return whether an object under an exact name is new since the request was sent.
+    """Return whether an object under an exact name was written after the request was sent.
 
-    Without an ETag from before the request, the time of an accepted export decides.
+    If an ETag was recorded before the request (empty for no object), an object with another ETag
+    is new. Otherwise an object is new if it was last modified in the second of sending or later,
+    but only for a job with a TaskId, because then its export certainly began.
     """
     if key.baseline_etag is not None:
         return facts.etag != key.baseline_etag

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from orchestrator.forecast import FinishedExport, earliest_end
+from orchestrator.export_durations import FinishedExport, earliest_end
 
 _OFTEN = 0.02
 """Time between two polls, as a share of the age, where an end frees a needed slot."""

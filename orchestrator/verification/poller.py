@@ -19,7 +19,7 @@ from orchestrator.cloud.cos import CosClient
 from orchestrator.cloud.credentials.base import Credential
 from orchestrator.cloud.error_codes import cos_code_for
 from orchestrator.errors import CloudRefusal, CredentialError
-from orchestrator.forecast import Forecast
+from orchestrator.export_durations import ExportDurations
 from orchestrator.job_states import JobState
 from orchestrator.limits.admission import BUCKET_LOOKUP, Admission
 from orchestrator.limits.concurrency_limit import regions_at_capacity
@@ -80,7 +80,7 @@ class Poller:
     It polls the jobs of all batches: each export that is seen to end frees a slot for any job.
 
     Args:
-        interval: time between two look-ups of one job; ``None``: from its age and the forecast.
+        interval: time between two look-ups of one job; ``None``: from age and learned durations.
         actor: this process's registration.
     """
 
@@ -108,7 +108,7 @@ class Poller:
         self._actor = actor
         self._busy_retry = busy_retry
         self._wakeup = wakeup
-        self._forecast = Forecast(database, settings.export_deadline)
+        self._durations = ExportDurations(database, settings.export_deadline)
         self._absence = AbsenceTracker(database.clock)
         self._findings = GroupCommit[Finding, JobState](partial(save_findings, database, actor))
         self._of_profile = jobs.c.profile == profile
@@ -147,8 +147,9 @@ class Poller:
     async def _reserve(self) -> list[_PolledJob]:
         """Reserve the due jobs; return those whose polling begins now.
 
-        A job whose first look-up comes later is due again shortly before it. A job whose polling
-        lasts longer than its reservation is only reserved again.
+        Two kinds are reserved and not returned. A job whose first look-up is not near is due again
+        half a second before it, or after five minutes if that is earlier. A job that this process
+        is still polling, longer than its reservation, is only reserved for longer.
         """
         async with self._database.write() as connection:
             now, moment = await self._database.now(connection), anyio.current_time()
@@ -201,7 +202,7 @@ class Poller:
             return PollSchedule(share=0.0, shortest=self._interval)
         if job.state is JobState.UNKNOWN:
             return PollSchedule()
-        finished = await self._forecast.finished_exports(connection, job.profile, job.region, now)
+        finished = await self._durations.finished_exports(connection, job.profile, job.region, now)
         return schedule(finished, job.size_gib, at_capacity=job.region in at_capacity)
 
     async def _poll(self, one: _PolledJob) -> None:
@@ -275,7 +276,7 @@ class Poller:
             self._cos,
             job,
             one.age,
-            self._forecast,
+            self._durations,
             unlisted_after=max(self._settings.resend_after, _UNLISTED_AFTER),
             wants_trace=bucket not in self._traced and job.needs_first_trace,
         )

@@ -116,5 +116,5 @@ def test_reading_buckets_ends_though_an_export_was_halted_first(
     in_no_time(learn)
     assert not admission.may_read_buckets
     (sentence,) = said
-    assert sentence.startswith("Warning: halted credential")
+    assert sentence.startswith(f"Warning: no more exports are sent for profile {PROFILE}: ")
     assert "Action required: " in sentence

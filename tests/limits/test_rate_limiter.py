@@ -127,8 +127,8 @@ async def test_a_refusal_counts_beside_one_that_is_recorded_meanwhile(
     assert pace == pytest.approx(0.97**3 * RATE, rel=0.01)
 
 
-async def test_a_limiter_whose_permits_are_taken_is_ahead(sqlite: Database) -> None:
-    """The store is not asked again before the next permit is near."""
+async def test_next_permit_is_ahead_once_the_free_ones_are_taken(sqlite: Database) -> None:
+    """`is_ahead` becomes true, so that the store is asked again only when a permit is near."""
     stream = rate_limiter(sqlite)
     assert not stream.is_ahead
     await take_permits(sqlite, stream)

@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from orchestrator.forecast import FinishedExport
+from orchestrator.export_durations import FinishedExport
 from orchestrator.verification.poll_schedule import PollSchedule, schedule
 
 SECOND = timedelta(seconds=1)

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import OperationalError
 
 from orchestrator.cloud.error_classification import code_for_exception, code_for_reply
-from orchestrator.forecast import Forecast
+from orchestrator.export_durations import ExportDurations
 from orchestrator.job_states import JobState
 from orchestrator.limits.rate_limiter import RateLimiter
 from orchestrator.model import NOT_SENT, Lease, Outcome, Reply
@@ -231,7 +231,7 @@ async def exported(setup: StoreAndCloud) -> int:
 
 async def finding_of(setup: StoreAndCloud, job_id: int) -> Finding:
     """Return what one look-up finds."""
-    deadlines = Forecast(setup.database, DEADLINE)
+    deadlines = ExportDurations(setup.database, DEADLINE)
     seen = await setup.tracked_job(job_id)
     finding = await check_delivery(
         setup.cos, seen, timedelta(), deadlines, unlisted_after=SETTINGS.resend_after

@@ -211,7 +211,7 @@ async def test_cos_refuses_by_rule(filled: Simulator) -> None:
 
 
 async def test_put_is_refused(filled: Simulator) -> None:
-    """PUT is refused as a method."""
+    """PUT is refused with MethodNotAllowed: the simulated COS has only HEAD and listings."""
     error = await expect_refusal(make_cos(filled).put_object, Bucket=BUCKET, Key="a", Body=b"x")
     assert error.get_error_code() == "MethodNotAllowed"
 

@@ -168,7 +168,7 @@ def _comparable(
     ]
 
 
-class Forecast:
+class ExportDurations:
     """The finished exports of each scope, cached briefly, and the deadlines they give.
 
     Args:

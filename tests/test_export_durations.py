@@ -4,9 +4,9 @@ from datetime import timedelta
 
 import pytest
 
-from orchestrator.forecast import (
+from orchestrator.export_durations import (
+    ExportDurations,
     FinishedExport,
-    Forecast,
     earliest_end,
     latest_finished_exports,
     learned_deadline,
@@ -161,9 +161,9 @@ def test_the_deadline_is_never_under_a_minute() -> None:
 async def is_overdue(
     database: Database, age: timedelta, limit: timedelta, *, being_written: bool = False
 ) -> bool:
-    """Ask a forecast that has cached nothing."""
-    forecast = Forecast(database, limit)
-    return await forecast.is_overdue(PROFILE, REGION, 50, age, being_written=being_written)
+    """Ask without anything cached."""
+    durations = ExportDurations(database, limit)
+    return await durations.is_overdue(PROFILE, REGION, 50, age, being_written=being_written)
 
 
 async def test_before_anything_is_learned_the_setting_is_the_deadline(database: Database) -> None:
@@ -203,11 +203,11 @@ async def test_exports_of_another_scope_are_no_examples(
 
 async def test_finished_exports_are_cached_briefly(database: Database) -> None:
     """Many jobs ask within the same second; the store is read once."""
-    forecast = Forecast(database, DAY)
+    durations = ExportDurations(database, DAY)
     await make_verified_job(database, took=60)
     async with database.read() as connection:
         moment = await database.now(connection)
-        first = await forecast.finished_exports(connection, PROFILE, REGION, moment)
-        again = await forecast.finished_exports(connection, PROFILE, REGION, moment)
+        first = await durations.finished_exports(connection, PROFILE, REGION, moment)
+        again = await durations.finished_exports(connection, PROFILE, REGION, moment)
     assert len(first) == 1
     assert again is first
