@@ -2,13 +2,28 @@
 
 import sys
 
-from benchmarks import concurrency_limit as gate
-from benchmarks import durability as drain
-from benchmarks import enqueue, history, long_exports, rate, startup
-from benchmarks import four_accounts as fleet
+from benchmarks import (
+    concurrency_limit,
+    durability,
+    enqueue,
+    four_accounts,
+    history,
+    long_exports,
+    rate,
+    startup,
+)
 from benchmarks.case import Case, format_json, format_report
 
-_MODULES = (rate, gate, long_exports, drain, enqueue, startup, fleet, history)
+_MODULES = (
+    rate,
+    concurrency_limit,
+    long_exports,
+    durability,
+    enqueue,
+    startup,
+    four_accounts,
+    history,
+)
 CASES: dict[str, Case] = {case.name: case for module in _MODULES for case in module.CASES}
 
 

@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from orchestrator.errors import StoreError
 from orchestrator.store import Database, describe_url
 from orchestrator.store.error_classification import STORE_ERRORS, classify_store_error
-from orchestrator.store.lock_files import lock_file
+from orchestrator.store.file_lock import lock_file
 from orchestrator.store.tables import instances
 
 

@@ -9,8 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.job_states import JobState
 from orchestrator.operations.resolve_unknown import NO_ERROR
-from orchestrator.store import Database
-from orchestrator.store import events as audit
+from orchestrator.store import Database, events
 from orchestrator.store.tables import job_images, jobs, objects
 from orchestrator.store.transitions import Transition, write_transitions
 from orchestrator.verification.accepted_jobs import NOT_DELIVERED
@@ -139,10 +138,10 @@ async def _split(
         await connection.execute(objects.insert(), expected)
     await connection.execute(jobs.update().where(jobs.c.id == row.id).values(reason=_SPLIT))
     old, new = {"of": row.id}, {"missing": missing, "job": new_id}
-    await audit.append(
+    await events.append(
         connection,
-        audit.Event("split off", actor, new_id, details=old),
-        audit.Event("retried", actor, row.id, details=new),
+        events.Event("split off", actor, new_id, details=old),
+        events.Event("retried", actor, row.id, details=new),
         at=now,
     )
     return True

@@ -5,8 +5,7 @@ from collections.abc import Callable, Mapping
 from email.utils import formatdate
 from urllib.parse import parse_qsl, unquote
 
-from orchestrator.simulator import cos_signature_check as cos_verification
-from orchestrator.simulator import cos_xml
+from orchestrator.simulator import cos_signature_check, cos_xml
 from orchestrator.simulator.cloud import Call, Cloud
 from orchestrator.simulator.cos_paging import cut_page
 from orchestrator.simulator.error_messages import CosError
@@ -64,7 +63,7 @@ def _operation(method: str, key: str, query: Mapping[str, str]) -> str:
 
 def _perform(cloud: Cloud, call: Call) -> Response:
     entry = call.entry
-    entry.account = cos_verification.verify(call.request, cloud.keys, cloud.now()).account
+    entry.account = cos_signature_check.verify(call.request, cloud.keys, cloud.now()).account
     bucket = cloud.bucket(entry.bucket or "", entry.region or "")
     if bucket is None:
         raise CosError("NoSuchBucket")

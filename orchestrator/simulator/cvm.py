@@ -8,8 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.simulator import describe_images, export_images, parameters
-from orchestrator.simulator import tc3_signature_check as tc3_verification
+from orchestrator.simulator import describe_images, export_images, parameters, tc3_signature_check
 from orchestrator.simulator.cloud import Call, Cloud
 from orchestrator.simulator.error_messages import ApiError
 from orchestrator.simulator.http_connection import MAX_BODY_BYTES, Request, Response
@@ -70,7 +69,7 @@ def answer(cloud: Cloud, call: Call) -> Response:
 def _perform(cloud: Cloud, call: Call) -> Mapping[str, Any]:
     if len(call.request.body) > MAX_BODY_BYTES:
         raise ApiError("RequestSizeLimitExceeded")
-    call.entry.account = tc3_verification.verify(call.request, cloud.keys, cloud.now()).account
+    call.entry.account = tc3_signature_check.verify(call.request, cloud.keys, cloud.now()).account
     action = _action(call)
     _count(cloud, call.entry)
     if call.read_error is not None:

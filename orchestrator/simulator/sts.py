@@ -6,8 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from orchestrator.simulator import parameters
-from orchestrator.simulator import tc3_signature_check as tc3_verification
+from orchestrator.simulator import parameters, tc3_signature_check
 from orchestrator.simulator.cloud import Call, Cloud
 from orchestrator.simulator.error_messages import ApiError
 from orchestrator.simulator.http_connection import Request, Response
@@ -69,7 +68,7 @@ def answer(cloud: Cloud, call: Call) -> Response:
 
 
 def _perform(cloud: Cloud, call: Call) -> Mapping[str, Any]:
-    key = tc3_verification.verify(call.request, cloud.keys, cloud.now(), service="sts")
+    key = tc3_signature_check.verify(call.request, cloud.keys, cloud.now(), service="sts")
     call.entry.account = key.account
     if call.entry.action not in _ACTIONS:
         raise ApiError("InvalidAction")

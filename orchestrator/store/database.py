@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from orchestrator.clock import Clock
 from orchestrator.errors import StoreError
 from orchestrator.store import sqlite
-from orchestrator.store.lock_files import lock_file
+from orchestrator.store.file_lock import lock_file
 
 LOCK_TIMEOUT_MS = 60_000
 """A statement waits this long for a lock of another process, and then fails."""

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
 from orchestrator.errors import StoreError, StoreGoneError
-from orchestrator.store.lock_files import lock_file, open_private_file
+from orchestrator.store.file_lock import lock_file, open_private_file
 
 _SHARED_FILE_SYSTEMS = frozenset(
     {"9p", "afs", "ceph", "cifs", "fuse.sshfs", "glusterfs", "lustre", "ncpfs", "nfs", "nfs4"}

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.job_states import FINAL, TRANSITIONS, JobState
-from orchestrator.store import events as audit
+from orchestrator.store import events
 from orchestrator.store.tables import jobs
 
 
@@ -45,10 +45,10 @@ class Transition:
     changes: Mapping[str, Any] = field(default_factory=dict)
     details: Mapping[str, object] = field(default_factory=dict)
 
-    def event(self) -> audit.Event:
+    def event(self) -> events.Event:
         """Return the event to write."""
         attempt = self.changes.get("attempt", self.attempt) or None
-        return audit.Event(
+        return events.Event(
             self.kind, self.actor, self.job_id, self.source, self.target, attempt, self.details
         )
 
@@ -98,7 +98,7 @@ async def apply_transitions(
     for number in sorted(range(len(transitions)), key=lambda one: transitions[one].job_id):
         statement, parameters = transitions[number].statement(at)
         applied[number] = (await connection.execute(statement, parameters)).rowcount == 1
-    await audit.append(connection, *(one.event() for one in compress(transitions, applied)), at=at)
+    await events.append(connection, *(one.event() for one in compress(transitions, applied)), at=at)
     return applied
 
 
@@ -116,7 +116,7 @@ async def write_transitions(
         rows_of[statement].append(parameters)
     for statement, rows in rows_of.items():
         await connection.execute(statement, rows)
-    await audit.append(connection, *(one.event() for one in transitions), at=at)
+    await events.append(connection, *(one.event() for one in transitions), at=at)
 
 
 @cache  # building a statement takes longer than executing it

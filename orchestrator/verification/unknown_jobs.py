@@ -10,8 +10,7 @@ from orchestrator.cloud.cos import CosClient
 from orchestrator.job_states import JobState
 from orchestrator.model import NOT_RULED_OUT
 from orchestrator.settings import ResendMode, Settings
-from orchestrator.store import Database
-from orchestrator.store import events as audit
+from orchestrator.store import Database, events
 from orchestrator.store.tables import jobs
 from orchestrator.store.transitions import Transition, apply_transition
 from orchestrator.verification.job_objects import TrackedJob, save_cos_paths, save_seen_objects
@@ -172,10 +171,10 @@ async def _leave_to_operator(
         this.values(reason=NOT_RULED_OUT, message=why, remedy=remedy)
     )
     if changed.rowcount:
-        event = audit.Event(
+        event = events.Event(
             "not resent", actor, job.job_id, attempt=job.attempt, details={"message": why}
         )
-        await audit.append(connection, event, at=now)
+        await events.append(connection, event, at=now)
 
 
 _WHY_NOT_RESENT = {

@@ -19,9 +19,8 @@ from orchestrator.model import Scope
 from orchestrator.orchestrator import Orchestrator
 from orchestrator.reporting.run_summary import RunResult
 from orchestrator.simulator import BucketSettings, Fault, Refusal, Simulator
-from orchestrator.verification import bucket_access
-from orchestrator.verification import poller as watch
-from orchestrator.worker import image_describer as describe
+from orchestrator.verification import bucket_access, poller
+from orchestrator.worker import image_describer
 from tests.end_to_end.harness import (
     BUCKET,
     OpenStore,
@@ -231,9 +230,9 @@ async def test_fault_of_vendor_or_network(
     world, said = WORLDS[name], list[str]()
     monkeypatch.setattr(bucket_access, "_MIN_REFUSED_FOR", world.permission_timeout)
     monkeypatch.setattr(admission, "_MAX_UNCHARGED", 1)
-    monkeypatch.setattr(describe, "_IDLE", 0.1)
-    monkeypatch.setattr(describe, "_GIVE_UP_AFTER", 1.0)
-    monkeypatch.setattr(watch, "_AFTER_FAILURE", timedelta(seconds=0.3))
+    monkeypatch.setattr(image_describer, "_IDLE", 0.1)
+    monkeypatch.setattr(image_describer, "_GIVE_UP_AFTER", 1.0)
+    monkeypatch.setattr(poller, "_AFTER_FAILURE", timedelta(seconds=0.3))
     if world.wrong is not None:
         world.wrong(cloud)
     if world.later:

@@ -20,7 +20,7 @@ from orchestrator.errors import StoreError
 from orchestrator.store import Database, Schema, describe_url
 from orchestrator.store import database as database_module
 from orchestrator.store import sqlite as files
-from orchestrator.store.lock_files import lock_file
+from orchestrator.store.file_lock import lock_file
 from orchestrator.store.tables import instances, scopes
 from tests.job_factory import NOON, FakeClock, now
 

@@ -8,7 +8,7 @@ from orchestrator.model import NOT_SENT, Lease
 from orchestrator.settings import VerifyMode
 from orchestrator.store.tables import objects
 from orchestrator.verification.bucket_access import BucketAccess
-from orchestrator.worker import pre_send_check as clear
+from orchestrator.worker import pre_send_check
 from orchestrator.worker.pre_send_check import check_before_send
 from tests.job_factory import (
     SETTINGS,
@@ -95,7 +95,7 @@ async def test_a_look_up_that_fails_without_a_text_is_no_look_up(
     async def fail(*_arguments: object) -> object:
         raise httpx.ReadTimeout("")
 
-    monkeypatch.setattr(clear, "look", fail)
+    monkeypatch.setattr(pre_send_check, "look", fail)
     lease = await maybe_applied(setup)
     assert not await cleared(setup, lease)
     assert (await read_job(setup.database, lease.job_id)).state == JobState.UNKNOWN
@@ -150,13 +150,13 @@ async def test_a_lease_that_expires_during_a_slow_look_up_is_not_used(
     else:
         lease = await maybe_applied(setup)
     name = "baselines" if exact else "look"
-    look = getattr(clear, name)
+    look = getattr(pre_send_check, name)
 
     async def slow_look(*arguments: object) -> object:
         await advance_time(setup.database, seconds=60)
         return await look(*arguments)
 
-    monkeypatch.setattr(clear, name, slow_look)
+    monkeypatch.setattr(pre_send_check, name, slow_look)
     assert not await cleared(setup, lease)
     kept = await read_job(setup.database, lease.job_id)
     assert kept.state == (JobState.QUEUED if exact else JobState.UNKNOWN)

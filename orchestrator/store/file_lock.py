@@ -1,4 +1,4 @@
-"""Lock files beside the database: accessible only to their owner, and never symbolic links."""
+"""Private files, and locks on them: accessible only to their owner, never symbolic links."""
 
 import errno
 import fcntl

@@ -16,7 +16,7 @@ from orchestrator.errors import StoreError
 from orchestrator.job_queue.orphan_recovery import recover_orphans
 from orchestrator.job_queue.worker_registry import register_worker
 from orchestrator.store import Database, Schema
-from orchestrator.store.lock_files import lock_file, open_private_file
+from orchestrator.store.file_lock import lock_file, open_private_file
 from orchestrator.store.sqlite import prepare_file
 from tests.job_factory import TESTER
 
