@@ -26,7 +26,11 @@ from orchestrator.wakeup import Wakeup
 from orchestrator.worker.run_context import RunContext
 
 _IDLE = 0.5
-"""Seconds between two checks for jobs to describe, and after a failed call."""
+"""Seconds between two checks for jobs to describe."""
+
+_MAX_PAUSE = 5.0
+"""Maximum seconds after failed calls. The pause doubles with each failure, because failures of this
+call alone must not open the circuit breaker, which would hold up exports too."""
 
 _GIVE_UP_AFTER = 30.0
 """Seconds of failed calls after which the waiting jobs are sent without a description."""
@@ -69,6 +73,7 @@ class ImageDescriber:
         self._wakeup = wakeup
         self._notify = notify
         self._is_forbidden = False
+        self._failures = 0
         self._failing_since: float | None = None
         self._warnings: set[str] = set()
 
@@ -81,7 +86,7 @@ class ImageDescriber:
             if has_changed:
                 self._wakeup.notify()
             else:
-                await anyio.sleep(_IDLE)
+                await anyio.sleep(min(_IDLE * 2 ** min(self._failures, 10), _MAX_PAUSE))
 
     async def _describe_next(self) -> bool:
         """Describe the next jobs of each region; return whether any job may be sent now."""
@@ -191,8 +196,9 @@ class ImageDescriber:
             outcome = Outcome(code_for_exception(error), str(error) or type(error).__name__)
         else:
             self._admission.record_response(host)
-            self._failing_since = None
+            self._failures, self._failing_since = 0, None
             return found
+        self._failures += 1
         # if the endpoint cannot be reached, exports cannot be sent either, so nothing is gained
         if self._failing_since is None and outcome.code.reaction is not Reaction.PAUSE:
             self._failing_since = anyio.current_time()

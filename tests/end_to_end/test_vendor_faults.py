@@ -216,6 +216,7 @@ POISON = {
         settings={"max_attempts": 3, "resend_after": 0},
         ends={VERIFIED: 2 * EACH - 1, FAILED: 1},
         exits=3,
+        says=("DescribeImages has failed",),
     ),
 }
 

@@ -82,7 +82,7 @@ async def test_signal_ends_a_run_on_a_full_disk(
         run.signal(ONCE)
         assert await run.wait_for_exit() == 143, run.output
     assert "accepted as task" in run.output
-    assert "the next run looks for it in the bucket" in run.output
+    assert "The next run on this store looks for the export" in run.output
     assert "Traceback" not in run.output
     fresh = await on_disk.run("run")
     assert (fresh.code, fresh.out) == (1, "")
