@@ -3,20 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-RENAMED: Mapping[str, str] = {
-    "settle": "resolve",
-    "doubted": "maybe_applied",
-    "spent": "attempts_charged",
-    "waits": "deferrals",
-    "clean_since": "absent_since",
-    "fenced_until": "no_resend_before",
-    "adopted": "reconciled",
-    "settled": "resolved",
-    "rescued": "recovered",
-}
+RENAMED: Mapping[str, str] = {}
 """The word now in use, by the recorded word: a command, an option, a variable, a key of JSON, or a
 whole value such as an event's kind. Whoever renames something adds a line, so that the comparison
-shows only what changed by mistake; after a new recording the table is empty again."""
+shows only what changed by mistake. After a new recording the table is empty again."""
 
 
 def word_in_use(recorded: str) -> str:
