@@ -226,13 +226,15 @@ class Poller:
             if (credential := await self._admission.credential()) is not None:
                 lookup = partial(self._look_up_and_record, one, credential)
                 return await self._busy_retry.retry(lookup)
-            if one.is_probe:
-                self._buckets.release_probe(one.bucket)
-        except (httpx.HTTPError, CredentialError) as error:
-            # missing credentials are not a failure of the bucket; `Admission` reports them
-            if not isinstance(error, CredentialError):
-                self._buckets.record_failure(one.bucket, str(error) or type(error).__name__)
+        except httpx.HTTPError as error:
+            self._buckets.record_failure(one.bucket, str(error) or type(error).__name__)
             await self._busy_retry.retry(partial(self._look_up_again_soon, one.job))
+            return True
+        except CredentialError:
+            await self._busy_retry.retry(partial(self._look_up_again_soon, one.job))
+        # missing credentials are not a failure of the bucket; `Admission` reports them
+        if one.is_probe:
+            self._buckets.release_probe(one.bucket)
         return True
 
     async def _look_up_and_record(self, one: _PolledJob, credential: Credential) -> bool:
