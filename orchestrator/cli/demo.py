@@ -153,7 +153,7 @@ class _Demo:
         ) as process:
             try:
                 while is_killed and process.poll() is None:
-                    time.sleep(0.02)
+                    time.sleep(0.02)  # the ledger notifies nobody
                     accepted = sum(entry.accepted for entry in self._cloud.ledger)
                     if accepted >= len(self._cloud.images) / 2:
                         process.kill()

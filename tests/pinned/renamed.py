@@ -5,8 +5,8 @@ from typing import Any
 
 RENAMED: Mapping[str, str] = {}
 """The word now in use, by the recorded word: a command, an option, a variable, a key of JSON, or a
-whole value such as an event's kind. Whoever renames something adds a line, so that the comparison
-shows only what changed by mistake. After a new recording the table is empty again."""
+whole value such as an event's kind. Add a line for each word that is renamed, so that the
+comparison shows only what changed by mistake. After a new recording the table is empty again."""
 
 
 def word_in_use(recorded: str) -> str:

@@ -70,7 +70,7 @@ class StartInBackground:
 
 @dataclass(frozen=True)
 class WaitForRequests:
-    """Wait until so many requests of a kind have arrived at the simulator.
+    """Wait until the simulator has received this number of requests of a kind.
 
     Args:
         count: of all such requests since the start of the scenario.
