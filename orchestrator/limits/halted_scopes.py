@@ -1,13 +1,14 @@
 """Scopes in which nothing is sent any more during this run, because sending cannot succeed."""
 
 from collections.abc import Mapping
+from functools import partial
 
 import anyio
 import sqlalchemy as sa
 
 from orchestrator.cloud.error_codes import MAY_CONCERN_ONE_IMAGE
 from orchestrator.model import Code, ExportOrder, Halt, Reaction, Scope
-from orchestrator.store.tables import jobs
+from orchestrator.store.tables import any_current, jobs
 
 WHOLE_ACCOUNT = frozenset({Scope.CREDENTIAL, Scope.ACCOUNT, Scope.CLOCK})
 """Kinds of scopes whose halt blocks every request of the account."""
@@ -81,16 +82,24 @@ class HaltedScopes:
         )
 
     def permitted_jobs(self) -> sa.ColumnElement[bool]:
-        """Return the condition, on the table of jobs, that no halt blocks a job."""
+        """Return the condition, on the table of jobs, that no halt blocks a job.
+
+        It reflects the halts of the time when it is executed.
+        """
         columns = {
             Scope.REGION: jobs.c.region,
             Scope.BUCKET: bucket_location_column(),
             Scope.ROLE: sa.func.coalesce(jobs.c.role_name, ""),
         }
         return sa.and_(
-            sa.true(),
-            *(columns[halt.scope] != halt.value for halt in self.active if halt.scope in columns),
+            *(
+                column.not_in(any_current(partial(self._halted, scope)))
+                for scope, column in columns.items()
+            )
         )
+
+    def _halted(self, scope: Scope) -> list[str]:
+        return [halt.value for halt in self.active if halt.scope is scope]
 
 
 def scope_values_of(order: ExportOrder) -> Mapping[Scope, str]:

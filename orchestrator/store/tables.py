@@ -1,5 +1,6 @@
 """The database tables. A test checks that a migrated database has exactly these."""
 
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from typing import Any
 
@@ -25,6 +26,16 @@ class UtcDateTime(sa.TypeDecorator[datetime]):
         if value is None or value.tzinfo is not None:
             return value
         return value.replace(tzinfo=UTC)
+
+
+def current(moment: Callable[[], datetime]) -> sa.BindParameter[datetime]:
+    """Return a parameter for a query that is built once; each execution asks for its value."""
+    return sa.bindparam("moment", callable_=moment, type_=UtcDateTime, unique=True)
+
+
+def any_current(values: Callable[[], Collection[str]]) -> sa.BindParameter[Collection[str]]:
+    """Return the same for the list of an IN."""
+    return sa.bindparam("list", callable_=values, type_=sa.Text, expanding=True, unique=True)
 
 
 def _one_of(column: str, values: type[JobState] | type[ImageFormat]) -> str:

@@ -20,7 +20,7 @@ from orchestrator.limits.halted_scopes import (
 )
 from orchestrator.model import Halt, Reaction, Scope
 from orchestrator.settings import Settings, VerifyMode
-from orchestrator.store.tables import jobs
+from orchestrator.store.tables import any_current, jobs
 
 _REFUSED_FOR = 20.0
 _MIN_REFUSED_FOR = 5.0
@@ -138,10 +138,10 @@ class BucketAccess:
         return self.mode is not VerifyMode.OFF and not is_refused
 
     def readable(self, table: sa.FromClause = jobs) -> sa.ColumnElement[bool]:
-        """Jobs whose objects can be looked up, as a condition on the table of jobs."""
+        """Jobs whose objects can be looked up when this condition is executed."""
         if self.mode is VerifyMode.OFF:
             return sa.false()
-        return bucket_location_column(table).not_in(self.unreadable_buckets())
+        return bucket_location_column(table).not_in(any_current(self.unreadable_buckets))
 
     def unreadable_buckets(self) -> list[str]:
         """Return the refused buckets that are not to be tried yet."""

@@ -36,7 +36,7 @@ from orchestrator.verification.resend_policy import save_first_trace, traced_buc
 from orchestrator.verification.unknown_jobs import AbsenceTracker, resolve
 from orchestrator.wakeup import Wakeup
 
-_TICK = 0.2
+_TICK = 0.4
 """Seconds between two checks of the store for jobs that are due."""
 
 _CONCURRENT_LOOKUPS = 16

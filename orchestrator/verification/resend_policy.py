@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.job_states import JobState
 from orchestrator.settings import ResendMode, Settings
-from orchestrator.store.tables import TRACED, UtcDateTime, jobs
+from orchestrator.store.tables import TRACED, current, jobs
 from orchestrator.verification.job_objects import TrackedJob
 
 _SAMPLES = 50
@@ -64,8 +64,8 @@ def left_to_operator(
         table.c.state == JobState.UNKNOWN,
         _is_never_resent(settings.resend, table),
         table.c.absent_since.is_not(None),
-        table.c.absent_since <= _by(lambda: now() - settings.resend_after),
-        table.c.due_at > _by(now),
+        table.c.absent_since <= current(lambda: now() - settings.resend_after),
+        table.c.due_at > current(now),
     )
 
 
@@ -93,10 +93,6 @@ def _is_bucket_proven(table: sa.FromClause) -> sa.ColumnElement[bool]:
         .correlate(table)
     )
     return found.exists()
-
-
-def _by(moment: Callable[[], datetime]) -> sa.BindParameter[datetime]:
-    return sa.bindparam("moment", callable_=moment, type_=UtcDateTime, unique=True)
 
 
 async def traced_buckets(connection: AsyncConnection, profile: str) -> set[tuple[str, str]]:

@@ -46,7 +46,7 @@ class ImageDescriber:
 
     Args:
         regions: returns the regions of the endpoint.
-        sendable: returns which jobs may be sent at all, as a condition on the table of jobs.
+        sendable: the jobs that may be sent at all, as a condition on the table of jobs.
         in_flight: limits the requests in flight, exports included.
         notify: takes sentences for the user.
     """
@@ -56,7 +56,7 @@ class ImageDescriber:
         context: RunContext,
         *,
         regions: Callable[[], Sequence[str]],
-        sendable: Callable[[], sa.ColumnElement[bool]],
+        sendable: sa.ColumnElement[bool],
         in_flight: anyio.Semaphore,
         busy_retry: BusyRetry,
         wakeup: Wakeup,
@@ -140,7 +140,7 @@ class ImageDescriber:
             sa.text(condition),
             jobs.c.profile == self._profile,
             jobs.c.region.in_(regions),
-            self._sendable(),
+            self._sendable,
         )
 
     async def _describe(self, region: str, images: Sequence[str]) -> dict[str, ImageFacts] | None:

@@ -67,8 +67,7 @@ async def record(
             # Order of locks: attempts, jobs, rates, scopes. A claim locks rates, scopes and jobs,
             # but skips locked jobs instead of waiting for them, so the two cannot deadlock.
             now = await database.now(connection)
-            for one in results:
-                await _save_answer(connection, one, now)
+            await connection.execute(_SAVE_ANSWER, [_answer(one, now) for one in results])
             transitions = [_transition(one, now, export_deadline) for one in results]
             moved = await apply_transitions(connection, transitions, at=now)
             for one, intended, is_moved in zip(results, transitions, moved, strict=True):
@@ -92,26 +91,40 @@ async def record_not_sent(connection: AsyncConnection, lease: Lease, now: dateti
     await concurrency_limit.record_answer(connection, lease, now, accepted=False)
 
 
-async def _save_answer(connection: AsyncConnection, result: AttemptResult, now: datetime) -> None:
-    lease, outcome, task_id = result.lease, result.outcome, _text(result.outcome.task_id)
-    # the first answer of an attempt is not overwritten, but a TaskId is always stored
-    is_new_task = attempts.c.task_id.is_(None) if task_id is not None else sa.false()
-    this = attempts.update().where(
-        attempts.c.job_id == lease.job_id,
-        attempts.c.number == lease.attempt,
-        attempts.c.answered_at.is_(None) | is_new_task,
+_ANSWER = (
+    *("answered_at", "code", "reaction", "effect", "message", "http_status"),
+    *("request_id", "task_id"),
+)
+"""The columns of an attempt that its answer fills."""
+
+_SAVE_ANSWER = (
+    attempts.update()
+    .where(
+        attempts.c.job_id == sa.bindparam("of_job"),
+        attempts.c.number == sa.bindparam("of_attempt"),
+        # the first answer of an attempt is not overwritten, but a TaskId is always stored
+        attempts.c.answered_at.is_(None)
+        | (attempts.c.task_id.is_(None) & sa.bindparam("has_task", type_=sa.Boolean)),
     )
-    answer = this.values(
-        answered_at=now,
-        code=outcome.code.name,
-        reaction=outcome.code.reaction,
-        effect=outcome.code.effect,
-        message=outcome.message,
-        http_status=outcome.http_status,
-        request_id=outcome.request_id,
-        task_id=task_id,
-    )
-    await connection.execute(answer)
+    .values({name: sa.bindparam(name) for name in _ANSWER})
+)
+
+
+def _answer(result: AttemptResult, now: datetime) -> dict[str, Any]:
+    lease, outcome = result.lease, result.outcome
+    return {
+        "of_job": lease.job_id,
+        "of_attempt": lease.attempt,
+        "has_task": outcome.task_id is not None,
+        "answered_at": now,
+        "code": outcome.code.name,
+        "reaction": outcome.code.reaction,
+        "effect": outcome.code.effect,
+        "message": outcome.message,
+        "http_status": outcome.http_status,
+        "request_id": outcome.request_id,
+        "task_id": _text(outcome.task_id),
+    }
 
 
 def _transition(result: AttemptResult, now: datetime, deadline: timedelta) -> Transition:

@@ -1,7 +1,7 @@
 """The loops of one run: claim, send, poll the buckets, maintain the store."""
 
 from collections.abc import Callable, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import anyio
@@ -27,7 +27,7 @@ from orchestrator.worker.run_context import RunContext
 _POLL = 0.5
 """Seconds between two checks of the store for changes by other processes."""
 
-_MIN_POLL = 0.2
+_MIN_POLL = 0.5
 """Minimum seconds between two checks for remaining work, even if wake-ups come more often."""
 
 _MAX_CLAIMED = 16
@@ -130,8 +130,7 @@ class Worker:
         await prepare_store(self._context.database, self._me, self._busy_retry)
         hosts: set[str] = set()
         async with anyio.create_task_group() as endpoints:
-            while await self._busy_retry.retry(self._work_remains):
-                self._regions = await self._busy_retry.retry(self._known_regions)
+            while await self._busy_retry.retry(self._look_for_work):
                 for host in sorted({self._context.cvm.host(one) for one in self._regions} - hosts):
                     hosts.add(host)
                     endpoints.start_soon(self._describer(host).run)
@@ -200,7 +199,7 @@ class Worker:
             self._claims_in_doubt.add(host)
             claimed = await claim(
                 self._context.database,
-                self.eligibility.claim_query(),
+                self.eligibility.claim_query,
                 sorted(self._regions_of(host), key=lambda one: self._last_claims.get(one, 0.0)),
                 owner=self._me.name,
                 profile=self._settings.profile,
@@ -224,18 +223,19 @@ class Worker:
             if not is_accepted or attempt.lease.probe:
                 self._wakeup.notify()
 
-    async def _work_remains(self) -> bool:
+    async def _look_for_work(self) -> bool:
+        """Find the regions of the profile; return whether the run goes on."""
+        database = self._context.database
         self._context.admission.halt_expired_quota_waits()
-        if self._forever:
-            return True
-        within = None
-        if self._time_limit is not None:
-            within = max(0.0, self._ends_at - anyio.current_time())
-        return await self.eligibility.has_remaining_work(within)
-
-    async def _known_regions(self) -> tuple[str, ...]:
-        async with self._context.database.read() as connection:
-            return tuple(await known_regions(connection, self._settings.profile))
+        async with database.read() as connection:
+            self._regions = tuple(await known_regions(connection, self._settings.profile))
+            if self._forever:
+                return True
+            latest = datetime.max.replace(tzinfo=UTC)
+            if self._time_limit is not None:
+                left = timedelta(seconds=max(0.0, self._ends_at - anyio.current_time()))
+                latest = await database.now(connection) + left
+            return await self.eligibility.has_remaining_work(connection, latest)
 
     def _regions_of(self, host: str) -> Sequence[str]:
         return [region for region in self._regions if self._context.cvm.host(region) == host]

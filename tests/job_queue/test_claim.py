@@ -289,4 +289,6 @@ async def test_a_claim_reads_its_index_in_order(sqlite: Database) -> None:
         plan = (await connection.execute(sa.text(f"EXPLAIN QUERY PLAN {text}"))).all()
     steps = [step.detail for step in plan]
     assert "SEARCH jobs USING INDEX ix_jobs_claim (profile=? AND region=?)" in steps
-    assert not [step for step in steps if "SCAN" in step or "ORDER BY" in step]
+    # an empty list of halts is a scan of a constant row
+    tables = [step for step in steps if not step.startswith(("SCAN CONSTANT", "SCAN (subquery"))]
+    assert not [step for step in tables if "SCAN" in step or "ORDER BY" in step]

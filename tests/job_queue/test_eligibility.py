@@ -2,11 +2,9 @@
 
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
 
 import anyio
 import pytest
-import sqlalchemy as sa
 
 from orchestrator.job_queue.eligibility import Eligibility
 from orchestrator.job_states import JobState
@@ -22,6 +20,7 @@ from tests.job_factory import (
     SETTINGS,
     make_job,
     make_jobs,
+    make_request,
     now,
     update_job,
 )
@@ -68,53 +67,79 @@ def halt(admission: Admission, scope: Scope, value: str) -> None:
     admission.halts.add(Halt(scope, value, "Code", "said", "do this"))
 
 
-def written(query: sa.Select[Any]) -> tuple[str, object]:
-    """Return the text of a query, and the values of its parameters."""
-    compiled = query.compile()
-    return str(compiled), {name: str(value) for name, value in compiled.params.items()}
+CHANGES: dict[str, Callable[[Admission], object]] = {
+    "a region is halted": lambda admission: halt(admission, Scope.REGION, REGION),
+    "a bucket is halted": lambda admission: halt(admission, Scope.BUCKET, f"{REGION}/{BUCKET}"),
+    "the default role is halted": lambda admission: halt(admission, Scope.ROLE, ""),
+    "an endpoint is halted": lambda admission: halt(admission, Scope.ENDPOINT, HOST),
+}
 
 
-CHANGES: dict[str, Callable[[Admission, BucketAccess], object]] = {
-    "a bucket is halted": lambda admission, _: halt(admission, Scope.BUCKET, f"{REGION}/b-1"),
-    "an endpoint is halted": lambda admission, _: halt(admission, Scope.ENDPOINT, HOST),
+async def claimable(database: Database, eligibility: Eligibility) -> list[int]:
+    """Return the ids of the jobs that the next claim may take."""
+    here = {"profile": PROFILE, "region": REGION, "now": await now(database), "limit": 9}
+    async with database.read() as connection:
+        rows = await connection.execute(eligibility.claim_query, here)
+        return [row.job_id for row in rows]
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
+async def test_a_claim_obeys_the_halts_of_its_time(
+    sqlite: Database,
+    eligibility: Eligibility,
+    admission: Admission,
+    change: Callable[[Admission], object],
+) -> None:
+    """The query is built once, and each execution reflects the halts of then."""
+    (job_id,) = await make_jobs(sqlite)
+    assert await claimable(sqlite, eligibility) == [job_id]
+    change(admission)
+    assert await claimable(sqlite, eligibility) == []
+    admission.halts.clear()
+    assert await claimable(sqlite, eligibility) == [job_id]
+
+
+FORGOTTEN: dict[str, Callable[[Admission, BucketAccess], object]] = {
     "no bucket can be read": lambda admission, _: setattr(admission, "may_read_buckets", False),
     "a bucket is unreadable": lambda _, permissions: permissions.unreadable.update(
-        {f"{REGION}/b-1": anyio.current_time() + 60}
+        {f"{REGION}/{BUCKET}": anyio.current_time() + 60}
     ),
 }
 
 
-@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
-async def test_the_query_follows_a_change(
+@pytest.mark.parametrize("change", FORGOTTEN.values(), ids=FORGOTTEN.keys())
+async def test_a_claim_does_not_wait_for_an_end_that_nobody_sees(
+    sqlite: Database,
     eligibility: Eligibility,
     admission: Admission,
     permissions: BucketAccess,
     change: Callable[[Admission, BucketAccess], object],
 ) -> None:
-    """A claim obeys the halts and the unreadable buckets of now."""
-    before = written(eligibility.claim_query())
+    """A job waits for a running export of its image only while the bucket can be read."""
+    running = await make_job(sqlite, JobState.ACCEPTED)
+    (job_id,) = await make_jobs(sqlite, [make_request(prefix="again")])
+    assert await claimable(sqlite, eligibility) == []
     change(admission, permissions)
-    assert written(eligibility.claim_query()) != before
+    assert await claimable(sqlite, eligibility) == [job_id]
+    assert running != job_id
 
 
-def eligibility_of(
-    database: Database, *, sendable: bool = True, readable: bool = True
-) -> Eligibility:
-    """Return the eligibility of a run of one batch."""
+async def has_work(
+    database: Database, *, sendable: bool = True, readable: bool = True, within: float = 1e6
+) -> bool:
+    """Return whether a run of the batch "night" still has work that is due within some seconds."""
     keys = FixedCredentials(CREDENTIAL)
     admission = Admission(PROFILE, database, keys, lambda _sentence: None, rate=0, quota_wait=60)
     permissions = BucketAccess(SETTINGS, admission.halts, lambda _sentence: None)
     if not sendable:
         halt(admission, Scope.BUCKET, f"{REGION}/{BUCKET}")
     admission.may_read_buckets = readable
-    return Eligibility(
-        database,
-        admission,
-        permissions,
-        SETTINGS,
-        batch="night",
-        blocked_regions=list,
+    eligibility = Eligibility(
+        database, admission, permissions, SETTINGS, batch="night", blocked_regions=list
     )
+    async with database.read() as connection:
+        latest = await database.now(connection) + timedelta(seconds=within)
+        return await eligibility.has_remaining_work(connection, latest)
 
 
 @pytest.mark.parametrize(
@@ -134,22 +159,21 @@ async def test_which_states_keep_a_run_alive(
 ) -> None:
     """A queued job needs an open scope, an accepted or unknown one a readable bucket."""
     await make_job(database, state)
-    assert await eligibility_of(database).has_remaining_work() is plain
-    assert await eligibility_of(database, sendable=False).has_remaining_work() is halted
-    assert await eligibility_of(database, readable=False).has_remaining_work() is unreadable
+    assert await has_work(database) is plain
+    assert await has_work(database, sendable=False) is halted
+    assert await has_work(database, readable=False) is unreadable
 
 
 async def test_jobs_of_another_batch_keep_no_run_alive(database: Database) -> None:
     """A run of one batch ends although another batch has work."""
     await make_jobs(database, batch="morning")
-    assert not await eligibility_of(database).has_remaining_work()
+    assert not await has_work(database)
 
 
 async def test_jobs_due_after_the_time_limit_do_not_count(database: Database) -> None:
     """A run with a time limit does not wait for jobs that are due later than that."""
     job_id = await make_job(database)
     await update_job(database, job_id, due_at=await now(database) + timedelta(hours=1))
-    eligibility = eligibility_of(database)
-    assert await eligibility.has_remaining_work()
-    assert await eligibility.has_remaining_work(within=3700)
-    assert not await eligibility.has_remaining_work(within=3500)
+    assert await has_work(database)
+    assert await has_work(database, within=3700)
+    assert not await has_work(database, within=3500)

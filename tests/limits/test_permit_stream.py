@@ -37,7 +37,7 @@ def test_the_rate_is_used_and_never_exceeded(rate: float) -> None:
 
 def test_an_idle_stream_saves_no_permits() -> None:
     """After a pause of any length the first permit is now, and the next an interval later."""
-    first, second, third = PermitStream(NOON - timedelta(hours=1)).permits(RATE, NOON, 9)
+    first, second, third, *_ = PermitStream(NOON - timedelta(hours=1)).permits(RATE, NOON, 9)
     assert first == NOON
     assert second - first == third - second == PermitStream(NOON).interval(RATE, NOON)
 

@@ -54,7 +54,7 @@ async def describing(setup: StoreAndCloud) -> AsyncIterator[list[str]]:
     describer = ImageDescriber(
         RunContext(SETTINGS, setup.database, setup.cvm, setup.cos, admission),
         regions=lambda: ["ap-tokyo", REGION],
-        sendable=sa.true,
+        sendable=sa.true(),
         in_flight=anyio.Semaphore(1),
         busy_retry=BusyRetry(said.append),
         wakeup=Wakeup(),
