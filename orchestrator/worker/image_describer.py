@@ -18,10 +18,9 @@ from orchestrator.cloud.error_classification import code_for_exception
 from orchestrator.cloud.error_codes import code_for
 from orchestrator.errors import CloudRefusal
 from orchestrator.limits.admission import DESCRIBE
-from orchestrator.limits.concurrency_limit import has_job
 from orchestrator.model import Disk, ImageFacts, ImageFormat, Outcome, Reaction, Scope
 from orchestrator.store import BusyRetry
-from orchestrator.store.tables import CLAIMABLE, UNDESCRIBED, job_images, jobs, objects, scopes
+from orchestrator.store.tables import CLAIMABLE, UNDESCRIBED, job_images, jobs, objects
 from orchestrator.wakeup import Wakeup
 from orchestrator.worker.run_context import RunContext
 
@@ -91,17 +90,16 @@ class ImageDescriber:
     async def _describe_next(self) -> bool:
         """Describe the next jobs of each region; return whether any job may be sent now."""
         has_changed = False
-        asked = {"profile": self._profile, "regions": self._regions()}
-        async with self._database.read() as connection:
-            regions = (await connection.execute(_TO_DESCRIBE, asked)).scalars().all()
-        for region in regions:
+        for region in self._regions():
             query = self._waiting(UNDESCRIBED, [region])
             query = query.order_by(jobs.c.priority.desc(), jobs.c.id).limit(MAX_IMAGES)
             async with self._database.read() as connection:
                 waiting = (await connection.execute(query)).all()
+            if not waiting:
+                continue
             images = list(dict.fromkeys(image for row in waiting for image in row.image_ids))
             facts = await self._describe(region, images)
-            if waiting and (facts is not None or self._gives_up()):
+            if facts is not None or self._gives_up():
                 async with self._database.write() as connection:
                     now = await self._database.now(connection)
                     await _save(connection, waiting, facts or {}, now)
@@ -219,18 +217,6 @@ class ImageDescriber:
         if sentence not in self._warnings:
             self._warnings.add(sentence)
             self._notify(sentence)
-
-
-_TO_DESCRIBE = (
-    sa.select(scopes.c.region)
-    .where(
-        scopes.c.profile == sa.bindparam("profile"),
-        scopes.c.region.in_(sa.bindparam("regions", expanding=True)),
-        has_job(sa.literal_column(UNDESCRIBED, sa.Boolean)),
-    )
-    .order_by(scopes.c.region)
-)
-"""The regions, of those given, in which a job waits to be described."""
 
 
 def _parts_without_unknown(images: Sequence[str], refusal: CloudRefusal) -> list[Sequence[str]]:

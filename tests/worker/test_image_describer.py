@@ -53,7 +53,7 @@ async def describing(setup: StoreAndCloud) -> AsyncIterator[list[str]]:
     )
     describer = ImageDescriber(
         RunContext(SETTINGS, setup.database, setup.cvm, setup.cos, admission),
-        regions=lambda: ["ap-tokyo", REGION],
+        regions=lambda: [REGION, "ap-tokyo"],
         sendable=sa.true(),
         in_flight=anyio.Semaphore(1),
         busy_retry=BusyRetry(said.append),
