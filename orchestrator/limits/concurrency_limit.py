@@ -83,12 +83,6 @@ async def known_regions(connection: AsyncConnection, profile: str) -> list[str]:
     return list((await connection.execute(_REGIONS, {"profile": profile})).scalars())
 
 
-def has_job(*conditions: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
-    """Return the condition that a scope has a job that meets these conditions."""
-    here = (jobs.c.profile == scopes.c.profile) & (jobs.c.region == scopes.c.region)
-    return sa.select(jobs.c.id).where(*conditions, here).exists()
-
-
 async def concurrency_limits(
     connection: AsyncConnection, profile: str, now: datetime
 ) -> list[ConcurrencyLimit]:
@@ -231,9 +225,12 @@ _SOME_REGIONS = sa.bindparam("regions", type_=sa.Text, expanding=True)
 
 # built once: building a statement takes longer than executing it
 _SCOPES = sa.select(scopes).where(scopes.c.profile == _PROFILE).order_by(scopes.c.region)
+_WAITS_HERE = (
+    *(sa.text(CLAIMABLE), jobs.c.due_at <= _NOW),
+    *(jobs.c.profile == scopes.c.profile, jobs.c.region == scopes.c.region),
+)
 _WITH_WORK = _SCOPES.where(
-    scopes.c.region.in_(_SOME_REGIONS),
-    has_job(sa.literal_column(CLAIMABLE, sa.Boolean), jobs.c.due_at <= _NOW),
+    scopes.c.region.in_(_SOME_REGIONS), sa.select(jobs.c.id).where(*_WAITS_HERE).exists()
 ).with_for_update()
 _REGIONS = _SCOPES.with_only_columns(scopes.c.region)
 _AT_CAPACITY = _REGIONS.where(scopes.c.ceiling.is_not(None))
