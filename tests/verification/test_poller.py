@@ -1,0 +1,107 @@
+"""The poller: the traces it saves on the way, and the probes of a bucket that does not answer."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+import pytest
+
+from orchestrator.cloud.credentials.base import Credential
+from orchestrator.errors import CredentialError
+from orchestrator.job_states import JobState
+from orchestrator.limits.admission import Admission
+from orchestrator.store import BusyRetry
+from orchestrator.verification.bucket_access import BucketAccess
+from orchestrator.verification.poller import Poller
+from orchestrator.wakeup import Wakeup
+from tests.cloud.scripted_server import FixedCredentials
+from tests.job_factory import (
+    BUCKET,
+    PROFILE,
+    REGION,
+    SETTINGS,
+    TESTER,
+    advance_time,
+    claim_one,
+    make_jobs,
+    read_job,
+    record_outcome,
+)
+from tests.store_and_cloud import CREDENTIAL, StoreAndCloud, make_bucket_access
+
+pytestmark = pytest.mark.anyio
+
+
+class CountedCredentials(FixedCredentials):
+    """A source that has none at first; it counts how often it is asked."""
+
+    def __init__(self, failures: int = 0) -> None:
+        super().__init__(CREDENTIAL)
+        self.failures = failures
+        self.asked = 0
+
+    async def current(self) -> Credential:
+        """Return the credential, or fail."""
+        self.asked += 1
+        if self.asked <= self.failures:
+            raise CredentialError("No credentials.", "Set them.")
+        return self.credential
+
+
+@asynccontextmanager
+async def polling(
+    setup: StoreAndCloud, buckets: BucketAccess, credentials: CountedCredentials
+) -> AsyncIterator[None]:
+    """Run a poller until the block ends."""
+    admission = Admission(
+        PROFILE, setup.database, credentials, lambda _sentence: None, rate=0, quota_wait=60
+    )
+    poller = Poller(
+        setup.database,
+        setup.cos,
+        buckets,
+        admission,
+        SETTINGS,
+        profile=PROFILE,
+        interval=None,
+        actor=TESTER,
+        busy_retry=BusyRetry(lambda _sentence: None),
+        wakeup=Wakeup(),
+    )
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(poller.run)
+        yield
+        tasks.cancel_scope.cancel()
+
+
+async def running_export(setup: StoreAndCloud) -> int:
+    """Make an accepted job whose export has an open upload; return its id."""
+    (job_id,) = await make_jobs(setup.database)
+    lease = await claim_one(setup.database)
+    await record_outcome(setup.database, lease, await setup.send(lease))
+    return job_id
+
+
+async def test_the_first_trace_of_a_running_export_is_saved(setup: StoreAndCloud) -> None:
+    """An open upload shows how soon exports become visible, long before the export ends."""
+    job_id = await running_export(setup)
+    async with polling(setup, make_bucket_access(), CountedCredentials()):
+        with anyio.fail_after(60):
+            while (row := await read_job(setup.database, job_id)).first_trace_at is None:
+                await anyio.sleep(0.05)
+    assert row.state == JobState.ACCEPTED
+
+
+async def test_a_probe_without_credentials_is_given_back(setup: StoreAndCloud) -> None:
+    """A look-up that was not sent says nothing about the bucket: the next probe follows soon."""
+    await running_export(setup)
+    buckets, credentials = make_bucket_access(), CountedCredentials(failures=1)
+    for _ in range(10):
+        buckets.record_failure(f"{REGION}/{BUCKET}", "no answer")
+    assert buckets.failing_buckets()
+    async with polling(setup, buckets, credentials):
+        with anyio.fail_after(20):  # a lost probe is replaced after 35 s
+            while buckets.failing_buckets():
+                await advance_time(setup.database, seconds=1)
+                await anyio.sleep(0.2)
+    assert credentials.asked == 2
