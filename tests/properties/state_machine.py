@@ -41,7 +41,10 @@ NOTHING_BEGAN = [
 """An outcome of each kind. After some of them an export can have begun, but here it has not."""
 
 _JOBS = 3
-_ROUNDS = [timedelta(seconds=131)] * 12 + [timedelta(hours=7)] * 3 + [timedelta(hours=1)] * 12
+_MINUTES = [timedelta(seconds=131)] * 12
+_HOURS = [timedelta(hours=7)] * 3 + [timedelta(hours=1)] * 12
+# A first trace that was found late makes a job wait for twice as long: sixty steps of six hours.
+_ROUNDS = [*_MINUTES, *_HOURS, timedelta(days=60), *_MINUTES]
 
 
 def sendable_attempts(machine: "ExportStateMachine") -> list[Attempt]:
