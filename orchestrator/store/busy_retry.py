@@ -78,23 +78,17 @@ class BusyRetry:
 
     async def retry_or_report(
         self, action: Callable[[], Awaitable[object]], *, failure_message: str
-    ) -> bool:
+    ) -> None:
         """Retry an action; if it fails for good or is cancelled, notify the user of what is lost.
 
         Args:
             failure_message: the sentence for the user.
-
-        Returns:
-            Whether the action succeeded. `raise_error` raises the error if it did not.
         """
         try:
             await self.retry(action)
-        except BaseException as error:
+        except BaseException:
             self._notify(failure_message)
-            if not isinstance(error, STORE_ERRORS):
-                raise
-            return False
-        return True
+            raise
 
     async def run_guarded(self, task: Callable[[], Awaitable[object]]) -> None:
         """Run a task; end it quietly when the store cannot be used any more.

@@ -98,11 +98,10 @@ class AttemptRunner:
         )
         is_end_visible = self._buckets.is_proven_readable(lease.order.region, lease.order.bucket)
         result = AttemptResult(lease, outcome, decision, attempt.rate_limiter, is_end_visible)
-        is_recorded = await self._busy_retry.retry_or_report(
+        await self._busy_retry.retry_or_report(
             partial(self._results.add, result), failure_message=_not_recorded(lease, outcome)
         )
-        if is_recorded:
-            self.unrecorded.discard((lease.job_id, lease.attempt))
+        self.unrecorded.discard((lease.job_id, lease.attempt))
         return decision.state is JobState.ACCEPTED
 
     async def _check_and_send(self, attempt: Attempt) -> Outcome | None:

@@ -2,6 +2,7 @@
 
 import errno
 import sqlite3
+from functools import partial
 
 import anyio
 import pytest
@@ -73,7 +74,7 @@ async def test_a_final_error_stops_the_run_once(error: Exception) -> None:
     said: list[str] = []
     given_up: list[bool] = []
     retry, store = BusyRetry(said.append, lambda: given_up.append(True)), Store(error)
-    assert not await retry.retry_or_report(store.act, failure_message="task 7")
+    await retry.run_guarded(partial(retry.retry_or_report, store.act, failure_message="task 7"))
     await retry.run_guarded(store.act)
     assert (said, given_up) == (["task 7"], [True])
     with pytest.raises(type(error)):
@@ -87,7 +88,8 @@ async def test_retries_end_soon_after_the_shutdown_begins(monkeypatch: pytest.Mo
     retry, store = BusyRetry(said.append), Store(LOCKED)
     with anyio.fail_after(60):
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(lambda: retry.retry_or_report(store.act, failure_message="task 7"))
+            report = partial(retry.retry_or_report, store.act, failure_message="task 7")
+            tasks.start_soon(retry.run_guarded, report)
             await store.tried(5)
             assert "task 7" not in said
             retry.begin_shutdown()
