@@ -6,13 +6,10 @@ from typing import Generic, TypeVar
 
 import anyio
 
-from orchestrator.errors import StoreGoneError
 from orchestrator.store.error_classification import STORE_ERRORS, classify_store_error
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
-
-_GROUP_LIMIT = 64
 
 
 class GroupCommit(Generic[_Item, _Result]):
@@ -41,8 +38,7 @@ class GroupCommit(Generic[_Item, _Result]):
         with anyio.CancelScope(shield=True):
             async with self._lock:
                 if not written.done():  # otherwise written already, in the group before
-                    group = self._waiting[:_GROUP_LIMIT]
-                    self._waiting = self._waiting[_GROUP_LIMIT:]
+                    group, self._waiting = self._waiting, []
                     await self._write_group(group)
         return written.result()
 
@@ -50,11 +46,10 @@ class GroupCommit(Generic[_Item, _Result]):
         try:
             results = await self._write([item for item, _ in group])
         except Exception as error:  # noqa: BLE001 - raised where the item was added
-            is_store_error = _is_store_error(error)
-            if is_store_error:
-                # if the store is locked, the next group would only wait as long again
-                group, self._waiting = group + self._waiting, []
-            if is_store_error or len(group) == 1:
+            is_temporary = (
+                isinstance(error, STORE_ERRORS) and classify_store_error(error).is_temporary
+            )
+            if is_temporary or len(group) == 1:
                 for _, written in group:
                     written.set_exception(error)
             else:
@@ -64,10 +59,3 @@ class GroupCommit(Generic[_Item, _Result]):
         else:
             for (_, written), result in zip(group, results, strict=True):
                 written.set_result(result)
-
-
-def _is_store_error(error: Exception) -> bool:
-    """Return whether the store failed, and not one of the items."""
-    if isinstance(error, StoreGoneError):
-        return True
-    return isinstance(error, STORE_ERRORS) and classify_store_error(error).is_temporary

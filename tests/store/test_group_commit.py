@@ -43,13 +43,13 @@ async def test_a_single_item_is_written_at_once() -> None:
     assert writer.groups == [[4]]
 
 
-async def test_a_store_error_fails_all_waiting_items() -> None:
-    """If the store is locked, the next group does not wait for it again."""
+async def test_a_store_error_fails_the_whole_group() -> None:
+    """If the store is locked, the items are not tried one by one: each would wait as long again."""
     writer = Writer()
     writer.error = sqlite_error("database is locked", sqlite3.SQLITE_BUSY)
     results = await added(writer, [1, 2, 3, 4])
     assert set(results.values()) == {str(writer.error)}
-    assert writer.groups == [[1]]
+    assert writer.groups == [[1], [2, 3, 4]]
 
 
 async def test_an_item_that_the_store_rejects_fails_alone() -> None:
