@@ -7,6 +7,7 @@ the user's names and values, such as a constraint ``ck_full`` or an image ``busy
 import errno
 import sqlite3
 from collections.abc import Mapping
+from functools import partial
 from typing import NamedTuple
 
 from sqlalchemy.exc import DBAPIError, OperationalError
@@ -16,19 +17,14 @@ from orchestrator.errors import StoreGoneError
 
 
 class StoreErrorClass(NamedTuple):
-    """Whether the same transaction may succeed later, and what the user can do."""
+    """What the user can do, and whether the same transaction may succeed later."""
 
-    is_temporary: bool
     remedy: str
+    is_temporary: bool
 
 
-def _temporary(remedy: str) -> StoreErrorClass:
-    return StoreErrorClass(is_temporary=True, remedy=remedy)
-
-
-def _final(remedy: str) -> StoreErrorClass:
-    return StoreErrorClass(is_temporary=False, remedy=remedy)
-
+_temporary = partial(StoreErrorClass, is_temporary=True)
+_final = partial(StoreErrorClass, is_temporary=False)
 
 _FILE_LOCKED = _temporary(
     "Another program has locked it: end that program; fuser or lsof on the file names it."
