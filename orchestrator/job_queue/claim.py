@@ -9,7 +9,6 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.job_states import UNDER_WAY, JobState
 from orchestrator.limits import concurrency_limit
@@ -38,8 +37,53 @@ def claim_query(
         sendable: condition on the table of jobs.
         followed: returns, for a table of jobs, the condition for those whose end will be seen.
     """
-    is_seen = (_OTHER.c.state == JobState.SENDING) | followed(_OTHER)
-    return _NEXT.where(sendable, ~_SHARES_AN_IMAGE.where(is_seen).exists())
+    other = jobs.alias("other")
+    mine, theirs = job_images.alias("mine"), job_images.alias("theirs")
+    shares_an_image = (
+        sa.select(other.c.id)
+        .select_from(mine)
+        .join(theirs, theirs.c.image_id == mine.c.image_id)
+        .join(other, other.c.id == theirs.c.job_id)
+        .where(
+            mine.c.job_id == jobs.c.id,
+            other.c.id != jobs.c.id,
+            other.c.profile == jobs.c.profile,
+            other.c.region == jobs.c.region,
+            other.c.state.in_(sorted(UNDER_WAY)),
+            (other.c.state == JobState.SENDING) | followed(other),
+        )
+        .correlate(jobs)
+    )
+    broken = (
+        sa.select(job_images.c.job_id)
+        .where(job_images.c.job_id == jobs.c.id, job_images.c.state.in_(BROKEN_IMAGE_STATES))
+        .exists()
+    )
+    order = (
+        *(jobs.c.region, jobs.c.image_ids, jobs.c.bucket, jobs.c.format),
+        *(jobs.c.object_prefix.label("name_prefix"), jobs.c.only_root_disk, jobs.c.role_name),
+    )
+    lease = (
+        *(jobs.c.id.label("job_id"), (jobs.c.attempt + 1).label("attempt"), jobs.c.profile),
+        *(jobs.c.maybe_applied, jobs.c.exact_names, jobs.c.attempts_charged, jobs.c.deferrals),
+        *(broken.label("image_broken"), jobs.c.code.label("last_code")),
+    )
+    is_due = jobs.c.due_at <= sa.bindparam("now", type_=UtcDateTime)
+    return (
+        sa.select(*order, *lease)
+        .where(
+            sa.text(CLAIMABLE),
+            jobs.c.profile == sa.bindparam("profile"),
+            jobs.c.region == sa.bindparam("region"),
+            # as a CASE: otherwise SQLite would use the index on due_at and sort all due jobs
+            sa.case((is_due, sa.true()), else_=sa.false()),
+            sendable,
+            ~shares_an_image.exists(),
+        )
+        .order_by(jobs.c.priority.desc(), jobs.c.size_gib.desc(), jobs.c.id)
+        .limit(sa.bindparam("limit", type_=sa.Integer))
+        .with_for_update(of=jobs, skip_locked=True)
+    )
 
 
 async def claim(
@@ -77,6 +121,8 @@ async def claim(
                 connection, profile, regions, now
             ):
                 sendable = found.sendable(now, len(free.permits) - len(leases))
+                if sendable == 0:
+                    continue
                 stamps = {
                     "owner": owner,
                     "probe": not found.has_free_slot,
@@ -85,102 +131,28 @@ async def claim(
                     "expires_at": now + duration,
                 }
                 here = {"profile": profile, "region": found.region, "now": now}
-                rows = await _next_rows(connection, next_jobs, {**here, "limit": sendable})
-                leases += [_lease(row, stamps) for row in rows]
+                rows = await connection.execute(next_jobs, {**here, "limit": sendable})
+                images: set[str] = set()
+                for row in rows.mappings():
+                    # of several jobs that share an image only the first
+                    if images.isdisjoint(row["image_ids"]):
+                        images.update(row["image_ids"])
+                        leases.append(_lease(row, stamps))
         if leases:
-            await _take(connection, leases, now)
+            # this transaction has read and locked their rows
+            await write_transitions(connection, [_taking(lease) for lease in leases], at=now)
+            await connection.execute(attempts.insert(), [_attempt(lease) for lease in leases])
+        for lease in leases:
+            if lease.probe:
+                await concurrency_limit.begin_probe(connection, lease)
         permits = await rate_limiter.take_permits(connection, free, len(leases))
     return list(zip(leases, permits, strict=True))
-
-
-async def _next_rows(
-    connection: AsyncConnection, next_jobs: sa.Select[Any], asked: dict[str, Any]
-) -> list[sa.RowMapping]:
-    """Return the next jobs of a region; of several that share an image only the first."""
-    found: list[sa.RowMapping] = []
-    images: set[str] = set()
-    if asked["limit"] > 0:
-        for row in (await connection.execute(next_jobs, asked)).mappings():
-            if images.isdisjoint(row["image_ids"]):
-                found.append(row)
-                images.update(row["image_ids"])
-    return found
-
-
-_OTHER = jobs.alias("other")
-
-
-def _others_under_way() -> sa.Select[Any]:
-    mine, theirs = job_images.alias("mine"), job_images.alias("theirs")
-    return (
-        sa.select(_OTHER.c.id)
-        .select_from(mine)
-        .join(theirs, theirs.c.image_id == mine.c.image_id)
-        .join(_OTHER, _OTHER.c.id == theirs.c.job_id)
-        .where(
-            mine.c.job_id == jobs.c.id,
-            _OTHER.c.id != jobs.c.id,
-            _OTHER.c.profile == jobs.c.profile,
-            _OTHER.c.region == jobs.c.region,
-            _OTHER.c.state.in_(sorted(UNDER_WAY)),
-        )
-        .correlate(jobs)
-    )
-
-
-def _in_order() -> sa.Select[Any]:
-    broken = (
-        sa.select(job_images.c.job_id)
-        .where(job_images.c.job_id == jobs.c.id, job_images.c.state.in_(BROKEN_IMAGE_STATES))
-        .exists()
-    )
-    order = (
-        *(jobs.c.region, jobs.c.image_ids, jobs.c.bucket, jobs.c.format),
-        *(jobs.c.object_prefix.label("name_prefix"), jobs.c.only_root_disk, jobs.c.role_name),
-    )
-    lease = (
-        *(jobs.c.id.label("job_id"), (jobs.c.attempt + 1).label("attempt"), jobs.c.profile),
-        *(jobs.c.maybe_applied, jobs.c.exact_names, jobs.c.attempts_charged, jobs.c.deferrals),
-        *(broken.label("image_broken"), jobs.c.code.label("last_code")),
-    )
-    is_due = jobs.c.due_at <= sa.bindparam("now", type_=UtcDateTime)
-    return (
-        sa.select(*order, *lease)
-        .where(
-            sa.text(CLAIMABLE),
-            jobs.c.profile == sa.bindparam("profile"),
-            jobs.c.region == sa.bindparam("region"),
-            # as a CASE: otherwise SQLite would use the index on due_at and sort all due jobs
-            sa.case((is_due, sa.true()), else_=sa.false()),
-        )
-        .order_by(jobs.c.priority.desc(), jobs.c.size_gib.desc(), jobs.c.id)
-        .limit(sa.bindparam("limit", type_=sa.Integer))
-        .with_for_update(of=jobs, skip_locked=True)
-    )
-
-
-# built once: the parts that are the same for every run
-_SHARES_AN_IMAGE, _NEXT = _others_under_way(), _in_order()
 
 
 def _lease(row: sa.RowMapping, stamps: dict[str, Any]) -> Lease:
     values = {**row, "image_ids": tuple(row["image_ids"]), "format": ImageFormat(row["format"])}
     order = ExportOrder(**{field.name: values.pop(field.name) for field in fields(ExportOrder)})
     return Lease(order=order, **values, **stamps)
-
-
-async def _take(connection: AsyncConnection, leases: list[Lease], now: datetime) -> None:
-    # this transaction has read and locked their rows
-    await write_transitions(connection, [_taking(lease) for lease in leases], at=now)
-    same = ("job_id", "owner", "probe", "claimed_at", "signed_at", "expires_at")
-    begun = [
-        {"number": lease.attempt, **{name: getattr(lease, name) for name in same}}
-        for lease in leases
-    ]
-    await connection.execute(attempts.insert(), begun)
-    for lease in leases:
-        if lease.probe:
-            await concurrency_limit.begin_probe(connection, lease)
 
 
 def _taking(lease: Lease) -> Transition:
@@ -201,3 +173,8 @@ def _taking(lease: Lease) -> Transition:
             "task_id": None,
         },
     )
+
+
+def _attempt(lease: Lease) -> dict[str, Any]:
+    same = ("job_id", "owner", "probe", "claimed_at", "signed_at", "expires_at")
+    return {"number": lease.attempt, **{name: getattr(lease, name) for name in same}}
