@@ -1,7 +1,6 @@
 """Recover orphaned jobs: they become unknown, because their requests may have been sent.
 
-A job in state sending is orphaned if its process counts as gone or its lease has expired. No answer
-was recorded for it. This module also discards waits that a wrong clock has made too long.
+This module also discards waits that a wrong clock has made too long.
 """
 
 from datetime import datetime, timedelta
