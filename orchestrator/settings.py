@@ -24,7 +24,6 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    TypeAdapter,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -56,8 +55,8 @@ _DRIVERS = {
     "postgres": "postgresql+psycopg",
     "postgresql": "postgresql+psycopg",
 }
-_MAX_SECONDS = 365 * 86_400.0
-"""One year. Much longer durations would overflow when they are added to a date."""
+_MAX_DURATION = timedelta(days=365)
+"""Much longer durations would overflow when they are added to a date."""
 
 _MIN_RATE = 0.001
 """Requests per second. At a much lower rate the time of the next request would overflow."""
@@ -74,23 +73,16 @@ def _reject_boolean(value: object) -> object:
     return value
 
 
-def _adaptive_to_none(value: object) -> object:
-    return None if value == "adaptive" else value
+def _from_seconds(value: object) -> object:
+    # pydantic would also accept other notations, such as PT90S
+    return float(value) if isinstance(value, str) else _reject_boolean(value)
 
 
 _Count = Annotated[int, BeforeValidator(_reject_boolean)]
 _Number = Annotated[float, BeforeValidator(_reject_boolean), Field(allow_inf_nan=False)]
-_SECONDS = TypeAdapter[float](Annotated[_Number, Field(ge=0, le=_MAX_SECONDS)])
-
-
-def _from_seconds(value: object) -> timedelta:
-    # pydantic would also accept other notations, such as 1:30 and PT90S
-    if isinstance(value, timedelta):
-        return value
-    return timedelta(seconds=_SECONDS.validate_python(value))
-
-
-_Duration = Annotated[timedelta, BeforeValidator(_from_seconds)]
+_Duration = Annotated[
+    timedelta, BeforeValidator(_from_seconds), Field(ge=timedelta(), le=_MAX_DURATION)
+]
 
 
 class VerifyMode(StrEnum):
@@ -156,8 +148,10 @@ class Settings(BaseModel):
         default=32, ge=1, le=512, description="a whole number from 1 to 512"
     )
     verify: VerifyMode = Field(default=VerifyMode.AUTO, description="auto, required or off")
-    # None depends on the age of the export
-    verify_interval: Annotated[_Duration | None, BeforeValidator(_adaptive_to_none)] = Field(
+    # None, which is written "adaptive", depends on the age of the export
+    verify_interval: Annotated[
+        _Duration | None, BeforeValidator(lambda value: None if value == "adaptive" else value)
+    ] = Field(
         default=None, ge=timedelta(seconds=0.2), description="seconds, 0.2 at least, or adaptive"
     )
     request_timeout: _Duration = Field(

@@ -78,7 +78,7 @@ class CosClient:
         etag, size = headers.get("ETag", ""), headers.get("Content-Length", "")
         # a proxy can also answer 200, and that must not count as an object
         if not etag or not _SIZE.fullmatch(size):
-            raise _unreadable(response, "a HEAD without ETag or Content-Length")
+            raise _unreadable(200, "a HEAD without ETag or Content-Length")
         return ObjectFacts(
             key=key,
             size=int(size),
@@ -107,7 +107,13 @@ class CosClient:
         query = {"uploads": "", "max-uploads": "1000", "key-marker": "", "upload-id-marker": ""}
         root = "ListMultipartUploadsResult"
         entries = await self._list(region, bucket, prefix, query, root, "Upload")
-        return tuple(_upload(entry) for entry in entries)
+        return tuple(
+            UploadFacts(
+                key=unquote(_required(entry, "Key")),
+                initiated=parse_time(datetime.fromisoformat, _text(entry, "Initiated")),
+            )
+            for entry in entries
+        )
 
     async def _list(
         self, region: str, bucket: str, prefix: str, query: Mapping[str, str], root: str, tag: str
@@ -121,11 +127,11 @@ class CosClient:
                 raise _refusal(response)
             page = _parse_xml(response.content)
             if page is None or page.tag != root:
-                raise _unreadable(response, f"no {root}")
+                raise _unreadable(200, f"no {root}")
             # a listing that repeats another question is the answer to another request
             echoes = {"Name": bucket, "Bucket": bucket, "Prefix": prefix}
             if not all(_repeats(page, name, asked) for name, asked in echoes.items()):
-                raise _unreadable(response, "the listing of another bucket or prefix")
+                raise _unreadable(200, "the listing of another bucket or prefix")
             entries += page.findall(tag)
             if _text(page, "IsTruncated").lower() != "true":
                 return entries
@@ -135,7 +141,7 @@ class CosClient:
                 if name in query
             }
             if markers.items() <= query.items():
-                raise _unreadable(response, "a listing whose next page is the same page")
+                raise _unreadable(200, "a listing whose next page is the same page")
             query |= markers
 
     async def _send(
@@ -166,20 +172,13 @@ class CosClient:
 def _object(entry: Element) -> ObjectFacts:
     size = _text(entry, "Size")
     if not _SIZE.fullmatch(size):
-        raise _bad_entry(f"an entry with Size {size[:20]!r}")
+        raise _unreadable(200, f"an entry with Size {size[:20]!r}")
     return ObjectFacts(
         key=unquote(_required(entry, "Key")),
         size=int(size),
         etag=_required(entry, "ETag").strip('"'),
         last_modified=parse_time(datetime.fromisoformat, _text(entry, "LastModified")),
         storage_class=_text(entry, "StorageClass") or "STANDARD",
-    )
-
-
-def _upload(entry: Element) -> UploadFacts:
-    return UploadFacts(
-        key=unquote(_required(entry, "Key")),
-        initiated=parse_time(datetime.fromisoformat, _text(entry, "Initiated")),
     )
 
 
@@ -210,30 +209,18 @@ def _text(element: Element, tag: str) -> str:
 def _required(element: Element, tag: str) -> str:
     text = element.findtext(tag)  # not stripped: a key may begin or end with a space
     if not text:
-        raise _bad_entry(f"an entry without {tag}")
+        # without the entry, the listing would seem complete
+        raise _unreadable(200, f"an entry without {tag}")
     return text
-
-
-def _bad_entry(content: str) -> CloudRefusal:
-    # one bad entry spoils the listing: without it, the listing would seem complete
-    return CloudRefusal("Http200", f"COS answered with {content}", http_status=200)
 
 
 def _refusal(response: httpx.Response) -> CloudRefusal:
     """Return the error that COS answered with; the answer to a HEAD has only a status."""
-    error = _parse_xml(response.content)
+    error, status = _parse_xml(response.content), response.status_code
     if error is None or error.tag != "Error" or not _text(error, "Code"):
-        return _unreadable(response, response.reason_phrase or "an error")
-    return CloudRefusal(
-        _text(error, "Code"),
-        _text(error, "Message"),
-        http_status=response.status_code,
-    )
+        return _unreadable(status, response.reason_phrase or "an error")
+    return CloudRefusal(_text(error, "Code"), _text(error, "Message"), http_status=status)
 
 
-def _unreadable(response: httpx.Response, content: str) -> CloudRefusal:
-    return CloudRefusal(
-        f"Http{response.status_code}",
-        f"COS answered with {content}",
-        http_status=response.status_code,
-    )
+def _unreadable(status: int, content: str) -> CloudRefusal:
+    return CloudRefusal(f"Http{status}", f"COS answered with {content}", http_status=status)
