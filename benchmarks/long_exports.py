@@ -20,7 +20,7 @@ from orchestrator.export_durations import FinishedExport
 from orchestrator.job_states import JobState
 from orchestrator.model import Lease
 from orchestrator.store import Database, Schema
-from orchestrator.verification.poll_schedule import schedule
+from orchestrator.verification.poller import schedule
 from tests.job_factory import (
     CAP_REACHED,
     NOON,

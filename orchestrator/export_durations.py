@@ -6,33 +6,23 @@ from datetime import datetime, timedelta
 from statistics import median_high
 from typing import Any
 
-import anyio
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.job_states import UNDER_WAY, JobState
-from orchestrator.store import Database
 from orchestrator.store.tables import CLAIMABLE, ENDED, UtcDateTime, jobs, objects
 
 _SAMPLES = 50
 """Number of newest finished exports of a scope that are used: older ones predict less well."""
 
-_SIMILAR = 0.8
-"""Two images have a similar size if the smaller one has at least this share of the larger one."""
-
-_LOW_QUANTILE = 20
-"""One export in this many may finish before the earliest expected end."""
-
 _MARGIN = 0.98
-"""Polling starts this much before the earliest expected end. Otherwise an end would never be seen
+"""Polling starts at this share of the shortest duration. Otherwise an end would never be seen
 earlier than the last ones were, and the learned duration could never become shorter."""
 
 _MIN_DEADLINE = timedelta(minutes=1)
 _DEADLINE_FACTOR = 10
 """An export counts as lost when it takes this many times as long as the slowest one so far. The
 factor is larger while few exports have finished: twice as large with ten of them."""
-
-_CACHE_SECONDS = 2.0
 
 _MAX_ANSWER_DELAY = timedelta(seconds=30)
 """The duration of an export is not known if it was accepted later than this after it was sent: its
@@ -113,45 +103,38 @@ def long_duration(finished: Sequence[FinishedExport]) -> timedelta | None:
     return sorted(one.shortest for one in finished)[len(finished) * 3 // 4] if finished else None
 
 
-@dataclass(frozen=True, slots=True)
-class EarliestEnd:
-    """The age at which an export may first be finished.
+def earliest_end(finished: Sequence[FinishedExport], size_gib: int) -> timedelta:
+    """Return the age at which an export of this size may first be finished; 0 if unknown.
 
-    Args:
-        is_reliable: learned from exports of a similar size.
+    The shortest example counts, scaled down for a smaller image, but never up for a larger one.
     """
-
-    age: timedelta = timedelta()
-    is_reliable: bool = False
-
-
-def earliest_end(finished: Sequence[FinishedExport], size_gib: int) -> EarliestEnd:
-    """Return the age at which an export of this size may first be finished.
-
-    Exports of a similar size are the best examples. Without any, the duration of larger ones is
-    scaled down in proportion to the size, that of smaller ones is used unchanged.
-    """
-    scaled = [
-        (one.shortest * min(1.0, ratio), ratio) for one, ratio in _comparable(finished, size_gib)
-    ]
-    similar = [shortest for shortest, ratio in scaled if ratio > _SIMILAR]
-    durations = sorted(similar or [shortest for shortest, _ in scaled])
-    if not durations:
-        return EarliestEnd()
-    return EarliestEnd(durations[len(durations) // _LOW_QUANTILE] * _MARGIN, bool(similar))
+    shortest = [one.shortest * min(1.0, ratio) for one, ratio in _comparable(finished, size_gib)]
+    return min(shortest, default=timedelta()) * _MARGIN
 
 
-def learned_deadline(finished: Sequence[FinishedExport], size_gib: int) -> timedelta | None:
-    """Return how long an export of this size may take; ``None`` without any example.
+def deadline(
+    finished: Sequence[FinishedExport],
+    size_gib: int,
+    *,
+    longest: timedelta,
+    being_written: bool = False,
+) -> timedelta:
+    """Return the age at which an accepted export of this size counts as lost.
 
     The slowest example counts, scaled up for a larger image but never down for a smaller one: much
     of the time is spent in the vendor's queue.
+
+    Args:
+        longest: the longest deadline, and the one without any example.
+        being_written: an upload of it is open, or uploads cannot be listed: twice the learned time
+            is allowed.
     """
     durations = [one.seen_after * max(1.0, ratio) for one, ratio in _comparable(finished, size_gib)]
     if not durations:
-        return None
+        return longest
     factor = _DEADLINE_FACTOR * (1 + _DEADLINE_FACTOR / len(durations))
-    return max(_MIN_DEADLINE, factor * max(durations))
+    learned = max(_MIN_DEADLINE, factor * max(durations))
+    return min(learned * (2 if being_written else 1), longest)
 
 
 def _comparable(
@@ -166,53 +149,6 @@ def _comparable(
         for one in finished
         if bool(one.size_gib) == bool(size_gib)
     ]
-
-
-class ExportDurations:
-    """The finished exports of each scope, cached briefly, and the deadlines they give.
-
-    Args:
-        max_deadline: the deadline while nothing was learned, and the longest one.
-    """
-
-    def __init__(self, database: Database, max_deadline: timedelta) -> None:
-        self._database = database
-        self._max_deadline = max_deadline
-        self._cache: dict[tuple[str, str], tuple[float, list[FinishedExport]]] = {}
-
-    async def finished_exports(
-        self, connection: AsyncConnection, profile: str, region: str, now: datetime
-    ) -> list[FinishedExport]:
-        """Return the newest finished exports of a scope, newest first."""
-        read_at, finished = self._cache.get((profile, region), (-_CACHE_SECONDS, []))
-        if anyio.current_time() - read_at >= _CACHE_SECONDS:
-            read_at = anyio.current_time()
-            finished = await latest_finished_exports(connection, profile, region, now)
-            self._cache[profile, region] = read_at, finished
-        return finished
-
-    async def is_overdue(
-        self,
-        profile: str,
-        region: str,
-        size_gib: int,
-        age: timedelta,
-        *,
-        being_written: bool = False,
-    ) -> bool:
-        """Return whether an accepted export of this age counts as lost.
-
-        Args:
-            being_written: an upload of it is open, or uploads cannot be listed: twice the learned
-                time is allowed.
-        """
-        if age < min(_MIN_DEADLINE, self._max_deadline):
-            return False
-        async with self._database.read() as connection:
-            now = await self._database.now(connection)
-            finished = await self.finished_exports(connection, profile, region, now)
-        learned = learned_deadline(finished, size_gib) or self._max_deadline
-        return age >= min(learned * (2 if being_written else 1), self._max_deadline)
 
 
 async def seconds_left(

@@ -13,7 +13,7 @@ from orchestrator.cloud.cos import CosClient
 from orchestrator.cloud.credentials.base import Credential
 from orchestrator.cloud.cvm import CvmClient
 from orchestrator.cloud.http_client import open_http_client
-from orchestrator.export_durations import ExportDurations
+from orchestrator.export_durations import latest_finished_exports
 from orchestrator.job_states import JobState
 from orchestrator.limits.halted_scopes import HaltedScopes
 from orchestrator.model import ExportOrder, ImageFormat, Lease, Outcome
@@ -36,12 +36,11 @@ from orchestrator.verification.unknown_jobs import AbsenceTracker
 from orchestrator.worker.send import outcome_of_reply
 from tests.cloud.scripted_server import FixedCredentials
 
-from .job_factory import BUCKET, DEADLINE, REGION, TESTER, now, read_job
+from .job_factory import BUCKET, REGION, SETTINGS, TESTER, now, read_job
 
 CREDENTIAL = Credential(DEFAULT_KEY.secret_id, DEFAULT_KEY.secret_key)
 
 _LONGER_THAN_EXPORT = 201.0
-UNLISTED_AFTER = timedelta(seconds=120)
 
 
 @dataclass(frozen=True)
@@ -144,9 +143,11 @@ def _notify(_sentence: str) -> None: ...
 
 async def verify_job(database: Database, cos: CosClient, job: TrackedJob) -> JobState:
     """Look up the objects of an accepted job, and return its new state."""
-    deadlines = ExportDurations(database, DEADLINE)
     age = await export_age(database, job)
-    finding = await check_delivery(cos, job, age, deadlines, unlisted_after=UNLISTED_AFTER)
+    async with database.read() as connection:
+        moment = await database.now(connection)
+        finished = await latest_finished_exports(connection, job.profile, job.region, moment)
+    finding = await check_delivery(cos, job, age, finished, SETTINGS)
     if not finding.is_final:
         return job.state
     (state,) = await save_findings(database, TESTER, [finding])

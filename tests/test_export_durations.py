@@ -5,11 +5,10 @@ from datetime import timedelta
 import pytest
 
 from orchestrator.export_durations import (
-    ExportDurations,
     FinishedExport,
+    deadline,
     earliest_end,
     latest_finished_exports,
-    learned_deadline,
     long_duration,
     typical_duration,
 )
@@ -18,7 +17,6 @@ from tests.job_factory import (
     PROFILE,
     REGION,
     add_expected_objects,
-    make_jobs,
     make_verified_job,
     now,
     read_job,
@@ -98,98 +96,66 @@ def test_three_of_four_exports_take_no_longer_than_the_long_duration() -> None:
 
 
 def test_the_earliest_end_is_a_little_before_the_shortest_duration() -> None:
-    """Otherwise a shorter duration would never be learned."""
-    end = earliest_end(finished(40, 30, 50, size_gib=50), 50)
-    assert 29 * SECOND < end.age < 30 * SECOND
-    assert end.is_reliable
+    """Otherwise a shorter duration would never be learned; 0 without an example."""
+    assert 29 * SECOND < earliest_end(finished(40, 30, 50, size_gib=50), 50) < 30 * SECOND
+    assert earliest_end([], 50) == timedelta()
 
 
 def test_the_earliest_end_is_scaled_down_for_a_smaller_image_only() -> None:
     """A larger image may take as short as a smaller one: much of the time may not be copying."""
     small, same, large = (earliest_end(finished(30, size_gib=50), size) for size in (5, 50, 500))
-    assert 10 * small.age == same.age == large.age
-    assert (small.is_reliable, same.is_reliable, large.is_reliable) == (False, True, True)
+    assert 10 * small == same == large
 
 
 def test_an_unknown_size_is_compared_with_unknown_sizes_only() -> None:
     """An example without a size says nothing about an image with one, and the reverse."""
-    assert earliest_end(finished(30, size_gib=0), 50).age == timedelta()
-    assert earliest_end(finished(30, size_gib=50), 0).age == timedelta()
-    assert earliest_end(finished(30), 0).is_reliable
-
-
-def test_images_of_a_similar_size_are_the_best_examples() -> None:
-    """Once one of them has finished, larger ones are not taken into account."""
-    examples = finished(30, size_gib=50) + finished(30, size_gib=500)
-    assert 29 * SECOND < earliest_end(examples, 50).age < 30 * SECOND
+    assert earliest_end(finished(30, size_gib=0), 50) == timedelta()
+    assert earliest_end(finished(30, size_gib=50), 0) == timedelta()
+    assert earliest_end(finished(30), 0) > 29 * SECOND
 
 
 def test_an_end_seen_hours_late_does_not_delay_polling() -> None:
     """The shorter of the two times counts: when it was seen, and when it was written."""
     late = FinishedExport(8 * HOUR, 50, written_after=30 * MINUTE)
-    assert earliest_end([late], 50).age < 30 * MINUTE
+    assert earliest_end([late], 50) < 30 * MINUTE
     clock_ahead = FinishedExport(30 * MINUTE, 50, written_after=8 * HOUR)
-    assert earliest_end([clock_ahead], 50).age < 30 * MINUTE
+    assert earliest_end([clock_ahead], 50) < 30 * MINUTE
 
 
-def test_without_an_example_no_deadline_is_learned() -> None:
+def test_without_an_example_the_longest_deadline_applies() -> None:
     """No export has finished, or none whose size can be compared."""
-    assert learned_deadline([], 50) is None
-    assert learned_deadline(finished(100, size_gib=0), 50) is None
-    assert learned_deadline(finished(100, size_gib=50), 0) is None
+    assert deadline([], 50, longest=DAY) == DAY
+    assert deadline(finished(100, size_gib=0), 50, longest=DAY) == DAY
+    assert deadline(finished(100, size_gib=50), 0, longest=DAY) == DAY
 
 
 def test_the_deadline_follows_the_slowest_and_is_longer_with_few_examples() -> None:
     """Eleven times the slowest of a hundred, a hundred and ten times a single one."""
-    alone, many = learned_deadline(finished(100), 0), learned_deadline(finished(*[10] * 99, 100), 0)
+    alone, many = (
+        deadline(finished(*durations), 0, longest=DAY) for durations in ([100], [10] * 99 + [100])
+    )
     assert (alone, many) == (11_000 * SECOND, 1_100 * SECOND)
 
 
 def test_the_deadline_is_scaled_up_for_a_larger_image_only() -> None:
     """The vendor's queue is as long for a small image."""
     examples = finished(*[100] * 10, size_gib=50)
-    small, same, large = (learned_deadline(examples, size) for size in (5, 50, 500))
+    small, same, large = (deadline(examples, size, longest=DAY) for size in (5, 50, 500))
     assert small == same == 2_000 * SECOND
     assert large == 20_000 * SECOND
 
 
 def test_the_deadline_is_never_under_a_minute() -> None:
-    """However fast other exports were."""
-    assert learned_deadline(finished(*[0.01] * 200), 0) == MINUTE
+    """However fast other exports were, unless the user set a shorter one."""
+    assert deadline(finished(*[0.01] * 200), 0, longest=DAY) == MINUTE
+    assert deadline(finished(*[0.01] * 200), 0, longest=SECOND) == SECOND
 
 
-async def is_overdue(
-    database: Database, age: timedelta, limit: timedelta, *, being_written: bool = False
-) -> bool:
-    """Ask without anything cached."""
-    durations = ExportDurations(database, limit)
-    return await durations.is_overdue(PROFILE, REGION, 50, age, being_written=being_written)
-
-
-async def test_before_anything_is_learned_the_setting_is_the_deadline(database: Database) -> None:
-    """Until the first export has finished, an export may take as long as the setting allows."""
-    await make_jobs(database)
-    assert not await is_overdue(database, HOUR - SECOND, HOUR)
-    assert await is_overdue(database, HOUR, HOUR)
-    assert await is_overdue(database, SECOND, SECOND)
-
-
-async def test_the_deadline_is_learned_from_the_store(database: Database) -> None:
-    """Verified exports of the same scope set it, within the setting."""
-    for _ in range(10):
-        await make_verified_job(database, took=100)
-    assert not await is_overdue(database, 1_900 * SECOND, DAY)
-    assert await is_overdue(database, 2_010 * SECOND, DAY)
-    assert await is_overdue(database, 1_500 * SECOND, 1_500 * SECOND)
-
-
-async def test_an_open_upload_doubles_the_learned_deadline_only(database: Database) -> None:
+def test_an_open_upload_doubles_the_learned_deadline_only() -> None:
     """The setting stays the longest deadline."""
-    for _ in range(10):
-        await make_verified_job(database, took=100)
-    assert not await is_overdue(database, 2_010 * SECOND, DAY, being_written=True)
-    assert await is_overdue(database, 4_010 * SECOND, DAY, being_written=True)
-    assert await is_overdue(database, 2_010 * SECOND, 1_500 * SECOND, being_written=True)
+    examples = finished(*[100] * 10)
+    assert deadline(examples, 0, longest=DAY, being_written=True) == 4_000 * SECOND
+    assert deadline(examples, 0, longest=HOUR, being_written=True) == HOUR
 
 
 @pytest.mark.parametrize("columns", [{"region": "ap-jakarta"}, {"profile": "b"}])
@@ -198,16 +164,4 @@ async def test_exports_of_another_scope_are_no_examples(
 ) -> None:
     """Another region or account has its own speed."""
     await make_verified_job(database, took=1, **columns)
-    assert not await is_overdue(database, 20 * HOUR, DAY)
-
-
-async def test_finished_exports_are_cached_briefly(database: Database) -> None:
-    """Many jobs ask within the same second; the store is read once."""
-    durations = ExportDurations(database, DAY)
-    await make_verified_job(database, took=60)
-    async with database.read() as connection:
-        moment = await database.now(connection)
-        first = await durations.finished_exports(connection, PROFILE, REGION, moment)
-        again = await durations.finished_exports(connection, PROFILE, REGION, moment)
-    assert len(first) == 1
-    assert again is first
+    assert await known(database) == []

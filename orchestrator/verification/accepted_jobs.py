@@ -3,15 +3,17 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from itertools import compress
 
 import anyio
 
 from orchestrator.cloud.cos import CosClient
 from orchestrator.errors import CloudRefusal
-from orchestrator.export_durations import ExportDurations
+from orchestrator.export_durations import FinishedExport, deadline
 from orchestrator.job_states import JobState
 from orchestrator.model import ObjectFacts, UploadFacts
+from orchestrator.settings import Settings
 from orchestrator.store import Database
 from orchestrator.store.transitions import Transition, apply_transitions
 from orchestrator.verification.completeness import Completeness, missing_images, size_warnings
@@ -25,6 +27,9 @@ from orchestrator.verification.object_lookup import (
 )
 
 NOT_DELIVERED = "Orchestrator.NotDelivered"
+
+_UNLISTED_AFTER = timedelta(seconds=5)
+"""Minimum age of an export at which an empty listing is no longer trusted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +62,9 @@ async def check_delivery(
     cos: CosClient,
     job: TrackedJob,
     age: timedelta,
-    durations: ExportDurations,
+    finished: Sequence[FinishedExport],
+    settings: Settings,
     *,
-    unlisted_after: timedelta,
     wants_trace: bool = False,
 ) -> Finding:
     """Look up the required objects of a job once.
@@ -69,7 +74,7 @@ async def check_delivery(
 
     Args:
         age: of the export.
-        unlisted_after: age from which an empty listing is not trusted.
+        finished: the newest finished exports of its scope.
         wants_trace: list uploads too, because no export has been seen in this bucket yet.
 
     Raises:
@@ -79,9 +84,9 @@ async def check_delivery(
     trace_age = trace_age_of(cos, job, [facts.last_modified for facts in (listed or {}).values()])
     if delivery.is_complete:
         return Finding(job, delivery, trace_age=trace_age)
-    export = (job.profile, job.region, job.size_gib)
-    is_late = await durations.is_overdue(*export, age)
-    is_unlisted = not listed and age >= unlisted_after
+    deadline_of = partial(deadline, finished, job.size_gib, longest=settings.export_deadline)
+    is_late = age >= deadline_of()
+    is_unlisted = not listed and age >= max(settings.resend_after, _UNLISTED_AFTER)
     if not is_late and not is_unlisted and (listed or not wants_trace):
         return Finding(job, delivery, trace_age=trace_age)
     # uploads first: one that ends before the next request is then seen as an object
@@ -92,7 +97,7 @@ async def check_delivery(
         delivery = await _look(cos, job, to_the_end=is_late)
     keys = None if uploads is None else tuple(upload.key for upload in uploads)
     written = keys is None or bool(keys)
-    is_lost = is_late and await durations.is_overdue(*export, age, being_written=written)
+    is_lost = is_late and age >= deadline_of(being_written=written)
     return Finding(job, delivery, keys, trace_age, is_lost=is_lost)
 
 

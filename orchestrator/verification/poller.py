@@ -5,21 +5,24 @@ takes it. Meanwhile this process polls the job as its schedule requires. A look-
 job that finds nothing writes nothing.
 """
 
-from collections.abc import Container
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 
 import anyio
 import httpx
-import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.cloud.cos import CosClient
 from orchestrator.cloud.credentials.base import Credential
 from orchestrator.cloud.error_codes import cos_code_for
 from orchestrator.errors import CloudRefusal, CredentialError
-from orchestrator.export_durations import ExportDurations
+from orchestrator.export_durations import (
+    FinishedExport,
+    earliest_end,
+    latest_finished_exports,
+)
 from orchestrator.job_states import JobState
 from orchestrator.limits.admission import BUCKET_LOOKUP, Admission
 from orchestrator.limits.concurrency_limit import regions_at_capacity
@@ -27,11 +30,10 @@ from orchestrator.limits.halted_scopes import WHOLE_ACCOUNT, bucket_location, bu
 from orchestrator.model import Outcome
 from orchestrator.settings import Settings, VerifyMode
 from orchestrator.store import BusyRetry, Database, GroupCommit
-from orchestrator.store.tables import WATCHED, UtcDateTime, jobs
+from orchestrator.store.tables import jobs
 from orchestrator.verification.accepted_jobs import Finding, check_delivery, save_findings
 from orchestrator.verification.bucket_access import BucketAccess
 from orchestrator.verification.job_objects import TrackedJob, postpone, reserve_due_jobs
-from orchestrator.verification.poll_schedule import PollSchedule, schedule
 from orchestrator.verification.resend_policy import save_first_trace, traced_buckets
 from orchestrator.verification.unknown_jobs import AbsenceTracker, resolve
 from orchestrator.wakeup import Wakeup
@@ -45,8 +47,63 @@ _MAX_POLLED = 512
 
 _AFTER_FAILURE = timedelta(seconds=2)
 
-_UNLISTED_AFTER = timedelta(seconds=5)
-"""Minimum age of an export at which an empty listing is no longer trusted."""
+_OFTEN = 0.02
+"""Time between two polls, as a share of the age, where an end frees a needed slot."""
+_MIN_OFTEN = timedelta(milliseconds=40)
+
+_RARELY = 0.1
+"""The same where no slot is needed: there an end that is seen late costs nothing."""
+_MIN_RARELY = timedelta(seconds=1)
+
+_LEAD = timedelta(milliseconds=500)
+"""A job is reserved for polling this long before its first poll, so that the poll is not late."""
+
+_MIN_RESERVATION, _MAX_RESERVATION = timedelta(seconds=1), timedelta(minutes=5)
+"""A shorter reservation would write the store too often; after a longer one of a process that died,
+an export would not be polled for too long."""
+
+
+@dataclass(frozen=True, slots=True)
+class PollSchedule:
+    """The polls of one export; by default those of a job whose end frees no needed slot.
+
+    Args:
+        first: age at the first poll.
+        share: time between two polls, as a share of the age.
+        shortest: minimum time between two polls.
+    """
+
+    first: timedelta = timedelta()
+    share: float = _RARELY
+    shortest: timedelta = _MIN_RARELY
+
+    def is_due(self, age: timedelta) -> bool:
+        """Return whether polling begins now, or within half a second."""
+        return self.first - age <= _LEAD
+
+    def interval(self, age: timedelta) -> timedelta:
+        """Return the time between a poll at this age and the next one."""
+        return max(self.shortest, min(age * self.share, _MAX_RESERVATION))
+
+    def reservation(self, age: timedelta) -> timedelta:
+        """Return how long a process that finds an export of this age reserves it for itself."""
+        wait = self.first - age
+        if not self.is_due(age):
+            return min(wait - _LEAD, _MAX_RESERVATION)
+        return max(wait, timedelta()) + max(self.interval(age), _MIN_RESERVATION)
+
+
+def schedule(
+    finished: Sequence[FinishedExport], size_gib: int, *, at_capacity: bool
+) -> PollSchedule:
+    """Return the polls of an export of this size.
+
+    Args:
+        finished: the newest finished exports of its scope.
+        at_capacity: the concurrency limit of its scope is reached: its end frees a slot.
+    """
+    first = earliest_end(finished, size_gib)
+    return PollSchedule(first, _OFTEN, _MIN_OFTEN) if at_capacity else PollSchedule(first)
 
 
 @dataclass(slots=True)
@@ -54,12 +111,14 @@ class _PolledJob:
     """A job that is reserved for this process; times are on the event loop's clock.
 
     Args:
+        finished: the newest finished exports of its scope.
         began_at: when its export began.
         until: end of the reservation.
         is_probe: whether its look-up tests if a failing bucket answers again.
     """
 
     job: TrackedJob
+    finished: Sequence[FinishedExport]
     schedule: PollSchedule
     began_at: float
     until: float
@@ -80,7 +139,6 @@ class Poller:
     It polls the jobs of all batches: each export that is seen to end frees a slot for any job.
 
     Args:
-        interval: time between two look-ups of one job; ``None``: from age and learned durations.
         actor: this process's registration.
     """
 
@@ -92,8 +150,6 @@ class Poller:
         admission: Admission,
         settings: Settings,
         *,
-        profile: str,
-        interval: timedelta | None,
         actor: str,
         busy_retry: BusyRetry,
         wakeup: Wakeup,
@@ -103,19 +159,11 @@ class Poller:
         self._buckets = buckets
         self._admission = admission
         self._settings = settings
-        self._profile = profile
-        self._interval = interval
         self._actor = actor
         self._busy_retry = busy_retry
         self._wakeup = wakeup
-        self._durations = ExportDurations(database, settings.export_deadline)
         self._absence = AbsenceTracker(database.clock)
         self._findings = GroupCommit[Finding, JobState](partial(save_findings, database, actor))
-        self._of_profile = jobs.c.profile == profile
-        is_due = jobs.c.due_at <= sa.bindparam("now", type_=UtcDateTime)
-        self._first_due = (
-            sa.select(jobs.c.id).where(sa.text(WATCHED), is_due, self._of_profile).limit(1)
-        )
         self._traced: set[tuple[str, str]] = set()
         """Region and name of the buckets in which an accepted job was found under its tag."""
         self._polled: set[int] = set()
@@ -129,20 +177,14 @@ class Poller:
         self._traced = await self._busy_retry.retry(self._traced_buckets)
         async with anyio.create_task_group() as polls:
             while True:
-                if await self._busy_retry.retry(self._is_anything_due):
-                    for one in await self._busy_retry.retry(self._reserve):
-                        self._polled.add(one.job.job_id)
-                        polls.start_soon(self._poll, one)
+                for one in await self._busy_retry.retry(self._reserve):
+                    self._polled.add(one.job.job_id)
+                    polls.start_soon(self._poll, one)
                 await anyio.sleep(_TICK)
 
     async def _traced_buckets(self) -> set[tuple[str, str]]:
         async with self._database.read() as connection:
-            return await traced_buckets(connection, self._profile)
-
-    async def _is_anything_due(self) -> bool:
-        async with self._database.read() as connection:
-            now = await self._database.now(connection)
-            return (await connection.execute(self._first_due, {"now": now})).first() is not None
+            return await traced_buckets(connection, self._settings.profile)
 
     async def _reserve(self) -> list[_PolledJob]:
         """Reserve the due jobs; return those whose polling begins now.
@@ -153,18 +195,32 @@ class Poller:
         """
         async with self._database.write() as connection:
             now, moment = await self._database.now(connection), anyio.current_time()
+            due = await self._due_jobs(connection, now)
             polled: list[_PolledJob] = []
             then: dict[int, datetime] = {}
-            at_capacity = await regions_at_capacity(connection, self._profile)
-            for job, is_probe in await self._due_jobs(connection, now):
+            profile = self._settings.profile
+            at_capacity = await regions_at_capacity(connection, profile) if due else frozenset()
+            finished_in = {
+                region: await latest_finished_exports(connection, profile, region, now)
+                for region in {job.region for job, _ in due}
+            }
+            for job, is_probe in due:
+                finished = finished_in[job.region]
                 # never negative: another clock may have recorded the start
                 age = max(timedelta(), now - (job.began_at or now))
-                polls = await self._schedule(connection, job, now, at_capacity)
+                if self._settings.verify_interval is not None:
+                    polls = PollSchedule(share=0.0, shortest=self._settings.verify_interval)
+                elif job.state is JobState.UNKNOWN:
+                    polls = PollSchedule()
+                else:
+                    is_full = job.region in at_capacity
+                    polls = schedule(finished, job.size_gib, at_capacity=is_full)
                 span = polls.reservation(age)
                 then[job.job_id] = now + span
                 began_at, until = moment - age.total_seconds(), moment + span.total_seconds()
                 if polls.is_due(age) and job.job_id not in self._polled:
-                    polled.append(_PolledJob(job, polls, began_at, until, is_probe))
+                    one = _PolledJob(job, finished, polls, began_at, until, is_probe)
+                    polled.append(one)
                 elif is_probe:
                     self._buckets.release_probe(bucket_location(job.region, job.bucket))
             await postpone(connection, then)
@@ -178,7 +234,7 @@ class Poller:
         A failing bucket gets a probe only when its circuit breaker admits one.
         """
         due_jobs = partial(reserve_due_jobs, connection, now=now)
-        wanted = self._of_profile & self._buckets.readable()
+        wanted = (jobs.c.profile == self._settings.profile) & self._buckets.readable()
         failing = self._buckets.failing_buckets()
         free = max(0, _MAX_POLLED - len(self._polled))
         working = await due_jobs(wanted & bucket_location_column().not_in(failing), limit=free)
@@ -189,21 +245,6 @@ class Poller:
                 self._buckets.release_probe(bucket)
             due += [(job, True) for job in probes]
         return due
-
-    async def _schedule(
-        self,
-        connection: AsyncConnection,
-        job: TrackedJob,
-        now: datetime,
-        at_capacity: Container[str],
-    ) -> PollSchedule:
-        """Return when to poll a job; ``at_capacity`` are the regions that have a ceiling."""
-        if self._interval is not None:
-            return PollSchedule(share=0.0, shortest=self._interval)
-        if job.state is JobState.UNKNOWN:
-            return PollSchedule()
-        finished = await self._durations.finished_exports(connection, job.profile, job.region, now)
-        return schedule(finished, job.size_gib, at_capacity=job.region in at_capacity)
 
     async def _poll(self, one: _PolledJob) -> None:
         """Look up one job for as long as it is reserved for this process."""
@@ -278,8 +319,8 @@ class Poller:
             self._cos,
             job,
             one.age,
-            self._durations,
-            unlisted_after=max(self._settings.resend_after, _UNLISTED_AFTER),
+            one.finished,
+            self._settings,
             wants_trace=bucket not in self._traced and job.needs_first_trace,
         )
         is_first_trace = finding.trace_age is not None and job.needs_first_trace

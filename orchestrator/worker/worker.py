@@ -276,8 +276,6 @@ class Worker:
             self.buckets,
             self._context.admission,
             self._settings,
-            profile=self._settings.profile,
-            interval=self._settings.verify_interval,
             actor=self._me.name,
             busy_retry=self._busy_retry,
             wakeup=self._wakeup,

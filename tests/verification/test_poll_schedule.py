@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 from orchestrator.export_durations import FinishedExport
-from orchestrator.verification.poll_schedule import PollSchedule, schedule
+from orchestrator.verification.poller import PollSchedule, schedule
 
 SECOND = timedelta(seconds=1)
 MINUTE = timedelta(minutes=1)
@@ -25,12 +25,6 @@ def test_at_capacity_an_end_is_seen_within_a_fiftieth_of_the_age() -> None:
     polls = schedule(finished(30), 50, at_capacity=True)
     assert polls.interval(50 * MINUTE) == MINUTE
     assert polls.interval(SECOND) == timedelta(milliseconds=40)
-
-
-def test_without_an_example_of_its_size_an_export_is_polled_less_often() -> None:
-    """Two polls are a twentieth of the age apart."""
-    for examples in ([], finished(30, size_gib=500)):
-        assert schedule(examples, 50, at_capacity=True).interval(20 * MINUTE) == MINUTE
 
 
 def test_below_capacity_an_export_is_polled_every_tenth_of_its_age() -> None:

@@ -11,7 +11,6 @@ import sqlalchemy as sa
 from sqlalchemy.exc import OperationalError
 
 from orchestrator.cloud.error_classification import code_for_exception, code_for_reply
-from orchestrator.export_durations import ExportDurations
 from orchestrator.job_states import JobState
 from orchestrator.limits.rate_limiter import RateLimiter
 from orchestrator.model import NOT_SENT, Lease, Outcome, Reply
@@ -231,11 +230,8 @@ async def exported(setup: StoreAndCloud) -> int:
 
 async def finding_of(setup: StoreAndCloud, job_id: int) -> Finding:
     """Return what one look-up finds."""
-    deadlines = ExportDurations(setup.database, DEADLINE)
     seen = await setup.tracked_job(job_id)
-    finding = await check_delivery(
-        setup.cos, seen, timedelta(), deadlines, unlisted_after=SETTINGS.resend_after
-    )
+    finding = await check_delivery(setup.cos, seen, timedelta(), [], SETTINGS)
     assert finding.is_final
     return finding
 
