@@ -15,6 +15,9 @@ from orchestrator.store.tables import CLAIMABLE, ENDED, UtcDateTime, jobs, objec
 _SAMPLES = 50
 """Number of newest finished exports of a scope that are used: older ones predict less well."""
 
+_SIMILAR = 0.8
+"""Two images have a similar size if the smaller one has at least this share of the larger one."""
+
 _MARGIN = 0.98
 """Polling starts at this share of the shortest duration. Otherwise an end would never be seen
 earlier than the last ones were, and the learned duration could never become shorter."""
@@ -106,9 +109,12 @@ def long_duration(finished: Sequence[FinishedExport]) -> timedelta | None:
 def earliest_end(finished: Sequence[FinishedExport], size_gib: int) -> timedelta:
     """Return the age at which an export of this size may first be finished; 0 if unknown.
 
-    The shortest example counts, scaled down for a smaller image, but never up for a larger one.
+    The shortest of a similar size is the best example. Without any, the duration of larger ones is
+    scaled down in proportion to the size, that of smaller ones is used unchanged.
     """
-    shortest = [one.shortest * min(1.0, ratio) for one, ratio in _comparable(finished, size_gib)]
+    examples = _comparable(finished, size_gib)
+    similar = [(one, ratio) for one, ratio in examples if ratio > _SIMILAR]
+    shortest = (one.shortest * min(1.0, ratio) for one, ratio in similar or examples)
     return min(shortest, default=timedelta()) * _MARGIN
 
 

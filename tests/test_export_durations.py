@@ -114,6 +114,12 @@ def test_an_unknown_size_is_compared_with_unknown_sizes_only() -> None:
     assert earliest_end(finished(30), 0) > 29 * SECOND
 
 
+def test_images_of_a_similar_size_are_the_best_examples() -> None:
+    """Once one of them has finished, larger ones are not taken into account."""
+    examples = finished(30, size_gib=50) + finished(30, size_gib=500)
+    assert 29 * SECOND < earliest_end(examples, 50) < 30 * SECOND
+
+
 def test_an_end_seen_hours_late_does_not_delay_polling() -> None:
     """The shorter of the two times counts: when it was seen, and when it was written."""
     late = FinishedExport(8 * HOUR, 50, written_after=30 * MINUTE)

@@ -18,7 +18,7 @@ from orchestrator.settings import Settings
 from orchestrator.store import Database
 from orchestrator.store.tables import UtcDateTime, any_current, jobs
 from orchestrator.verification.bucket_access import BucketAccess
-from orchestrator.verification.resend_policy import left_to_operator
+from orchestrator.verification.unknown_jobs import left_to_operator
 
 
 class Eligibility:

@@ -13,7 +13,7 @@ from orchestrator.store import Database, events
 from orchestrator.store.tables import job_images, jobs, objects
 from orchestrator.store.transitions import Transition, write_transitions
 from orchestrator.verification.accepted_jobs import NOT_DELIVERED
-from orchestrator.verification.completeness import is_disk_of, missing_images
+from orchestrator.verification.job_objects import is_disk_of, missing_images
 
 _SPLIT = "its missing images have a job of their own"
 """Reason of a failed job whose missing images were moved to a new job."""

@@ -1,6 +1,6 @@
 """Verify accepted jobs: a job is verified once all its objects are seen in the bucket."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -12,17 +12,15 @@ from orchestrator.cloud.cos import CosClient
 from orchestrator.errors import CloudRefusal
 from orchestrator.export_durations import FinishedExport, deadline
 from orchestrator.job_states import JobState
-from orchestrator.model import ObjectFacts, UploadFacts
+from orchestrator.model import ImageFormat, ObjectFacts
 from orchestrator.settings import Settings
 from orchestrator.store import Database
 from orchestrator.store.transitions import Transition, apply_transitions
-from orchestrator.verification.completeness import Completeness, missing_images, size_warnings
-from orchestrator.verification.job_objects import TrackedJob, TrackedKey, save_seen_objects
+from orchestrator.verification.job_objects import TrackedJob, missing_images, save_seen_objects
 from orchestrator.verification.object_lookup import (
     head,
     listed_objects,
     open_uploads,
-    own_object,
     trace_age_of,
 )
 
@@ -31,31 +29,40 @@ NOT_DELIVERED = "Orchestrator.NotDelivered"
 _UNLISTED_AFTER = timedelta(seconds=5)
 """Minimum age of an export at which an empty listing is no longer trusted."""
 
+_GIB = 1 << 30
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
     """What one look-up of an accepted job has shown.
 
     Args:
+        found: complete objects under required keys that are not empty.
+        empty: required keys of objects with 0 bytes; no disk is empty.
+        missing: required keys without an object.
         uploads: keys that are still being written; ``None`` if they may not be listed.
-        trace_age: time since the first trace under the job's tag; ``None`` without any.
+        trace_age: time since the first trace under the job's tag; ``None`` if there is none, or its
+            time is known or says nothing.
         is_lost: objects are missing, and the export has taken too long to wait for them.
     """
 
     job: TrackedJob
-    delivery: Completeness
+    found: tuple[ObjectFacts, ...] = ()
+    empty: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
     uploads: tuple[str, ...] | None = ()
     trace_age: timedelta | None = None
     is_lost: bool = False
 
     @property
+    def is_complete(self) -> bool:
+        """Whether every required object exists."""
+        return bool(self.found) and not self.empty and not self.missing
+
+    @property
     def is_final(self) -> bool:
         """Whether the job is verified or lost, so that it needs no further look-up."""
-        return self.delivery.is_complete or self.is_lost
-
-    def first_trace_at(self, now: datetime) -> datetime:
-        """Return when the job left its first trace, if there is one and its time is not known."""
-        return self.job.first_trace(now, self.trace_age or timedelta())
+        return self.is_complete or self.is_lost
 
 
 async def check_delivery(
@@ -80,25 +87,30 @@ async def check_delivery(
     Raises:
         CloudRefusal, CredentialError, httpx.HTTPError: the look-up failed, which proves nothing.
     """
-    listed, delivery = await _list_and_look(cos, job)
-    trace_age = trace_age_of(cos, job, [facts.last_modified for facts in (listed or {}).values()])
-    if delivery.is_complete:
-        return Finding(job, delivery, trace_age=trace_age)
+    listed, finding = await _list_and_look(cos, job)
+    moments = [facts.last_modified for facts in (listed or {}).values()]
+    finding = replace(finding, trace_age=trace_age_of(cos, job, moments))
+    if finding.is_complete:
+        return finding
     deadline_of = partial(deadline, finished, job.size_gib, longest=settings.export_deadline)
     is_late = age >= deadline_of()
     is_unlisted = not listed and age >= max(settings.resend_after, _UNLISTED_AFTER)
     if not is_late and not is_unlisted and (listed or not wants_trace):
-        return Finding(job, delivery, trace_age=trace_age)
+        return finding
+    trace_age = finding.trace_age
     # uploads first: one that ends before the next request is then seen as an object
-    uploads = await _uploads(cos, job)
-    if trace_age is None:
-        trace_age = trace_age_of(cos, job, [upload.initiated for upload in uploads or ()])
-    if is_late or (is_unlisted and not uploads):
-        delivery = await _look(cos, job, to_the_end=is_late)
-    keys = None if uploads is None else tuple(upload.key for upload in uploads)
-    written = keys is None or bool(keys)
-    is_lost = is_late and age >= deadline_of(being_written=written)
-    return Finding(job, delivery, keys, trace_age, is_lost=is_lost)
+    try:
+        uploads = await open_uploads(cos, job)
+    except CloudRefusal:
+        keys = None
+    else:
+        keys = tuple(upload.key for upload in uploads)
+        if trace_age is None:
+            trace_age = trace_age_of(cos, job, [upload.initiated for upload in uploads])
+    if is_late or (is_unlisted and not keys):
+        finding = await _look(cos, job)
+    is_lost = is_late and age >= deadline_of(being_written=keys is None or bool(keys))
+    return replace(finding, uploads=keys, trace_age=trace_age, is_lost=is_lost)
 
 
 async def save_findings(
@@ -111,7 +123,7 @@ async def save_findings(
             transitions = [_transition(one, actor, now) for one in findings]
             applied = await apply_transitions(connection, transitions, at=now)
             kept = list(compress(findings, applied))
-            seen = [(one.job.job_id, facts) for one in kept for facts in one.delivery.found]
+            seen = [(one.job.job_id, facts) for one in kept for facts in one.found]
             await save_seen_objects(connection, seen, now)
     return [
         one.target if is_applied else finding.job.state
@@ -121,7 +133,7 @@ async def save_findings(
 
 async def _list_and_look(
     cos: CosClient, job: TrackedJob
-) -> tuple[dict[str, ObjectFacts] | None, Completeness]:
+) -> tuple[dict[str, ObjectFacts] | None, Finding]:
     """Return what is listed, and what exists of it; ``None`` if listing is not permitted."""
     try:
         listed = await listed_objects(cos, job)
@@ -129,44 +141,33 @@ async def _list_and_look(
         if refusal.http_status != 403:
             raise
         try:
-            return None, await _look(cos, job, to_the_end=False)
+            return None, await _look(cos, job)
         except CloudRefusal:
             # the refusal of a HEAD request has no code, that of the listing has one
             raise refusal from None
-    return listed, await _look(cos, job, to_the_end=False, listed=listed)
+    return listed, await _look(cos, job, listed)
 
 
 async def _look(
-    cos: CosClient,
-    job: TrackedJob,
-    *,
-    to_the_end: bool,
-    listed: Mapping[str, ObjectFacts] | None = None,
-) -> Completeness:
-    """Send a HEAD request for each required key.
-
-    Args:
-        to_the_end: go on after the first key without an object.
-        listed: only these keys; ``None`` is all.
-    """
+    cos: CosClient, job: TrackedJob, listed: Mapping[str, ObjectFacts] | None = None
+) -> Finding:
+    """Send a HEAD request for each required key; of these, only for listed ones where known."""
     found: list[ObjectFacts] = []
     empty: list[str] = []
     missing: list[str] = []
-    for key in job.required:
+    for key in (one.key for one in job.required):
         facts = await _facts(cos, job, key, listed)
         if facts is None:
-            missing.append(key.key)
+            missing.append(key)
         elif facts.size == 0:
-            empty.append(key.key)
+            empty.append(key)
         else:
             found.append(facts)
-        if not to_the_end and facts is None:
-            break
-    return Completeness(tuple(found), tuple(empty), tuple(missing))
+    return Finding(job, tuple(found), tuple(empty), tuple(missing))
 
 
 async def _facts(
-    cos: CosClient, job: TrackedJob, key: TrackedKey, listed: Mapping[str, ObjectFacts] | None
+    cos: CosClient, job: TrackedJob, key: str, listed: Mapping[str, ObjectFacts] | None
 ) -> ObjectFacts | None:
     """Return the object under a key, if it exists and belongs to the job.
 
@@ -176,36 +177,29 @@ async def _facts(
     """
     if listed is None:
         return await head(cos, job, key)
-    if (shown := listed.get(key.key)) is None:
+    if (shown := listed.get(key)) is None:
         return None
     try:
         facts = await head(cos, job, key)
     except CloudRefusal as refusal:
         if refusal.http_status != 403:
             raise
-        return own_object(job, key, shown)
+        return shown
     is_same = facts is None or (facts.size, facts.etag) == (shown.size, shown.etag)
-    return facts if is_same else own_object(job, key, shown)
-
-
-async def _uploads(cos: CosClient, job: TrackedJob) -> tuple[UploadFacts, ...] | None:
-    """Return the open uploads; ``None`` if they may not be listed."""
-    try:
-        return await open_uploads(cos, job)
-    except CloudRefusal:
-        return None
+    return facts if is_same else shown
 
 
 def _transition(finding: Finding, actor: str, now: datetime) -> Transition:
-    made = _verified(finding, actor) if finding.delivery.is_complete else _lost(finding, actor)
-    if finding.trace_age is None or not finding.job.needs_first_trace:
+    made = _verified(finding, actor) if finding.is_complete else _lost(finding, actor)
+    if finding.trace_age is None:
         return made
-    return replace(made, changes={**made.changes, "first_trace_at": finding.first_trace_at(now)})
+    first_trace_at = finding.job.first_trace(now, finding.trace_age)
+    return replace(made, changes={**made.changes, "first_trace_at": first_trace_at})
 
 
 def _verified(finding: Finding, actor: str) -> Transition:
-    job, delivery = finding.job, finding.delivery
-    doubts = size_warnings(job, delivery.found)
+    job = finding.job
+    doubts = _size_warnings(job, finding.found)
     return Transition(
         job.job_id,
         JobState.ACCEPTED,
@@ -218,15 +212,30 @@ def _verified(finding: Finding, actor: str) -> Transition:
             "message": " ".join(doubts) or None,
             "remedy": _CHECK_SIZES if doubts else None,
         },
-        details={"objects": [_evidence(facts) for facts in delivery.found], "suspect": doubts},
+        details={"objects": [_evidence(facts) for facts in finding.found], "suspect": doubts},
     )
+
+
+def _size_warnings(job: TrackedJob, found: Iterable[ObjectFacts]) -> list[str]:
+    """Return a sentence for each object that is smaller than its disk.
+
+    A RAW file is as long as its disk. This is inferred, not documented, so it is only a warning.
+    """
+    if job.format is not ImageFormat.RAW:
+        return []
+    disks = {key.key: key.disk_gib for key in job.keys if key.disk_gib}
+    return [
+        f"{facts.key} has {facts.size:,} bytes, its disk {disks[facts.key]} GiB."
+        for facts in found
+        if facts.size < disks.get(facts.key, 0) * _GIB
+    ]
 
 
 _CHECK_SIZES = "Check the file before you rely on it: a RAW file should be as long as its disk."
 
 
 def _lost(finding: Finding, actor: str) -> Transition:
-    job, delivery, uploads = finding.job, finding.delivery, finding.uploads
+    job, uploads = finding.job, finding.uploads
     return Transition(
         job.job_id,
         JobState.ACCEPTED,
@@ -239,30 +248,34 @@ def _lost(finding: Finding, actor: str) -> Transition:
         changes={
             "maybe_applied": True,
             "code": NOT_DELIVERED,
-            "message": _what_came(job, delivery),
+            "message": _what_came(finding),
             "remedy": _remedy(job),
         },
         details={
-            "found": [_evidence(facts) for facts in delivery.found],
-            "empty": list(delivery.empty),
-            "missing": list(delivery.missing),
+            "found": [_evidence(facts) for facts in finding.found],
+            "empty": list(finding.empty),
+            "missing": list(finding.missing),
             "uploads": "not to be listed" if uploads is None else list(uploads),
         },
     )
 
 
-def _what_came(job: TrackedJob, delivery: Completeness) -> str:
+def _what_came(finding: Finding) -> str:
     """Describe what exists and what is missing; of several images each by its id."""
+    job, empty = finding.job, len(finding.empty)
     if not job.required:
         return (
             "An export exists in the bucket, but DescribeImages gave no facts about the image, so "
             "it is unknown how many objects belong to it."
         )
-    said = f"The export was accepted, but by its deadline {delivery}"
-    found = {facts.key for facts in delivery.found}
-    late = missing_images(
-        job.image_ids, job.object_prefix, [key.key for key in job.required], found
+    said = (
+        "The export was accepted, but by its deadline "
+        f"{len(finding.found)} of {len(job.required)} objects are there"
+        f"{f', {empty} without a byte' if empty else ''}"
     )
+    found = {facts.key for facts in finding.found}
+    required = [key.key for key in job.required]
+    late = missing_images(job.image_ids, job.object_prefix, required, found)
     if len(job.image_ids) < 2 or not late:
         return f"{said}."
     whole = [image for image in job.image_ids if image not in late]

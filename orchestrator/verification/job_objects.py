@@ -1,6 +1,6 @@
 """The object keys of a job: expected before sending, named by the vendor, seen in the bucket."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -64,10 +64,12 @@ class TrackedJob:
     def needs_first_trace(self) -> bool:
         """Whether its first object or upload would show how soon exports become visible.
 
-        If there was no answer, that object may belong to an earlier attempt.
+        If there was no answer, that object may belong to an earlier attempt; and objects under an
+        exact name or a shared prefix to another job.
         """
         is_datable = not self.reconciled or self.attempt == 1
-        return is_datable and self.first_trace_at is None
+        has_own_tag = not self.exact_names and not self.is_part
+        return is_datable and has_own_tag and self.first_trace_at is None
 
     def first_trace(self, now: datetime, age: timedelta) -> datetime:
         """Return the time of a trace of this age, but not before the request was sent."""
@@ -97,6 +99,31 @@ def names_job_or_image(path: str, object_prefix: str, image_ids: Iterable[str]) 
     """Return whether a CosPath or key contains a job's own prefix or one of its image ids."""
     named = bool(object_prefix) and path.removeprefix("/").startswith(object_prefix)
     return named or any(image in path for image in image_ids)
+
+
+def is_disk_of(image_id: str, key: str, object_prefix: str) -> bool:
+    """Return whether a key names a disk of this image.
+
+    The image id follows the prefix (source: the vendor's page on exporting images).
+    """
+    return key.removeprefix(object_prefix).removeprefix("_").startswith(f"{image_id}_")
+
+
+def missing_images(
+    image_ids: Iterable[str], object_prefix: str, keys: Iterable[str], found: Collection[str]
+) -> list[str]:
+    """Return the images of one request without all their objects, in the request's order.
+
+    Args:
+        keys: every required key. If none contains an image id, nothing is returned.
+        found: those keys that have an object.
+    """
+    of_image = {
+        image: {key for key in keys if is_disk_of(image, key, object_prefix)} for image in image_ids
+    }
+    if not any(of_image.values()):
+        return []
+    return [image for image, own in of_image.items() if not own or not own <= set(found)]
 
 
 async def reserve_due_jobs(
@@ -130,6 +157,14 @@ _POSTPONE = (
     .where(jobs.c.id == sa.bindparam("this"), sa.text(WATCHED))
     .values(due_at=sa.bindparam("then"))
 )
+
+
+async def save_first_trace(connection: AsyncConnection, job: TrackedJob, at: datetime) -> None:
+    """Save when a job left its first trace, unless that is known or it has a newer attempt."""
+    this = jobs.update().where(
+        jobs.c.id == job.job_id, jobs.c.attempt == job.attempt, jobs.c.first_trace_at.is_(None)
+    )
+    await connection.execute(this.values(first_trace_at=at))
 
 
 async def load_tracked_job(connection: AsyncConnection, job_id: int) -> TrackedJob:

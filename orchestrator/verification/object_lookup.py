@@ -7,8 +7,7 @@ from datetime import datetime, timedelta
 from orchestrator.cloud.clock_skew import TOLERATED_DRIFT
 from orchestrator.cloud.cos import CosClient
 from orchestrator.model import ObjectFacts, UploadFacts
-from orchestrator.verification.completeness import is_disk_of
-from orchestrator.verification.job_objects import TrackedJob, TrackedKey
+from orchestrator.verification.job_objects import TrackedJob, is_disk_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +24,6 @@ class LookupResult:
     objects: tuple[ObjectFacts, ...] = ()
     age: timedelta | None = None
 
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """Every key that the export has begun to write."""
-        return tuple(dict.fromkeys((*self.uploads, *(facts.key for facts in self.objects))))
-
     def __bool__(self) -> bool:
         return bool(self.uploads or self.objects)
 
@@ -45,21 +39,21 @@ async def look(cos: CosClient, job: TrackedJob) -> LookupResult:
             nothing.
     """
     uploads = await open_uploads(cos, job)
-    writing = tuple(upload.key for upload in uploads)
-    objects = await listed_objects(cos, job)
-    if job.exact_names:
-        heads = [await head(cos, job, key) for key in job.keys if key.key in objects]
-        return LookupResult(writing, tuple(facts for facts in heads if facts is not None))
-    moments = [facts.last_modified for facts in objects.values()]
+    objects = tuple((await listed_objects(cos, job)).values())
+    moments = [facts.last_modified for facts in objects]
     moments += [upload.initiated for upload in uploads]
-    return LookupResult(writing, tuple(objects.values()), trace_age_of(cos, job, moments))
+    writing = tuple(upload.key for upload in uploads)
+    return LookupResult(writing, objects, trace_age_of(cos, job, moments))
 
 
 def trace_age_of(
     cos: CosClient, job: TrackedJob, moments: Sequence[datetime | None]
 ) -> timedelta | None:
-    """Return the minimum time since the first of these traces was left, by the clock of COS."""
-    if job.exact_names or job.is_part or not moments:
+    """Return the minimum time since the first of these traces was left, by the clock of COS.
+
+    ``None`` without any, and where it would not show how soon exports become visible.
+    """
+    if not job.needs_first_trace or not moments:
         return None
     known = [moment for moment in moments if moment is not None]
     if not known or not cos.clock.is_known:
@@ -68,66 +62,68 @@ def trace_age_of(
 
 
 async def listed_objects(cos: CosClient, job: TrackedJob) -> dict[str, ObjectFacts]:
-    """Return the objects that may belong to this job, by key, as a listing shows them.
+    """Return the objects that belong to this job, by key, as a listing shows them.
 
     Raises:
         CloudRefusal, CredentialError, httpx.HTTPError: the listing failed.
     """
-    if not job.exact_names:
-        found = await cos.list_objects(job.region, job.bucket, job.object_prefix)
-        return {facts.key: facts for facts in found if _is_own(job, facts.key)}
-    listed: dict[str, ObjectFacts] = {}
-    for key in job.keys:
-        under = await cos.list_objects(job.region, job.bucket, key.key)
-        listed |= {facts.key: facts for facts in under if facts.key == key.key}
-    return listed
+    return {
+        facts.key: facts
+        for prefix in _prefixes(job)
+        for facts in await cos.list_objects(job.region, job.bucket, prefix)
+        if _is_key_of(job, prefix, facts.key) and _is_own(job, facts)
+    }
 
 
-async def open_uploads(cos: CosClient, job: TrackedJob) -> tuple[UploadFacts, ...]:
+async def open_uploads(cos: CosClient, job: TrackedJob) -> list[UploadFacts]:
     """Return the open multipart uploads of this job.
 
     Raises:
         CloudRefusal, CredentialError, httpx.HTTPError: the listing failed.
     """
-    if not job.exact_names:
-        uploads = await cos.list_uploads(job.region, job.bucket, job.object_prefix)
-        return tuple(upload for upload in uploads if _is_own(job, upload.key))
-    found: list[UploadFacts] = []
-    for key in job.keys:
-        under = await cos.list_uploads(job.region, job.bucket, key.key)
-        found += (upload for upload in under if upload.key == key.key)
-    return tuple(found)
+    return [
+        upload
+        for prefix in _prefixes(job)
+        for upload in await cos.list_uploads(job.region, job.bucket, prefix)
+        if _is_key_of(job, prefix, upload.key)
+    ]
 
 
-def _is_own(job: TrackedJob, key: str) -> bool:
-    """Return whether a listed key belongs to the job; a split-off job shares its prefix."""
-    if not key.startswith(job.object_prefix):
+def _prefixes(job: TrackedJob) -> list[str]:
+    """Return the prefixes to list: the job's own one, or each of its exact names."""
+    return [key.key for key in job.keys] if job.exact_names else [job.object_prefix]
+
+
+def _is_key_of(job: TrackedJob, prefix: str, key: str) -> bool:
+    """Return whether a key listed under a prefix is the job's; split-off jobs share a prefix."""
+    if job.exact_names:
+        return key == prefix
+    if not key.startswith(prefix):
         return False  # a listing that ignores the prefix shows the objects of other jobs
     return not job.is_part or any(
         is_disk_of(image, key, job.object_prefix) for image in job.image_ids
     )
 
 
-async def head(cos: CosClient, job: TrackedJob, key: TrackedKey) -> ObjectFacts | None:
+async def head(cos: CosClient, job: TrackedJob, key: str) -> ObjectFacts | None:
     """Return the object under a key if it exists and belongs to the job; it may be empty."""
-    facts = await cos.head_object(job.region, job.bucket, key.key)
-    return None if facts is None else own_object(job, key, facts)
+    facts = await cos.head_object(job.region, job.bucket, key)
+    return facts if facts is not None and _is_own(job, facts) else None
 
 
-def own_object(job: TrackedJob, key: TrackedKey, facts: ObjectFacts) -> ObjectFacts | None:
-    """Return an object found under one of a job's keys if it belongs to the job."""
-    return facts if not job.exact_names or _is_new(job, key, facts) else None
+def _is_own(job: TrackedJob, facts: ObjectFacts) -> bool:
+    """Return whether the object under a key of the job belongs to it.
 
-
-def _is_new(job: TrackedJob, key: TrackedKey, facts: ObjectFacts) -> bool:
-    """Return whether an object under an exact name was written after the request was sent.
-
-    If an ETag was recorded before the request (empty for no object), an object with another ETag
-    is new. Otherwise an object is new if it was last modified in the second of sending or later,
-    but only for a job with a TaskId, because then its export certainly began.
+    Under an exact name it must have been written after the request was sent. If an ETag was
+    recorded before the request (empty for no object), an object with another ETag is new. Otherwise
+    an object is new if it was last modified in the second of sending or later, but only for a job
+    with a TaskId, because then its export certainly began.
     """
-    if key.baseline_etag is not None:
-        return facts.etag != key.baseline_etag
+    if not job.exact_names:
+        return True
+    baseline = next(key.baseline_etag for key in job.keys if key.key == facts.key)
+    if baseline is not None:
+        return facts.etag != baseline
     if job.reconciled or job.sent_at is None or facts.last_modified is None:
         return False
     return facts.last_modified >= job.sent_at.replace(microsecond=0)

@@ -33,8 +33,12 @@ from orchestrator.store import BusyRetry, Database, GroupCommit
 from orchestrator.store.tables import jobs
 from orchestrator.verification.accepted_jobs import Finding, check_delivery, save_findings
 from orchestrator.verification.bucket_access import BucketAccess
-from orchestrator.verification.job_objects import TrackedJob, postpone, reserve_due_jobs
-from orchestrator.verification.resend_policy import save_first_trace, traced_buckets
+from orchestrator.verification.job_objects import (
+    TrackedJob,
+    postpone,
+    reserve_due_jobs,
+    save_first_trace,
+)
 from orchestrator.verification.unknown_jobs import AbsenceTracker, resolve
 from orchestrator.wakeup import Wakeup
 
@@ -164,8 +168,8 @@ class Poller:
         self._wakeup = wakeup
         self._absence = AbsenceTracker(database.clock)
         self._findings = GroupCommit[Finding, JobState](partial(save_findings, database, actor))
-        self._traced: set[tuple[str, str]] = set()
-        """Region and name of the buckets in which an accepted job was found under its tag."""
+        self._traced: set[str] = set()
+        """The buckets in which this run has found an accepted job under its tag."""
         self._polled: set[int] = set()
         """Jobs whose polling has not ended."""
         self._lookups = anyio.Semaphore(_CONCURRENT_LOOKUPS, fast_acquire=True)
@@ -174,17 +178,12 @@ class Poller:
         """Poll until cancelled."""
         if self._buckets.mode is VerifyMode.OFF:
             return
-        self._traced = await self._busy_retry.retry(self._traced_buckets)
         async with anyio.create_task_group() as polls:
             while True:
                 for one in await self._busy_retry.retry(self._reserve):
                     self._polled.add(one.job.job_id)
                     polls.start_soon(self._poll, one)
                 await anyio.sleep(_TICK)
-
-    async def _traced_buckets(self) -> set[tuple[str, str]]:
-        async with self._database.read() as connection:
-            return await traced_buckets(connection, self._settings.profile)
 
     async def _reserve(self) -> list[_PolledJob]:
         """Reserve the due jobs; return those whose polling begins now.
@@ -314,24 +313,22 @@ class Poller:
             return await resolve(
                 self._database, self._cos, job, self._settings, self._absence, self._actor
             )
-        bucket = (job.region, job.bucket)
         finding = await check_delivery(
             self._cos,
             job,
             one.age,
             one.finished,
             self._settings,
-            wants_trace=bucket not in self._traced and job.needs_first_trace,
+            wants_trace=one.bucket not in self._traced and job.needs_first_trace,
         )
-        is_first_trace = finding.trace_age is not None and job.needs_first_trace
-        if is_first_trace:
-            self._traced.add(bucket)
+        if finding.trace_age is not None:
+            self._traced.add(one.bucket)
         if finding.is_final:
             return await self._findings.add(finding)
-        if is_first_trace:
+        if finding.trace_age is not None:
             async with self._database.write() as connection:
                 now = await self._database.now(connection)
-                traced_at = finding.first_trace_at(now)
+                traced_at = job.first_trace(now, finding.trace_age)
                 await save_first_trace(connection, job, traced_at)
             one.job = replace(job, first_trace_at=traced_at)
         return job.state

@@ -1,7 +1,15 @@
-"""Unknown jobs: resolved by what the bucket holds, or queued again once absence is proven."""
+"""Unknown jobs: resolved by what the bucket holds, or queued again once absence is proven.
 
+An empty bucket proves nothing if the vendor begins to write late, names objects in another way than
+documented, or hides uploads. So absence counts only in a bucket where an accepted job was found
+under its tag, and only after twice the longest time that one of the last jobs took to leave its
+first trace there.
+"""
+
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
+import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.clock import Clock, iso
@@ -11,11 +19,13 @@ from orchestrator.job_states import JobState
 from orchestrator.model import NOT_RULED_OUT
 from orchestrator.settings import ResendMode, Settings
 from orchestrator.store import Database, events
-from orchestrator.store.tables import jobs
+from orchestrator.store.tables import TRACED, current, jobs
 from orchestrator.store.transitions import Transition, apply_transition
 from orchestrator.verification.job_objects import TrackedJob, save_cos_paths, save_seen_objects
 from orchestrator.verification.object_lookup import LookupResult, look
-from orchestrator.verification.resend_policy import required_absence
+
+_SAMPLES = 50
+_SAFETY_FACTOR = 2
 
 
 class AbsenceTracker:
@@ -80,7 +90,7 @@ async def reconcile(
 ) -> JobState:
     """Accept a job because its export was found in the bucket; its TaskId stays unknown."""
     first_trace = {}
-    if found.age is not None and job.needs_first_trace:
+    if found.age is not None:
         first_trace = {"first_trace_at": job.first_trace(now, found.age)}
     reconciled = Transition(
         job.job_id,
@@ -106,9 +116,70 @@ async def reconcile(
     )
     if not await apply_transition(connection, reconciled, at=now):
         return job.state
-    await save_cos_paths(connection, [(job.job_id, f"/{key}") for key in found.keys])
+    keys = dict.fromkeys((*found.uploads, *(facts.key for facts in found.objects)))
+    await save_cos_paths(connection, [(job.job_id, f"/{key}") for key in keys])
     await save_seen_objects(connection, [(job.job_id, facts) for facts in found.objects], now)
     return JobState.ACCEPTED
+
+
+async def required_absence(
+    connection: AsyncConnection, job: TrackedJob, settings: Settings
+) -> timedelta | None:
+    """Return how long look-ups must find nothing before a resend; ``None`` is never."""
+    if job.exact_names or settings.resend is ResendMode.NEVER:
+        return None
+    if settings.resend is ResendMode.ALWAYS:
+        return settings.resend_after
+    query = (
+        sa.select(jobs.c.sent_at, jobs.c.first_trace_at)
+        .where(
+            sa.text(TRACED),
+            jobs.c.profile == job.profile,
+            jobs.c.region == job.region,
+            jobs.c.bucket == job.bucket,
+        )
+        .order_by(jobs.c.id.desc())
+        .limit(_SAMPLES)
+    )
+    times = [row.first_trace_at - row.sent_at for row in await connection.execute(query)]
+    return max(settings.resend_after, _SAFETY_FACTOR * max(times)) if times else None
+
+
+def left_to_operator(
+    settings: Settings, now: Callable[[], datetime], table: sa.FromClause = jobs
+) -> sa.ColumnElement[bool]:
+    """Unknown jobs that only a late object or an operator can resolve, as a condition on jobs.
+
+    They are looked up when they are due, but no run waits for them.
+
+    Args:
+        now: returns the time of the store whenever the condition is executed.
+    """
+    traced = jobs.alias("traced")
+    is_bucket_proven = (
+        sa.select(sa.literal(1))
+        .select_from(traced)
+        .where(
+            traced.c.first_trace_at >= traced.c.sent_at,
+            traced.c.profile == table.c.profile,
+            traced.c.region == table.c.region,
+            traced.c.bucket == table.c.bucket,
+        )
+        .correlate(table)
+        .exists()
+    )
+    is_never_resent = {
+        ResendMode.NEVER: sa.true(),
+        ResendMode.ALWAYS: table.c.exact_names,
+        ResendMode.PROVEN: table.c.exact_names | ~is_bucket_proven,
+    }
+    return sa.and_(
+        table.c.state == JobState.UNKNOWN,
+        is_never_resent[settings.resend],
+        table.c.absent_since.is_not(None),
+        table.c.absent_since <= current(lambda: now() - settings.resend_after),
+        table.c.due_at > current(now),
+    )
 
 
 async def _record_absence(

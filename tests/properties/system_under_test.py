@@ -26,8 +26,7 @@ from orchestrator.settings import Settings
 from orchestrator.store import Database
 from orchestrator.store.tables import jobs
 from orchestrator.verification.job_objects import TrackedJob, load_tracked_job, postpone
-from orchestrator.verification.resend_policy import left_to_operator
-from orchestrator.verification.unknown_jobs import AbsenceTracker, resolve
+from orchestrator.verification.unknown_jobs import AbsenceTracker, left_to_operator, resolve
 from orchestrator.worker.outcome_policy import decide
 from orchestrator.worker.outcome_recorder import AttemptResult, record
 from orchestrator.worker.pre_send_check import check_before_send

@@ -8,7 +8,6 @@ from orchestrator.model import NOT_SENT
 from orchestrator.operations.retry import retry
 from orchestrator.store.tables import jobs
 from orchestrator.verification.accepted_jobs import Finding, save_findings
-from orchestrator.verification.completeness import Completeness
 from orchestrator.verification.unknown_jobs import AbsenceTracker, resolve
 from orchestrator.worker.pre_send_check import check_before_send
 from tests.job_factory import (
@@ -114,7 +113,7 @@ async def test_finding_from_before_a_retry_changes_nothing(setup: StoreAndCloud)
     begun = await now(setup.database)
     runs = {"state": JobState.ACCEPTED, "owner": None, "expires_at": None, "accepted_at": begun}
     await update_job(setup.database, job_id, **runs)
-    lost = Finding(await setup.tracked_job(job_id), Completeness((), (), ("a key",)))
+    lost = Finding(await setup.tracked_job(job_id), missing=("a key",))
     assert await save_findings(setup.database, "another", [lost]) == [JobState.FAILED]
     await retry(setup.database, jobs.c.id == job_id, actor="person")
     await setup.export_without_answer(job_id)

@@ -8,7 +8,7 @@ from orchestrator.errors import CloudRefusal
 from orchestrator.job_states import JobState
 from orchestrator.simulator import Delivery, Fault, ImageSettings
 from orchestrator.store.tables import events, objects
-from orchestrator.verification.accepted_jobs import NOT_DELIVERED
+from orchestrator.verification.accepted_jobs import NOT_DELIVERED, Finding
 from tests.job_factory import (
     DEADLINE,
     add_expected_objects,
@@ -78,6 +78,11 @@ async def test_a_job_is_verified_when_all_its_objects_are_there(setup: StoreAndC
     event = (await read_rows(setup.database, events, job_id))[-1]
     assert event.kind == "verified"
     assert set(keys_in_event(event, "objects")) == stored.keys()
+
+
+async def test_no_required_objects_are_not_complete(setup: StoreAndCloud) -> None:
+    """A job without required objects does not count as delivered."""
+    assert not Finding(await setup.tracked_job(await accepted(setup))).is_complete
 
 
 async def test_a_first_trace_is_never_earlier_than_its_request(setup: StoreAndCloud) -> None:

@@ -12,15 +12,8 @@ from orchestrator.settings import ResendMode, Settings
 from orchestrator.store import Database
 from orchestrator.store.tables import jobs
 from orchestrator.verification.job_objects import load_tracked_job
-from orchestrator.verification.resend_policy import (
-    left_to_operator,
-    required_absence,
-    traced_buckets,
-)
-from orchestrator.verification.unknown_jobs import resolve
+from orchestrator.verification.unknown_jobs import left_to_operator, required_absence, resolve
 from tests.job_factory import (
-    BUCKET,
-    REGION,
     SETTINGS,
     TESTER,
     advance_time,
@@ -157,11 +150,3 @@ async def test_a_slow_bucket_is_given_twice_its_time(setup: StoreAndCloud) -> No
         )
         await advance_time(setup.database, seconds=605)
     assert states == [JobState.UNKNOWN, JobState.UNKNOWN, JobState.QUEUED]
-
-
-async def test_the_buckets_with_traces_are_known(database: Database) -> None:
-    """Each with its region, once."""
-    for _ in range(2):
-        await make_traced_job(database)
-    async with database.read() as connection:
-        assert await traced_buckets(connection, "default") == {(REGION, BUCKET)}
