@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.job_states import UNDER_WAY, JobState
-from orchestrator.store.tables import CLAIMABLE, ENDED, UtcDateTime, jobs, objects
+from orchestrator.store.tables import CLAIMABLE, ENDED, jobs, objects
 
 _SAMPLES = 50
 """Number of newest finished exports of a scope that are used: older ones predict less well."""
@@ -26,10 +26,6 @@ _MIN_DEADLINE = timedelta(minutes=1)
 _DEADLINE_FACTOR = 10
 """An export counts as lost when it takes this many times as long as the slowest one so far. The
 factor is larger while few exports have finished: twice as large with ten of them."""
-
-_MAX_ANSWER_DELAY = timedelta(seconds=30)
-"""The duration of an export is not known if it was accepted later than this after it was sent: its
-answer was recorded late, or the clock was changed."""
 
 _TIMESTAMP_PRECISION = timedelta(seconds=1)
 """Last-Modified has whole seconds."""
@@ -56,22 +52,17 @@ class FinishedExport:
 
 
 async def latest_finished_exports(
-    connection: AsyncConnection, profile: str, region: str, now: datetime
+    connection: AsyncConnection, profile: str, region: str
 ) -> list[FinishedExport]:
-    """Return the newest finished exports of a scope whose duration is known, newest first."""
-    values = {"profile": profile, "region": region, "now": now}
-    rows = (await connection.execute(_LATEST, values)).all()
-    return [
-        _finished_export(row)
-        for row in rows
-        if row.sent_at is None or row.accepted_at - row.sent_at <= _MAX_ANSWER_DELAY
-    ]
+    """Return the newest finished exports of a scope, newest first."""
+    rows = await connection.execute(_LATEST, {"profile": profile, "region": region})
+    return [_finished_export(row) for row in rows]
 
 
 _WRITTEN = sa.select(sa.func.max(objects.c.last_modified)).where(objects.c.job_id == jobs.c.id)
 _LATEST = (
     sa.select(
-        *(jobs.c.sent_at, jobs.c.accepted_at, jobs.c.finished_at, jobs.c.size_gib),
+        *(jobs.c.accepted_at, jobs.c.finished_at, jobs.c.size_gib),
         _WRITTEN.scalar_subquery().label("written_at"),
     )
     .where(
@@ -80,8 +71,6 @@ _LATEST = (
         jobs.c.region == sa.bindparam("region"),
         # without a TaskId it was accepted when it was found in the bucket, long after it began
         jobs.c.task_id.is_not(None),
-        # an end in the future was recorded by another clock
-        jobs.c.finished_at <= sa.bindparam("now", type_=UtcDateTime),
     )
     .order_by(jobs.c.finished_at.desc())
     .limit(_SAMPLES)

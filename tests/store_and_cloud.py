@@ -28,7 +28,7 @@ from orchestrator.simulator import (
     SimulatorOptions,
 )
 from orchestrator.store import Database
-from orchestrator.verification.accepted_jobs import check_delivery, save_findings
+from orchestrator.verification.accepted_jobs import check_delivery, save_finding
 from orchestrator.verification.bucket_access import BucketAccess
 from orchestrator.verification.job_objects import TrackedJob, load_tracked_job, save_baselines
 from orchestrator.verification.object_lookup import baselines
@@ -145,13 +145,11 @@ async def verify_job(database: Database, cos: CosClient, job: TrackedJob) -> Job
     """Look up the objects of an accepted job, and return its new state."""
     age = await export_age(database, job)
     async with database.read() as connection:
-        moment = await database.now(connection)
-        finished = await latest_finished_exports(connection, job.profile, job.region, moment)
+        finished = await latest_finished_exports(connection, job.profile, job.region)
     finding = await check_delivery(cos, job, age, finished, SETTINGS)
     if not finding.is_final:
         return job.state
-    (state,) = await save_findings(database, TESTER, [finding])
-    return state
+    return await save_finding(database, TESTER, finding)
 
 
 async def export_age(database: Database, job: TrackedJob) -> timedelta:

@@ -2,9 +2,8 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
-from itertools import compress
 
 import anyio
 
@@ -15,8 +14,13 @@ from orchestrator.job_states import JobState
 from orchestrator.model import ImageFormat, ObjectFacts
 from orchestrator.settings import Settings
 from orchestrator.store import Database
-from orchestrator.store.transitions import Transition, apply_transitions
-from orchestrator.verification.job_objects import TrackedJob, missing_images, save_seen_objects
+from orchestrator.store.transitions import Transition, apply_transition
+from orchestrator.verification.job_objects import (
+    TrackedJob,
+    missing_images,
+    save_first_trace,
+    save_seen_objects,
+)
 from orchestrator.verification.object_lookup import (
     head,
     listed_objects,
@@ -113,22 +117,20 @@ async def check_delivery(
     return replace(finding, uploads=keys, trace_age=trace_age, is_lost=is_lost)
 
 
-async def save_findings(
-    database: Database, actor: str, findings: Sequence[Finding]
-) -> list[JobState]:
-    """Record findings in one transaction; return the state of each job afterwards."""
+async def save_finding(database: Database, actor: str, finding: Finding) -> JobState:
+    """Record a first trace, and that a job is verified or lost; return its state afterwards."""
+    job = finding.job
     with anyio.CancelScope(shield=True):
         async with database.write() as connection:
             now = await database.now(connection)
-            transitions = [_transition(one, actor, now) for one in findings]
-            applied = await apply_transitions(connection, transitions, at=now)
-            kept = list(compress(findings, applied))
-            seen = [(one.job.job_id, facts) for one in kept for facts in one.found]
-            await save_seen_objects(connection, seen, now)
-    return [
-        one.target if is_applied else finding.job.state
-        for finding, one, is_applied in zip(findings, transitions, applied, strict=True)
-    ]
+            await save_first_trace(connection, job, now, finding.trace_age)
+            if not finding.is_final:
+                return job.state
+            made = _verified(finding, actor) if finding.is_complete else _lost(finding, actor)
+            if not await apply_transition(connection, made, at=now):
+                return job.state
+            await save_seen_objects(connection, job, finding.found, now)
+    return made.target
 
 
 async def _list_and_look(
@@ -187,14 +189,6 @@ async def _facts(
         return shown
     is_same = facts is None or (facts.size, facts.etag) == (shown.size, shown.etag)
     return facts if is_same else shown
-
-
-def _transition(finding: Finding, actor: str, now: datetime) -> Transition:
-    made = _verified(finding, actor) if finding.is_complete else _lost(finding, actor)
-    if finding.trace_age is None:
-        return made
-    first_trace_at = finding.job.first_trace(now, finding.trace_age)
-    return replace(made, changes={**made.changes, "first_trace_at": first_trace_at})
 
 
 def _verified(finding: Finding, actor: str) -> Transition:

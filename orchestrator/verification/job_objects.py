@@ -1,7 +1,7 @@
 """The object keys of a job: expected before sending, named by the vendor, seen in the bucket."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -70,10 +70,6 @@ class TrackedJob:
         is_datable = not self.reconciled or self.attempt == 1
         has_own_tag = not self.exact_names and not self.is_part
         return is_datable and has_own_tag and self.first_trace_at is None
-
-    def first_trace(self, now: datetime, age: timedelta) -> datetime:
-        """Return the time of a trace of this age, but not before the request was sent."""
-        return now - age if self.sent_at is None else max(now - age, self.sent_at)
 
     @property
     def required(self) -> tuple[TrackedKey, ...]:
@@ -159,14 +155,6 @@ _POSTPONE = (
 )
 
 
-async def save_first_trace(connection: AsyncConnection, job: TrackedJob, at: datetime) -> None:
-    """Save when a job left its first trace, unless that is known or it has a newer attempt."""
-    this = jobs.update().where(
-        jobs.c.id == job.job_id, jobs.c.attempt == job.attempt, jobs.c.first_trace_at.is_(None)
-    )
-    await connection.execute(this.values(first_trace_at=at))
-
-
 async def load_tracked_job(connection: AsyncConnection, job_id: int) -> TrackedJob:
     """Return one job with its keys."""
     row = (await connection.execute(sa.select(jobs).where(jobs.c.id == job_id))).one()
@@ -185,28 +173,20 @@ async def _keys_of(
 
 
 def _tracked_job(row: Any, keys: tuple[TrackedKey, ...]) -> TrackedJob:
+    columns = {name: value for name, value in row._asdict().items() if name in _SAME_COLUMNS}
     return TrackedJob(
+        **columns,
         job_id=row.id,
-        attempt=row.attempt,
         state=JobState(row.state),
-        profile=row.profile,
-        region=row.region,
-        bucket=row.bucket,
-        object_prefix=row.object_prefix,
-        exact_names=row.exact_names,
         is_part=not row.exact_names and row.tag not in row.object_prefix,
         format=ImageFormat(row.format),
         image_ids=tuple(row.image_ids),
-        size_gib=row.size_gib,
         reconciled=row.task_id is None,
-        attempts_charged=row.attempts_charged,
-        sent_at=row.sent_at,
-        first_trace_at=row.first_trace_at,
-        absent_since=row.absent_since,
-        no_resend_before=row.no_resend_before,
-        accepted_at=row.accepted_at,
         keys=keys,
     )
+
+
+_SAME_COLUMNS = {one.name for one in fields(TrackedJob)} - {"state", "format", "image_ids"}
 
 
 async def save_cos_paths(connection: AsyncConnection, paths: Iterable[tuple[int, str]]) -> None:
@@ -226,13 +206,30 @@ async def save_baselines(
     await _put(connection, rows)
 
 
-async def save_seen_objects(
-    connection: AsyncConnection, seen: Iterable[tuple[int, ObjectFacts]], at: datetime
+async def save_first_trace(
+    connection: AsyncConnection, job: TrackedJob, now: datetime, age: timedelta | None
 ) -> None:
-    """Save what look-ups have seen of the objects of jobs."""
+    """Save when a job left its first trace, unless that is known or it has a newer attempt.
+
+    Args:
+        age: time since the trace, which is not dated before its request; ``None`` without any.
+    """
+    if age is None:
+        return
+    at = now - age if job.sent_at is None else max(now - age, job.sent_at)
+    this = jobs.update().where(
+        jobs.c.id == job.job_id, jobs.c.attempt == job.attempt, jobs.c.first_trace_at.is_(None)
+    )
+    await connection.execute(this.values(first_trace_at=at))
+
+
+async def save_seen_objects(
+    connection: AsyncConnection, job: TrackedJob, seen: Iterable[ObjectFacts], at: datetime
+) -> None:
+    """Save what a look-up has seen of the objects of a job."""
     rows = [
         {
-            "job_id": job_id,
+            "job_id": job.job_id,
             "key": facts.key,
             "size": facts.size,
             "etag": facts.etag,
@@ -241,7 +238,7 @@ async def save_seen_objects(
             "last_modified": facts.last_modified,
             "seen_at": at,
         }
-        for job_id, facts in seen
+        for facts in seen
     ]
     await _put(connection, rows)
 

@@ -29,16 +29,11 @@ from orchestrator.limits.concurrency_limit import regions_at_capacity
 from orchestrator.limits.halted_scopes import WHOLE_ACCOUNT, bucket_location, bucket_location_column
 from orchestrator.model import Outcome
 from orchestrator.settings import Settings, VerifyMode
-from orchestrator.store import BusyRetry, Database, GroupCommit
+from orchestrator.store import BusyRetry, Database
 from orchestrator.store.tables import jobs
-from orchestrator.verification.accepted_jobs import Finding, check_delivery, save_findings
+from orchestrator.verification.accepted_jobs import check_delivery, save_finding
 from orchestrator.verification.bucket_access import BucketAccess
-from orchestrator.verification.job_objects import (
-    TrackedJob,
-    postpone,
-    reserve_due_jobs,
-    save_first_trace,
-)
+from orchestrator.verification.job_objects import TrackedJob, postpone, reserve_due_jobs
 from orchestrator.verification.unknown_jobs import AbsenceTracker, resolve
 from orchestrator.wakeup import Wakeup
 
@@ -167,7 +162,6 @@ class Poller:
         self._busy_retry = busy_retry
         self._wakeup = wakeup
         self._absence = AbsenceTracker(database.clock)
-        self._findings = GroupCommit[Finding, JobState](partial(save_findings, database, actor))
         self._traced: set[str] = set()
         """The buckets in which this run has found an accepted job under its tag."""
         self._polled: set[int] = set()
@@ -200,7 +194,7 @@ class Poller:
             profile = self._settings.profile
             at_capacity = await regions_at_capacity(connection, profile) if due else frozenset()
             finished_in = {
-                region: await latest_finished_exports(connection, profile, region, now)
+                region: await latest_finished_exports(connection, profile, region)
                 for region in {job.region for job, _ in due}
             }
             for job, is_probe in due:
@@ -321,14 +315,10 @@ class Poller:
             self._settings,
             wants_trace=one.bucket not in self._traced and job.needs_first_trace,
         )
+        if finding.trace_age is None and not finding.is_final:
+            return job.state
+        state = await save_finding(self._database, self._actor, finding)
         if finding.trace_age is not None:
             self._traced.add(one.bucket)
-        if finding.is_final:
-            return await self._findings.add(finding)
-        if finding.trace_age is not None:
-            async with self._database.write() as connection:
-                now = await self._database.now(connection)
-                traced_at = job.first_trace(now, finding.trace_age)
-                await save_first_trace(connection, job, traced_at)
-            one.job = replace(job, first_trace_at=traced_at)
-        return job.state
+            one.job = replace(job, first_trace_at=self._database.clock.now())  # no longer unknown
+        return state

@@ -21,7 +21,12 @@ from orchestrator.settings import ResendMode, Settings
 from orchestrator.store import Database, events
 from orchestrator.store.tables import TRACED, current, jobs
 from orchestrator.store.transitions import Transition, apply_transition
-from orchestrator.verification.job_objects import TrackedJob, save_cos_paths, save_seen_objects
+from orchestrator.verification.job_objects import (
+    TrackedJob,
+    save_cos_paths,
+    save_first_trace,
+    save_seen_objects,
+)
 from orchestrator.verification.object_lookup import LookupResult, look
 
 _SAMPLES = 50
@@ -89,9 +94,6 @@ async def reconcile(
     actor: str,
 ) -> JobState:
     """Accept a job because its export was found in the bucket; its TaskId stays unknown."""
-    first_trace = {}
-    if found.age is not None:
-        first_trace = {"first_trace_at": job.first_trace(now, found.age)}
     reconciled = Transition(
         job.job_id,
         job.state,
@@ -107,7 +109,6 @@ async def reconcile(
             "code": None,
             "message": None,
             "remedy": None,
-            **first_trace,
         },
         details={
             "uploads": list(found.uploads),
@@ -118,7 +119,8 @@ async def reconcile(
         return job.state
     keys = dict.fromkeys((*found.uploads, *(facts.key for facts in found.objects)))
     await save_cos_paths(connection, [(job.job_id, f"/{key}") for key in keys])
-    await save_seen_objects(connection, [(job.job_id, facts) for facts in found.objects], now)
+    await save_first_trace(connection, job, now, found.age)
+    await save_seen_objects(connection, job, found.objects, now)
     return JobState.ACCEPTED
 
 
@@ -206,8 +208,15 @@ async def _record_absence(
         required += clock_skew.SIGNATURE_LIFETIME
     if absent_for < required:
         return job.state
-    gives_up = job.attempts_charged >= settings.max_attempts
-    target = JobState.FAILED if gives_up else JobState.QUEUED
+    target, message = JobState.QUEUED, {}
+    if job.attempts_charged >= settings.max_attempts:
+        target = JobState.FAILED
+        message = {
+            "message": f"{job.attempts_charged} requests got no answer, and the bucket holds "
+            "nothing of them.",
+            "remedy": "Check the image's state in the console; then `orchestrator retry "
+            f"--job {job.job_id}`, which looks for a late object first.",
+        }
     absent = Transition(
         job.job_id,
         JobState.UNKNOWN,
@@ -217,7 +226,7 @@ async def _record_absence(
         actor=actor,
         attempt=job.attempt,
         known={"absent_since": job.absent_since},
-        changes={"due_at": now} | (_given_up(job) if gives_up else {}),
+        changes={"due_at": now, **message},
         details={"absent_since": iso(job.absent_since), "attempts": job.attempts_charged},
     )
     return target if await apply_transition(connection, absent, at=now) else job.state
@@ -258,12 +267,3 @@ _WHY_NOT_RESENT = {
         "under its tag yet, so that does not prove that it never began."
     ),
 }
-
-
-def _given_up(job: TrackedJob) -> dict[str, str]:
-    return {
-        "message": f"{job.attempts_charged} requests got no answer, and the bucket holds nothing "
-        "of them.",
-        "remedy": "Check the image's state in the console; then `orchestrator retry "
-        f"--job {job.job_id}`, which looks for a late object first.",
-    }
