@@ -23,6 +23,7 @@ from orchestrator.verification.job_objects import (
 )
 from orchestrator.verification.object_lookup import (
     head,
+    is_own,
     listed_objects,
     open_uploads,
     trace_age_of,
@@ -179,7 +180,7 @@ async def _facts(
     """
     if listed is None:
         return await head(cos, job, key)
-    if (shown := listed.get(key)) is None:
+    if (shown := listed.get(key)) is None or not is_own(job, shown):
         return None
     try:
         facts = await head(cos, job, key)

@@ -39,7 +39,8 @@ async def look(cos: CosClient, job: TrackedJob) -> LookupResult:
             nothing.
     """
     uploads = await open_uploads(cos, job)
-    objects = tuple((await listed_objects(cos, job)).values())
+    listed = await listed_objects(cos, job)
+    objects = tuple(facts for facts in listed.values() if is_own(job, facts))
     moments = [facts.last_modified for facts in objects]
     moments += [upload.initiated for upload in uploads]
     writing = tuple(upload.key for upload in uploads)
@@ -62,7 +63,7 @@ def trace_age_of(
 
 
 async def listed_objects(cos: CosClient, job: TrackedJob) -> dict[str, ObjectFacts]:
-    """Return the objects that belong to this job, by key, as a listing shows them.
+    """Return the objects under the keys of this job, by key, as a listing shows them.
 
     Raises:
         CloudRefusal, CredentialError, httpx.HTTPError: the listing failed.
@@ -71,7 +72,7 @@ async def listed_objects(cos: CosClient, job: TrackedJob) -> dict[str, ObjectFac
         facts.key: facts
         for prefix in _prefixes(job)
         for facts in await cos.list_objects(job.region, job.bucket, prefix)
-        if _is_key_of(job, prefix, facts.key) and _is_own(job, facts)
+        if _is_key_of(job, prefix, facts.key)
     }
 
 
@@ -108,10 +109,10 @@ def _is_key_of(job: TrackedJob, prefix: str, key: str) -> bool:
 async def head(cos: CosClient, job: TrackedJob, key: str) -> ObjectFacts | None:
     """Return the object under a key if it exists and belongs to the job; it may be empty."""
     facts = await cos.head_object(job.region, job.bucket, key)
-    return facts if facts is not None and _is_own(job, facts) else None
+    return facts if facts is not None and is_own(job, facts) else None
 
 
-def _is_own(job: TrackedJob, facts: ObjectFacts) -> bool:
+def is_own(job: TrackedJob, facts: ObjectFacts) -> bool:
     """Return whether the object under a key of the job belongs to it.
 
     Under an exact name it must have been written after the request was sent. If an ETag was

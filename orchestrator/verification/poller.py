@@ -192,7 +192,7 @@ class Poller:
             polled: list[_PolledJob] = []
             then: dict[int, datetime] = {}
             profile = self._settings.profile
-            at_capacity = await regions_at_capacity(connection, profile) if due else frozenset()
+            at_capacity = await regions_at_capacity(connection, profile)
             finished_in = {
                 region: await latest_finished_exports(connection, profile, region)
                 for region in {job.region for job, _ in due}

@@ -11,6 +11,7 @@ from orchestrator.store.tables import events, objects
 from orchestrator.verification.accepted_jobs import NOT_DELIVERED, Finding
 from tests.job_factory import (
     DEADLINE,
+    SETTINGS,
     add_expected_objects,
     advance_time,
     claim_one,
@@ -230,6 +231,17 @@ async def test_an_older_object_under_an_exact_name_does_not_count(setup: StoreAn
     await setup.export_without_answer(newer)
     setup.finish_exports()
     assert await verified(setup, older) is JobState.VERIFIED
+
+
+async def test_a_listed_older_object_is_not_overruled_by_head(setup: StoreAndCloud) -> None:
+    """The answer to a HEAD may be that of another request; only an empty listing is not trusted."""
+    job_id = await exact(setup)
+    setup.finish_exports()
+    await setup.save_baselines(job_id)
+    await advance_time(setup.database, seconds=SETTINGS.resend_after.total_seconds() + 1)
+    before = len(setup.lookup_actions())
+    assert await verified(setup, job_id) is JobState.ACCEPTED
+    assert set(setup.lookup_actions()[before:]) == {"GetBucket"}
 
 
 async def test_an_object_under_an_unused_exact_name_counts(setup: StoreAndCloud) -> None:
