@@ -43,20 +43,17 @@ class AbsenceTracker:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._absent_since: dict[int, tuple[int, datetime]] = {}
+        self._absent_since: dict[tuple[int, int], datetime] = {}
+        """By id and attempt."""
 
     def absent_for(self, job: TrackedJob) -> timedelta:
         """Return the time since the first look-up that found nothing; this one may be the first."""
         now = self._clock.now()
-        attempt, since = self._absent_since.get(job.job_id, (job.attempt, now))
-        if attempt != job.attempt:
-            since = now
-        self._absent_since[job.job_id] = job.attempt, since
-        return now - since
+        return now - self._absent_since.setdefault((job.job_id, job.attempt), now)
 
     def forget(self, job: TrackedJob) -> None:
         """Drop a job that is no longer unknown."""
-        self._absent_since.pop(job.job_id, None)
+        self._absent_since.pop((job.job_id, job.attempt), None)
 
 
 async def resolve(
