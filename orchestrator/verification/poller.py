@@ -12,6 +12,7 @@ from functools import partial
 
 import anyio
 import httpx
+import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.cloud.cos import CosClient
@@ -30,7 +31,7 @@ from orchestrator.limits.halted_scopes import WHOLE_ACCOUNT, bucket_location, bu
 from orchestrator.model import Outcome
 from orchestrator.settings import Settings, VerifyMode
 from orchestrator.store import BusyRetry, Database
-from orchestrator.store.tables import jobs
+from orchestrator.store.tables import WATCHED, UtcDateTime, jobs
 from orchestrator.verification.accepted_jobs import check_delivery, save_finding
 from orchestrator.verification.bucket_access import BucketAccess
 from orchestrator.verification.job_objects import TrackedJob, postpone, reserve_due_jobs
@@ -162,6 +163,11 @@ class Poller:
         self._busy_retry = busy_retry
         self._wakeup = wakeup
         self._absence = AbsenceTracker(database.clock)
+        self._of_profile = jobs.c.profile == settings.profile
+        is_due = jobs.c.due_at <= sa.bindparam("now", type_=UtcDateTime)
+        self._first_due = (
+            sa.select(jobs.c.id).where(sa.text(WATCHED), is_due, self._of_profile).limit(1)
+        )
         self._traced: set[str] = set()
         """The buckets in which this run has found an accepted job under its tag."""
         self._polled: set[int] = set()
@@ -174,10 +180,16 @@ class Poller:
             return
         async with anyio.create_task_group() as polls:
             while True:
-                for one in await self._busy_retry.retry(self._reserve):
-                    self._polled.add(one.job.job_id)
-                    polls.start_soon(self._poll, one)
+                if await self._busy_retry.retry(self._is_anything_due):
+                    for one in await self._busy_retry.retry(self._reserve):
+                        self._polled.add(one.job.job_id)
+                        polls.start_soon(self._poll, one)
                 await anyio.sleep(_TICK)
+
+    async def _is_anything_due(self) -> bool:
+        async with self._database.read() as connection:
+            now = await self._database.now(connection)
+            return (await connection.execute(self._first_due, {"now": now})).first() is not None
 
     async def _reserve(self) -> list[_PolledJob]:
         """Reserve the due jobs; return those whose polling begins now.
@@ -227,7 +239,7 @@ class Poller:
         A failing bucket gets a probe only when its circuit breaker admits one.
         """
         due_jobs = partial(reserve_due_jobs, connection, now=now)
-        wanted = (jobs.c.profile == self._settings.profile) & self._buckets.readable()
+        wanted = self._of_profile & self._buckets.readable()
         failing = self._buckets.failing_buckets()
         free = max(0, _MAX_POLLED - len(self._polled))
         working = await due_jobs(wanted & bucket_location_column().not_in(failing), limit=free)
