@@ -28,7 +28,7 @@ from orchestrator.simulator import (
     SimulatorOptions,
 )
 from orchestrator.store import Database
-from orchestrator.verification.accepted_jobs import check_delivery, save_finding
+from orchestrator.verification.accepted_jobs import check_delivery, save_findings
 from orchestrator.verification.bucket_access import BucketAccess
 from orchestrator.verification.job_objects import TrackedJob, load_tracked_job, save_baselines
 from orchestrator.verification.object_lookup import baselines
@@ -149,7 +149,8 @@ async def verify_job(database: Database, cos: CosClient, job: TrackedJob) -> Job
     finding = await check_delivery(cos, job, age, finished, SETTINGS)
     if not finding.is_final:
         return job.state
-    return await save_finding(database, TESTER, finding)
+    (state,) = await save_findings(database, TESTER, [finding])
+    return state
 
 
 async def export_age(database: Database, job: TrackedJob) -> timedelta:

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 
 import anyio
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.cloud.cos import CosClient
 from orchestrator.errors import CloudRefusal
@@ -118,19 +119,31 @@ async def check_delivery(
     return replace(finding, uploads=keys, trace_age=trace_age, is_lost=is_lost)
 
 
-async def save_finding(database: Database, actor: str, finding: Finding) -> JobState:
-    """Record a first trace, and that a job is verified or lost; return its state afterwards."""
-    job = finding.job
+async def save_findings(
+    database: Database, actor: str, findings: Sequence[Finding]
+) -> list[JobState]:
+    """Record findings in one transaction; return the state of each job afterwards."""
     with anyio.CancelScope(shield=True):
         async with database.write() as connection:
             now = await database.now(connection)
-            await save_first_trace(connection, job, now, finding.trace_age)
-            if not finding.is_final:
-                return job.state
-            made = _verified(finding, actor) if finding.is_complete else _lost(finding, actor)
-            if not await apply_transition(connection, made, at=now):
-                return job.state
-            await save_seen_objects(connection, job, finding.found, now)
+            # in order of the ids, so that two transactions do not wait for each other's rows
+            in_order = sorted(findings, key=lambda one: one.job.job_id)
+            states = {one.job.job_id: await _save(connection, one, actor, now) for one in in_order}
+    return [states[one.job.job_id] for one in findings]
+
+
+async def _save(
+    connection: AsyncConnection, finding: Finding, actor: str, now: datetime
+) -> JobState:
+    """Record a first trace, and that a job is verified or lost; return its state afterwards."""
+    job = finding.job
+    await save_first_trace(connection, job, now, finding.trace_age)
+    if not finding.is_final:
+        return job.state
+    made = _verified(finding, actor) if finding.is_complete else _lost(finding, actor)
+    if not await apply_transition(connection, made, at=now):
+        return job.state
+    await save_seen_objects(connection, job, finding.found, now)
     return made.target
 
 

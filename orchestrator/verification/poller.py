@@ -30,9 +30,9 @@ from orchestrator.limits.concurrency_limit import regions_at_capacity
 from orchestrator.limits.halted_scopes import WHOLE_ACCOUNT, bucket_location, bucket_location_column
 from orchestrator.model import Outcome
 from orchestrator.settings import Settings, VerifyMode
-from orchestrator.store import BusyRetry, Database
+from orchestrator.store import BusyRetry, Database, GroupCommit
 from orchestrator.store.tables import WATCHED, UtcDateTime, jobs
-from orchestrator.verification.accepted_jobs import check_delivery, save_finding
+from orchestrator.verification.accepted_jobs import Finding, check_delivery, save_findings
 from orchestrator.verification.bucket_access import BucketAccess
 from orchestrator.verification.job_objects import TrackedJob, postpone, reserve_due_jobs
 from orchestrator.verification.unknown_jobs import AbsenceTracker, resolve
@@ -163,6 +163,7 @@ class Poller:
         self._busy_retry = busy_retry
         self._wakeup = wakeup
         self._absence = AbsenceTracker(database.clock)
+        self._findings = GroupCommit[Finding, JobState](partial(save_findings, database, actor))
         self._of_profile = jobs.c.profile == settings.profile
         is_due = jobs.c.due_at <= sa.bindparam("now", type_=UtcDateTime)
         self._first_due = (
@@ -329,7 +330,7 @@ class Poller:
         )
         if finding.trace_age is None and not finding.is_final:
             return job.state
-        state = await save_finding(self._database, self._actor, finding)
+        state = await self._findings.add(finding)
         if finding.trace_age is not None:
             self._traced.add(one.bucket)
             one.job = replace(job, first_trace_at=self._database.clock.now())  # no longer unknown

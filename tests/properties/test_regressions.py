@@ -7,7 +7,7 @@ from orchestrator.job_states import JobState
 from orchestrator.model import NOT_SENT
 from orchestrator.operations.retry import retry
 from orchestrator.store.tables import jobs
-from orchestrator.verification.accepted_jobs import Finding, save_finding
+from orchestrator.verification.accepted_jobs import Finding, save_findings
 from orchestrator.verification.unknown_jobs import AbsenceTracker, resolve
 from orchestrator.worker.pre_send_check import check_before_send
 from tests.job_factory import (
@@ -114,7 +114,7 @@ async def test_finding_from_before_a_retry_changes_nothing(setup: StoreAndCloud)
     runs = {"state": JobState.ACCEPTED, "owner": None, "expires_at": None, "accepted_at": begun}
     await update_job(setup.database, job_id, **runs)
     lost = Finding(await setup.tracked_job(job_id), missing=("a key",), is_lost=True)
-    assert await save_finding(setup.database, "another", lost) is JobState.FAILED
+    assert await save_findings(setup.database, "another", [lost]) == [JobState.FAILED]
     await retry(setup.database, jobs.c.id == job_id, actor="person")
     await setup.export_without_answer(job_id)
     await advance_time(setup.database, seconds=1)
@@ -123,5 +123,5 @@ async def test_finding_from_before_a_retry_changes_nothing(setup: StoreAndCloud)
         await resolve(setup.database, setup.cos, seen, SETTINGS, setup.absence, TESTER)
         is JobState.ACCEPTED
     )
-    assert await save_finding(setup.database, "sleeper", lost) is JobState.ACCEPTED
+    assert await save_findings(setup.database, "sleeper", [lost]) == [JobState.ACCEPTED]
     assert (await read_job(setup.database, job_id)).state == JobState.ACCEPTED

@@ -17,7 +17,7 @@ from orchestrator.model import NOT_SENT, Lease, Outcome, Reply
 from orchestrator.settings import VerifyMode
 from orchestrator.store import BusyRetry, Database, busy_retry
 from orchestrator.store.tables import attempts, jobs, metadata, objects
-from orchestrator.verification.accepted_jobs import Finding, check_delivery, save_finding
+from orchestrator.verification.accepted_jobs import Finding, check_delivery, save_findings
 from orchestrator.verification.job_objects import postpone
 from orchestrator.worker.outcome_policy import decide
 from orchestrator.worker.outcome_recorder import AttemptResult, record
@@ -205,7 +205,7 @@ async def test_a_finding_is_recorded_once(setup: StoreAndCloud) -> None:
     """A job that was verified by the first commit is left alone by the second."""
     job_id = await exported(setup)
     finding = await finding_of(setup, job_id)
-    await repeated(setup.database, partial(save_finding, setup.database, TESTER, finding))
+    await repeated(setup.database, partial(save_findings, setup.database, TESTER, [finding]))
     assert await read_event_kinds(setup.database, job_id) == [
         "enqueued",
         "claimed",
