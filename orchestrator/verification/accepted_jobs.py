@@ -18,6 +18,7 @@ from orchestrator.store import Database
 from orchestrator.store.transitions import Transition, apply_transition
 from orchestrator.verification.job_objects import (
     TrackedJob,
+    first_trace_column,
     missing_images,
     save_first_trace,
     save_seen_objects,
@@ -137,10 +138,12 @@ async def _save(
 ) -> JobState:
     """Record a first trace, and that a job is verified or lost; return its state afterwards."""
     job = finding.job
-    await save_first_trace(connection, job, now, finding.trace_age)
+    trace = first_trace_column(job, now, finding.trace_age)
     if not finding.is_final:
+        await save_first_trace(connection, job, trace)
         return job.state
     made = _verified(finding, actor) if finding.is_complete else _lost(finding, actor)
+    made = replace(made, changes={**made.changes, **trace})
     if not await apply_transition(connection, made, at=now):
         return job.state
     await save_seen_objects(connection, job, finding.found, now)

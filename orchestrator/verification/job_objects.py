@@ -207,20 +207,31 @@ async def save_baselines(
 
 
 async def save_first_trace(
-    connection: AsyncConnection, job: TrackedJob, now: datetime, age: timedelta | None
+    connection: AsyncConnection, job: TrackedJob, column: Mapping[str, datetime]
 ) -> None:
     """Save when a job left its first trace, unless that is known or it has a newer attempt.
+
+    Args:
+        column: what `first_trace_column` returns.
+    """
+    if column:
+        this = jobs.update().where(
+            jobs.c.id == job.job_id, jobs.c.attempt == job.attempt, jobs.c.first_trace_at.is_(None)
+        )
+        await connection.execute(this.values(column))
+
+
+def first_trace_column(
+    job: TrackedJob, now: datetime, age: timedelta | None
+) -> dict[str, datetime]:
+    """Return the column for the time of a job's first trace; empty without any.
 
     Args:
         age: time since the trace, which is not dated before its request; ``None`` without any.
     """
     if age is None:
-        return
-    at = now - age if job.sent_at is None else max(now - age, job.sent_at)
-    this = jobs.update().where(
-        jobs.c.id == job.job_id, jobs.c.attempt == job.attempt, jobs.c.first_trace_at.is_(None)
-    )
-    await connection.execute(this.values(first_trace_at=at))
+        return {}
+    return {"first_trace_at": now - age if job.sent_at is None else max(now - age, job.sent_at)}
 
 
 async def save_seen_objects(

@@ -333,5 +333,6 @@ class Poller:
         state = await self._findings.add(finding)
         if finding.trace_age is not None:
             self._traced.add(one.bucket)
-            one.job = replace(job, first_trace_at=self._database.clock.now())  # no longer unknown
+            # any time shows that it is known
+            one.job = replace(job, first_trace_at=self._database.clock.now())
         return state

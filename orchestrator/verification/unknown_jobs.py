@@ -23,8 +23,8 @@ from orchestrator.store.tables import TRACED, current, jobs
 from orchestrator.store.transitions import Transition, apply_transition
 from orchestrator.verification.job_objects import (
     TrackedJob,
+    first_trace_column,
     save_cos_paths,
-    save_first_trace,
     save_seen_objects,
 )
 from orchestrator.verification.object_lookup import LookupResult, look
@@ -106,6 +106,7 @@ async def reconcile(
             "code": None,
             "message": None,
             "remedy": None,
+            **first_trace_column(job, now, found.age),
         },
         details={
             "uploads": list(found.uploads),
@@ -116,7 +117,6 @@ async def reconcile(
         return job.state
     keys = dict.fromkeys((*found.uploads, *(facts.key for facts in found.objects)))
     await save_cos_paths(connection, [(job.job_id, f"/{key}") for key in keys])
-    await save_first_trace(connection, job, now, found.age)
     await save_seen_objects(connection, job, found.objects, now)
     return JobState.ACCEPTED
 

@@ -62,8 +62,6 @@ async def polling(
         buckets,
         admission,
         SETTINGS,
-        profile=PROFILE,
-        interval=None,
         actor=TESTER,
         busy_retry=BusyRetry(lambda _sentence: None),
         wakeup=Wakeup(),
