@@ -7,6 +7,8 @@ from enum import StrEnum
 NOT_SENT = "Orchestrator.NotSent"
 """Code of an attempt whose request was never sent."""
 
+NOT_DELIVERED = "Orchestrator.NotDelivered"
+"""Code of a job whose objects did not all arrive in time."""
 
 NOT_RULED_OUT = "absence not proven"
 """Reason of an unknown job that the bucket does not resolve, so that an operator must decide."""

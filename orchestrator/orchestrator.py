@@ -1,7 +1,7 @@
 """The facade for CLI and Python callers: opens the store, and calls one function per operation.
 
-`run` and `retry` are imported when they are called, so that listing jobs does not wait for the
-import of the HTTP client.
+`run` is imported when it is called, so that listing jobs does not wait for the import of the HTTP
+client.
 """
 
 import getpass
@@ -9,7 +9,7 @@ import logging
 import os
 import socket
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import anyio
 
@@ -19,17 +19,13 @@ from orchestrator.job_queue.job_filter import check_printable, is_named, matches
 from orchestrator.job_queue.worker_registry import refuse_while_in_use
 from orchestrator.manifest.export_request import ExportRequest
 from orchestrator.model import JobFilter
-from orchestrator.operations.cancel import CancelResult, cancel
-from orchestrator.operations.resolve_unknown import Verdict, resolve
+from orchestrator.operations import CancelResult, RetryResult, Verdict, cancel, resolve, retry
 from orchestrator.reporting.history import Job, JobDetails, history, job_details
 from orchestrator.reporting.run_summary import RunResult
 from orchestrator.reporting.status import Status, status
 from orchestrator.settings import Settings, load_settings
 from orchestrator.store import Database, Schema
 from orchestrator.store.migrations import HEAD
-
-if TYPE_CHECKING:
-    from orchestrator.operations.retry import RetryResult
 
 _log = logging.getLogger("orchestrator")
 
@@ -172,14 +168,12 @@ class Orchestrator:
 
     async def retry(
         self, wanted: JobFilter, *, dry_run: bool = False, actor: str | None = None
-    ) -> "RetryResult":
+    ) -> RetryResult:
         """Retry failed and cancelled jobs, or with `dry_run` only count them.
 
         Where an export may exist, the bucket is searched first. Where a request delivered only some
         of its images, the missing ones become a new job.
         """
-        from orchestrator.operations.retry import retry
-
         who = actor or _operator()
         return await retry(self._database, matches(wanted), actor=who, dry_run=dry_run)
 

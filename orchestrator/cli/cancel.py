@@ -9,7 +9,7 @@ from orchestrator.cli.store_session import apply_to_matching
 
 if TYPE_CHECKING:
     from orchestrator.model import JobFilter
-    from orchestrator.operations.cancel import CancelResult
+    from orchestrator.operations import CancelResult
     from orchestrator.settings import Settings
 
 

@@ -34,12 +34,9 @@ def command(
 
     Example: orchestrator resolve 17 --as absent --why 'no task in console'
     """
-    from orchestrator.operations.resolve_unknown import Verdict
-
     if not why.strip():
         raise UsageError("--why is empty.", "Describe what you have seen: it is the only evidence.")
-    choice = Verdict(verdict)
-    job_id = call(settings, lambda orchestrator: orchestrator.resolve(job, choice, why=why))
+    job_id = call(settings, lambda orchestrator: orchestrator.resolve(job, verdict, why=why))
     if verdict == "accepted":
         print(f"Job {job_id} is now accepted; `orchestrator run` waits for its objects.")
     else:

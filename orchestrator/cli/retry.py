@@ -9,7 +9,7 @@ from orchestrator.cli.store_session import apply_to_matching
 
 if TYPE_CHECKING:
     from orchestrator.model import JobFilter
-    from orchestrator.operations.retry import RetryResult
+    from orchestrator.operations import RetryResult
     from orchestrator.settings import Settings
 
 

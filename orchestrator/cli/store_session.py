@@ -12,8 +12,7 @@ from orchestrator.errors import UsageError
 
 if TYPE_CHECKING:
     from orchestrator.model import JobFilter
-    from orchestrator.operations.cancel import CancelResult
-    from orchestrator.operations.retry import RetryResult
+    from orchestrator.operations import CancelResult, RetryResult
     from orchestrator.orchestrator import Orchestrator
     from orchestrator.settings import Settings
 

@@ -12,7 +12,7 @@ from orchestrator.cloud.cos import CosClient
 from orchestrator.errors import CloudRefusal
 from orchestrator.export_durations import FinishedExport, deadline
 from orchestrator.job_states import JobState
-from orchestrator.model import ImageFormat, ObjectFacts
+from orchestrator.model import NOT_DELIVERED, ImageFormat, ObjectFacts
 from orchestrator.settings import Settings
 from orchestrator.store import Database
 from orchestrator.store.transitions import Transition, apply_transition
@@ -30,8 +30,6 @@ from orchestrator.verification.object_lookup import (
     open_uploads,
     trace_age_of,
 )
-
-NOT_DELIVERED = "Orchestrator.NotDelivered"
 
 _UNLISTED_AFTER = timedelta(seconds=5)
 """Minimum age of an export at which an empty listing is no longer trusted."""

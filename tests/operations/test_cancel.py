@@ -3,7 +3,7 @@
 import pytest
 
 from orchestrator.job_states import JobState
-from orchestrator.operations.cancel import CancelResult, cancel
+from orchestrator.operations import CancelResult, cancel
 from orchestrator.store import Database
 from orchestrator.store.tables import events, jobs
 from tests.job_factory import make_job, read_job, read_rows

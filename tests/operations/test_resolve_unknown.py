@@ -6,7 +6,7 @@ import pytest
 
 from orchestrator.errors import UsageError
 from orchestrator.job_states import JobState
-from orchestrator.operations.resolve_unknown import Verdict, resolve
+from orchestrator.operations import Verdict, resolve
 from orchestrator.store import Database
 from orchestrator.store.tables import events, jobs
 from tests.job_factory import (
@@ -52,7 +52,7 @@ async def unknown_job(database: Database, **columns: object) -> int:
 async def test_verdict_accepted_moves_the_job_to_accepted(database: Database) -> None:
     """The job gets a deadline, and its event names the operator and the reason."""
     job_id = await unknown_job(database)
-    assert await resolved(database, job_id, verdict=Verdict.ACCEPTED) == job_id
+    assert await resolved(database, job_id, verdict="accepted") == job_id
     kept = await read_job(database, job_id)
     assert (kept.state, kept.code, kept.task_id) == ("accepted", None, None)
     assert kept.deadline_at - kept.accepted_at == DEADLINE
@@ -64,7 +64,7 @@ async def test_verdict_accepted_moves_the_job_to_accepted(database: Database) ->
 async def test_verdict_absent_moves_the_job_to_queued(database: Database) -> None:
     """The job is sent again without a look-up, and with all its attempts."""
     job_id = await unknown_job(database)
-    await resolved(database, job_id, verdict=Verdict.ABSENT)
+    await resolved(database, job_id, verdict="absent")
     kept = await read_job(database, job_id)
     assert (kept.state, kept.maybe_applied, kept.attempts_charged) == ("queued", False, 0)
     assert (await claim_one(database)).attempt == 2
@@ -77,11 +77,11 @@ async def test_verdict_absent_is_refused_while_a_suspended_process_may_send(
     expiry = await now(database) + timedelta(seconds=300)
     job_id = await unknown_job(database, no_resend_before=expiry)
     with pytest.raises(UsageError, match="may still send") as error:
-        await resolved(database, job_id, verdict=Verdict.ABSENT)
+        await resolved(database, job_id, verdict="absent")
     assert error.value.remedy
     assert (await read_job(database, job_id)).state == JobState.UNKNOWN
     await advance_time(database, seconds=301)
-    await resolved(database, job_id, verdict=Verdict.ABSENT)
+    await resolved(database, job_id, verdict="absent")
     assert (await read_job(database, job_id)).state == JobState.QUEUED
 
 
@@ -90,7 +90,7 @@ async def test_only_unknown_jobs_can_be_resolved(database: Database, state: JobS
     """A job in another state stays unchanged, and the message says what to do instead."""
     job_id = await make_job(database, state)
     with pytest.raises(UsageError, match=f"Job {job_id} is {state}, not unknown") as error:
-        await resolved(database, job_id, verdict=Verdict.ABSENT)
+        await resolved(database, job_id, verdict="absent")
     assert error.value.remedy
     assert await read_event_kinds(database, job_id) == ["enqueued"]
 
@@ -99,6 +99,6 @@ async def test_one_job_is_resolved_at_a_time(database: Database) -> None:
     """A filter that matches no job or two jobs is refused."""
     one, other = await unknown_job(database), await unknown_job(database)
     with pytest.raises(UsageError, match="No such job"):
-        await resolved(database, other + 1, verdict=Verdict.ABSENT)
+        await resolved(database, other + 1, verdict="absent")
     with pytest.raises(UsageError, match="several"):
-        await resolved(database, one, other, verdict=Verdict.ABSENT)
+        await resolved(database, one, other, verdict="absent")

@@ -5,11 +5,10 @@ from datetime import timedelta
 import pytest
 
 from orchestrator.job_states import JobState
-from orchestrator.operations.cancel import cancel
-from orchestrator.operations.retry import RetryResult, retry
+from orchestrator.model import NOT_DELIVERED
+from orchestrator.operations import RetryResult, cancel, retry
 from orchestrator.store import Database
 from orchestrator.store.tables import events, jobs, objects
-from orchestrator.verification.accepted_jobs import NOT_DELIVERED
 from tests.job_factory import (
     add_expected_objects,
     claim_one,

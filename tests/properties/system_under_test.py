@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import sqlalchemy as sa
 
+from orchestrator import operations
 from orchestrator.errors import CloudRefusal, UsageError
 from orchestrator.job_queue.enqueue import EnqueueResult, enqueue
 from orchestrator.job_queue.orphan_recovery import recover_orphans
@@ -18,10 +19,6 @@ from orchestrator.job_states import JobState
 from orchestrator.limits import concurrency_limit
 from orchestrator.manifest.export_request import ExportRequest
 from orchestrator.model import Lease, Outcome
-from orchestrator.operations import resolve_unknown
-from orchestrator.operations.cancel import cancel
-from orchestrator.operations.resolve_unknown import Verdict
-from orchestrator.operations.retry import retry
 from orchestrator.settings import Settings
 from orchestrator.store import Database
 from orchestrator.store.tables import jobs
@@ -241,10 +238,10 @@ class SystemUnderTest:
         """Resolve an unknown job as an operator who knows what really happened."""
         absent = all(export.given_up for export in self.vendor.of(job_id))
         try:
-            await resolve_unknown.resolve(
+            await operations.resolve(
                 self.database,
                 jobs.c.id == job_id,
-                Verdict.ABSENT if absent else Verdict.ACCEPTED,
+                "absent" if absent else "accepted",
                 why="seen in the console",
                 export_deadline=DEADLINE,
                 actor="person",
@@ -260,13 +257,13 @@ class SystemUnderTest:
             ended = jobs.c.state.in_([JobState.FAILED, JobState.CANCELLED])
             failed = sa.select(jobs.c.id).where(ended)
             job_ids = list((await connection.execute(failed)).scalars())
-        await retry(self.database, jobs.c.id > 0, actor="person")
+        await operations.retry(self.database, jobs.c.id > 0, actor="person")
         for job_id in job_ids:
             self._note_retry(job_id)
 
     async def cancel(self) -> None:
         """Cancel all queued jobs as an operator."""
-        await cancel(self.database, jobs.c.id > 0, actor="person")
+        await operations.cancel(self.database, jobs.c.id > 0, actor="person")
 
     def _note_retry(self, job_id: int) -> None:
         self.retried.update(e for e in self.vendor.of(job_id) if e.given_up)

@@ -5,7 +5,7 @@ import pytest
 from orchestrator.job_queue.orphan_recovery import recover_orphans
 from orchestrator.job_states import JobState
 from orchestrator.model import NOT_SENT
-from orchestrator.operations.retry import retry
+from orchestrator.operations import retry
 from orchestrator.store.tables import jobs
 from orchestrator.verification.accepted_jobs import Finding, save_findings
 from orchestrator.verification.unknown_jobs import AbsenceTracker, resolve

@@ -6,9 +6,10 @@ import pytest
 
 from orchestrator.errors import CloudRefusal
 from orchestrator.job_states import JobState
+from orchestrator.model import NOT_DELIVERED
 from orchestrator.simulator import Delivery, Fault, ImageSettings
 from orchestrator.store.tables import events, objects
-from orchestrator.verification.accepted_jobs import NOT_DELIVERED, Finding
+from orchestrator.verification.accepted_jobs import Finding
 from tests.job_factory import (
     DEADLINE,
     SETTINGS,

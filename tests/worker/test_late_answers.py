@@ -6,7 +6,7 @@ from orchestrator.cloud.error_classification import code_for_exception, code_for
 from orchestrator.job_queue.orphan_recovery import recover_orphans
 from orchestrator.job_states import JobState
 from orchestrator.model import Lease, Outcome, Reply
-from orchestrator.operations.cancel import CancelResult, cancel
+from orchestrator.operations import CancelResult, cancel
 from orchestrator.store import Database
 from orchestrator.store.tables import events, jobs, objects
 from orchestrator.store.transitions import Transition, apply_transition

@@ -1,1 +1,0 @@
-"""Operations: what an operator does to jobs (retry, cancel, resolve)."""
