@@ -2,7 +2,6 @@
 
 from typing import TYPE_CHECKING
 
-import anyio
 import typer
 
 from orchestrator.cli.options import takes_settings
@@ -20,7 +19,7 @@ def _group() -> None:
 
 @app.command("upgrade")
 @takes_settings()
-def upgrade(settings: "Settings") -> None:
+async def upgrade(settings: "Settings") -> None:
     """Upgrade the database to this version; create it if it does not exist.
 
     Example: orchestrator db upgrade --database-url exports.db
@@ -28,7 +27,7 @@ def upgrade(settings: "Settings") -> None:
     from orchestrator.orchestrator import upgrade_store
     from orchestrator.store import describe_url
 
-    before, after = anyio.run(upgrade_store, settings)
+    before, after = await upgrade_store(settings)
     name = describe_url(settings.sqlalchemy_url)
     if before == after:
         print(f"{name}: {after}, already up to date")

@@ -16,13 +16,12 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import anyio
 import typer
 
-from orchestrator.cli.store_session import call
 from orchestrator.job_states import JobState
 
 if TYPE_CHECKING:
-    from orchestrator.orchestrator import Orchestrator
     from orchestrator.reporting.history import Job
     from orchestrator.simulator import Simulator
 
@@ -195,12 +194,13 @@ class _Demo:
         )
 
     def _jobs(self) -> "list[Job]":
-        from orchestrator.settings import load_settings
+        from orchestrator.orchestrator import Orchestrator
 
-        async def history(orchestrator: "Orchestrator") -> "list[Job]":
-            return [job async for job in orchestrator.history()]
+        async def history() -> "list[Job]":
+            async with Orchestrator(str(self._database), environ={}) as orchestrator:
+                return [job async for job in orchestrator.history()]
 
-        return call(load_settings({"database_url": str(self._database)}, {}), history)
+        return anyio.run(history)
 
     def _report_counts(self) -> bool:
         """Compare jobs and ledger; return whether nothing was lost or exported twice."""

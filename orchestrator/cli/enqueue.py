@@ -4,11 +4,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import anyio
 import typer
 
 from orchestrator.cli.formatting import to_json
 from orchestrator.cli.options import PROFILE, Json, option, replaces, takes_settings
-from orchestrator.cli.store_session import call
 from orchestrator.errors import UsageError
 
 if TYPE_CHECKING:
@@ -62,14 +62,17 @@ def command(
 
     Example: orchestrator enqueue images.csv --batch tonight
     """
+    from orchestrator.orchestrator import Orchestrator
+
+    # read before the event loop runs: it would handle the first Ctrl-C only after the last row
     flags = {**defaults, "exact_names": exact_names}
     manifest = _read(file, image or [], flags, skip_invalid=skip_invalid)
-    result = call(
-        settings,
-        lambda orchestrator: orchestrator.enqueue(manifest.requests, batch=batch, again=again),
-        create=True,
-    )
-    _report(manifest, result, settings, json=json)
+
+    async def add() -> "EnqueueResult":
+        async with Orchestrator(settings=settings) as orchestrator:
+            return await orchestrator.enqueue(manifest.requests, batch=batch, again=again)
+
+    _report(manifest, anyio.run(add), settings, json=json)
 
 
 def _read(file: str | None, images: list[str], flags: "Flags", *, skip_invalid: bool) -> "Manifest":

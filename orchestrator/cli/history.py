@@ -5,7 +5,6 @@ import shutil
 import sys
 from typing import TYPE_CHECKING, Annotated
 
-import anyio
 import typer
 
 from orchestrator.cli import options
@@ -28,7 +27,7 @@ _TERMINAL_LIMIT = 50
 
 @options.takes_filter
 @options.takes_settings()
-def command(
+async def command(
     *,
     wanted: "JobFilter",
     limit: Annotated[
@@ -45,37 +44,33 @@ def command(
 
     Example: orchestrator history --state failed --since 2026-11-23
     """
+    from orchestrator.orchestrator import Orchestrator
+
     exit_on_closed_pipe()
     if json and csv_:
         raise UsageError("--json and --csv cannot be combined.", "Use only one of them.")
-    form = "json" if json else "csv" if csv_ else "table"
-    if limit is None and form == "table" and sys.stdout.isatty():
+    is_table = not json and not csv_
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    if limit is None and is_table and width is not None:
         limit = _TERMINAL_LIMIT
-    shown = anyio.run(_print, settings, wanted, limit or None, form)
-    if form == "table" and shown == 0:
-        print("No job matches.", file=sys.stderr)
-    elif form == "table" and shown == limit:
-        print(f"Showing the newest {shown}; use --limit 0 for all.", file=sys.stderr)
-
-
-async def _print(settings: "Settings", wanted: "JobFilter", limit: int | None, form: str) -> int:
-    """Print each job as soon as it is read, so that memory stays flat; return their number."""
-    from orchestrator.orchestrator import Orchestrator
-
     shown = 0
     rows = csv.writer(sys.stdout, lineterminator="\n")
-    table = JobTable(shutil.get_terminal_size().columns if sys.stdout.isatty() else None)
+    table = JobTable(width)
     async with Orchestrator(settings=settings, create=False) as orchestrator:
-        if form == "csv":
+        if csv_:
             rows.writerow(job_columns())
-        async for job in orchestrator.history(wanted, limit=limit):
-            if form == "json":
+        # each is printed as soon as it is read, so that memory stays flat
+        async for job in orchestrator.history(wanted, limit=limit or None):
+            if json:
                 print(to_json(job_fields(job)))
-            elif form == "csv":
+            elif csv_:
                 rows.writerow(csv_cells(job))
             else:
                 if shown == 0:
                     print(table.heading())
                 print(table.row(job))
             shown += 1
-    return shown
+    if is_table and shown == 0:
+        print("No job matches.", file=sys.stderr)
+    elif is_table and shown == limit:
+        print(f"Showing the newest {shown}; use --limit 0 for all.", file=sys.stderr)

@@ -7,13 +7,11 @@ import sys
 import typer
 
 from orchestrator.cli import (
-    cancel,
     database,
     demo,
     enqueue,
     history,
-    resolve,
-    retry,
+    operations,
     run,
     show,
     simulate,
@@ -31,13 +29,15 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for module in (enqueue, run, status, history, show, retry, cancel, resolve):
+for module in (enqueue, run, status, history, show):
     app.command(module.__name__.rpartition(".")[-1])(module.command)
+for command in (operations.retry, operations.cancel, operations.resolve):
+    app.command()(command)
 app.command(
     "settle",
     hidden=True,
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-)(resolve.renamed)
+)(operations.settle)
 app.add_typer(database.app, name="db")
 app.command("simulate")(simulate.command)
 app.command("demo")(demo.command)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import anyio
 import typer
 
 if TYPE_CHECKING:
@@ -18,12 +19,8 @@ if TYPE_CHECKING:
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Batch = Annotated[str | None, typer.Option("--batch", metavar="NAME", help="Only this batch.")]
-All = Annotated[bool, typer.Option("--all", help="Select all jobs; no filter is needed.")]
-DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Print what would be done without doing it.")
-]
 
-_Command = Callable[..., None]
+_Command = Callable[..., Any]
 
 
 def option(
@@ -56,7 +53,7 @@ _SETTINGS_OF_ALL = (
     option("config", Path, "Read settings from this TOML file.", "FILE"),
 )
 
-_FILTERS = (
+FILTERS = (
     option("batch", list[str], "Filter by batch.", "NAME"),
     option("state", list[str], "Filter by state.", "STATE"),
     option("region", list[str], "Filter by region.", "REGION"),
@@ -81,7 +78,7 @@ def takes_settings(*options: inspect.Parameter) -> Callable[[_Command], _Command
 
 def takes_filter(command: _Command) -> _Command:
     """Decorate a command: give it the filter options, and pass it the filter as ``wanted``."""
-    return replaces("wanted", _FILTERS, _job_filter)(command)
+    return replaces("wanted", FILTERS, job_filter)(command)
 
 
 def replaces(
@@ -90,7 +87,8 @@ def replaces(
     """Decorate a command: replace its parameter ``name`` by several options.
 
     ``make`` turns the values of the options into the value of the parameter. Typer reads a
-    command's options from its signature, so the options must be in it.
+    command's options from its signature, so the options must be in it. An ``async`` command runs in
+    an event loop.
     """
 
     def decorate(command: _Command) -> _Command:
@@ -103,7 +101,11 @@ def replaces(
         @functools.wraps(command)
         def with_options(**values: Any) -> None:
             given = {option.name: values.pop(option.name) for option in options}
-            command(**{name: make(**given)}, **values)
+            call = functools.partial(command, **{name: make(**given)}, **values)
+            if inspect.iscoroutinefunction(command):
+                anyio.run(call)
+            else:
+                call()
 
         with_options.__annotations__ = {p.name: p.annotation for p in parameters}
         vars(with_options)["__signature__"] = inspect.Signature(parameters)
@@ -128,7 +130,7 @@ def _settings(**flags: object) -> "Settings":
     return load_settings(flags, os.environ)
 
 
-def _job_filter(*, since: str | None, until: str | None, **values: list[str] | None) -> "JobFilter":
+def job_filter(*, since: str | None, until: str | None, **values: list[str] | None) -> "JobFilter":
     """Return the filter that the options describe.
 
     Raises:

@@ -8,7 +8,6 @@ import typer
 
 from orchestrator.cli.formatting import colour, exit_on_closed_pipe, job_fields, printable, to_json
 from orchestrator.cli.options import Json, takes_settings
-from orchestrator.cli.store_session import call
 from orchestrator.clock import iso
 from orchestrator.errors import UsageError
 from orchestrator.job_states import JobState
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @takes_settings()
-def command(
+async def command(
     *,
     job: Annotated[str, typer.Argument(metavar="JOB", help="Job id or tag.")],
     json: Json = False,
@@ -29,8 +28,11 @@ def command(
 
     Example: orchestrator show 17 --json
     """
+    from orchestrator.orchestrator import Orchestrator
+
     exit_on_closed_pipe()
-    details = call(settings, lambda orchestrator: orchestrator.show(job))
+    async with Orchestrator(settings=settings, create=False) as orchestrator:
+        details = await orchestrator.show(job)
     if details is None:
         raise UsageError(
             f"No such job: {job}.", "`orchestrator history` lists jobs with their ids."

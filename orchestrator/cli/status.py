@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.cli.formatting import colour, duration, exit_on_closed_pipe, to_json
 from orchestrator.cli.options import Batch, Json, takes_settings
-from orchestrator.cli.store_session import call
 from orchestrator.clock import iso
 
 if TYPE_CHECKING:
@@ -14,15 +13,17 @@ if TYPE_CHECKING:
 
 
 @takes_settings()
-def command(*, batch: Batch = None, json: Json = False, settings: "Settings") -> None:
+async def command(*, batch: Batch = None, json: Json = False, settings: "Settings") -> None:
     """Show counts per state, limits per scope, and the ETA.
 
     Example: orchestrator status --batch tonight
     """
+    from orchestrator.orchestrator import Orchestrator
     from orchestrator.store import describe_url
 
     exit_on_closed_pipe()
-    current = call(settings, lambda orchestrator: orchestrator.status(batch=batch))
+    async with Orchestrator(settings=settings, create=False) as orchestrator:
+        current = await orchestrator.status(batch=batch)
     if json:
         print(to_json(_as_json(current)))
         return
