@@ -10,20 +10,22 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from orchestrator.clock import iso
 
 if TYPE_CHECKING:
     from orchestrator.reporting.history import Job
 
-_COLOURS = {
-    "verified": "32",
-    "accepted": "36",
-    "sending": "36",
-    "unknown": "33",
-    "failed": "31",
-    "cancelled": "90",
+COLOURS = {
+    "verified": "green",
+    "accepted": "cyan",
+    "sending": "cyan",
+    "unknown": "yellow",
+    "failed": "red",
+    "cancelled": "bright_black",
 }
-"""ANSI colour of each state; other states have none."""
+"""Colour of each state; other states have none."""
 
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 """A spreadsheet runs a cell that begins with one of these (source: OWASP, CSV injection)."""
@@ -74,9 +76,9 @@ def _csv_cell(value: object) -> str:
 def colour(text: str, state: str) -> str:
     """Return the text in the colour of a state, if stdout is a terminal with colours."""
     has_colours = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-    if not has_colours or os.environ.get("TERM") == "dumb" or state not in _COLOURS:
+    if not has_colours or os.environ.get("TERM") == "dumb" or state not in COLOURS:
         return text
-    return f"\x1b[{_COLOURS[state]}m{text}\x1b[0m"
+    return typer.style(text, fg=COLOURS[state])
 
 
 def printable(text: str) -> str:

@@ -1,10 +1,8 @@
 """Progress of a run on stderr: a live display at a terminal, otherwise a line now and then."""
 
-import os
 import time
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import anyio
@@ -14,8 +12,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.cli.formatting import duration
-from orchestrator.cli.status import eta_text, scope_lines, waiting_text
+from orchestrator.cli.formatting import COLOURS, duration
+from orchestrator.cli.status import detail_lines, eta_text
 from orchestrator.job_states import FINAL, JobState
 from orchestrator.store.error_classification import STORE_ERRORS
 
@@ -28,14 +26,6 @@ _LINE_SECONDS = 10.0
 
 _RATE_SECONDS = 30.0
 """The displayed rate is the average over this time."""
-
-_STYLES = {
-    JobState.VERIFIED: "green",
-    JobState.ACCEPTED: "cyan",
-    JobState.SENDING: "cyan",
-    JobState.UNKNOWN: "yellow",
-    JobState.FAILED: "red",
-}
 
 
 class ProgressDisplay:
@@ -55,32 +45,22 @@ class ProgressDisplay:
         """Print a message above the live display."""
         self._console.print(message, markup=False, highlight=False, soft_wrap=True)
 
-    @asynccontextmanager
-    async def follow(self, orchestrator: "Orchestrator") -> AsyncIterator[None]:
-        """Show the progress until the block ends."""
-        async with anyio.create_task_group() as tasks:
-            is_dumb = os.environ.get("TERM") in {"dumb", "unknown"}
-            is_live = self._console.is_terminal and not is_dumb
-            tasks.start_soon(self._show_live if is_live else self._print_lines, orchestrator)
-            try:
-                yield
-            finally:
-                tasks.cancel_scope.cancel()
-
-    async def _show_live(self, orchestrator: "Orchestrator") -> None:
-        with Live(console=self._console, auto_refresh=False, transient=True) as live:
-            while True:
-                started = time.monotonic()
-                if current := await self._read_status(orchestrator):
-                    live.update(self._view(current), refresh=True)
-                # Of a very large store the status takes long: use a tenth of the time at most.
-                await anyio.sleep(max(_REFRESH_SECONDS, 10 * (time.monotonic() - started)))
-
-    async def _print_lines(self, orchestrator: "Orchestrator") -> None:
+    async def show(self, orchestrator: "Orchestrator") -> None:
+        """Show the progress until the task is cancelled."""
+        if self._console.is_terminal and not self._console.is_dumb_terminal:
+            with Live(console=self._console, auto_refresh=False, transient=True) as live:
+                while True:
+                    started = time.monotonic()
+                    if current := await self._read_status(orchestrator):
+                        live.update(self._view(current), refresh=True)
+                    # Of a very large store the status takes long: use a tenth of the time at most.
+                    await anyio.sleep(max(_REFRESH_SECONDS, 10 * (time.monotonic() - started)))
         while True:
             await anyio.sleep(_LINE_SECONDS)
             if current := await self._read_status(orchestrator):
-                self.notify(self._line(current))
+                counts = ", ".join(f"{n} {state}" for state, n in current.counts.items() if n)
+                done = f"{_ended(current)}/{current.total} done"
+                self.notify(f"{done} ({counts}); {self._pace(current)}")
 
     async def _read_status(self, orchestrator: "Orchestrator") -> "Status | None":
         # If the database cannot be read, a refresh is skipped: the run itself reports the error.
@@ -94,22 +74,15 @@ class ProgressDisplay:
         bar = ProgressBar(total=max(current.total, 1), completed=ended, width=40)
         grid.add_row(bar, f"{ended}/{current.total}")
         counts = Text("  ").join(
-            Text(f"{state} {count}", style=_STYLES.get(state, ""))
+            Text(f"{state} {count}", style=COLOURS.get(state, ""))
             for state, count in current.counts.items()
             if count
         )
-        rows: list[RenderableType] = [grid, Text(self._pace(current)), counts]
-        if waiting := waiting_text(current):
-            rows.append(Text(waiting, style="dim"))
-        rows.extend(
+        details = (
             Text(line, style="dim", overflow="ellipsis", no_wrap=True)
-            for line in scope_lines(current)
+            for line in detail_lines(current)
         )
-        return Group(*rows)
-
-    def _line(self, current: "Status") -> str:
-        counts = ", ".join(f"{count} {state}" for state, count in current.counts.items() if count)
-        return f"{_ended(current)}/{current.total} done ({counts}); {self._pace(current)}"
+        return Group(grid, Text(self._pace(current)), counts, *details)
 
     def _pace(self, current: "Status") -> str:
         """Return elapsed time, accepted exports per second, and ETA."""

@@ -5,16 +5,18 @@ import math
 import resource
 import signal
 import sys
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
 
 import anyio
 import typer
 
 from orchestrator.cli.exit_codes import INTERNAL, INTERRUPTED, exit_code_for, exit_code_of_run
-from orchestrator.cli.formatting import to_json
+from orchestrator.cli.formatting import duration, plural, printable, to_json
 from orchestrator.cli.options import PROFILE, Batch, Json, option, takes_settings
-from orchestrator.cli.run_result import as_json, print_result, summary
+from orchestrator.cli.standard_streams import silence
 from orchestrator.errors import UsageError
+from orchestrator.job_states import JobState
 
 if TYPE_CHECKING:
     from orchestrator.cli.progress import ProgressDisplay
@@ -61,7 +63,7 @@ _SETTINGS = (
 
 
 @takes_settings(*_SETTINGS)
-def command(
+async def command(
     *,
     batch: Batch = None,
     time_limit: Annotated[
@@ -86,19 +88,13 @@ def command(
 
     Example: orchestrator run --batch tonight --time-limit 28800
     """
-    # every comparison with NaN is false, so older versions of typer accept it within any limits
-    if time_limit is not None and math.isnan(time_limit):
-        raise UsageError("--time-limit nan: is not a number.", "Give a number of seconds.")
-    sys.exit(anyio.run(_run, settings, batch, time_limit, forever, json))
-
-
-async def _run(
-    settings: "Settings", batch: str | None, time_limit: float | None, forever: bool, json: bool
-) -> int:
     from orchestrator.cli.progress import ProgressDisplay
     from orchestrator.orchestrator import Orchestrator
     from orchestrator.store import describe_url
 
+    # every comparison with NaN is false, so older versions of typer accept it within any limits
+    if time_limit is not None and math.isnan(time_limit):
+        raise UsageError("--time-limit nan: is not a number.", "Give a number of seconds.")
     display = ProgressDisplay(batch)
     display.notify(f"Database: {describe_url(settings.sqlalchemy_url)}")
     _raise_file_limit(settings.concurrency + _OTHER_FILES, display)
@@ -125,18 +121,23 @@ async def _run(
             anyio.create_task_group() as tasks,
         ):
             tasks.start_soon(stop_on_signal, tasks.cancel_scope)
-            async with display.follow(orchestrator):
-                result = await orchestrator.run(
-                    batch=batch, time_limit=time_limit, forever=forever, stop=stop
-                )
+            tasks.start_soon(display.show, orchestrator)
+            result = await orchestrator.run(
+                batch=batch, time_limit=time_limit, forever=forever, stop=stop
+            )
             tasks.cancel_scope.cancel()
     except Exception as error:
         if not interrupted_code:
             raise
         exit_code_for(error)
     if result is not None:
-        print_result(to_json(as_json(result)) if json else "\n".join(summary(result, batch)))
-    return interrupted_code or (INTERNAL if result is None else exit_code_of_run(result))
+        try:
+            text = to_json(_as_json(result)) if json else "\n".join(summary(result, batch))
+            print(text, flush=True)
+        except OSError:  # stdout is closed or full: the exit code has the same meaning
+            silence(sys.stdout)
+    code = INTERNAL if result is None else exit_code_of_run(result)
+    raise typer.Exit(interrupted_code or code)
 
 
 _STOPPING = (
@@ -166,3 +167,50 @@ def _raise_file_limit(needed: int, display: "ProgressDisplay") -> None:
             f"Warning: the hard limit of open files is {allowed}, and this run may need {needed}. "
             f"Lower --concurrency, or raise the hard limit (ulimit -Hn) to {needed} as root."
         )
+
+
+def _as_json(result: "RunResult") -> dict[str, Any]:
+    """Return the result as ``run --json`` prints it."""
+    states = ("verified", "accepted", "failed", "unknown", "cancelled", "queued", "sending")
+    return {
+        **{name: result.counts[JobState(name)] for name in states},
+        "requests": result.requests,
+        "refused": result.refused,
+        "seconds": round(result.seconds, 3),
+    }
+
+
+def summary(result: "RunResult", batch: str | None = None) -> Iterator[str]:
+    """Yield the result as lines of text: counts, halted scopes, and what to do next."""
+    from orchestrator.limits.admission import describe_halt
+
+    total = sum(result.counts.values())
+    if not total:
+        yield "Nothing to do." if batch is None else f"Nothing to do: no job has batch {batch!r}."
+        return
+    counts = ", ".join(f"{count} {state}" for state, count in result.counts.items() if count)
+    limit = ", the time limit" if result.timed_out else ""
+    yield (
+        f"{counts} of {total} in {duration(result.seconds)}{limit}; "
+        f"{plural(result.requests, 'request')}, {result.refused} refused for rate or capacity."
+    )
+    for halt in result.blocked:
+        label = "Given up for now" if halt.is_temporary else "Action required"
+        yield f"{label}: {printable(describe_halt(halt))}"
+    if result.counts[JobState.FAILED]:
+        yield "Failed jobs with their remedies: orchestrator history --state failed"
+    if result.counts[JobState.UNKNOWN]:
+        yield "Unknown jobs: orchestrator history --state unknown"
+    if result.not_ruled_out:
+        yield (
+            f"Action required: {plural(result.not_ruled_out, 'job')} will not be resent "
+            "automatically: the bucket neither shows nor rules out an export. Check with "
+            "`orchestrator show JOB`, then use `orchestrator resolve`."
+        )
+    if result.warned:
+        yield f"{plural(result.warned, 'job')} with a warning: orchestrator show JOB"
+    if result.left:
+        action = "fix the above and run again" if result.needs_action else "run again to continue"
+        if result.blocked and result.counts[JobState.QUEUED]:
+            action += ", or cancel the queued jobs"
+        yield f"{plural(result.left, 'job')} left: {action}."

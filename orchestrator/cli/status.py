@@ -1,6 +1,7 @@
 """``orchestrator status``: counts per state, limits of each scope, ETA."""
 
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.cli.formatting import colour, duration, exit_on_closed_pipe, to_json
@@ -28,8 +29,13 @@ async def command(*, batch: Batch = None, json: Json = False, settings: "Setting
         print(to_json(_as_json(current)))
         return
     print(f"Database: {describe_url(settings.sqlalchemy_url)}", file=sys.stderr)
-    for line in _lines(current):
-        print(line)
+    if not current.total:
+        print("No jobs.")
+        return
+    counts = (colour(f"{state} {count}", state) for state, count in current.counts.items() if count)
+    print("  ".join(counts), *detail_lines(current), sep="\n")
+    if eta := eta_text(current):
+        print(eta)
 
 
 def _as_json(current: "Status") -> dict[str, Any]:
@@ -54,27 +60,14 @@ def _as_json(current: "Status") -> dict[str, Any]:
     }
 
 
-def _lines(current: "Status") -> list[str]:
-    if not current.total:
-        return ["No jobs."]
-    counts = "  ".join(
-        colour(f"{state} {count}", state) for state, count in current.counts.items() if count
-    )
-    lines = [counts, waiting_text(current), *scope_lines(current), eta_text(current)]
-    return [line for line in lines if line]
-
-
-def waiting_text(current: "Status") -> str:
-    """Return why jobs wait; empty if none does."""
-    reasons = ", ".join(f"{count} {reason}" for reason, count in current.reasons.items())
-    return f"waiting: {reasons}" if reasons else ""
-
-
-def scope_lines(current: "Status") -> list[str]:
-    """Return a line for each scope that has jobs to send or exports in progress."""
-    return [
-        scope_line(scope) for scope in current.scopes if scope.waiting or scope.concurrency.running
-    ]
+def detail_lines(current: "Status") -> Iterator[str]:
+    """Yield why jobs wait, and a line for each scope with jobs to send or exports in progress."""
+    if current.reasons:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in current.reasons.items())
+        yield f"waiting: {reasons}"
+    for scope in current.scopes:
+        if scope.waiting or scope.concurrency.running:
+            yield scope_line(scope)
 
 
 def eta_text(current: "Status") -> str:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from orchestrator.cli.job_table import JobTable
+from orchestrator.cli.history import JobTable
 from orchestrator.job_states import JobState
 from orchestrator.model import ImageFormat
 from orchestrator.reporting.history import Job

@@ -3,7 +3,7 @@
 import pytest
 
 from orchestrator.cli.exit_codes import exit_code_of_run
-from orchestrator.cli.run_result import summary
+from orchestrator.cli.run import summary
 from orchestrator.job_states import JobState
 from orchestrator.simulator import Refusal, Simulator
 from tests.end_to_end.harness import (
