@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Self
+from typing import Self
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -106,18 +106,29 @@ class RunSummary:
                 No two may hold for the same job.
         """
         counts, not_ruled_out, warned = dict.fromkeys(JobState, 0), 0, 0
+        number, is_touched = sa.func.count(), _IS_LIVING | (jobs.c.finished_at >= self.started_at)
         async with self.database.read() as connection:
-            for state, reason, total, with_warning in await self._groups(connection):
+            batches = self.batches | await _batches(connection, self.profile, is_touched)
+            columns = (jobs.c.state, jobs.c.reason)
+            query = sa.select(*columns, number, sa.func.count(jobs.c.warnings)).where(
+                jobs.c.profile == self.profile,
+                jobs.c.batch.in_(sorted(batches) if self.batch is None else [self.batch]),
+            )
+            groups = await connection.execute(query.group_by(*columns))
+            for state, reason, total, with_warning in groups:
                 counts[JobState(state)] += total
                 warned += with_warning
                 if (state, reason) == (JobState.UNKNOWN, NOT_RULED_OUT):
                     not_ruled_out += total
-            requests, refused = await _count_requests(connection, owner)
-            unfinished = 0
+            is_refused = attempts.c.reaction.in_([Reaction.CAPACITY, Reaction.SLOW])
+            sent = sa.select(number, sa.func.count(sa.case((is_refused, 1)))).where(
+                attempts.c.owner == owner, attempts.c.code.is_distinct_from(NOT_SENT)
+            )
+            requests, refused = (await connection.execute(sent)).one()
             # one query each: for conditions joined by OR, SQLite collects all ids in memory
+            unfinished = 0
             for condition in left:
-                query = sa.select(sa.func.count()).where(condition)
-                unfinished += await connection.scalar(query) or 0
+                unfinished += await connection.scalar(sa.select(number).where(condition)) or 0
         return RunResult(
             counts=counts,
             requests=requests,
@@ -130,23 +141,6 @@ class RunSummary:
             warned=warned,
         )
 
-    async def _groups(self, connection: AsyncConnection) -> Sequence[Any]:
-        """Count the jobs of the run's batches, and those with a warning, by state and reason."""
-        columns = (jobs.c.state, jobs.c.reason)
-        query = sa.select(*columns, sa.func.count(), sa.func.count(jobs.c.warnings)).where(
-            jobs.c.profile == self.profile,
-            jobs.c.batch.in_(await self._touched_batches(connection)),
-        )
-        return (await connection.execute(query.group_by(*columns))).all()
-
-    async def _touched_batches(self, connection: AsyncConnection) -> list[str]:
-        """Return the batches that have, or have had, a living job during the run."""
-        if self.batch is not None:
-            return [self.batch]
-        touched = _IS_LIVING | (jobs.c.finished_at >= self.started_at)
-        added = await _batches(connection, self.profile, touched)
-        return sorted(self.batches | added)
-
 
 async def _batches(
     connection: AsyncConnection, profile: str, *conditions: sa.ColumnElement[bool]
@@ -154,13 +148,3 @@ async def _batches(
     """Return the batches of a profile that have such a job."""
     query = sa.select(jobs.c.batch).where(jobs.c.profile == profile, *conditions).distinct()
     return frozenset((await connection.execute(query)).scalars())
-
-
-async def _count_requests(connection: AsyncConnection, owner: str | None) -> tuple[int, int]:
-    """Count the requests that an instance sent, and those refused for rate or capacity."""
-    is_refused = attempts.c.reaction.in_([Reaction.CAPACITY, Reaction.SLOW])
-    query = sa.select(sa.func.count(), sa.func.count(sa.case((is_refused, 1)))).where(
-        attempts.c.owner == owner, attempts.c.code.is_distinct_from(NOT_SENT)
-    )
-    requests, refused = (await connection.execute(query)).one()
-    return requests, refused

@@ -72,56 +72,34 @@ async def status(database: Database, *, batch: str | None = None, rate: float = 
     Args:
         rate: requests per second that may be sent, for the estimated time; 0 is no limit.
     """
+    of_batch = sa.true() if batch is None else jobs.c.batch == batch
     async with database.read() as connection:
         now = await database.now(connection)
         # each reads only an index: one pass over that of scopes, or the part of that of batches
-        by_scope = await _count_by(
-            connection, jobs.c.state, jobs.c.profile, jobs.c.region, jobs.c.reason
-        )
-        groups = by_scope
+        total = sa.func.count().label("total")
+        scope = [jobs.c.state, jobs.c.profile, jobs.c.region, jobs.c.reason]
+        by_scope = (await connection.execute(sa.select(*scope, total).group_by(*scope))).all()
+        groups: Sequence[Any] = by_scope
         if batch is not None:
-            of_batch = jobs.c.batch == batch
-            groups = await _count_by(connection, jobs.c.state, jobs.c.reason, where=of_batch)
+            state = [jobs.c.state, jobs.c.reason]
+            query = sa.select(*state, total).where(of_batch).group_by(*state)
+            groups = (await connection.execute(query)).all()
         counts, reasons = dict.fromkeys(JobState, 0), Counter[str]()
         for group in groups:
             counts[JobState(group.state)] += group.total
             if group.state in {JobState.QUEUED, JobState.UNKNOWN}:
                 reasons[group.reason] += group.total
+        first_due: datetime | None = None
+        if not any(counts[state] for state in UNDER_WAY):
+            waiting = sa.select(sa.func.min(jobs.c.due_at)).where(jobs.c.state == JobState.QUEUED)
+            first_due = await connection.scalar(waiting.where(of_batch))
         return Status(
             at=now,
             counts=counts,
             scopes=await _scopes(connection, by_scope, now, rate),
             reasons=reasons,
-            next_due_at=await _next_due_at(connection, counts, batch, now),
+            next_due_at=first_due if first_due and first_due > now else None,
         )
-
-
-async def _count_by(
-    connection: AsyncConnection,
-    *columns: sa.Column[str],
-    where: sa.ColumnElement[bool] | None = None,
-) -> Sequence[Any]:
-    """Count the jobs that are equal in these columns."""
-    query = sa.select(*columns, sa.func.count().label("total")).group_by(*columns)
-    return (await connection.execute(query if where is None else query.where(where))).all()
-
-
-async def _next_due_at(
-    connection: AsyncConnection, counts: Mapping[JobState, int], batch: str | None, now: datetime
-) -> datetime | None:
-    """Return when the first queued job may be sent; ``None`` if there is anything to do now."""
-    if any(counts[state] for state in UNDER_WAY):
-        return None
-    of_batch = sa.true() if batch is None else jobs.c.batch == batch
-    waiting = (jobs.c.state == JobState.QUEUED) & of_batch
-    # first this: it ends at the first job that is due, and the minimum needs all of them
-    due = sa.select(sa.literal(1)).where(waiting, jobs.c.due_at <= now).limit(1)
-    if await connection.scalar(due) is not None:
-        return None
-    first: datetime | None = await connection.scalar(
-        sa.select(sa.func.min(jobs.c.due_at)).where(waiting)
-    )
-    return first
 
 
 async def _scopes(
