@@ -1,14 +1,4 @@
-"""Errors that are not bugs: each says what happened and what to do.
-
-* OrchestratorError         a message and its remedy
-  + UsageError              the caller's input cannot be used: exit code 2
-    - InvalidRequestError   a value of an ExportRequest; also a ValueError
-    - ManifestError         rows of a manifest, each with its position
-  + StoreError              the database cannot be used in its present state
-    - StoreGoneError        its file was removed or replaced while the process used it
-  + CredentialError         there are no credentials, or they cannot be used
-  + CloudRefusal            a vendor's service answered with an error
-"""
+"""Errors that are not bugs: each says what happened and what to do."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -32,7 +22,7 @@ class OrchestratorError(Exception):
 
 
 class UsageError(OrchestratorError):
-    """The caller's input cannot be used."""
+    """The caller's input cannot be used: exit code 2."""
 
 
 class InvalidRequestError(UsageError, ValueError):

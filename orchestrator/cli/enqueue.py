@@ -63,6 +63,7 @@ def command(
     Example: orchestrator enqueue images.csv --batch tonight
     """
     from orchestrator.orchestrator import Orchestrator
+    from orchestrator.store import describe_url
 
     # read before the event loop runs: it would handle the first Ctrl-C only after the last row
     flags = {**defaults, "exact_names": exact_names}
@@ -72,7 +73,23 @@ def command(
         async with Orchestrator(settings=settings) as orchestrator:
             return await orchestrator.enqueue(manifest.requests, batch=batch, again=again)
 
-    _report(manifest, anyio.run(add), settings, json=json)
+    result = anyio.run(add)
+    for fault in manifest.faults:
+        print(f"Skipped: {fault}", file=sys.stderr)
+    if manifest.ignored_columns:
+        print(f"Ignored columns: {', '.join(manifest.ignored_columns)}", file=sys.stderr)
+    counts = {
+        "added": result.added,
+        "duplicates": result.duplicates,
+        "invalid": manifest.invalid,
+    }
+    if json:
+        print(to_json({"batch": result.batch, **counts}))
+        return
+    print(f"Batch {result.batch}: {', '.join(f'{n} {name}' for name, n in counts.items())}.")
+    if result.duplicates:
+        print("Duplicates were skipped; use --again to enqueue them too.", file=sys.stderr)
+    print(f"Database: {describe_url(settings.sqlalchemy_url)}", file=sys.stderr)
 
 
 def _read(file: str | None, images: list[str], flags: "Flags", *, skip_invalid: bool) -> "Manifest":
@@ -96,26 +113,3 @@ def _read(file: str | None, images: list[str], flags: "Flags", *, skip_invalid: 
         raise UsageError(
             f"The manifest {file} cannot be read: {error.strerror}.", "Check the path."
         ) from error
-
-
-def _report(
-    manifest: "Manifest", result: "EnqueueResult", settings: "Settings", *, json: bool
-) -> None:
-    from orchestrator.store import describe_url
-
-    for fault in manifest.faults:
-        print(f"Skipped: {fault}", file=sys.stderr)
-    if manifest.ignored_columns:
-        print(f"Ignored columns: {', '.join(manifest.ignored_columns)}", file=sys.stderr)
-    counts = {
-        "added": result.added,
-        "duplicates": result.duplicates,
-        "invalid": manifest.invalid,
-    }
-    if json:
-        print(to_json({"batch": result.batch, **counts}))
-        return
-    print(f"Batch {result.batch}: {', '.join(f'{n} {name}' for name, n in counts.items())}.")
-    if result.duplicates:
-        print("Duplicates were skipped; use --again to enqueue them too.", file=sys.stderr)
-    print(f"Database: {describe_url(settings.sqlalchemy_url)}", file=sys.stderr)

@@ -108,11 +108,17 @@ async def command(
         with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as received:
             async for number in received:
                 if stop.is_set():
-                    display.notify(_STOPPED_AT_ONCE)
+                    display.notify(
+                        "Stopped immediately; the next run looks up the requests that were in "
+                        "flight."
+                    )
                     scope.cancel()
                 else:
                     interrupted_code = INTERRUPTED + number
-                    display.notify(_STOPPING)
+                    display.notify(
+                        "Stopping: nothing more is sent; waiting for requests in flight. Interrupt "
+                        "again to stop immediately."
+                    )
                     stop.set()
 
     try:
@@ -138,13 +144,6 @@ async def command(
             silence(sys.stdout)
     code = INTERNAL if result is None else exit_code_of_run(result)
     raise typer.Exit(interrupted_code or code)
-
-
-_STOPPING = (
-    "Stopping: nothing more is sent; waiting for requests in flight. Interrupt again to stop "
-    "immediately."
-)
-_STOPPED_AT_ONCE = "Stopped immediately; the next run looks up the requests that were in flight."
 
 
 def _raise_file_limit(needed: int, display: "ProgressDisplay") -> None:

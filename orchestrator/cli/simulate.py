@@ -54,15 +54,12 @@ def command(
     except* KeyboardInterrupt:
         print("Simulator stopped.", file=sys.stderr)
     except* OSError as errors:
-        raise ExceptionGroup(
-            "the simulator cannot start",
-            [_usage_error(error, port) for error in leaves(errors) if isinstance(error, OSError)],
+        error = next(leaves(errors))
+        assert isinstance(error, OSError)
+        what = f"The ledger {error.filename}" if error.filename else f"Port {port}"
+        raise UsageError(
+            f"{what} cannot be used: {error.strerror}.", "Choose another one."
         ) from errors
-
-
-def _usage_error(error: OSError, port: int) -> UsageError:
-    what = f"The ledger {error.filename}" if error.filename else f"Port {port}"
-    return UsageError(f"{what} cannot be used: {error.strerror}.", "Choose another one.")
 
 
 def _with_scenario(settings: "Settings", path: Path) -> "Settings":

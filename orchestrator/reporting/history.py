@@ -102,19 +102,20 @@ async def _read_jobs(connection: AsyncConnection, which: sa.ColumnElement[bool])
     )
     for job_id, cos_path in await connection.execute(paths):
         cos_paths[job_id] = (*cos_paths.get(job_id, ()), cos_path)
-    return [_job(row, cos_paths.get(row["id"], ())) for row in rows]
-
-
-def _job(row: sa.RowMapping, cos_paths: tuple[str, ...]) -> Job:
-    values = {
-        **row,
-        "state": JobState(row["state"]),
-        "image_ids": tuple(row["image_ids"]),
-        "format": ImageFormat(row["format"]),
-        "task_id": None if row["task_id"] is None else int(row["task_id"]),
-        "warnings": tuple(row["warnings"] or ()),
-    }
-    return Job(**values, cos_paths=cos_paths)
+    return [
+        Job(
+            **{
+                **row,
+                "state": JobState(row["state"]),
+                "image_ids": tuple(row["image_ids"]),
+                "format": ImageFormat(row["format"]),
+                "task_id": None if row["task_id"] is None else int(row["task_id"]),
+                "warnings": tuple(row["warnings"] or ()),
+                "cos_paths": cos_paths.get(row["id"], ()),
+            }
+        )
+        for row in rows
+    ]
 
 
 @dataclass(frozen=True, slots=True)
