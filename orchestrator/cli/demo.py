@@ -62,33 +62,26 @@ def command(
 
 def _make_cloud(count: int, folder: Path) -> "Simulator":
     """Make a cloud that refuses to export three images and loses three other responses."""
-    from orchestrator.simulator import (
-        Duration,
-        Fault,
-        ImageSettings,
-        Settings,
-        Simulator,
-        SimulatorOptions,
-    )
+    from orchestrator import simulator
 
-    settings = Settings(cap=24, duration=Duration("uniform", seconds=1.0, spread=0.6))
-    cloud = Simulator(
-        SimulatorOptions(images=count, ledger=folder / "ledger.jsonl", settings=settings)
+    duration = simulator.Duration("uniform", seconds=1.0, spread=0.6)
+    settings = simulator.Settings(cap=24, duration=duration)
+    cloud = simulator.Simulator(
+        simulator.SimulatorOptions(images=count, ledger=folder / "ledger.jsonl", settings=settings)
     )
     images = [image.image_id for image in cloud.images]
+    lost = tuple(images[:: count // 3][:3])
     cloud.change(
         # among the newest jobs, so that the table at the end shows them
         images={
-            images[-2]: ImageSettings(encrypted=True),
-            images[-4]: ImageSettings(market=True),
-            images[-6]: ImageSettings(missing=True),
+            images[-2]: simulator.ImageSettings(encrypted=True),
+            images[-4]: simulator.ImageSettings(market=True),
+            images[-6]: simulator.ImageSettings(missing=True),
         },
         faults=(
             # slow enough that some requests are always in flight when the process is killed
-            Fault("latency", action="ExportImages", seconds=0.3),
-            Fault(
-                "reset", action="ExportImages", after=True, images=tuple(images[:: count // 3][:3])
-            ),
+            simulator.Fault("latency", action="ExportImages", seconds=0.3),
+            simulator.Fault("reset", action="ExportImages", after=True, images=lost),
         ),
     )
     return cloud

@@ -33,13 +33,7 @@ _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 def to_json(value: Mapping[str, Any]) -> str:
     """Return a JSON object on one line; times are in UTC with ``Z``."""
-    return json.dumps(value, default=_json_value, ensure_ascii=False)
-
-
-def _json_value(value: object) -> object:
-    if isinstance(value, datetime):
-        return iso(value)
-    raise TypeError(f"no JSON for {type(value).__name__}")
+    return json.dumps(value, default=iso, ensure_ascii=False)
 
 
 @functools.cache

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli import options
 from orchestrator.cli.formatting import (
     colour,
     csv_cells,
@@ -20,6 +19,7 @@ from orchestrator.cli.formatting import (
     printable,
     to_json,
 )
+from orchestrator.cli.options import FILTERS, Json, job_filter, replaces, takes_settings
 from orchestrator.errors import UsageError
 
 if TYPE_CHECKING:
@@ -52,15 +52,15 @@ _DROPPED_FIRST = ("result", "task", "updated (UTC)", "region", "batch", "duratio
 """At 140 columns all fit; at 80 the first four are left out."""
 
 
-@options.takes_filter
-@options.takes_settings()
+@replaces("wanted", FILTERS, job_filter)
+@takes_settings()
 async def command(
     *,
     wanted: "JobFilter",
     limit: Annotated[
         int | None, typer.Option(min=0, help="Maximum number of jobs; 0 is all.")
     ] = None,
-    json: options.Json = False,
+    json: Json = False,
     csv_: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
     settings: "Settings",
 ) -> None:

@@ -12,8 +12,6 @@ import anyio
 import typer
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from orchestrator.model import JobFilter
     from orchestrator.settings import Settings
 
@@ -76,11 +74,6 @@ def takes_settings(*options: inspect.Parameter) -> Callable[[_Command], _Command
     return replaces("settings", (*options, *_SETTINGS_OF_ALL), _settings)
 
 
-def takes_filter(command: _Command) -> _Command:
-    """Decorate a command: give it the filter options, and pass it the filter as ``wanted``."""
-    return replaces("wanted", FILTERS, job_filter)(command)
-
-
 def replaces(
     name: str, options: Sequence[inspect.Parameter], make: Callable[..., object]
 ) -> Callable[[_Command], _Command]:
@@ -138,6 +131,7 @@ def job_filter(*, since: str | None, until: str | None, **values: list[str] | No
     """
     from orchestrator.errors import UsageError
     from orchestrator.job_states import JobState
+    from orchestrator.manifest.column_rules import Problem, not_before
     from orchestrator.model import JobFilter
 
     for state in values["state"] or ():
@@ -149,19 +143,11 @@ def job_filter(*, since: str | None, until: str | None, **values: list[str] | No
         f"{name}es" if name == "batch" else f"{name}s": tuple(value or ())
         for name, value in values.items()
     }
-    return JobFilter(**fields, since=_timestamp("since", since), until=_timestamp("until", until))
-
-
-def _timestamp(name: str, text: str | None) -> "datetime | None":
-    from orchestrator.errors import UsageError
-    from orchestrator.manifest.column_rules import Problem, not_before
-
-    if text is None:
-        return None
-    parsed = not_before(text)
-    if isinstance(parsed, Problem):
-        raise UsageError(
-            f"--{name}: {text!r} is not a valid timestamp.",
-            "Write it like 2026-11-23 or 2026-11-23T18:30:00Z.",
-        )
-    return parsed
+    for name, text in (("since", since), ("until", until)):
+        fields[name] = None if text is None else not_before(text)
+        if isinstance(fields[name], Problem):
+            raise UsageError(
+                f"--{name}: {text!r} is not a valid timestamp.",
+                "Write it like 2026-11-23 or 2026-11-23T18:30:00Z.",
+            )
+    return JobFilter(**fields)

@@ -38,24 +38,19 @@ async def command(
             f"No such job: {job}.", "`orchestrator history` lists jobs with their ids."
         )
     if json:
-        print(to_json(_as_json(details)))
+        rows = {
+            "images": details.images,
+            "attempts_made": details.attempts,
+            "objects": details.objects,
+            "events": details.events,
+        }
+        print(to_json({**job_fields(details.job), **details.settings, **rows}))
         return
     shown = details.job
     state = colour(shown.state, shown.state)
     print(f"job {shown.id}  {state} ({shown.reason})  batch {shown.batch}")
     for line in _lines(details):
         print(printable(line))
-
-
-def _as_json(details: "JobDetails") -> dict[str, Any]:
-    return {
-        **job_fields(details.job),
-        **details.settings,
-        "images": details.images,
-        "attempts_made": details.attempts,
-        "objects": details.objects,
-        "events": details.events,
-    }
 
 
 def _lines(details: "JobDetails") -> Iterator[str]:
