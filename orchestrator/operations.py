@@ -106,11 +106,7 @@ class RetryResult:
 async def retry(
     database: Database, wanted: sa.ColumnElement[bool], *, actor: str, dry_run: bool = False
 ) -> RetryResult:
-    """Retry failed and cancelled jobs.
-
-    A job that may have started an export becomes unknown, so that the bucket is searched first.
-    Where a request delivered only some of its images, the missing ones become a new job and the old
-    job stays failed.
+    """Retry failed and cancelled jobs; see `Orchestrator.retry`.
 
     Args:
         wanted: which jobs, as a condition on the jobs table.

@@ -12,11 +12,6 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Manage the database.", no_args_is_help=True)
 
 
-@app.callback()
-def _group() -> None:
-    """Manage the database."""
-
-
 @app.command("upgrade")
 @takes_settings()
 async def upgrade(settings: "Settings") -> None:
