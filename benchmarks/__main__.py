@@ -2,7 +2,8 @@
 
 import sys
 
-from benchmarks import (
+from benchmarks.case import Case, format_json, format_report
+from benchmarks.cases import (
     concurrency_limit,
     durability,
     enqueue,
@@ -12,7 +13,6 @@ from benchmarks import (
     rate,
     startup,
 )
-from benchmarks.case import Case, format_json, format_report
 
 _MODULES = (
     rate,

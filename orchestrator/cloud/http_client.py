@@ -128,9 +128,7 @@ async def open_http_client(
     Raises:
         UsageError: the environment names a proxy or certificates that cannot be used.
     """
-    certificates = trusted_certificates(
-        os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
-    )
+    certificates = trusted_certificates()
     async with (
         _open_client(user_agent, certificates, trust_env=uses_proxies) as proxied,
         _open_client(user_agent, certificates, trust_env=False) as direct,

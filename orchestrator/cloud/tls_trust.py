@@ -19,16 +19,19 @@ _SYSTEM_BUNDLES = (
 may look in another place."""
 
 
-@cache
-def trusted_certificates(file: str | None, folders: str | None) -> ssl.SSLContext:
+def trusted_certificates() -> ssl.SSLContext:
     """Return a context that verifies servers by the first of these that there is.
 
-    The values of ``SSL_CERT_FILE`` and ``SSL_CERT_DIR``; the system's authorities; those of
-    certifi. They are read once in a process, as that takes 30 ms.
+    What ``SSL_CERT_FILE`` and ``SSL_CERT_DIR`` name; the system's authorities; those of certifi.
 
     Raises:
         UsageError: one of the variables names something that cannot be used.
     """
+    return _context(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
+
+
+@cache  # reading them takes 30 ms
+def _context(file: str | None, folders: str | None) -> ssl.SSLContext:
     if file or folders:
         return _from_environment(file, folders)
     if sys.platform == "darwin":

@@ -15,7 +15,7 @@ from orchestrator.cloud.credentials.base import Credential, CredentialSource
 from orchestrator.errors import CredentialError
 from orchestrator.limits.circuit_breaker import CircuitBreaker
 from orchestrator.limits.halted_scopes import WHOLE_ACCOUNT, HaltedScopes
-from orchestrator.limits.quota_waits import QuotaWaits
+from orchestrator.limits.quota_halts import QuotaHalts
 from orchestrator.limits.rate_limiter import RateKey, RateLimiter
 from orchestrator.model import Halt, Outcome, Reaction, Scope
 from orchestrator.store import Database
@@ -64,7 +64,7 @@ class Admission:
         self._credentials = credentials
         self._notify = notify
         self._breakers: defaultdict[str, CircuitBreaker] = defaultdict(CircuitBreaker)
-        self._quotas = QuotaWaits(quota_wait, notify)
+        self._quotas = QuotaHalts(quota_wait, notify)
         self._renewing = anyio.Lock()
         self._renewed: Credential | None = None
         """The credentials of the last renewal, until a request with them was accepted."""
@@ -148,7 +148,7 @@ class Admission:
         if self._breakers[host].record_success():
             self._notify(f"{host} answers again.")
 
-    def halt_expired_quota_waits(self) -> None:
+    def halt_expired_quotas(self) -> None:
         """Halt the regions that have waited too long for a quota."""
         for halt in self._quotas.expire():
             self._halt(halt)

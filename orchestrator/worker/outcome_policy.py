@@ -6,7 +6,7 @@ from datetime import timedelta
 from orchestrator.cloud.error_codes import MAY_CONCERN_ONE_IMAGE
 from orchestrator.job_states import JobState
 from orchestrator.limits.backoff import backoff
-from orchestrator.limits.quota_waits import EXPORT_CAP
+from orchestrator.limits.quota_halts import EXPORT_CAP
 from orchestrator.model import NOT_SENT, Lease, Outcome, Reaction
 
 _SHARED = {

@@ -226,7 +226,7 @@ class Worker:
     async def _look_for_work(self) -> bool:
         """Find the regions of the profile; return whether the run goes on."""
         database = self._context.database
-        self._context.admission.halt_expired_quota_waits()
+        self._context.admission.halt_expired_quotas()
         async with database.read() as connection:
             self._regions = tuple(await known_regions(connection, self._settings.profile))
             if self._forever:

@@ -1,4 +1,4 @@
-"""How long a region waits for a quota, before it is halted for this run.
+"""Halt a region that has waited too long for a quota.
 
 The cap on running exports is not meant here: our own exports free it as they end, so waiting for it
 always helps. Any other quota may never be raised.
@@ -13,8 +13,10 @@ from orchestrator.model import NOT_SENT, Halt, Outcome, Scope
 EXPORT_CAP = "LimitExceeded.ExportImageTaskLimitExceeded"
 
 
-class QuotaWaits:
-    """The regions that wait for a quota; meanwhile probes are sent there as usual.
+class QuotaHalts:
+    """The regions that wait for a quota and are halted if it takes too long.
+
+    Meanwhile probes are sent there as usual.
 
     Args:
         longest: maximum wait in seconds.
