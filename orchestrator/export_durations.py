@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.job_states import UNDER_WAY, JobState
-from orchestrator.store.tables import CLAIMABLE, ENDED, jobs, objects
+from orchestrator.store.tables import CLAIMABLE, ENDED, UtcDateTime, jobs, objects
 
 _SAMPLES = 50
 """Number of newest finished exports of a scope that are used: older ones predict less well."""
@@ -19,13 +19,21 @@ _SIMILAR = 0.8
 """Two images have a similar size if the smaller one has at least this share of the larger one."""
 
 _MARGIN = 0.98
-"""Polling starts at this share of the shortest duration. Otherwise an end would never be seen
+"""Polling starts this much before the earliest expected end. Otherwise an end would never be seen
 earlier than the last ones were, and the learned duration could never become shorter."""
 
 _MIN_DEADLINE = timedelta(minutes=1)
 _DEADLINE_FACTOR = 10
 """An export counts as lost when it takes this many times as long as the slowest one so far. The
 factor is larger while few exports have finished: twice as large with ten of them."""
+
+_LOW_QUANTILE = 20
+"""One export in this many may finish before the earliest expected end."""
+
+_MAX_ANSWER_DELAY = timedelta(seconds=30)
+"""The duration of an export is not known if it was accepted later than this after it was sent: its
+answer was recorded late, or the clock was changed. It would seem far too short, and such examples
+would make good exports count as lost."""
 
 _TIMESTAMP_PRECISION = timedelta(seconds=1)
 """Last-Modified has whole seconds."""
@@ -52,17 +60,21 @@ class FinishedExport:
 
 
 async def latest_finished_exports(
-    connection: AsyncConnection, profile: str, region: str
+    connection: AsyncConnection, profile: str, region: str, now: datetime
 ) -> list[FinishedExport]:
-    """Return the newest finished exports of a scope, newest first."""
-    rows = await connection.execute(_LATEST, {"profile": profile, "region": region})
-    return [_finished_export(row) for row in rows]
+    """Return the newest finished exports of a scope whose duration is known, newest first."""
+    values = {"profile": profile, "region": region, "now": now}
+    return [
+        _finished_export(row)
+        for row in await connection.execute(_LATEST, values)
+        if row.sent_at is None or row.accepted_at - row.sent_at <= _MAX_ANSWER_DELAY
+    ]
 
 
 _WRITTEN = sa.select(sa.func.max(objects.c.last_modified)).where(objects.c.job_id == jobs.c.id)
 _LATEST = (
     sa.select(
-        *(jobs.c.accepted_at, jobs.c.finished_at, jobs.c.size_gib),
+        *(jobs.c.sent_at, jobs.c.accepted_at, jobs.c.finished_at, jobs.c.size_gib),
         _WRITTEN.scalar_subquery().label("written_at"),
     )
     .where(
@@ -71,6 +83,8 @@ _LATEST = (
         jobs.c.region == sa.bindparam("region"),
         # without a TaskId it was accepted when it was found in the bucket, long after it began
         jobs.c.task_id.is_not(None),
+        # an end in the future was recorded by another clock
+        jobs.c.finished_at <= sa.bindparam("now", type_=UtcDateTime),
     )
     .order_by(jobs.c.finished_at.desc())
     .limit(_SAMPLES)
@@ -98,13 +112,13 @@ def long_duration(finished: Sequence[FinishedExport]) -> timedelta | None:
 def earliest_end(finished: Sequence[FinishedExport], size_gib: int) -> timedelta:
     """Return the age at which an export of this size may first be finished; 0 if unknown.
 
-    The shortest of a similar size is the best example. Without any, the duration of larger ones is
-    scaled down in proportion to the size, that of smaller ones is used unchanged.
+    Exports of a similar or smaller size are the best examples. Without any, the duration of larger
+    ones is scaled down in proportion to the size.
     """
     examples = _comparable(finished, size_gib)
     similar = [(one, ratio) for one, ratio in examples if ratio > _SIMILAR]
-    shortest = (one.shortest * min(1.0, ratio) for one, ratio in similar or examples)
-    return min(shortest, default=timedelta()) * _MARGIN
+    durations = sorted(one.shortest * min(1.0, ratio) for one, ratio in similar or examples)
+    return durations[len(durations) // _LOW_QUANTILE] * _MARGIN if durations else timedelta()
 
 
 def deadline(

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -62,7 +62,12 @@ async def cancel(
     async with database.write() as connection:
         others = sa.select(sa.func.count()).where(wanted, ~is_queued)
         skipped = await connection.scalar(others) or 0
-        query = sa.select(jobs).where(wanted, is_queued).order_by(jobs.c.id).with_for_update()
+        query = (
+            sa.select(jobs.c.id, jobs.c.attempt, jobs.c.maybe_applied)
+            .where(wanted, is_queued)
+            .order_by(jobs.c.id)
+            .with_for_update()
+        )
         rows = (await connection.execute(query)).all()
         transitions = [
             Transition(
@@ -239,8 +244,11 @@ async def resolve(
         export_deadline: longest time that an accepted export may take.
 
     Raises:
-        UsageError: not exactly one job, the job is not unknown, or it is too early for `absent`.
+        UsageError: not a verdict, not exactly one job, the job is not unknown, or it is too early
+            for `absent`.
     """
+    if verdict not in get_args(Verdict):
+        raise UsageError(f"{verdict!r} is not a verdict.", "Use 'accepted' or 'absent'.")
     async with database.write() as connection:
         query = sa.select(jobs).where(wanted).limit(2).with_for_update()
         rows = (await connection.execute(query)).all()

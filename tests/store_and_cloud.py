@@ -145,7 +145,9 @@ async def verify_job(database: Database, cos: CosClient, job: TrackedJob) -> Job
     """Look up the objects of an accepted job, and return its new state."""
     age = await export_age(database, job)
     async with database.read() as connection:
-        finished = await latest_finished_exports(connection, job.profile, job.region)
+        finished = await latest_finished_exports(
+            connection, job.profile, job.region, await database.now(connection)
+        )
     finding = await check_delivery(cos, job, age, finished, SETTINGS)
     if not finding.is_final:
         return job.state

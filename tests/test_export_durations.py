@@ -37,7 +37,8 @@ def finished(*seconds: float, size_gib: int = 0) -> list[FinishedExport]:
 
 async def known(database: Database) -> list[FinishedExport]:
     async with database.read() as connection:
-        return await latest_finished_exports(connection, PROFILE, REGION)
+        moment = await database.now(connection)
+        return await latest_finished_exports(connection, PROFILE, REGION, moment)
 
 
 async def test_finished_exports_are_ordered_by_their_end(database: Database) -> None:
@@ -61,10 +62,32 @@ async def test_the_time_of_writing_is_known_too(database: Database) -> None:
     assert one.shortest == pytest.approx(10 * MINUTE, abs=2 * SECOND)
 
 
+async def test_an_unknown_time_of_acceptance_is_no_example(database: Database) -> None:
+    """Its answer was recorded late, or the clock was changed."""
+    job_id = await make_verified_job(database, took=60)
+    await update_job(database, job_id, sent_at=await now(database) - 2 * MINUTE)
+    assert await known(database) == []
+
+
+async def test_answers_that_were_recorded_late_shorten_no_deadline(database: Database) -> None:
+    """After ten minutes without the store, exports seem to have taken a second."""
+    for _ in range(32):
+        job_id = await make_verified_job(database, took=1)
+        await update_job(database, job_id, sent_at=await now(database) - 10 * MINUTE)
+    assert deadline(await known(database), 50, longest=DAY) == DAY
+
+
 async def test_an_export_that_was_found_in_the_bucket_is_no_example(database: Database) -> None:
     """It was accepted when it was found, so its duration would seem to be that of one look-up."""
     job_id = await make_verified_job(database, took=1)
     await update_job(database, job_id, task_id=None)
+    assert await known(database) == []
+
+
+async def test_an_end_in_the_future_is_no_example(database: Database) -> None:
+    """It was recorded by another clock, and must not stay the newest one for hours."""
+    job_id = await make_verified_job(database, took=60)
+    await update_job(database, job_id, finished_at=await now(database) + HOUR)
     assert await known(database) == []
 
 
@@ -103,6 +126,11 @@ def test_images_of_a_similar_size_are_the_best_examples() -> None:
     """Once one of them has finished, larger ones are not taken into account."""
     examples = finished(30, size_gib=50) + finished(30, size_gib=500)
     assert 29 * SECOND < earliest_end(examples, 50) < 30 * SECOND
+
+
+def test_the_earliest_end_ignores_a_single_outlier() -> None:
+    """One short export among twenty does not make all others be polled from the start."""
+    assert earliest_end(finished(1, *[600] * 40), 0) > 500 * SECOND
 
 
 def test_an_end_seen_hours_late_does_not_delay_polling() -> None:

@@ -209,7 +209,7 @@ def _text(element: Element, tag: str) -> str:
 def _required(element: Element, tag: str) -> str:
     text = element.findtext(tag)  # not stripped: a key may begin or end with a space
     if not text:
-        # without the entry, the listing would seem complete
+        # a listing without this entry would seem complete
         raise _unreadable(200, f"an entry without {tag}")
     return text
 

@@ -167,7 +167,7 @@ async def _interval_of_probes(
     long ones leave slots empty, and an empty slot costs more where there are few. Before any export
     has finished, the time since the scope became full is used as the duration of an export.
     """
-    finished = await latest_finished_exports(connection, lease.profile, lease.order.region)
+    finished = await latest_finished_exports(connection, lease.profile, lease.order.region, now)
     duration = long_duration(finished) or max(_FIRST_INTERVAL, now - full_since)
     return duration * math.sqrt(running)
 

@@ -108,11 +108,14 @@ class RunSummary:
         counts, not_ruled_out, warned = dict.fromkeys(JobState, 0), 0, 0
         number, is_touched = sa.func.count(), _IS_LIVING | (jobs.c.finished_at >= self.started_at)
         async with self.database.read() as connection:
-            batches = self.batches | await _batches(connection, self.profile, is_touched)
+            if self.batch is None:
+                batches = self.batches | await _batches(connection, self.profile, is_touched)
+            else:
+                batches = frozenset({self.batch})
             columns = (jobs.c.state, jobs.c.reason)
             query = sa.select(*columns, number, sa.func.count(jobs.c.warnings)).where(
                 jobs.c.profile == self.profile,
-                jobs.c.batch.in_(sorted(batches) if self.batch is None else [self.batch]),
+                jobs.c.batch.in_(sorted(batches)),
             )
             groups = await connection.execute(query.group_by(*columns))
             for state, reason, total, with_warning in groups:

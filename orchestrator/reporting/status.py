@@ -113,7 +113,7 @@ async def _scopes(
     found: list[ScopeStatus] = []
     for profile in (await connection.execute(query)).scalars().all():
         for limit in await concurrency_limits(connection, profile, now):
-            finished = await latest_finished_exports(connection, profile, limit.region)
+            finished = await latest_finished_exports(connection, profile, limit.region, now)
             typical = typical_duration(finished)
             queued = waiting[profile, limit.region]
             left = await seconds_left(

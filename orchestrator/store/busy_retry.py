@@ -83,6 +83,9 @@ class BusyRetry:
 
         Args:
             failure_message: the sentence for the user.
+
+        Raises:
+            Exception: as `retry` does.
         """
         try:
             await self.retry(action)

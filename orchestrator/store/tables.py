@@ -29,12 +29,12 @@ class UtcDateTime(sa.TypeDecorator[datetime]):
 
 
 def current(moment: Callable[[], datetime]) -> sa.BindParameter[datetime]:
-    """Return a parameter for a query that is built once; each execution asks for its value."""
+    """Return a parameter for a time; each execution of the query asks for its value."""
     return sa.bindparam("moment", callable_=moment, type_=UtcDateTime, unique=True)
 
 
 def any_current(values: Callable[[], Collection[str]]) -> sa.BindParameter[Collection[str]]:
-    """Return the same for the list of an IN."""
+    """Return a parameter for the list of an IN; each execution asks for its values."""
     return sa.bindparam("list", callable_=values, type_=sa.Text, expanding=True, unique=True)
 
 

@@ -87,7 +87,7 @@ async def check_delivery(
     Args:
         age: of the export.
         finished: the newest finished exports of its scope.
-        wants_trace: list uploads too, because no export has been seen in this bucket yet.
+        wants_trace: list uploads too, because this run has seen no export in this bucket yet.
 
     Raises:
         CloudRefusal, CredentialError, httpx.HTTPError: the look-up failed, which proves nothing.

@@ -40,7 +40,11 @@ async def look(cos: CosClient, job: TrackedJob) -> LookupResult:
     """
     uploads = await open_uploads(cos, job)
     listed = await listed_objects(cos, job)
-    objects = tuple(facts for facts in listed.values() if is_own(job, facts))
+    objects = tuple(listed.values())
+    if job.exact_names:
+        # a listing may still show the object that was there before
+        heads = [await head(cos, job, key) for key in listed]
+        objects = tuple(facts for facts in heads if facts is not None)
     moments = [facts.last_modified for facts in objects]
     moments += [upload.initiated for upload in uploads]
     writing = tuple(upload.key for upload in uploads)

@@ -51,6 +51,10 @@ _OFTEN = 0.02
 """Time between two polls, as a share of the age, where an end frees a needed slot."""
 _MIN_OFTEN = timedelta(milliseconds=40)
 
+_GUESSING = 0.05
+"""The same where no export has finished yet whose duration says anything about this one."""
+_MIN_GUESSING = timedelta(milliseconds=200)
+
 _RARELY = 0.1
 """The same where no slot is needed: there an end that is seen late costs nothing."""
 _MIN_RARELY = timedelta(seconds=1)
@@ -103,7 +107,11 @@ def schedule(
         at_capacity: the concurrency limit of its scope is reached: its end frees a slot.
     """
     first = earliest_end(finished, size_gib)
-    return PollSchedule(first, _OFTEN, _MIN_OFTEN) if at_capacity else PollSchedule(first)
+    if not at_capacity:
+        return PollSchedule(first)
+    if not first:
+        return PollSchedule(first, _GUESSING, _MIN_GUESSING)
+    return PollSchedule(first, _OFTEN, _MIN_OFTEN)
 
 
 @dataclass(slots=True)
@@ -207,7 +215,7 @@ class Poller:
             profile = self._settings.profile
             at_capacity = await regions_at_capacity(connection, profile)
             finished_in = {
-                region: await latest_finished_exports(connection, profile, region)
+                region: await latest_finished_exports(connection, profile, region, now)
                 for region in {job.region for job, _ in due}
             }
             for job, is_probe in due:

@@ -1,6 +1,7 @@
 """Resolving unknown jobs by an operator's verdict."""
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -47,6 +48,15 @@ async def unknown_job(database: Database, **columns: object) -> int:
         **columns,
     }
     return await make_job(database, JobState.UNKNOWN, **values)
+
+
+@pytest.mark.parametrize("verdict", ["Accepted", "", None])
+async def test_another_verdict_is_refused(database: Database, verdict: Any) -> None:
+    """A typo must not count as absent, which sends the image again."""
+    job_id = await unknown_job(database)
+    with pytest.raises(UsageError, match="not a verdict"):
+        await resolved(database, job_id, verdict=verdict)
+    assert (await read_job(database, job_id)).state == "unknown"
 
 
 async def test_verdict_accepted_moves_the_job_to_accepted(database: Database) -> None:

@@ -27,6 +27,11 @@ def test_at_capacity_an_end_is_seen_within_a_fiftieth_of_the_age() -> None:
     assert polls.interval(SECOND) == timedelta(milliseconds=40)
 
 
+def test_without_any_example_an_export_is_polled_less_often() -> None:
+    """Two polls are a twentieth of the age apart."""
+    assert schedule([], 50, at_capacity=True).interval(20 * MINUTE) == MINUTE
+
+
 def test_below_capacity_an_export_is_polled_every_tenth_of_its_age() -> None:
     """A poll costs more there than it is worth."""
     polls = schedule(finished(30), 50, at_capacity=False)
