@@ -152,10 +152,12 @@ class Orchestrator:
 
         Args:
             job: id or tag.
+            verdict: ``accepted``: the export is running or has run; ``absent``: it never began.
             why: the operator's evidence; stored in the job's events.
 
         Raises:
-            UsageError: not exactly one job, not an unknown job, or too early for `absent`.
+            UsageError: another verdict, not exactly one job, not an unknown job, or too early for
+                ``absent``.
         """
         return await resolve(
             self._database,
