@@ -78,10 +78,7 @@ class ProgressDisplay:
             for state, count in current.counts.items()
             if count
         )
-        details = (
-            Text(line, style="dim", overflow="ellipsis", no_wrap=True)
-            for line in detail_lines(current)
-        )
+        details = (Text(line, style="dim") for line in detail_lines(current))
         return Group(grid, Text(self._pace(current)), counts, *details)
 
     def _pace(self, current: "Status") -> str:
