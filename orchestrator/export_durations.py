@@ -24,8 +24,10 @@ earlier than the last ones were, and the learned duration could never become sho
 
 _MIN_DEADLINE = timedelta(minutes=1)
 _DEADLINE_FACTOR = 10
-"""An export counts as lost when it takes this many times as long as the slowest one so far. The
-factor is larger while few exports have finished: twice as large with ten of them."""
+"""An export counts as lost when it takes this many times as long as the slowest one so far."""
+
+_FEW = 10
+"""With so few finished exports this factor is twice as large; with fewer it is larger still."""
 
 _LOW_QUANTILE = 20
 """One export in this many may finish before the earliest expected end."""
@@ -141,7 +143,7 @@ def deadline(
     durations = [one.seen_after * max(1.0, ratio) for one, ratio in _comparable(finished, size_gib)]
     if not durations:
         return longest
-    factor = _DEADLINE_FACTOR * (1 + _DEADLINE_FACTOR / len(durations))
+    factor = _DEADLINE_FACTOR * (1 + _FEW / len(durations))
     learned = max(_MIN_DEADLINE, factor * max(durations))
     return min(learned * (2 if being_written else 1), longest)
 

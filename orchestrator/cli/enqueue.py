@@ -22,9 +22,9 @@ _DEFAULTS = (
     option("bucket", str, "Bucket name with APPID."),
     option("format", str, "RAW (default), QCOW2, VHD or VMDK."),
     option("prefix", str, "Prefix of the object keys."),
-    option("only_root_disk", bool, "Do not export data disks.", default=False),
+    option("only_root_disk", bool, "Do not export data disks."),
     option("role_name", str, "CAM role that writes to the bucket (CVM_QcsRole)."),
-    option("priority", int, "Higher is sent first.", default=0),
+    option("priority", int, "Higher is sent first; 0 by default."),
     option("not_before", str, "Do not send before TIME (ISO 8601).", "TIME"),
 )
 """What fills in the columns that a row leaves out."""

@@ -12,14 +12,12 @@ from orchestrator.cloud.credentials.assumed_role import assume_role
 from orchestrator.cloud.credentials.base import Credential, CredentialSource
 from orchestrator.cloud.credentials.instance_role import fetch_instance_credential
 from orchestrator.cloud.credentials.stored import (
-    SHARED_FILE,
     VARIABLES,
     StoredCredential,
     read_environment,
     read_shared_file,
     read_tccli_profile,
     role_in_environment,
-    tccli_file,
 )
 from orchestrator.errors import CredentialError
 
@@ -43,7 +41,8 @@ async def find_credentials(
     Raises:
         CredentialError: there is no credential, or the first one found cannot be used.
     """
-    tccli, shared = home / tccli_file(profile), home / SHARED_FILE
+    tccli = home / ".tccli" / f"{profile}.credential"
+    shared = home / ".tencentcloud" / "credentials"  # of the vendor's SDKs, a section per profile
     locations: Mapping[str, Callable[[], StoredCredential | None]] = {
         f"the environment ({VARIABLES[0]}, {VARIABLES[1]})": partial(read_environment, environ),
         str(tccli): partial(read_tccli_profile, tccli),

@@ -14,9 +14,6 @@ from orchestrator.errors import CredentialError
 
 VARIABLES = ("TENCENTCLOUD_SECRET_ID", "TENCENTCLOUD_SECRET_KEY", "TENCENTCLOUD_TOKEN")
 
-SHARED_FILE = Path(".tencentcloud", "credentials")
-"""File of the vendor's SDKs, in the home folder; a section for each profile."""
-
 _TCCLI_FIELDS = ("secretId", "secretKey", "token")
 _INI_FIELDS = ("secret_id", "secret_key", "token")
 
@@ -32,11 +29,6 @@ class StoredCredential:
 
     credential: Credential | None
     role: Role | None = None
-
-
-def tccli_file(profile: str) -> Path:
-    """Return the file of a profile of tccli, in the home folder."""
-    return Path(".tccli", f"{profile}.credential")
 
 
 def role_in_environment(environ: Mapping[str, str]) -> Role | None:
