@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 import httpx
 
-from benchmarks.signed_export_call import IN_FLIGHT, LIMITS, ExportCall, read_images, read_task_id
+from benchmarks.export_call_factory import IN_FLIGHT, LIMITS, ExportCall, read_images, read_task_id
 from orchestrator.cloud.http_client import open_http_client
 
 Send = Callable[..., Awaitable[httpx.Response]]

@@ -8,8 +8,8 @@ from typing import Any
 
 from benchmarks.cli_on_store import Store, child_cpu_seconds, make_image_ids
 from benchmarks.cloud_and_store import start_cloud_and_store
+from benchmarks.export_call_factory import IN_FLIGHT
 from benchmarks.ledger_figures import accepted_per_second
-from benchmarks.signed_export_call import IN_FLIGHT
 from orchestrator.simulator.regions import FINANCE_REGIONS, REGIONS
 
 SCOPES = (*REGIONS, *FINANCE_REGIONS)

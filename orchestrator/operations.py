@@ -14,7 +14,7 @@ from orchestrator.model import NOT_DELIVERED
 from orchestrator.store import Database, events
 from orchestrator.store.tables import job_images, jobs, objects
 from orchestrator.store.transitions import Transition, apply_transition, write_transitions
-from orchestrator.verification.job_objects import is_disk_of, missing_images
+from orchestrator.verification.tracked_jobs import is_disk_of, missing_images
 
 _SPLIT = "its missing images have a job of their own"
 """Reason of a failed job whose missing images were moved to a new job."""

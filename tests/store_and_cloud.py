@@ -28,10 +28,10 @@ from orchestrator.simulator import (
     SimulatorOptions,
 )
 from orchestrator.store import Database
-from orchestrator.verification.accepted_jobs import check_delivery, save_findings
 from orchestrator.verification.bucket_access import BucketAccess
-from orchestrator.verification.job_objects import TrackedJob, load_tracked_job, save_baselines
+from orchestrator.verification.delivery_check import check_delivery, save_findings
 from orchestrator.verification.object_lookup import baselines
+from orchestrator.verification.tracked_jobs import TrackedJob, load_tracked_job, save_baselines
 from orchestrator.verification.unknown_jobs import AbsenceTracker
 from orchestrator.worker.send import outcome_of_reply
 from tests.cloud.scripted_server import FixedCredentials

@@ -11,7 +11,7 @@ import httpx
 from huey import SqliteHuey
 from huey.signals import SIGNAL_COMPLETE
 
-from benchmarks.signed_export_call import IN_FLIGHT, LIMITS, ExportCall, read_images, read_task_id
+from benchmarks.export_call_factory import IN_FLIGHT, LIMITS, ExportCall, read_images, read_task_id
 
 
 def main(store: str, verb: str) -> None:

@@ -16,7 +16,7 @@ from pgqueuer import PgQueuer
 from pgqueuer.models import Job
 from pgqueuer.types import QueueExecutionMode
 
-from benchmarks.signed_export_call import IN_FLIGHT, LIMITS, ExportCall, read_images, read_task_id
+from benchmarks.export_call_factory import IN_FLIGHT, LIMITS, ExportCall, read_images, read_task_id
 
 _DONE = "SELECT count(*) FROM pgqueuer_log WHERE status = 'successful'"
 

@@ -10,7 +10,7 @@ import anyio
 import httpx
 from procrastinate import App, PsycopgConnector
 
-from benchmarks.signed_export_call import IN_FLIGHT, LIMITS, ExportCall, read_images, read_task_id
+from benchmarks.export_call_factory import IN_FLIGHT, LIMITS, ExportCall, read_images, read_task_id
 
 
 async def main(store: str, verb: str) -> None:

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from orchestrator.cloud.clock_skew import TOLERATED_DRIFT
 from orchestrator.cloud.cos import CosClient
 from orchestrator.model import ObjectFacts, UploadFacts
-from orchestrator.verification.job_objects import TrackedJob, is_disk_of
+from orchestrator.verification.tracked_jobs import TrackedJob, is_disk_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,9 +32,9 @@ from orchestrator.model import Outcome
 from orchestrator.settings import Settings, VerifyMode
 from orchestrator.store import BusyRetry, Database, GroupCommit
 from orchestrator.store.tables import WATCHED, UtcDateTime, jobs
-from orchestrator.verification.accepted_jobs import Finding, check_delivery, save_findings
 from orchestrator.verification.bucket_access import BucketAccess
-from orchestrator.verification.job_objects import TrackedJob, postpone, reserve_due_jobs
+from orchestrator.verification.delivery_check import Finding, check_delivery, save_findings
+from orchestrator.verification.tracked_jobs import TrackedJob, postpone, reserve_due_jobs
 from orchestrator.verification.unknown_jobs import AbsenceTracker, resolve
 from orchestrator.wakeup import Wakeup
 

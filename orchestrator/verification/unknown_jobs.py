@@ -21,13 +21,13 @@ from orchestrator.settings import ResendMode, Settings
 from orchestrator.store import Database, events
 from orchestrator.store.tables import TRACED, current, jobs
 from orchestrator.store.transitions import Transition, apply_transition
-from orchestrator.verification.job_objects import (
+from orchestrator.verification.object_lookup import LookupResult, look
+from orchestrator.verification.tracked_jobs import (
     TrackedJob,
     first_trace_column,
     save_cos_paths,
     save_seen_objects,
 )
-from orchestrator.verification.object_lookup import LookupResult, look
 
 _SAMPLES = 50
 _SAFETY_FACTOR = 2

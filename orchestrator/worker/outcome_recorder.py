@@ -26,7 +26,7 @@ from orchestrator.store.transitions import (
     apply_transitions,
     is_allowed,
 )
-from orchestrator.verification.job_objects import names_job_or_image, save_cos_paths
+from orchestrator.verification.tracked_jobs import names_job_or_image, save_cos_paths
 from orchestrator.worker.outcome_policy import Decision, is_maybe_applied, own_deferrals
 
 

@@ -16,8 +16,8 @@ from orchestrator.store import Database
 from orchestrator.store.tables import jobs
 from orchestrator.store.transitions import Transition, apply_transition
 from orchestrator.verification.bucket_access import BucketAccess
-from orchestrator.verification.job_objects import TrackedJob, load_tracked_job, save_baselines
 from orchestrator.verification.object_lookup import LookupResult, baselines, look
+from orchestrator.verification.tracked_jobs import TrackedJob, load_tracked_job, save_baselines
 from orchestrator.verification.unknown_jobs import reconcile
 from orchestrator.worker.outcome_recorder import record_not_sent
 

@@ -11,7 +11,7 @@ from orchestrator.job_states import JobState
 from orchestrator.orchestrator import Orchestrator
 from orchestrator.simulator import Fault, Simulator
 from orchestrator.store import Database
-from orchestrator.verification.job_objects import load_tracked_job
+from orchestrator.verification.tracked_jobs import load_tracked_job
 from orchestrator.verification.unknown_jobs import AbsenceTracker
 from tests.end_to_end.harness import (
     count_exports,

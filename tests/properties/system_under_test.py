@@ -22,7 +22,7 @@ from orchestrator.model import Lease, Outcome
 from orchestrator.settings import Settings
 from orchestrator.store import Database
 from orchestrator.store.tables import jobs
-from orchestrator.verification.job_objects import TrackedJob, load_tracked_job, postpone
+from orchestrator.verification.tracked_jobs import TrackedJob, load_tracked_job, postpone
 from orchestrator.verification.unknown_jobs import AbsenceTracker, left_to_operator, resolve
 from orchestrator.worker.outcome_policy import decide
 from orchestrator.worker.outcome_recorder import AttemptResult, record

@@ -7,7 +7,7 @@ from orchestrator.job_states import JobState
 from orchestrator.model import NOT_SENT
 from orchestrator.operations import retry
 from orchestrator.store.tables import jobs
-from orchestrator.verification.accepted_jobs import Finding, save_findings
+from orchestrator.verification.delivery_check import Finding, save_findings
 from orchestrator.verification.unknown_jobs import AbsenceTracker, resolve
 from orchestrator.worker.pre_send_check import check_before_send
 from tests.job_factory import (

@@ -17,8 +17,8 @@ from orchestrator.model import NOT_SENT, Lease, Outcome, Reply
 from orchestrator.settings import VerifyMode
 from orchestrator.store import BusyRetry, Database, busy_retry
 from orchestrator.store.tables import attempts, jobs, metadata, objects
-from orchestrator.verification.accepted_jobs import Finding, check_delivery, save_findings
-from orchestrator.verification.job_objects import postpone
+from orchestrator.verification.delivery_check import Finding, check_delivery, save_findings
+from orchestrator.verification.tracked_jobs import postpone
 from orchestrator.worker.outcome_policy import decide
 from orchestrator.worker.outcome_recorder import AttemptResult, record
 from orchestrator.worker.pre_send_check import check_before_send

@@ -1,4 +1,4 @@
-"""The object keys of a job: expected before sending, named by the vendor, seen in the bucket."""
+"""Jobs whose objects are looked up, and their keys: expected, named by the vendor, or seen."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields

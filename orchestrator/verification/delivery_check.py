@@ -16,19 +16,19 @@ from orchestrator.model import NOT_DELIVERED, ImageFormat, ObjectFacts
 from orchestrator.settings import Settings
 from orchestrator.store import Database
 from orchestrator.store.transitions import Transition, apply_transition
-from orchestrator.verification.job_objects import (
-    TrackedJob,
-    first_trace_column,
-    missing_images,
-    save_first_trace,
-    save_seen_objects,
-)
 from orchestrator.verification.object_lookup import (
     head,
     is_own,
     listed_objects,
     open_uploads,
     trace_age_of,
+)
+from orchestrator.verification.tracked_jobs import (
+    TrackedJob,
+    first_trace_column,
+    missing_images,
+    save_first_trace,
+    save_seen_objects,
 )
 
 _UNLISTED_AFTER = timedelta(seconds=5)

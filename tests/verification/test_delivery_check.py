@@ -9,7 +9,7 @@ from orchestrator.job_states import JobState
 from orchestrator.model import NOT_DELIVERED
 from orchestrator.simulator import Delivery, Fault, ImageSettings
 from orchestrator.store.tables import events, objects
-from orchestrator.verification.accepted_jobs import Finding
+from orchestrator.verification.delivery_check import Finding
 from tests.job_factory import (
     DEADLINE,
     SETTINGS,

@@ -4,7 +4,7 @@ import pytest
 
 from orchestrator.job_states import JobState
 from orchestrator.model import ImageFormat
-from orchestrator.verification.job_objects import TrackedJob, TrackedKey, missing_images
+from orchestrator.verification.tracked_jobs import TrackedJob, TrackedKey, missing_images
 from tests.job_factory import BUCKET, PROFILE, REGION
 
 NAMED = TrackedKey("tag_named", expected=False, cos_path="/tag_named")
