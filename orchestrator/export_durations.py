@@ -16,7 +16,7 @@ _SAMPLES = 50
 """Number of newest finished exports of a scope that are used: older ones predict less well."""
 
 _SIMILAR = 0.8
-"""Two images have a similar size if the smaller one has at least this share of the larger one."""
+"""An example is similar if an image has at least this share of its size, however much larger."""
 
 _MARGIN = 0.98
 """Polling starts this much before the earliest expected end. Otherwise an end would never be seen
