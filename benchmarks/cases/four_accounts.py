@@ -37,6 +37,7 @@ from orchestrator.limits.admission import Admission
 from orchestrator.manifest.export_request import ExportRequest
 from orchestrator.model import JobFilter
 from orchestrator.reporting.history import Job, history
+from orchestrator.run_warnings import RunWarnings
 from orchestrator.settings import load_settings
 from orchestrator.simulator import Duration, Entry, ImageSettings, Key, Settings, SimulatorOptions
 from orchestrator.simulator.cloud import Clocks, Cloud
@@ -189,6 +190,7 @@ def _worker(database: Database, profile: str, me: Registration, http: HttpClient
             rate=settings.rate,
             quota_wait=settings.quota_wait.total_seconds(),
         ),
+        RunWarnings(database, profile, _notify),
     )
     return Worker(context, me, _notify, time_limit=_TOO_LONG)
 

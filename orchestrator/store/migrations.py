@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from orchestrator.errors import StoreError
 from orchestrator.store.database import Database, acquire_exclusive_lock, describe_url
 
-HEAD: Final = "0004"
+HEAD: Final = "0005"
 """Newest revision. Written here because Alembic's import is slow, and every command checks it."""
 
 _MIGRATING = threading.Lock()

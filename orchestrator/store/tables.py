@@ -267,3 +267,23 @@ accounts = sa.Table(
     sa.Column("account_id", sa.Text, nullable=False, comment="UIN of the main account"),
     sa.Column("seen_at", UtcDateTime, nullable=False),
 )
+
+vendor_facts = sa.Table(
+    "vendor_facts",
+    metadata,
+    sa.Column("profile", sa.Text, primary_key=True),
+    sa.Column("subject", sa.Text, primary_key=True, comment="region/bucket, or a host"),
+    sa.Column("fact", sa.Text, primary_key=True),
+    sa.Column("value", sa.Text, nullable=False),
+    sa.Column("seen_at", UtcDateTime, nullable=False, comment="when it was last seen to hold"),
+)
+
+run_warnings = sa.Table(
+    "run_warnings",
+    metadata,
+    sa.Column("profile", sa.Text, primary_key=True),
+    sa.Column("key", sa.Text, primary_key=True, comment="what the warning is about"),
+    sa.Column("message", sa.Text, nullable=False),
+    sa.Column("since", UtcDateTime, nullable=False),
+    sa.Column("seen_at", UtcDateTime, nullable=False, comment="when it was last seen to hold"),
+)

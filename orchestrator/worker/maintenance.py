@@ -7,6 +7,7 @@ import anyio
 
 from orchestrator.job_queue.orphan_recovery import discard_impossible_waits, recover_orphans
 from orchestrator.job_queue.worker_registry import Registration
+from orchestrator.run_warnings import RunWarnings
 from orchestrator.store import BusyRetry, Database
 from orchestrator.wakeup import Wakeup
 
@@ -17,10 +18,13 @@ _RECHECK_INTERVAL = 300.0
 """Seconds between two checks whether an operator has fixed what halted a scope."""
 
 
-async def prepare_store(database: Database, me: Registration, busy_retry: BusyRetry) -> None:
+async def prepare_store(
+    database: Database, me: Registration, busy_retry: BusyRetry, warnings: RunWarnings
+) -> None:
     """Recover what earlier runs have left, before this one claims anything."""
     await busy_retry.retry(partial(discard_impossible_waits, database))
     await busy_retry.retry(partial(recover_orphans, database, me.name))
+    await busy_retry.retry(partial(warnings.remove_old, me.name))
 
 
 async def run_maintenance(

@@ -15,6 +15,7 @@ from orchestrator.cloud.http_client import open_http_client
 from orchestrator.job_queue.worker_registry import register_worker
 from orchestrator.limits.admission import Admission
 from orchestrator.reporting.run_summary import RunResult, RunSummary
+from orchestrator.run_warnings import RunWarnings
 from orchestrator.settings import Settings
 from orchestrator.store import Database
 from orchestrator.worker.account_check import check_account
@@ -68,6 +69,7 @@ async def run(
             clock=ServerClock(database.clock),
             timeout=timeout,
         )
+        warnings = RunWarnings(database, settings.profile, notify)
         admission = Admission(
             settings.profile,
             database,
@@ -76,7 +78,7 @@ async def run(
             rate=settings.rate,
             quota_wait=settings.quota_wait.total_seconds(),
         )
-        context = RunContext(settings, database, cvm, cos, admission)
+        context = RunContext(settings, database, cvm, cos, admission, warnings)
         worker = Worker(context, me, notify, batch=batch, time_limit=time_limit, forever=forever)
         async with anyio.create_task_group() as tasks:
             if stop is not None:

@@ -127,7 +127,9 @@ class Worker:
 
     async def _drain_all(self, requests: TaskGroup) -> None:
         """Start a describer and a claim loop per endpoint; wait until no work remains."""
-        await prepare_store(self._context.database, self._me, self._busy_retry)
+        await prepare_store(
+            self._context.database, self._me, self._busy_retry, self._context.warnings
+        )
         hosts: set[str] = set()
         async with anyio.create_task_group() as endpoints:
             while await self._busy_retry.retry(self._look_for_work):

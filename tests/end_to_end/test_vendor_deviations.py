@@ -29,6 +29,7 @@ from orchestrator.limits.admission import Admission
 from orchestrator.model import NOT_RULED_OUT, JobFilter
 from orchestrator.reporting.history import Job, history
 from orchestrator.reporting.run_summary import RunResult, RunSummary
+from orchestrator.run_warnings import RunWarnings
 from orchestrator.settings import load_settings
 from orchestrator.simulator import DEFAULT_KEY, Duration, Entry, Settings, SimulatorOptions
 from orchestrator.simulator.cloud import Clocks, Cloud
@@ -150,6 +151,7 @@ async def _run_to_end(database: Database, http: HttpClient, night: Workload) -> 
             timeout=30,
         ),
         Admission(PROFILE, database, KEYS, print, rate=20, quota_wait=3600),
+        RunWarnings(database, PROFILE, print),
     )
     summary = await RunSummary.begin(database, PROFILE, None)
     async with register_worker(database) as me:

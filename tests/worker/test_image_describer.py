@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from orchestrator.limits.admission import Admission
 from orchestrator.manifest.export_request import ExportRequest
 from orchestrator.model import Disk, ImageFacts, ImageFormat
+from orchestrator.run_warnings import RunWarnings
 from orchestrator.simulator import Fault, ImageSettings, Refusal
 from orchestrator.store import BusyRetry, Database
 from orchestrator.store.tables import job_images, jobs, objects
@@ -51,8 +52,9 @@ async def describing(setup: StoreAndCloud) -> AsyncIterator[list[str]]:
         rate=0,
         quota_wait=60,
     )
+    warnings = RunWarnings(setup.database, PROFILE, said.append)
     describer = ImageDescriber(
-        RunContext(SETTINGS, setup.database, setup.cvm, setup.cos, admission),
+        RunContext(SETTINGS, setup.database, setup.cvm, setup.cos, admission, warnings),
         regions=lambda: [REGION, "ap-tokyo"],
         sendable=sa.true(),
         in_flight=anyio.Semaphore(1),

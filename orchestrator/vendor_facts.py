@@ -1,0 +1,85 @@
+"""What this store has learned of the vendor: beliefs that were seen to hold, and measurements."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from orchestrator.store import upsert
+from orchestrator.store.tables import vendor_facts
+
+
+class VendorFact(StrEnum):
+    """Something that the vendor does not promise, or that differs from its documents."""
+
+    PREFIX_HONOURED = "prefix honoured"
+    """Objects of a job are under the prefix that its request asked for."""
+    UPLOADS_VISIBLE = "uploads visible"
+    """An export in progress can be seen as an open upload."""
+    FIRST_TRACE = "time to first trace"
+    """Longest time from a request to its first upload or object, in seconds."""
+    HEAD_TRUSTED = "HEAD trusted"
+    """A HEAD of a key that does not exist is answered with 404."""
+    LISTING_TRUSTED = "listing trusted"
+    """Listings return the keys under the prefix that was asked for, and no others."""
+    COS_PATHS_FORM = "form of CosPaths"
+    """How the answers of ExportImages write the keys of objects."""
+    OBJECTS_COMPLETE = "objects complete"
+    """A finished export has exactly the objects that were expected."""
+    CLOCK_OFFSET = "clock offset"
+    """Largest difference of a host's clock from this machine's, in seconds; ahead is positive."""
+
+
+@dataclass(frozen=True, slots=True)
+class LearnedFact:
+    """One row of what is known.
+
+    Args:
+        subject: the bucket (``region/bucket``) or the host that it was learned of.
+        value: text whose meaning depends on the fact.
+        seen_at: when it was last seen to hold.
+    """
+
+    profile: str
+    subject: str
+    fact: VendorFact
+    value: str
+    seen_at: datetime
+
+
+async def record_fact(
+    connection: AsyncConnection,
+    profile: str,
+    subject: str,
+    fact: VendorFact,
+    value: str,
+    at: datetime,
+) -> None:
+    """Record a fact, in place of what was known before.
+
+    Args:
+        subject: the bucket (``region/bucket``) or the host.
+        at: when it was seen to hold.
+    """
+    row = {"profile": profile, "subject": subject, "fact": fact, "value": value, "seen_at": at}
+    await connection.execute(upsert(connection, vendor_facts, "value", "seen_at").values(row))
+
+
+async def facts_about(
+    connection: AsyncConnection, profile: str, subject: str
+) -> Mapping[VendorFact, str]:
+    """Return the value of each fact that is known of a bucket or host."""
+    table = vendor_facts.c
+    query = vendor_facts.select().where(table.profile == profile, table.subject == subject)
+    return {VendorFact(row.fact): row.value for row in await connection.execute(query)}
+
+
+async def all_facts(connection: AsyncConnection) -> tuple[LearnedFact, ...]:
+    """Return everything that is known, of all profiles, in the order of the primary key."""
+    query = vendor_facts.select().order_by(*vendor_facts.primary_key.columns)
+    return tuple(
+        LearnedFact(row.profile, row.subject, VendorFact(row.fact), row.value, row.seen_at)
+        for row in await connection.execute(query)
+    )
