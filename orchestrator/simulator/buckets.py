@@ -26,11 +26,12 @@ class StoredObject:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Upload:
-    """One multipart upload in progress."""
+    """One multipart upload in progress between two times."""
 
     key: str
     upload_id: str
     started_at: float
+    ends_at: float
 
 
 class Buckets:

@@ -94,6 +94,16 @@ class Cloud:
         """Return the time of the server's clock, in seconds since the epoch."""
         return self.clocks.wall() + self.settings.skew
 
+    def cos_now(self) -> float:
+        """Return the time of the clock of COS, in seconds since the epoch."""
+        return self.now() + self.settings.cos_skew
+
+    def date(self, service: str) -> float:
+        """Return the time that the Date header of a service shows, in seconds since the epoch."""
+        if service == "cos":
+            return self.cos_now() + self.settings.cos_date_skew
+        return self.now() + (self.settings.cvm_date_skew if service == "cvm" else 0.0)
+
     def request_id(self) -> str:
         """Return a new RequestId."""
         return str(uuid.UUID(int=self.chance.getrandbits(128), version=4))

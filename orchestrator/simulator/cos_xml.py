@@ -17,15 +17,21 @@ _Element = tuple[str, _Content]
 _Query = Mapping[str, str]
 
 
-def objects(page: Page[StoredObject], bucket: str, query: _Query, storage_class: str) -> bytes:
-    """Return the XML body of GET Bucket: one page of the list of objects."""
+def objects(
+    page: Page[StoredObject], bucket: str, query: _Query, storage_class: str, skew: float
+) -> bytes:
+    """Return the XML body of GET Bucket: one page of the list of objects.
+
+    Args:
+        skew: seconds by which the clock of COS is ahead.
+    """
     last = page.last.key if isinstance(page.last, StoredObject) else page.last
     contents = (
         (
             "Contents",
             (
                 ("Key", _key(stored.key, query)),
-                ("LastModified", _time(stored.written_at)),
+                ("LastModified", _time(stored.written_at + skew)),
                 ("ETag", f'"{stored.etag}"'),
                 ("Size", str(stored.size)),
                 _OWNER,
@@ -49,8 +55,14 @@ def objects(page: Page[StoredObject], bucket: str, query: _Query, storage_class:
     )
 
 
-def uploads(page: Page[Upload], bucket: str, query: _Query, storage_class: str) -> bytes:
-    """Return the answer to List Multipart Uploads."""
+def uploads(
+    page: Page[Upload], bucket: str, query: _Query, storage_class: str, skew: float
+) -> bytes:
+    """Return the answer to List Multipart Uploads.
+
+    Args:
+        skew: seconds by which the clock of COS is ahead.
+    """
     if isinstance(page.last, Upload):
         last = page.last.key, page.last.upload_id
     else:
@@ -64,7 +76,7 @@ def uploads(page: Page[Upload], bucket: str, query: _Query, storage_class: str) 
                 ("StorageClass", storage_class),
                 _INITIATOR,
                 _OWNER,
-                ("Initiated", _time(upload.started_at)),
+                ("Initiated", _time(upload.started_at + skew)),
             ),
         )
         for upload in page.entries

@@ -44,6 +44,8 @@ def describe_images(cloud: Cloud, call: Call) -> Mapping[str, Any]:
         images = _by_id(cloud, ids, region)
     else:
         images = _filtered(cloud, given.get("Filters", []), region)
+    if cloud.settings.describe == "nothing":
+        images = []
     page = images[offset : offset + limit]
     return {"TotalCount": len(images), "ImageSet": [_as_json(cloud, one, region) for one in page]}
 
@@ -95,6 +97,15 @@ def _matching(images: list[Image], name: str, values: list[str]) -> list[Image]:
 
 def _as_json(cloud: Cloud, image: Image, region: str) -> Mapping[str, Any]:
     """Return an image in the vendor's form; during an export its state is EXPORTING."""
+    form = cloud.settings.describe
+    snapshots = [
+        {
+            "SnapshotId": d.other_snapshot_id if form == "other-snapshots" else d.snapshot_id,
+            "DiskUsage": d.usage,
+            **({} if form == "no-sizes" else {"DiskSize": d.size_gib}),
+        }
+        for d in image.disks
+    ]
     busy = image.state == "NORMAL" and cloud.exports.busy(image.image_id, region)
     return {
         "ImageId": image.image_id,
@@ -105,11 +116,8 @@ def _as_json(cloud: Cloud, image: Image, region: str) -> Mapping[str, Any]:
         "Platform": image.platform,
         "OsName": image.os_name,
         "Architecture": "x86_64",
-        "ImageSize": image.sizes[0],
+        **({} if form == "no-sizes" else {"ImageSize": image.sizes[0]}),
         "CreatedTime": image.created,
         "Tags": [{"Key": key, "Value": value} for key, value in image.tags.items()],
-        "SnapshotSet": [
-            {"SnapshotId": d.snapshot_id, "DiskUsage": d.usage, "DiskSize": d.size_gib}
-            for d in image.disks
-        ],
+        **({} if form == "no-snapshots" else {"SnapshotSet": snapshots}),
     }

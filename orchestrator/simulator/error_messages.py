@@ -98,6 +98,7 @@ _COS: Mapping[str, tuple[int, str]] = {
     "NoSuchBucket": (404, "The bucket does not exist."),
     "NoSuchKey": (404, "The key does not exist."),
     "PaymentRequired": (402, "The account is in arrears."),
+    "PermanentRedirect": (301, "The bucket is in another region; use its own endpoint."),
     "RequestTimeTooSkewed": (403, "The signature is not valid yet: the clocks differ too much."),
     "RequestTimeout": (400, "The request took too long to arrive."),
     "ServiceUnavailable": (503, "The service is temporarily not available."),

@@ -41,12 +41,12 @@ def export_images(cloud: Cloud, call: Call) -> Mapping[str, Any]:
     running = cloud.exports.tasks(order.account, order.region) + settings.occupied
     cap = settings.caps.get(order.region, settings.cap)
     if cap is not None and running >= cap:
-        raise ApiError("LimitExceeded.ExportImageTaskLimitExceeded")
+        raise ApiError(settings.cap_code)
     deliveries = [cloud.delivery(image.image_id) for image in order.images]
-    task_id, keys = cloud.exports.begin(order, cloud.now(), settings, deliveries)
-    entry.task_id, entry.cos_paths = task_id, tuple(f"/{key}" for key in keys)
+    entry.task_id = cloud.exports.begin(order, cloud.now(), settings, deliveries)
+    entry.cos_paths = order.cos_paths(settings.cos_paths)
     entry.accepted = True
-    return {"TaskId": task_id, "CosPaths": entry.cos_paths}
+    return {"TaskId": entry.task_id, "CosPaths": entry.cos_paths}
 
 
 def _order(cloud: Cloud, call: Call) -> Order:
@@ -70,7 +70,8 @@ def _order(cloud: Cloud, call: Call) -> Order:
         raise ApiError("AuthFailure.CamRoleNameAuthenticateFailed")
     for number, image in enumerate(order.images):
         _check_disks(order, number)
-        if image.state != "NORMAL" or cloud.exports.busy(image.image_id, order.region):
+        busy = cloud.exports.busy(image.image_id, order.region)
+        if image.state != "NORMAL" or (busy and not cloud.settings.accept_busy_images):
             raise ApiError("InvalidParameterValue.InvalidImageState", _message(image.image_id))
     return order
 

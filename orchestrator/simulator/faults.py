@@ -1,15 +1,22 @@
 """Simulated faults: which request one applies to, and what it does to the answer."""
 
+import json
 import random
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from orchestrator.simulator.http_connection import Connection, Response
 from orchestrator.simulator.settings import Fault, Rule
 
 _HTML = (("Content-Type", "text/html"),)
+_LEFT_OUT = {"no-task-id": "TaskId", "no-cos-paths": "CosPaths"}
 _PAGE = b"<html><head><title>%d</title></head><body><h1>%d</h1></body></html>\n"
+_ANSWERS = {
+    "html": Response(200, _PAGE % (200, 200), _HTML),
+    "bare": Response(200, b'{"message": "ok"}', (("Content-Type", "application/json"),)),
+    "redirect": Response(302, headers=(("Location", "https://login.invalid/"),)),
+}
 
 R = TypeVar("R", bound=Rule)
 
@@ -52,22 +59,28 @@ def ledger_name(fault: Fault) -> str:
 
 def is_processed(fault: Fault | None) -> bool:
     """Return whether the service still processes the request."""
-    return fault is None or fault.after or fault.kind == "half"
+    return fault is None or fault.after or fault.kind in {"half", *_LEFT_OUT}
 
 
 def alter_response(fault: Fault | None, response: Response | None) -> Response | None:
     """Return what is sent in place of the answer; None if nothing is sent."""
-    match fault.kind if fault else None:
-        case "reset" | "hang":
-            return None
-        case "gateway":
-            assert fault is not None
-            return Response(fault.status, _PAGE % (fault.status, fault.status), _HTML)
-        case "html":
-            return Response(200, _PAGE % (200, 200), _HTML)
-        case "bare":
-            return Response(200, b'{"message": "ok"}', (("Content-Type", "application/json"),))
-    return response
+    if fault is None:
+        return response
+    if fault.kind in {"reset", "hang"}:
+        return None
+    if fault.kind == "gateway":
+        return Response(fault.status, _PAGE % (fault.status, fault.status), _HTML)
+    if fault.kind in _LEFT_OUT:
+        return _left_out(response, _LEFT_OUT[fault.kind])
+    return _ANSWERS.get(fault.kind, response)
+
+
+def _left_out(response: Response | None, name: str) -> Response:
+    """Return an answer of CVM without a member of ``Response``."""
+    assert response is not None, "the request has been processed"
+    document = json.loads(response.body)
+    document["Response"].pop(name, None)
+    return replace(response, body=json.dumps(document).encode())
 
 
 async def send_response(

@@ -30,6 +30,12 @@ class Disk:
     usage: str
     size_gib: int
 
+    @property
+    def other_snapshot_id(self) -> str:
+        """Another well-formed snapshot id."""
+        kind, _, name = self.snapshot_id.partition("-")
+        return f"{kind}-{name[::-1]}"
+
 
 @dataclass(frozen=True, slots=True)
 class Image:

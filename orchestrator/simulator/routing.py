@@ -41,4 +41,5 @@ def process(cloud: Cloud, service: Service, call: Call, fault: Fault | None) -> 
     entry.http_status = response.status if response else None
     entry.fault = faults.ledger_name(fault) if fault else None
     cloud.ledger.write(entry)
-    return response and response.with_header("Date", formatdate(cloud.now(), usegmt=True))
+    date = formatdate(cloud.date(entry.service), usegmt=True)
+    return response and response.with_header("Date", date)
