@@ -126,7 +126,8 @@ class Reply:
         task_id: unsigned 64-bit number of the vendor's task, where the body holds one.
         cos_paths: as the vendor wrote them, with their leading slash.
         error_code: whole vendor code, where the body holds an error.
-        excerpt: first 200 characters of a body that is not an API response.
+        excerpt: first 200 characters of a body that is not an API response; of a redirect its
+            target.
     """
 
     http_status: int

@@ -18,6 +18,9 @@ from orchestrator.cloud.http_client import HttpClient
 from orchestrator.cloud.tc3_signing import tc3_headers
 from orchestrator.model import Reply
 
+SIGNATURE_EXPIRED = "AuthFailure.SignatureExpire"
+"""Code of a refusal because the clocks differ."""
+
 _EXCERPT_LENGTH = 200
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _REMEMBERED_IDS = 10_000
@@ -80,7 +83,9 @@ class Api3Client:
         if reply.request_id is not None:
             self._check_is_new(reply.request_id)
             # an answer without RequestId may be a proxy's, whose clock proves nothing
-            self._clock.learn(response.headers.get("Date"))
+            self._clock.learn(response.headers.get("Date"), url.netloc.decode())
+            if reply.error_code == SIGNATURE_EXPIRED:
+                self._clock.record_refusal(signed_at)
         return reply, result
 
     def _check_is_new(self, request_id: str) -> None:
@@ -128,4 +133,7 @@ def _read_reply(response: httpx.Response) -> tuple[Reply, Mapping[str, Any]]:
     if fields and error is None and response.status_code == 200:
         return reply, fields
     start = response.content[: 4 * _EXCERPT_LENGTH]  # a character has 4 bytes at most
-    return replace(reply, excerpt=start.decode(errors="replace")[:_EXCERPT_LENGTH]), {}
+    excerpt = start.decode(errors="replace")
+    if response.has_redirect_location:
+        excerpt = f"redirect to {response.headers['Location']}"
+    return replace(reply, excerpt=excerpt[:_EXCERPT_LENGTH]), {}

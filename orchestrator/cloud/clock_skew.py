@@ -11,37 +11,56 @@ TOLERATED_DRIFT = timedelta(seconds=30)
 
 SIGNATURE_LIFETIME = timedelta(seconds=300) + TOLERATED_DRIFT
 """The vendor refuses a signature 300 s after its date: this long after a claim its request is
-refused, whichever process still holds it."""
+refused, whichever process still holds it. See `ServerClock` for why."""
+
+_MAX_REQUEST = timedelta(seconds=60)
+"""Maximum time from a signature to the answer of its request."""
 
 _FIRST_YEAR, _LAST_YEAR = 2000, 2100
 """A server's time outside these years is an error of the server."""
 
 
 class ServerClock:
-    """The clock of one service.
+    """The clock that dates the signatures of one service.
 
-    Once it is known, it is at most 30 s ahead of the server. The vendor accepts a signature for
-    300 s, so one that is dated by this clock expires within 330 s.
+    Two clocks may show the server's time: this machine's, and the Date headers of the answers. Each
+    can be wrong, because Date may come from a CDN. Signatures get the time of the earlier one, and
+    that of the later one only after the server has refused the earlier.
+
+    So a signature is dated at most 30 s ahead of the server, provided that one of the two clocks is
+    right: while the earlier one is used, the right one is not behind it; once the server has
+    refused it, the right one is the other. Therefore a signature expires within 330 s, also one
+    that is dated by this machine's clock. A date that is too early shortens its life. A refused
+    signature with such a date cannot become valid later.
 
     Args:
         local: this machine's clock.
 
     Attributes:
-        offset: the server's clock minus this machine's.
+        offset: the time of signatures minus this machine's.
+        measured: the time of the last Date header minus this machine's.
+        host: the host that sent it.
+        largest: the largest difference so far, by host.
         is_known: whether the service has sent its time.
+        is_refused: whether the server has refused every time that is known.
     """
 
     def __init__(self, local: Clock) -> None:
         self.local = local
-        self.offset = timedelta()
+        self.offset = self.measured = timedelta()
+        self.host = ""
+        self.largest: dict[str, timedelta] = {}
         self.is_known = False
+        self.is_refused = False
+        self._refused: list[timedelta] = []
+        """Offsets that the server has refused."""
 
     def now(self) -> datetime:
-        """Return the time by the server's clock, aware."""
+        """Return the time for a signature, aware."""
         return self.local.now() + self.offset
 
-    def learn(self, date_header: str | None) -> None:
-        """Set the clock by the Date header of a response that has just arrived.
+    def learn(self, date_header: str | None, host: str) -> None:
+        """Learn from the Date header of a response that has just arrived.
 
         Pass only responses of the service itself: the clock of a proxy proves nothing. An invalid
         header is ignored.
@@ -50,10 +69,41 @@ class ServerClock:
         if server_time is None:
             return
         self.is_known = True
-        measured = server_time - self.local.now()
+        self.host, self.measured = host, server_time - self.local.now()
+        self.largest[host] = max(self.largest.get(host, self.measured), self.measured, key=abs)
         # A smaller difference may be a slow response. The vendor tolerates 300 s.
-        if abs(measured - self.offset) > TOLERATED_DRIFT:
-            self.offset = measured
+        if self.measured < self.offset - TOLERATED_DRIFT and not self._was_refused(self.measured):
+            self.offset = self.measured
+
+    def record_refusal(self, signed_at: datetime) -> bool:
+        """Record that a signature was refused for its date; return whether to try another date.
+
+        Args:
+            signed_at: the date of the signature.
+        """
+        if not timedelta() <= self.now() - signed_at <= _MAX_REQUEST:
+            return True  # the clock was set after that signature
+        self._refused.append(self.offset)
+        others = [one for one in (self.measured, timedelta()) if not self._was_refused(one)]
+        self.is_refused = not others
+        if others:
+            self.offset = others[0]
+        else:
+            # begin again: the server's clock may be corrected
+            self.offset = self._refused[0]
+            self._refused.clear()
+        return bool(others)
+
+    def describe(self) -> str:
+        """Return how the server's clock differs from this machine's, as a part of a sentence."""
+        if not self.is_known:
+            return "the server has sent no Date header"
+        seconds = round(self.measured.total_seconds())
+        difference = f"{abs(seconds)} s {'ahead of' if seconds > 0 else 'behind'}"
+        return f"the Date header of {self.host} is {difference} this machine's clock"
+
+    def _was_refused(self, offset: timedelta) -> bool:
+        return any(abs(offset - refused) <= TOLERATED_DRIFT for refused in self._refused)
 
 
 def parse_http_date(header: str | None) -> datetime | None:

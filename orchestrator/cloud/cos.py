@@ -153,20 +153,27 @@ class CosClient:
         # not urlencode: it writes a space as +, which only forms define
         pairs = "&".join(f"{name}={quote(text, safe='')}" for name, text in query.items())
         url = httpx.URL(f"{base}{path}{'?' if pairs else ''}{pairs}")
+        host = f"{bucket}.cos.{region}.myqcloud.com"
+        response, signed_at = await self._send_once(method, url, host, query)
+        # the answer to a HEAD does not say whether the clock or a permission is the reason
+        if response.status_code == 403 and self.clock.record_refusal(signed_at):
+            response, _ = await self._send_once(method, url, host, query)
+        return response
+
+    async def _send_once(
+        self, method: str, url: httpx.URL, host: str, query: Mapping[str, str]
+    ) -> tuple[httpx.Response, datetime]:
+        """Send one request; return its answer and the date of its signature."""
         await self._limiter.acquire()
+        credential, signed_at = await self._credentials.current(), self.clock.now()
         headers = cos_headers(
-            await self._credentials.current(),
-            method=method,
-            host=f"{bucket}.cos.{region}.myqcloud.com",
-            path=url.path,
-            params=query,
-            now=self.clock.now(),
+            credential, method=method, host=host, path=url.path, params=query, now=signed_at
         )
         response = await self._http.send(method, url, headers=headers, seconds=self._timeout)
         if "x-cos-request-id" in response.headers:
             # an answer without this header may be a proxy's, whose clock proves nothing
-            self.clock.learn(response.headers.get("Date"))
-        return response
+            self.clock.learn(response.headers.get("Date"), host)
+        return response, signed_at
 
 
 def _object(entry: Element) -> ObjectFacts:

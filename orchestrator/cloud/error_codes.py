@@ -121,7 +121,8 @@ InvalidParameterValue.InvalidBucketPermissionForExport: Give the CVM role permis
     this bucket.
 
 [resign, clock]
-AuthFailure.SignatureExpire: Synchronize this machine's clock, for example with NTP.
+AuthFailure.SignatureExpire: Synchronize this machine's clock, for example with NTP; if it is right,
+    check for a proxy or CDN that sends a wrong Date header.
 
 [refresh, credential]
 AuthFailure.TokenFailure: Get a new temporary key, and set its SecretId, SecretKey and token
@@ -233,8 +234,9 @@ UserNetworkTooSlow: Check this machine's network: it is too slow for COS.
 HttpOther: Wait: COS is queried again; if this lasts, check for a proxy between this machine and
     COS.
 
-[resign, clock]
-RequestTimeTooSkewed: Synchronize this machine's clock (NTP): COS reports that it is wrong.
+[resign, bucket]
+RequestTimeTooSkewed: Synchronize this machine's clock (NTP); if it is right, check for a proxy or
+    CDN that sends a wrong Date header.
 
 [refresh, credential]
 ExpiredToken: Log in again: the temporary key has expired.

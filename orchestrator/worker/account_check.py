@@ -17,12 +17,15 @@ _TIMEOUT = 5.0
 
 
 async def check_account(
-    database: Database, settings: Settings, credentials: CredentialSource
+    database: Database, settings: Settings, credentials: CredentialSource, clock: ServerClock
 ) -> None:
     """Save the account of the profile at its first run, and compare it in later runs.
 
     Rate and concurrency limits are counted per account, and a job belongs to one account. The check
     is skipped if STS does not answer: a run must not depend on one more service.
+
+    Args:
+        clock: that of STS.
 
     Raises:
         CredentialError: in this store the profile belongs to another account.
@@ -32,7 +35,7 @@ async def check_account(
         account = await caller_account(
             credential,
             endpoint=settings.sts_endpoint,
-            clock=ServerClock(database.clock),
+            clock=clock,
             seconds=_TIMEOUT,
         )
     except CredentialError as error:

@@ -44,29 +44,29 @@ async def run(
                 f"--profile {profile} to work on them."
             )
         return await summary.finish(owner=None, seconds=0.0)
-    clock = ServerClock(database.clock)
+    # each service has a clock of its own: a wrong Date header must not mislead the others
+    sts_clock, cvm_clock, cos_clock = (ServerClock(database.clock) for _ in range(3))
     credentials = await find_credentials(
         settings.profile,
         environ,
         _home(environ),
         sts_endpoint=settings.sts_endpoint,
         metadata_endpoint=settings.metadata_endpoint,
-        clock=clock,
+        clock=sts_clock,
         notify=notify,
     )
-    await check_account(database, settings, credentials)
+    await check_account(database, settings, credentials, sts_clock)
     timeout = settings.request_timeout.total_seconds()
     async with (
         register_worker(database) as me,
         open_http_client(f"orchestrator/{__version__}") as http,
     ):
-        cvm = CvmClient(http, endpoint=settings.cvm_endpoint, clock=clock, timeout=timeout)
+        cvm = CvmClient(http, endpoint=settings.cvm_endpoint, clock=cvm_clock, timeout=timeout)
         cos = CosClient(
             http,
             endpoint=settings.cos_endpoint,
             credentials=credentials,
-            # COS has its own clock: its time must not date the signatures of requests to CVM
-            clock=ServerClock(database.clock),
+            clock=cos_clock,
             timeout=timeout,
         )
         warnings = RunWarnings(database, settings.profile, notify)

@@ -7,32 +7,93 @@ import pytest
 from orchestrator.cloud.clock_skew import ServerClock, parse_http_date
 from tests.cloud.scripted_server import NOON, FixedClock, http_date
 
+HOST = "cvm.example"
 
-@pytest.mark.parametrize("seconds", [-400, -31, 31, 400, 86400])
-def test_large_difference_sets_the_clock(seconds: int) -> None:
-    """A difference of more than 30 seconds is added to this machine's time."""
+
+def learned(**difference: float) -> ServerClock:
+    """Return a clock that has seen one Date header, which differs from this machine's clock."""
     clock = ServerClock(FixedClock())
-    ahead = timedelta(seconds=seconds)
-    clock.learn(http_date(NOON, ahead))
-    assert clock.now() == NOON + ahead
+    clock.learn(http_date(NOON, timedelta(**difference)), HOST)
+    return clock
+
+
+@pytest.mark.parametrize("seconds", [-86400, -400, -31])
+def test_earlier_time_of_the_server_dates_signatures(seconds: int) -> None:
+    """If the Date header is earlier than this machine's clock, signatures have its time."""
+    clock = learned(seconds=seconds)
+    assert clock.now() == NOON + timedelta(seconds=seconds)
     assert clock.is_known
 
 
 @pytest.mark.parametrize("seconds", [-30, -1, 0, 1, 30])
 def test_small_difference_does_not_set_the_clock(seconds: int) -> None:
     """A difference of up to 30 seconds may be a slow answer; the clock is then known, though."""
-    clock = ServerClock(FixedClock())
-    clock.learn(http_date(NOON, timedelta(seconds=seconds)))
+    clock = learned(seconds=seconds)
     assert clock.now() == NOON
     assert clock.is_known
 
 
-def test_offset_is_removed_when_the_clocks_agree_again() -> None:
-    """Once this machine's clock has been corrected, its time is used unchanged."""
-    clock = ServerClock(FixedClock())
-    clock.learn(http_date(NOON, timedelta(minutes=10)))
-    clock.learn(http_date(NOON))
+@pytest.mark.parametrize("seconds", [31, 400, 86400])
+def test_later_time_of_the_server_needs_a_refusal(seconds: int) -> None:
+    """A signature with a date that is too late would live too long, so the earlier one is first."""
+    clock = learned(seconds=seconds)
     assert clock.now() == NOON
+    assert clock.record_refusal(NOON)
+    assert clock.now() == NOON + timedelta(seconds=seconds)
+    assert not clock.is_refused
+
+
+def test_this_machines_clock_is_next_after_a_wrong_date() -> None:
+    """If signatures with the time of the Date header are refused, that header is not believed."""
+    clock = learned(hours=-1)
+    assert clock.record_refusal(clock.now())
+    assert clock.now() == NOON
+    clock.learn(http_date(NOON, timedelta(minutes=-60, seconds=9)), HOST)
+    assert clock.now() == NOON
+
+
+def test_refusal_of_an_older_date_changes_nothing() -> None:
+    """Several requests are in flight when the clock is set: their refusals say nothing new."""
+    clock = learned(hours=-1)
+    assert clock.record_refusal(clock.now())
+    assert clock.record_refusal(NOON - timedelta(hours=1))
+    assert clock.now() == NOON
+    assert not clock.is_refused
+
+
+def test_no_date_is_left_when_all_are_refused() -> None:
+    """After both clocks were refused it begins again, because the server may be corrected."""
+    clock = learned(hours=-1)
+    assert clock.record_refusal(clock.now())
+    assert not clock.record_refusal(clock.now())
+    assert clock.is_refused
+    assert clock.now() == NOON - timedelta(hours=1)
+
+
+def test_agreeing_clocks_leave_no_other_date() -> None:
+    """Where both clocks show the same time, a refusal cannot be helped."""
+    clock = learned(seconds=2)
+    assert not clock.record_refusal(NOON)
+    assert clock.is_refused
+    assert clock.now() == NOON
+
+
+@pytest.mark.parametrize(
+    ("seconds", "difference"), [(3600, "3600 s ahead of"), (-90, "90 s behind")]
+)
+def test_difference_is_described_with_its_source(seconds: int, difference: str) -> None:
+    """A person reads by how much, in which direction, and whose header it was."""
+    said = f"the Date header of {HOST} is {difference} this machine's clock"
+    assert learned(seconds=seconds).describe() == said
+
+
+def test_largest_difference_of_each_host_is_kept() -> None:
+    """It is what the store remembers of a host."""
+    clock = learned(seconds=-90)
+    for host, seconds in ((HOST, 40), (HOST, -2), ("other.example", 1)):
+        clock.learn(http_date(NOON, timedelta(seconds=seconds)), host)
+    seconds_by_host = {host: offset.total_seconds() for host, offset in clock.largest.items()}
+    assert seconds_by_host == {HOST: -90, "other.example": 1}
 
 
 @pytest.mark.parametrize(
@@ -50,8 +111,8 @@ def test_offset_is_removed_when_the_clocks_agree_again() -> None:
 def test_invalid_date_is_ignored(header: str | None) -> None:
     """A missing or invalid Date header, or one of a year far off, does not change the clock."""
     clock = ServerClock(FixedClock())
-    clock.learn(header)
-    assert (clock.offset, clock.is_known) == (timedelta(), False)
+    clock.learn(header, HOST)
+    assert (clock.offset, clock.is_known, clock.largest) == (timedelta(), False, {})
 
 
 @pytest.mark.parametrize("zone", ["GMT", "+0000", "-0000", ""])

@@ -100,22 +100,55 @@ async def test_requests_are_signed_like_the_vendors_client(
     assert request.headers["authorization"] == ours(now=NOON)["Authorization"]
 
 
-async def test_reads_are_dated_by_the_servers_clock(
-    server: ScriptedServer, cos: CosClient, clock: ServerClock
-) -> None:
+async def test_reads_are_dated_by_the_servers_clock(server: ScriptedServer, cos: CosClient) -> None:
     """The Date header of one answer corrects the date of the next signature."""
-    ahead = timedelta(minutes=9)
+    behind = timedelta(minutes=-9)
     server.respond(
-        http(
-            status="404 Not Found",
-            headers={"Date": http_date(NOON, ahead), "x-cos-request-id": "r-1"},
-        ),
-        http(status="404 Not Found"),
+        http(status="404 Not Found", headers=dated(behind)), http(status="404 Not Found")
     )
     await cos.head_object("ap-tokyo", BUCKET, "key")
     await cos.head_object("ap-tokyo", BUCKET, "key")
-    began = int((NOON + ahead).timestamp()) - 60
-    assert f"q-sign-time={began};" in server.requests[1].headers["authorization"]
+    assert sign_times(server) == [NOON, NOON + behind]
+
+
+async def test_refused_date_is_corrected_in_the_same_read(
+    server: ScriptedServer, cos: CosClient
+) -> None:
+    """A read that is refused is sent again at once with the other clock's time, one time only."""
+    ahead = timedelta(hours=1)
+    server.respond(
+        http(status="403 Forbidden", headers=dated(ahead)),
+        http(status="404 Not Found", headers=dated(ahead)),
+    )
+    assert await head_object(cos) is None
+    assert sign_times(server) == [NOON, NOON + ahead]
+    server.respond(*(2 * [http(status="403 Forbidden", headers=dated(ahead))]))
+    with pytest.raises(CloudRefusal):
+        await head_object(cos)
+
+
+async def test_refusal_is_not_repeated_where_the_clocks_agree(
+    server: ScriptedServer, cos: CosClient
+) -> None:
+    """A missing permission costs one request."""
+    server.respond(http(status="403 Forbidden", headers=dated(timedelta(seconds=1))))
+    with pytest.raises(CloudRefusal):
+        await head_object(cos)
+    assert len(server.requests) == 1
+
+
+def dated(difference: timedelta) -> dict[str, str]:
+    """Return the headers of an answer of COS whose clock differs from this machine's."""
+    return {"Date": http_date(NOON, difference), "x-cos-request-id": "r-1"}
+
+
+def sign_times(server: ScriptedServer) -> list[datetime]:
+    """Return the dates of the signatures so far."""
+    starts = [
+        request.headers["authorization"].partition("q-sign-time=")[2].partition(";")[0]
+        for request in server.requests
+    ]
+    return [datetime.fromtimestamp(int(start) + 60, UTC) for start in starts]
 
 
 @pytest.mark.parametrize("key", OBJECT_KEYS)

@@ -214,11 +214,31 @@ async def test_invalid_cos_paths_count_as_none(
 async def test_answer_sets_the_clock(
     server: ScriptedServer, cvm: CvmClient, clock: ServerClock
 ) -> None:
-    """A Date header far from this machine's time becomes the server's time."""
+    """A Date header far before this machine's time becomes the server's time."""
+    behind = timedelta(minutes=-7)
+    server.respond(api(ACCEPTED, headers={"Date": http_date(NOON, behind)}))
+    await export(cvm)
+    assert clock.now() == NOON + behind
+
+
+async def test_refused_signature_sets_the_clock(
+    server: ScriptedServer, cvm: CvmClient, clock: ServerClock
+) -> None:
+    """A later Date header is believed once this machine's time was refused."""
     ahead = timedelta(minutes=7)
-    server.respond(api(ACCEPTED, headers={"Date": http_date(NOON, ahead)}))
+    error = {"Code": "AuthFailure.SignatureExpire", "Message": "expired"}
+    expired = api({"Error": error, "RequestId": "r"}, headers={"Date": http_date(NOON, ahead)})
+    server.respond(expired)
     await export(cvm)
     assert clock.now() == NOON + ahead
+    assert clock.host == cvm.host("ap-singapore")
+
+
+async def test_target_of_a_redirect_is_kept(server: ScriptedServer, cvm: CvmClient) -> None:
+    """A redirect usually has no body, and a person needs to know where it leads to."""
+    server.respond(http(status="302 Found", headers={"Location": "https://login.example/"}))
+    reply = await export(cvm)
+    assert (reply.http_status, reply.excerpt) == (302, "redirect to https://login.example/")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+from orchestrator.cloud.api3 import SIGNATURE_EXPIRED
 from orchestrator.cloud.clock_skew import ServerClock
 from orchestrator.cloud.credentials.base import (
     Credential,
@@ -48,8 +49,8 @@ async def assume_role(
     call = partial(call_sts, "AssumeRole", body, endpoint=endpoint, clock=clock, seconds=_TIMEOUT)
     credential = await base.current()
     reply, result = await call(credential)
-    if reply.error_code == "AuthFailure.SignatureExpire":
-        # the clock has learned the server's time from this answer
+    if reply.error_code == SIGNATURE_EXPIRED:
+        # the clock has learned from this answer
         reply, result = await call(credential)
     elif reply.error_code in _REFUSED_KEY and (renewed := await base.renew()) != credential:
         reply, result = await call(renewed)
