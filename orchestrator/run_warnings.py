@@ -1,8 +1,8 @@
-"""Warnings of runs: each is notified once, and stored so that ``status`` can repeat it."""
+"""Warnings of runs: each is notified when it begins, and stored until its condition ends."""
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.store import Database, upsert
-from orchestrator.store.error_classification import STORE_ERRORS, classify_store_error
+from orchestrator.store.error_classification import STORE_ERRORS
 from orchestrator.store.tables import instances, run_warnings
 
 _RENEWAL = 60.0
@@ -36,7 +36,8 @@ class StoredWarning:
 class RunWarnings:
     """The warnings of one run.
 
-    Its methods write to the store. So they must not be called within a transaction.
+    `warn` and `clear` write to the store, so they must not be called within a transaction. They
+    ignore its errors: a warning does not stop a run.
 
     Args:
         notify: takes a sentence for the user.
@@ -46,31 +47,27 @@ class RunWarnings:
         self._database = database
         self._profile = profile
         self._notify = notify
-        self._notified: set[str] = set()
-        self._stored: dict[str, tuple[str, float]] = {}
-        """By key: the message in the store, and when it was written, on the event loop's clock."""
-        self._cleared: set[str] = set()
-        """Keys that have no row: `clear` need not delete it."""
+        self._stored_at: dict[str, float] = {}
+        """By key of a warning that holds: when it was stored, on the event loop's clock."""
 
     async def warn(self, key: str, message: str) -> None:
-        """Store a warning, or renew it; notify the user the first time in this run.
+        """Notify the user of a warning and store it; while it holds, renew it now and then.
 
-        While the store cannot be written, only the user is notified; the next call stores it.
+        The user is notified again only after `clear`. What cannot be stored now is stored by a
+        later call.
 
         Args:
             key: what the warning is about; one row per key.
             message: what was seen, what the program assumes, what the user can do. The word
                 "Warning" is added here.
         """
-        if key not in self._notified:
-            self._notified.add(key)
+        if key not in self._stored_at:
+            self._stored_at[key] = -math.inf
             self._notify(f"Warning: {message}")
-        stored, written_at = self._stored.get(key, ("", -math.inf))
         now = anyio.current_time()
-        if message == stored and now < written_at + _RENEWAL:
+        if now < self._stored_at[key] + _RENEWAL:
             return
-        self._cleared.discard(key)
-        with self._tolerate_store_errors():
+        with suppress(*STORE_ERRORS):
             async with self._database.write() as connection:
                 at = await self._database.now(connection)
                 row = {
@@ -82,18 +79,17 @@ class RunWarnings:
                 }
                 statement = upsert(connection, run_warnings, "message", "seen_at")
                 await connection.execute(statement.values(row))
-            self._stored[key] = message, now
+            self._stored_at[key] = now
 
     async def clear(self, key: str) -> None:
-        """Remove a stored warning: its condition has ended. Repeating this costs nothing."""
-        if key in self._cleared:
+        """End a warning of this run, if there is one: its condition has ended."""
+        if key not in self._stored_at:
             return
         this = (run_warnings.c.profile == self._profile) & (run_warnings.c.key == key)
-        with self._tolerate_store_errors():
+        with suppress(*STORE_ERRORS):
             async with self._database.write() as connection:
                 await connection.execute(run_warnings.delete().where(this))
-            self._cleared.add(key)
-            self._stored.pop(key, None)
+            self._stored_at.pop(key, None)
 
     async def remove_old(self, me: str) -> None:
         """Remove the warnings of earlier runs, unless another run uses the store now.
@@ -106,15 +102,6 @@ class RunWarnings:
         old = (run_warnings.c.profile == self._profile) & (run_warnings.c.seen_at < started)
         async with self._database.write() as connection:
             await connection.execute(run_warnings.delete().where(old, ~others))
-
-    @contextmanager
-    def _tolerate_store_errors(self) -> Iterator[None]:
-        """Ignore temporary errors of the store: a warning must not end a run."""
-        try:
-            yield
-        except STORE_ERRORS as error:
-            if not classify_store_error(error).is_temporary:
-                raise
 
 
 async def stored_warnings(connection: AsyncConnection) -> tuple[StoredWarning, ...]:

@@ -1,7 +1,7 @@
 """A store and a simulated cloud, for the tests of verification and of the worker."""
 
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -10,13 +10,15 @@ from typing import Any
 from orchestrator.clock import SystemClock
 from orchestrator.cloud.clock_skew import ServerClock
 from orchestrator.cloud.cos import CosClient
-from orchestrator.cloud.credentials.base import Credential
+from orchestrator.cloud.credentials.base import Credential, CredentialSource
 from orchestrator.cloud.cvm import CvmClient
 from orchestrator.cloud.http_client import open_http_client
 from orchestrator.export_durations import latest_finished_exports
 from orchestrator.job_states import JobState
+from orchestrator.limits.admission import Admission
 from orchestrator.limits.halted_scopes import HaltedScopes
 from orchestrator.model import ExportOrder, ImageFormat, Lease, Outcome
+from orchestrator.run_warnings import RunWarnings
 from orchestrator.settings import Settings as RunSettings
 from orchestrator.settings import VerifyMode
 from orchestrator.simulator import (
@@ -36,7 +38,7 @@ from orchestrator.verification.unknown_jobs import AbsenceTracker
 from orchestrator.worker.send import outcome_of_reply
 from tests.cloud.scripted_server import FixedCredentials
 
-from .job_factory import BUCKET, REGION, SETTINGS, TESTER, now, read_job
+from .job_factory import BUCKET, PROFILE, REGION, SETTINGS, TESTER, now, read_job
 
 CREDENTIAL = Credential(DEFAULT_KEY.secret_id, DEFAULT_KEY.secret_key)
 
@@ -128,6 +130,42 @@ async def open_store_and_cloud(database: Database) -> AsyncIterator[StoreAndClou
         yield StoreAndCloud(database, simulator, cvm, cos, AbsenceTracker(database.clock))
 
 
+def _notify(_sentence: str) -> None: ...
+
+
+class UnstoredWarnings(RunWarnings):
+    """Warnings that the user is notified of, and that are not stored."""
+
+    async def warn(self, key: str, message: str) -> None:
+        """Notify the user once."""
+        if key not in self._stored_at:
+            self._stored_at[key] = 0.0
+            self._notify(f"Warning: {message}")
+
+    async def clear(self, key: str) -> None:
+        """End a warning."""
+        self._stored_at.pop(key, None)
+
+
+def make_admission(
+    database: Database,
+    credentials: CredentialSource | None = None,
+    notify: Callable[[str], None] = _notify,
+    clock: ServerClock | None = None,
+) -> Admission:
+    """Make an admission without a rate limit, whose warnings are not stored."""
+    return Admission(
+        PROFILE,
+        database,
+        credentials or FixedCredentials(CREDENTIAL),
+        notify,
+        clock=clock or ServerClock(SystemClock()),
+        warnings=UnstoredWarnings(database, PROFILE, notify),
+        rate=0,
+        quota_wait=60,
+    )
+
+
 def make_bucket_access(
     mode: VerifyMode = VerifyMode.AUTO, *, unreadable: bool = False
 ) -> BucketAccess:
@@ -136,9 +174,6 @@ def make_bucket_access(
     if unreadable:
         made.unreadable[f"{REGION}/{BUCKET}"] = math.inf
     return made
-
-
-def _notify(_sentence: str) -> None: ...
 
 
 async def verify_job(database: Database, cos: CosClient, job: TrackedJob) -> JobState:

@@ -175,6 +175,7 @@ def _worker(database: Database, profile: str, me: Registration, http: HttpClient
 
     keys = CredentialSource(own, clock, _notify)
     timeout = settings.request_timeout.total_seconds()
+    warnings = RunWarnings(database, profile, _notify)
     context = RunContext(
         settings,
         database,
@@ -187,10 +188,12 @@ def _worker(database: Database, profile: str, me: Registration, http: HttpClient
             database,
             keys,
             _notify,
+            clock=clock,
+            warnings=warnings,
             rate=settings.rate,
             quota_wait=settings.quota_wait.total_seconds(),
         ),
-        RunWarnings(database, profile, _notify),
+        warnings,
     )
     return Worker(context, me, _notify, time_limit=_TOO_LONG)
 

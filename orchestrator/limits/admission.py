@@ -11,13 +11,16 @@ from contextlib import suppress
 
 import anyio
 
+from orchestrator.cloud.clock_skew import ServerClock
 from orchestrator.cloud.credentials.base import Credential, CredentialSource
 from orchestrator.errors import CredentialError
+from orchestrator.limits.answer_warnings import AnswerWarnings, describe_answer
 from orchestrator.limits.circuit_breaker import CircuitBreaker
 from orchestrator.limits.halted_scopes import WHOLE_ACCOUNT, HaltedScopes
 from orchestrator.limits.quota_halts import QuotaHalts
 from orchestrator.limits.rate_limiter import RateKey, RateLimiter
-from orchestrator.model import Halt, Outcome, Reaction, Scope
+from orchestrator.model import Effect, Halt, Outcome, Reaction, Scope
+from orchestrator.run_warnings import RunWarnings
 from orchestrator.store import Database
 
 EXPORT = "ExportImages"
@@ -29,6 +32,10 @@ _TOLERATED_UNKNOWN = 4
 """Number of outcomes with unknown effect in a row that are tolerated. One more means that the
 endpoint is failing, not only one job."""
 
+_MAX_DOUBT = 5.0
+"""Maximum seconds between two probes while the endpoint does answer, with HTTP 200, but the answers
+do not show whether the export began."""
+
 _MAX_UNCHARGED = 10
 """Maximum number of lost answers in a row that are not charged to a job. Later ones are charged,
 because the job may be the cause."""
@@ -39,6 +46,7 @@ class Admission:
 
     Args:
         profile: the account's name.
+        clock: that of CVM.
         notify: called with a sentence for the user when something delays or stops requests.
         rate: requests per second allowed for each action at an endpoint; 0 is no limit.
         quota_wait: maximum wait in seconds for a quota other than the export cap.
@@ -51,6 +59,8 @@ class Admission:
         credentials: CredentialSource,
         notify: Callable[[str], None],
         *,
+        clock: ServerClock,
+        warnings: RunWarnings,
         rate: float,
         quota_wait: float,
     ) -> None:
@@ -62,8 +72,15 @@ class Admission:
         self._rate = rate
         self._rate_limiters: dict[RateKey, RateLimiter] = {}
         self._credentials = credentials
+        self._clock = clock
+        self._warnings = warnings
+        self._answers = AnswerWarnings(warnings)
         self._notify = notify
         self._breakers: defaultdict[str, CircuitBreaker] = defaultdict(CircuitBreaker)
+        self._doubtful: dict[int, str] = {}
+        """Jobs whose last answer came with HTTP 200 and was unclear, with their endpoints."""
+        self._begins_in_doubt: set[str] = set()
+        """Endpoints whose unclear answers with HTTP 200 mean that the export has begun."""
         self._quotas = QuotaHalts(quota_wait, notify)
         self._renewing = anyio.Lock()
         self._renewed: Credential | None = None
@@ -124,7 +141,9 @@ class Admission:
             asked_at: when the request was claimed, on the event loop's clock.
             credential: the one that signed the request.
         """
-        self._record_reachability(host, outcome)
+        await self._record_reachability(host, outcome, job_id)
+        if action == EXPORT:
+            await self._answers.record(host, scope_values[Scope.REGION], outcome)
         match outcome.code.reaction:
             case Reaction.ACCEPT:
                 self.halts.record_acceptance()
@@ -134,6 +153,8 @@ class Admission:
                 self._quotas.record_refusal(scope_values[Scope.REGION], outcome)
             case Reaction.REFRESH if await self._has_newer(credential):
                 pass
+            case Reaction.RESIGN if not self._clock.is_refused:
+                pass  # the next signatures have another date
             case Reaction.HALT | Reaction.RESIGN | Reaction.REFRESH:
                 halt = self._halt_for(host, outcome, scope_values)
                 if self.halts.record_refusal(halt, outcome.code, job_id=job_id, asked_at=asked_at):
@@ -143,10 +164,17 @@ class Admission:
             case _:
                 pass
 
-    def record_response(self, host: str) -> None:
+    async def record_response(self, host: str) -> None:
         """Record that the endpoint has answered, whatever the answer was."""
         if self._breakers[host].record_success():
             self._notify(f"{host} answers again.")
+            await self._warnings.clear(_failing_key(host))
+
+    async def record_reconciliation(self, job_id: int) -> None:
+        """Record that the export of a job was found, although its answer was lost or unclear."""
+        if (host := self._doubtful.pop(job_id, None)) is not None:
+            self._begins_in_doubt.add(host)
+            await self.record_response(host)
 
     def halt_expired_quotas(self) -> None:
         """Halt the regions that have waited too long for a quota."""
@@ -163,26 +191,41 @@ class Admission:
         with suppress(CredentialError):
             await self._credentials.renew()
 
-    def _record_reachability(self, host: str, outcome: Outcome) -> None:
+    async def _record_reachability(self, host: str, outcome: Outcome, job_id: int | None) -> None:
+        breaker, is_answer = self._breakers[host], outcome.http_status == 200
         match outcome.code.reaction:
             case Reaction.PAUSE:
-                has_opened = self._breakers[host].record_failure()
-            case Reaction.RECONCILE:
-                has_opened = self._breakers[host].record_failure(tolerated=_TOLERATED_UNKNOWN)
+                breaker.record_failure()
+            case Reaction.RECONCILE if not is_answer:
+                breaker.record_failure(tolerated=_TOLERATED_UNKNOWN)
+            case Reaction.RECONCILE if host not in self._begins_in_doubt:
+                if job_id is not None:
+                    self._doubtful[job_id] = host
+                breaker.record_failure(tolerated=_TOLERATED_UNKNOWN, longest=_MAX_DOUBT)
             case _:
                 if outcome.http_status is not None:
-                    self.record_response(host)
+                    await self.record_response(host)
                 return
-        if has_opened:
-            what = f"is failing ({outcome.code.name}, HTTP {outcome.http_status})"
+        if breaker.is_open:
+            what = f"is failing ({describe_answer(outcome)})"
             if outcome.http_status is None:
                 what = f"cannot be reached ({outcome.message})"
-            self._notify(f"Warning: {host} {what}; sending one request at a time until it answers.")
+            assumed = ""
+            if outcome.code.effect is Effect.MAYBE:
+                assumed = "It is assumed that each of these requests may have begun its export. "
+            await self._warnings.warn(
+                _failing_key(host),
+                f"{host} {what}; sending one request at a time until it answers. {assumed}"
+                f"{outcome.code.remedy}",
+            )
 
     def _halt_for(self, host: str, outcome: Outcome, scope_values: Mapping[Scope, str]) -> Halt:
         scope = outcome.code.scope or Scope.ACCOUNT
         value = scope_values.get(scope, host if scope is Scope.ENDPOINT else self._profile)
-        return Halt(scope, value, outcome.code.name, outcome.message, outcome.code.remedy)
+        message = outcome.message
+        if scope is Scope.CLOCK:
+            message += f" Signatures with any known time are refused: {self._clock.describe()}."
+        return Halt(scope, value, outcome.code.name, message, outcome.code.remedy)
 
     async def _has_newer(self, refused: Credential) -> bool:
         """Renew refused credentials; return whether the request may be tried again.
@@ -216,6 +259,10 @@ class Admission:
         label = "Given up for now" if halt.is_temporary else "Action required"
         what = f"Warning: no more exports are sent for {_cause(halt)}."
         self._notify(f"{what} {label}: {halt.remedy}")
+
+
+def _failing_key(host: str) -> str:
+    return f"failing {host}"
 
 
 def describe_halt(halt: Halt) -> str:

@@ -45,17 +45,18 @@ class CircuitBreaker:
             self._is_probing = False
             self._next_probe = anyio.current_time()
 
-    def record_failure(self, *, tolerated: int = 0) -> bool:
+    def record_failure(self, *, tolerated: int = 0, longest: float = 30.0) -> bool:
         """Record a failed request; return whether it opened the circuit.
 
         Args:
             tolerated: number of failures in a row that do not open it.
+            longest: maximum seconds until the next probe.
         """
         self._failures += 1
         was_open = self.is_open
         # requests that were in flight when the circuit opened give no new information
         if self._is_probing if was_open else self._failures > tolerated:
-            wait = backoff(self._probes, random.random(), longest=30.0)  # noqa: S311 - spreads load
+            wait = backoff(self._probes, random.random(), longest=longest)  # noqa: S311 - spreads load
             self._probes += 1
             self._is_probing = False
             self._next_probe = anyio.current_time() + wait.total_seconds()

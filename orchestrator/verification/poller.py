@@ -325,9 +325,12 @@ class Poller:
     async def _state_after_lookup(self, one: _PolledJob) -> JobState:
         job = one.job
         if job.state is JobState.UNKNOWN:
-            return await resolve(
+            state = await resolve(
                 self._database, self._cos, job, self._settings, self._absence, self._actor
             )
+            if state is JobState.ACCEPTED:
+                await self._admission.record_reconciliation(job.job_id)
+            return state
         finding = await check_delivery(
             self._cos,
             job,

@@ -179,7 +179,7 @@ class ImageDescriber:
         except CloudRefusal as refusal:
             code = code_for(refusal.code)
             if not refusal.code.startswith("Http"):
-                self._admission.record_response(host)
+                await self._admission.record_response(host)
             if code.name in _NOT_ALLOWED:
                 self._is_forbidden = True
                 self._notify(
@@ -193,7 +193,7 @@ class ImageDescriber:
         except httpx.HTTPError as error:
             outcome = Outcome(code_for_exception(error), str(error) or type(error).__name__)
         else:
-            self._admission.record_response(host)
+            await self._admission.record_response(host)
             self._failures, self._failing_since = 0, None
             return found
         self._failures += 1

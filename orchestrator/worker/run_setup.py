@@ -75,6 +75,8 @@ async def run(
             database,
             credentials,
             notify,
+            clock=cvm_clock,
+            warnings=warnings,
             rate=settings.rate,
             quota_wait=settings.quota_wait.total_seconds(),
         )

@@ -3,10 +3,12 @@
 import json
 import time
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from orchestrator import clock
 from orchestrator.errors import CredentialError
 from orchestrator.job_states import JobState
 from orchestrator.model import Scope
@@ -174,9 +176,16 @@ async def test_clock_jump_during_the_run_is_corrected(
 
 
 async def test_expired_login_ends_the_run(
-    open_store: OpenStore, cloud: Simulator, tmp_path: Path
+    open_store: OpenStore, cloud: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The run ends and says so; after a new login the next run does the rest."""
+    began_at = clock._since_boot
+
+    def pass_time(seconds: float) -> None:
+        """Let time pass on this machine and in the cloud."""
+        monkeypatch.setattr(clock, "_since_boot", lambda: began_at() + timedelta(seconds=seconds))
+        cloud.change(skew=seconds)
+
     cloud.change(cap=4, duration=Duration(seconds=2000))
     write_login_file(tmp_path, lasts=600)
     async with open_store(environ={}) as orchestrator:
@@ -184,12 +193,13 @@ async def test_expired_login_ends_the_run(
         result = await run_and_change(
             orchestrator,
             lambda: count_exports(cloud).total() == 4,
-            lambda: cloud.change(skew=700),
+            lambda: pass_time(700),
         )
         assert [stop.scope for stop in result.blocked] == [Scope.CREDENTIAL]
         assert "tccli" in result.blocked[0].remedy
         assert (result.counts[JobState.ACCEPTED], result.left) == (4, 10)
-        cloud.change(skew=2100, duration=Duration(seconds=0.2))
+        pass_time(2100)
+        cloud.change(duration=Duration(seconds=0.2))
         write_login_file(tmp_path, lasts=2700)
         assert (await run_to_end(orchestrator)).counts[JobState.VERIFIED] == 10
     assert count_exports(cloud) == once_each(make_image_ids(10))

@@ -139,10 +139,11 @@ async def _run(night: Workload, world: Mapping[str, Any], folder: Path) -> Outco
 
 async def _run_to_end(database: Database, http: HttpClient, night: Workload) -> RunResult:
     settings = load_settings({"profile": PROFILE, "resend_after": night.resend_after}, {})
+    clock, warnings = ServerClock(database.clock), RunWarnings(database, PROFILE, print)
     context = RunContext(
         settings,
         database,
-        CvmClient(http, endpoint="https://cvm", clock=ServerClock(database.clock), timeout=30),
+        CvmClient(http, endpoint="https://cvm", clock=clock, timeout=30),
         CosClient(
             http,
             endpoint="https://cos",
@@ -150,8 +151,17 @@ async def _run_to_end(database: Database, http: HttpClient, night: Workload) -> 
             clock=ServerClock(database.clock),
             timeout=30,
         ),
-        Admission(PROFILE, database, KEYS, print, rate=20, quota_wait=3600),
-        RunWarnings(database, PROFILE, print),
+        Admission(
+            PROFILE,
+            database,
+            KEYS,
+            print,
+            clock=clock,
+            warnings=warnings,
+            rate=20,
+            quota_wait=3600,
+        ),
+        warnings,
     )
     summary = await RunSummary.begin(database, PROFILE, None)
     async with register_worker(database) as me:

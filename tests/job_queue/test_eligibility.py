@@ -12,7 +12,6 @@ from orchestrator.limits.admission import Admission
 from orchestrator.model import Halt, Scope
 from orchestrator.store import Database
 from orchestrator.verification.bucket_access import BucketAccess
-from tests.cloud.scripted_server import FixedCredentials
 from tests.job_factory import (
     BUCKET,
     PROFILE,
@@ -24,7 +23,7 @@ from tests.job_factory import (
     now,
     update_job,
 )
-from tests.store_and_cloud import CREDENTIAL
+from tests.store_and_cloud import make_admission
 
 pytestmark = pytest.mark.anyio
 
@@ -34,14 +33,7 @@ HOST = "cvm.example"
 @pytest.fixture
 def admission(sqlite: Database) -> Admission:
     """Return an admission without halts."""
-    return Admission(
-        PROFILE,
-        sqlite,
-        FixedCredentials(CREDENTIAL),
-        lambda _sentence: None,
-        rate=0,
-        quota_wait=60,
-    )
+    return make_admission(sqlite)
 
 
 @pytest.fixture
@@ -128,8 +120,7 @@ async def has_work(
     database: Database, *, sendable: bool = True, readable: bool = True, within: float = 1e6
 ) -> bool:
     """Return whether a run of the batch "night" still has work that is due within some seconds."""
-    keys = FixedCredentials(CREDENTIAL)
-    admission = Admission(PROFILE, database, keys, lambda _sentence: None, rate=0, quota_wait=60)
+    admission = make_admission(database)
     permissions = BucketAccess(SETTINGS, admission.halts, lambda _sentence: None)
     if not sendable:
         halt(admission, Scope.BUCKET, f"{REGION}/{BUCKET}")

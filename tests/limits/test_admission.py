@@ -1,7 +1,10 @@
 """What answers teach about an endpoint, the credentials and halted scopes."""
 
 from dataclasses import replace
+from datetime import timedelta
+from functools import partial
 
+import anyio
 import httpx
 import pytest
 
@@ -12,28 +15,32 @@ from orchestrator.cloud.error_classification import code_for_exception
 from orchestrator.cloud.error_codes import code_for
 from orchestrator.errors import CredentialError
 from orchestrator.limits.admission import BUCKET_LOOKUP, EXPORT, Admission
-from orchestrator.model import Outcome
+from orchestrator.model import Outcome, Scope
 from orchestrator.store import Database
-from tests.cloud.scripted_server import FixedCredentials
+from tests.cloud.scripted_server import NOON, FixedClock, FixedCredentials, http_date
 from tests.instant_loop import in_no_time
-from tests.job_factory import PROFILE
-from tests.store_and_cloud import CREDENTIAL
+from tests.job_factory import PROFILE, REGION
+from tests.store_and_cloud import CREDENTIAL, make_admission
 
 HOST = "cvm.example"
+HERE = {Scope.REGION: REGION}
 LOST = Outcome(code_for_exception(httpx.ReadError("cut")), "cut")
 
 
 def after_lost_answers(still: Database, count: int) -> tuple[Admission, list[str]]:
     """Record so many lost answers in a row; return the messages for the user, too."""
     said: list[str] = []
-    admission = Admission(
-        PROFILE, still, FixedCredentials(CREDENTIAL), said.append, rate=0, quota_wait=60
-    )
+    admission = make_admission(still, notify=said.append)
 
     async def learn() -> None:
         for _ in range(count):
             await admission.record_outcome(
-                EXPORT, HOST, LOST, scope_values={}, asked_at=0.0, credential=CREDENTIAL
+                EXPORT,
+                HOST,
+                LOST,
+                scope_values=HERE,
+                asked_at=0.0,
+                credential=CREDENTIAL,
             )
 
     in_no_time(learn)
@@ -52,7 +59,7 @@ def test_a_failing_endpoint_excuses_the_jobs(still: Database) -> None:
     admission, said = after_lost_answers(still, 5)
     assert admission.excuses_lost_answer(HOST, 0)
     assert not admission.excuses_lost_answer("other.example", 0)
-    admission.record_response(HOST)
+    in_no_time(partial(admission.record_response, HOST))
     assert not admission.excuses_lost_answer(HOST, 0)
     assert [HOST in sentence for sentence in said] == [True, True]
 
@@ -72,7 +79,7 @@ def test_replaced_credentials_are_read_when_halts_end(still: Database) -> None:
         return stored[0]
 
     source = CredentialSource(read, ServerClock(SystemClock()), lambda _sentence: None)
-    admission = Admission(PROFILE, still, source, lambda _sentence: None, rate=0, quota_wait=60)
+    admission = make_admission(still, source)
     found: list[Credential | None] = []
 
     async def clear() -> None:
@@ -103,14 +110,19 @@ def test_reading_buckets_ends_though_an_export_was_halted_first(
 ) -> None:
     """Revoked keys that an export met first are reported once, and end the reading of buckets."""
     said: list[str] = []
-    admission = Admission(PROFILE, still, source, said.append, rate=0, quota_wait=60)
+    admission = make_admission(still, source, said.append)
     revoked = Outcome(code_for("AuthFailure.SecretIdNotFound"), "no such key")
 
     async def learn() -> None:
         for action in (EXPORT, BUCKET_LOOKUP):
             await admission.credential()
             await admission.record_outcome(
-                action, HOST, revoked, scope_values={}, asked_at=9.0, credential=CREDENTIAL
+                action,
+                HOST,
+                revoked,
+                scope_values=HERE,
+                asked_at=9.0,
+                credential=CREDENTIAL,
             )
 
     in_no_time(learn)
@@ -118,3 +130,108 @@ def test_reading_buckets_ends_though_an_export_was_halted_first(
     (sentence,) = said
     assert sentence.startswith(f"Warning: no more exports are sent for profile {PROFILE}: ")
     assert "Action required: " in sentence
+
+
+UNCLEAR = Outcome(code_for("InternalError"), "no idea", http_status=200)
+BEGAN = 7
+"""A job whose export is found later."""
+
+
+def admission_after(
+    still: Database, *outcomes: Outcome, clock: ServerClock | None = None
+) -> tuple[Admission, list[str]]:
+    """Record answers of ExportImages; return the messages for the user, too."""
+    said: list[str] = []
+    admission = make_admission(still, notify=said.append, clock=clock)
+
+    async def learn() -> None:
+        for asked_at, outcome in enumerate(outcomes, start=1):
+            await anyio.sleep(0.5)
+            await admission.record_outcome(
+                EXPORT,
+                HOST,
+                outcome,
+                scope_values=HERE,
+                asked_at=float(asked_at),
+                credential=CREDENTIAL,
+                job_id=BEGAN,
+            )
+
+    in_no_time(learn)
+    return admission, said
+
+
+def test_a_failing_endpoint_is_told_with_its_last_answer(still: Database) -> None:
+    """The warning has the code, the status and the beginning of the answer, and what to do."""
+    _, said = admission_after(still, *(5 * [UNCLEAR]))
+    (sentence,) = said
+    assert f"{HOST} is failing (InternalError, HTTP 200: no idea)" in sentence
+    assert "sending one request at a time" in sentence
+    assert UNCLEAR.code.remedy in sentence
+
+
+def test_unclear_answers_delay_the_next_request_by_seconds(still: Database) -> None:
+    """The endpoint does answer, so it is not left alone for half a minute."""
+    admission = make_admission(still)
+
+    async def waits() -> list[float]:
+        found = []
+        for _ in range(15):
+            before = anyio.current_time()
+            await admission.wait_for_turn(EXPORT, HOST)
+            found.append(anyio.current_time() - before)
+            await admission.record_outcome(
+                EXPORT, HOST, UNCLEAR, scope_values=HERE, asked_at=before, credential=CREDENTIAL
+            )
+        return found
+
+    assert 2.0 < max(in_no_time(waits)) <= 5.5
+
+
+def test_unclear_answers_do_not_count_where_exports_began(still: Database) -> None:
+    """Once such an export was found in the bucket, the next ones are sent as usual."""
+    admission, said = admission_after(still, *(5 * [UNCLEAR]))
+    in_no_time(partial(admission.record_reconciliation, BEGAN))
+    assert not admission.is_endpoint_failing(HOST)
+
+    async def learn() -> None:
+        for _ in range(20):
+            await admission.record_outcome(
+                EXPORT, HOST, UNCLEAR, scope_values=HERE, asked_at=0.0, credential=CREDENTIAL
+            )
+
+    in_no_time(learn)
+    assert not admission.is_endpoint_failing(HOST)
+    assert len([sentence for sentence in said if "is failing" in sentence]) == 1
+
+
+def test_a_found_export_does_not_excuse_lost_answers(still: Database) -> None:
+    """A request without an answer says nothing about unclear answers."""
+    admission, _ = admission_after(still, *(5 * [LOST]))
+    in_no_time(partial(admission.record_reconciliation, BEGAN))
+    assert admission.is_endpoint_failing(HOST)
+
+
+EXPIRED = Outcome(code_for("AuthFailure.SignatureExpire"), "too old", http_status=200)
+
+
+def test_a_refused_date_does_not_halt_while_another_is_left(still: Database) -> None:
+    """The clock has learned another time, so the next signatures have that one."""
+    clock = ServerClock(FixedClock())
+    clock.learn(http_date(NOON, timedelta(hours=1)), HOST)
+    assert clock.record_refusal(NOON)
+    admission, said = admission_after(still, EXPIRED, EXPIRED, EXPIRED, clock=clock)
+    assert admission.halts.active == []
+    assert said == []
+
+
+def test_the_halt_names_the_offset_and_its_source(still: Database) -> None:
+    """A person reads by how much the clocks differ, and which host's Date header said so."""
+    clock = ServerClock(FixedClock())
+    clock.learn(http_date(NOON, timedelta(hours=1)), HOST)
+    assert clock.record_refusal(NOON)
+    assert not clock.record_refusal(clock.now())
+    _, said = admission_after(still, EXPIRED, EXPIRED, clock=clock)
+    (sentence,) = said
+    assert f"the Date header of {HOST} is 3600 s ahead of this machine's clock" in sentence
+    assert "NTP" in sentence

@@ -72,6 +72,21 @@ def test_each_failed_probe_delays_the_next_one() -> None:
     assert waits[-1] >= 15.0
 
 
+def test_the_longest_wait_can_be_limited() -> None:
+    """Failures that say little do not delay the next probe for half a minute."""
+
+    async def work() -> list[float]:
+        breaker, waits = CircuitBreaker(), []
+        for _ in range(10):
+            breaker.record_failure(longest=5.0)
+            before = anyio.current_time()
+            await breaker.wait_until_admitted()
+            waits.append(anyio.current_time() - before)
+        return waits
+
+    assert max(in_no_time(work)) <= 5.5
+
+
 def test_any_answer_closes_the_circuit() -> None:
     """All waiting requests are admitted."""
 

@@ -9,7 +9,6 @@ import pytest
 from orchestrator.cloud.credentials.base import Credential
 from orchestrator.errors import CredentialError
 from orchestrator.job_states import JobState
-from orchestrator.limits.admission import Admission
 from orchestrator.store import BusyRetry
 from orchestrator.verification.bucket_access import BucketAccess
 from orchestrator.verification.poller import Poller
@@ -17,7 +16,6 @@ from orchestrator.wakeup import Wakeup
 from tests.cloud.scripted_server import FixedCredentials
 from tests.job_factory import (
     BUCKET,
-    PROFILE,
     REGION,
     SETTINGS,
     TESTER,
@@ -27,7 +25,12 @@ from tests.job_factory import (
     read_job,
     record_outcome,
 )
-from tests.store_and_cloud import CREDENTIAL, StoreAndCloud, make_bucket_access
+from tests.store_and_cloud import (
+    CREDENTIAL,
+    StoreAndCloud,
+    make_admission,
+    make_bucket_access,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -53,9 +56,7 @@ async def polling(
     setup: StoreAndCloud, buckets: BucketAccess, credentials: CountedCredentials
 ) -> AsyncIterator[None]:
     """Run a poller until the block ends."""
-    admission = Admission(
-        PROFILE, setup.database, credentials, lambda _sentence: None, rate=0, quota_wait=60
-    )
+    admission = make_admission(setup.database, credentials)
     poller = Poller(
         setup.database,
         setup.cos,

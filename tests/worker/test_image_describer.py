@@ -8,7 +8,6 @@ import anyio
 import pytest
 import sqlalchemy as sa
 
-from orchestrator.limits.admission import Admission
 from orchestrator.manifest.export_request import ExportRequest
 from orchestrator.model import Disk, ImageFacts, ImageFormat
 from orchestrator.run_warnings import RunWarnings
@@ -19,7 +18,6 @@ from orchestrator.wakeup import Wakeup
 from orchestrator.worker import image_describer as describe_module
 from orchestrator.worker.image_describer import ImageDescriber, exported_disks, object_key
 from orchestrator.worker.run_context import RunContext
-from tests.cloud.scripted_server import FixedCredentials
 from tests.job_factory import (
     PROFILE,
     REGION,
@@ -32,7 +30,7 @@ from tests.job_factory import (
     read_rows,
     update_job,
 )
-from tests.store_and_cloud import CREDENTIAL, StoreAndCloud
+from tests.store_and_cloud import StoreAndCloud, make_admission
 
 pytestmark = pytest.mark.anyio
 
@@ -44,14 +42,7 @@ DATA = Disk("snap-b", "DATA_DISK", 100)
 async def describing(setup: StoreAndCloud) -> AsyncIterator[list[str]]:
     """Run a describer until the block ends; yield its messages."""
     said: list[str] = []
-    admission = Admission(
-        PROFILE,
-        setup.database,
-        FixedCredentials(CREDENTIAL),
-        said.append,
-        rate=0,
-        quota_wait=60,
-    )
+    admission = make_admission(setup.database, notify=said.append)
     warnings = RunWarnings(setup.database, PROFILE, said.append)
     describer = ImageDescriber(
         RunContext(SETTINGS, setup.database, setup.cvm, setup.cos, admission, warnings),

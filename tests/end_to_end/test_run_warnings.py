@@ -1,0 +1,64 @@
+"""Warnings of a run against a vendor that differs, as a person reads them."""
+
+import pytest
+
+from orchestrator.job_states import JobState
+from orchestrator.simulator import Fault, Refusal, Simulator
+from tests.end_to_end.harness import (
+    OpenStore,
+    count_exports,
+    enqueue_and_run,
+    make_image_ids,
+    make_requests_for,
+    once_each,
+    read_ledger,
+    run_and_stop_when,
+)
+
+pytestmark = pytest.mark.anyio
+
+EXPORT = "ExportImages"
+
+
+async def test_unclear_answers_of_exports_that_began_do_not_slow_the_run(
+    open_store: OpenStore, cloud: Simulator
+) -> None:
+    """Every answer lacks a TaskId although the export begins: all is exported once and verified."""
+    cloud.set_faults(Fault("no-task-id", action=EXPORT))
+    images = make_image_ids(40)
+    said: list[str] = []
+    async with open_store(notify=said.append) as orchestrator:
+        result = await enqueue_and_run(orchestrator, make_requests_for(images))
+    assert result.counts[JobState.VERIFIED] == len(images)
+    assert count_exports(cloud) == once_each(images)
+    assert len([sentence for sentence in said if "cannot be used" in sentence]) == 1
+    assert len([sentence for sentence in said if "is failing" in sentence]) <= 1
+
+
+async def test_a_repeated_redirect_is_told_and_shown_by_status(
+    open_store: OpenStore, cloud: Simulator
+) -> None:
+    """The warning names the status and the target; it ends when the API answers again."""
+    cloud.set_faults(Fault("redirect", action=EXPORT, times=3))
+    said: list[str] = []
+    async with open_store(notify=said.append, concurrency=1) as orchestrator:
+        await orchestrator.enqueue(make_requests_for(make_image_ids(2)))
+        await run_and_stop_when(orchestrator, lambda: len(said) > 0)
+        (stored,) = (await orchestrator.status()).warnings
+        assert said == [f"Warning: {stored.message}"]
+        assert "HTTP 30" in stored.message
+        assert "redirect to " in stored.message
+
+
+async def test_a_region_that_accepts_nothing_is_told(
+    open_store: OpenStore, cloud: Simulator
+) -> None:
+    """After ten refusals of all kinds a person reads the last one, while the run goes on."""
+    cloud.change(codes=(Refusal("ResourceInUse"),))
+    said: list[str] = []
+    async with open_store(notify=said.append) as orchestrator:
+        await orchestrator.enqueue(make_requests_for(make_image_ids(12)))
+        await run_and_stop_when(orchestrator, lambda: len(read_ledger(cloud)) > 12)
+        (stored,) = (await orchestrator.status()).warnings
+    assert said == [f"Warning: {stored.message}"]
+    assert "has accepted nothing in this run (last answer: ResourceInUse" in stored.message

@@ -1,0 +1,114 @@
+"""Warnings about accepted exports that leave no trace, or take too long."""
+
+import pytest
+
+from orchestrator.job_states import JobState
+from orchestrator.run_warnings import RunWarnings
+from orchestrator.settings import VerifyMode
+from orchestrator.store import Database
+from orchestrator.verification.overdue_exports import OverdueExports
+from tests.job_factory import (
+    BUCKET,
+    PROFILE,
+    REGION,
+    advance_time,
+    make_job,
+    make_traced_job,
+    make_verified_job,
+    now,
+    update_job,
+)
+from tests.store_and_cloud import make_bucket_access
+from tests.test_run_warnings import messages
+
+pytestmark = pytest.mark.anyio
+
+
+class Checks:
+    """Checks of one run, and what a person reads."""
+
+    def __init__(self, database: Database, mode: VerifyMode = VerifyMode.AUTO) -> None:
+        self.said: list[str] = []
+        warnings = RunWarnings(database, PROFILE, self.said.append)
+        self._overdue = OverdueExports(database, PROFILE, make_bucket_access(mode), warnings)
+
+    async def check(self) -> list[str]:
+        """Check once; return all that was said so far."""
+        await self._overdue.check()
+        return self.said
+
+
+async def accept_job(database: Database, *, task_id: str | None = "99", **columns: object) -> int:
+    """Make an accepted job."""
+    return await make_job(
+        database, JobState.ACCEPTED, accepted_at=await now(database), task_id=task_id, **columns
+    )
+
+
+async def test_exports_without_a_trace_are_told_after_two_minutes(database: Database) -> None:
+    """The warning names the bucket, the oldest job with its task, and what to do."""
+    checks, job_id = Checks(database), await accept_job(database)
+    await advance_time(database, seconds=100)
+    await accept_job(database)
+    assert await checks.check() == []
+    await advance_time(database, seconds=21)
+    (sentence,) = await checks.check()
+    assert sentence.startswith(f"Warning: {REGION}/{BUCKET}: none of 2 accepted exports has left")
+    assert f"job {job_id} (img-{job_id:08}, task 99)" in sentence
+    assert "check in the console" in sentence
+
+
+async def test_the_warning_ends_with_the_first_trace(database: Database) -> None:
+    """Where one export was seen, the others begin as late as they like."""
+    checks, job_id = Checks(database), await accept_job(database)
+    await advance_time(database, minutes=3)
+    assert len(await checks.check()) == 1
+    assert len(await messages(database)) == 1
+    await update_job(database, job_id, first_trace_at=await now(database))
+    assert len(await checks.check()) == 1
+    assert await messages(database) == []
+
+
+@pytest.mark.parametrize("columns", [{"exact_names": True}, {"task_id": None}])
+async def test_jobs_that_leave_no_dated_trace_are_not_told(
+    database: Database, columns: dict[str, object]
+) -> None:
+    """An exact name has no tag, and a job that was found in the bucket has left a trace."""
+    await accept_job(database, **columns)  # type: ignore[arg-type]
+    await advance_time(database, minutes=30)
+    assert await Checks(database).check() == []
+
+
+@pytest.mark.parametrize(("took", "minutes"), [(600, 30), (1, 2)])
+async def test_an_export_is_overdue_after_three_times_the_longest(
+    database: Database, took: int, minutes: int
+) -> None:
+    """The longest finished export of the region is the measure, but two minutes at least."""
+    await make_traced_job(database, took=1)
+    await make_verified_job(database, took=took)
+    checks = Checks(database)
+    await accept_job(database)
+    await advance_time(database, minutes=minutes - 1)
+    assert await checks.check() == []
+    await advance_time(database, minutes=2)
+    (sentence,) = await checks.check()
+    assert f"an export is not finished, {minutes + 1} min after" in sentence
+
+
+async def test_the_first_exports_are_overdue_after_an_hour(database: Database) -> None:
+    """Before any export has finished, it is not known how long they take."""
+    job_id = await accept_job(database)
+    await update_job(database, job_id, first_trace_at=await now(database))
+    checks = Checks(database)
+    await advance_time(database, minutes=59)
+    assert await checks.check() == []
+    await advance_time(database, minutes=2)
+    (sentence,) = await checks.check()
+    assert "none has finished yet" in sentence
+
+
+async def test_buckets_that_are_not_read_are_not_told(database: Database) -> None:
+    """Without look-ups nothing is known, and another message says so."""
+    await accept_job(database)
+    await advance_time(database, minutes=30)
+    assert await Checks(database, VerifyMode.OFF).check() == []
