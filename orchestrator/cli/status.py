@@ -1,10 +1,18 @@
-"""``orchestrator status``: counts per state, limits of each scope, ETA."""
+"""``orchestrator status``: counts per state, limits of each scope, ETA, warnings."""
 
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.cli.formatting import colour, duration, exit_on_closed_pipe, to_json
+from orchestrator.cli.formatting import (
+    colour,
+    duration,
+    exit_on_closed_pipe,
+    printable,
+    to_json,
+)
 from orchestrator.cli.options import Batch, Json, takes_settings
 from orchestrator.clock import iso
 
@@ -13,9 +21,13 @@ if TYPE_CHECKING:
     from orchestrator.settings import Settings
 
 
+_WIDTH = 80
+"""Columns of a line of text."""
+
+
 @takes_settings()
 async def command(*, batch: Batch = None, json: Json = False, settings: "Settings") -> None:
-    """Show counts per state, limits per scope, and the ETA.
+    """Show counts per state, limits per scope, the ETA, warnings, and the vendor's behaviour.
 
     Example: orchestrator status --batch tonight
     """
@@ -36,6 +48,8 @@ async def command(*, batch: Batch = None, json: Json = False, settings: "Setting
     print("  ".join(counts), *detail_lines(current), sep="\n")
     if eta := eta_text(current):
         print(eta)
+    for line in (*_vendor_lines(current), *_warning_lines(current)):
+        print(fill(printable(line), _WIDTH, subsequent_indent="  ", break_on_hyphens=False))
 
 
 def _as_json(current: "Status") -> dict[str, Any]:
@@ -57,7 +71,25 @@ def _as_json(current: "Status") -> dict[str, Any]:
             }
             for scope in current.scopes
         ],
+        "warnings": [asdict(warning) for warning in current.warnings],
+        "vendor": [asdict(learned) for learned in current.vendor],
     }
+
+
+def _vendor_lines(current: "Status") -> Iterator[str]:
+    """Yield what is known of each bucket and host."""
+    facts: dict[str, list[str]] = {}
+    for learned in current.vendor:
+        unit = " s" if learned.fact in {"time to first trace", "clock offset"} else ""
+        name = f"{learned.profile} {learned.subject}"
+        facts.setdefault(name, []).append(f"{learned.fact} {learned.value}{unit}")
+    for name, known in facts.items():
+        yield f"{name}: {', '.join(known)}"
+
+
+def _warning_lines(current: "Status") -> Iterator[str]:
+    for warning in current.warnings:
+        yield f"Warning since {warning.since:%H:%M:%SZ} ({warning.profile}): {warning.message}"
 
 
 def detail_lines(current: "Status") -> Iterator[str]:

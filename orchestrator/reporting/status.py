@@ -1,4 +1,4 @@
-"""Report the present state: jobs by state, the limits of each scope, and the time left."""
+"""Report the present state: jobs, limits, the time left, warnings, what is known of the vendor."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,8 +12,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from orchestrator.export_durations import latest_finished_exports, seconds_left, typical_duration
 from orchestrator.job_states import UNDER_WAY, JobState
 from orchestrator.limits.concurrency_limit import ConcurrencyLimit, concurrency_limits
+from orchestrator.run_warnings import StoredWarning, stored_warnings
 from orchestrator.store import Database
 from orchestrator.store.tables import jobs, scopes
+from orchestrator.vendor_facts import LearnedFact, all_facts
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,8 @@ class Status:
         reasons: jobs that wait, to be sent or to be looked up, by the reason.
         next_due_at: when the first waiting job may be sent; ``None`` unless all jobs wait for a
             later time.
+        vendor: what the store has learned of the vendor.
+        warnings: those of the runs in progress, or of the last ones.
     """
 
     at: datetime
@@ -50,6 +54,8 @@ class Status:
     scopes: tuple[ScopeStatus, ...]
     reasons: Mapping[str, int]
     next_due_at: datetime | None
+    vendor: tuple[LearnedFact, ...]
+    warnings: tuple[StoredWarning, ...]
 
     @property
     def total(self) -> int:
@@ -99,6 +105,8 @@ async def status(database: Database, *, batch: str | None = None, rate: float = 
             scopes=await _scopes(connection, by_scope, now, rate),
             reasons=reasons,
             next_due_at=first_due if first_due and first_due > now else None,
+            vendor=await all_facts(connection),
+            warnings=await stored_warnings(connection),
         )
 
 

@@ -1,10 +1,19 @@
-"""The line that `status` and the progress display print for a scope."""
+"""What `status` and the progress display print."""
+
+from datetime import UTC, datetime
 
 import pytest
 
 from orchestrator.cli.status import scope_line
+from orchestrator.clock import SystemClock
 from orchestrator.limits.concurrency_limit import ConcurrencyLimit
 from orchestrator.reporting.status import ScopeStatus
+from orchestrator.run_warnings import RunWarnings
+from orchestrator.store import Database
+from orchestrator.vendor_facts import VendorFact, record_fact
+from tests.cli_process import Shell
+
+pytestmark = pytest.mark.anyio
 
 
 def scope(running: int, left: float | None) -> ScopeStatus:
@@ -30,3 +39,38 @@ def scope(running: int, left: float | None) -> ScopeStatus:
 def test_overdue_exports_are_marked(known: ScopeStatus, is_overdue: bool) -> None:
     """Exports that run longer than usual are marked as overdue, with the usual duration."""
     assert scope_line(known).endswith("overdue (usually 9 s)") == is_overdue
+
+
+async def test_warnings_and_facts_are_printed(shell: Shell) -> None:
+    """Without any, nothing is printed; with some, the lines fit 80 columns."""
+    await shell.run(
+        *("enqueue", "--image", "img-00000001", "--region", "ap-tokyo"),
+        *("--bucket", "backup-1250000000"),
+    )
+    plain = (await shell.run("status")).out
+    assert "Warning" not in plain
+    at, bucket = datetime(2026, 12, 1, 8, tzinfo=UTC), "ap-tokyo/backup-1250000000"
+    database = Database(f"sqlite+aiosqlite:///{shell.folder}/exports.db", SystemClock())
+    async with database.write() as connection:
+        facts = {VendorFact.PREFIX_HONOURED: "yes", VendorFact.FIRST_TRACE: "4"}
+        for fact, value in facts.items():
+            await record_fact(connection, "default", bucket, fact, value, at)
+    await RunWarnings(database, "default", print).warn("key", f"{bucket}: {'no trace ' * 20}.")
+    await database.close()
+    printed = (await shell.run("status")).out
+    assert f"default {bucket}: prefix honoured yes, time to first trace 4 s" in " ".join(
+        printed.split()
+    )
+    assert "Warning since " in printed
+    assert max(len(line) for line in printed.splitlines()) <= 80
+    shown = (await shell.run("status", "--json")).json
+    (warning,) = shown["warnings"]
+    assert warning["profile"] == "default"
+    assert warning["message"].startswith(bucket)
+    assert shown["vendor"][0] == {
+        "profile": "default",
+        "subject": bucket,
+        "fact": "prefix honoured",
+        "value": "yes",
+        "seen_at": "2026-12-01T08:00:00.000Z",
+    }

@@ -1,5 +1,6 @@
 """Nothing is claimed before the server's time is known; only then signatures expire as expected."""
 
+import re
 from datetime import timedelta
 from email.utils import formatdate
 from itertools import cycle
@@ -10,16 +11,22 @@ import pytest
 from orchestrator.clock import SystemClock
 from orchestrator.cloud.clock_skew import SIGNATURE_LIFETIME
 from orchestrator.job_states import JobState
-from orchestrator.simulator import Simulator, cos, cos_xml, routing
+from orchestrator.model import Scope
+from orchestrator.simulator import Duration, Refusal, Simulator, cos, cos_xml, routing
 from orchestrator.store import Database
 from orchestrator.store.tables import attempts
+from orchestrator.vendor_facts import VendorFact
+from orchestrator.worker import maintenance
 from tests.end_to_end.harness import (
+    BUCKET,
+    REGION,
     OpenStore,
     count_exports,
     enqueue_and_run,
     make_image_ids,
     make_requests_for,
     once_each,
+    read_jobs,
     read_ledger,
     run_and_stop_when,
     run_to_end,
@@ -98,3 +105,85 @@ async def test_absurd_times_of_a_server_are_ignored(
         result = await enqueue_and_run(orchestrator, make_requests_for(images))
     assert result.counts[JobState.VERIFIED] == len(images)
     assert count_exports(cloud) == once_each(images)
+
+
+@pytest.mark.parametrize("skew", [-3600.0, -200.0, 200.0, 3600.0])
+async def test_a_wrong_date_header_of_cvm_stops_nothing(
+    open_store: OpenStore, cloud: Simulator, tmp_path: Path, skew: float
+) -> None:
+    """A CDN sends it: all is exported, and no signature lives longer than is assumed."""
+    cloud.change(cvm_date_skew=skew)
+    images = make_image_ids(20)
+    async with open_store() as orchestrator:
+        result = await enqueue_and_run(orchestrator, make_requests_for(images))
+        assert {job.attempts for job in await read_jobs(orchestrator)} == {1}
+    assert (result.counts[JobState.VERIFIED], result.blocked) == (len(images), ())
+    assert count_exports(cloud) == once_each(images)
+    database = Database(f"sqlite+aiosqlite:///{tmp_path}/orchestrator.db", SystemClock())
+    for job in range(1, len(images) + 1):
+        for attempt in await read_rows(database, attempts, job):
+            expires_at = attempt.signed_at + VENDOR_LIFETIME
+            assert expires_at <= attempt.claimed_at + SIGNATURE_LIFETIME
+    await database.close()
+
+
+@pytest.mark.parametrize("skew", [-3600.0, 3600.0])
+@pytest.mark.parametrize("clock", ["cos_date_skew", "cos_skew"])
+async def test_the_time_of_cos_does_not_stop_exports(
+    open_store: OpenStore, cloud: Simulator, clock: str, skew: float
+) -> None:
+    """Neither a wrong Date header nor a wrong clock of COS delays exports or their verification."""
+    cloud.change(**{clock: skew})
+    images = make_image_ids(10)
+    said: list[str] = []
+    async with open_store(notify=said.append) as orchestrator:
+        result = await enqueue_and_run(orchestrator, make_requests_for(images))
+    assert (result.counts[JobState.VERIFIED], result.blocked) == (len(images), ())
+    assert count_exports(cloud) == once_each(images)
+    assert said == []
+
+
+async def test_a_clock_refusal_of_cos_concerns_its_bucket(
+    open_store: OpenStore, cloud: Simulator
+) -> None:
+    """If COS refuses every date, exports go on, and the bucket counts as not readable."""
+    cloud.change(codes=(Refusal("RequestTimeTooSkewed", action="cos"),))
+    images = make_image_ids(10)
+    said: list[str] = []
+    async with open_store(notify=said.append) as orchestrator:
+        result = await enqueue_and_run(orchestrator, make_requests_for(images))
+    assert (result.counts[JobState.ACCEPTED], result.blocked) == (len(images), ())
+    assert count_exports(cloud) == once_each(images)
+    (sentence,) = said
+    assert "may not be read" in sentence
+    assert "NTP" in sentence
+
+
+async def test_two_wrong_clocks_halt_with_the_offset(
+    open_store: OpenStore, cloud: Simulator
+) -> None:
+    """If neither clock helps, the halt names the offset and the host that sent the Date header."""
+    cloud.change(skew=7200, cvm_date_skew=-3600)
+    async with open_store() as orchestrator:
+        result = await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(4)))
+    (halt,) = result.blocked
+    assert halt.scope is Scope.CLOCK
+    said = rf"the Date header of 127\.0\.0\.1:{cloud.port} is (3599|3600) s ahead of this machine"
+    assert re.search(said, halt.message)
+    assert "NTP" in halt.remedy
+    assert not count_exports(cloud)
+
+
+async def test_the_largest_offset_of_each_host_is_recorded(
+    open_store: OpenStore, cloud: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store remembers it, and `status` shows it."""
+    monkeypatch.setattr(maintenance, "_INTERVAL", 0.05)
+    cloud.change(cos_skew=-7200, duration=Duration(seconds=0.5))
+    async with open_store() as orchestrator:
+        await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(2)))
+        learned = (await orchestrator.status()).vendor
+    offsets = {one.subject: one.value for one in learned if one.fact is VendorFact.CLOCK_OFFSET}
+    assert offsets.keys() == {f"127.0.0.1:{cloud.port}", f"{BUCKET}.cos.{REGION}.myqcloud.com"}
+    assert abs(int(offsets[f"{BUCKET}.cos.{REGION}.myqcloud.com"]) + 7200) <= 2
+    assert abs(int(offsets[f"127.0.0.1:{cloud.port}"])) <= 2

@@ -1,0 +1,36 @@
+"""What the store has learned of the vendor."""
+
+from datetime import timedelta
+
+import pytest
+
+from orchestrator.store import Database
+from orchestrator.vendor_facts import (
+    LearnedFact,
+    VendorFact,
+    all_facts,
+    facts_about,
+    record_fact,
+)
+from tests.job_factory import NOON, PROFILE
+
+pytestmark = pytest.mark.anyio
+
+BUCKET = "ap-tokyo/backup-1250000000"
+
+
+async def test_a_fact_has_its_last_value_and_time(database: Database) -> None:
+    """A newer observation replaces the older one; other subjects and profiles keep theirs."""
+    later = NOON + timedelta(hours=1)
+    async with database.write() as connection:
+        for value, at in (("yes", NOON), ("no", later)):
+            await record_fact(connection, PROFILE, BUCKET, VendorFact.PREFIX_HONOURED, value, at)
+        await record_fact(connection, PROFILE, "cvm.example", VendorFact.CLOCK_OFFSET, "7", NOON)
+        await record_fact(connection, "other", BUCKET, VendorFact.UPLOADS_VISIBLE, "yes", NOON)
+    async with database.read() as connection:
+        assert await facts_about(connection, PROFILE, BUCKET) == {VendorFact.PREFIX_HONOURED: "no"}
+        assert await all_facts(connection) == (
+            LearnedFact(PROFILE, BUCKET, VendorFact.PREFIX_HONOURED, "no", later),
+            LearnedFact(PROFILE, "cvm.example", VendorFact.CLOCK_OFFSET, "7", NOON),
+            LearnedFact("other", BUCKET, VendorFact.UPLOADS_VISIBLE, "yes", NOON),
+        )
