@@ -106,8 +106,6 @@ class RunWarnings:
 
 async def stored_warnings(connection: AsyncConnection) -> tuple[StoredWarning, ...]:
     """Return the warnings of all profiles, oldest first."""
-    query = run_warnings.select().order_by(run_warnings.c.since, run_warnings.c.key)
-    return tuple(
-        StoredWarning(row.profile, row.message, row.since, row.seen_at)
-        for row in await connection.execute(query)
-    )
+    rows = await connection.execute(run_warnings.select())
+    found = (StoredWarning(row.profile, row.message, row.since, row.seen_at) for row in rows)
+    return tuple(sorted(found, key=lambda warning: warning.since))

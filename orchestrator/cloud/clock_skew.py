@@ -38,7 +38,7 @@ class ServerClock:
 
     Attributes:
         offset: the time of signatures minus this machine's.
-        measured: the time of the last Date header minus this machine's.
+        last_offset: the time of the last Date header minus this machine's.
         host: the host that sent it.
         largest: the largest difference so far, by host.
         is_known: whether the service has sent its time.
@@ -47,7 +47,7 @@ class ServerClock:
 
     def __init__(self, local: Clock) -> None:
         self.local = local
-        self.offset = self.measured = timedelta()
+        self.offset = self.last_offset = timedelta()
         self.host = ""
         self.largest: dict[str, timedelta] = {}
         self.is_known = False
@@ -69,11 +69,12 @@ class ServerClock:
         if server_time is None:
             return
         self.is_known = True
-        self.host, self.measured = host, server_time - self.local.now()
-        self.largest[host] = max(self.largest.get(host, self.measured), self.measured, key=abs)
+        measured = server_time - self.local.now()
+        self.host, self.last_offset = host, measured
+        self.largest[host] = max(self.largest.get(host, measured), measured, key=abs)
         # A smaller difference may be a slow response. The vendor tolerates 300 s.
-        if self.measured < self.offset - TOLERATED_DRIFT and not self._was_refused(self.measured):
-            self.offset = self.measured
+        if measured < self.offset - TOLERATED_DRIFT and not self._was_refused(measured):
+            self.offset = measured
 
     def record_refusal(self, signed_at: datetime) -> bool:
         """Record that a signature was refused for its date; return whether to try another date.
@@ -84,7 +85,7 @@ class ServerClock:
         if not timedelta() <= self.now() - signed_at <= _MAX_REQUEST:
             return True  # the clock was set after that signature
         self._refused.append(self.offset)
-        others = [one for one in (self.measured, timedelta()) if not self._was_refused(one)]
+        others = [one for one in (self.last_offset, timedelta()) if not self._was_refused(one)]
         self.is_refused = not others
         if others:
             self.offset = others[0]
@@ -98,7 +99,7 @@ class ServerClock:
         """Return how the server's clock differs from this machine's, as a part of a sentence."""
         if not self.is_known:
             return "the server has sent no Date header"
-        seconds = round(self.measured.total_seconds())
+        seconds = round(self.last_offset.total_seconds())
         difference = f"{abs(seconds)} s {'ahead of' if seconds > 0 else 'behind'}"
         return f"the Date header of {self.host} is {difference} this machine's clock"
 

@@ -63,8 +63,8 @@ class AnswerWarnings:
 
 def describe_answer(outcome: Outcome) -> str:
     """Return the code, the status and the first characters of an answer."""
-    start = f": {outcome.message[:200]}" if outcome.message else ""
-    return f"{outcome.code.name}, HTTP {outcome.http_status}{start}"
+    start = " ".join(outcome.message.split())[:200]  # a page has many lines
+    return f"{outcome.code.name}, HTTP {outcome.http_status}{f': {start}' if start else ''}"
 
 
 def _unusable_key(host: str) -> str:

@@ -130,9 +130,11 @@ ANSWERS = {
     "a gateway's 504, although the export began": FaultCase(
         set_faults(Fault("gateway", action=EXPORT, status=504, after=True, times=3))
     ),
-    "a web page instead of an answer": FaultCase(set_faults(Fault("html", action=EXPORT, times=3))),
+    "a web page instead of an answer": FaultCase(
+        set_faults(Fault("html", action=EXPORT, times=3)), says=("cannot be used",)
+    ),
     "JSON without Response": FaultCase(
-        set_faults(Fault("bare", action=EXPORT, after=True, times=3))
+        set_faults(Fault("bare", action=EXPORT, after=True, times=3)), says=("cannot be used",)
     ),
     "InternalError, although the export began": FaultCase(
         set_codes(Refusal("InternalError", after=True, times=3))
