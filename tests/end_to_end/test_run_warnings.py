@@ -1,9 +1,13 @@
 """Warnings of a run against a vendor that differs, as a person reads them."""
 
+from datetime import timedelta
+
 import pytest
 
 from orchestrator.job_states import JobState
-from orchestrator.simulator import Fault, Refusal, Simulator
+from orchestrator.simulator import Duration, Fault, Refusal, Simulator
+from orchestrator.verification import overdue_exports
+from orchestrator.worker import maintenance
 from tests.end_to_end.harness import (
     OpenStore,
     count_exports,
@@ -62,3 +66,19 @@ async def test_a_region_that_accepts_nothing_is_told(
         (stored,) = (await orchestrator.status()).warnings
     assert said == [f"Warning: {stored.message}"]
     assert "has accepted nothing in this run (last answer: ResourceInUse" in stored.message
+
+
+async def test_overdue_exports_are_told_while_the_run_goes_on(
+    open_store: OpenStore, cloud: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A person reads that nothing has appeared in the bucket; the warning ends when it does."""
+    monkeypatch.setattr(maintenance, "_OVERDUE_INTERVAL", 0.1)
+    monkeypatch.setattr(overdue_exports, "_NO_TRACE_AFTER", timedelta(seconds=0.3))
+    cloud.change(queue_delay=2.0, duration=Duration(seconds=3))
+    said: list[str] = []
+    async with open_store(notify=said.append) as orchestrator:
+        result = await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(2)))
+        assert (await orchestrator.status()).warnings == ()
+    assert result.counts[JobState.VERIFIED] == 2
+    (sentence,) = said
+    assert "none of 2 accepted exports has left an upload or an object" in sentence

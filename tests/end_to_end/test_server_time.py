@@ -31,7 +31,7 @@ from tests.end_to_end.harness import (
     run_and_stop_when,
     run_to_end,
 )
-from tests.job_factory import read_rows, update_job
+from tests.job_factory import CAP_REACHED, read_rows, update_job
 
 pytestmark = pytest.mark.anyio
 
@@ -132,14 +132,18 @@ async def test_a_wrong_date_header_of_cvm_stops_nothing(
 async def test_the_time_of_cos_does_not_stop_exports(
     open_store: OpenStore, cloud: Simulator, clock: str, skew: float
 ) -> None:
-    """Neither a wrong Date header nor a wrong clock of COS delays exports or their verification."""
-    cloud.change(**{clock: skew})
+    """Neither a wrong Date header nor a wrong clock of COS delays exports or their verification.
+
+    No request to CVM is refused for its date, also not after the first look into a bucket.
+    """
+    cloud.change(**{clock: skew}, cap=3, limits={})
     images = make_image_ids(10)
     said: list[str] = []
     async with open_store(notify=said.append) as orchestrator:
         result = await enqueue_and_run(orchestrator, make_requests_for(images))
     assert (result.counts[JobState.VERIFIED], result.blocked) == (len(images), ())
     assert count_exports(cloud) == once_each(images)
+    assert {entry.code for entry in read_ledger(cloud)} <= {None, CAP_REACHED}
     assert said == []
 
 
