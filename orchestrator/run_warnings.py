@@ -50,7 +50,7 @@ class RunWarnings:
         self._stored_at: dict[str, float] = {}
         """By key of a warning that holds: when it was stored, on the event loop's clock."""
 
-    async def warn(self, key: str, message: str) -> None:
+    async def warn(self, key: str, message: str, *, is_told: bool = False) -> None:
         """Notify the user of a warning and store it; while it holds, renew it now and then.
 
         The user is notified again only after `clear`. What cannot be stored now is stored by a
@@ -60,10 +60,12 @@ class RunWarnings:
             key: what the warning is about; one row per key.
             message: what was seen, what the program assumes, what the user can do. The word
                 "Warning" is added here.
+            is_told: the user has been notified of it in another way.
         """
         if key not in self._stored_at:
             self._stored_at[key] = -math.inf
-            self._notify(f"Warning: {message}")
+            if not is_told:
+                self._notify(f"Warning: {message}")
         now = anyio.current_time()
         if now < self._stored_at[key] + _RENEWAL:
             return

@@ -140,11 +140,11 @@ def _notify(_sentence: str) -> None: ...
 class UnstoredWarnings(RunWarnings):
     """Warnings that the user is notified of, and that are not stored."""
 
-    async def warn(self, key: str, message: str) -> None:
+    async def warn(self, key: str, message: str, *, is_told: bool = False) -> None:
         """Notify the user once."""
-        if key not in self._stored_at:
-            self._stored_at[key] = 0.0
+        if key not in self._stored_at and not is_told:
             self._notify(f"Warning: {message}")
+        self._stored_at[key] = 0.0
 
     async def clear(self, key: str) -> None:
         """End a warning."""

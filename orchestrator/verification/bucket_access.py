@@ -49,6 +49,7 @@ class BucketAccess:
     Attributes:
         mode: whether to look up exports at all.
         unreadable: refused buckets, each with the time of the next try on the event loop's clock.
+        problems: buckets that are refused or give no answer, each with what the user was told.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class BucketAccess:
     ) -> None:
         self.mode = settings.verify
         self.unreadable: dict[str, float] = {}
+        self.problems: dict[str, str] = {}
         self._halts = halts
         self._notify = notify
         interval = settings.verify_interval
@@ -73,6 +75,7 @@ class BucketAccess:
         """Record a look-up that was answered; return whether the bucket was failing before."""
         self._readable.add(bucket)
         self._refused_since.pop(bucket, None)
+        self.problems.pop(bucket, None)
         if (halt := self._halted.pop(bucket, None)) is not None:
             self._halts.remove(halt)
         if self.unreadable.pop(bucket, None) is not None:
@@ -104,16 +107,20 @@ class BucketAccess:
             halt = Halt(Scope.BUCKET, bucket, code.name, refusal.service_message, code.remedy)
             self._halted[bucket] = halt
             self._halts.add(halt)
-        self._notify(
+        self.problems[bucket] = (
             f"The bucket {bucket} may not be read ({refusal}): its exports are not verified, and "
             f"its unknown jobs stay unknown. {code.remedy}"
         )
+        self._notify(self.problems[bucket])
         return True
 
     def record_failure(self, bucket: str, reason: str) -> None:
         """Record a look-up without a usable answer."""
         if self._breakers[bucket].record_failure(tolerated=_TOLERATED_FAILURES):
-            self._notify(f"The bucket {bucket} gives no answer ({reason}); one look-up at a time.")
+            self.problems[bucket] = (
+                f"The bucket {bucket} gives no answer ({reason}); one look-up at a time."
+            )
+            self._notify(self.problems[bucket])
 
     def failing_buckets(self) -> list[str]:
         """Return the buckets that give no answer; one job at a time probes each of them."""
@@ -157,10 +164,12 @@ class BucketAccess:
     def reset(self) -> None:
         """Forget all refusals, so that the next look-ups test the permissions again."""
         self.unreadable.clear()
+        self.problems.clear()
         self._refused_since.clear()
 
     def _record_answer(self, bucket: str) -> bool:
         was_failing = self._breakers[bucket].record_success()
         if was_failing:
+            self.problems.pop(bucket, None)
             self._notify(f"The bucket {bucket} answers again.")
         return was_failing

@@ -16,8 +16,8 @@ from orchestrator.wakeup import Wakeup
 _INTERVAL = 5.0
 """Seconds between two checks for orphaned jobs, two checkpoints, two records of clock offsets."""
 
-_OVERDUE_INTERVAL = 30.0
-"""Seconds between two checks for overdue exports, which read every accepted job."""
+_BUCKET_INTERVAL = 30.0
+"""Seconds between two checks of the buckets, which read every accepted job."""
 
 _RECHECK_INTERVAL = 300.0
 """Seconds between two checks whether an operator has fixed what halted a scope."""
@@ -39,7 +39,7 @@ async def run_maintenance(
     wakeup: Wakeup,
     *,
     record_offsets: Callable[[], Awaitable[None]],
-    check_overdue: Callable[[], Awaitable[None]],
+    check_buckets: Callable[[], Awaitable[None]],
     recheck_halts: Callable[[], Awaitable[None]],
 ) -> None:
     """Do the background work of a run until cancelled.
@@ -47,7 +47,7 @@ async def run_maintenance(
     Args:
         me: this process's registration.
         record_offsets: records the clock offsets of servers.
-        check_overdue: checks for overdue exports.
+        check_buckets: warns of buckets.
         recheck_halts: called every few minutes.
     """
 
@@ -60,7 +60,7 @@ async def run_maintenance(
         (_INTERVAL, watch_other_processes),
         (_INTERVAL, partial(busy_retry.retry, database.checkpoint)),
         (_INTERVAL, partial(busy_retry.retry, record_offsets)),
-        (_OVERDUE_INTERVAL, partial(busy_retry.retry, check_overdue)),
+        (_BUCKET_INTERVAL, partial(busy_retry.retry, check_buckets)),
     )
     async with anyio.create_task_group() as tasks:
         for seconds, action in regular:

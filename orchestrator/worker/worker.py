@@ -17,7 +17,7 @@ from orchestrator.limits.rate_limiter import Permit, RateLimiter
 from orchestrator.model import Lease
 from orchestrator.store import BusyRetry
 from orchestrator.verification.bucket_access import BucketAccess
-from orchestrator.verification.overdue_exports import OverdueExports
+from orchestrator.verification.bucket_warnings import BucketWarnings
 from orchestrator.verification.poller import Poller
 from orchestrator.wakeup import Wakeup
 from orchestrator.worker.attempt import Attempt, AttemptRunner
@@ -126,14 +126,14 @@ class Worker:
     async def _run_maintenance(self) -> None:
         context, profile = self._context, self._settings.profile
         clocks = (context.cvm.clock, context.cos.clock)
-        overdue = OverdueExports(context.database, profile, self.buckets, context.warnings)
+        buckets = BucketWarnings(context.database, profile, self.buckets, context.warnings)
         await run_maintenance(
             context.database,
             self._me,
             self._busy_retry,
             self._wakeup,
             record_offsets=partial(record_clock_offsets, context.database, profile, clocks),
-            check_overdue=overdue.check,
+            check_buckets=buckets.check,
             recheck_halts=self._recheck_halts,
         )
 

@@ -6,7 +6,7 @@ import pytest
 
 from orchestrator.job_states import JobState
 from orchestrator.simulator import Duration, Fault, Refusal, Simulator
-from orchestrator.verification import overdue_exports
+from orchestrator.verification import bucket_warnings
 from orchestrator.worker import maintenance
 from tests.end_to_end.harness import (
     OpenStore,
@@ -72,8 +72,8 @@ async def test_overdue_exports_are_told_while_the_run_goes_on(
     open_store: OpenStore, cloud: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A person reads that nothing has appeared in the bucket; the warning ends when it does."""
-    monkeypatch.setattr(maintenance, "_OVERDUE_INTERVAL", 0.1)
-    monkeypatch.setattr(overdue_exports, "_NO_TRACE_AFTER", timedelta(seconds=0.3))
+    monkeypatch.setattr(maintenance, "_BUCKET_INTERVAL", 0.1)
+    monkeypatch.setattr(bucket_warnings, "_NO_TRACE_AFTER", timedelta(seconds=0.3))
     cloud.change(queue_delay=2.0, duration=Duration(seconds=3))
     said: list[str] = []
     async with open_store(notify=said.append) as orchestrator:

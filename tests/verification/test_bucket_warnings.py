@@ -1,4 +1,4 @@
-"""Warnings about accepted exports that leave no trace, or take too long."""
+"""Warnings about buckets: exports that are overdue, and look-ups that fail."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from orchestrator.job_states import JobState
 from orchestrator.run_warnings import RunWarnings
 from orchestrator.settings import VerifyMode
 from orchestrator.store import Database
-from orchestrator.verification.overdue_exports import OverdueExports
+from orchestrator.verification.bucket_warnings import BucketWarnings
 from tests.job_factory import (
     BUCKET,
     PROFILE,
@@ -30,11 +30,12 @@ class Checks:
     def __init__(self, database: Database, mode: VerifyMode = VerifyMode.AUTO) -> None:
         self.said: list[str] = []
         warnings = RunWarnings(database, PROFILE, self.said.append)
-        self._overdue = OverdueExports(database, PROFILE, make_bucket_access(mode), warnings)
+        self.buckets = make_bucket_access(mode)
+        self._checked = BucketWarnings(database, PROFILE, self.buckets, warnings)
 
     async def check(self) -> list[str]:
         """Check once; return all that was said so far."""
-        await self._overdue.check()
+        await self._checked.check()
         return self.said
 
 
@@ -112,3 +113,16 @@ async def test_buckets_that_are_not_read_are_not_told(database: Database) -> Non
     await accept_job(database)
     await advance_time(database, minutes=30)
     assert await Checks(database, VerifyMode.OFF).check() == []
+
+
+async def test_problems_of_look_ups_are_kept_for_status(database: Database) -> None:
+    """The user has read them already; they are stored until the bucket answers again."""
+    checks = Checks(database)
+    for _ in range(10):
+        checks.buckets.record_failure(f"{REGION}/{BUCKET}", "Http200: no listing")
+    assert await checks.check() == []
+    (message,) = await messages(database)
+    assert "gives no answer (Http200: no listing)" in message
+    checks.buckets.record_success(f"{REGION}/{BUCKET}")
+    assert await checks.check() == []
+    assert await messages(database) == []

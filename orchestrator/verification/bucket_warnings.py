@@ -1,4 +1,4 @@
-"""Warn when the exports to a bucket leave no trace there, or take much longer than others."""
+"""Warn of buckets: of exports that are overdue there, and of look-ups that fail."""
 
 from datetime import datetime, timedelta
 from typing import Any
@@ -25,8 +25,12 @@ _OVERDUE_AFTER = timedelta(hours=1)
 """The same as an age, before any export has finished there."""
 
 
-class OverdueExports:
-    """Checks the oldest accepted export of each bucket that this run can read."""
+class BucketWarnings:
+    """Checks the oldest accepted export of each bucket that this run can read.
+
+    The user has been told already if a bucket cannot be read. Such a problem is stored here, so
+    that ``status`` can show it.
+    """
 
     def __init__(
         self, database: Database, profile: str, buckets: BucketAccess, warnings: RunWarnings
@@ -36,25 +40,29 @@ class OverdueExports:
         self._buckets = buckets
         self._warnings = warnings
         self._warned: set[str] = set()
-        """Buckets whose exports were overdue at the last check."""
+        """Buckets with a warning after the last check."""
 
     async def check(self) -> None:
-        """Warn of each bucket whose exports are overdue; end the warnings of the others."""
+        """Warn of each bucket with a problem; end the warnings of the others."""
         async with self._database.read() as connection:
             now = await self._database.now(connection)
             found = {
-                bucket_location(row.region, row.bucket): await self._problem(connection, row, now)
+                bucket_location(row.region, row.bucket): await self._overdue(connection, row, now)
                 for row in await connection.execute(_OLDEST, {"profile": self._profile})
                 if self._buckets.may_be_readable(row.region, row.bucket)
             }
+        unread = dict(self._buckets.problems)
         overdue = {bucket: problem for bucket, problem in found.items() if problem is not None}
-        for bucket in self._warned - overdue.keys():
+        for bucket in self._warned - unread.keys() - overdue.keys():
             await self._warnings.clear(_key(bucket))
-        self._warned = set(overdue)
+        self._warned = unread.keys() | overdue.keys()
         for bucket, problem in overdue.items():
-            await self._warnings.warn(_key(bucket), f"{bucket}: {problem}")
+            if bucket not in unread:
+                await self._warnings.warn(_key(bucket), f"{bucket}: {problem}")
+        for bucket, problem in unread.items():
+            await self._warnings.warn(_key(bucket), problem, is_told=True)
 
-    async def _problem(self, connection: AsyncConnection, row: Any, now: datetime) -> str | None:
+    async def _overdue(self, connection: AsyncConnection, row: Any, now: datetime) -> str | None:
         """Return what is wrong with the exports to a bucket, judged by the oldest one."""
         age = now - row.accepted_at
         if age < _NO_TRACE_AFTER:
@@ -104,4 +112,4 @@ _OLDEST = sa.select(_ACCEPTED).where(_ACCEPTED.c.position == 1)
 
 
 def _key(bucket: str) -> str:
-    return f"overdue exports to {bucket}"
+    return f"bucket {bucket}"
