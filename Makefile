@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test pinned scale crash faults properties bench bench-peers check format clean
+.PHONY: help demo test pinned scale variations crash faults properties bench bench-peers check format clean
 
 help:  ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,6 +20,9 @@ pinned: $(VENV)/developed  ## compare exit codes, data and requests with a recor
 
 scale: $(VENV)/developed  ## run batches in full size and print their figures
 	$(BIN)/python -m pytest -m scale -s tests/scale
+
+variations: $(VENV)/developed  ## run a batch against a vendor that differs; print a table
+	$(BIN)/python -m tests.scale
 
 crash: $(VENV)/developed  ## kill processes a thousand times; count lost and doubled exports
 	$(BIN)/python -m tests.crash

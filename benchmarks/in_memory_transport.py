@@ -1,6 +1,7 @@
 """An httpx transport to a simulated cloud in the same process, for runs in virtual time."""
 
 import random
+from dataclasses import dataclass
 
 import anyio
 import httpx
@@ -11,7 +12,7 @@ from orchestrator.simulator.routing import process, service_for
 
 
 class InMemoryTransport(httpx.AsyncBaseTransport):
-    """Passes requests to a cloud and its answers back, with the latency of a network.
+    """Passes requests to a cloud and its answers back, with the latency and faults of a network.
 
     Args:
         latency: shortest and longest time of one direction, in seconds.
@@ -26,15 +27,31 @@ class InMemoryTransport(httpx.AsyncBaseTransport):
         self._generator = generator
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send one request and return its answer."""
+        """Send one request and return its answer; a fault of the cloud raises httpx's error."""
+        if trace := request.extensions.get("trace"):
+            await trace("http11.send_request_headers.started", {"request": _Core(b"POST")})
         received = _received(request)
-        await anyio.sleep(self._generator.uniform(*self._latency))
         service = service_for(received)
-        identified = service.identify(received, connection=1)
-        answer = process(self._cloud, service, identified, fault=None)
-        assert answer is not None, "without a fault there is an answer"
-        await anyio.sleep(self._generator.uniform(*self._latency))
-        return httpx.Response(answer.status, headers=answer.headers, content=answer.body)
+        call = service.identify(received, connection=1)
+        fault, delay = self._cloud.fault(call.entry), self._cloud.latency(call.entry)
+        await anyio.sleep(self._generator.uniform(*self._latency) + delay / 2)
+        answer = process(self._cloud, service, call, fault)
+        if fault is not None and fault.kind == "hang":
+            await anyio.sleep_forever()
+        await anyio.sleep(self._generator.uniform(*self._latency) + delay / 2)
+        if answer is None:
+            raise httpx.ReadError("the connection was reset", request=request)
+        if fault is not None and fault.kind == "half":
+            raise httpx.RemoteProtocolError("the connection was closed", request=request)
+        body = b"" if request.method == "HEAD" else answer.body
+        return httpx.Response(answer.status, headers=answer.headers, content=body)
+
+
+@dataclass(frozen=True)
+class _Core:
+    """A request as httpcore's trace shows it."""
+
+    method: bytes
 
 
 def _received(request: httpx.Request) -> Request:

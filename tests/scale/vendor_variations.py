@@ -1,0 +1,772 @@
+"""The ways in which a vendor could differ from its documents, as data."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from orchestrator.simulator import (
+    BucketSettings,
+    Delivery,
+    Duration,
+    Fault,
+    ImageSettings,
+    Refusal,
+)
+from tests.end_to_end.harness import make_image_ids
+
+from .variation_run import BUCKET, IMAGES, OTHER_REGION, REGION, Variation
+
+EXPORT, DESCRIBE = "ExportImages", "DescribeImages"
+TWO_DISKS = {image: ImageSettings(sizes=(50, 100)) for image in make_image_ids(IMAGES)}
+"""Every image has a data disk."""
+
+
+def _fault(kind: Any, action: str = EXPORT, **rule: Any) -> Mapping[str, Any]:
+    return {"faults": (Fault(kind, action=action, **rule),)}
+
+
+def _refusal(code: str, action: str = EXPORT, **rule: Any) -> Mapping[str, Any]:
+    return {"codes": (Refusal(code, action=action, **rule),)}
+
+
+def _of(area: str, *rows: tuple[str, str, Mapping[str, Any]], **more: Any) -> list[Variation]:
+    """Return the variations of one area; what all rows have in common is given by name."""
+    return [
+        Variation(name=name, area=area, differs=differs, vendor=vendor, **more)
+        for name, differs, vendor in rows
+    ]
+
+
+_STATE = "InvalidParameterValue.InvalidImageState"
+
+ANSWERS = _of(
+    "answers",
+    ("as documented", "nothing differs", {}),
+    (
+        "busy although begun, 30 %",
+        "a gateway repeats requests inside, so the answer is that the image is busy",
+        _refusal(_STATE, after=True, chance=0.3),
+    ),
+    (
+        "busy although begun",
+        "every export begins, and every answer is that the image is busy",
+        _refusal(_STATE, after=True),
+    ),
+    (
+        "mutex although begun, 30 %",
+        "MutexOperation.TaskRunning for an export that has begun",
+        _refusal("MutexOperation.TaskRunning", after=True, chance=0.3),
+    ),
+    (
+        "capacity although begun, 10 %",
+        "the code of the cap for an export that has begun",
+        _refusal("LimitExceeded.ExportImageTaskLimitExceeded", after=True, chance=0.1),
+    ),
+    (
+        "rate although begun, 10 %",
+        "RequestLimitExceeded for an export that has begun",
+        _refusal("RequestLimitExceeded", after=True, chance=0.1),
+    ),
+    (
+        "internal error although begun, 20 %",
+        "InternalError for an export that has begun",
+        _refusal("InternalError", after=True, chance=0.2),
+    ),
+    (
+        "unlisted code although begun, 10 %",
+        "a code that no page lists for an export that has begun",
+        _refusal("TaskFailed.Timeout", after=True, chance=0.1),
+    ),
+    (
+        "resources although begun, 10 %",
+        "ResourceInsufficient for an export that has begun",
+        _refusal("ResourceInsufficient", after=True, chance=0.1),
+    ),
+    (
+        "expired although begun, 10 %",
+        "AuthFailure.SignatureExpire for an export that has begun",
+        _refusal("AuthFailure.SignatureExpire", after=True, chance=0.1),
+    ),
+    ("without TaskId, 5 %", "the answer lacks TaskId", _fault("no-task-id", chance=0.05)),
+    ("without TaskId", "no answer has a TaskId", _fault("no-task-id")),
+    ("without CosPaths, 5 %", "the answer lacks CosPaths", _fault("no-cos-paths", chance=0.05)),
+    ("without CosPaths", "no answer has CosPaths", _fault("no-cos-paths")),
+    (
+        "neither TaskId nor CosPaths",
+        "no answer has CosPaths, and every second lacks TaskId instead",
+        {"faults": (Fault("no-task-id", action=EXPORT, chance=0.5), Fault("no-cos-paths"))},
+    ),
+    (
+        "HTML, 5 %",
+        "a page with status 200 for an export that has begun",
+        _fault("html", after=True, chance=0.05),
+    ),
+    (
+        "HTML",
+        "every answer is a page with status 200, and exports begin",
+        _fault("html", after=True),
+    ),
+    (
+        "other JSON",
+        "every answer is JSON without Response, and exports begin",
+        _fault("bare", after=True),
+    ),
+    ("half answers, 20 %", "the answer breaks off", _fault("half", chance=0.2)),
+    (
+        "gateway 502, 20 %",
+        "a gateway's page for an export that has begun",
+        _fault("gateway", after=True, chance=0.2),
+    ),
+    (
+        "gateway 504",
+        "every export begins, and every answer is lost",
+        _fault("gateway", after=True, status=504),
+    ),
+    (
+        "gateway 503, not begun, 30 %",
+        "a gateway's page, and nothing begins",
+        _fault("gateway", status=503, chance=0.3),
+    ),
+    (
+        "half of the requests lost",
+        "requests are lost before and after processing",
+        {
+            "faults": (
+                Fault("reset", action=EXPORT, chance=0.2),
+                Fault("reset", action=EXPORT, after=True, chance=0.3),
+            )
+        },
+    ),
+)
+
+RETRIED = _of(
+    "answers",
+    (
+        "value refused although begun, 5 %, retry",
+        "InvalidParameterValue for an export that has begun; an operator retries",
+        _refusal("InvalidParameterValue", after=True, chance=0.05),
+    ),
+    (
+        "value refused although begun, retry",
+        "InvalidParameterValue for every first export; an operator retries",
+        _refusal("InvalidParameterValue", after=True, times=IMAGES),
+    ),
+    (
+        "operation refused although begun, 10 %, retry",
+        "UnsupportedOperation for an export that has begun; an operator retries",
+        _refusal("UnsupportedOperation", after=True, chance=0.1),
+    ),
+    (
+        "not found although begun, 10 %, retry",
+        "InvalidImageId.NotFound for an export that has begun; an operator retries",
+        _refusal("InvalidImageId.NotFound", after=True, chance=0.1),
+    ),
+    retries=True,
+)
+
+_OLD = {"ignore_prefix": True, "old_objects": True}
+
+NAMES = [
+    *_of(
+        "paths and names",
+        ("CosPaths as URLs", "CosPaths are URLs", {"cos_paths": "url"}),
+        ("CosPaths encoded", "CosPaths are percent-encoded", {"cos_paths": "encoded"}),
+        ("CosPaths without slash", "CosPaths lack the first slash", {"cos_paths": "no-slash"}),
+        ("CosPaths with bucket", "CosPaths begin with the bucket", {"cos_paths": "bucket-first"}),
+        (
+            "CosPaths in capitals",
+            "CosPaths are in capitals, the objects are not",
+            {"cos_paths": "uppercase"},
+        ),
+        (
+            "CosPaths of system disks",
+            "CosPaths name the system disk only, which comes first",
+            {"cos_paths": "system-only", "data_disks_after": 240.0},
+        ),
+        ("CosPaths empty", "CosPaths are an empty list", {"cos_paths": "empty"}),
+        (
+            "objects in capitals",
+            "objects are in capitals, CosPaths are not",
+            {"object_names": "uppercase"},
+        ),
+        (
+            "objects and paths in capitals",
+            "objects and CosPaths are in capitals",
+            {"object_names": "uppercase", "cos_paths": "uppercase"},
+        ),
+        (
+            "objects with .gz",
+            "objects are compressed, CosPaths do not say so",
+            {"object_names": "gz"},
+        ),
+        (
+            "URLs, and objects with .gz",
+            "CosPaths are URLs of objects that get .gz",
+            {"object_names": "gz", "cos_paths": "url"},
+        ),
+        ("objects split", "each disk is written in two parts", {"object_names": "split"}),
+        (
+            "objects split, uploads hidden",
+            "the same, and List Multipart Uploads is empty",
+            {"object_names": "split", "hide_uploads": True},
+        ),
+        (
+            "other snapshot ids",
+            "objects have other snapshot ids than CosPaths",
+            {"object_names": "other-snapshots"},
+        ),
+        (
+            "other snapshot ids, CosPaths empty",
+            "only the bucket shows the names",
+            {"object_names": "other-snapshots", "cos_paths": "empty"},
+        ),
+        ("prefix dropped", "keys and CosPaths leave out the prefix", {"ignore_prefix": True}),
+        (
+            "prefix dropped, old objects",
+            "the same, and last month's objects have those names",
+            _OLD,
+        ),
+        (
+            "prefix dropped, old objects, no CosPaths",
+            "the same, and CosPaths are empty",
+            {**_OLD, "cos_paths": "empty"},
+        ),
+        (
+            "prefix dropped, old objects, URLs",
+            "the same, and CosPaths are URLs",
+            {**_OLD, "cos_paths": "url"},
+        ),
+        (
+            "prefix dropped, half the CosPaths missing",
+            "no prefix, and every second answer lacks CosPaths",
+            {"ignore_prefix": True, **_fault("no-cos-paths", chance=0.5)},
+        ),
+        (
+            "old objects",
+            "last month's objects have the names without prefix",
+            {"old_objects": True},
+        ),
+    ),
+    *_of(
+        "paths and names",
+        ("exact names", "nothing differs, but the jobs leave out the tag", {}),
+        (
+            "exact names, old objects",
+            "last month's objects have the jobs' own names",
+            {"old_objects": True},
+        ),
+        (
+            "exact names, old objects, URLs",
+            "the same, and CosPaths are URLs",
+            {"old_objects": True, "cos_paths": "url"},
+        ),
+        request={"exact_names": True},
+    ),
+    *_of(
+        "paths and names",
+        (
+            "four images, other snapshot ids shown",
+            "DescribeImages shows other snapshot ids than the keys have",
+            {"describe": "other-snapshots"},
+        ),
+        (
+            "four images, other snapshot ids written",
+            "the objects have other snapshot ids than CosPaths",
+            {"object_names": "other-snapshots"},
+        ),
+        (
+            "four images, CosPaths of system disks",
+            "CosPaths name the system disks only, which come first",
+            {"cos_paths": "system-only", "data_disks_after": 240.0},
+        ),
+        (
+            "four images, objects split",
+            "each disk is written in two parts",
+            {"object_names": "split"},
+        ),
+        ("four images, prefix dropped, old objects", "no prefix, and last month's objects", _OLD),
+        ("four images, not described", "DescribeImages shows no rows", {"describe": "nothing"}),
+        images_per_job=4,
+    ),
+    *_of(
+        "paths and names",
+        (
+            "folder as prefix, encoded",
+            "CosPaths are percent-encoded, and the prefix has a slash",
+            {"cos_paths": "encoded"},
+        ),
+        request={"prefix": "night/run"},
+    ),
+]
+
+OBJECTS = [
+    *_of(
+        "objects",
+        (
+            "objects grow, QCOW2",
+            "objects grow, and no size is known beforehand",
+            {"growing_objects": True},
+        ),
+        request={"format": "QCOW2"},
+    ),
+    *_of(
+        "objects",
+        ("objects grow", "objects show from the start of the upload", {"growing_objects": True}),
+        (
+            "objects grow, uploads hidden",
+            "the same, and List Multipart Uploads is empty",
+            {"growing_objects": True, "hide_uploads": True},
+        ),
+        (
+            "objects grow, other names",
+            "objects grow under names that CosPaths do not show",
+            {"growing_objects": True, "object_names": "gz"},
+        ),
+        ("tiny objects", "every object has 1 KiB", {"object_sizes": "tiny"}),
+        (
+            "data disks later",
+            "data disks come ten minutes after the system disk",
+            {"data_disks_after": 600.0, "images": TWO_DISKS},
+        ),
+        (
+            "data disks later, not described",
+            "the same, named by nobody: CosPaths show system disks, DescribeImages nothing",
+            {
+                "data_disks_after": 600.0,
+                "images": TWO_DISKS,
+                "cos_paths": "system-only",
+                "describe": "no-snapshots",
+            },
+        ),
+        (
+            "data disks later, uploads hidden",
+            "data disks come later, CosPaths show system disks, uploads are hidden",
+            {
+                "data_disks_after": 600.0,
+                "images": TWO_DISKS,
+                "cos_paths": "system-only",
+                "hide_uploads": True,
+            },
+        ),
+        (
+            "first trace late",
+            "an upload shows 20 minutes after the answer",
+            {"queue_delay": 1200.0},
+        ),
+        (
+            "first trace late, uploads hidden",
+            "nothing shows before the objects",
+            {"queue_delay": 1200.0, "hide_uploads": True},
+        ),
+        (
+            "durations differ much",
+            "most exports take 5 minutes, some an hour",
+            {"duration": Duration("lognormal", seconds=300.0, spread=1.0)},
+        ),
+        (
+            "a tenth never delivered",
+            "some exports end without objects",
+            {"deliveries": (Delivery("never", chance=0.1),)},
+        ),
+        (
+            "a tenth lacks a disk",
+            "some exports leave out the last disk",
+            {"deliveries": (Delivery("partial", chance=0.1),), "images": TWO_DISKS},
+        ),
+        (
+            "a tenth empty",
+            "some exports write empty objects",
+            {"deliveries": (Delivery("empty", chance=0.1),)},
+        ),
+        (
+            "a tenth stuck",
+            "some exports never end",
+            {"deliveries": (Delivery("stuck", chance=0.1),)},
+        ),
+    ),
+]
+
+LISTINGS = _of(
+    "listings",
+    ("uploads hidden", "List Multipart Uploads is empty", {"hide_uploads": True}),
+    ("listings empty", "both listings are empty, HEAD finds objects", {"empty_listings": True}),
+    (
+        "listings ignore the prefix",
+        "both listings show every key",
+        {"listings_ignore_prefix": True},
+    ),
+    (
+        "prefix ignored everywhere",
+        "exports and listings ignore the prefix",
+        {"listings_ignore_prefix": True, "ignore_prefix": True},
+    ),
+    (
+        "listings ignore the prefix, old objects",
+        "listings show last month's objects too",
+        {"listings_ignore_prefix": True, **_OLD},
+    ),
+    ("HEAD finds anything", "HEAD answers 200 for every key", {"head_finds_anything": True}),
+    (
+        "HEAD finds anything, listings empty",
+        "the same, and listings show nothing",
+        {"head_finds_anything": True, "empty_listings": True},
+    ),
+    (
+        "HEAD finds anything, listings forbidden",
+        "the same, and listings are refused",
+        {
+            "head_finds_anything": True,
+            "buckets": {BUCKET: BucketSettings(deny=("GetBucket", "ListMultipartUploads"))},
+        },
+    ),
+    (
+        "listings forbidden",
+        "both listings are refused",
+        {"buckets": {BUCKET: BucketSettings(deny=("GetBucket", "ListMultipartUploads"))}},
+    ),
+    (
+        "HEAD forbidden",
+        "HEAD of objects is refused",
+        {"buckets": {BUCKET: BucketSettings(deny=("HeadObject",))}},
+    ),
+    (
+        "HEAD of the bucket forbidden",
+        "HEAD of the bucket is refused",
+        {"buckets": {BUCKET: BucketSettings(deny=("HeadBucket",))}},
+    ),
+    (
+        "bucket not readable",
+        "every request to COS is refused",
+        {
+            "buckets": {
+                BUCKET: BucketSettings(
+                    deny=("HeadObject", "HeadBucket", "GetBucket", "ListMultipartUploads")
+                )
+            }
+        },
+    ),
+    (
+        "COS fails, 20 %",
+        "COS answers 503 or resets the connection",
+        {
+            "faults": (
+                Fault("gateway", action="cos", status=503, chance=0.1),
+                Fault("reset", action="cos", chance=0.1),
+            )
+        },
+    ),
+    (
+        "COS slow down, 20 %",
+        "COS refuses requests for their rate",
+        _refusal("SlowDown", "cos", chance=0.2),
+    ),
+    ("COS answers pages", "COS answers HTML with status 200", _fault("html", "cos")),
+    (
+        "COS refuses some, 5 %",
+        "COS answers AccessDenied now and then",
+        _refusal("AccessDenied", "cos", chance=0.05),
+    ),
+)
+
+CODES = _of(
+    "codes and caps",
+    (
+        "cap as unlisted operation",
+        "the cap is UnsupportedOperation.TooManyTasks",
+        {"cap_code": "UnsupportedOperation.TooManyTasks"},
+    ),
+    (
+        "cap as listed operation",
+        "the cap is a listed permanent code",
+        {"cap_code": "UnsupportedOperation.ImageTooLargeExportUnsupported"},
+    ),
+    (
+        "cap as value",
+        "the cap is InvalidParameterValue.TaskLimit",
+        {"cap_code": "InvalidParameterValue.TaskLimit"},
+    ),
+    ("cap as busy image", "the cap is InvalidImageState", {"cap_code": _STATE}),
+    ("cap as failed operation", "the cap is FailedOperation", {"cap_code": "FailedOperation"}),
+    ("cap as rate", "the cap is RequestLimitExceeded", {"cap_code": "RequestLimitExceeded"}),
+    (
+        "cap as missing right",
+        "the cap is UnauthorizedOperation",
+        {"cap_code": "UnauthorizedOperation"},
+    ),
+    ("cap as unknown word", "the cap is TooManyRunningTasks", {"cap_code": "TooManyRunningTasks"}),
+    ("cap of 1", "one export at a time", {"cap": 1, "duration": Duration(seconds=60.0)}),
+    (
+        "cap shared",
+        "others occupy the whole cap but one",
+        {"occupied": 9, "duration": Duration(seconds=60.0)},
+    ),
+    (
+        "cap, busy images accepted",
+        "an image that is being exported is accepted again",
+        {"accept_busy_images": True},
+    ),
+    (
+        "busy images accepted, prefix dropped",
+        "the same, and the prefix is dropped",
+        {"accept_busy_images": True, "ignore_prefix": True},
+    ),
+    (
+        "busy images accepted, uploads hidden, late",
+        "the same, and nothing shows for 20 minutes",
+        {"accept_busy_images": True, "hide_uploads": True, "queue_delay": 1200.0},
+    ),
+    (
+        "busy images accepted, listings empty",
+        "the same, and listings are empty",
+        {"accept_busy_images": True, "empty_listings": True},
+    ),
+    (
+        "signature refused, 5 %",
+        "AuthFailure.SignatureFailure now and then",
+        _refusal("AuthFailure.SignatureFailure", chance=0.05),
+    ),
+    (
+        "key not found, 5 %",
+        "AuthFailure.SecretIdNotFound now and then",
+        _refusal("AuthFailure.SecretIdNotFound", chance=0.05),
+    ),
+    (
+        "not authorized, 5 %",
+        "UnauthorizedOperation now and then",
+        _refusal("UnauthorizedOperation", chance=0.05),
+    ),
+    (
+        "bucket not found, 5 %",
+        "BucketNotFound now and then",
+        _refusal("InvalidParameterValue.BucketNotFound", chance=0.05),
+    ),
+    (
+        "image not found, 5 %",
+        "InvalidImageId.NotFound for images that exist",
+        _refusal("InvalidImageId.NotFound", chance=0.05),
+    ),
+    ("action not valid, 5 %", "InvalidAction now and then", _refusal("InvalidAction", chance=0.05)),
+    (
+        "region not supported, 5 %",
+        "UnsupportedRegion now and then",
+        _refusal("UnsupportedRegion", chance=0.05),
+    ),
+    (
+        "quota, 15 times",
+        "LimitExceeded for the first requests",
+        _refusal("LimitExceeded", times=15),
+    ),
+    (
+        "unlisted code, 5 %",
+        "a code that no page lists, now and then",
+        _refusal("OperationConflict.Retry", chance=0.05),
+    ),
+    (
+        "unlisted code",
+        "every answer is a code that no page lists, and nothing begins",
+        _refusal("OperationConflict.Retry"),
+    ),
+    (
+        "unlisted permanent code",
+        "every answer is UnsupportedOperation.Maintenance",
+        _refusal("UnsupportedOperation.Maintenance"),
+    ),
+    (
+        "listed permanent code, 30 times",
+        "InvalidParameterValue for a while",
+        _refusal("InvalidParameterValue", times=30),
+    ),
+    (
+        "image not found, always",
+        "every image is refused as not found, though described",
+        _refusal("InvalidImageId.NotFound"),
+    ),
+)
+
+DESCRIBING = _of(
+    "describing",
+    ("no sizes", "rows lack the sizes", {"describe": "no-sizes"}),
+    ("no snapshots", "rows lack the snapshots", {"describe": "no-snapshots"}),
+    (
+        "other snapshots",
+        "rows show other snapshot ids than the keys",
+        {"describe": "other-snapshots"},
+    ),
+    ("no rows", "DescribeImages shows no images", {"describe": "nothing"}),
+    (
+        "describing fails",
+        "DescribeImages answers HTTP 500",
+        _fault("gateway", DESCRIBE, status=500),
+    ),
+    (
+        "describing fails, 30 %",
+        "DescribeImages answers HTTP 500 now and then",
+        _fault("gateway", DESCRIBE, status=500, chance=0.3),
+    ),
+    ("describing hangs", "DescribeImages never answers", _fault("hang", DESCRIBE)),
+    (
+        "describing answers pages",
+        "DescribeImages answers HTML with status 200",
+        _fault("html", DESCRIBE),
+    ),
+    (
+        "describing over a quota",
+        "DescribeImages answers LimitExceeded",
+        _refusal("LimitExceeded", DESCRIBE),
+    ),
+    (
+        "describing not found",
+        "DescribeImages finds no image",
+        _refusal("InvalidImageId.NotFound", DESCRIBE),
+    ),
+    (
+        "describing forbidden",
+        "DescribeImages is not authorized",
+        _refusal("UnauthorizedOperation", DESCRIBE),
+    ),
+    (
+        "describing refused with a new code",
+        "DescribeImages answers an unlisted code",
+        _refusal("OperationConflict.Retry", DESCRIBE),
+    ),
+)
+
+CLOCKS = _of(
+    "clocks",
+    ("vendor an hour ahead", "all clocks of the vendor are an hour ahead", {"skew": 3600.0}),
+    (
+        "Date of COS an hour ahead",
+        "only the Date header of COS is wrong",
+        {"cos_date_skew": 3600.0},
+    ),
+    (
+        "Date of COS an hour behind",
+        "only the Date header of COS is wrong",
+        {"cos_date_skew": -3600.0},
+    ),
+    (
+        "Date of CVM an hour ahead",
+        "only the Date header of CVM is wrong",
+        {"cvm_date_skew": 3600.0},
+    ),
+    (
+        "Date of CVM an hour behind",
+        "only the Date header of CVM is wrong",
+        {"cvm_date_skew": -3600.0},
+    ),
+    ("COS an hour ahead", "the clock of COS alone is ahead", {"cos_skew": 3600.0}),
+    ("COS an hour behind", "the clock of COS alone is behind", {"cos_skew": -3600.0}),
+    (
+        "COS two minutes behind, old objects",
+        "objects seem older than their request",
+        {"cos_skew": -120.0, **_OLD},
+    ),
+    (
+        "COS a month ahead, old objects",
+        "last month's objects seem new",
+        {"cos_skew": 31 * 86_400.0, **_OLD},
+    ),
+    (
+        "signature expired, 5 %",
+        "AuthFailure.SignatureExpire now and then",
+        _refusal("AuthFailure.SignatureExpire", chance=0.05),
+    ),
+)
+
+_BOTH = (REGION, OTHER_REGION)
+
+REGIONS = [
+    *_of(
+        "regions and redirects",
+        (
+            "bucket in another region",
+            "COS redirects to another region",
+            {"buckets": {BUCKET: BucketSettings(redirect=OTHER_REGION)}},
+        ),
+        (
+            "bucket unknown to COS",
+            "CVM writes to the bucket, COS does not know it",
+            _refusal("NoSuchBucket", "cos"),
+        ),
+        (
+            "bucket missing",
+            "neither CVM nor COS knows the bucket",
+            {"buckets": {BUCKET: BucketSettings(missing=True)}},
+        ),
+        (
+            "COS behind a login page",
+            "a proxy redirects every request to COS",
+            _fault("redirect", "cos"),
+        ),
+        (
+            "CVM behind a login page, 5 %",
+            "a proxy redirects now and then",
+            _fault("redirect", chance=0.05),
+        ),
+        (
+            "CVM behind a login page",
+            "a proxy redirects every request to CVM",
+            _fault("redirect", "cvm"),
+        ),
+        (
+            "exports redirected after processing",
+            "every ExportImages begins, and is answered with a redirect",
+            _fault("redirect", after=True),
+        ),
+    ),
+    *_of(
+        "regions and redirects",
+        (
+            "two regions, bucket in one",
+            "jobs of the other region are redirected by COS",
+            {"buckets": {BUCKET: BucketSettings(redirect=OTHER_REGION)}},
+        ),
+        (
+            "two regions, caps differ",
+            "one region has a cap of 2, told as an unlisted code",
+            {
+                "caps": {REGION: 2, OTHER_REGION: 10},
+                "cap_code": "UnsupportedOperation.TooManyTasks",
+            },
+        ),
+        ("two regions, names differ", "objects have .gz in both regions", {"object_names": "gz"}),
+        regions=_BOTH,
+    ),
+]
+
+VARIATIONS: Sequence[Variation] = (
+    *ANSWERS,
+    *RETRIED,
+    *NAMES,
+    *OBJECTS,
+    *LISTINGS,
+    *CODES,
+    *DESCRIBING,
+    *CLOCKS,
+    *REGIONS,
+)
+
+_TOUCH_THE_GUARANTEE = (
+    "as documented",
+    "busy although begun, 30 %",
+    "capacity although begun, 10 %",
+    "value refused although begun, 5 %, retry",
+    "without TaskId, 5 %",
+    "CosPaths empty",
+    "CosPaths of system disks",
+    "objects with .gz",
+    "prefix dropped, old objects",
+    "exact names, old objects",
+    "four images, other snapshot ids shown",
+    "objects grow",
+    "uploads hidden",
+    "listings empty",
+    "listings ignore the prefix, old objects",
+    "HEAD finds anything",
+    "cap as unlisted operation",
+    "busy images accepted, uploads hidden, late",
+    "busy images accepted, listings empty",
+    "exports redirected after processing",
+)
+
+SIDE_BY_SIDE = tuple(one for one in VARIATIONS if one.name in _TOUCH_THE_GUARANTEE)
+"""Those that two processes also run in real time, with one of them killed."""
