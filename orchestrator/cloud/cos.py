@@ -13,6 +13,7 @@ from aiolimiter import AsyncLimiter
 from orchestrator.cloud.clock_skew import ServerClock, parse_http_date, parse_time
 from orchestrator.cloud.cos_signing import cos_headers
 from orchestrator.cloud.credentials.base import CredentialSource
+from orchestrator.cloud.error_codes import OTHER_REGION
 from orchestrator.cloud.http_client import HttpClient
 from orchestrator.errors import CloudRefusal
 from orchestrator.model import ObjectFacts, UploadFacts
@@ -24,6 +25,9 @@ request costs money, and this process needs its processor for sending exports, t
 
 _SIZE = re.compile(r"[0-9]{1,18}")
 """A size that fits into 63 bits, the largest integer of the database."""
+
+_REGION_HOST = re.compile(r"\.cos\.([a-z0-9-]+)\.")
+"""The region in the host name of a bucket."""
 
 _NEXT_MARKERS = {
     "marker": "NextMarker",
@@ -60,6 +64,19 @@ class CosClient:
         self.clock = clock
         self._timeout = timeout
         self._limiter = AsyncLimiter(_BURST, _BURST / _RATE)
+
+    async def head_bucket(self, region: str, bucket: str) -> None:
+        """Return if the bucket exists in the region.
+
+        Raises:
+            CloudRefusal: it does not, or COS answered with another error.
+            CredentialError, httpx.HTTPError: as for `head_object`.
+        """
+        response = await self._send("HEAD", region, bucket, "", {})
+        if response.status_code == 404:  # the answer to a HEAD has no code
+            raise CloudRefusal("NoSuchBucket", f"no bucket in {region}", http_status=404)
+        if response.status_code != 200:
+            raise _refusal(response)
 
     async def head_object(self, region: str, bucket: str, key: str) -> ObjectFacts | None:
         """Return one object; ``None`` if it, or the whole bucket, does not exist.
@@ -223,10 +240,22 @@ def _required(element: Element, tag: str) -> str:
 
 def _refusal(response: httpx.Response) -> CloudRefusal:
     """Return the error that COS answered with; the answer to a HEAD has only a status."""
+    if response.is_redirect:
+        return _redirect(response)
     error, status = _parse_xml(response.content), response.status_code
     if error is None or error.tag != "Error" or not _text(error, "Code"):
         return _unreadable(status, response.reason_phrase or "an error")
     return CloudRefusal(_text(error, "Code"), _text(error, "Message"), http_status=status)
+
+
+def _redirect(response: httpx.Response) -> CloudRefusal:
+    """Return the error for a redirect; its code depends on whether it names the bucket's region."""
+    status, target = response.status_code, response.headers.get("Location", "")
+    host = _REGION_HOST.search(target)
+    region = response.headers.get("x-cos-bucket-region") or (host and host[1])
+    if region:
+        return CloudRefusal(OTHER_REGION, f"the bucket is in {region}", http_status=status)
+    return _unreadable(status, f"a redirect to {target[:100] or 'nowhere'}")
 
 
 def _unreadable(status: int, content: str) -> CloudRefusal:

@@ -16,6 +16,16 @@ MAY_CONCERN_ONE_IMAGE = frozenset({"AuthFailure.UnauthorizedOperation", "Unautho
 """Denials that may concern a single image: other images may still be allowed."""
 
 
+OTHER_REGION = "Client.OtherRegion"
+"""Code of an answer of COS that sends the client to another region."""
+
+UNTRUSTED_READS = "Client.UntrustedReads"
+"""Code of a look-up in a bucket of which neither HEAD nor listings can be believed."""
+
+UNDATED_OBJECT = "Client.UndatedObject"
+"""Code of a look-up that found an object of which it cannot be said whether it is new."""
+
+
 def code_for(name: str) -> Code:
     """Return the row of an API code.
 
@@ -252,6 +262,11 @@ Http402: Pay the account's bill: COS refuses requests while it is overdue.
 PaymentRequired: Pay what the account owes; COS accepts requests again afterwards.
 
 [halt, bucket]
+Client.OtherRegion: Use a bucket in the images' region, or correct --region: the bucket is in the
+    region that the message names.
+Client.UndatedObject: Check in the console whether the objects are new; look for a proxy that
+    removes Last-Modified from answers of COS.
+Client.UntrustedReads: Check for a proxy between this machine and COS that answers in its place.
 AccessDenied: Grant HeadObject, GetBucket and ListMultipartUploads (name/cos:…) on the bucket to
     this key's user in CAM.
 AccessForbidden: Change the bucket's own policy: it forbids this request.

@@ -12,6 +12,7 @@ from qcloud_cos.cos_auth import CosS3Auth
 from orchestrator.cloud.clock_skew import ServerClock
 from orchestrator.cloud.cos import CosClient
 from orchestrator.cloud.cos_signing import cos_headers
+from orchestrator.cloud.error_codes import OTHER_REGION
 from orchestrator.cloud.http_client import HttpClient
 from orchestrator.errors import CloudRefusal
 from orchestrator.model import ObjectFacts
@@ -208,6 +209,45 @@ async def test_refused_head_has_its_status_as_code(
     with pytest.raises(CloudRefusal) as caught:
         await head_object(cos)
     assert (caught.value.code, caught.value.http_status) == (f"Http{status}", status)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"x-cos-bucket-region": "ap-seoul"},
+        {"Location": f"https://{BUCKET}.cos.ap-seoul.myqcloud.com/key"},
+    ],
+    ids=["header", "address"],
+)
+@every_read
+async def test_redirect_names_the_region_of_the_bucket(
+    server: ScriptedServer, cos: CosClient, headers: dict[str, str], read: Read
+) -> None:
+    """The error says where the bucket is, and is not followed."""
+    server.respond(http(status="301 X", headers={"Location": "", **headers}))
+    with pytest.raises(CloudRefusal, match="ap-seoul") as caught:
+        await read(cos)
+    assert (caught.value.code, caught.value.http_status) == (OTHER_REGION, 301)
+
+
+async def test_redirect_to_another_place_is_told(server: ScriptedServer, cos: CosClient) -> None:
+    """A login page is not the bucket's region; the error names its address."""
+    server.respond(http(status="302 X", headers={"Location": "https://login.example/"}))
+    with pytest.raises(CloudRefusal, match=r"login\.example") as caught:
+        await head_object(cos)
+    assert caught.value.code == "Http302"
+
+
+@pytest.mark.parametrize(("status", "code"), [(404, "NoSuchBucket"), (403, "Http403")])
+async def test_missing_bucket_has_a_code(
+    server: ScriptedServer, cos: CosClient, status: int, code: str
+) -> None:
+    """The answer to a HEAD of a bucket has no body, so 404 gets the code that a listing has."""
+    server.respond(http(), http(status=f"{status} X"))
+    await cos.head_bucket("ap-tokyo", BUCKET)
+    with pytest.raises(CloudRefusal) as caught:
+        await cos.head_bucket("ap-tokyo", BUCKET)
+    assert caught.value.code == code
 
 
 async def test_endpoint_may_contain_bucket_and_region(
