@@ -27,7 +27,7 @@ class VendorFact(StrEnum):
     COS_PATHS_FORM = "form of CosPaths"
     """How the answers of ExportImages write the keys of objects."""
     OBJECTS_COMPLETE = "objects complete"
-    """A finished export has exactly the objects that were expected."""
+    """An object is complete when it shows, and does not grow."""
     CLOCK_OFFSET = "clock offset"
     """Largest difference of a host's clock from this machine's, in seconds; ahead is positive."""
 
