@@ -4,7 +4,7 @@ A record is fenced by the attempt's number and may be repeated: after a commit t
 the caller tries again, although the commit may have been applied.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import compress
@@ -26,7 +26,11 @@ from orchestrator.store.transitions import (
     apply_transitions,
     is_allowed,
 )
-from orchestrator.verification.tracked_jobs import names_job_or_image, save_cos_paths
+from orchestrator.verification.tracked_jobs import (
+    key_of_cos_path,
+    names_job_or_image,
+    save_cos_paths,
+)
 from orchestrator.worker.outcome_policy import Decision, is_maybe_applied, own_deferrals
 
 
@@ -73,8 +77,7 @@ async def record(
             for one, intended, is_moved in zip(results, transitions, moved, strict=True):
                 if not is_moved and one.is_accepted:
                     await _record_late_task_id(connection, intended, one.lease, now)
-            paths = [(one.lease.job_id, path) for one in results for path in one.outcome.cos_paths]
-            await save_cos_paths(connection, paths)
+            await save_cos_paths(connection, [row for one in results for row in _paths(one)])
             # only from results that are recorded for the first time
             await _update_limits(connection, list(compress(results, moved)), now)
     return moved
@@ -163,6 +166,13 @@ def _transition(result: AttemptResult, now: datetime, deadline: timedelta) -> Tr
 
 _EVIDENCE = ("task_id", "request_id", "code", "message", "warnings")
 """Columns that the event repeats."""
+
+
+def _paths(result: AttemptResult) -> Iterator[tuple[int, str, str]]:
+    """Yield job, key and text of each CosPath."""
+    lease = result.lease
+    for path in result.outcome.cos_paths:
+        yield lease.job_id, key_of_cos_path(path, lease.order), path
 
 
 def _warnings(lease: Lease, outcome: Outcome) -> list[str] | None:
