@@ -16,6 +16,7 @@ from orchestrator.store import Database
 from orchestrator.store.tables import jobs
 from orchestrator.store.transitions import Transition, apply_transition
 from orchestrator.verification.bucket_access import BucketAccess
+from orchestrator.verification.bucket_trust import calibrate
 from orchestrator.verification.object_lookup import LookupResult, baselines, look
 from orchestrator.verification.tracked_jobs import TrackedJob, load_tracked_job, save_baselines
 from orchestrator.verification.unknown_jobs import reconcile
@@ -46,7 +47,7 @@ async def check_before_send(
     found, etags = LookupResult(), dict[str, str]()
     failure: str | None = None  # the text of some errors is empty
     try:
-        found, etags = await _look_up(cos, buckets, lease, job)
+        found, etags = await _look_up(database, cos, buckets, lease, job)
     except (OrchestratorError, httpx.HTTPError) as error:
         if isinstance(error, CloudRefusal):
             buckets.record_refusal(bucket_location(job.region, job.bucket), error)
@@ -71,16 +72,21 @@ async def check_before_send(
 
 
 async def _look_up(
-    cos: CosClient, buckets: BucketAccess, lease: Lease, job: TrackedJob
+    database: Database, cos: CosClient, buckets: BucketAccess, lease: Lease, job: TrackedJob
 ) -> tuple[LookupResult, dict[str, str]]:
     """Return what an earlier attempt left, and the ETags under the exact names of a first one."""
     if not buckets.may_be_readable(job.region, job.bucket):
         if lease.maybe_applied:
             raise OrchestratorError("Cannot rule out an export: the bucket is not readable.")
         return LookupResult(), {}
+    trust = buckets.trust[bucket_location(job.region, job.bucket)]
+    await calibrate(database, cos, trust, job)
     if lease.maybe_applied:
-        return await look(cos, job), {}
-    return LookupResult(), await baselines(cos, job)
+        found = await look(cos, trust, job)
+        if not found and not trust.listing:
+            raise OrchestratorError("Cannot rule out an export: listings of the bucket are wrong.")
+        return found, {}
+    return LookupResult(), await baselines(cos, trust, job)
 
 
 async def _held_until(connection: AsyncConnection, lease: Lease) -> datetime | None:
