@@ -30,7 +30,9 @@ from orchestrator.simulator import (
     SimulatorOptions,
 )
 from orchestrator.store import Database
+from orchestrator.vendor_facts import VendorFact
 from orchestrator.verification.bucket_access import BucketAccess
+from orchestrator.verification.bucket_trust import YES, BucketTrust
 from orchestrator.verification.delivery_check import check_delivery, save_findings
 from orchestrator.verification.object_lookup import baselines
 from orchestrator.verification.tracked_jobs import TrackedJob, load_tracked_job, save_baselines
@@ -53,6 +55,7 @@ class StoreAndCloud:
     simulator: Simulator
     cvm: CvmClient
     cos: CosClient
+    trust: BucketTrust
     absence: AbsenceTracker
 
     async def send(self, lease: Lease) -> Outcome:
@@ -96,13 +99,13 @@ class StoreAndCloud:
 
     async def save_baselines(self, job_id: int) -> None:
         """Save the ETags under a job's exact names, as is done before it is sent."""
-        etags = await baselines(self.cos, await self.tracked_job(job_id))
+        etags = await baselines(self.cos, self.trust, await self.tracked_job(job_id))
         async with self.database.write() as connection:
             await save_baselines(connection, job_id, etags)
 
     async def verify(self, seen: TrackedJob) -> JobState:
         """Look up the objects of a job that was read before, and return its new state."""
-        return await verify_job(self.database, self.cos, seen)
+        return await verify_job(self.database, self.cos, self.trust, seen)
 
     def lookup_actions(self) -> list[str]:
         """Return the COS operations that have been called so far."""
@@ -131,7 +134,8 @@ async def open_store_and_cloud(database: Database) -> AsyncIterator[StoreAndClou
             clock=ServerClock(SystemClock()),
             timeout=60.0,
         )
-        yield StoreAndCloud(database, simulator, cvm, cos, AbsenceTracker(database.clock))
+        absence = AbsenceTracker(database.clock)
+        yield StoreAndCloud(database, simulator, cvm, cos, make_trust(), absence)
 
 
 def _notify(_sentence: str) -> None: ...
@@ -175,19 +179,36 @@ def make_bucket_access(
 ) -> BucketAccess:
     """Make bucket permissions; `unreadable` marks the bucket of the tests as not readable."""
     made = BucketAccess(RunSettings(verify=mode), HaltedScopes(), _notify)
+    made.trust[f"{REGION}/{BUCKET}"] = make_trust()
     if unreadable:
         made.unreadable[f"{REGION}/{BUCKET}"] = math.inf
     return made
 
 
-async def verify_job(database: Database, cos: CosClient, job: TrackedJob) -> JobState:
+def make_trust(*, experienced: bool = True) -> BucketTrust:
+    """Return the trust in a bucket that was calibrated.
+
+    Args:
+        experienced: open uploads were seen, and objects that were complete at once.
+    """
+    trust = BucketTrust()
+    trust.is_calibrated = True
+    if experienced:
+        trust.learn(VendorFact.UPLOADS_VISIBLE, YES)
+        trust.learn_completeness()
+    return trust
+
+
+async def verify_job(
+    database: Database, cos: CosClient, trust: BucketTrust, job: TrackedJob
+) -> JobState:
     """Look up the objects of an accepted job, and return its new state."""
     age = await export_age(database, job)
     async with database.read() as connection:
         finished = await latest_finished_exports(
             connection, job.profile, job.region, await database.now(connection)
         )
-    finding = await check_delivery(cos, job, age, finished, SETTINGS)
+    finding = await check_delivery(cos, trust, job, age, finished, SETTINGS)
     if not finding.is_final:
         return job.state
     (state,) = await save_findings(database, TESTER, [finding])

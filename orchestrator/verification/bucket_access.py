@@ -9,7 +9,7 @@ from collections.abc import Callable
 import anyio
 import sqlalchemy as sa
 
-from orchestrator.cloud.error_codes import cos_code_for
+from orchestrator.cloud.error_codes import OTHER_REGION, cos_code_for
 from orchestrator.errors import CloudRefusal
 from orchestrator.limits.circuit_breaker import CircuitBreaker
 from orchestrator.limits.halted_scopes import (
@@ -21,6 +21,7 @@ from orchestrator.limits.halted_scopes import (
 from orchestrator.model import Halt, Reaction, Scope
 from orchestrator.settings import Settings, VerifyMode
 from orchestrator.store.tables import any_current, jobs
+from orchestrator.verification.bucket_trust import BucketTrust
 
 _REFUSED_FOR = 20.0
 _MIN_REFUSED_FOR = 5.0
@@ -35,6 +36,9 @@ _TRUST_FACTOR = 6
 _RETRY_FACTOR = 3
 """An unreadable bucket is tried again after this many times the time of refusals."""
 
+_NOT_HERE = frozenset({"NoSuchBucket", OTHER_REGION})
+"""Codes that say that the bucket is not where it is looked for: nothing can be exported to it."""
+
 _TOLERATED_FAILURES = 9
 """Failed look-ups in a row that are tolerated; after one more, one job at a time is a probe."""
 
@@ -43,13 +47,14 @@ class BucketAccess:
     """What the look-ups of this run have shown of each bucket, by region and name.
 
     Args:
-        halts: receives a halt for a bucket that must be readable and is not.
+        halts: receives a halt for a bucket that is missing, or must be readable and is not.
         notify: takes sentences for the user.
 
     Attributes:
         mode: whether to look up exports at all.
         unreadable: refused buckets, each with the time of the next try on the event loop's clock.
         problems: buckets that are refused or give no answer, each with what the user was told.
+        trust: how far the answers about each bucket can be believed.
     """
 
     def __init__(
@@ -61,6 +66,7 @@ class BucketAccess:
         self.mode = settings.verify
         self.unreadable: dict[str, float] = {}
         self.problems: dict[str, str] = {}
+        self.trust: defaultdict[str, BucketTrust] = defaultdict(BucketTrust)
         self._halts = halts
         self._notify = notify
         interval = settings.verify_interval
@@ -98,17 +104,20 @@ class BucketAccess:
         now = anyio.current_time()
         is_new = bucket not in self.unreadable
         period = self._refused_for * (_TRUST_FACTOR if bucket in self._readable else 1)
+        is_not_here = code.name in _NOT_HERE
+        if is_not_here:
+            period = _MIN_REFUSED_FOR
         if is_new and now - self._refused_since.setdefault(bucket, now) < period:
             return False
         self.unreadable[bucket] = now + _RETRY_FACTOR * self._refused_for
         if not is_new:
             return False
-        if self.mode is VerifyMode.REQUIRED:
+        if is_not_here or self.mode is VerifyMode.REQUIRED:
             halt = Halt(Scope.BUCKET, bucket, code.name, refusal.service_message, code.remedy)
             self._halted[bucket] = halt
             self._halts.add(halt)
         self.problems[bucket] = (
-            f"The bucket {bucket} may not be read ({refusal}): its exports are not verified, and "
+            f"The bucket {bucket} cannot be read ({refusal}): its exports are not verified, and "
             f"its unknown jobs stay unknown. {code.remedy}"
         )
         self._notify(self.problems[bucket])
@@ -162,9 +171,10 @@ class BucketAccess:
         return ~self.readable()
 
     def reset(self) -> None:
-        """Forget all refusals, so that the next look-ups test the permissions again."""
+        """Forget all refusals, so that the next look-ups test permissions and answers again."""
         self.unreadable.clear()
         self.problems.clear()
+        self.trust.clear()
         self._refused_since.clear()
 
     def _record_answer(self, bucket: str) -> bool:

@@ -1,7 +1,7 @@
-"""Verify accepted jobs: a job is verified once all its objects are seen in the bucket."""
+"""Verify accepted jobs: look up their objects, and record what they prove."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -9,18 +9,23 @@ import anyio
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.cloud.cos import CosClient
+from orchestrator.cloud.error_codes import UNDATED_OBJECT, UNTRUSTED_READS
 from orchestrator.errors import CloudRefusal
 from orchestrator.export_durations import FinishedExport, deadline
 from orchestrator.job_states import JobState
-from orchestrator.model import NOT_DELIVERED, ImageFormat, ObjectFacts
+from orchestrator.model import NOT_DELIVERED, ObjectFacts, UploadFacts
 from orchestrator.settings import Settings
 from orchestrator.store import Database
 from orchestrator.store.transitions import Transition, apply_transition
+from orchestrator.vendor_facts import VendorFact
+from orchestrator.verification.bucket_trust import NO, YES, BucketTrust
+from orchestrator.verification.evidence import Evidence, has_come_to_rest, weigh
 from orchestrator.verification.object_lookup import (
-    head,
     is_own,
     listed_objects,
     open_uploads,
+    time_at_cos,
+    time_of_request,
     trace_age_of,
 )
 from orchestrator.verification.tracked_jobs import (
@@ -34,35 +39,28 @@ from orchestrator.verification.tracked_jobs import (
 _UNLISTED_AFTER = timedelta(seconds=5)
 """Minimum age of an export at which an empty listing is no longer trusted."""
 
-_GIB = 1 << 30
-
 
 @dataclass(frozen=True, slots=True)
 class Finding:
     """What one look-up of an accepted job has shown.
 
     Args:
-        found: complete objects under required keys that are not empty.
-        empty: required keys of objects with 0 bytes; no disk is empty.
-        missing: required keys without an object.
-        uploads: keys that are still being written; ``None`` if they may not be listed.
+        evidence: its objects, compared with its keys.
+        uploads: keys that are still being written; ``None`` if they were not or may not be listed.
         trace_age: time since the first trace under the job's tag; ``None`` if there is none, or its
             time is known or says nothing.
+        is_complete: everything that the export writes is there and has its final size.
         is_lost: objects are missing, and the export has taken too long to wait for them.
+        again_in: time after which another look may make it complete; ``None``: as scheduled.
     """
 
     job: TrackedJob
-    found: tuple[ObjectFacts, ...] = ()
-    empty: tuple[str, ...] = ()
-    missing: tuple[str, ...] = ()
-    uploads: tuple[str, ...] | None = ()
+    evidence: Evidence = field(default_factory=Evidence)
+    uploads: tuple[str, ...] | None = None
     trace_age: timedelta | None = None
+    is_complete: bool = False
     is_lost: bool = False
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether every required object exists."""
-        return bool(self.found) and not self.empty and not self.missing
+    again_in: timedelta | None = None
 
     @property
     def is_final(self) -> bool:
@@ -72,6 +70,7 @@ class Finding:
 
 async def check_delivery(
     cos: CosClient,
+    trust: BucketTrust,
     job: TrackedJob,
     age: timedelta,
     finished: Sequence[FinishedExport],
@@ -79,12 +78,14 @@ async def check_delivery(
     *,
     wants_trace: bool = False,
 ) -> Finding:
-    """Look up the required objects of a job once.
+    """Look up the objects of a job once.
 
     A key gets a HEAD request once a listing shows it. If the listing stays empty for long, it may
-    be wrong, and then every key gets one.
+    be wrong, and then every key gets one. Objects that leave doubts are looked up again, after the
+    uploads, when nothing has come for a while.
 
     Args:
+        trust: what is known of the answers about this bucket; this look-up may add to it.
         age: of the export.
         finished: the newest finished exports of its scope.
         wants_trace: list uploads too, because this run has seen no export in this bucket yet.
@@ -92,30 +93,100 @@ async def check_delivery(
     Raises:
         CloudRefusal, CredentialError, httpx.HTTPError: the look-up failed, which proves nothing.
     """
-    listed, finding = await _list_and_look(cos, job)
-    moments = [facts.last_modified for facts in (listed or {}).values()]
-    finding = replace(finding, trace_age=trace_age_of(cos, job, moments))
-    if finding.is_complete:
-        return finding
+    # Before the objects: an object that is not there while its upload is open will be complete.
+    uploads = await _uploads(cos, trust, job) if wants_trace else None
+    listed = await _listed(cos, trust, job)
+    objects, undated = await _own_objects(cos, trust, job, age, listed)
+    _learn(trust, job, objects, uploads, is_listed=isinstance(listed, dict))
+    trace_age = _trace_age(cos, job, objects, uploads)
+    evidence = weigh(job, objects)
+    # of an image that was not described the vendor may have named only some disks
+    is_whole = evidence.is_certain and bool(job.expected)
+    finding = Finding(job, evidence, trace_age=trace_age, is_complete=is_whole)
+    rests = partial(
+        has_come_to_rest,
+        sent_at=time_of_request(cos, job, age),
+        now=time_at_cos(cos),
+        uploads_are_visible=trust.uploads_are_visible,
+    )
     deadline_of = partial(deadline, finished, job.size_gib, longest=settings.export_deadline)
     is_late = age >= deadline_of()
-    is_unlisted = not listed and age >= max(settings.resend_after, _UNLISTED_AFTER)
-    if not is_late and not is_unlisted and (listed or not wants_trace):
-        return finding
-    trace_age = finding.trace_age
-    # uploads first: one that ends before the next request is then seen as an object
-    try:
-        uploads = await open_uploads(cos, job)
-    except CloudRefusal:
-        keys = None
-    else:
-        keys = tuple(upload.key for upload in uploads)
-        if trace_age is None:
-            trace_age = trace_age_of(cos, job, [upload.initiated for upload in uploads])
-    if is_late or (is_unlisted and not keys):
-        finding = await _look(cos, job)
-    is_lost = is_late and age >= deadline_of(being_written=keys is None or bool(keys))
-    return replace(finding, uploads=keys, trace_age=trace_age, is_lost=is_lost)
+    is_unlisted = listed == {} and age >= max(settings.resend_after, _UNLISTED_AFTER)
+    may_be_whole = evidence.is_certain or (evidence.is_enough and rests(objects))
+    if not is_whole and (is_late or is_unlisted or may_be_whole):
+        # uploads first: one that ends before the next request is then seen as an object
+        uploads = await _uploads(cos, trust, job)
+        if may_be_whole:
+            listed = await _listed(cos, trust, job)
+        if is_late or may_be_whole or not uploads:
+            objects, undated = await _own_objects(
+                cos, trust, job, age, listed, every_key=is_late or is_unlisted
+            )
+        if is_unlisted and objects and not await _listed(cos, trust, job):
+            trust.learn(VendorFact.LISTING_TRUSTED, NO)
+        evidence = weigh(job, objects)
+        has_waited = evidence.is_certain or is_late or rests(objects)
+        is_whole = evidence.is_certain and bool(job.expected)
+        is_complete = is_whole or (evidence.is_enough and has_waited and not uploads)
+        being_written = uploads is None or bool(uploads)
+        is_lost = not is_complete and age >= deadline_of(being_written=being_written)
+        if is_lost:
+            _require_proof(trust, undated)
+        finding = Finding(
+            job,
+            evidence,
+            None if uploads is None else tuple(upload.key for upload in uploads),
+            trace_age or _trace_age(cos, job, objects, uploads),
+            is_complete,
+            is_lost,
+        )
+    if finding.trace_age is not None:
+        trust.learn_first_trace(age - finding.trace_age)
+    are_unchanged = trust.are_unchanged(evidence.found)
+    if finding.is_complete and not are_unchanged:
+        return replace(finding, is_complete=False, again_in=trust.second_look)
+    return finding
+
+
+def _learn(
+    trust: BucketTrust,
+    job: TrackedJob,
+    objects: Mapping[str, ObjectFacts],
+    uploads: Sequence[UploadFacts] | None,
+    *,
+    is_listed: bool,
+) -> None:
+    """Take note of what a look-up shows of the vendor."""
+    tagged = [key for key in objects if job.is_tagged(key)]
+    uploading = [one.key for one in uploads or () if job.is_tagged(one.key)]
+    if tagged or uploading:
+        trust.learn(VendorFact.PREFIX_HONOURED, YES)
+    if len(tagged) < len(objects) and not job.exact_names:
+        trust.learn(VendorFact.PREFIX_HONOURED, NO)
+    if tagged and is_listed:
+        trust.learn(VendorFact.LISTING_TRUSTED, YES)
+    if is_listed and not objects.keys() >= set(uploading):
+        trust.learn_completeness()
+    if job.named:
+        trust.learn(VendorFact.COS_PATHS_FORM, job.named[0].form)
+
+
+def _require_proof(trust: BucketTrust, undated: Sequence[str]) -> None:
+    """Raise an error if objects that were not found may be there all the same.
+
+    Raises:
+        CloudRefusal: the job must not fail: that would be a belief, not a finding.
+    """
+    if undated:
+        message = f"{', '.join(undated)} may be older than the request"
+        raise CloudRefusal(UNDATED_OBJECT, message, http_status=200)
+    if not trust.shows_absence:
+        raise _untrusted("have not shown any object of this program yet")
+
+
+def _untrusted(listings: str) -> CloudRefusal:
+    message = f"its listings {listings}, and HEAD proves nothing"
+    return CloudRefusal(UNTRUSTED_READS, message, http_status=200)
 
 
 async def save_findings(
@@ -144,107 +215,129 @@ async def _save(
     made = replace(made, changes={**made.changes, **trace})
     if not await apply_transition(connection, made, at=now):
         return job.state
-    await save_seen_objects(connection, job, finding.found, now)
+    await save_seen_objects(connection, job, finding.evidence.found, now)
     return made.target
 
 
-async def _list_and_look(
-    cos: CosClient, job: TrackedJob
-) -> tuple[dict[str, ObjectFacts] | None, Finding]:
-    """Return what is listed, and what exists of it; ``None`` if listing is not permitted."""
+async def _uploads(cos: CosClient, trust: BucketTrust, job: TrackedJob) -> list[UploadFacts] | None:
+    """Return the open uploads of a job; ``None`` if they cannot be listed."""
     try:
-        listed = await listed_objects(cos, job)
-    except CloudRefusal as refusal:
-        if refusal.http_status != 403:
-            raise
+        uploads = await open_uploads(cos, trust, job)
+    except CloudRefusal:
+        return None
+    if uploads:
+        trust.learn(VendorFact.UPLOADS_VISIBLE, YES)
+    return uploads
+
+
+async def _listed(
+    cos: CosClient, trust: BucketTrust, job: TrackedJob
+) -> dict[str, ObjectFacts] | CloudRefusal:
+    """Return the objects under the keys of a job, or why only HEAD can tell."""
+    listed: dict[str, ObjectFacts] | CloudRefusal = {}
+    if trust.listing:
         try:
-            return None, await _look(cos, job)
-        except CloudRefusal:
-            # the refusal of a HEAD request has no code, that of the listing has one
-            raise refusal from None
-    return listed, await _look(cos, job, listed)
+            listed = await listed_objects(cos, trust, job)
+        except CloudRefusal as refusal:
+            if refusal.http_status != 403:
+                raise
+            return refusal
+    return listed if trust.listing else _untrusted("show other keys than asked for")
 
 
-async def _look(
-    cos: CosClient, job: TrackedJob, listed: Mapping[str, ObjectFacts] | None = None
-) -> Finding:
-    """Send a HEAD request for each required key; of these, only for listed ones where known."""
-    found: list[ObjectFacts] = []
-    empty: list[str] = []
-    missing: list[str] = []
-    for key in (one.key for one in job.required):
-        facts = await _facts(cos, job, key, listed)
-        if facts is None:
-            missing.append(key)
-        elif facts.size == 0:
-            empty.append(key)
+async def _own_objects(
+    cos: CosClient,
+    trust: BucketTrust,
+    job: TrackedJob,
+    age: timedelta,
+    listed: dict[str, ObjectFacts] | CloudRefusal,
+    *,
+    every_key: bool = False,
+) -> tuple[dict[str, ObjectFacts], list[str]]:
+    """Return the objects that belong to a job, and keys of which it cannot be told.
+
+    Without a listing HEAD decides alone. With one, an object must be listed and HEAD must find it.
+    If HEAD is not trusted or permitted, or shows another size or ETag, the facts come from the
+    listing: it names its bucket and prefix, while the answer to a HEAD may be that of another
+    request.
+
+    Args:
+        every_key: send a HEAD for each required key, also where the listing does not show it.
+    """
+    denied = listed if isinstance(listed, CloudRefusal) else None
+    if denied and not trust.head:
+        raise denied
+    objects = {} if isinstance(listed, CloudRefusal) else dict(listed)
+    for key in (one.key for one in job.required if trust.head):
+        if shown := objects.get(key):
+            is_wanted = is_own(job, shown, time_of_request(cos, job, age))
         else:
-            found.append(facts)
-    return Finding(job, tuple(found), tuple(empty), tuple(missing))
+            is_wanted = every_key or denied is not None
+        if is_wanted:
+            objects.pop(key, None)
+            if facts := await _facts(cos, job, key, shown, denied):
+                objects[key] = facts
+    sent_at = time_of_request(cos, job, age)
+    owned = {key: is_own(job, facts, sent_at) for key, facts in objects.items()}
+    own = {key: facts for key, facts in objects.items() if owned[key]}
+    return own, [key for key, is_owned in owned.items() if is_owned is None]
 
 
 async def _facts(
-    cos: CosClient, job: TrackedJob, key: str, listed: Mapping[str, ObjectFacts] | None
+    cos: CosClient,
+    job: TrackedJob,
+    key: str,
+    shown: ObjectFacts | None,
+    denied: CloudRefusal | None,
 ) -> ObjectFacts | None:
-    """Return the object under a key, if it exists and belongs to the job.
+    """Return the object under a key as HEAD shows it, or as a listing did; ``None`` without any.
 
-    Without a listing HEAD decides alone. With one, the object must be listed and HEAD must find it.
-    If HEAD is not permitted, or shows another size or ETag, the facts come from the listing: it
-    names its bucket and prefix, while the answer to a HEAD may be that of another request.
+    Args:
+        shown: as a listing shows it.
+        denied: why there is no listing. The refusal of a HEAD request has no code, but this has.
     """
-    if listed is None:
-        return await head(cos, job, key)
-    if (shown := listed.get(key)) is None or not is_own(job, shown):
-        return None
     try:
-        facts = await head(cos, job, key)
+        facts = await cos.head_object(job.region, job.bucket, key)
     except CloudRefusal as refusal:
         if refusal.http_status != 403:
             raise
+        if shown is None:
+            raise denied or refusal from None
         return shown
-    is_same = facts is None or (facts.size, facts.etag) == (shown.size, shown.etag)
+    is_same = not (facts and shown) or (facts.size, facts.etag) == (shown.size, shown.etag)
     return facts if is_same else shown
+
+
+def _trace_age(
+    cos: CosClient,
+    job: TrackedJob,
+    objects: Mapping[str, ObjectFacts],
+    uploads: Sequence[UploadFacts] | None,
+) -> timedelta | None:
+    """Return the time since the first trace under the job's tag; see `trace_age_of`."""
+    moments = [one.last_modified for one in objects.values() if job.is_tagged(one.key)]
+    return trace_age_of(cos, job, [*moments, *(one.initiated for one in uploads or ())])
 
 
 def _verified(finding: Finding, actor: str) -> Transition:
     job = finding.job
-    doubts = _size_warnings(job, finding.found)
+    evidence = finding.evidence
+    doubts = evidence.doubts
     return Transition(
         job.job_id,
         JobState.ACCEPTED,
         JobState.VERIFIED,
         kind="verified",
-        reason="seen in the bucket, with a size to be checked" if doubts else "seen in the bucket",
+        reason="seen in the bucket, with a warning" if doubts else "seen in the bucket",
         actor=actor,
         attempt=job.attempt,
-        changes={
-            "message": " ".join(doubts) or None,
-            "remedy": _CHECK_SIZES if doubts else None,
-        },
-        details={"objects": [_evidence(facts) for facts in finding.found], "suspect": doubts},
+        changes={"message": None, "remedy": None, "warnings": [*job.warnings, *doubts] or None},
+        details={"objects": [_details(one) for one in evidence.found], "suspect": [*doubts]},
     )
 
 
-def _size_warnings(job: TrackedJob, found: Iterable[ObjectFacts]) -> list[str]:
-    """Return a sentence for each object that is smaller than its disk.
-
-    A RAW file is as long as its disk. This is inferred, not documented, so it is only a warning.
-    """
-    if job.format is not ImageFormat.RAW:
-        return []
-    disks = {key.key: key.disk_gib for key in job.keys if key.disk_gib}
-    return [
-        f"{facts.key} has {facts.size:,} bytes, its disk {disks[facts.key]} GiB."
-        for facts in found
-        if facts.size < disks.get(facts.key, 0) * _GIB
-    ]
-
-
-_CHECK_SIZES = "Check the file before you rely on it: a RAW file should be as long as its disk."
-
-
 def _lost(finding: Finding, actor: str) -> Transition:
-    job, uploads = finding.job, finding.uploads
+    job, evidence, uploads = finding.job, finding.evidence, finding.uploads
     return Transition(
         job.job_id,
         JobState.ACCEPTED,
@@ -261,9 +354,9 @@ def _lost(finding: Finding, actor: str) -> Transition:
             "remedy": _remedy(job),
         },
         details={
-            "found": [_evidence(facts) for facts in finding.found],
-            "empty": list(finding.empty),
-            "missing": list(finding.missing),
+            "found": [_details(facts) for facts in evidence.found],
+            "empty": list(evidence.too_small),
+            "missing": list(evidence.missing),
             "uploads": "not to be listed" if uploads is None else list(uploads),
         },
     )
@@ -271,7 +364,8 @@ def _lost(finding: Finding, actor: str) -> Transition:
 
 def _what_came(finding: Finding) -> str:
     """Describe what exists and what is missing; of several images each by its id."""
-    job, empty = finding.job, len(finding.empty)
+    job, evidence = finding.job, finding.evidence
+    too_small = len(evidence.too_small)
     if not job.required:
         return (
             "An export exists in the bucket, but DescribeImages gave no facts about the image, so "
@@ -279,10 +373,10 @@ def _what_came(finding: Finding) -> str:
         )
     said = (
         "The export was accepted, but by its deadline "
-        f"{len(finding.found)} of {len(job.required)} objects are there"
-        f"{f', {empty} without a byte' if empty else ''}"
+        f"{len(evidence.found)} of {len(job.required)} objects are there"
+        f"{f', {too_small} too small to be a disk image' if too_small else ''}"
     )
-    found = {facts.key for facts in finding.found}
+    found = {facts.key for facts in evidence.found}
     required = [key.key for key in job.required]
     late = missing_images(job.image_ids, job.object_prefix, required, found)
     if len(job.image_ids) < 2 or not late:
@@ -303,5 +397,5 @@ def _remedy(job: TrackedJob) -> str:
     )
 
 
-def _evidence(facts: ObjectFacts) -> dict[str, object]:
+def _details(facts: ObjectFacts) -> dict[str, object]:
     return {"key": facts.key, "size": facts.size, "etag": facts.etag, "crc64": facts.crc64}

@@ -3,11 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 from orchestrator.cloud.clock_skew import TOLERATED_DRIFT
 from orchestrator.cloud.cos import CosClient
 from orchestrator.model import ObjectFacts, UploadFacts
+from orchestrator.vendor_facts import VendorFact
+from orchestrator.verification.bucket_trust import NO, BucketTrust
 from orchestrator.verification.tracked_jobs import TrackedJob, is_disk_of
+
+_Entry = TypeVar("_Entry", ObjectFacts, UploadFacts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +21,7 @@ class LookupResult:
 
     Args:
         uploads: keys that are being written.
-        objects: complete objects.
+        objects: objects that are there.
         age: time since the first of them was left; ``None`` if that says nothing about this job.
     """
 
@@ -28,23 +33,25 @@ class LookupResult:
         return bool(self.uploads or self.objects)
 
 
-async def look(cos: CosClient, job: TrackedJob) -> LookupResult:
+async def look(cos: CosClient, trust: BucketTrust, job: TrackedJob) -> LookupResult:
     """List uploads first and objects second, so that an upload that ends in between is seen.
 
     Everything under the job's own tag belongs to it. Under an exact name only an object that has
-    changed since before the first request does.
+    changed since before the first request does. Nothing found proves nothing where listings are not
+    trusted.
 
     Raises:
         CloudRefusal, CredentialError, httpx.HTTPError: a listing failed, so the look-up proves
             nothing.
     """
-    uploads = await open_uploads(cos, job)
-    listed = await listed_objects(cos, job)
+    uploads = await open_uploads(cos, trust, job)
+    listed = await listed_objects(cos, trust, job)
     objects = tuple(listed.values())
-    if job.exact_names:
+    if job.exact_names and trust.head:
         # a listing may still show the object that was there before
-        heads = [await head(cos, job, key) for key in listed]
+        heads = [await cos.head_object(job.region, job.bucket, key) for key in listed]
         objects = tuple(facts for facts in heads if facts is not None)
+    objects = tuple(facts for facts in objects if is_own(job, facts, None))
     moments = [facts.last_modified for facts in objects]
     moments += [upload.initiated for upload in uploads]
     writing = tuple(upload.key for upload in uploads)
@@ -60,38 +67,43 @@ def trace_age_of(
     """
     if not job.needs_first_trace or not moments:
         return None
-    known = [moment for moment in moments if moment is not None]
-    if not known or not cos.clock.is_known:
+    known, now = [moment for moment in moments if moment is not None], time_at_cos(cos)
+    if not known or now is None:
         return timedelta()
-    return max(timedelta(), cos.clock.now() - min(known) - TOLERATED_DRIFT)
+    return max(timedelta(), now - min(known) - TOLERATED_DRIFT)
 
 
-async def listed_objects(cos: CosClient, job: TrackedJob) -> dict[str, ObjectFacts]:
+async def listed_objects(
+    cos: CosClient, trust: BucketTrust, job: TrackedJob
+) -> dict[str, ObjectFacts]:
     """Return the objects under the keys of this job, by key, as a listing shows them.
 
-    Raises:
-        CloudRefusal, CredentialError, httpx.HTTPError: the listing failed.
-    """
-    return {
-        facts.key: facts
-        for prefix in _prefixes(job)
-        for facts in await cos.list_objects(job.region, job.bucket, prefix)
-        if _is_key_of(job, prefix, facts.key)
-    }
-
-
-async def open_uploads(cos: CosClient, job: TrackedJob) -> list[UploadFacts]:
-    """Return the open multipart uploads of this job.
+    Under a key without the job's tag it may be an object of another job.
 
     Raises:
         CloudRefusal, CredentialError, httpx.HTTPError: the listing failed.
     """
-    return [
-        upload
-        for prefix in _prefixes(job)
-        for upload in await cos.list_uploads(job.region, job.bucket, prefix)
-        if _is_key_of(job, prefix, upload.key)
-    ]
+    prefixes = _prefixes(job)
+    if not job.exact_names:
+        prefixes += [key.key for key in job.required if not job.is_tagged(key.key)]
+    found: dict[str, ObjectFacts] = {}
+    for prefix in prefixes:
+        listed = await cos.list_objects(job.region, job.bucket, prefix)
+        found |= {one.key: one for one in _of_job(job, trust, prefix, listed)}
+    return found
+
+
+async def open_uploads(cos: CosClient, trust: BucketTrust, job: TrackedJob) -> list[UploadFacts]:
+    """Return the open multipart uploads under the job's tag or its exact names.
+
+    Raises:
+        CloudRefusal, CredentialError, httpx.HTTPError: the listing failed.
+    """
+    found: list[UploadFacts] = []
+    for prefix in _prefixes(job):
+        listed = await cos.list_uploads(job.region, job.bucket, prefix)
+        found += _of_job(job, trust, prefix, listed)
+    return found
 
 
 def _prefixes(job: TrackedJob) -> list[str]:
@@ -99,42 +111,66 @@ def _prefixes(job: TrackedJob) -> list[str]:
     return [key.key for key in job.keys] if job.exact_names else [job.object_prefix]
 
 
-def _is_key_of(job: TrackedJob, prefix: str, key: str) -> bool:
-    """Return whether a key listed under a prefix is the job's; split-off jobs share a prefix."""
-    if job.exact_names:
-        return key == prefix
-    if not key.startswith(prefix):
-        return False  # a listing that ignores the prefix shows the objects of other jobs
-    return not job.is_part or any(
-        is_disk_of(image, key, job.object_prefix) for image in job.image_ids
-    )
+def _of_job(
+    job: TrackedJob, trust: BucketTrust, prefix: str, listed: Sequence[_Entry]
+) -> list[_Entry]:
+    """Return what is under the job's keys; learn whether the listing shows anything else."""
+    asked = [one for one in listed if one.key.startswith(prefix)]
+    if len(asked) < len(listed):
+        trust.learn(VendorFact.LISTING_TRUSTED, NO)
+    if not job.is_tagged(prefix):
+        return [one for one in asked if one.key == prefix]
+    # a split-off job shares its prefix with the whole one
+    return [
+        one
+        for one in asked
+        if not job.is_part
+        or any(is_disk_of(image, one.key, job.object_prefix) for image in job.image_ids)
+    ]
 
 
-async def head(cos: CosClient, job: TrackedJob, key: str) -> ObjectFacts | None:
-    """Return the object under a key if it exists and belongs to the job; it may be empty."""
-    facts = await cos.head_object(job.region, job.bucket, key)
-    return facts if facts is not None and is_own(job, facts) else None
+def time_at_cos(cos: CosClient) -> datetime | None:
+    """Return the time by the clock of COS, within some two seconds; ``None`` if not known yet."""
+    clock = cos.clock
+    return clock.local.now() + clock.last_offset if clock.is_known else None
 
 
-def is_own(job: TrackedJob, facts: ObjectFacts) -> bool:
-    """Return whether the object under a key of the job belongs to it.
+def time_of_request(cos: CosClient, job: TrackedJob, age: timedelta) -> datetime | None:
+    """Return when the request of a job was sent, by the clock of COS; ``None`` if not known.
 
-    Under an exact name it must have been written after the request was sent. If an ETag was
-    recorded before the request (empty for no object), an object with another ETag is new. Otherwise
-    an object is new if it was last modified in the second of sending or later, but only for a job
-    with a TaskId, because then its export certainly began.
+    Args:
+        age: of the export.
     """
-    if not job.exact_names:
+    now = time_at_cos(cos)
+    if now is None or job.began_at is None or job.sent_at is None:
+        return None
+    return now - age - (job.began_at - job.sent_at)
+
+
+def is_own(job: TrackedJob, facts: ObjectFacts, sent_at: datetime | None) -> bool | None:
+    """Return whether an object under a key of the job was written for it; ``None`` is unclear.
+
+    Everything under the job's own tag was. Elsewhere it must have been written after the request.
+    If an ETag was recorded before (empty for no object), an object with another ETag was. Otherwise
+    it must have been modified in the second of sending or later, and only a job with a TaskId can
+    have such objects, because its export certainly began.
+
+    Args:
+        sent_at: time of the request by the clock of COS.
+    """
+    if job.is_tagged(facts.key):
         return True
-    baseline = next(key.baseline_etag for key in job.keys if key.key == facts.key)
+    baseline = next((key.baseline_etag for key in job.keys if key.key == facts.key), None)
     if baseline is not None:
         return facts.etag != baseline
-    if job.reconciled or job.sent_at is None or facts.last_modified is None:
+    if job.reconciled:
         return False
-    return facts.last_modified >= job.sent_at.replace(microsecond=0)
+    if sent_at is None or facts.last_modified is None:
+        return None
+    return facts.last_modified >= sent_at.replace(microsecond=0)
 
 
-async def baselines(cos: CosClient, job: TrackedJob) -> dict[str, str]:
+async def baselines(cos: CosClient, trust: BucketTrust, job: TrackedJob) -> dict[str, str]:
     """Return what exists under the exact names before the request; it is not the job's own.
 
     Returns:
@@ -145,8 +181,11 @@ async def baselines(cos: CosClient, job: TrackedJob) -> dict[str, str]:
             yet.
     """
     etags: dict[str, str] = {}
+    listed = {} if trust.head else await listed_objects(cos, trust, job)
     for key in job.keys:
         if key.baseline_etag is None:
-            facts = await cos.head_object(job.region, job.bucket, key.key)
+            facts = listed.get(key.key)
+            if trust.head:
+                facts = await cos.head_object(job.region, job.bucket, key.key)
             etags[key.key] = facts.etag if facts else ""
     return etags

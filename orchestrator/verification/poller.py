@@ -33,6 +33,7 @@ from orchestrator.settings import Settings, VerifyMode
 from orchestrator.store import BusyRetry, Database, GroupCommit
 from orchestrator.store.tables import WATCHED, UtcDateTime, jobs
 from orchestrator.verification.bucket_access import BucketAccess
+from orchestrator.verification.bucket_trust import calibrate
 from orchestrator.verification.delivery_check import Finding, check_delivery, save_findings
 from orchestrator.verification.tracked_jobs import TrackedJob, postpone, reserve_due_jobs
 from orchestrator.verification.unknown_jobs import AbsenceTracker, resolve
@@ -123,6 +124,7 @@ class _PolledJob:
         began_at: when its export began.
         until: end of the reservation.
         is_probe: whether its look-up tests if a failing bucket answers again.
+        again_in: time to the next look-up, if the last one was not a matter of the schedule.
     """
 
     job: TrackedJob
@@ -131,6 +133,7 @@ class _PolledJob:
     began_at: float
     until: float
     is_probe: bool
+    again_in: timedelta | None = None
 
     @property
     def bucket(self) -> str:
@@ -269,7 +272,8 @@ class Poller:
                 async with self._lookups:
                     if await self._look_up(one):
                         break
-                moment = anyio.current_time() + one.schedule.interval(one.age).total_seconds()
+                wait = one.again_in or one.schedule.interval(one.age)
+                moment = anyio.current_time() + wait.total_seconds()
         finally:
             self._polled.discard(one.job.job_id)
 
@@ -323,27 +327,33 @@ class Poller:
             await postpone(connection, {job.job_id: now + _AFTER_FAILURE})
 
     async def _state_after_lookup(self, one: _PolledJob) -> JobState:
-        job = one.job
+        job, database = one.job, self._database
+        trust = self._buckets.trust[one.bucket]
+        await calibrate(database, self._cos, trust, job)
         if job.state is JobState.UNKNOWN:
             state = await resolve(
-                self._database, self._cos, job, self._settings, self._absence, self._actor
+                database, self._cos, trust, job, self._settings, self._absence, actor=self._actor
             )
             if state is JobState.ACCEPTED:
                 await self._admission.record_reconciliation(job.job_id)
             return state
         finding = await check_delivery(
             self._cos,
+            trust,
             job,
             one.age,
             one.finished,
             self._settings,
             wants_trace=one.bucket not in self._traced and job.needs_first_trace,
         )
+        await trust.save(database, job)
+        one.again_in = finding.again_in
         if finding.trace_age is None and not finding.is_final:
             return job.state
         state = await self._findings.add(finding)
+        trust.forget(finding.evidence.found if finding.is_final else ())
         if finding.trace_age is not None:
             self._traced.add(one.bucket)
             # any time shows that it is known
-            one.job = replace(job, first_trace_at=self._database.clock.now())
+            one.job = replace(job, first_trace_at=database.clock.now())
         return state

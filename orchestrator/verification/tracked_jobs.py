@@ -1,15 +1,17 @@
 """Jobs whose objects are looked up, and their keys: expected, named by the vendor, or seen."""
 
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any
+from urllib.parse import unquote
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.job_states import JobState
-from orchestrator.model import ImageFormat, ObjectFacts
+from orchestrator.model import ExportOrder, ImageFormat, ObjectFacts
 from orchestrator.store import upsert
 from orchestrator.store.tables import WATCHED, jobs, objects
 
@@ -23,6 +25,16 @@ class TrackedKey:
     cos_path: str | None = None
     baseline_etag: str | None = None
     disk_gib: int | None = None
+
+    @property
+    def form(self) -> str:
+        """How the vendor has written its CosPath, compared with the documents."""
+        path = self.cos_path or ""
+        if path == f"/{self.key}":
+            return "documented"
+        if "://" in path:
+            return "URL"
+        return "no leading slash" if path == self.key else "percent-encoded or with the bucket"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +65,7 @@ class TrackedJob:
     absent_since: datetime | None
     no_resend_before: datetime | None
     accepted_at: datetime | None
+    warnings: tuple[str, ...]
     keys: tuple[TrackedKey, ...]
 
     @property
@@ -72,20 +85,42 @@ class TrackedJob:
         return is_datable and has_own_tag and self.first_trace_at is None
 
     @property
-    def required(self) -> tuple[TrackedKey, ...]:
-        """The keys that must exist before the job counts as verified.
+    def named(self) -> tuple[TrackedKey, ...]:
+        """The keys that the vendor's answer named.
 
-        For one image these are the keys that the vendor named. For several images, or if the keys
-        were found in the bucket, which may not hold all of them yet, also each key expected from
-        DescribeImages. Keys with neither the job's tag nor an image id may belong to another job.
+        Those with neither the job's tag nor an image id may belong to another job. The keys of a
+        reconciled job were found in the bucket, which may not hold all of them yet.
         """
-        own = tuple(key for key in self.keys if key.cos_path is None or self._is_own(key))
-        named = tuple(key for key in own if key.cos_path is not None)
-        if self.reconciled and not any(key.expected for key in self.keys):
+        if self.reconciled:
             return ()
-        if self.reconciled or len(self.image_ids) > 1 or not named:
-            return own
-        return named
+        return tuple(key for key in self.keys if key.cos_path is not None and self._is_own(key))
+
+    @property
+    def expected(self) -> tuple[TrackedKey, ...]:
+        """The keys that were computed from the description of the images."""
+        return tuple(key for key in self.keys if key.expected)
+
+    @property
+    def required(self) -> tuple[TrackedKey, ...]:
+        """The keys whose objects make the job verified at once: all that were named or expected.
+
+        What was found in the bucket is required too, but shows nothing where no key was expected.
+        """
+        if self.reconciled and not self.expected:
+            return ()
+        return tuple(key for key in self.keys if key.cos_path is None or self._is_own(key))
+
+    def is_tagged(self, key: str) -> bool:
+        """Return whether a key begins with the job's own tag, so that no other job has it."""
+        return not self.exact_names and key.startswith(self.object_prefix)
+
+    def names_every_image(self, keys: Collection[str]) -> bool:
+        """Return whether there is a key for each image, as far as keys contain image ids."""
+        names = [key.removeprefix(self.object_prefix).lower() for key in keys]
+        named = [any(image in name for name in names) for image in self.image_ids]
+        if len(self.image_ids) > 1 and any(named):
+            return all(named)
+        return len(names) >= len(self.image_ids)
 
     def _is_own(self, key: TrackedKey) -> bool:
         return names_job_or_image(key.key, self.object_prefix, self.image_ids)
@@ -95,6 +130,27 @@ def names_job_or_image(path: str, object_prefix: str, image_ids: Iterable[str]) 
     """Return whether a CosPath or key contains a job's own prefix or one of its image ids."""
     named = bool(object_prefix) and path.removeprefix("/").startswith(object_prefix)
     return named or any(image in path for image in image_ids)
+
+
+_URL = re.compile(r"[a-z]+://[^/]+(/[^?#]*)", re.IGNORECASE)
+
+
+def key_of_cos_path(path: str, order: ExportOrder) -> str:
+    """Return the object key that a CosPath means.
+
+    Documented is the key after a slash. Where that does not begin like a key of this order, a
+    scheme with a host, percent-encoding and the bucket's name are removed, if it then does.
+    """
+    url = _URL.match(path)
+    text = url[1] if url else path
+    plain, *others = [
+        one.removeprefix("/").removeprefix(bucket)
+        for one in (text, unquote(text))
+        for bucket in ("", f"{order.bucket}/")
+    ]
+    named = tuple(f"{order.name_prefix}_{image}_" for image in order.image_ids)
+    begins = (*named, *order.image_ids) if order.name_prefix else order.image_ids
+    return next((key for key in (plain, *others) if key.startswith(begins)), plain)
 
 
 def is_disk_of(image_id: str, key: str, object_prefix: str) -> bool:
@@ -181,20 +237,25 @@ def _tracked_job(row: Any, keys: tuple[TrackedKey, ...]) -> TrackedJob:
         is_part=not row.exact_names and row.tag not in row.object_prefix,
         format=ImageFormat(row.format),
         image_ids=tuple(row.image_ids),
+        warnings=tuple(row.warnings or ()),
         reconciled=row.task_id is None,
         keys=keys,
     )
 
 
-_SAME_COLUMNS = {one.name for one in fields(TrackedJob)} - {"state", "format", "image_ids"}
+_SAME_COLUMNS = {one.name for one in fields(TrackedJob)} - {
+    "state",
+    "format",
+    "image_ids",
+    "warnings",
+}
 
 
-async def save_cos_paths(connection: AsyncConnection, paths: Iterable[tuple[int, str]]) -> None:
-    """Save CosPaths as the vendor wrote them; the key is the path without its leading slash."""
-    rows = [
-        {"job_id": job_id, "key": path.removeprefix("/"), "cos_path": path}
-        for job_id, path in paths
-    ]
+async def save_cos_paths(
+    connection: AsyncConnection, paths: Iterable[tuple[int, str, str]]
+) -> None:
+    """Save CosPaths as the vendor wrote them: id of the job, key and path."""
+    rows = [{"job_id": job_id, "key": key, "cos_path": path} for job_id, key, path in paths]
     await _put(connection, rows)
 
 

@@ -3,7 +3,8 @@
 An empty bucket proves nothing if the vendor begins to write late, names objects in another way than
 documented, or hides uploads. So absence counts only in a bucket where an accepted job was found
 under its tag, and only after twice the longest time that one of the last jobs took to leave its
-first trace there.
+first trace there. It never counts where this store has seen that objects are not under the tag, or
+that listings are wrong.
 """
 
 from collections.abc import Callable
@@ -16,11 +17,14 @@ from orchestrator.clock import Clock, iso
 from orchestrator.cloud import clock_skew
 from orchestrator.cloud.cos import CosClient
 from orchestrator.job_states import JobState
+from orchestrator.limits.halted_scopes import bucket_location, bucket_location_column
 from orchestrator.model import NOT_RULED_OUT
 from orchestrator.settings import ResendMode, Settings
 from orchestrator.store import Database, events
-from orchestrator.store.tables import TRACED, current, jobs
+from orchestrator.store.tables import TRACED, current, jobs, vendor_facts
 from orchestrator.store.transitions import Transition, apply_transition
+from orchestrator.vendor_facts import VendorFact, facts_about
+from orchestrator.verification.bucket_trust import NO, BucketTrust
 from orchestrator.verification.object_lookup import LookupResult, look
 from orchestrator.verification.tracked_jobs import (
     TrackedJob,
@@ -31,6 +35,9 @@ from orchestrator.verification.tracked_jobs import (
 
 _SAMPLES = 50
 _SAFETY_FACTOR = 2
+
+_NEEDED = (VendorFact.PREFIX_HONOURED, VendorFact.LISTING_TRUSTED)
+"""Without one of these a listing under the tag proves nothing if it is empty."""
 
 
 class AbsenceTracker:
@@ -59,9 +66,11 @@ class AbsenceTracker:
 async def resolve(
     database: Database,
     cos: CosClient,
+    trust: BucketTrust,
     job: TrackedJob,
     settings: Settings,
     absence: AbsenceTracker,
+    *,
     actor: str,
 ) -> JobState:
     """Look up an unknown job in the bucket once; return its state afterwards.
@@ -69,7 +78,8 @@ async def resolve(
     Raises:
         CloudRefusal, httpx.HTTPError: the look-up failed, which proves nothing. Nothing is changed.
     """
-    found = await look(cos, job)
+    found = await look(cos, trust, job)
+    await trust.save(database, job)  # before absence is decided on
     async with database.write() as connection:
         now = await database.now(connection)
         if found:
@@ -116,7 +126,7 @@ async def reconcile(
     if not await apply_transition(connection, reconciled, at=now):
         return job.state
     keys = dict.fromkeys((*found.uploads, *(facts.key for facts in found.objects)))
-    await save_cos_paths(connection, [(job.job_id, f"/{key}") for key in keys])
+    await save_cos_paths(connection, [(job.job_id, key, f"/{key}") for key in keys])
     await save_seen_objects(connection, job, found.objects, now)
     return JobState.ACCEPTED
 
@@ -126,6 +136,8 @@ async def required_absence(
 ) -> timedelta | None:
     """Return how long look-ups must find nothing before a resend; ``None`` is never."""
     if job.exact_names or settings.resend is ResendMode.NEVER:
+        return None
+    if await _are_listings_useless(connection, job):
         return None
     if settings.resend is ResendMode.ALWAYS:
         return settings.resend_after
@@ -142,6 +154,13 @@ async def required_absence(
     )
     times = [row.first_trace_at - row.sent_at for row in await connection.execute(query)]
     return max(settings.resend_after, _SAFETY_FACTOR * max(times)) if times else None
+
+
+async def _are_listings_useless(connection: AsyncConnection, job: TrackedJob) -> bool:
+    """Return whether listings under the tag are known not to show every export of this bucket."""
+    location = bucket_location(job.region, job.bucket)
+    facts = await facts_about(connection, job.profile, location)
+    return any(facts.get(fact) == NO for fact in _NEEDED)
 
 
 def left_to_operator(
@@ -167,10 +186,21 @@ def left_to_operator(
         .correlate(table)
         .exists()
     )
+    are_listings_useless = (
+        sa.select(sa.literal(1))
+        .where(
+            vendor_facts.c.profile == table.c.profile,
+            vendor_facts.c.subject == bucket_location_column(table),
+            vendor_facts.c.fact.in_(_NEEDED),
+            vendor_facts.c.value == NO,
+        )
+        .correlate(table)
+        .exists()
+    )
     is_never_resent = {
         ResendMode.NEVER: sa.true(),
-        ResendMode.ALWAYS: table.c.exact_names,
-        ResendMode.PROVEN: table.c.exact_names | ~is_bucket_proven,
+        ResendMode.ALWAYS: table.c.exact_names | are_listings_useless,
+        ResendMode.PROVEN: table.c.exact_names | ~is_bucket_proven | are_listings_useless,
     }
     return sa.and_(
         table.c.state == JobState.UNKNOWN,
@@ -233,7 +263,12 @@ async def _leave_to_operator(
     connection: AsyncConnection, job: TrackedJob, settings: Settings, now: datetime, actor: str
 ) -> None:
     """Record once, with the job, why it is not sent again automatically."""
-    why = _WHY_NOT_RESENT["exact names" if job.exact_names else settings.resend]
+    if job.exact_names:
+        why = _WHY_NOT_RESENT["exact names"]
+    elif settings.resend is not ResendMode.NEVER and await _are_listings_useless(connection, job):
+        why = _WHY_NOT_RESENT["useless listings"]
+    else:
+        why = _WHY_NOT_RESENT[settings.resend]
     remedy = (
         "Look for the export in the console and in the bucket; then "
         f"`orchestrator resolve {job.job_id} --as accepted|absent --why '...'`."
@@ -257,6 +292,10 @@ async def _leave_to_operator(
 _WHY_NOT_RESENT = {
     "exact names": (
         "The bucket has no trace of this export. With exact names that proves nothing."
+    ),
+    "useless listings": (
+        "The bucket has no trace of this export. That proves nothing: exports of this bucket were "
+        "seen to have other names than asked for, or its listings to be wrong."
     ),
     ResendMode.NEVER: "The bucket has no trace of this export; resending is off (resend = never).",
     ResendMode.PROVEN: (

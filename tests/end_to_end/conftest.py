@@ -1,4 +1,5 @@
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
@@ -6,7 +7,7 @@ import pytest
 
 from orchestrator.orchestrator import Orchestrator
 from orchestrator.simulator import Duration, Settings, Simulator, SimulatorOptions
-from orchestrator.verification import bucket_access
+from orchestrator.verification import bucket_access, bucket_trust
 from tests.end_to_end.harness import OpenStore, make_orchestrator
 
 
@@ -24,6 +25,12 @@ def _short_permission_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bucket_access, "_MIN_REFUSED_FOR", 0.3)
     monkeypatch.setattr(bucket_access, "_REFUSED_LOOKUPS", 1.5)
     monkeypatch.setattr(bucket_access, "_RETRY_FACTOR", 30)
+
+
+@pytest.fixture(autouse=True)
+def _short_second_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look at the first objects of a bucket again after 0.2 s instead of 3 s."""
+    monkeypatch.setattr(bucket_trust, "_SECOND_LOOK", timedelta(seconds=0.2))
 
 
 @pytest.fixture

@@ -159,7 +159,7 @@ async def test_a_clock_refusal_of_cos_concerns_its_bucket(
     assert (result.counts[JobState.ACCEPTED], result.blocked) == (len(images), ())
     assert count_exports(cloud) == once_each(images)
     (sentence,) = said
-    assert "may not be read" in sentence
+    assert "cannot be read" in sentence
     assert "NTP" in sentence
 
 

@@ -8,7 +8,6 @@ from itertools import count
 import anyio
 from hypothesis.vendor.pretty import RepresentationPrinter
 
-from orchestrator.clock import SystemClock
 from orchestrator.cloud.clock_skew import ServerClock
 from orchestrator.cloud.cos import CosClient
 from orchestrator.cloud.error_classification import code_for_reply
@@ -140,7 +139,8 @@ class FakeCosClient(CosClient):
     def __init__(self, vendor: FakeVendor) -> None:
         self.denied = False
         self.pause: PausePoint | None = None
-        self.clock = ServerClock(SystemClock())
+        self.clock = ServerClock(vendor)
+        self.clock.is_known = True
         self._vendor = vendor
 
     async def head_object(self, region: str, bucket: str, key: str) -> ObjectFacts | None:

@@ -40,7 +40,7 @@ from tests.job_factory import (
     export_rate_limiter,
     now,
 )
-from tests.store_and_cloud import make_bucket_access, verify_job
+from tests.store_and_cloud import make_bucket_access, make_trust, verify_job
 
 from .fake_vendor import Export, FakeCosClient, FakeVendor, PausePoint, ShortRepr, make_object_keys
 
@@ -97,6 +97,7 @@ class SystemUnderTest:
     retried: set[Export] = field(default_factory=set)
 
     def __post_init__(self) -> None:
+        self.trust = make_trust()
         self.absence = AbsenceTracker(self.clock)
 
     async def start(self, process: int) -> None:
@@ -212,9 +213,17 @@ class SystemUnderTest:
     async def _settle_by_look(self, job: TrackedJob) -> None:
         try:
             if job.state is JobState.UNKNOWN:
-                await resolve(self.database, self.looks, job, self.settings, self.absence, TESTER)
+                await resolve(
+                    self.database,
+                    self.looks,
+                    self.trust,
+                    job,
+                    self.settings,
+                    self.absence,
+                    actor=TESTER,
+                )
             elif job.state is JobState.ACCEPTED:
-                await verify_job(self.database, self.looks, job)
+                await verify_job(self.database, self.looks, self.trust, job)
         except CloudRefusal:
             assert self.looks.denied
 

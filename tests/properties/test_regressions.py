@@ -8,6 +8,7 @@ from orchestrator.model import NOT_SENT
 from orchestrator.operations import retry
 from orchestrator.store.tables import jobs
 from orchestrator.verification.delivery_check import Finding, save_findings
+from orchestrator.verification.evidence import Evidence
 from orchestrator.verification.unknown_jobs import AbsenceTracker, resolve
 from orchestrator.worker.pre_send_check import check_before_send
 from tests.job_factory import (
@@ -38,12 +39,16 @@ async def test_late_request_has_time_to_become_visible(setup: StoreAndCloud) -> 
     for seconds in (0, 290, 100):
         await advance_time(setup.database, seconds=seconds)
         seen = await setup.tracked_job(job_id)
-        state = await resolve(setup.database, setup.cos, seen, SETTINGS, setup.absence, "rescuer")
+        state = await resolve(
+            setup.database, setup.cos, setup.trust, seen, SETTINGS, setup.absence, actor="rescuer"
+        )
         assert state is JobState.UNKNOWN
     # it left 299 s after it was signed
     await setup.export_without_answer(job_id)
     seen = await setup.tracked_job(job_id)
-    state = await resolve(setup.database, setup.cos, seen, SETTINGS, setup.absence, "rescuer")
+    state = await resolve(
+        setup.database, setup.cos, setup.trust, seen, SETTINGS, setup.absence, actor="rescuer"
+    )
     assert state is JobState.ACCEPTED
 
 
@@ -91,16 +96,22 @@ async def test_lookup_from_before_a_retry_changes_nothing(setup: StoreAndCloud) 
     absence = AbsenceTracker(setup.database.clock)
     for tracker in (setup.absence, absence):
         before = await setup.tracked_job(job_id)
-        await resolve(setup.database, setup.cos, before, SETTINGS, tracker, "rescuer")
+        await resolve(
+            setup.database, setup.cos, setup.trust, before, SETTINGS, tracker, actor="rescuer"
+        )
     await advance_time(setup.database, seconds=121)
     seen = await setup.tracked_job(job_id)
     assert (
-        await resolve(setup.database, setup.cos, seen, SETTINGS, setup.absence, "rescuer")
+        await resolve(
+            setup.database, setup.cos, setup.trust, seen, SETTINGS, setup.absence, actor="rescuer"
+        )
         is JobState.FAILED
     )
     await retry(setup.database, jobs.c.id == job_id, actor="person")
     assert (
-        await resolve(setup.database, setup.cos, seen, SETTINGS, absence, "sleeper")
+        await resolve(
+            setup.database, setup.cos, setup.trust, seen, SETTINGS, absence, actor="sleeper"
+        )
         is JobState.UNKNOWN
     )
     assert (await read_job(setup.database, job_id)).state == JobState.UNKNOWN
@@ -113,14 +124,16 @@ async def test_finding_from_before_a_retry_changes_nothing(setup: StoreAndCloud)
     begun = await now(setup.database)
     runs = {"state": JobState.ACCEPTED, "owner": None, "expires_at": None, "accepted_at": begun}
     await update_job(setup.database, job_id, **runs)
-    lost = Finding(await setup.tracked_job(job_id), missing=("a key",), is_lost=True)
+    lost = Finding(await setup.tracked_job(job_id), Evidence(missing=("a key",)), is_lost=True)
     assert await save_findings(setup.database, "another", [lost]) == [JobState.FAILED]
     await retry(setup.database, jobs.c.id == job_id, actor="person")
     await setup.export_without_answer(job_id)
     await advance_time(setup.database, seconds=1)
     seen = await setup.tracked_job(job_id)
     assert (
-        await resolve(setup.database, setup.cos, seen, SETTINGS, setup.absence, TESTER)
+        await resolve(
+            setup.database, setup.cos, setup.trust, seen, SETTINGS, setup.absence, actor=TESTER
+        )
         is JobState.ACCEPTED
     )
     assert await save_findings(setup.database, "sleeper", [lost]) == [JobState.ACCEPTED]

@@ -10,6 +10,7 @@ import anyio
 import pytest
 import sqlalchemy as sa
 
+from orchestrator.cloud.error_codes import OTHER_REGION
 from orchestrator.errors import CloudRefusal
 from orchestrator.limits.halted_scopes import HaltedScopes
 from orchestrator.model import Halt, Scope
@@ -137,6 +138,19 @@ def test_a_halt_ends_when_the_bucket_is_readable_again() -> None:
         permissions.record_success(place)
     assert stops.active == [met]
     assert "may be read again" in said[-1]
+
+
+@pytest.mark.parametrize("code", ["NoSuchBucket", OTHER_REGION])
+def test_a_bucket_that_is_not_here_is_halted_soon(code: str) -> None:
+    """Nothing can be exported to it, so it is halted in any mode, until it is found."""
+    permissions, stops, said = make()
+    refusal = CloudRefusal(code, "the bucket is in ap-tokyo", http_status=404)
+    assert looks(partial(permissions.record_refusal, PLACE, refusal), 8).index(True) == 5
+    (stop,) = stops.active
+    assert (stop.scope, stop.value, stop.code) == (Scope.BUCKET, PLACE, code)
+    assert "ap-tokyo" in said[0]
+    permissions.record_success(PLACE)
+    assert stops.active == []
 
 
 @pytest.mark.anyio

@@ -11,9 +11,14 @@ from orchestrator.model import NOT_RULED_OUT
 from orchestrator.settings import ResendMode, Settings
 from orchestrator.store import Database
 from orchestrator.store.tables import jobs
+from orchestrator.vendor_facts import VendorFact, record_fact
+from orchestrator.verification.bucket_trust import NO
 from orchestrator.verification.tracked_jobs import load_tracked_job
 from orchestrator.verification.unknown_jobs import left_to_operator, required_absence, resolve
 from tests.job_factory import (
+    BUCKET,
+    PROFILE,
+    REGION,
     SETTINGS,
     TESTER,
     advance_time,
@@ -84,6 +89,49 @@ async def test_a_trace_in_another_bucket_proves_nothing(
     assert await left(database) == [job_id]
 
 
+@pytest.mark.parametrize("fact", [VendorFact.PREFIX_HONOURED, VendorFact.LISTING_TRUSTED])
+async def test_an_empty_listing_proves_nothing_where_listings_are_useless(
+    database: Database, fact: VendorFact
+) -> None:
+    """Exports that are not under the tag, or listings that are wrong, show no absence."""
+    await make_traced_job(database)
+    job_id = await absent(database)
+    assert await left(database) == []
+    async with database.write() as connection:
+        location, moment = f"{REGION}/{BUCKET}", await database.now(connection)
+        await record_fact(connection, PROFILE, location, fact, NO, moment)
+    for mode in (ResendMode.PROVEN, ResendMode.ALWAYS):
+        assert await required(database, job_id, resend=mode) is None
+        assert await left(database, SETTINGS.model_copy(update={"resend": mode})) == [job_id]
+
+
+async def test_wrong_listings_are_remembered_before_absence_is_decided(
+    setup: StoreAndCloud,
+) -> None:
+    """The look-up that shows other keys is the one that proves nothing, and says so."""
+    await make_traced_job(setup.database)
+    setup.simulator.change(listings_ignore_prefix=True)
+    other = await make_job(setup.database, JobState.UNKNOWN, attempt=1)
+    await setup.export_without_answer(other)
+    job_id = await unknown(setup.database)
+    for _ in range(3):
+        one = await setup.tracked_job(job_id)
+        state = await resolve(
+            setup.database,
+            setup.cos,
+            setup.trust,
+            one,
+            SETTINGS,
+            setup.absence,
+            actor=TESTER,
+        )
+        assert state is JobState.UNKNOWN
+        await advance_time(setup.database, seconds=130)
+    kept = await read_job(setup.database, job_id)
+    assert kept.reason == NOT_RULED_OUT
+    assert "listings" in kept.message
+
+
 async def test_a_trace_before_its_request_is_ignored(database: Database) -> None:
     """Such a time was recorded by a clock that was set meanwhile."""
     await make_traced_job(database, took=-5)
@@ -127,7 +175,9 @@ async def test_the_job_says_once_why_it_is_not_sent_again(setup: StoreAndCloud) 
     for _ in range(3):
         one = await setup.tracked_job(job_id)
         assert (
-            await resolve(setup.database, setup.cos, one, SETTINGS, setup.absence, TESTER)
+            await resolve(
+                setup.database, setup.cos, setup.trust, one, SETTINGS, setup.absence, actor=TESTER
+            )
             is JobState.UNKNOWN
         )
         await advance_time(setup.database, seconds=130)
@@ -146,7 +196,9 @@ async def test_a_slow_bucket_is_given_twice_its_time(setup: StoreAndCloud) -> No
     for _ in range(3):
         one = await setup.tracked_job(job_id)
         states.append(
-            await resolve(setup.database, setup.cos, one, SETTINGS, setup.absence, TESTER)
+            await resolve(
+                setup.database, setup.cos, setup.trust, one, SETTINGS, setup.absence, actor=TESTER
+            )
         )
         await advance_time(setup.database, seconds=605)
     assert states == [JobState.UNKNOWN, JobState.UNKNOWN, JobState.QUEUED]

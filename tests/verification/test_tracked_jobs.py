@@ -1,10 +1,18 @@
 """Which objects must be there before a job counts as verified, and which images arrived."""
 
+from dataclasses import replace
+from urllib.parse import quote
+
 import pytest
 
 from orchestrator.job_states import JobState
-from orchestrator.model import ImageFormat
-from orchestrator.verification.tracked_jobs import TrackedJob, TrackedKey, missing_images
+from orchestrator.model import ExportOrder, ImageFormat
+from orchestrator.verification.tracked_jobs import (
+    TrackedJob,
+    TrackedKey,
+    key_of_cos_path,
+    missing_images,
+)
 from tests.job_factory import BUCKET, PROFILE, REGION
 
 NAMED = TrackedKey("tag_named", expected=False, cos_path="/tag_named")
@@ -35,6 +43,7 @@ def job(keys: tuple[TrackedKey, ...], *, images: int, reconciled: bool) -> Track
         absent_since=None,
         no_resend_before=None,
         accepted_at=None,
+        warnings=(),
         keys=keys,
     )
 
@@ -42,7 +51,7 @@ def job(keys: tuple[TrackedKey, ...], *, images: int, reconciled: bool) -> Track
 @pytest.mark.parametrize(
     ("images", "reconciled", "keys", "required"),
     [
-        (1, False, (NAMED, BOTH, EXPECTED), (NAMED, BOTH)),
+        (1, False, (NAMED, BOTH, EXPECTED), (NAMED, BOTH, EXPECTED)),
         (1, False, (NAMED,), (NAMED,)),
         (2, False, (NAMED, BOTH, EXPECTED), (NAMED, BOTH, EXPECTED)),
         (2, False, (NAMED,), (NAMED,)),
@@ -52,12 +61,12 @@ def job(keys: tuple[TrackedKey, ...], *, images: int, reconciled: bool) -> Track
         (2, True, (NAMED,), ()),
         (1, False, (FOREIGN, EXPECTED), (EXPECTED,)),
         (1, False, (FOREIGN,), ()),
-        (1, False, (IMAGE_ONLY, EXPECTED), (IMAGE_ONLY,)),
+        (1, False, (IMAGE_ONLY, EXPECTED), (IMAGE_ONLY, EXPECTED)),
     ],
     ids=[
-        "one image: the vendor's list",
+        "one image: what was named, and what was expected",
         "one image, not described",
-        "several images: what was expected too",
+        "several images: what was named, and what was expected",
         "several images, not described",
         "found in the bucket: what was expected too",
         "several found in the bucket",
@@ -71,8 +80,64 @@ def job(keys: tuple[TrackedKey, ...], *, images: int, reconciled: bool) -> Track
 def test_required_objects_depend_on_the_source_of_the_keys(
     images: int, reconciled: bool, keys: tuple[TrackedKey, ...], required: tuple[TrackedKey, ...]
 ) -> None:
-    """The vendor's list is complete for one image; keys found in a bucket may be incomplete."""
+    """What was named and what was expected; what was found in a bucket may be incomplete."""
     assert job(keys, images=images, reconciled=reconciled).required == required
+
+
+ORDER = ExportOrder(
+    REGION,
+    ("img-00000001",),
+    BUCKET,
+    ImageFormat.RAW,
+    "a%b/tag",
+    only_root_disk=False,
+    role_name=None,
+)
+KEY = "a%b/tag_img-00000001_system_snap-1.raw"
+HOST = f"https://{BUCKET}.cos.{REGION}.myqcloud.com"
+
+
+@pytest.mark.parametrize(
+    ("path", "key"),
+    [
+        (f"/{KEY}", KEY),
+        (KEY, KEY),
+        (f"{HOST}/{quote(KEY)}?sign=1", KEY),
+        (f"/{quote(KEY, safe='')}", KEY),
+        (quote(f"/{KEY}", safe=""), KEY),
+        (f"/{BUCKET}/{KEY}", KEY),
+        ("/img-00000001_system_snap-1.raw", "img-00000001_system_snap-1.raw"),
+        (f"{HOST}/img-00000001_system.raw", "img-00000001_system.raw"),
+        ("/a%b/tag_IMG-00000001_SYSTEM.RAW", "a%b/tag_IMG-00000001_SYSTEM.RAW"),
+    ],
+    ids=[
+        "documented",
+        "no slash",
+        "URL",
+        "encoded",
+        "all encoded",
+        "bucket",
+        "no tag",
+        "URL without tag",
+        "case",
+    ],
+)
+def test_cos_paths_of_any_form_mean_the_same_key(path: str, key: str) -> None:
+    """A URL, percent-encoding, the bucket or no slash lead to the same key; a % of ours stays."""
+    assert key_of_cos_path(path, ORDER) == key
+
+
+def test_cos_paths_without_a_prefix_are_told_by_the_image() -> None:
+    """With exact names and no prefix a key begins with its image id."""
+    order = replace(ORDER, name_prefix="")
+    key = "img-00000001_system_snap-1.raw"
+    for path in (
+        f"/{key}",
+        f"{HOST}/{key}",
+        f"/{BUCKET}/{key}",
+        "%2Fimg%2D00000001_system_snap%2D1.raw",
+    ):
+        assert key_of_cos_path(path, order) == key
 
 
 ONE, OTHER = "img-00000001", "img-00000002"

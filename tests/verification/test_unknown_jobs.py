@@ -49,7 +49,13 @@ async def proven(setup: StoreAndCloud) -> StoreAndCloud:
 
 async def looked(setup: StoreAndCloud, job_id: int) -> JobState:
     return await resolve(
-        setup.database, setup.cos, await setup.tracked_job(job_id), SETTINGS, setup.absence, TESTER
+        setup.database,
+        setup.cos,
+        setup.trust,
+        await setup.tracked_job(job_id),
+        SETTINGS,
+        setup.absence,
+        actor=TESTER,
     )
 
 
@@ -237,7 +243,9 @@ async def test_a_job_resolved_meanwhile_is_not_changed(setup: StoreAndCloud) -> 
     before = await setup.tracked_job(job_id)
     await update_job(setup.database, job_id, state=JobState.ACCEPTED, task_id="7")
     told = await read_event_kinds(setup.database, job_id)
-    await resolve(setup.database, setup.cos, before, SETTINGS, setup.absence, TESTER)
+    await resolve(
+        setup.database, setup.cos, setup.trust, before, SETTINGS, setup.absence, actor=TESTER
+    )
     kept = await read_job(setup.database, job_id)
     assert (kept.state, kept.task_id) == (JobState.ACCEPTED, "7")
     assert await read_event_kinds(setup.database, job_id) == told

@@ -231,7 +231,7 @@ async def exported(setup: StoreAndCloud) -> int:
 async def finding_of(setup: StoreAndCloud, job_id: int) -> Finding:
     """Return what one look-up finds."""
     seen = await setup.tracked_job(job_id)
-    finding = await check_delivery(setup.cos, seen, timedelta(), [], SETTINGS)
+    finding = await check_delivery(setup.cos, setup.trust, seen, timedelta(), [], SETTINGS)
     assert finding.is_final
     return finding
 

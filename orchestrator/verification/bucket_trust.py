@@ -1,0 +1,178 @@
+"""How far the answers about a bucket can be believed: learned once a run, and from what is seen."""
+
+import math
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
+
+import anyio
+
+from orchestrator.cloud.cos import CosClient
+from orchestrator.errors import CloudRefusal
+from orchestrator.limits.halted_scopes import bucket_location
+from orchestrator.model import ObjectFacts
+from orchestrator.store import Database
+from orchestrator.vendor_facts import VendorFact, facts_about, record_fact
+from orchestrator.verification.tracked_jobs import TrackedJob
+
+YES, NO = "yes", "no"
+"""Values of the facts that are answers to a question."""
+
+_SECOND_LOOK = timedelta(seconds=3)
+"""Time between two looks at an object, so that one that still grows has changed."""
+
+_SECOND_LOOK_AFTER_GROWTH = timedelta(seconds=10)
+"""The same in a bucket where an object was seen to grow: growth may pause."""
+
+
+class BucketTrust:
+    """What this run, and this store before, have seen of the answers about one bucket."""
+
+    def __init__(self) -> None:
+        self.calibrating = anyio.Lock()
+        self.is_calibrated = False
+        self._stored: Mapping[VendorFact, str] = {}
+        self._seen: dict[VendorFact, str] = {}
+        self._unsaved: dict[VendorFact, str] = {}
+        self._first_looks: dict[str, tuple[float, int, str]] = {}
+        """By key, when an object was first seen as it is: time, size and ETag."""
+
+    def load(self, stored: Mapping[VendorFact, str]) -> None:
+        """Take over what earlier runs have learned."""
+        self._stored = stored
+
+    @property
+    def head(self) -> bool:
+        """Whether an object that HEAD finds exists; if not, only listings are used."""
+        return self._seen.get(VendorFact.HEAD_TRUSTED) != NO
+
+    @property
+    def listing(self) -> bool:
+        """Whether listings show what they are asked for; if not, only HEAD is used."""
+        return self._seen.get(VendorFact.LISTING_TRUSTED) != NO
+
+    @property
+    def uploads_are_visible(self) -> bool:
+        """Whether an open upload of an export was ever seen."""
+        return self._known(VendorFact.UPLOADS_VISIBLE) == YES
+
+    @property
+    def second_look(self) -> timedelta:
+        """Time after which an object is looked at again to see whether it grows."""
+        has_grown = self._known(VendorFact.OBJECTS_COMPLETE) == NO
+        return _SECOND_LOOK_AFTER_GROWTH if has_grown else _SECOND_LOOK
+
+    @property
+    def shows_absence(self) -> bool:
+        """Whether an object that is not found is not there."""
+        return self.head or self._known(VendorFact.LISTING_TRUSTED) == YES
+
+    def learn(self, fact: VendorFact, value: str) -> None:
+        """Take note of what was seen; what was seen not to hold stays so for this run."""
+        if self._seen.get(fact) not in {value, NO}:
+            self._seen[fact] = self._unsaved[fact] = value
+
+    def learn_first_trace(self, took: timedelta) -> None:
+        """Take note of the time from a request to its first trace; the longest is kept."""
+        seconds = math.ceil(took.total_seconds())
+        if seconds > int(self._known(VendorFact.FIRST_TRACE) or -1):
+            self.learn(VendorFact.FIRST_TRACE, str(seconds))
+
+    def learn_completeness(self) -> None:
+        """Take note that an object was not there while it was written, or has not grown."""
+        if self._known(VendorFact.OBJECTS_COMPLETE) != NO:
+            self.learn(VendorFact.OBJECTS_COMPLETE, YES)
+
+    def are_unchanged(self, objects: Sequence[ObjectFacts]) -> bool:
+        """Return whether objects have not changed between two looks, or need no second look.
+
+        An object counts as complete at first sight once this store has seen one of this bucket stay
+        the same, and none grow.
+        """
+        if self._known(VendorFact.OBJECTS_COMPLETE) == YES:
+            return True
+        now, wait = anyio.current_time(), self.second_look.total_seconds()
+        are_unchanged = True
+        for facts in objects:
+            is_new = facts.key not in self._first_looks
+            since, *before = self._first_looks.setdefault(facts.key, (now, facts.size, facts.etag))
+            if before != [facts.size, facts.etag]:
+                self.learn(VendorFact.OBJECTS_COMPLETE, NO)
+                self._first_looks[facts.key] = now, facts.size, facts.etag
+                since = now
+            are_unchanged &= not is_new and now >= since + wait
+        if objects and are_unchanged:
+            self.learn_completeness()
+        return are_unchanged
+
+    def forget(self, objects: Iterable[ObjectFacts]) -> None:
+        """Drop the first looks at objects of a job that needs no further look."""
+        for facts in objects:
+            self._first_looks.pop(facts.key, None)
+
+    async def save(self, database: Database, job: TrackedJob) -> None:
+        """Store what was learned since the last call; usually nothing.
+
+        Args:
+            job: any job of the bucket.
+        """
+        if not (learned := dict(self._unsaved)):
+            return
+        location = bucket_location(job.region, job.bucket)
+        async with database.write() as connection:
+            now = await database.now(connection)
+            for fact, value in learned.items():
+                await record_fact(connection, job.profile, location, fact, value, now)
+        # not before the commit; and another look may have learned more meanwhile
+        self._unsaved = dict(self._unsaved.items() - learned.items())
+
+    def _known(self, fact: VendorFact) -> str | None:
+        return self._seen.get(fact) or self._stored.get(fact)
+
+
+async def calibrate(
+    database: Database, cos: CosClient, trust: BucketTrust, job: TrackedJob
+) -> None:
+    """Ask once a run whether the bucket of a job is there and whether HEAD finds too much.
+
+    Raises:
+        CloudRefusal: the bucket is missing or elsewhere, or COS answered with another error.
+        CredentialError, httpx.HTTPError: as for every read.
+    """
+    if trust.is_calibrated:
+        return
+    async with trust.calibrating:
+        if trust.is_calibrated:  # by the one that held the lock before
+            return
+        async with database.read() as connection:
+            location = bucket_location(job.region, job.bucket)
+            trust.load(await facts_about(connection, job.profile, location))
+        try:
+            await cos.head_bucket(job.region, job.bucket)
+        except CloudRefusal as refusal:
+            if refusal.http_status == 400:
+                # the refusal of a HEAD request has no code, that of a listing has one
+                await cos.list_objects(job.region, job.bucket, _missing_key())
+            if refusal.http_status != 403:
+                raise
+        is_found = await _finds_missing_key(cos, job)
+        if is_found is not None:
+            trust.learn(VendorFact.HEAD_TRUSTED, NO if is_found else YES)
+        await trust.save(database, job)
+        trust.is_calibrated = True
+
+
+async def _finds_missing_key(cos: CosClient, job: TrackedJob) -> bool | None:
+    """Return whether a HEAD of a key that cannot exist finds an object; ``None`` if forbidden."""
+    try:
+        return await cos.head_object(job.region, job.bucket, _missing_key()) is not None
+    except CloudRefusal as refusal:
+        if refusal.http_status == 200:  # something answered that is not COS
+            return True
+        if refusal.http_status == 403:
+            return None
+        raise
+
+
+def _missing_key() -> str:
+    return f"no-such-object-{secrets.token_hex(8)}"

@@ -1,0 +1,139 @@
+"""What the objects of an accepted job prove: that its export is complete, or what they leave open.
+
+A job is verified at once when every key is there that the vendor named and that was computed from
+the images. Other objects can be complete too, because the vendor may name or write them in another
+way than expected. These are doubts: they become warnings if nothing more comes for a while.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from orchestrator.model import ImageFormat, ObjectFacts
+from orchestrator.verification.tracked_jobs import TrackedJob
+
+_GIB = 1 << 30
+
+_MIN_SIZE = {
+    ImageFormat.RAW: 1 << 20,
+    ImageFormat.QCOW2: 72,
+    ImageFormat.VHD: 512,
+    ImageFormat.VMDK: 512,
+}
+"""Bytes of the smallest header or footer (source: the formats' specifications); no RAW disk has
+less than 1 MiB. A smaller file, above all an empty one, is no disk image."""
+
+_MIN_REST = timedelta(seconds=10)
+"""Shortest time for which nothing more must come."""
+
+_UNSEEN_FACTOR = 3
+"""Factor by which this time is longer where no open upload was ever seen: there the listing of
+uploads does not show that something is still being written."""
+
+_CHECK_DISKS = "Check that each disk of the image has its file."
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What the objects of a job are, compared with its keys.
+
+    Args:
+        found: objects that count, none of which is too small.
+        too_small: required keys of objects that are too small to be a disk image.
+        missing: required keys without an object.
+        is_enough: the objects that were found may be all that the export writes.
+        doubts: why they may not be; a sentence each.
+    """
+
+    found: tuple[ObjectFacts, ...] = ()
+    too_small: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    is_enough: bool = False
+    doubts: tuple[str, ...] = ()
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether the objects are all that the export writes."""
+        return self.is_enough and not self.doubts
+
+
+def weigh(job: TrackedJob, objects: Mapping[str, ObjectFacts]) -> Evidence:
+    """Compare the objects that belong to a job, by key, with the keys that were named or expected.
+
+    In this order: every required key is there; every key is there that the vendor named, and it
+    named one for each image; there are as many objects as were named or expected.
+    """
+    usable = {key: one for key, one in objects.items() if one.size >= _MIN_SIZE[job.format]}
+    required = [key.key for key in job.required]
+    found = tuple(usable[key] for key in required if key in usable)
+    missing = tuple(key for key in required if key not in objects)
+    too_small = tuple(key for key in required if key in objects and key not in usable)
+    short = _short_objects(job, found)
+    if required and len(found) == len(required):
+        return Evidence(found, is_enough=True, doubts=short)
+    named = [key.key for key in job.named]
+    if job.names_every_image(named) and usable.keys() >= set(named):
+        doubt = (
+            "Expected, but neither named by the vendor nor written: "
+            f"{_listed(missing + too_small)}. {_CHECK_DISKS}"
+        )
+        return Evidence(found, too_small, missing, is_enough=True, doubts=(doubt, *short))
+    enough = max(len(named), len(job.expected), len(job.image_ids))
+    if len(usable) >= enough and not too_small and job.names_every_image(usable):
+        doubt = _naming_doubt(missing, [key for key in usable if key not in named])
+        every = tuple(usable.values())
+        return Evidence(every, missing=missing, is_enough=True, doubts=(doubt, *short))
+    return Evidence(found, too_small, missing)
+
+
+def has_come_to_rest(
+    objects: Mapping[str, ObjectFacts],
+    *,
+    sent_at: datetime | None,
+    now: datetime | None,
+    uploads_are_visible: bool,
+) -> bool:
+    """Return whether nothing was written for as long again as the export took, at least 10 s.
+
+    Where open uploads are not visible, it must be three times as long.
+
+    Args:
+        sent_at: time of the request by the clock of COS; without it nothing is known.
+        now: by the clock of COS.
+    """
+    times = [one.last_modified for one in objects.values() if one.last_modified is not None]
+    if sent_at is None or now is None or not times or len(times) < len(objects):
+        return False
+    took = max(times) - sent_at
+    rest = max(took, _MIN_REST) * (1 if uploads_are_visible else _UNSEEN_FACTOR)
+    # an object from before the request shows that the clocks differ
+    return took >= timedelta(seconds=-1) and now - max(times) >= rest
+
+
+def _naming_doubt(missing: Sequence[str], others: Sequence[str]) -> str:
+    if not missing:
+        return (
+            "Neither the vendor's answer nor DescribeImages tells how many objects there must be: "
+            f"{_listed(others)} may not be all. {_CHECK_DISKS}"
+        )
+    return f"Named differently: {_listed(others)}, and not {_listed(missing)}. {_CHECK_DISKS}"
+
+
+def _short_objects(job: TrackedJob, found: Iterable[ObjectFacts]) -> tuple[str, ...]:
+    """Return a sentence for each object that is smaller than its disk.
+
+    A RAW file is as long as its disk. This is inferred, not documented, so it is only a doubt.
+    """
+    if job.format is not ImageFormat.RAW:
+        return ()
+    disks = {key.key: key.disk_gib for key in job.keys if key.disk_gib}
+    return tuple(
+        f"{facts.key} has {facts.size:,} bytes, its disk {disks[facts.key]} GiB. Check it before "
+        "you rely on it: a RAW file should be as long as its disk."
+        for facts in found
+        if facts.size < disks.get(facts.key, 0) * _GIB
+    )
+
+
+def _listed(keys: Sequence[str]) -> str:
+    return ", ".join(keys)

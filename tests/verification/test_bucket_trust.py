@@ -1,0 +1,153 @@
+"""How far the answers about a bucket are believed."""
+
+from dataclasses import replace
+
+import anyio
+import pytest
+
+from orchestrator.cloud.error_codes import OTHER_REGION
+from orchestrator.errors import CloudRefusal
+from orchestrator.model import ObjectFacts
+from orchestrator.simulator import BucketSettings, Fault
+from orchestrator.vendor_facts import VendorFact, facts_about
+from orchestrator.verification.bucket_trust import NO, YES, BucketTrust, calibrate
+from tests.instant_loop import in_no_time
+from tests.job_factory import BUCKET, PROFILE, REGION, make_job
+from tests.store_and_cloud import StoreAndCloud
+
+OBJECT = ObjectFacts("tag_a.raw", 1000, "etag")
+GROWN = replace(OBJECT, size=2000)
+NEXT = replace(OBJECT, key="tag_b.raw")
+
+
+def looks(trust: BucketTrust, *seen: tuple[float, ObjectFacts]) -> list[bool]:
+    """Look at objects, each after some seconds of virtual time; return the results."""
+
+    async def take() -> list[bool]:
+        results = []
+        for seconds, facts in seen:
+            await anyio.sleep(seconds)
+            results.append(trust.are_unchanged([facts]))
+        return results
+
+    return in_no_time(take)
+
+
+def test_the_first_object_needs_a_second_look() -> None:
+    """Some seconds later; once an object has stayed the same, no other one needs it."""
+    trust = BucketTrust()
+    assert looks(trust, (0, OBJECT), (2, OBJECT), (1, OBJECT), (0, NEXT)) == [
+        False,
+        False,
+        True,
+        True,
+    ]
+
+
+def test_nothing_seen_shows_nothing() -> None:
+    """A look-up that finds no object does not show that objects are complete."""
+    trust = BucketTrust()
+
+    async def look_at_nothing() -> bool:
+        return trust.are_unchanged([])
+
+    assert in_no_time(look_at_nothing)
+    assert looks(trust, (0, OBJECT)) == [False]
+
+
+def test_where_growth_was_seen_every_object_needs_a_second_look() -> None:
+    """The time begins again with each change, and is longer."""
+    trust = BucketTrust()
+    assert looks(trust, (0, OBJECT), (1, GROWN), (9, GROWN), (1, GROWN)) == [
+        False,
+        False,
+        False,
+        True,
+    ]
+    assert looks(trust, (0, NEXT), (9, NEXT), (1, NEXT)) == [False, False, True]
+
+
+@pytest.mark.parametrize(("known", "result"), [(YES, True), (NO, False)])
+def test_what_the_store_knows_holds_for_the_next_run(known: str, result: bool) -> None:
+    """A later run needs no second look, or needs one for every object."""
+    trust = BucketTrust()
+    trust.load({VendorFact.OBJECTS_COMPLETE: known})
+    trust.learn_completeness()
+    assert looks(trust, (0, OBJECT)) == [result]
+
+
+def test_what_was_seen_not_to_hold_stays_so() -> None:
+    """A listing that has once shown other keys is not trusted again in this run."""
+    trust = BucketTrust()
+    trust.learn(VendorFact.LISTING_TRUSTED, YES)
+    assert trust.listing
+    trust.learn(VendorFact.LISTING_TRUSTED, NO)
+    trust.learn(VendorFact.LISTING_TRUSTED, YES)
+    assert not trust.listing
+
+
+async def calibrated(setup: StoreAndCloud) -> BucketTrust:
+    """Calibrate the bucket of the setup; return the trust in it."""
+    trust = BucketTrust()
+    job = await setup.tracked_job(await make_job(setup.database))
+    async with anyio.create_task_group() as looks:
+        for _ in range(3):
+            looks.start_soon(calibrate, setup.database, setup.cos, trust, job)
+    return trust
+
+
+@pytest.mark.anyio
+async def test_a_bucket_is_calibrated_once(setup: StoreAndCloud) -> None:
+    """With two requests, however many look-ups begin at the same time; the result is stored."""
+    trust = await calibrated(setup)
+    assert setup.lookup_actions() == ["HeadBucket", "HeadObject"]
+    assert trust.head
+    async with setup.database.read() as connection:
+        facts = await facts_about(connection, PROFILE, f"{REGION}/{BUCKET}")
+    assert facts == {VendorFact.HEAD_TRUSTED: YES}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("answers", ["anything", "page"])
+async def test_a_head_that_finds_a_missing_key_is_not_trusted(
+    setup: StoreAndCloud, answers: str
+) -> None:
+    """An object under a random key, or a page with status 200, is not an answer of COS."""
+    setup.simulator.change(head_finds_anything=answers == "anything")
+    if answers == "page":
+        setup.simulator.set_faults(Fault("html", action="HeadObject"))
+    assert not (await calibrated(setup)).head
+
+
+@pytest.mark.anyio
+async def test_no_permission_is_no_fault(setup: StoreAndCloud) -> None:
+    """Without the right to HEAD the bucket or an object, the look-ups go on."""
+    setup.deny("HeadBucket", "HeadObject")
+    trust = await calibrated(setup)
+    assert trust.is_calibrated
+    assert trust.head
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("bucket", "code", "says"),
+    [
+        (BucketSettings(missing=True), "NoSuchBucket", REGION),
+        (BucketSettings(region="ap-tokyo"), "NoSuchBucket", REGION),
+        (BucketSettings(redirect="ap-tokyo"), OTHER_REGION, "ap-tokyo"),
+    ],
+    ids=["missing", "elsewhere", "redirect"],
+)
+async def test_a_bucket_that_is_not_here_is_told(
+    setup: StoreAndCloud, bucket: BucketSettings, code: str, says: str
+) -> None:
+    """HEAD of an object would only say 404; so the bucket itself is asked for first."""
+    setup.simulator.change(buckets={BUCKET: bucket})
+    job = await setup.tracked_job(await make_job(setup.database))
+    trust = BucketTrust()
+    with pytest.raises(CloudRefusal, match=says) as caught:
+        await calibrate(setup.database, setup.cos, trust, job)
+    assert caught.value.code == code
+    setup.simulator.change(buckets={})
+    await calibrate(setup.database, setup.cos, trust, job)
+    assert trust.is_calibrated

@@ -1,0 +1,232 @@
+"""What the objects of a job prove, and what remains a doubt."""
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+from functools import partial
+
+import pytest
+
+from orchestrator.job_states import JobState
+from orchestrator.model import ImageFormat, ObjectFacts
+from orchestrator.verification.evidence import has_come_to_rest, weigh
+from orchestrator.verification.tracked_jobs import TrackedJob, TrackedKey
+from tests.job_factory import BUCKET, NOON, PROFILE, REGION
+
+GIB = 1 << 30
+ONE, TWO = "img-00000001", "img-00000002"
+SYSTEM, DATA = f"tag_{ONE}_system_snap-1.raw", f"tag_{ONE}_data_snap-2.raw"
+OTHERS = f"tag_{TWO}_system_snap-3.raw"
+
+
+def make_job(
+    *,
+    expected: tuple[str, ...] = (),
+    named: tuple[str, ...] = (),
+    images: tuple[str, ...] = (ONE,),
+    reconciled: bool = False,
+) -> TrackedJob:
+    """Make an accepted job with these keys; each disk has 50 GiB."""
+    keys = tuple(
+        TrackedKey(
+            key,
+            expected=key in expected,
+            cos_path=f"/{key}" if key in named else None,
+            disk_gib=50 if key in expected else None,
+        )
+        for key in dict.fromkeys((*expected, *named))
+    )
+    return TrackedJob(
+        job_id=1,
+        attempt=1,
+        state=JobState.ACCEPTED,
+        profile=PROFILE,
+        region=REGION,
+        bucket=BUCKET,
+        object_prefix="tag",
+        exact_names=False,
+        is_part=False,
+        format=ImageFormat.RAW,
+        image_ids=images,
+        size_gib=0,
+        reconciled=reconciled,
+        attempts_charged=1,
+        sent_at=NOON,
+        first_trace_at=None,
+        absent_since=None,
+        no_resend_before=None,
+        accepted_at=NOON,
+        warnings=(),
+        keys=keys,
+    )
+
+
+def make_objects(*keys: str, size: int = 50 * GIB) -> dict[str, ObjectFacts]:
+    """Make an object under each key."""
+    return {key: ObjectFacts(key, size, f"etag of {key}", NOON) for key in keys}
+
+
+BOTH = make_job(expected=(SYSTEM, DATA), named=(SYSTEM, DATA))
+SYSTEM_ONLY = make_job(expected=(SYSTEM, DATA), named=(SYSTEM,))
+
+
+def test_all_named_and_expected_objects_are_certain() -> None:
+    """Nothing else is needed, and nothing is doubtful."""
+    evidence = weigh(BOTH, make_objects(SYSTEM, DATA))
+    assert evidence.is_certain
+    assert len(evidence.found) == 2
+
+
+def test_some_of_the_named_objects_are_not_enough() -> None:
+    """What is missing is named."""
+    evidence = weigh(BOTH, make_objects(SYSTEM))
+    assert not evidence.is_enough
+    assert evidence.missing == (DATA,)
+
+
+def test_an_expected_object_that_is_not_named_is_a_doubt() -> None:
+    """The vendor's list may be complete, and our computed key wrong: a warning names it."""
+    evidence = weigh(SYSTEM_ONLY, make_objects(SYSTEM))
+    assert evidence.is_enough
+    (doubt,) = evidence.doubts
+    assert DATA in doubt
+    assert weigh(SYSTEM_ONLY, make_objects(SYSTEM, DATA)).is_certain
+
+
+def test_paths_must_be_named_for_every_image() -> None:
+    """If the answer names one of two images only, the other one is not complete."""
+    job = make_job(expected=(SYSTEM, OTHERS), named=(SYSTEM,), images=(ONE, TWO))
+    assert not weigh(job, make_objects(SYSTEM)).is_enough
+    other = OTHERS.replace("snap-3", "snap-4")
+    named = make_job(expected=(SYSTEM, OTHERS), named=(SYSTEM, other), images=(ONE, TWO))
+    assert weigh(named, make_objects(SYSTEM, other)).is_enough
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [SYSTEM.replace("img", "IMG"), DATA.replace("img", "IMG")],
+        [f"{SYSTEM}.gz", f"{DATA}.gz"],
+        [f"{SYSTEM}.0", f"{SYSTEM}.1", f"{DATA}.0", f"{DATA}.1"],
+        [SYSTEM.replace("snap-1", "snap-8"), DATA.replace("snap-2", "snap-9")],
+    ],
+    ids=["upper case", "gz", "split", "snapshots"],
+)
+def test_as_many_objects_under_other_names_are_a_doubt(names: list[str]) -> None:
+    """Nobody else has the tag, so they are the job's; the warning names both sorts of names."""
+    evidence = weigh(BOTH, make_objects(*names))
+    assert evidence.is_enough
+    (doubt,) = evidence.doubts
+    assert doubt.startswith("Named differently: ")
+    assert all(name in doubt for name in (*names, SYSTEM, DATA))
+    assert {one.key for one in evidence.found} == set(names)
+
+
+def test_cos_paths_in_another_case_name_what_is_there() -> None:
+    """The computed keys are right, and the vendor's are not: the warning names both."""
+    named = tuple("tag" + key.removeprefix("tag").upper() for key in (SYSTEM, DATA))
+    evidence = weigh(make_job(expected=(SYSTEM, DATA), named=named), make_objects(SYSTEM, DATA))
+    assert evidence.is_enough
+    assert all(key in evidence.doubts[0] for key in (*named, SYSTEM, DATA))
+
+
+def test_fewer_objects_under_other_names_are_not_enough() -> None:
+    """One file cannot be both disks, whatever its name is."""
+    assert not weigh(BOTH, make_objects(f"{SYSTEM}.gz")).is_enough
+
+
+def test_objects_under_other_names_are_needed_for_each_image() -> None:
+    """Two files of one image are not a file of each image; without image ids the number counts."""
+    job = make_job(named=(SYSTEM, OTHERS), images=(ONE, TWO))
+    assert not weigh(job, make_objects(f"{SYSTEM}.0", f"{SYSTEM}.1")).is_enough
+    assert weigh(job, make_objects(f"{SYSTEM}.gz", f"{OTHERS}.gz")).is_enough
+    assert weigh(job, make_objects("tag_1.raw", "tag_2.raw")).is_enough
+
+
+def test_nothing_named_and_nothing_expected_is_a_doubt() -> None:
+    """Without facts about the image nobody knows how many objects there must be."""
+    evidence = weigh(make_job(reconciled=True), make_objects(SYSTEM))
+    assert evidence.is_enough
+    assert "how many" in evidence.doubts[0]
+    assert not weigh(make_job(reconciled=True), {}).is_enough
+
+
+def test_a_reconciled_job_needs_as_many_objects_as_were_expected() -> None:
+    """The keys found in the bucket are not an answer of the vendor."""
+    job = make_job(expected=(SYSTEM, DATA), named=(SYSTEM,), reconciled=True)
+    assert not weigh(job, make_objects(SYSTEM)).is_enough
+
+
+@pytest.mark.parametrize(
+    ("image_format", "size"),
+    [
+        (ImageFormat.RAW, (1 << 20) - 1),
+        (ImageFormat.QCOW2, 71),
+        (ImageFormat.VHD, 511),
+        (ImageFormat.VMDK, 0),
+    ],
+)
+def test_an_object_smaller_than_a_header_is_not_found(image_format: ImageFormat, size: int) -> None:
+    """Such a file is no disk image in any case."""
+    job = replace(BOTH, format=image_format)
+    evidence = weigh(job, make_objects(SYSTEM, DATA, size=size))
+    assert not evidence.is_enough
+    assert evidence.too_small == (SYSTEM, DATA)
+
+
+def test_a_raw_object_shorter_than_its_disk_is_a_doubt() -> None:
+    """That a RAW file is as long as its disk is inferred; other formats have any size."""
+    objects = make_objects(SYSTEM, DATA, size=50 * GIB - 1)
+    evidence = weigh(BOTH, objects)
+    assert evidence.is_enough
+    assert [SYSTEM in evidence.doubts[0], DATA in evidence.doubts[1]] == [True, True]
+    assert weigh(replace(BOTH, format=ImageFormat.VHD), objects).is_certain
+
+
+@pytest.mark.parametrize(
+    ("written", "age", "rests"),
+    [
+        ([60], 119, False),
+        ([60], 120, True),
+        ([30, 60], 119, False),
+        ([2], 11, False),
+        ([2], 12, True),
+        ([-3600], 60, False),
+        ([3600], 60, False),
+        ([None, 60], 500, False),
+        ([], 500, False),
+    ],
+    ids=[
+        "too early",
+        "as long again",
+        "the newest counts",
+        "not 10 s yet",
+        "10 s",
+        "before the export",
+        "in the future",
+        "no time",
+        "no object",
+    ],
+)
+def test_an_export_rests_for_as_long_as_it_took(
+    written: list[int | None], age: int, rests: bool
+) -> None:
+    """From its start to its newest object, at least ten seconds; unclear times do not show it."""
+    objects = {
+        f"{number}": ObjectFacts(f"{number}", GIB, "e", after(seconds))
+        for number, seconds in enumerate(written)
+    }
+    look = partial(has_come_to_rest, objects, uploads_are_visible=True)
+    assert look(sent_at=NOON, now=after(age)) is rests
+    assert not look(sent_at=None, now=after(age))
+    assert not look(sent_at=NOON, now=None)
+
+
+def test_where_uploads_are_not_visible_an_export_must_rest_for_longer() -> None:
+    """There nothing but time shows that no more objects come."""
+    objects = {"a": ObjectFacts("a", GIB, "e", after(60))}
+    look = partial(has_come_to_rest, objects, sent_at=NOON, uploads_are_visible=False)
+    assert [look(now=after(seconds)) for seconds in (239, 240)] == [False, True]
+
+
+def after(seconds: int | None) -> datetime | None:
+    return None if seconds is None else NOON + timedelta(seconds=seconds)
