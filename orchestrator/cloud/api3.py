@@ -82,10 +82,12 @@ class Api3Client:
         reply, result = _read_reply(response)
         if reply.request_id is not None:
             self._check_is_new(reply.request_id)
-            # an answer without RequestId may be a proxy's, whose clock proves nothing
+        # an answer without RequestId may be a proxy's, whose clock proves nothing
+        is_last_resort = self._clock.trusts_any_answer and not self._clock.is_known
+        if reply.request_id is not None or is_last_resort:
             self._clock.learn(response.headers.get("Date"), url.netloc.decode())
-            if reply.error_code == SIGNATURE_EXPIRED:
-                self._clock.record_refusal(signed_at)
+        if reply.error_code == SIGNATURE_EXPIRED:
+            self._clock.record_refusal(signed_at)
         return reply, result
 
     def _check_is_new(self, request_id: str) -> None:

@@ -43,6 +43,8 @@ class ServerClock:
         largest: the largest difference so far, by host.
         is_known: whether the service has sent its time.
         is_refused: whether the server has refused every time that is known.
+        trusts_any_answer: whether to learn it from an answer that may be a proxy's, while it is not
+            known: the service itself does not answer.
     """
 
     def __init__(self, local: Clock) -> None:
@@ -54,6 +56,7 @@ class ServerClock:
         self.is_refused = False
         self._refused: list[timedelta] = []
         """Offsets that the server has refused."""
+        self.trusts_any_answer = False
 
     def now(self) -> datetime:
         """Return the time for a signature, aware."""
