@@ -91,8 +91,9 @@ class RetryResult:
     """How many jobs were retried, or would be in a dry run.
 
     Args:
-        queued: back in the queue; none of them can have taken effect.
-        unknown: an export may exist, so the bucket is searched before anything is sent.
+        queued: back in the queue; the vendor refused every request of theirs. The bucket is
+            searched once before they are sent, in case a refusal was wrong.
+        unknown: an export may exist, so the bucket is searched until that is settled.
         split: delivered in part; a new job was made of the missing images.
         skipped: neither failed nor cancelled, or split before.
     """

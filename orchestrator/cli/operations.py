@@ -39,8 +39,8 @@ _takes_filter_or_all = replaces("wanted", (*FILTERS, _ALL), _filter_or_all)
 async def retry(*, wanted: "JobFilter", dry_run: _DryRun = False, settings: "Settings") -> None:
     """Retry failed and cancelled jobs.
 
-    The next `orchestrator run` sends them. If an export of a job may exist, the bucket is searched
-    before the job is sent.
+    The next `orchestrator run` searches the bucket for each job that was sent before, and sends
+    the job if nothing is found. If an export may exist, it searches for as long as `resend_after`.
 
     Example: orchestrator retry --batch tonight --state failed
     """
@@ -49,7 +49,7 @@ async def retry(*, wanted: "JobFilter", dry_run: _DryRun = False, settings: "Set
     async with Orchestrator(settings=settings, create=False) as orchestrator:
         preview = await orchestrator.retry(wanted, dry_run=True)
         parts = {
-            "back to the queue: no export was started": preview.queued,
+            "back to the queue: never sent, or refused": preview.queued,
             "to be searched in the bucket first: an export may exist": preview.unknown,
             "delivered in part: the missing images become a new job": preview.split,
             "skipped: not failed or cancelled, or split before": preview.skipped,

@@ -49,12 +49,12 @@ def port() -> int:
             return number
 
 
-def start_cloud_at(port: int, *codes: Refusal) -> Simulator:
-    """Make a cloud without limits on this port."""
+def start_cloud_at(port: int, *codes: Refusal, seed: int = 1) -> Simulator:
+    """Make a cloud without limits on this port; two with one seed give the same RequestIds."""
     settings = Settings(
         cap=None, limits={}, duration=Duration(seconds=0.2), queue_delay=0.02, codes=codes
     )
-    return Simulator(SimulatorOptions(port=port, settings=settings))
+    return Simulator(SimulatorOptions(port=port, settings=settings, seed=seed))
 
 
 async def test_endpoint_that_is_down_at_the_start(port: int, tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ async def test_outage_leaves_one_prober(port: int, tmp_path: Path) -> None:
                 tasks.start_soon(run_to_end, orchestrator)
                 await wait_until(lambda: len(read_ledger(refusing)) > 0)
             await wait_until_stored(probed_twice)
-            async with start_cloud_at(port) as cloud:
+            async with start_cloud_at(port, seed=2) as cloud:
                 await wait_until_stored(partial(are_all_verified, orchestrator, 12))
         spans = await read_probes(orchestrator)
         assert all(end <= begin for (_, end), (begin, _) in pairwise(spans))

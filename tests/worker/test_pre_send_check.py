@@ -4,25 +4,29 @@ import httpx
 import pytest
 
 from orchestrator.job_states import JobState
-from orchestrator.model import NOT_SENT, Lease
+from orchestrator.model import NOT_SENT, Lease, Outcome
 from orchestrator.settings import VerifyMode
 from orchestrator.store.tables import objects
 from orchestrator.verification.bucket_access import BucketAccess
 from orchestrator.worker import pre_send_check
 from orchestrator.worker.pre_send_check import check_before_send
+from orchestrator.worker.send import NOT_SENT_FOR_NOW, outcome_of_exception
 from tests.job_factory import (
+    IMAGE_BUSY,
     SETTINGS,
     add_expected_objects,
     advance_time,
     claim_one,
     make_job,
     make_jobs,
+    make_refusal,
     make_request,
     now,
     read_event_kinds,
     read_job,
     read_last_attempt,
     read_rows,
+    record_outcome,
     update_job,
 )
 from tests.store_and_cloud import StoreAndCloud, make_bucket_access
@@ -55,6 +59,62 @@ async def test_a_maybe_applied_job_is_looked_up_before_every_send(setup: StoreAn
     assert await cleared(setup, lease)
     assert setup.lookup_actions() == ["ListMultipartUploads", "GetBucket"]
     assert (await read_job(setup.database, lease.job_id)).state == JobState.SENDING
+
+
+async def answered(setup: StoreAndCloud, outcome: Outcome | None = None) -> Lease:
+    """Return the second lease of a job whose first request was refused, or had this outcome."""
+    (job_id,) = await make_jobs(setup.database)
+    first = await claim_one(setup.database)
+    await record_outcome(setup.database, first, outcome or make_refusal(IMAGE_BUSY))
+    await update_job(setup.database, job_id, due_at=await now(setup.database))
+    return await claim_one(setup.database)
+
+
+async def test_a_refused_job_is_looked_up_before_its_second_request(setup: StoreAndCloud) -> None:
+    """One look-up that finds nothing is enough: the vendor has said that nothing began."""
+    assert await cleared(setup, await answered(setup))
+    assert setup.lookup_actions() == ["ListMultipartUploads", "GetBucket"]
+
+
+async def test_an_export_that_was_refused_all_the_same_is_reconciled(setup: StoreAndCloud) -> None:
+    """A gateway may repeat a request inside: the first began the export, the second is refused."""
+    lease = await answered(setup)
+    await setup.export_without_answer(lease.job_id)
+    assert not await cleared(setup, lease)
+    assert (await read_job(setup.database, lease.job_id)).state == JobState.ACCEPTED
+    assert (await read_last_attempt(setup.database, lease.job_id)).code == NOT_SENT
+
+
+@pytest.mark.parametrize(
+    "outcome", [NOT_SENT_FOR_NOW, outcome_of_exception(httpx.ConnectError("no route"))]
+)
+async def test_a_job_whose_request_never_left_needs_no_look_up(
+    setup: StoreAndCloud, outcome: Outcome
+) -> None:
+    """Nothing can be in the bucket, and the bucket is not asked."""
+    assert await cleared(setup, await answered(setup, outcome))
+    assert setup.lookup_actions() == []
+
+
+async def test_a_refused_job_waits_for_a_look_up_that_fails(setup: StoreAndCloud) -> None:
+    """A failed look-up is no look-up: the job is put back, and no attempt is charged."""
+    lease = await answered(setup)
+    setup.deny("GetBucket")
+    assert not await cleared(setup, lease)
+    kept = await read_job(setup.database, lease.job_id)
+    assert (kept.state, kept.reason, kept.attempts_charged) == ("queued", "bucket not readable", 0)
+    assert kept.due_at > await now(setup.database)
+
+
+@pytest.mark.parametrize("how", ["blind", "off"])
+async def test_a_refused_job_is_sent_where_the_bucket_may_not_be_read(
+    setup: StoreAndCloud, how: str
+) -> None:
+    """There the vendor's word has to be enough."""
+    mode = VerifyMode.OFF if how == "off" else VerifyMode.AUTO
+    buckets = make_bucket_access(mode, unreadable=how == "blind")
+    assert await cleared(setup, await answered(setup), buckets)
+    assert setup.lookup_actions() == []
 
 
 async def test_the_export_of_an_earlier_attempt_is_reconciled(setup: StoreAndCloud) -> None:
