@@ -97,6 +97,7 @@ class Lease:
         probe: sent to find out whether the region has capacity again.
         attempts_charged: charged attempts before this one.
         deferrals: uncharged attempts in a row for reasons of this job alone.
+        images_shown: DescribeImages has shown all its images.
         last_code: code of the previous attempt.
     """
 
@@ -114,6 +115,7 @@ class Lease:
     attempts_charged: int = 0
     deferrals: int = 0
     image_broken: bool = False
+    images_shown: bool = False
     last_code: str | None = None
 
 

@@ -15,6 +15,11 @@ from orchestrator.model import Code, Effect, Reaction, Scope
 MAY_CONCERN_ONE_IMAGE = frozenset({"AuthFailure.UnauthorizedOperation", "UnauthorizedOperation"})
 """Denials that may concern a single image: other images may still be allowed."""
 
+NOT_FOUND = frozenset(
+    {"InvalidImageId.NotFound", "InvalidParameter.SnapshotNotFound", "ResourceNotFound"}
+)
+"""Refusals that contradict a description of the image."""
+
 
 OTHER_REGION = "Client.OtherRegion"
 """Code of an answer of COS that sends the client to another region."""

@@ -59,6 +59,11 @@ def claim_query(
         .where(job_images.c.job_id == jobs.c.id, job_images.c.state.in_(BROKEN_IMAGE_STATES))
         .exists()
     )
+    not_shown = (
+        sa.select(job_images.c.job_id)
+        .where(job_images.c.job_id == jobs.c.id, job_images.c.state.is_(None))
+        .exists()
+    )
     order = (
         *(jobs.c.region, jobs.c.image_ids, jobs.c.bucket, jobs.c.format),
         *(jobs.c.object_prefix.label("name_prefix"), jobs.c.only_root_disk, jobs.c.role_name),
@@ -66,7 +71,8 @@ def claim_query(
     lease = (
         *(jobs.c.id.label("job_id"), (jobs.c.attempt + 1).label("attempt"), jobs.c.profile),
         *(jobs.c.maybe_applied, jobs.c.exact_names, jobs.c.attempts_charged, jobs.c.deferrals),
-        *(broken.label("image_broken"), jobs.c.code.label("last_code")),
+        *(broken.label("image_broken"), (~not_shown).label("images_shown")),
+        jobs.c.code.label("last_code"),
     )
     is_due = jobs.c.due_at <= sa.bindparam("now", type_=UtcDateTime)
     return (

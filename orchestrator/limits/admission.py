@@ -36,6 +36,9 @@ _MAX_DOUBT = 5.0
 """Maximum seconds between two probes while the endpoint does answer, with HTTP 200, but the answers
 do not show whether the export began."""
 
+_PAST_THE_ACCOUNT = frozenset({Reaction.CAPACITY, Reaction.BUSY, Reaction.FAIL})
+"""Refusals that show that the credentials, the account and the endpoint were accepted."""
+
 _MAX_UNCHARGED = 10
 """Maximum number of lost answers in a row that are not charged to a job. Later ones are charged,
 because the job may be the cause."""
@@ -122,6 +125,10 @@ class Admission:
             self._halt_without_credentials(error)
             return None
 
+    def record_lookup(self, bucket: str) -> None:
+        """Record a look-up that was answered: the credentials were accepted."""
+        self.halts.record_acceptance(BUCKET_LOOKUP, self._scopes(bucket, {}))
+
     async def record_outcome(
         self,
         action: str,
@@ -142,11 +149,12 @@ class Admission:
             credential: the one that signed the request.
         """
         await self._record_reachability(host, outcome, job_id)
+        scopes = self._scopes(host, scope_values)
         if action == EXPORT:
-            await self._answers.record(host, scope_values[Scope.REGION], outcome)
+            await self._record_export(host, outcome, scope_values[Scope.REGION])
         match outcome.code.reaction:
             case Reaction.ACCEPT:
-                self.halts.record_acceptance()
+                self.halts.record_acceptance(action, scopes)
                 self._quotas.record_acceptance(scope_values[Scope.REGION])
                 self._renewed = None
             case Reaction.CAPACITY:
@@ -156,8 +164,10 @@ class Admission:
             case Reaction.RESIGN if not self._clock.is_refused:
                 pass  # the next signatures have another date
             case Reaction.HALT | Reaction.RESIGN | Reaction.REFRESH:
-                halt = self._halt_for(host, outcome, scope_values)
-                if self.halts.record_refusal(halt, outcome.code, job_id=job_id, asked_at=asked_at):
+                halt = self._halt_for(outcome, scopes)
+                if self.halts.record_refusal(
+                    halt, outcome.code, action=action, job_id=job_id, asked_at=asked_at
+                ):
                     self._warn(halt)
                 if action == BUCKET_LOOKUP and self.halts.contains(halt):
                     self.may_read_buckets = False
@@ -191,6 +201,11 @@ class Admission:
         with suppress(CredentialError):
             await self._credentials.renew()
 
+    async def _record_export(self, host: str, outcome: Outcome, region: str) -> None:
+        await self._answers.record(host, region, outcome)
+        if outcome.http_status is not None and outcome.code.reaction in _PAST_THE_ACCOUNT:
+            self.halts.record_acceptance(EXPORT, self._scopes(host, {}))
+
     async def _record_reachability(self, host: str, outcome: Outcome, job_id: int | None) -> None:
         breaker, is_answer = self._breakers[host], outcome.http_status == 200
         match outcome.code.reaction:
@@ -219,13 +234,16 @@ class Admission:
                 f"{outcome.code.remedy}",
             )
 
-    def _halt_for(self, host: str, outcome: Outcome, scope_values: Mapping[Scope, str]) -> Halt:
-        scope = outcome.code.scope or Scope.ACCOUNT
-        value = scope_values.get(scope, host if scope is Scope.ENDPOINT else self._profile)
-        message = outcome.message
+    def _scopes(self, host: str, scope_values: Mapping[Scope, str]) -> Mapping[Scope, str]:
+        """Return the value of every scope of a request, as a halt names it."""
+        of_account = dict.fromkeys(WHOLE_ACCOUNT, self._profile)
+        return {**of_account, Scope.ENDPOINT: host, **scope_values}
+
+    def _halt_for(self, outcome: Outcome, scopes: Mapping[Scope, str]) -> Halt:
+        scope, message = outcome.code.scope or Scope.ACCOUNT, outcome.message
         if scope is Scope.CLOCK:
             message += f" Signatures with any known time are refused: {self._clock.describe()}."
-        return Halt(scope, value, outcome.code.name, message, outcome.code.remedy)
+        return Halt(scope, scopes[scope], outcome.code.name, message, outcome.code.remedy)
 
     async def _has_newer(self, refused: Credential) -> bool:
         """Renew refused credentials; return whether the request may be tried again.

@@ -14,13 +14,22 @@ WHOLE_ACCOUNT = frozenset({Scope.CREDENTIAL, Scope.ACCOUNT, Scope.CLOCK})
 """Kinds of scopes whose halt blocks every request of the account."""
 
 
+_SPACING = 5.0
+"""Seconds between the first refusal of a scope that was accepted before, and the claim of the
+request whose refusal halts it: a fault of the service may pass meanwhile."""
+
+_SAME_JOB_SPACING = 30.0
+"""The same for requests of one job, whose refusals may concern it alone."""
+
+
 class HaltedScopes:
     """The halts of one run; they are not stored, so the next run tries again."""
 
     def __init__(self) -> None:
         self.active: list[Halt] = []
-        self._first_refusals: dict[str, tuple[float, int | None]] = {}
-        """By code: time and job of the first refusal that did not halt its scope yet."""
+        self._first_refusals: dict[tuple[str, Scope, str, str], tuple[float, int | None]] = {}
+        """By action, scope and code: time and job of the first refusal that did not halt it yet."""
+        self._accepted: set[tuple[Scope, str]] = set()
 
     def add(self, halt: Halt) -> bool:
         """Halt a scope; return false if it is halted already."""
@@ -39,28 +48,45 @@ class HaltedScopes:
         return any((held.scope, held.value) == (halt.scope, halt.value) for held in self.active)
 
     def record_refusal(
-        self, halt: Halt, code: Code, *, job_id: int | None, asked_at: float
+        self, halt: Halt, code: Code, *, action: str, job_id: int | None, asked_at: float
     ) -> bool:
         """Record a refusal that calls for a halt; return whether it halted the scope.
 
-        A wrong clock or an expired token may have been corrected since the request was sent. So
-        these halt the scope only if a request that was claimed after the first refusal is refused
-        too. A denial may come from a policy on a single image, so another job must be denied too.
+        A wrong clock or an expired token may have been corrected since the request was sent, and a
+        refusal of what was accepted before may pass. So these halt the scope only if a request that
+        was claimed after the first refusal is refused too, with none accepted in between. A denial
+        may come from a policy on a single image, so another job must be denied too.
 
         Args:
+            action: what was refused; only the same action can show that the refusal has passed.
+            job_id: ``None`` if the job is not known.
             asked_at: when the request was claimed, on the event loop's clock.
         """
         is_denial = code.name in MAY_CONCERN_ONE_IMAGE
-        if is_denial or code.reaction is not Reaction.HALT:
-            first = (anyio.current_time(), job_id)
-            refused_at, refused_job = self._first_refusals.setdefault(code.name, first)
-            if asked_at <= refused_at or (is_denial and refused_job == job_id):
+        was_accepted = self.was_accepted(halt.scope, halt.value)
+        if was_accepted or is_denial or code.reaction is not Reaction.HALT:
+            key, first = (action, halt.scope, halt.value, code.name), (anyio.current_time(), job_id)
+            refused_at, refused_job = self._first_refusals.setdefault(key, first)
+            is_same_job = job_id is not None and job_id == refused_job
+            if is_same_job and is_denial:
+                return False
+            if was_accepted:
+                refused_at += _SAME_JOB_SPACING if is_same_job else _SPACING
+            if asked_at <= refused_at:
                 return False
         return self.add(halt)
 
-    def record_acceptance(self) -> None:
-        """Record an accepted request: earlier refusals no longer count."""
-        self._first_refusals.clear()
+    def record_acceptance(self, action: str, scopes: Mapping[Scope, str]) -> None:
+        """Record a request that was accepted: earlier refusals in its scopes no longer count."""
+        self._accepted.update(scopes.items())
+        for key in list(self._first_refusals):
+            refused_action, scope, value, _ = key
+            if refused_action == action and scopes.get(scope) == value:
+                del self._first_refusals[key]
+
+    def was_accepted(self, scope: Scope, value: str) -> bool:
+        """Return whether a request in this scope was accepted in this run."""
+        return (scope, value) in self._accepted
 
     def clear(self) -> None:
         """End every halt: the next requests find out whether its cause is gone."""

@@ -315,6 +315,7 @@ class Poller:
                     credential=credential,
                 )
             return True
+        self._admission.record_lookup(one.bucket)
         was_failing = self._buckets.record_success(one.bucket)
         if has_changed or was_failing:
             self._wakeup.notify()

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
-from orchestrator.cloud.error_codes import MAY_CONCERN_ONE_IMAGE
+from orchestrator.cloud.error_codes import MAY_CONCERN_ONE_IMAGE, NOT_FOUND
 from orchestrator.job_states import JobState
 from orchestrator.limits.backoff import backoff
 from orchestrator.limits.quota_halts import EXPORT_CAP
@@ -20,8 +20,11 @@ _SHARED = {
 MAX_DEFERRALS = 1500
 """Deferrals in a row after which a busy image fails: about one day at one per minute."""
 
-_MAX_DENIALS = 4
+_MAX_DENIALS = 5
 """Deferrals in a row after which a job fails if it is denied once more and no other job is."""
+
+_MAX_NOT_FOUND = 5
+"""Deferrals in a row after which a job fails if its image is still not found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,8 @@ def decide(
         case Reaction.HALT | Reaction.RESIGN | Reaction.REFRESH:
             reason = f"halted: {outcome.code.scope}"
             return Decision(JobState.QUEUED, reason, backoff(lease.deferrals, jitter))
+        case Reaction.FAIL if contradicts_description(lease, outcome):
+            return Decision(JobState.QUEUED, "image not found", backoff(lease.deferrals, jitter))
         case Reaction.FAIL | Reaction.RETRY:  # only an answer of COS leads to RETRY
             return Decision(JobState.FAILED, "refused", charges_attempt=True)
 
@@ -87,6 +92,12 @@ def is_maybe_applied(lease: Lease, decision: Decision) -> bool:
 def own_deferrals(lease: Lease, outcome: Outcome) -> int:
     """Return the deferrals in a row that concern this job alone, after an uncharged outcome."""
     return lease.deferrals + (outcome.code.reaction not in _SHARED)
+
+
+def contradicts_description(lease: Lease, outcome: Outcome) -> bool:
+    """Return whether DescribeImages has shown what this refusal does not find; it may pass."""
+    is_not_found = outcome.code.name in NOT_FOUND
+    return is_not_found and lease.images_shown and lease.deferrals < _MAX_NOT_FOUND
 
 
 def _is_denied_alone(lease: Lease, outcome: Outcome) -> bool:

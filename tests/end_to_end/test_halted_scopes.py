@@ -125,9 +125,18 @@ async def test_wrong_key_halts_everything(
 async def test_key_refused_during_the_run_halts_sending(
     orchestrator: Orchestrator, cloud: Simulator
 ) -> None:
-    """A key that becomes invalid halts sending; earlier exports are still verified."""
-    cloud.change(
-        codes=(Refusal("AuthFailure.SecretIdNotFound", images=tuple(make_image_ids(1, first=20))),)
+    """A key that is revoked halts sending when another job is refused some seconds later."""
+    cloud.change(cap=4, duration=Duration(seconds=1))
+    await orchestrator.enqueue(make_requests_for(make_image_ids(40)))
+    result = await run_and_change(
+        orchestrator,
+        lambda: count_exports(cloud).total() >= 4,
+        lambda: cloud.change(revoked=(DEFAULT_KEY.secret_id,)),
+    )
+    assert {stop.scope for stop in result.blocked} == {Scope.CREDENTIAL}
+    assert result.counts[JobState.FAILED] == 0
+    assert result.counts[JobState.ACCEPTED] + result.counts[JobState.VERIFIED] == sum(
+        count_exports(cloud).values()
     )
     result = await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(200)))
     assert [stop.scope for stop in result.blocked] == [Scope.CREDENTIAL]

@@ -4,6 +4,7 @@ import anyio
 import pytest
 
 from orchestrator.cloud.error_codes import code_for
+from orchestrator.limits.admission import BUCKET_LOOKUP, EXPORT
 from orchestrator.limits.halted_scopes import HaltedScopes
 from orchestrator.model import Halt, Scope
 from tests.instant_loop import in_no_time
@@ -12,6 +13,8 @@ BUCKET_GONE = "InvalidParameterValue.BucketNotFound"
 CLOCK = "AuthFailure.SignatureExpire"
 TOKEN = "AuthFailure.TokenFailure"
 DENIED = "AuthFailure.UnauthorizedOperation"
+SIGNATURE = "AuthFailure.SignatureFailure"
+ACCEPTED = {Scope.CREDENTIAL: "x", Scope.CLOCK: "x", Scope.BUCKET: "x"}
 
 
 def halt_for(name: str, value: str = "x", message: str = "no") -> Halt:
@@ -21,14 +24,21 @@ def halt_for(name: str, value: str = "x", message: str = "no") -> Halt:
 
 
 def refuse(
-    halts: HaltedScopes, name: str, *, claimed: float, answered: float, job: int = 1, **fields: str
+    halts: HaltedScopes,
+    name: str,
+    *,
+    claimed: float,
+    answered: float,
+    job: int | None = 1,
+    action: str = EXPORT,
+    **fields: str,
 ) -> bool:
     """Record a refusal, with the times of claim and answer in seconds; return whether it halts."""
 
     async def work() -> bool:
         await anyio.sleep_until(answered)
         return halts.record_refusal(
-            halt_for(name, **fields), code_for(name), job_id=job, asked_at=claimed
+            halt_for(name, **fields), code_for(name), action=action, job_id=job, asked_at=claimed
         )
 
     return in_no_time(work)
@@ -73,9 +83,53 @@ def test_an_acceptance_resets_earlier_refusals() -> None:
     """The next refusal is a first one again."""
     halts = HaltedScopes()
     assert not refuse(halts, CLOCK, claimed=0, answered=1)
-    halts.record_acceptance()
+    halts.record_acceptance(EXPORT, ACCEPTED)
     assert not refuse(halts, CLOCK, claimed=2, answered=3)
-    assert refuse(halts, CLOCK, claimed=4, answered=5)
+    assert refuse(halts, CLOCK, claimed=8.5, answered=9, job=2)
+
+
+@pytest.mark.parametrize("name", [SIGNATURE, BUCKET_GONE, CLOCK, DENIED])
+def test_what_was_accepted_is_halted_by_another_job_some_seconds_later(name: str) -> None:
+    """A refusal of what worked before may pass within seconds, or concern one job."""
+    halts = HaltedScopes()
+    halts.record_acceptance(EXPORT, ACCEPTED)
+    assert not refuse(halts, name, claimed=0, answered=1)
+    assert not refuse(halts, name, claimed=5.5, answered=6, job=2)
+    assert not refuse(halts, name, claimed=6.5, answered=7)
+    assert refuse(halts, name, claimed=6.5, answered=7, job=2)
+
+
+def test_passing_refusals_between_acceptances_halt_nothing() -> None:
+    """Each acceptance in the scope makes the next refusal a first one."""
+    halts = HaltedScopes()
+    for second in range(0, 100, 10):
+        halts.record_acceptance(EXPORT, ACCEPTED)
+        assert not refuse(halts, SIGNATURE, claimed=second, answered=second + 1, job=second)
+
+
+def test_the_last_job_of_a_run_halts_what_was_accepted() -> None:
+    """If no other job is left, the same one shows after half a minute that nothing passes."""
+    halts = HaltedScopes()
+    halts.record_acceptance(EXPORT, ACCEPTED)
+    for second in (0, 10, 30):
+        assert not refuse(halts, SIGNATURE, claimed=second, answered=second + 1)
+    assert refuse(halts, SIGNATURE, claimed=32, answered=33)
+
+
+def test_an_accepted_export_says_nothing_about_look_ups() -> None:
+    """Only the action that was refused can show that its refusal has passed."""
+    halts = HaltedScopes()
+    halts.record_acceptance(EXPORT, ACCEPTED)
+    assert not refuse(halts, SIGNATURE, claimed=0, answered=1, job=None, action=BUCKET_LOOKUP)
+    halts.record_acceptance(EXPORT, ACCEPTED)
+    assert refuse(halts, SIGNATURE, claimed=7, answered=8, job=None, action=BUCKET_LOOKUP)
+
+
+def test_an_accepted_bucket_says_nothing_about_another() -> None:
+    """A scope in which nothing was accepted is halted at once."""
+    halts = HaltedScopes()
+    halts.record_acceptance(EXPORT, ACCEPTED)
+    assert refuse(halts, BUCKET_GONE, claimed=0, answered=1, value="y")
 
 
 def test_refusals_with_different_codes_are_counted_apart() -> None:

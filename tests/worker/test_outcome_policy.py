@@ -161,18 +161,34 @@ def test_a_halt_names_its_scope(scope: Scope) -> None:
     ("name", "before", "deferrals", "state"),
     [
         ("AuthFailure.UnauthorizedOperation", None, 0, S.QUEUED),
-        ("AuthFailure.UnauthorizedOperation", "AuthFailure.UnauthorizedOperation", 3, S.QUEUED),
-        ("AuthFailure.UnauthorizedOperation", "LimitExceeded", 5, S.QUEUED),
-        ("AuthFailure.UnauthorizedOperation", "AuthFailure.UnauthorizedOperation", 4, S.FAILED),
+        ("AuthFailure.UnauthorizedOperation", "AuthFailure.UnauthorizedOperation", 4, S.QUEUED),
+        ("AuthFailure.UnauthorizedOperation", "LimitExceeded", 6, S.QUEUED),
+        ("AuthFailure.UnauthorizedOperation", "AuthFailure.UnauthorizedOperation", 5, S.FAILED),
         ("AuthFailure.SignatureFailure", "AuthFailure.SignatureFailure", 9, S.QUEUED),
     ],
 )
 def test_an_image_that_is_denied_alone_fails_in_the_end(
     name: str, before: str | None, deferrals: int, state: JobState
 ) -> None:
-    """A policy that denies one image fails its job, after five denials in a row."""
+    """A policy that denies one image fails its job, after six denials in a row."""
     lease = replace(LEASE, last_code=before, deferrals=deferrals)
     assert decide(lease, Outcome(code_for(name)), jitter=0.5).state is state
+
+
+@pytest.mark.parametrize("name", ["InvalidImageId.NotFound", "ResourceNotFound"])
+def test_an_image_that_was_shown_is_asked_for_again(name: str) -> None:
+    """Its job fails only if the image is still not found after five deferrals."""
+    outcome = Outcome(code_for(name))
+    shown = replace(LEASE, images_shown=True)
+    for lease, state in (
+        (LEASE, S.FAILED),
+        (shown, S.QUEUED),
+        (replace(shown, deferrals=4), S.QUEUED),
+        (replace(shown, deferrals=5), S.FAILED),
+    ):
+        assert decide(lease, outcome, jitter=0.5).state is state
+    windows = Outcome(code_for("UnsupportedOperation.WindowsImageExportUnsupported"))
+    assert decide(shown, windows, jitter=0.5).state is S.FAILED
 
 
 @pytest.mark.parametrize("reaction", Reaction)
