@@ -1,6 +1,6 @@
 """Make jobs for tests through the program's own functions, and advance their time."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -218,6 +218,7 @@ async def claim_with_permits(
     owner: str = TESTER,
     signed_at: datetime | None = None,
     limit: int = 1,
+    in_doubt: Collection[str] = (),
 ) -> list[tuple[Lease, Permit]]:
     """Claim jobs without a rate limit; by default the server has the time of the store."""
     return await claim(
@@ -230,6 +231,7 @@ async def claim_with_permits(
         rate_limiter=export_rate_limiter(database),
         signed_at=signed_at or await now(database),
         limit=limit,
+        in_doubt=in_doubt,
     )
 
 

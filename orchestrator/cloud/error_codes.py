@@ -40,6 +40,11 @@ def code_for(name: str) -> Code:
     return replace(row, name=name)
 
 
+def is_listed(name: str) -> bool:
+    """Return whether the table has a row for exactly this API code."""
+    return name in CODES
+
+
 def cos_code_for(refusal: CloudRefusal) -> Code:
     """Return the row of an error from COS.
 

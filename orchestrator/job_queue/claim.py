@@ -3,7 +3,7 @@
 After a crash, therefore, only claimed jobs can have an unknown effect.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import fields
 from datetime import datetime, timedelta
 from typing import Any
@@ -103,6 +103,7 @@ async def claim(
     rate_limiter: RateLimiter,
     signed_at: datetime,
     limit: int = 1,
+    in_doubt: Collection[str] = (),
 ) -> list[tuple[Lease, Permit]]:
     """Claim the next jobs that may be sent now, each with a permit.
 
@@ -118,6 +119,8 @@ async def claim(
         rate_limiter: provides a permit for each claimed job.
         signed_at: the server's time, for the signatures of these attempts.
         limit: maximum number of jobs.
+        in_doubt: regions in which many jobs were refused. There the order is random, so that the
+            refused ones do not keep a probe from a job that is accepted.
     """
     async with database.write() as connection:
         free = await rate_limiter.free_permits(connection, limit)
@@ -137,7 +140,10 @@ async def claim(
                     "expires_at": now + duration,
                 }
                 here = {"profile": profile, "region": found.region, "now": now}
-                rows = await connection.execute(next_jobs, {**here, "limit": sendable})
+                query = next_jobs
+                if found.region in in_doubt:
+                    query = next_jobs.order_by(None).order_by(sa.func.random())
+                rows = await connection.execute(query, {**here, "limit": sendable})
                 images: set[str] = set()
                 for row in rows.mappings():
                     # of several jobs that share an image only the first

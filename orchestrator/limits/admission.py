@@ -6,7 +6,7 @@ exports in its own transaction.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 
 import anyio
@@ -17,8 +17,8 @@ from orchestrator.errors import CredentialError
 from orchestrator.limits.answer_warnings import AnswerWarnings, describe_answer
 from orchestrator.limits.circuit_breaker import CircuitBreaker
 from orchestrator.limits.halted_scopes import WHOLE_ACCOUNT, HaltedScopes
-from orchestrator.limits.quota_halts import QuotaHalts
 from orchestrator.limits.rate_limiter import RateKey, RateLimiter
+from orchestrator.limits.region_waits import RegionWaits
 from orchestrator.model import Effect, Halt, Outcome, Reaction, Scope
 from orchestrator.run_warnings import RunWarnings
 from orchestrator.store import Database
@@ -36,7 +36,7 @@ _MAX_DOUBT = 5.0
 """Maximum seconds between two probes while the endpoint does answer, with HTTP 200, but the answers
 do not show whether the export began."""
 
-_PAST_THE_ACCOUNT = frozenset({Reaction.CAPACITY, Reaction.BUSY, Reaction.FAIL})
+_PAST_THE_ACCOUNT = frozenset({Reaction.CAPACITY, Reaction.DOUBT, Reaction.BUSY, Reaction.FAIL})
 """Refusals that show that the credentials, the account and the endpoint were accepted."""
 
 _MAX_UNCHARGED = 10
@@ -68,6 +68,7 @@ class Admission:
         quota_wait: float,
     ) -> None:
         self.halts = HaltedScopes()
+        self.region_waits = RegionWaits(quota_wait, notify)
         self.may_read_buckets = True
         """Whether the account's credentials allow reading buckets at all."""
         self._profile = profile
@@ -84,7 +85,6 @@ class Admission:
         """Jobs whose last answer came with HTTP 200 and was unclear, with their endpoints."""
         self._begins_in_doubt: set[str] = set()
         """Endpoints whose unclear answers with HTTP 200 mean that the export has begun."""
-        self._quotas = QuotaHalts(quota_wait, notify)
         self._renewing = anyio.Lock()
         self._renewed: Credential | None = None
         """The credentials of the last renewal, until a request with them was accepted."""
@@ -140,7 +140,7 @@ class Admission:
         credential: Credential,
         job_id: int | None = None,
     ) -> None:
-        """Update circuit breaker, quota waits and halts after a request.
+        """Update circuit breaker, waits of regions and halts after a request.
 
         Args:
             action: with `BUCKET_LOOKUP`, a halt also ends the reading of buckets.
@@ -153,16 +153,16 @@ class Admission:
         if action == EXPORT:
             await self._record_export(host, outcome, scope_values[Scope.REGION])
         match outcome.code.reaction:
-            case Reaction.ACCEPT:
-                self.halts.record_acceptance(action, scopes)
-                self._quotas.record_acceptance(scope_values[Scope.REGION])
-                self._renewed = None
-            case Reaction.CAPACITY:
-                self._quotas.record_refusal(scope_values[Scope.REGION], outcome)
             case Reaction.REFRESH if await self._has_newer(credential):
                 pass
             case Reaction.RESIGN if not self._clock.is_refused:
                 pass  # the next signatures have another date
+            case Reaction.ACCEPT:
+                self.halts.record_acceptance(action, scopes)
+                self.region_waits.record_acceptance(scope_values[Scope.REGION])
+                self._renewed = None
+            case Reaction.CAPACITY | Reaction.DOUBT:
+                self.region_waits.record_refusal(scope_values[Scope.REGION], outcome)
             case Reaction.HALT | Reaction.RESIGN | Reaction.REFRESH:
                 halt = self._halt_for(outcome, scopes)
                 if self.halts.record_refusal(
@@ -186,16 +186,20 @@ class Admission:
             self._begins_in_doubt.add(host)
             await self.record_response(host)
 
-    def halt_expired_quotas(self) -> None:
-        """Halt the regions that have waited too long for a quota."""
-        for halt in self._quotas.expire():
+    def halt_expired_waits(self, exporting: Collection[str]) -> None:
+        """Halt the regions that have waited too long.
+
+        Args:
+            exporting: regions in which an export of ours may be running.
+        """
+        for halt in self.region_waits.expire(exporting):
             self._halt(halt)
 
     async def clear_halts(self) -> None:
         """End every halt: the next requests find out whether its cause is gone."""
         self.halts.clear()
         self.may_read_buckets = True
-        self._quotas.clear()
+        self.region_waits.clear()
         self._renewed = None
         # if the credentials are still wrong, the next request reports it
         with suppress(CredentialError):

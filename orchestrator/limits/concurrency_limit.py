@@ -23,7 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from orchestrator.export_durations import latest_finished_exports, long_duration
 from orchestrator.job_states import UNDER_WAY, JobState
 from orchestrator.limits.backoff import backoff
-from orchestrator.model import Lease
+from orchestrator.model import NOT_RULED_OUT, Lease
 from orchestrator.store import insert_or_ignore
 from orchestrator.store.tables import CLAIMABLE, UtcDateTime, jobs, scopes
 
@@ -81,6 +81,14 @@ async def open_scope(connection: AsyncConnection, profile: str, region: str) -> 
 async def known_regions(connection: AsyncConnection, profile: str) -> list[str]:
     """Return every region in which this account has ever had a job."""
     return list((await connection.execute(_REGIONS, {"profile": profile})).scalars())
+
+
+async def exporting_regions(connection: AsyncConnection, profile: str) -> frozenset[str]:
+    """Return the regions in which an export of ours that was requested may be running.
+
+    An unknown job that only an operator can resolve does not count: nothing of it was found.
+    """
+    return frozenset((await connection.execute(_EXPORTING, {"profile": profile})).scalars())
 
 
 async def concurrency_limits(
@@ -234,6 +242,15 @@ _WITH_WORK = _SCOPES.where(
 ).with_for_update()
 _REGIONS = _SCOPES.with_only_columns(scopes.c.region)
 _AT_CAPACITY = _REGIONS.where(scopes.c.ceiling.is_not(None))
+_EXPORTING = _REGIONS.where(
+    sa.select(jobs.c.id)
+    .where(
+        jobs.c.state.in_([JobState.ACCEPTED, JobState.UNKNOWN]),
+        jobs.c.reason != NOT_RULED_OUT,
+        *(jobs.c.profile == scopes.c.profile, jobs.c.region == scopes.c.region),
+    )
+    .exists()
+)
 _RUNNING = (
     sa.select(jobs.c.region, sa.func.count())
     .where(

@@ -8,14 +8,13 @@ from functools import partial
 import anyio
 
 from orchestrator.cloud.credentials.base import Credential
-from orchestrator.job_states import JobState
 from orchestrator.limits.admission import EXPORT
 from orchestrator.limits.halted_scopes import scope_values_of
 from orchestrator.limits.rate_limiter import Permit, RateLimiter
 from orchestrator.model import NOT_SENT, Lease, Outcome, Reaction
 from orchestrator.store import BusyRetry, GroupCommit
 from orchestrator.verification.bucket_access import BucketAccess
-from orchestrator.worker.outcome_policy import decide
+from orchestrator.worker.outcome_policy import contradicts_description, decide
 from orchestrator.worker.outcome_recorder import AttemptResult, record
 from orchestrator.worker.pre_send_check import check_before_send
 from orchestrator.worker.run_context import RunContext
@@ -79,14 +78,19 @@ class AttemptRunner:
         if outcome is None:  # the check has already recorded what there was to record
             self.unrecorded.discard((lease.job_id, lease.attempt))
             return False
+        region = lease.order.region
+        if not contradicts_description(lease, outcome):
+            outcome = admission.region_waits.reconsider(region, lease.job_id, outcome)
         decision = decide(
             lease,
             outcome,
             jitter=random.random(),  # noqa: S311 - spreads load
             endpoint_fails=admission.excuses_lost_answer(host, lease.deferrals),
         )
-        if outcome.code.reaction is Reaction.CAPACITY and outcome is not NOT_SENT_AT_CAPACITY:
-            self._last_capacity_refusals[lease.order.region] = anyio.current_time()
+        is_in_doubt = outcome.code.reaction is Reaction.DOUBT
+        is_full = outcome.code.reaction is Reaction.CAPACITY and outcome is not NOT_SENT_AT_CAPACITY
+        if is_in_doubt or is_full:
+            self._last_capacity_refusals[region] = anyio.current_time()
         await admission.record_outcome(
             EXPORT,
             host,
@@ -96,13 +100,21 @@ class AttemptRunner:
             credential=attempt.credential,
             job_id=lease.job_id,
         )
-        is_end_visible = self._buckets.is_proven_readable(lease.order.region, lease.order.bucket)
+        # what is in doubt may not be freed by our own exports
+        is_end_visible = not is_in_doubt and self._buckets.is_proven_readable(
+            region, lease.order.bucket
+        )
         result = AttemptResult(lease, outcome, decision, attempt.rate_limiter, is_end_visible)
         await self._busy_retry.retry_or_report(
             partial(self._results.add, result), failure_message=_not_recorded(lease, outcome)
         )
         self.unrecorded.discard((lease.job_id, lease.attempt))
-        return decision.state is JobState.ACCEPTED
+        if is_in_doubt:
+            # not cleared by an acceptance: the code stays in doubt
+            await self._context.warnings.warn(
+                f"refusals in doubt in {region}", _doubt(region, outcome)
+            )
+        return result.is_accepted
 
     async def _check_and_send(self, attempt: Attempt) -> Outcome | None:
         """Check the attempt, send its request, and return the outcome.
@@ -124,6 +136,16 @@ class AttemptRunner:
         if attempt.claimed_at < refused_at and not lease.probe:
             return NOT_SENT_AT_CAPACITY
         return await submit(context.cvm, lease, attempt.credential)
+
+
+def _doubt(region: str, outcome: Outcome) -> str:
+    """Return the warning about a permanent refusal that came for many jobs."""
+    code = outcome.code
+    return (
+        f"{region}: several jobs were refused with {code.name} ({outcome.message}), and none was "
+        "accepted in between. The cause may be the region or a limit instead of the images, so the "
+        f"jobs wait, and one at a time is tried. If the code is right: {code.remedy}"
+    )
 
 
 def _not_recorded(lease: Lease, outcome: Outcome) -> str:

@@ -6,7 +6,7 @@ from datetime import timedelta
 from orchestrator.cloud.error_codes import MAY_CONCERN_ONE_IMAGE, NOT_FOUND
 from orchestrator.job_states import JobState
 from orchestrator.limits.backoff import backoff
-from orchestrator.limits.quota_halts import EXPORT_CAP
+from orchestrator.limits.region_waits import EXPORT_CAP
 from orchestrator.model import NOT_SENT, Lease, Outcome, Reaction
 
 _SHARED = {
@@ -65,6 +65,8 @@ def decide(
             return Decision(JobState.QUEUED, "quota")
         case Reaction.SLOW | Reaction.WITHDRAW | Reaction.PAUSE | Reaction.CAPACITY as shared:
             return Decision(JobState.QUEUED, _SHARED[shared])
+        case Reaction.DOUBT:
+            return Decision(JobState.QUEUED, "refusal in doubt", backoff(lease.deferrals, jitter))
         case Reaction.BUSY if lease.image_broken or lease.deferrals >= MAX_DEFERRALS:
             return Decision(JobState.FAILED, "image not exportable")
         case Reaction.BUSY:

@@ -12,7 +12,7 @@ from orchestrator.job_queue.eligibility import Eligibility
 from orchestrator.job_queue.uncertain_claims import put_back_unsent
 from orchestrator.job_queue.worker_registry import Registration
 from orchestrator.limits.admission import EXPORT
-from orchestrator.limits.concurrency_limit import known_regions
+from orchestrator.limits.concurrency_limit import exporting_regions, known_regions
 from orchestrator.limits.rate_limiter import Permit, RateLimiter
 from orchestrator.model import Lease
 from orchestrator.store import BusyRetry
@@ -221,6 +221,7 @@ class Worker:
                 rate_limiter=rate_limiter,
                 signed_at=cvm.clock.now(),
                 limit=limit,
+                in_doubt=admission.region_waits.in_doubt(),
             )
             self._claims_in_doubt.discard(host)
         for lease, _ in claimed:
@@ -240,9 +241,10 @@ class Worker:
     async def _look_for_work(self) -> bool:
         """Find the regions of the profile; return whether the run goes on."""
         database = self._context.database
-        self._context.admission.halt_expired_quotas()
         async with database.read() as connection:
             self._regions = tuple(await known_regions(connection, self._settings.profile))
+            exporting = await exporting_regions(connection, self._settings.profile)
+            self._context.admission.halt_expired_waits(exporting)
             if self._forever:
                 return True
             latest = datetime.max.replace(tzinfo=UTC)

@@ -251,6 +251,30 @@ async def test_one_claim_does_not_exceed_the_concurrency_limit(database: Databas
     assert not any(lease.probe for lease in leases)
 
 
+async def test_the_order_is_random_in_a_region_that_is_in_doubt(database: Database) -> None:
+    """Jobs that were refused do not keep a probe from one that may be accepted."""
+    ids = await make_jobs(database, make_requests(30))
+    claimed = await claim_with_permits(database, limit=30, in_doubt={REGION})
+    taken = [lease.job_id for lease, _ in claimed]
+    assert sorted(taken) == ids
+    assert taken != ids
+
+
+@pytest.mark.parametrize("states", [("NORMAL", "NORMAL"), ("NORMAL", None), (None, None)])
+async def test_a_lease_knows_whether_its_images_were_shown(
+    database: Database, states: tuple[str | None, str | None]
+) -> None:
+    """Only an image that DescribeImages has shown has a state."""
+    (job_id,) = await make_jobs(
+        database, [make_request(image_ids=("img-00000001", "img-00000002"))]
+    )
+    async with database.write() as connection:
+        for position, state in enumerate(states):
+            this = (job_images.c.job_id == job_id) & (job_images.c.position == position)
+            await connection.execute(job_images.update().where(this).values(state=state))
+    assert (await claim_one(database)).images_shown is all(states)
+
+
 async def test_the_scope_whose_turn_it_is_comes_first(database: Database) -> None:
     """Neither priority nor size moves a scope ahead of the one whose turn it is."""
     await make_jobs(database, [make_request(1, priority=9)], sizes=[400])

@@ -10,10 +10,11 @@ from orchestrator.job_states import JobState
 from orchestrator.limits.concurrency_limit import (
     ConcurrencyLimit,
     concurrency_limits,
+    exporting_regions,
     known_regions,
     open_scope,
 )
-from orchestrator.model import Lease
+from orchestrator.model import NOT_RULED_OUT, Lease
 from orchestrator.store import Database
 from tests.job_factory import (
     CAP_REACHED,
@@ -25,6 +26,7 @@ from tests.job_factory import (
     advance_time,
     claim_one,
     make_acceptance,
+    make_job,
     make_jobs,
     make_refusal,
     make_request,
@@ -318,3 +320,18 @@ async def test_the_regions_of_an_account_are_known(database: Database) -> None:
         await open_scope(connection, "another account", "ap-seoul")
     async with database.read() as connection:
         assert await known_regions(connection, PROFILE) == [REGION, "ap-tokyo"]
+
+
+async def test_only_exports_that_may_run_count_as_exporting(database: Database) -> None:
+    """An unknown job that is left to an operator occupies no capacity, as far as is known."""
+    for state, reason, exporting in (
+        (JobState.SENDING, "sending", False),
+        (JobState.VERIFIED, "delivered", False),
+        (JobState.UNKNOWN, NOT_RULED_OUT, False),
+        (JobState.UNKNOWN, "answer lost", True),
+        (JobState.ACCEPTED, "exporting", True),
+    ):
+        await make_job(database, state, reason=reason)
+        async with database.read() as connection:
+            regions = await exporting_regions(connection, PROFILE)
+        assert regions == ({REGION} if exporting else frozenset())

@@ -1,0 +1,197 @@
+"""Regions that wait for a quota, or because a permanent refusal came for many jobs.
+
+The cap on running exports is not meant here: our own exports free it as they end, so waiting for it
+always helps. Any other quota may never be raised.
+
+A code that is documented as permanent may stand for something else, such as the cap under another
+name. A job that is refused with it fails. But many jobs that are refused with it, with none
+accepted in between, say more about the region than about the jobs. Then the region waits.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field, replace
+
+import anyio
+
+from orchestrator.cloud.error_codes import is_listed
+from orchestrator.model import NOT_SENT, Code, Halt, Outcome, Reaction, Scope
+
+EXPORT_CAP = "LimitExceeded.ExportImageTaskLimitExceeded"
+
+_IDLE_REFUSALS = 60.0
+"""Seconds of refusals, with no export running that could free capacity, after which the code is
+believed."""
+
+_IDLE = 10.0
+"""Seconds without a running export after which capacity cannot be the reason of a refusal, unless
+others of the account use it."""
+
+
+def is_in_doubt(code: Code, refused_jobs: int) -> bool:
+    """Return whether a permanent refusal may concern the region instead of the job.
+
+    Args:
+        refused_jobs: jobs of the region that were refused with this code, with none accepted in
+            between.
+    """
+    return refused_jobs >= (5 if is_listed(code.name) else 2)
+
+
+def concerns_job(refusals: int, *, others_accepted: bool, is_idle: bool) -> bool:
+    """Return whether a refusal in doubt concerns its job alone.
+
+    Args:
+        refusals: how often the job was refused with the code in this run.
+        others_accepted: another job was accepted since the job was refused the last time.
+        is_idle: no export of ours is running that could have used the capacity.
+    """
+    return (others_accepted and refusals >= 5) or (is_idle and refusals >= 3)
+
+
+@dataclass(slots=True)
+class _Wait:
+    """The wait of one region; times are on the event loop's clock.
+
+    Args:
+        outcome: the last refusal.
+        idle_since: since when none of our exports has been running there; ``None`` if one is.
+    """
+
+    outcome: Outcome
+    since: float
+    last_refused_at: float
+    idle_since: float | None = None
+
+
+@dataclass(slots=True)
+class _Refusals:
+    """The permanent refusals with one code in one region.
+
+    Args:
+        in_a_row: jobs that were refused since the last acceptance.
+        is_in_doubt: stays true for the rest of the run. Otherwise a code that stands for the cap
+            would fail some jobs after each acceptance.
+        of_job: number of refusals in doubt of each job, and when the last one came.
+    """
+
+    in_a_row: set[int] = field(default_factory=set)
+    is_in_doubt: bool = False
+    of_job: dict[int, tuple[int, float]] = field(default_factory=dict)
+
+
+class RegionWaits:
+    """The regions that wait, and are halted if it takes too long.
+
+    Meanwhile probes are sent there as usual.
+
+    Args:
+        longest: maximum wait in seconds.
+        notify: takes a sentence for the user.
+    """
+
+    def __init__(self, longest: float, notify: Callable[[str], None]) -> None:
+        self._longest = longest
+        self._notify = notify
+        self._waits: dict[str, _Wait] = {}
+        self._refusals: defaultdict[tuple[str, str], _Refusals] = defaultdict(_Refusals)
+        """By region and code."""
+        self._accepted_at: dict[str, float] = {}
+        """By region: when this run's last export was accepted, on the event loop's clock."""
+
+    def reconsider(self, region: str, job_id: int, outcome: Outcome) -> Outcome:
+        """Return an outcome that fails its job, or puts it back because the code is in doubt."""
+        code, now = outcome.code, anyio.current_time()
+        if code.reaction is not Reaction.FAIL:
+            return outcome
+        refusals = self._refusals[region, code.name]
+        refusals.in_a_row.add(job_id)
+        refusals.is_in_doubt |= is_in_doubt(code, len(refusals.in_a_row))
+        if not refusals.is_in_doubt:
+            return outcome
+        before, refused_at = refusals.of_job.get(job_id, (0, math.inf))
+        refusals.of_job[job_id] = before + 1, now
+        accepted_at, wait = self._accepted_at.get(region), self._waits.get(region)
+        if accepted_at is not None and concerns_job(
+            before + 1,
+            others_accepted=accepted_at > refused_at,
+            is_idle=wait is not None
+            and wait.idle_since is not None
+            and now - wait.idle_since >= _IDLE,
+        ):
+            return outcome
+        return replace(outcome, code=replace(code, reaction=Reaction.DOUBT))
+
+    def record_refusal(self, region: str, outcome: Outcome) -> None:
+        """Record a request that was refused for capacity, or with a code that is in doubt."""
+        code, now = outcome.code, anyio.current_time()
+        if code.name == NOT_SENT:
+            return
+        if code.name == EXPORT_CAP:
+            self._waits.pop(region, None)
+        elif (wait := self._waits.get(region)) is not None:
+            if wait.outcome.code.name != code.name:
+                wait.idle_since = None
+            wait.outcome, wait.last_refused_at = outcome, now
+        else:
+            self._waits[region] = _Wait(outcome, since=now, last_refused_at=now)
+            if code.reaction is Reaction.CAPACITY:
+                self._notify(
+                    f"{region}: {code.name} ({outcome.message}); waiting for this quota, at most "
+                    f"{self._longest:g} s. {code.remedy}"
+                )
+
+    def record_acceptance(self, region: str) -> None:
+        """Record an accepted export: the region takes exports again."""
+        self._accepted_at[region] = anyio.current_time()
+        for (of_region, _), refusals in self._refusals.items():
+            if of_region == region:
+                refusals.in_a_row.clear()
+        wait = self._waits.pop(region, None)
+        if wait is not None and wait.outcome.code.reaction is Reaction.CAPACITY:
+            self._notify(f"{region}: exports are accepted again.")
+
+    def in_doubt(self) -> frozenset[str]:
+        """Return the regions that wait because of a code that is in doubt."""
+        return frozenset(
+            region
+            for region, wait in self._waits.items()
+            if wait.outcome.code.reaction is Reaction.DOUBT
+        )
+
+    def expire(self, exporting: Collection[str]) -> Iterator[Halt]:
+        """End the waits that have lasted too long; yield the halt of each region.
+
+        Args:
+            exporting: regions in which an export of ours may be running.
+        """
+        now = anyio.current_time()
+        for region, wait in list(self._waits.items()):
+            code, message = wait.outcome.code, wait.outcome.message
+            is_doubt = code.reaction is Reaction.DOUBT
+            if region in exporting:
+                wait.idle_since = None
+            elif wait.idle_since is None:
+                wait.idle_since = now
+            elif is_doubt and wait.last_refused_at - wait.idle_since >= _IDLE_REFUSALS:
+                del self._waits[region]
+                message += f"; every request was refused like this for {_IDLE_REFUSALS:g} s"
+                yield Halt(Scope.REGION, region, code.name, message, code.remedy)
+                continue
+            if now - wait.since >= self._longest:
+                del self._waits[region]
+                message += f"; no export was accepted for {self._longest:g} s"
+                remedy = "Have the quota raised, or run again later."
+                yield Halt(
+                    Scope.REGION,
+                    region,
+                    code.name,
+                    message,
+                    code.remedy if is_doubt else remedy,
+                    is_temporary=True,
+                )
+
+    def clear(self) -> None:
+        """Forget every wait, so that the maximum wait starts again."""
+        self._waits.clear()

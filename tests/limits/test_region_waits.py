@@ -1,0 +1,175 @@
+"""Regions that wait: for a quota, or because a permanent refusal came for many jobs."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import anyio
+import pytest
+
+from orchestrator.cloud.error_codes import code_for
+from orchestrator.limits.region_waits import RegionWaits, concerns_job, is_in_doubt
+from orchestrator.model import Halt, Outcome, Reaction
+from tests.instant_loop import in_no_time
+
+REGION, OTHER = "ap-singapore", "ap-tokyo"
+WINDOWS = "UnsupportedOperation.WindowsImageExportUnsupported"
+UNLISTED = "UnsupportedOperation.TooManyTasks"
+LONGEST = 3600.0
+
+
+def make(said: list[str] | None = None) -> RegionWaits:
+    return RegionWaits(LONGEST, ([] if said is None else said).append)
+
+
+def refuse(waits: RegionWaits, code: str, *job_ids: int, region: str = REGION) -> list[Reaction]:
+    """Refuse one request of each job with a code; return what follows for each."""
+    reactions = []
+    for job_id in job_ids:
+        outcome = waits.reconsider(region, job_id, Outcome(code_for(code), "no", http_status=200))
+        if outcome.code.reaction is not Reaction.FAIL:
+            waits.record_refusal(region, outcome)
+        reactions.append(outcome.code.reaction)
+    return reactions
+
+
+def over_time(step: Callable[[int], object], moments: Sequence[int]) -> None:
+    """Take a step at each of these seconds."""
+
+    async def work() -> None:
+        for moment in moments:
+            await anyio.sleep_until(moment)
+            step(moment)
+
+    in_no_time(work)
+
+
+@pytest.mark.parametrize(
+    ("code", "jobs", "doubt"),
+    [(UNLISTED, 1, False), (UNLISTED, 2, True), (WINDOWS, 4, False), (WINDOWS, 5, True)],
+)
+def test_a_code_is_in_doubt_when_many_jobs_meet_it(code: str, jobs: int, doubt: bool) -> None:
+    """A code that the table does not have needs two jobs, a documented one five."""
+    assert is_in_doubt(code_for(code), jobs) is doubt
+
+
+@pytest.mark.parametrize(
+    ("refusals", "others_accepted", "is_idle", "alone"),
+    [
+        (4, True, False, False),
+        (5, True, False, True),
+        (9, False, False, False),
+        (2, False, True, False),
+        (3, False, True, True),
+    ],
+)
+def test_a_job_that_is_refused_while_others_are_accepted_fails(
+    refusals: int, others_accepted: bool, is_idle: bool, alone: bool
+) -> None:
+    """What is refused again and again, although the region takes others, concerns the job."""
+    assert concerns_job(refusals, others_accepted=others_accepted, is_idle=is_idle) is alone
+
+
+def test_jobs_are_put_back_once_the_code_is_in_doubt() -> None:
+    """The first ones fail; the others wait, and keep code, message and remedy."""
+
+    async def work() -> None:
+        waits = make()
+        assert refuse(waits, WINDOWS, 1, 2, 3, 4) == [Reaction.FAIL] * 4
+        assert waits.in_doubt() == frozenset()
+        assert refuse(waits, WINDOWS, 5, 6) == [Reaction.DOUBT] * 2
+        assert waits.in_doubt() == {REGION}
+        assert refuse(waits, WINDOWS, 7, region=OTHER) == [Reaction.FAIL]
+
+    in_no_time(work)
+
+
+def test_one_job_that_is_refused_again_raises_no_doubt() -> None:
+    """Jobs are counted, not refusals: an operator may retry the same one."""
+
+    async def work() -> None:
+        assert refuse(make(), UNLISTED, 1, 1, 1) == [Reaction.FAIL] * 3
+
+    in_no_time(work)
+
+
+def test_an_acceptance_ends_the_wait_and_keeps_the_doubt() -> None:
+    """Otherwise a code that stands for the cap would fail some jobs after each acceptance."""
+
+    async def work() -> None:
+        waits = make()
+        refuse(waits, UNLISTED, 1, 2)
+        waits.record_acceptance(REGION)
+        assert waits.in_doubt() == frozenset()
+        assert refuse(waits, UNLISTED, 3) == [Reaction.DOUBT]
+
+    in_no_time(work)
+
+
+def test_acceptances_in_between_prevent_a_doubt() -> None:
+    """Single images may be wrong, however many there are."""
+
+    async def work() -> None:
+        waits = make()
+        for job_id in range(50):
+            assert refuse(waits, WINDOWS, job_id) == [Reaction.FAIL]
+            waits.record_acceptance(REGION)
+
+    in_no_time(work)
+
+
+def halts_of(
+    waits: RegionWaits, code: str, moments: Sequence[int], exporting: Sequence[str] = ()
+) -> list[Halt]:
+    """Refuse new jobs at these seconds; return the halts that follow."""
+    halts: list[Halt] = []
+
+    def step(moment: int) -> None:
+        refuse(waits, code, *range(10 * moment, 10 * moment + 9))
+        halts.extend(waits.expire(exporting))
+
+    over_time(step, moments)
+    return halts
+
+
+def test_a_batch_that_is_refused_as_a_whole_is_halted_after_a_minute() -> None:
+    """Nothing of ours is running that could be in the way, so the code is right."""
+    (halt,) = halts_of(make(), WINDOWS, (0, 1, 3, 7, 15, 31, 63, 64))
+    assert (halt.value, halt.code, halt.is_temporary) == (REGION, WINDOWS, False)
+    assert halt.remedy == code_for(WINDOWS).remedy
+
+
+def test_a_region_with_running_exports_is_waited_for() -> None:
+    """An export that ends may free what the refused jobs wait for; the wait has a limit."""
+    assert not halts_of(make(), UNLISTED, range(0, 600, 10), exporting=[REGION])
+    (halt,) = halts_of(make(), UNLISTED, range(0, 3610, 10), exporting=[REGION])
+    assert (halt.code, halt.is_temporary) == (UNLISTED, True)
+
+
+def test_a_quota_is_reported_when_its_wait_begins_and_ends() -> None:
+    """It is not halted after a minute: a quota may be freed by others."""
+    said: list[str] = []
+    waits = make(said)
+    quota = Outcome(code_for("LimitExceeded.BucketQuota"), "full", http_status=200)
+
+    def step(_: int) -> None:
+        waits.record_refusal(REGION, quota)
+        assert not list(waits.expire([]))
+
+    over_time(step, (0, 100, 200))
+    over_time(lambda _: waits.record_acceptance(REGION), (300,))
+    assert ["waiting for this quota" in said[0], "accepted again" in said[1]] == [True, True]
+
+
+def test_the_cap_ends_a_wait() -> None:
+    """Our own exports free the cap, so waiting for it has no limit."""
+
+    async def work() -> None:
+        waits = make()
+        quota = Outcome(code_for("LimitExceeded.BucketQuota"), "full", http_status=200)
+        waits.record_refusal(REGION, quota)
+        cap = code_for("LimitExceeded.ExportImageTaskLimitExceeded")
+        waits.record_refusal(REGION, replace(quota, code=cap))
+        await anyio.sleep(2 * LONGEST)
+        assert not list(waits.expire([]))
+
+    in_no_time(work)
