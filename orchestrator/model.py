@@ -174,17 +174,26 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """One disk of an image: the snapshot that names its object, and its size."""
+    """One disk of an image: the snapshot that names its object, and its size.
+
+    Args:
+        snapshot_id: empty if it is not known.
+        usage: ``SYSTEM_DISK`` or ``DATA_DISK``; empty if it is not known.
+        size_gib: 0 if it is not known.
+    """
 
     snapshot_id: str
     usage: str
-    """``SYSTEM_DISK`` or ``DATA_DISK``."""
     size_gib: int
 
 
 @dataclass(frozen=True, slots=True)
 class ImageFacts:
-    """What DescribeImages returns about an image."""
+    """What DescribeImages returns about an image.
+
+    Args:
+        state: empty if it is not known.
+    """
 
     image_id: str
     state: str

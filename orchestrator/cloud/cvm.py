@@ -21,6 +21,8 @@ MAX_IMAGES = 100
 
 _VERSION = "2017-03-12"
 _UINT64 = range(2**64)
+_SIZES = range(2**20)
+"""Sizes in GiB that are believed: up to 1 PiB."""
 _DECIMAL = re.compile(r"[0-9]{1,20}")
 
 
@@ -69,7 +71,7 @@ class CvmClient:
     async def describe_images(
         self, region: str, image_ids: Sequence[str], *, credential: Credential
     ) -> tuple[ImageFacts, ...]:
-        """Return state and disks of 1 to 100 images; one unknown id makes the API refuse all.
+        """Return what is known of 1 to 100 images; one unknown id makes the API refuse all.
 
         Raises:
             CloudRefusal: the API answered with an error, or something else answered.
@@ -84,12 +86,10 @@ class CvmClient:
             raise _refusal(reply, reply.error_message or "no message", reply.error_code)
         if reply.excerpt is not None:
             raise _refusal(reply, f"not an answer of the API: {reply.excerpt}")
-        try:
-            images = tuple(_image(fields) for fields in result["ImageSet"] or ())
-        except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise _refusal(
-                reply, f"not an answer of the API: no valid ImageSet ({error!r})"
-            ) from error
+        rows = result.get("ImageSet", "")
+        images = tuple(_image(row) for row in _list(rows) if _text(row, "ImageId"))
+        if rows not in (None, []) and not images:
+            raise _refusal(reply, "not an answer of the API: no valid ImageSet")
         # an answer about other images belongs to another request
         if not {image.image_id for image in images} <= set(image_ids):
             raise _refusal(reply, "the answer names images that were not asked for")
@@ -130,22 +130,34 @@ def _cos_paths(value: object) -> tuple[str, ...]:
     return tuple(path for path in paths if path) if all(paths) else ()
 
 
-def _image(fields: Mapping[str, Any]) -> ImageFacts:
+def _image(row: Mapping[str, Any]) -> ImageFacts:
+    """Read a row of DescribeImages field by field: what cannot be read is not known."""
     return ImageFacts(
-        image_id=_required(fields, "ImageId"),
-        state=_required(fields, "ImageState"),
+        image_id=_text(row, "ImageId"),
+        state=_text(row, "ImageState"),
         disks=tuple(
-            Disk(_required(disk, "SnapshotId"), _required(disk, "DiskUsage"), int(disk["DiskSize"]))
-            for disk in fields.get("SnapshotSet") or ()
+            Disk(_text(disk, "SnapshotId"), _text(disk, "DiskUsage"), _gib(disk.get("DiskSize")))
+            for disk in _list(row.get("SnapshotSet"))
+            if isinstance(disk, dict)
         ),
     )
 
 
-def _required(fields: Mapping[str, Any], name: str) -> str:
-    text = text_or_none(fields[name])
-    if text is None:
-        raise ValueError(f"{name} is not a text")
-    return text
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _text(row: object, name: str) -> str:
+    return (text_or_none(row.get(name)) if isinstance(row, dict) else None) or ""
+
+
+def _gib(value: object) -> int:
+    """Return a size of a disk; some JSON encoders write a number as a string or with a fraction."""
+    try:
+        size = int(value)  # type: ignore[call-overload]
+    except (TypeError, ValueError, OverflowError):
+        return 0
+    return size if size in _SIZES else 0
 
 
 def _refusal(reply: Reply, message: str, code: str = "") -> CloudRefusal:

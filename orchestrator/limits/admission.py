@@ -143,13 +143,14 @@ class Admission:
         """Update circuit breaker, waits of regions and halts after a request.
 
         Args:
-            action: with `BUCKET_LOOKUP`, a halt also ends the reading of buckets.
+            action: a halt by `BUCKET_LOOKUP` also ends the reading of buckets; `DESCRIBE` halts
+                only what cannot be reached.
             scope_values: region, bucket and role of the request.
             asked_at: when the request was claimed, on the event loop's clock.
             credential: the one that signed the request.
         """
-        await self._record_reachability(host, outcome, job_id)
-        scopes = self._scopes(host, scope_values)
+        await self._record_reachability(action, host, outcome, job_id)
+        scopes, was_answered = self._scopes(host, scope_values), outcome.http_status is not None
         if action == EXPORT:
             await self._record_export(host, outcome, scope_values[Scope.REGION])
         match outcome.code.reaction:
@@ -157,6 +158,8 @@ class Admission:
                 pass
             case Reaction.RESIGN if not self._clock.is_refused:
                 pass  # the next signatures have another date
+            case _ if action == DESCRIBE and was_answered:
+                pass  # exports find out whether what it is refused for concerns them too
             case Reaction.ACCEPT:
                 self.halts.record_acceptance(action, scopes)
                 self.region_waits.record_acceptance(scope_values[Scope.REGION])
@@ -210,11 +213,16 @@ class Admission:
         if outcome.http_status is not None and outcome.code.reaction in _PAST_THE_ACCOUNT:
             self.halts.record_acceptance(EXPORT, self._scopes(host, {}))
 
-    async def _record_reachability(self, host: str, outcome: Outcome, job_id: int | None) -> None:
+    async def _record_reachability(
+        self, action: str, host: str, outcome: Outcome, job_id: int | None
+    ) -> None:
         breaker, is_answer = self._breakers[host], outcome.http_status == 200
         match outcome.code.reaction:
             case Reaction.PAUSE:
                 breaker.record_failure()
+            case Reaction.RECONCILE if action == DESCRIBE:
+                breaker.release()  # this action alone may fail
+                return
             case Reaction.RECONCILE if not is_answer:
                 breaker.record_failure(tolerated=_TOLERATED_UNKNOWN)
             case Reaction.RECONCILE if host not in self._begins_in_doubt:

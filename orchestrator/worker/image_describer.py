@@ -1,7 +1,8 @@
 """Describe the images of waiting jobs: their disks and sizes, and so the object keys to expect.
 
 A description is useful: the largest images are sent first, and every expected key is known. It is
-not required: if DescribeImages does not answer for a while, jobs are sent without it.
+not required: if DescribeImages gives none for a while, whatever the reason, jobs are sent without
+it. Nor does what DescribeImages is refused for stop exports: they find out themselves.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.cloud.cvm import MAX_IMAGES
 from orchestrator.cloud.error_classification import code_for_exception
-from orchestrator.cloud.error_codes import code_for
+from orchestrator.cloud.error_codes import MAY_CONCERN_ONE_IMAGE, code_for
 from orchestrator.errors import CloudRefusal
 from orchestrator.limits.admission import DESCRIBE
 from orchestrator.model import Disk, ImageFacts, ImageFormat, Outcome, Reaction, Scope
@@ -31,10 +32,13 @@ _MAX_PAUSE = 5.0
 """Maximum seconds after failed calls. The pause doubles with each failure, because failures of this
 call alone must not open the circuit breaker, which would hold up exports too."""
 
+_WARNING = "DescribeImages"
+"""Key of the warning that images are not described."""
+
 _GIVE_UP_AFTER = 30.0
 """Seconds of failed calls after which the waiting jobs are sent without a description."""
 
-_NOT_ALLOWED = frozenset({"AuthFailure.UnauthorizedOperation", "UnauthorizedOperation"})
+_HALTING = frozenset({Reaction.HALT, Reaction.RESIGN, Reaction.REFRESH})
 
 
 class ImageDescriber:
@@ -47,7 +51,6 @@ class ImageDescriber:
         regions: returns the regions of the endpoint.
         sendable: the jobs that may be sent at all, as a condition on the table of jobs.
         in_flight: limits the requests in flight, exports included.
-        notify: takes sentences for the user.
     """
 
     def __init__(
@@ -59,7 +62,6 @@ class ImageDescriber:
         in_flight: anyio.Semaphore,
         busy_retry: BusyRetry,
         wakeup: Wakeup,
-        notify: Callable[[str], None],
     ) -> None:
         self._database = context.database
         self._cvm = context.cvm
@@ -70,11 +72,12 @@ class ImageDescriber:
         self._in_flight = in_flight
         self._busy_retry = busy_retry
         self._wakeup = wakeup
-        self._notify = notify
+        self._warnings = context.warnings
+        self._has_answered = False
         self._is_forbidden = False
         self._failures = 0
         self._failing_since: float | None = None
-        self._warnings: set[str] = set()
+        self._last_failure: Outcome | None = None
 
     async def run(self) -> None:
         """Describe jobs until cancelled."""
@@ -99,23 +102,35 @@ class ImageDescriber:
                 continue
             images = list(dict.fromkeys(image for row in waiting for image in row.image_ids))
             facts = await self._describe(region, images)
-            if facts is not None or self._gives_up():
+            if facts is None:
+                waiting = waiting[: await self._count_undescribed(region)]
+            if waiting:
                 async with self._database.write() as connection:
                     now = await self._database.now(connection)
                     await _save(connection, waiting, facts or {}, now)
-                has_changed = True
+            # after a single job its answer is waited for
+            has_changed = has_changed or facts is not None or len(waiting) > 1
         return has_changed
 
-    def _gives_up(self) -> bool:
-        """Return whether jobs are to be sent undescribed, and warn the user once."""
+    async def _count_undescribed(self, region: str) -> int:
+        """Return how many of the waiting jobs are sent although DescribeImages failed.
+
+        A refusal such as a wrong key would stop exports as well. One job at a time finds out.
+        """
+        failure, halts = self._last_failure, self._admission.halts
+        if failure is None or halts.blocks_endpoint(self._cvm.host(region)):
+            return 0
+        is_refused = self._failures > 1 and failure.code.reaction in _HALTING
+        if is_refused and not halts.was_accepted(Scope.REGION, region):
+            return 1
+        if not (is_refused or self._has_failed_long()):
+            return 0
+        await self._warn(f"DescribeImages has failed ({failure.code.name}: {failure.message}).")
+        return MAX_IMAGES
+
+    def _has_failed_long(self) -> bool:
         since = self._failing_since
-        if since is None or anyio.current_time() - since < _GIVE_UP_AFTER:
-            return False
-        self._warn_once(
-            f"DescribeImages has failed for {_GIVE_UP_AFTER:g} s. Jobs are sent without sizes "
-            "and expected object keys until it answers again."
-        )
-        return True
+        return since is not None and anyio.current_time() - since >= _GIVE_UP_AFTER
 
     async def _learn_time(self) -> bool:
         """Ask about any image, only to learn the server's time: claims are signed with it."""
@@ -124,13 +139,18 @@ class ImageDescriber:
             row = (await connection.execute(query)).first()
         if row is None:
             return False
+        host, clock = self._cvm.host(row.region), self._cvm.clock
         facts = await self._describe(row.region, row.image_ids[:MAX_IMAGES])
-        if facts is not None and not self._cvm.clock.is_known:
-            self._warn_once(
-                f"{self._cvm.host(row.region)} sends no Date header. Without the server's time a "
-                "signature may live longer than this program believes, so nothing is sent."
+        if facts is None and self._has_failed_long():
+            clock.trusts_any_answer = True
+        if not clock.is_known and (facts is not None or self._has_failed_long()):
+            await self._warnings.warn(
+                f"time of {host}",
+                f"{host} sends no Date header. Without the server's time a signature may live "
+                "longer than this program believes, so nothing is sent. Check for a proxy that "
+                "removes the header.",
             )
-        return self._cvm.clock.is_known
+        return clock.is_known
 
     def _waiting(self, condition: str, regions: Sequence[str]) -> sa.Select[Any]:
         """Return the query for jobs that may be sent, by the condition of a partial index."""
@@ -152,6 +172,10 @@ class ImageDescriber:
                 return None
             if isinstance(answer, CloudRefusal):
                 parts += _parts_without_unknown(part, answer)
+                if "InvalidImageId" not in answer.code:
+                    await self._warn(
+                        f"DescribeImages is refused ({answer}). {code_for(answer.code).remedy}"
+                    )
             else:
                 facts |= {image.image_id: image for image in answer}
         return facts
@@ -180,26 +204,23 @@ class ImageDescriber:
             code = code_for(refusal.code)
             if not refusal.code.startswith("Http"):
                 await self._admission.record_response(host)
-            if code.name in _NOT_ALLOWED:
-                self._is_forbidden = True
-                self._notify(
-                    "No permission to call DescribeImages: sizes and disks stay unknown. "
-                    "Grant cvm:DescribeImages to have the largest images sent first."
-                )
-                return ()
-            if code.reaction is Reaction.FAIL:
+            is_denied = code.name in MAY_CONCERN_ONE_IMAGE
+            self._is_forbidden = is_denied and not self._has_answered  # else it may pass
+            if self._is_forbidden or code.reaction is Reaction.FAIL:
                 return refusal
             outcome = Outcome(code, refusal.service_message, http_status=refusal.http_status)
         except httpx.HTTPError as error:
             outcome = Outcome(code_for_exception(error), str(error) or type(error).__name__)
         else:
             await self._admission.record_response(host)
-            self._failures, self._failing_since = 0, None
+            self._failures, self._failing_since, self._last_failure = 0, None, None
+            self._has_answered = True
+            if found:
+                await self._warnings.clear(_WARNING)
+            else:
+                await self._warn("DescribeImages shows none of the images that it was asked for.")
             return found
-        self._failures += 1
-        # if the endpoint cannot be reached, exports cannot be sent either, so nothing is gained
-        if self._failing_since is None and outcome.code.reaction is not Reaction.PAUSE:
-            self._failing_since = anyio.current_time()
+        self._record_failure(outcome, asked_at)
         if outcome.code.reaction is Reaction.SLOW:
             async with self._database.write() as connection:
                 await rate_limiter.slow_down(connection)
@@ -213,10 +234,17 @@ class ImageDescriber:
         )
         return None
 
-    def _warn_once(self, sentence: str) -> None:
-        if sentence not in self._warnings:
-            self._warnings.add(sentence)
-            self._notify(sentence)
+    def _record_failure(self, outcome: Outcome, asked_at: float) -> None:
+        self._failures += 1
+        self._last_failure = outcome
+        # if the endpoint cannot be reached, exports cannot be sent either, so nothing is gained
+        if self._failing_since is None and outcome.code.reaction is not Reaction.PAUSE:
+            self._failing_since = asked_at
+
+    async def _warn(self, cause: str) -> None:
+        await self._warnings.warn(
+            _WARNING, f"{cause} Jobs are sent without sizes and expected object keys."
+        )
 
 
 def _parts_without_unknown(images: Sequence[str], refusal: CloudRefusal) -> list[Sequence[str]]:
@@ -247,11 +275,12 @@ async def _save(
     # another process may have described some of them meanwhile
     fresh = set((await connection.execute(query)).scalars())
     rows = [row for row in waiting if row.id in fresh]
-    written = {row.id: list(_expected(row, facts)) for row in rows}
+    disks_of = {row.id: _exported_disks_of(row, facts) for row in rows}
     described = [
-        {"this": job_id, "size": sum(one["disk_gib"] for one in disks)}
-        for job_id, disks in written.items()
+        {"this": job_id, "size": sum(disk.size_gib for _, disk in disks)}
+        for job_id, disks in disks_of.items()
     ]
+    expected = [one for row in rows for one in _expected(row, disks_of[row.id])]
     states = [
         {"this": row.id, "image": image_id, "said": facts[image_id].state}
         for row in rows
@@ -260,7 +289,7 @@ async def _save(
     ]
     for statement, values in (
         (_DESCRIBED.values(described_at=now), described),
-        (objects.insert(), [disk for disks in written.values() for disk in disks]),
+        (objects.insert(), expected),
         (_IMAGE_STATE, states),
     ):
         if values:
@@ -278,12 +307,32 @@ _IMAGE_STATE = (
 )
 
 
-def _expected(row: Any, facts: dict[str, ImageFacts]) -> Iterator[dict[str, Any]]:
-    """Yield the objects that an export will write, as far as its images are known."""
-    for image in (facts[image_id] for image_id in row.image_ids if image_id in facts):
-        for disk in exported_disks(image, only_root_disk=row.only_root_disk):
-            key = object_key(row.object_prefix, image.image_id, disk, ImageFormat(row.format))
-            yield {"job_id": row.id, "key": key, "expected": True, "disk_gib": disk.size_gib}
+def _exported_disks_of(row: Any, facts: dict[str, ImageFacts]) -> list[tuple[str, Disk]]:
+    """Return the disks that an export will write, with their image, as far as they are known."""
+    return [
+        (image_id, disk)
+        for image_id in row.image_ids
+        if image_id in facts
+        for disk in exported_disks(facts[image_id], only_root_disk=row.only_root_disk)
+    ]
+
+
+def _expected(row: Any, disks: Sequence[tuple[str, Disk]]) -> Iterator[dict[str, Any]]:
+    """Yield the objects that an export will write; none if the key of any of them is not known.
+
+    A job with some of its keys would count as complete before all of its objects are there.
+    """
+    systems = {image_id for image_id, disk in disks if disk.usage == "SYSTEM_DISK"}
+    has_key = all(disk.snapshot_id and disk.usage in _USAGES for _, disk in disks)
+    if not has_key or systems != set(row.image_ids):
+        return
+    for image_id, disk in disks:
+        key = object_key(row.object_prefix, image_id, disk, ImageFormat(row.format))
+        size = disk.size_gib or None
+        yield {"job_id": row.id, "key": key, "expected": True, "disk_gib": size}
+
+
+_USAGES = frozenset({"SYSTEM_DISK", "DATA_DISK"})
 
 
 def exported_disks(image: ImageFacts, *, only_root_disk: bool) -> tuple[Disk, ...]:

@@ -282,7 +282,6 @@ class Worker:
             in_flight=self._attempts.in_flight,
             busy_retry=self._busy_retry,
             wakeup=self._wakeup,
-            notify=self._notify,
         )
 
     def _poller(self) -> Poller:

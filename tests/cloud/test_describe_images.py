@@ -35,6 +35,37 @@ async def test_images_are_described_with_their_disks(
     assert request.headers["x-tc-action"] == "DescribeImages"
 
 
+@pytest.mark.parametrize(
+    ("disk", "read"),
+    [
+        ({"DiskUsage": "SYSTEM_DISK", "DiskSize": 50}, Disk("", "SYSTEM_DISK", 50)),
+        ({"SnapshotId": "snap-1", "DiskSize": "50"}, Disk("snap-1", "", 50)),
+        ({"SnapshotId": 7, "DiskUsage": "DATA_DISK"}, Disk("", "DATA_DISK", 0)),
+        ({"DiskSize": None}, Disk("", "", 0)),
+        ({"DiskSize": "large"}, Disk("", "", 0)),
+        ({"DiskSize": -1}, Disk("", "", 0)),
+        ({"DiskSize": 2**63}, Disk("", "", 0)),
+        ({"DiskSize": 50.0}, Disk("", "", 50)),
+    ],
+)
+async def test_odd_field_leaves_the_others(
+    server: ScriptedServer, cvm: CvmClient, disk: dict[str, object], read: Disk
+) -> None:
+    """What cannot be read is not known; the other fields and rows are."""
+    good = {"SnapshotId": "snap-2", "DiskUsage": "DATA_DISK", "DiskSize": 20}
+    rows: list[object] = [
+        {"ImageId": "img-aaaaaaaa", "ImageState": 5, "SnapshotSet": [disk, "odd", good]},
+        {"ImageId": "img-bbbbbbbb", "ImageState": "NORMAL", "SnapshotSet": {"odd": 1}},
+        {"ImageId": None, "ImageState": "NORMAL"},
+        "odd",
+    ]
+    server.respond(api({"ImageSet": rows, "RequestId": "r-3"}))
+    assert await describe(cvm, "img-aaaaaaaa", "img-bbbbbbbb") == (
+        ImageFacts("img-aaaaaaaa", "", (read, Disk("snap-2", "DATA_DISK", 20))),
+        ImageFacts("img-bbbbbbbb", "NORMAL"),
+    )
+
+
 async def test_description_is_dated_by_the_servers_clock(
     server: ScriptedServer, cvm: CvmClient, clock: ServerClock
 ) -> None:
@@ -62,7 +93,7 @@ async def test_refused_description_raises_the_code(server: ScriptedServer, cvm: 
         (http("<html>log in</html>"), "Http200"),
         (http("<html>down</html>", status="503 Down"), "Http503"),
         (api({"RequestId": "r"}), "Http200"),
-        (api({"ImageSet": [{"ImageId": "img-aaaaaaaa"}]}), "Http200"),
+        (api({"ImageSet": [{"ImageState": "NORMAL"}]}), "Http200"),
         (api({"ImageSet": ["img-aaaaaaaa"]}), "Http200"),
         (api({"ImageSet": 7}), "Http200"),
     ],

@@ -8,7 +8,8 @@ from orchestrator.job_states import JobState
 from orchestrator.limits import region_waits
 from orchestrator.model import JobFilter, Scope
 from orchestrator.orchestrator import Orchestrator
-from orchestrator.simulator import Refusal, Simulator
+from orchestrator.simulator import Fault, Refusal, Simulator
+from orchestrator.worker import image_describer
 from tests.end_to_end.harness import (
     OpenStore,
     count_exports,
@@ -99,6 +100,70 @@ async def test_passing_refusals_fail_and_halt_nothing(
     assert result.blocked == ()
     assert result.counts[JobState.VERIFIED] == 60
     assert count_exports(cloud) == once_each(images)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "LimitExceeded",
+        "ResourceInsufficient",
+        "AuthFailure.SignatureFailure",
+        "AuthFailure.TokenFailure",
+        "UnauthorizedOperation.CamNoAuth",
+        "InvalidAction",
+        "UnsupportedRegion",
+        "UnsupportedOperation",
+        "InternalError",
+        "RequestLimitExceeded",
+    ],
+)
+async def test_refused_descriptions_stop_no_export(
+    open_store: OpenStore, cloud: Simulator, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    """Whatever DescribeImages is refused for, jobs are sent without it, with one warning."""
+    monkeypatch.setattr(image_describer, "_GIVE_UP_AFTER", 1.0)
+    cloud.change(codes=(Refusal(code, action="DescribeImages"),))
+    said: list[str] = []
+    images = make_image_ids(12)
+    async with open_store(notify=said.append) as orchestrator:
+        result = await enqueue_and_run(orchestrator, make_requests_for(images))
+    assert count_exports(cloud) == once_each(images)
+    assert (exit_code_of_run(result), result.blocked) == (0, ())
+    assert sum("Jobs are sent without sizes" in sentence for sentence in said) == 1
+    assert not any("waiting for this quota" in sentence for sentence in said)
+
+
+@pytest.mark.parametrize(
+    "fault", [Fault("gateway", status=500), Fault("html"), Fault("redirect"), Fault("bare")]
+)
+async def test_descriptions_without_an_answer_of_the_api_stop_no_export(
+    open_store: OpenStore, cloud: Simulator, monkeypatch: pytest.MonkeyPatch, fault: Fault
+) -> None:
+    """The Date header of such an answer is used where the service itself sends no time."""
+    monkeypatch.setattr(image_describer, "_GIVE_UP_AFTER", 1.0)
+    broken = Fault(fault.kind, status=fault.status, action="DescribeImages")
+    cloud.change(skew=1000, faults=(broken,))
+    said: list[str] = []
+    images = make_image_ids(6)
+    async with open_store(notify=said.append) as orchestrator:
+        result = await enqueue_and_run(orchestrator, make_requests_for(images))
+    assert count_exports(cloud) == once_each(images)
+    assert (exit_code_of_run(result), result.blocked) == (0, ())
+    assert sum("Jobs are sent without sizes" in sentence for sentence in said) == 1
+
+
+async def test_descriptions_of_nothing_stop_no_export(
+    open_store: OpenStore, cloud: Simulator
+) -> None:
+    """An empty description is told once, and each image is exported."""
+    cloud.change(describe="nothing")
+    said: list[str] = []
+    images = make_image_ids(6)
+    async with open_store(notify=said.append) as orchestrator:
+        result = await enqueue_and_run(orchestrator, make_requests_for(images))
+    assert count_exports(cloud) == once_each(images)
+    assert exit_code_of_run(result) == 0
+    assert sum("shows none of the images" in sentence for sentence in said) == 1
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import Literal
 
 import anyio
 import pytest
@@ -51,7 +52,6 @@ async def describing(setup: StoreAndCloud) -> AsyncIterator[list[str]]:
         in_flight=anyio.Semaphore(1),
         busy_retry=BusyRetry(said.append),
         wakeup=Wakeup(),
-        notify=said.append,
     )
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(describer.run)
@@ -177,6 +177,74 @@ async def test_jobs_are_sent_undescribed_when_no_answer_comes(
         await all_described(setup.database)
     assert [(await read_job(setup.database, job_id)).size_gib for job_id in ids] == [0, 0, 0, 0]
     assert len([one for one in said if "DescribeImages has failed" in one]) == 1
+
+
+@pytest.mark.parametrize("shown", ["no-sizes", "no-snapshots"])
+async def test_what_is_missing_in_a_description_is_not_known(
+    setup: StoreAndCloud, shown: Literal["no-sizes", "no-snapshots"]
+) -> None:
+    """Without sizes the keys are expected all the same; without snapshots no key is."""
+    setup.simulator.change(describe=shown)
+    (job_id,) = await describe(setup, [make_request()])
+    keys = await read_rows(setup.database, objects, job_id)
+    assert bool(keys) == (shown == "no-sizes")
+    assert {key.disk_gib for key in keys} <= {None}
+    assert (await read_job(setup.database, job_id)).size_gib == 0
+    assert [row.state for row in await read_rows(setup.database, job_images, job_id)] == ["NORMAL"]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        Disk("", "DATA_DISK", 20),
+        Disk("snap-c", "", 20),
+        Disk("snap-c", "SWAP_DISK", 20),
+    ],
+)
+async def test_a_job_with_an_unknown_key_expects_none(
+    setup: StoreAndCloud, monkeypatch: pytest.MonkeyPatch, odd: Disk
+) -> None:
+    """With some of its keys it would count as complete before all of its objects are there."""
+
+    async def answer(*_: object, **__: object) -> tuple[ImageFacts, ...]:
+        return (
+            ImageFacts("img-00000001", "NORMAL", (SYSTEM, odd)),
+            ImageFacts("img-00000002", "NORMAL", (SYSTEM, DATA)),
+        )
+
+    monkeypatch.setattr(setup.cvm, "describe_images", answer)
+    both = ("img-00000001", "img-00000002")
+    ids = await describe(setup, [make_request(1), make_request(2), make_request(image_ids=both)])
+    keys = [len(await read_rows(setup.database, objects, job_id)) for job_id in ids]
+    assert keys == [0, 2, 0]
+    assert (await read_job(setup.database, ids[0])).size_gib == 70
+
+
+async def test_a_refusal_that_stops_exports_sends_one_job_undescribed(
+    setup: StoreAndCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its answer shows whether exports are refused too; the other jobs wait for it."""
+    monkeypatch.setattr(describe_module, "_MAX_PAUSE", 60)
+    monkeypatch.setattr(describe_module, "_IDLE", 0.02)
+    code = "AuthFailure.SignatureFailure"
+    setup.simulator.change(codes=(Refusal(code=code, action="DescribeImages", times=2),))
+    ids = await make_jobs(setup.database, make_requests(3), described=False)
+    async with describing(setup):
+        await all_described(setup.database)
+    sizes = [(await read_job(setup.database, job_id)).size_gib for job_id in ids]
+    assert [bool(size) for size in sizes] == [False, True, True]
+
+
+async def test_a_denial_that_passes_does_not_end_the_descriptions(setup: StoreAndCloud) -> None:
+    """What was allowed before in this run is asked again."""
+    await make_jobs(setup.database, [make_request(1)], described=False)
+    async with describing(setup):
+        await all_described(setup.database)
+        denied = Refusal("UnauthorizedOperation", action="DescribeImages", times=1)
+        setup.simulator.change(codes=(denied,))
+        (job_id,) = await make_jobs(setup.database, [make_request(2)], described=False)
+        await all_described(setup.database)
+    assert (await read_job(setup.database, job_id)).size_gib > 0
 
 
 async def test_a_described_job_is_not_described_again(setup: StoreAndCloud) -> None:
