@@ -101,7 +101,7 @@ async def _look_up(
 ) -> tuple[LookupResult, dict[str, str]]:
     """Return what an earlier request left, and else the ETags under the job's exact names.
 
-    Where the bucket may not be read, a job is sent if all its earlier requests were refused.
+    Where look-ups show nothing reliable, a job is sent if all its earlier requests were refused.
     """
     if not buckets.may_be_readable(job.region, job.bucket):
         if lease.maybe_applied:
