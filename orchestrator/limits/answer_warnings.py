@@ -62,8 +62,10 @@ class AnswerWarnings:
 
 
 def describe_answer(outcome: Outcome) -> str:
-    """Return the code, the status and the first characters of an answer."""
+    """Return the code, the status and the first characters of an answer, or its RequestId."""
     start = " ".join(outcome.message.split())[:200]  # a page has many lines
+    if not start and outcome.request_id:
+        start = f"RequestId {outcome.request_id}"
     return f"{outcome.code.name}, HTTP {outcome.http_status}{f': {start}' if start else ''}"
 
 

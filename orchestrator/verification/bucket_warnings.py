@@ -88,7 +88,9 @@ class BucketWarnings:
         longest = max((one.seen_after for one in finished), default=None)
         if age < (_OVERDUE_AFTER if longest is None else _OVERDUE_FACTOR * longest):
             return None
-        usual = "none has finished yet" if longest is None else f"others took at most {longest}"
+        usual = "none has finished yet"
+        if longest is not None:
+            usual = f"others took at most {longest.total_seconds():.0f} s"
         return (
             f"an export is not finished, {minutes}; {usual}. It is assumed that it still runs, so "
             f"the bucket is looked into until the deadline. {what_to_do}"
