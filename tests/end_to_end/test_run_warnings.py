@@ -29,7 +29,7 @@ async def test_unclear_answers_of_exports_that_began_do_not_slow_the_run(
 ) -> None:
     """Every answer lacks a TaskId although the export begins: all is exported once and verified."""
     cloud.set_faults(Fault("no-task-id", action=EXPORT))
-    images = make_image_ids(40)
+    images = make_image_ids(60)
     said: list[str] = []
     async with open_store(notify=said.append) as orchestrator:
         result = await enqueue_and_run(orchestrator, make_requests_for(images))
