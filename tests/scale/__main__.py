@@ -9,6 +9,7 @@ from pathlib import Path
 import anyio
 
 from benchmarks.virtual import memory_folder
+from orchestrator.cli.exit_codes import leaves
 from tests.scale.side_by_side import run_side_by_side
 from tests.scale.variation_run import Outcome, Variation, run_variation
 from tests.scale.variation_table import header, row, totals
@@ -24,13 +25,19 @@ def main() -> None:
     )
     options = parser.parse_args()
     outcomes: list[Outcome] = []
+    crashed: list[str] = []
     _print(header())
     for one in SIDE_BY_SIDE if options.side_by_side else VARIATIONS:
         if not options.words or any(word in f"{one.area}: {one.name}" for word in options.words):
-            outcomes.append(_outcome(one, in_real_time=options.side_by_side))
-            _print(row(outcomes[-1]))
+            try:
+                outcomes.append(_outcome(one, in_real_time=options.side_by_side))
+            except Exception as error:  # noqa: BLE001 - the other variations are still of interest
+                crashed.append(one.name)
+                _print(f"| {one.name} | ended with {[*leaves(error)]!r} |")
+            else:
+                _print(row(outcomes[-1]))
     _print(totals(outcomes))
-    sys.exit(any(outcome.harm for outcome in outcomes))
+    sys.exit(bool(crashed) or any(outcome.harm for outcome in outcomes))
 
 
 def _outcome(variation: Variation, *, in_real_time: bool) -> Outcome:

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from unittest.mock import AsyncMock, patch
@@ -32,7 +33,7 @@ from orchestrator.settings import load_settings
 from orchestrator.simulator import Duration, Export, Fault, Settings, SimulatorOptions
 from orchestrator.simulator.cloud import Clocks, Cloud
 from orchestrator.verification import poller
-from orchestrator.worker import image_describer, run_setup, worker
+from orchestrator.worker import image_describer, maintenance, run_setup, worker
 from tests.end_to_end.harness import make_credential_variables, make_image_ids
 
 IMAGES = 40
@@ -44,19 +45,21 @@ LOST = (
 )
 """8 % of the answers are lost after the export has begun."""
 
-_DURATION = Duration("uniform", seconds=300.0, spread=0.3)
-_DEADLINE = 7200.0
-_QUIET_LIMIT = 1800.0
-"""Seconds without a request, a finished job or a sentence, after which a run is silent. Usual
-exports take five minutes."""
+_DURATION = Duration("uniform", seconds=150.0, spread=0.3)
+_DEADLINE = 5400.0
+_QUIET_LIMIT = 3900.0
+"""Seconds without a request, a finished job or a sentence, after which a run is silent. Exports can
+really take an hour, so a sentence cannot be expected earlier."""
 
 _LONGEST = 43_200.0
 """Seconds after which a run is stopped."""
 
-_SAMPLE = 30.0
+_MIN_PAUSE = timedelta(seconds=5)
+_SAMPLE = 120.0
 _NO_DISK = 1 << 20
 """Bytes; a disk has more."""
 
+_RETRIES = 3
 _MASS = 5
 """More good jobs that fail without an export than a person could repeat by hand."""
 
@@ -71,7 +74,7 @@ class Variation:
         images_per_job: images of one request.
         request: fields of every `ExportRequest`.
         regions: the regions over which the jobs are spread.
-        retries: an operator retries the failed jobs after the run, and runs again.
+        retries: an operator retries the failed jobs after the run and runs again, several times.
     """
 
     name: str
@@ -156,7 +159,7 @@ class Outcome:
         cos_requests: per image.
         exports: how many began.
         sentences: what the program printed, each once.
-        last_words: what the command prints at the end of the run.
+        last_words: what the command prints at the end of the run, and what is stored with jobs.
         reasons: of the jobs that are not verified.
     """
 
@@ -265,7 +268,7 @@ async def _run(variation: Variation, folder: Path) -> Outcome:
         ) as orchestrator:
             await orchestrator.enqueue(variation.requests(), batch="b")
             has_ended = await _run_once(orchestrator, watch, ended)
-            if variation.retries:
+            for _ in range(_RETRIES if variation.retries else 0):
                 await orchestrator.retry(JobFilter(), actor="test")
                 has_ended = await _run_once(orchestrator, watch, ended) and has_ended
             details = await read_details(orchestrator)
@@ -286,7 +289,7 @@ async def _run(variation: Variation, folder: Path) -> Outcome:
         cos_requests=sum(entry.service == "cos" for entry in cloud.ledger.entries) / IMAGES,
         exports=len(cloud.exports.all),
         sentences=tuple(dict.fromkeys(text for _, text in sentences)),
-        last_words=tuple(summary(ended[-1])),
+        last_words=(*words_of(details), *list(summary(ended[-1]))[1:]),
         reasons=reasons_of(details),
     )
 
@@ -302,6 +305,13 @@ def reasons_of(details: Sequence[JobDetails]) -> Mapping[str, int]:
     """Count the reasons of the jobs that are not verified."""
     jobs = [one.job for one in details]
     return Counter(job.reason for job in jobs if job.state is not JobState.VERIFIED)
+
+
+def words_of(details: Sequence[JobDetails]) -> tuple[str, ...]:
+    """Return what is stored with jobs for people to read, each text once."""
+    jobs = [one.job for one in details]
+    texts = (text for job in jobs for text in (*job.warnings, job.message, job.remedy) if text)
+    return tuple(dict.fromkeys(texts))
 
 
 async def _run_once(
@@ -366,11 +376,18 @@ def _in_memory(cloud: Cloud) -> Iterator[None]:
             (facade, "SystemClock", VirtualClock),
             (run_setup, "open_http_client", open_client),
             (run_setup, "check_account", AsyncMock()),
+            # fewer look-ups, because each takes real time
+            (poller, "_OFTEN", poller._RARELY),
+            (poller, "_GUESSING", poller._RARELY),
+            (poller, "_MIN_OFTEN", _MIN_PAUSE),
+            (poller, "_MIN_GUESSING", _MIN_PAUSE),
+            (poller, "_MIN_RARELY", _MIN_PAUSE),
             # no other process changes the store, so it is looked at less often
-            (worker, "_POLL", 5.0),
-            (worker, "_MIN_POLL", 5.0),
+            (worker, "_POLL", 20.0),
+            (worker, "_MIN_POLL", 10.0),
             (image_describer, "_IDLE", 5.0),
-            (poller, "_TICK", 1.0),
+            (maintenance, "_INTERVAL", 60.0),
+            (poller, "_TICK", 6.0),
         ):
             stack.enter_context(patch.object(target, name, instead))
         yield

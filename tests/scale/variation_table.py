@@ -57,9 +57,9 @@ def totals(outcomes: Sequence[Outcome]) -> str:
 
 
 def _first_words(outcome: Outcome) -> str:
-    """Return the first sentence of the run, or else what the command prints about what is left."""
-    first = next(iter((*outcome.sentences, *outcome.last_words[1:])), "")
-    more = len(outcome.sentences) - 1
+    """Return the first sentence of the run, or else of a job, and how many more there are."""
+    words = (*outcome.sentences, *outcome.last_words)
+    first, more = next(iter(words), ""), len(words) - 1
     text = first if len(first) <= _MAX_SENTENCE else f"{first[:_MAX_SENTENCE]}…"
     return f"{text} (+{more})" if more > 0 else text
 

@@ -142,10 +142,10 @@ async def test_growing_objects(simulator: Simulator, http: httpx.AsyncClient) ->
 
 async def test_data_disks_come_later(simulator: Simulator, http: httpx.AsyncClient) -> None:
     """The data disk's upload begins where the system disk's ends; the image is busy meanwhile."""
-    await export_two_disks(http, simulator, data_disks_after=100.0)
+    await export_two_disks(http, simulator, data_disks_after=30.0)
     system, data = (key for key, _ in written(simulator))
     shown = []
-    for skew in (60.0, 260.0, 360.0):
+    for skew in (60.0, 260.0, 290.0):
         simulator.change(skew=skew)
         busy = code_of(await export(http, simulator, ONE)) is not None
         shown.append((await uploading(simulator, "o-1"), await listed(simulator, "o-1"), busy))
@@ -194,12 +194,12 @@ async def test_head_can_find_anything(simulator: Simulator) -> None:
 async def test_busy_images_can_be_accepted(simulator: Simulator, http: httpx.AsyncClient) -> None:
     """A second export begins; the image is busy until both have ended."""
     simulator.change(accept_busy_images=True)
-    for skew in (0.0, 100.0):
+    for skew in (0.0, 30.0):
         simulator.change(skew=skew)
         assert code_of(await export(http, simulator, ONE)) is None
-    simulator.change(accept_busy_images=False, skew=300.0)
+    simulator.change(accept_busy_images=False, skew=260.0)
     assert code_of(await export(http, simulator, ONE)) == "InvalidParameterValue.InvalidImageState"
-    simulator.change(skew=360.0)
+    simulator.change(skew=290.0)
     assert code_of(await export(http, simulator, ONE)) is None
 
 
