@@ -4,7 +4,7 @@ import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from orchestrator.clock import SystemClock
@@ -47,6 +47,18 @@ CREDENTIAL = Credential(DEFAULT_KEY.secret_id, DEFAULT_KEY.secret_key)
 _LONGER_THAN_EXPORT = 201.0
 
 
+class MachineClock(SystemClock):
+    """This machine's clock, which a test can advance."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.passed = timedelta()
+
+    def now(self) -> datetime:
+        """Return the current time."""
+        return super().now() + self.passed
+
+
 @dataclass(frozen=True)
 class StoreAndCloud:
     """A store and a simulated cloud."""
@@ -57,6 +69,7 @@ class StoreAndCloud:
     cos: CosClient
     trust: BucketTrust
     absence: AbsenceTracker
+    machine_clock: MachineClock
 
     async def send(self, lease: Lease) -> Outcome:
         """Send the request of a lease; record nothing."""
@@ -84,13 +97,14 @@ class StoreAndCloud:
         )
         return outcome_of_reply(reply)
 
+    def pass_time(self, seconds: float) -> None:
+        """Advance the cloud's clock and this machine's, but not that of the store."""
+        self.simulator.change(skew=self.simulator.settings.skew + seconds)
+        self.machine_clock.passed += timedelta(seconds=seconds)
+
     def finish_exports(self) -> None:
-        """Advance the cloud's clock until all exports have written their objects."""
-        skew = self.simulator.settings.skew + _LONGER_THAN_EXPORT
-        self.simulator.change(skew=skew)
-        self.cvm.clock.offset = self.cos.clock.offset = timedelta(
-            seconds=skew
-        )  # it passes here too
+        """Let time pass until all exports have written their objects."""
+        self.pass_time(_LONGER_THAN_EXPORT)
 
     async def tracked_job(self, job_id: int) -> TrackedJob:
         """Return a job as the poller reads it."""
@@ -125,17 +139,17 @@ async def open_store_and_cloud(database: Database) -> AsyncIterator[StoreAndClou
         Simulator(SimulatorOptions(settings=settings)) as simulator,
         open_http_client("tests/1") as http,
     ):
-        url = simulator.url
-        cvm = CvmClient(http, endpoint=url, clock=ServerClock(SystemClock()), timeout=60.0)
+        url, machine_clock = simulator.url, MachineClock()
+        cvm = CvmClient(http, endpoint=url, clock=ServerClock(machine_clock), timeout=60.0)
         cos = CosClient(
             http,
             endpoint=url,
             credentials=keys,
-            clock=ServerClock(SystemClock()),
+            clock=ServerClock(machine_clock),
             timeout=60.0,
         )
         absence = AbsenceTracker(database.clock)
-        yield StoreAndCloud(database, simulator, cvm, cos, make_trust(), absence)
+        yield StoreAndCloud(database, simulator, cvm, cos, make_trust(), absence, machine_clock)
 
 
 def _notify(_sentence: str) -> None: ...

@@ -103,9 +103,10 @@ async def check_delivery(
     # of an image that was not described the vendor may have named only some disks
     is_whole = evidence.is_certain and bool(job.expected)
     finding = Finding(job, evidence, trace_age=trace_age, is_complete=is_whole)
+    sent_at = time_of_request(cos, job, age)
     rests = partial(
         has_come_to_rest,
-        sent_at=time_of_request(cos, job, age),
+        sent_at=sent_at and sent_at[0],
         now=time_at_cos(cos),
         uploads_are_visible=trust.uploads_are_visible,
     )
@@ -264,20 +265,20 @@ async def _own_objects(
     Args:
         every_key: send a HEAD for each required key, also where the listing does not show it.
     """
+    sent_at = time_of_request(cos, job, age)
     denied = listed if isinstance(listed, CloudRefusal) else None
     if denied and not trust.head:
         raise denied
     objects = {} if isinstance(listed, CloudRefusal) else dict(listed)
     for key in (one.key for one in job.required if trust.head):
         if shown := objects.get(key):
-            is_wanted = is_own(job, shown, time_of_request(cos, job, age))
+            is_wanted = is_own(job, shown, sent_at)
         else:
             is_wanted = every_key or denied is not None
         if is_wanted:
             objects.pop(key, None)
             if facts := await _facts(cos, job, key, shown, denied):
                 objects[key] = facts
-    sent_at = time_of_request(cos, job, age)
     owned = {key: is_own(job, facts, sent_at) for key, facts in objects.items()}
     own = {key: facts for key, facts in objects.items() if owned[key]}
     return own, [key for key, is_owned in owned.items() if is_owned is None]

@@ -12,6 +12,9 @@ from orchestrator.vendor_facts import VendorFact
 from orchestrator.verification.bucket_trust import NO, BucketTrust
 from orchestrator.verification.tracked_jobs import TrackedJob, is_disk_of
 
+_CLOCK_ERROR = timedelta(seconds=5)
+"""Uncertainty of the clock of COS: a Date header has whole seconds, and the answer takes time."""
+
 _Entry = TypeVar("_Entry", ObjectFacts, UploadFacts)
 
 
@@ -130,13 +133,21 @@ def _of_job(
 
 
 def time_at_cos(cos: CosClient) -> datetime | None:
-    """Return the time by the clock of COS, within some two seconds; ``None`` if not known yet."""
+    """Return the time by the clock of COS; ``None`` if not known yet.
+
+    Of the two clocks that may show it, this machine's and the Date headers, it is the earlier one:
+    what follows from the age of an object then waits too long rather than too short.
+    """
     clock = cos.clock
-    return clock.local.now() + clock.last_offset if clock.is_known else None
+    return clock.local.now() + min(timedelta(), clock.last_offset) if clock.is_known else None
 
 
-def time_of_request(cos: CosClient, job: TrackedJob, age: timedelta) -> datetime | None:
-    """Return when the request of a job was sent, by the clock of COS; ``None`` if not known.
+def time_of_request(
+    cos: CosClient, job: TrackedJob, age: timedelta
+) -> tuple[datetime, datetime] | None:
+    """Return when a job's request was sent, by the earlier and by the later of the two clocks.
+
+    ``None`` if not known.
 
     Args:
         age: of the export.
@@ -144,10 +155,13 @@ def time_of_request(cos: CosClient, job: TrackedJob, age: timedelta) -> datetime
     now = time_at_cos(cos)
     if now is None or job.began_at is None or job.sent_at is None:
         return None
-    return now - age - (job.began_at - job.sent_at)
+    sent_at = now - age - (job.began_at - job.sent_at)
+    return sent_at, sent_at + abs(cos.clock.last_offset)
 
 
-def is_own(job: TrackedJob, facts: ObjectFacts, sent_at: datetime | None) -> bool | None:
+def is_own(
+    job: TrackedJob, facts: ObjectFacts, sent_at: tuple[datetime, datetime] | None
+) -> bool | None:
     """Return whether an object under a key of the job was written for it; ``None`` is unclear.
 
     Everything under the job's own tag was. Elsewhere it must have been written after the request.
@@ -156,7 +170,7 @@ def is_own(job: TrackedJob, facts: ObjectFacts, sent_at: datetime | None) -> boo
     have such objects, because its export certainly began.
 
     Args:
-        sent_at: time of the request by the clock of COS.
+        sent_at: what `time_of_request` returns.
     """
     if job.is_tagged(facts.key):
         return True
@@ -167,7 +181,10 @@ def is_own(job: TrackedJob, facts: ObjectFacts, sent_at: datetime | None) -> boo
         return False
     if sent_at is None or facts.last_modified is None:
         return None
-    return facts.last_modified >= sent_at.replace(microsecond=0)
+    earliest, latest = sent_at
+    if facts.last_modified >= latest.replace(microsecond=0):
+        return True
+    return False if facts.last_modified < earliest - _CLOCK_ERROR else None
 
 
 async def baselines(cos: CosClient, trust: BucketTrust, job: TrackedJob) -> dict[str, str]:

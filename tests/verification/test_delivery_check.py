@@ -1,7 +1,6 @@
 """Accepted jobs: verified when all objects are in the bucket, failed at the deadline."""
 
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 
@@ -19,6 +18,7 @@ from orchestrator.store.tables import events, jobs, objects
 from orchestrator.vendor_facts import VendorFact, facts_about
 from orchestrator.verification.bucket_trust import NO, YES, BucketTrust, calibrate
 from orchestrator.verification.delivery_check import Finding, check_delivery
+from orchestrator.verification.object_lookup import is_own
 from tests.job_factory import (
     BUCKET,
     DEADLINE,
@@ -72,14 +72,10 @@ async def exact(setup: StoreAndCloud) -> int:
 
 
 async def pass_time(setup: StoreAndCloud, seconds: float) -> None:
-    """Advance the clocks of the cloud and of the store together.
-
-    COS refuses one request, because its signature is too old, and so tells the time.
-    """
-    setup.simulator.change(skew=setup.simulator.settings.skew + seconds)
+    """Advance all clocks together; COS tells the time."""
+    setup.pass_time(seconds)
     await advance_time(setup.database, seconds=seconds)
-    with suppress(CloudRefusal):
-        await setup.cos.list_uploads(REGION, BUCKET, "none")
+    await setup.cos.list_uploads(REGION, BUCKET, "none")
 
 
 async def learned(setup: StoreAndCloud) -> Mapping[VendorFact, str]:
@@ -287,6 +283,32 @@ async def test_an_object_without_a_time_is_neither_proof_nor_failure(setup: Stor
         await verified(undated, job_id)
     assert caught.value.code == UNDATED_OBJECT
     assert await verified(setup, job_id) is JobState.VERIFIED
+
+
+async def test_a_wrong_date_of_cos_does_not_fail_a_good_export(setup: StoreAndCloud) -> None:
+    """By one of two clocks the object is older than the request: it is unclear, not lost."""
+    setup.simulator.change(ignore_prefix=True, cos_date_skew=3600.0)
+    job_id = await accepted(setup)
+    await pass_time(setup, TOOK)
+    assert await verified(setup, job_id) is JobState.ACCEPTED
+    await pass_time(setup, DEADLINE.total_seconds())
+    with pytest.raises(CloudRefusal) as caught:
+        await verified(setup, job_id)
+    assert caught.value.code == UNDATED_OBJECT
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"), [(-3610, False), (-3590, None), (-10, None), (0, True), (10, True)]
+)
+async def test_an_object_is_own_if_both_clocks_say_so(
+    setup: StoreAndCloud, seconds: int, expected: bool | None
+) -> None:
+    """The clock of COS is an hour behind this machine's, and either may be right."""
+    setup.simulator.change(ignore_prefix=True)
+    job = await setup.tracked_job(await accepted(setup))
+    later = (await now(setup.database)).replace(microsecond=0)
+    written = ObjectFacts("key-without-tag", 1, "etag", later + timedelta(seconds=seconds))
+    assert is_own(job, written, (later - timedelta(hours=1), later)) is expected
 
 
 async def test_an_object_that_grows_is_looked_at_again(setup: StoreAndCloud) -> None:
