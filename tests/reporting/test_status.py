@@ -63,9 +63,14 @@ async def test_waiting_jobs_are_counted_by_reason(database: Database) -> None:
     """Jobs that wait to be sent or looked up are counted by reason, and no others."""
     await make_jobs(database, make_requests(4))
     await make_job(database, JobState.UNKNOWN, reason="answer lost")
-    await record_outcome(database, await claim_one(database), make_refusal(IMAGE_BUSY))
-    await record_outcome(database, await claim_one(database), make_acceptance())
-    await record_outcome(database, await claim_one(database), make_refusal(CAP_REACHED))
+    # all are claimed first: after its back-off the busy one could be claimed again
+    leases = [await claim_one(database) for _ in range(3)]
+    for lease, outcome in zip(
+        leases,
+        (make_refusal(IMAGE_BUSY), make_acceptance(), make_refusal(CAP_REACHED)),
+        strict=True,
+    ):
+        await record_outcome(database, lease, outcome)
     assert (await status(database)).reasons == {
         "new": 1,
         "image busy": 1,
