@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
+import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.store import upsert
@@ -32,6 +33,14 @@ class VendorFact(StrEnum):
     """Largest difference of a host's clock from this machine's, in seconds; ahead is positive."""
 
 
+YES, NO = "yes", "no"
+"""Values of the facts that are answers to a question."""
+
+_NO_HOLDS = timedelta(days=1)
+"""For so long "yes" does not replace "no": what failed once is not trusted because of one success,
+which another process may have seen."""
+
+
 @dataclass(frozen=True, slots=True)
 class LearnedFact:
     """One row of what is known.
@@ -57,12 +66,20 @@ async def record_fact(
     value: str,
     at: datetime,
 ) -> None:
-    """Record a fact, in place of what was known before.
+    """Record a fact, in place of what was known before; but "no" stays for a day.
 
     Args:
         subject: the bucket (``region/bucket``) or the host.
         at: when it was seen to hold.
     """
+    if value == YES:
+        table = vendor_facts.c
+        is_recent_no = sa.select(table.fact).where(
+            *(table.profile == profile, table.subject == subject, table.fact == fact),
+            *(table.value == NO, table.seen_at > at - _NO_HOLDS),
+        )
+        if (await connection.execute(is_recent_no)).first() is not None:
+            return
     row = {"profile": profile, "subject": subject, "fact": fact, "value": value, "seen_at": at}
     await connection.execute(upsert(connection, vendor_facts, "value", "seen_at").values(row))
 

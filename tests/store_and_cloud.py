@@ -30,9 +30,9 @@ from orchestrator.simulator import (
     SimulatorOptions,
 )
 from orchestrator.store import Database
-from orchestrator.vendor_facts import VendorFact
+from orchestrator.vendor_facts import YES, VendorFact
 from orchestrator.verification.bucket_access import BucketAccess
-from orchestrator.verification.bucket_trust import YES, BucketTrust
+from orchestrator.verification.bucket_trust import BucketTrust
 from orchestrator.verification.delivery_check import check_delivery, save_findings
 from orchestrator.verification.object_lookup import baselines
 from orchestrator.verification.tracked_jobs import TrackedJob, load_tracked_job, save_baselines

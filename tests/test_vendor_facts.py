@@ -34,3 +34,13 @@ async def test_a_fact_has_its_last_value_and_time(database: Database) -> None:
             LearnedFact(PROFILE, "cvm.example", VendorFact.CLOCK_OFFSET, "7", NOON),
             LearnedFact("other", BUCKET, VendorFact.UPLOADS_VISIBLE, "yes", NOON),
         )
+
+
+async def test_no_is_not_replaced_by_yes_for_a_day(database: Database) -> None:
+    """Another process may see one success and not know what has failed."""
+    fact = VendorFact.PREFIX_HONOURED
+    for value, hours, expected in (("no", 0, "no"), ("yes", 23, "no"), ("yes", 25, "yes")):
+        async with database.write() as connection:
+            at = NOON + timedelta(hours=hours)
+            await record_fact(connection, PROFILE, BUCKET, fact, value, at)
+            assert await facts_about(connection, PROFILE, BUCKET) == {fact: expected}

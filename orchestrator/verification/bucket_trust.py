@@ -12,11 +12,8 @@ from orchestrator.errors import CloudRefusal
 from orchestrator.limits.halted_scopes import bucket_location
 from orchestrator.model import ObjectFacts
 from orchestrator.store import Database
-from orchestrator.vendor_facts import VendorFact, facts_about, record_fact
+from orchestrator.vendor_facts import NO, YES, VendorFact, facts_about, record_fact
 from orchestrator.verification.tracked_jobs import TrackedJob
-
-YES, NO = "yes", "no"
-"""Values of the facts that are answers to a question."""
 
 _SECOND_LOOK = timedelta(seconds=3)
 """Time between two looks at an object, so that one that still grows has changed."""
@@ -127,7 +124,8 @@ class BucketTrust:
         self._unsaved = dict(self._unsaved.items() - learned.items())
 
     def _known(self, fact: VendorFact) -> str | None:
-        return self._seen.get(fact) or self._stored.get(fact)
+        known = self._seen.get(fact), self._stored.get(fact)
+        return NO if NO in known else known[0] or known[1]
 
 
 async def calibrate(

@@ -17,8 +17,8 @@ from orchestrator.model import NOT_DELIVERED, ObjectFacts, UploadFacts
 from orchestrator.settings import Settings
 from orchestrator.store import Database
 from orchestrator.store.transitions import Transition, apply_transition
-from orchestrator.vendor_facts import VendorFact
-from orchestrator.verification.bucket_trust import NO, YES, BucketTrust
+from orchestrator.vendor_facts import NO, YES, VendorFact
+from orchestrator.verification.bucket_trust import BucketTrust
 from orchestrator.verification.evidence import Evidence, has_come_to_rest, weigh
 from orchestrator.verification.object_lookup import (
     is_own,

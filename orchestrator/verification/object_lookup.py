@@ -8,8 +8,8 @@ from typing import TypeVar
 from orchestrator.cloud.clock_skew import TOLERATED_DRIFT
 from orchestrator.cloud.cos import CosClient
 from orchestrator.model import ObjectFacts, UploadFacts
-from orchestrator.vendor_facts import VendorFact
-from orchestrator.verification.bucket_trust import NO, BucketTrust
+from orchestrator.vendor_facts import NO, VendorFact
+from orchestrator.verification.bucket_trust import BucketTrust
 from orchestrator.verification.tracked_jobs import TrackedJob, is_disk_of
 
 _CLOCK_ERROR = timedelta(seconds=5)

@@ -23,8 +23,8 @@ from orchestrator.settings import ResendMode, Settings
 from orchestrator.store import Database, events
 from orchestrator.store.tables import TRACED, current, jobs, vendor_facts
 from orchestrator.store.transitions import Transition, apply_transition
-from orchestrator.vendor_facts import VendorFact, facts_about
-from orchestrator.verification.bucket_trust import NO, BucketTrust
+from orchestrator.vendor_facts import NO, VendorFact, facts_about
+from orchestrator.verification.bucket_trust import BucketTrust
 from orchestrator.verification.object_lookup import LookupResult, look
 from orchestrator.verification.tracked_jobs import (
     TrackedJob,

@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.job_states import JobState
 from orchestrator.limits import concurrency_limit
+from orchestrator.limits.halted_scopes import bucket_location
 from orchestrator.limits.rate_limiter import RateLimiter
 from orchestrator.model import NOT_SENT, Effect, Lease, Outcome, Reaction
 from orchestrator.store import Database, events
@@ -26,6 +27,7 @@ from orchestrator.store.transitions import (
     apply_transitions,
     is_allowed,
 )
+from orchestrator.vendor_facts import NO, VendorFact, record_fact
 from orchestrator.verification.tracked_jobs import (
     key_of_cos_path,
     names_job_or_image,
@@ -77,10 +79,35 @@ async def record(
             for one, intended, is_moved in zip(results, transitions, moved, strict=True):
                 if not is_moved and one.is_accepted:
                     await _record_late_task_id(connection, intended, one.lease, now)
-            await save_cos_paths(connection, [row for one in results for row in _paths(one)])
+            paths = [row for one in results for row in _paths(one)]
+            await save_cos_paths(connection, paths)
             # only from results that are recorded for the first time
-            await _update_limits(connection, list(compress(results, moved)), now)
+            new_results = list(compress(results, moved))
+            await _record_dropped_prefixes(connection, new_results, now)
+            await _update_limits(connection, new_results, now)
     return moved
+
+
+async def _record_dropped_prefixes(
+    connection: AsyncConnection, results: Sequence[AttemptResult], now: datetime
+) -> None:
+    """Record for each bucket that the answers name keys without the tag that was asked for.
+
+    From then on an empty listing under a tag proves nothing there. The first object without the tag
+    shows the same, but only when its export has ended.
+    """
+    dropped = {
+        (one.lease.profile, bucket_location(one.lease.order.region, one.lease.order.bucket))
+        for one in results
+        if one.outcome.cos_paths and not one.lease.exact_names and not _is_any_tagged(one)
+    }
+    for profile, bucket in sorted(dropped):
+        await record_fact(connection, profile, bucket, VendorFact.PREFIX_HONOURED, NO, now)
+
+
+def _is_any_tagged(result: AttemptResult) -> bool:
+    tag = result.lease.order.name_prefix.lower()
+    return any(key.lower().startswith(tag) for _, key, _ in _paths(result))
 
 
 async def record_not_sent(connection: AsyncConnection, lease: Lease, now: datetime) -> None:

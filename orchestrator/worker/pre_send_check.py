@@ -1,7 +1,9 @@
 """Check an attempt in the bucket and in the store before its request is sent."""
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
+import anyio
 import httpx
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -23,6 +25,12 @@ from orchestrator.verification.unknown_jobs import reconcile
 from orchestrator.worker.outcome_recorder import record_not_sent
 
 _RETRY = timedelta(seconds=5)
+_RETRY_FAILING = timedelta(seconds=60)
+"""The same while the bucket gives no answer: each round costs a permit and a row of the store."""
+
+_MAX_LOOKUP = 10.0
+"""Maximum seconds for all look-ups of one check. The lease must outlive them, or the job would
+count as sent."""
 
 
 async def check_before_send(
@@ -48,23 +56,19 @@ async def check_before_send(
         job = await load_tracked_job(connection, lease.job_id)
     if not (was_requested or lease.exact_names):
         return True
-    found, etags = LookupResult(), dict[str, str]()
-    failure: str | None = None  # the text of some errors is empty
-    try:
-        found, etags = await _look_up(
-            database, cos, buckets, lease, job, was_requested=was_requested
-        )
-    except (OrchestratorError, httpx.HTTPError) as error:
-        if isinstance(error, CloudRefusal):
-            buckets.record_refusal(bucket_location(job.region, job.bucket), error)
-        failure = str(error)
+    found, etags, failure = await _look_up(
+        database, cos, buckets, lease, job, was_requested=was_requested
+    )
     async with database.write() as connection:
         now = await database.now(connection)
         expires_at = await _held_until(connection, lease)
         if expires_at is None:
             pass  # the lease expired during the look-up, and another process has taken the job over
         elif failure is not None:
-            await _put_back(connection, lease, now, reason="bucket not readable", why=failure)
+            is_failing = bucket_location(job.region, job.bucket) in buckets.failing_buckets()
+            delay = _RETRY_FAILING if is_failing else _RETRY
+            reason = "bucket not readable"
+            await _put_back(connection, lease, now, reason=reason, why=failure, delay=delay)
         elif found:
             await reconcile(connection, job, found, settings, now, lease.owner)
         elif now >= expires_at:
@@ -98,6 +102,41 @@ async def _look_up(
     job: TrackedJob,
     *,
     was_requested: bool,
+) -> tuple[LookupResult, dict[str, str], str | None]:
+    """Return what `_search` returns, and why it failed; ``None`` if it did not."""
+    bucket = bucket_location(job.region, job.bucket)
+    found, etags = LookupResult(), dict[str, str]()
+    is_probe = bucket in buckets.failing_buckets()
+    if is_probe and not buckets.admit_probe(bucket):
+        return found, etags, "The bucket gives no answer; another look-up tries it."
+    try:
+        with anyio.fail_after(_MAX_LOOKUP):
+            found, etags = await _search(
+                database, cos, buckets, lease, job, was_requested=was_requested
+            )
+    except CloudRefusal as refusal:
+        buckets.record_refusal(bucket, refusal)
+        return found, etags, str(refusal)
+    except (httpx.HTTPError, TimeoutError) as error:
+        failure = str(error) or "COS gave no answer in time."
+        buckets.record_failure(bucket, failure)
+        return found, etags, failure
+    except OrchestratorError as error:
+        return found, etags, str(error)
+    finally:
+        if is_probe:
+            buckets.release_probe(bucket)  # unless its result was recorded
+    return found, etags, None
+
+
+async def _search(
+    database: Database,
+    cos: CosClient,
+    buckets: BucketAccess,
+    lease: Lease,
+    job: TrackedJob,
+    *,
+    was_requested: bool,
 ) -> tuple[LookupResult, dict[str, str]]:
     """Return what an earlier request left, and else the ETags under the job's exact names.
 
@@ -110,11 +149,15 @@ async def _look_up(
     trust = buckets.trust[bucket_location(job.region, job.bucket)]
     await calibrate(database, cos, trust, job)
     found = await look(cos, trust, job) if was_requested else LookupResult()
+    etags: dict[str, str] = {}
+    if lease.exact_names and not lease.maybe_applied:
+        # an upload under an exact name may be an old one that nobody has ended
+        found = replace(found, uploads=())
+        etags = {} if found else await baselines(cos, trust, job)
+    buckets.record_success(bucket_location(job.region, job.bucket))
     if lease.maybe_applied and not (found or trust.listing):
         raise OrchestratorError("Cannot rule out an export: listings of the bucket are wrong.")
-    if found or lease.maybe_applied or not lease.exact_names:
-        return found, {}
-    return found, await baselines(cos, trust, job)
+    return found, etags
 
 
 async def _held_until(connection: AsyncConnection, lease: Lease) -> datetime | None:
@@ -130,7 +173,13 @@ async def _held_until(connection: AsyncConnection, lease: Lease) -> datetime | N
 
 
 async def _put_back(
-    connection: AsyncConnection, lease: Lease, now: datetime, *, reason: str, why: str
+    connection: AsyncConnection,
+    lease: Lease,
+    now: datetime,
+    *,
+    reason: str,
+    why: str,
+    delay: timedelta = _RETRY,
 ) -> None:
     put_back = Transition(
         lease.job_id,
@@ -140,7 +189,7 @@ async def _put_back(
         reason=reason,
         actor=lease.owner,
         attempt=lease.attempt,
-        changes={"absent_since": None, "due_at": now + _RETRY},
+        changes={"absent_since": None, "due_at": now + delay},
         details={"message": why},
     )
     await apply_transition(connection, put_back, at=now)

@@ -9,8 +9,8 @@ from orchestrator.cloud.error_codes import OTHER_REGION
 from orchestrator.errors import CloudRefusal
 from orchestrator.model import ObjectFacts
 from orchestrator.simulator import BucketSettings, Fault
-from orchestrator.vendor_facts import VendorFact, facts_about
-from orchestrator.verification.bucket_trust import NO, YES, BucketTrust, calibrate
+from orchestrator.vendor_facts import NO, YES, VendorFact, facts_about
+from orchestrator.verification.bucket_trust import BucketTrust, calibrate
 from tests.instant_loop import in_no_time
 from tests.job_factory import BUCKET, PROFILE, REGION, make_job
 from tests.store_and_cloud import StoreAndCloud

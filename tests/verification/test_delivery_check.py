@@ -15,8 +15,8 @@ from orchestrator.model import NOT_DELIVERED, ImageFormat, ObjectFacts, UploadFa
 from orchestrator.simulator import Delivery, Fault, ImageSettings
 from orchestrator.store import Database
 from orchestrator.store.tables import events, jobs, objects
-from orchestrator.vendor_facts import VendorFact, facts_about
-from orchestrator.verification.bucket_trust import NO, YES, BucketTrust, calibrate
+from orchestrator.vendor_facts import NO, YES, VendorFact, facts_about
+from orchestrator.verification.bucket_trust import BucketTrust, calibrate
 from orchestrator.verification.delivery_check import Finding, check_delivery
 from orchestrator.verification.object_lookup import is_own
 from tests.job_factory import (

@@ -11,8 +11,7 @@ from orchestrator.model import NOT_RULED_OUT
 from orchestrator.settings import ResendMode, Settings
 from orchestrator.store import Database
 from orchestrator.store.tables import jobs
-from orchestrator.vendor_facts import VendorFact, record_fact
-from orchestrator.verification.bucket_trust import NO
+from orchestrator.vendor_facts import NO, VendorFact, record_fact
 from orchestrator.verification.tracked_jobs import load_tracked_job
 from orchestrator.verification.unknown_jobs import left_to_operator, required_absence, resolve
 from tests.job_factory import (

@@ -8,12 +8,16 @@ import pytest
 from orchestrator.job_states import JobState
 from orchestrator.store import Database
 from orchestrator.store.tables import events, objects
+from orchestrator.vendor_facts import NO, VendorFact, facts_about
 from orchestrator.worker.outcome_policy import decide
 from orchestrator.worker.outcome_recorder import AttemptResult, record, record_not_sent
 from tests.job_factory import (
+    BUCKET,
     CAP_REACHED,
     DEADLINE,
     IMAGE_BUSY,
+    PROFILE,
+    REGION,
     advance_time,
     claim_one,
     export_rate_limiter,
@@ -181,3 +185,18 @@ async def test_paths_of_another_job_are_stored_with_a_warning(
     assert not is_odd or named in kept.warnings[0]
     (found,) = await read_rows(database, objects, job_id)
     assert found.cos_path == named
+
+
+@pytest.mark.parametrize("has_tag", [True, False])
+async def test_an_answer_without_the_tag_shows_that_the_prefix_was_dropped(
+    database: Database, has_tag: bool
+) -> None:
+    """From then on an empty listing under a tag proves nothing in this bucket."""
+    await make_jobs(database)
+    lease = await claim_one(database)
+    tag = f"{lease.order.name_prefix}_" if has_tag else ""
+    path = f"/{tag}{lease.order.image_ids[0]}_system_snap-1.raw"
+    await record_outcome(database, lease, make_acceptance(TASK, path))
+    async with database.read() as connection:
+        facts = await facts_about(connection, PROFILE, f"{REGION}/{BUCKET}")
+    assert facts == ({} if has_tag else {VendorFact.PREFIX_HONOURED: NO})

@@ -1,18 +1,24 @@
 """The check directly before a request is sent."""
 
+from datetime import timedelta
+
+import anyio
 import httpx
 import pytest
 
 from orchestrator.job_states import JobState
 from orchestrator.model import NOT_SENT, Lease, Outcome
 from orchestrator.settings import VerifyMode
+from orchestrator.simulator import Fault
 from orchestrator.store.tables import objects
 from orchestrator.verification.bucket_access import BucketAccess
 from orchestrator.worker import pre_send_check
 from orchestrator.worker.pre_send_check import check_before_send
 from orchestrator.worker.send import NOT_SENT_FOR_NOW, outcome_of_exception
 from tests.job_factory import (
+    BUCKET,
     IMAGE_BUSY,
+    REGION,
     SETTINGS,
     add_expected_objects,
     advance_time,
@@ -222,3 +228,41 @@ async def test_a_lease_that_expires_during_a_slow_look_up_is_not_used(
     assert kept.state == (JobState.QUEUED if exact else JobState.UNKNOWN)
     assert kept.owner is None
     assert (await read_last_attempt(setup.database, lease.job_id)).code == NOT_SENT
+
+
+async def test_an_old_upload_under_an_exact_name_is_not_the_export(setup: StoreAndCloud) -> None:
+    """Uploads stay until somebody ends them; a refused job is sent, and keeps its baseline."""
+    (job_id,) = await make_jobs(setup.database, [make_request(prefix="web", exact_names=True)])
+    await setup.export_without_answer(job_id)
+    (upload, *_) = setup.simulator.exports[0].uploads
+    await add_expected_objects(setup.database, job_id, upload.key)
+    first = await claim_one(setup.database)
+    assert await cleared(setup, first)
+    await record_outcome(setup.database, first, make_refusal(IMAGE_BUSY))
+    await update_job(setup.database, job_id, due_at=await now(setup.database))
+    assert await cleared(setup, await claim_one(setup.database))
+
+
+async def test_a_look_up_that_takes_too_long_is_given_up(
+    setup: StoreAndCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lease must outlive it; while the bucket gives no answer, one job at a time tries."""
+    monkeypatch.setattr(pre_send_check, "_MAX_LOOKUP", 0.05)
+    lease, buckets = await answered(setup), make_bucket_access()
+    setup.simulator.change(faults=(Fault("hang", action="cos"),))
+    for _ in range(10):
+        buckets.record_failure(f"{REGION}/{BUCKET}", "no answer")
+    assert not await cleared(setup, lease, buckets)
+    kept = await read_job(setup.database, lease.job_id)
+    assert (kept.state, kept.reason) == ("queued", "bucket not readable")
+    assert kept.due_at - await now(setup.database) > timedelta(seconds=30)
+
+
+async def test_a_look_up_that_is_answered_counts_for_the_bucket(setup: StoreAndCloud) -> None:
+    """Without an accepted job nothing else shows that the bucket answers again."""
+    lease, buckets = await answered(setup), make_bucket_access()
+    for _ in range(10):
+        buckets.record_failure(f"{REGION}/{BUCKET}", "no answer")
+    await anyio.sleep(1.1)  # until the circuit breaker admits a probe
+    assert await cleared(setup, lease, buckets)
+    assert buckets.failing_buckets() == []
