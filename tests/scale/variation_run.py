@@ -51,7 +51,7 @@ _QUIET_LIMIT = 3900.0
 """Seconds without a request, a finished job or a sentence, after which a run is silent. Exports can
 really take an hour, so a sentence cannot be expected earlier."""
 
-_LONGEST = 43_200.0
+_LONGEST = 14_400.0
 """Seconds after which a run is stopped."""
 
 _MIN_PAUSE = timedelta(seconds=5)
