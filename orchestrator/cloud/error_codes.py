@@ -274,8 +274,9 @@ PaymentRequired: Pay what the account owes; COS accepts requests again afterward
 [halt, bucket]
 Client.OtherRegion: Use a bucket in the images' region, or correct --region: the bucket is in the
     region that the message names.
-Client.UndatedObject: Check in the console whether the objects are new; look for a proxy that
-    removes Last-Modified from answers of COS.
+Client.UndatedObject: Check in the console whether the objects are new; synchronize this machine's
+    clock (NTP), which may differ from that of COS; look for a proxy that changes Date or removes
+    Last-Modified in answers of COS.
 Client.UntrustedReads: Check for a proxy between this machine and COS that answers in its place.
 AccessDenied: Grant HeadObject, GetBucket and ListMultipartUploads (name/cos:…) on the bucket to
     this key's user in CAM.

@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from orchestrator.cloud.cos import CosClient
-from orchestrator.cloud.error_codes import UNDATED_OBJECT, UNTRUSTED_READS
+from orchestrator.cloud.error_codes import UNDATED_OBJECT, UNTRUSTED_READS, cos_code_for
 from orchestrator.errors import CloudRefusal
 from orchestrator.job_states import JobState
 from orchestrator.model import NOT_DELIVERED, ImageFormat, ObjectFacts, UploadFacts
@@ -295,6 +295,7 @@ async def test_a_wrong_date_of_cos_does_not_fail_a_good_export(setup: StoreAndCl
     with pytest.raises(CloudRefusal) as caught:
         await verified(setup, job_id)
     assert caught.value.code == UNDATED_OBJECT
+    assert "NTP" in cos_code_for(caught.value).remedy
 
 
 @pytest.mark.parametrize(
