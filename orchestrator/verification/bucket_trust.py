@@ -151,7 +151,7 @@ async def calibrate(
             if refusal.http_status == 400:
                 # the refusal of a HEAD request has no code, that of a listing has one
                 await cos.list_objects(job.region, job.bucket, _missing_key())
-            if refusal.http_status != 403:
+            elif refusal.http_status != 403:
                 raise
         is_found = await _finds_missing_key(cos, job)
         if is_found is not None:

@@ -129,6 +129,17 @@ async def test_no_permission_is_no_fault(setup: StoreAndCloud) -> None:
 
 
 @pytest.mark.anyio
+async def test_a_bad_request_that_only_the_bucket_answers_is_no_fault(
+    setup: StoreAndCloud,
+) -> None:
+    """A listing shows that the bucket is there, so the look-ups go on."""
+    setup.simulator.set_faults(Fault("gateway", action="HeadBucket", status=400))
+    trust = await calibrated(setup)
+    assert trust.is_calibrated
+    assert setup.lookup_actions() == ["HeadBucket", "GetBucket", "HeadObject"]
+
+
+@pytest.mark.anyio
 @pytest.mark.parametrize(
     ("bucket", "code", "says"),
     [
