@@ -118,7 +118,8 @@ class BucketTrust:
         location = bucket_location(job.region, job.bucket)
         async with database.write() as connection:
             now = await database.now(connection)
-            for fact, value in learned.items():
+            # in order, so that two transactions do not wait for each other's rows
+            for fact, value in sorted(learned.items()):
                 await record_fact(connection, job.profile, location, fact, value, now)
         # not before the commit; and another look may have learned more meanwhile
         self._unsaved = dict(self._unsaved.items() - learned.items())

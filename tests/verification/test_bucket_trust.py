@@ -10,6 +10,7 @@ from orchestrator.errors import CloudRefusal
 from orchestrator.model import ObjectFacts
 from orchestrator.simulator import BucketSettings, Fault
 from orchestrator.vendor_facts import NO, YES, VendorFact, facts_about
+from orchestrator.verification import bucket_trust
 from orchestrator.verification.bucket_trust import BucketTrust, calibrate
 from tests.instant_loop import in_no_time
 from tests.job_factory import BUCKET, PROFILE, REGION, make_job
@@ -137,6 +138,25 @@ async def test_a_bad_request_that_only_the_bucket_answers_is_no_fault(
     trust = await calibrated(setup)
     assert trust.is_calibrated
     assert setup.lookup_actions() == ["HeadBucket", "GetBucket", "HeadObject"]
+
+
+@pytest.mark.anyio
+async def test_facts_are_saved_in_order(
+    setup: StoreAndCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever was seen first, so that two processes do not wait for each other's rows."""
+    saved: list[VendorFact] = []
+
+    async def save_one(*given: object) -> None:
+        saved.extend(one for one in given if isinstance(one, VendorFact))
+
+    monkeypatch.setattr(bucket_trust, "record_fact", save_one)
+    job = await setup.tracked_job(await make_job(setup.database))
+    trust = BucketTrust()
+    for fact in sorted(VendorFact, reverse=True):
+        trust.learn(fact, YES)
+    await trust.save(setup.database, job)
+    assert saved == sorted(VendorFact)
 
 
 @pytest.mark.anyio
