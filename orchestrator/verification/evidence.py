@@ -72,12 +72,12 @@ def weigh(job: TrackedJob, objects: Mapping[str, ObjectFacts]) -> Evidence:
     if required and len(found) == len(required):
         return Evidence(found, is_enough=True, doubts=short)
     named = [key.key for key in job.named]
-    if job.names_every_image(named) and usable.keys() >= set(named):
+    if not too_small and job.names_every_image(named) and usable.keys() >= set(named):
         doubt = (
             "Expected, but neither named by the vendor nor written: "
-            f"{_listed(missing + too_small)}. {_CHECK_DISKS}"
+            f"{_listed(missing)}. {_CHECK_DISKS}"
         )
-        return Evidence(found, too_small, missing, is_enough=True, doubts=(doubt, *short))
+        return Evidence(found, missing=missing, is_enough=True, doubts=(doubt, *short))
     enough = max(len(named), len(job.expected), len(job.image_ids))
     if len(usable) >= enough and not too_small and job.names_every_image(usable):
         doubt = _naming_doubt(missing, [key for key in usable if key not in named])

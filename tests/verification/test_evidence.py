@@ -92,6 +92,14 @@ def test_an_expected_object_that_is_not_named_is_a_doubt() -> None:
     assert weigh(SYSTEM_ONLY, make_objects(SYSTEM, DATA)).is_certain
 
 
+def test_an_empty_expected_object_that_is_not_named_is_not_enough() -> None:
+    """It was written, so its key was right, and it is no disk image."""
+    objects = make_objects(SYSTEM) | make_objects(DATA, size=0)
+    evidence = weigh(SYSTEM_ONLY, objects)
+    assert not evidence.is_enough
+    assert evidence.too_small == (DATA,)
+
+
 def test_paths_must_be_named_for_every_image() -> None:
     """If the answer names one of two images only, the other one is not complete."""
     job = make_job(expected=(SYSTEM, OTHERS), named=(SYSTEM,), images=(ONE, TWO))
