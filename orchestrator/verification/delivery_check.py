@@ -100,9 +100,7 @@ async def check_delivery(
     _learn(trust, job, objects, uploads, is_listed=isinstance(listed, dict))
     trace_age = _trace_age(cos, job, objects, uploads)
     evidence = weigh(job, objects)
-    # of an image that was not described the vendor may have named only some disks
-    is_whole = evidence.is_certain and bool(job.expected)
-    finding = Finding(job, evidence, trace_age=trace_age, is_complete=is_whole)
+    finding = Finding(job, evidence, trace_age=trace_age, is_complete=evidence.is_certain)
     sent_at = time_of_request(cos, job, age)
     rests = partial(
         has_come_to_rest,
@@ -113,8 +111,8 @@ async def check_delivery(
     deadline_of = partial(deadline, finished, job.size_gib, longest=settings.export_deadline)
     is_late = age >= deadline_of()
     is_unlisted = listed == {} and age >= max(settings.resend_after, _UNLISTED_AFTER)
-    may_be_whole = evidence.is_certain or (evidence.is_enough and rests(objects))
-    if not is_whole and (is_late or is_unlisted or may_be_whole):
+    may_be_whole = evidence.is_enough and rests(objects)
+    if not evidence.is_certain and (is_late or is_unlisted or may_be_whole):
         # uploads first: one that ends before the next request is then seen as an object
         uploads = await _uploads(cos, trust, job)
         if may_be_whole:
@@ -126,9 +124,8 @@ async def check_delivery(
         if is_unlisted and objects and not await _listed(cos, trust, job):
             trust.learn(VendorFact.LISTING_TRUSTED, NO)
         evidence = weigh(job, objects)
-        has_waited = evidence.is_certain or is_late or rests(objects)
-        is_whole = evidence.is_certain and bool(job.expected)
-        is_complete = is_whole or (evidence.is_enough and has_waited and not uploads)
+        has_waited = is_late or rests(objects)
+        is_complete = evidence.is_certain or (evidence.is_enough and has_waited and not uploads)
         being_written = uploads is None or bool(uploads)
         is_lost = not is_complete and age >= deadline_of(being_written=being_written)
         if is_lost:

@@ -70,7 +70,11 @@ def weigh(job: TrackedJob, objects: Mapping[str, ObjectFacts]) -> Evidence:
     too_small = tuple(key for key in required if key in objects and key not in usable)
     short = _short_objects(job, found)
     if required and len(found) == len(required):
-        return Evidence(found, is_enough=True, doubts=short)
+        if job.expected:
+            return Evidence(found, is_enough=True, doubts=short)
+        # of an image that was not described the vendor may have named only some disks
+        every, doubt = tuple(usable.values()), _naming_doubt((), list(usable))
+        return Evidence(every, is_enough=True, doubts=(doubt, *short))
     named = [key.key for key in job.named]
     if not too_small and job.names_every_image(named) and usable.keys() >= set(named):
         doubt = (

@@ -48,13 +48,22 @@ TOOK = 201
 """Seconds after which an export of the setup has ended."""
 
 
-async def accepted(setup: StoreAndCloud, *images: str, disks: int = 1) -> int:
-    """Make a job whose export was accepted and recorded; return its id."""
+async def accepted(
+    setup: StoreAndCloud, *images: str, disks: int = 1, described: bool = True
+) -> int:
+    """Make a job whose export was accepted and recorded; return its id.
+
+    Args:
+        described: the keys that the answer named were expected.
+    """
     shape = ImageSettings(sizes=(50, 100, 20)[:disks])
     setup.simulator.change(images=dict.fromkeys(images or TWO[:1], shape))
     (job_id,) = await make_jobs(setup.database, [make_request(image_ids=images or TWO[:1])])
     lease = await claim_one(setup.database)
     await record_outcome(setup.database, lease, await setup.send(lease))
+    async with setup.database.write() as connection:
+        this = objects.update().where(objects.c.job_id == job_id)
+        await connection.execute(this.values(expected=described))
     return job_id
 
 
@@ -203,6 +212,20 @@ async def test_an_object_that_comes_late_is_no_warning(setup: StoreAndCloud) -> 
     await pass_time(setup, 500)
     assert await verified(setup, job_id) is JobState.VERIFIED
     assert (await read_job(setup.database, job_id)).warnings is None
+
+
+async def test_an_undescribed_job_waits_for_disks_that_were_not_named(
+    setup: StoreAndCloud,
+) -> None:
+    """Uploads are hidden and one disk of two is named: time must pass, and a warning tells it."""
+    setup.simulator.change(cos_paths="system-only", data_disks_after=50.0, hide_uploads=True)
+    job_id = await accepted(setup, disks=2, described=False)
+    await pass_time(setup, TOOK + 10)
+    assert await verified(setup, job_id) is JobState.ACCEPTED
+    await pass_time(setup, 2 * TOOK)
+    assert await verified(setup, job_id) is JobState.VERIFIED
+    (warning,) = (await read_job(setup.database, job_id)).warnings
+    assert all(one.key in warning for one in setup.simulator.exports[0].objects)
 
 
 @pytest.mark.parametrize("names", ["uppercase", "gz", "split", "other-snapshots"])

@@ -92,6 +92,15 @@ def test_an_expected_object_that_is_not_named_is_a_doubt() -> None:
     assert weigh(SYSTEM_ONLY, make_objects(SYSTEM, DATA)).is_certain
 
 
+def test_named_objects_of_an_undescribed_image_are_a_doubt() -> None:
+    """The vendor may have named only some disks: what is there is listed in a warning."""
+    evidence = weigh(make_job(named=(SYSTEM,)), make_objects(SYSTEM, DATA))
+    assert evidence.is_enough
+    (doubt,) = evidence.doubts
+    assert "may not be all" in doubt
+    assert {one.key for one in evidence.found} == {SYSTEM, DATA}
+
+
 def test_an_empty_expected_object_that_is_not_named_is_not_enough() -> None:
     """It was written, so its key was right, and it is no disk image."""
     objects = make_objects(SYSTEM) | make_objects(DATA, size=0)
