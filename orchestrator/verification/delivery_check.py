@@ -124,7 +124,8 @@ async def check_delivery(
         if is_unlisted and objects and not await _listed(cos, trust, job):
             trust.learn(VendorFact.LISTING_TRUSTED, NO)
         evidence = weigh(job, objects)
-        has_waited = is_late or rests(objects)
+        are_visible = trust.uploads_are_visible and uploads is not None
+        has_waited = is_late or rests(objects, uploads_are_visible=are_visible)
         is_complete = evidence.is_certain or (evidence.is_enough and has_waited and not uploads)
         being_written = uploads is None or bool(uploads)
         is_lost = not is_complete and age >= deadline_of(being_written=being_written)
@@ -218,10 +219,16 @@ async def _save(
 
 
 async def _uploads(cos: CosClient, trust: BucketTrust, job: TrackedJob) -> list[UploadFacts] | None:
-    """Return the open uploads of a job; ``None`` if they cannot be listed."""
+    """Return the open uploads of a job; ``None`` if they may not be listed.
+
+    Raises:
+        CloudRefusal, CredentialError, httpx.HTTPError: the listing failed, which proves nothing.
+    """
     try:
         uploads = await open_uploads(cos, trust, job)
-    except CloudRefusal:
+    except CloudRefusal as refusal:
+        if not 400 <= refusal.http_status < 500:
+            raise
         return None
     if uploads:
         trust.learn(VendorFact.UPLOADS_VISIBLE, YES)

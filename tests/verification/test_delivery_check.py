@@ -228,6 +228,29 @@ async def test_an_undescribed_job_waits_for_disks_that_were_not_named(
     assert all(one.key in warning for one in setup.simulator.exports[0].objects)
 
 
+async def test_where_uploads_may_not_be_listed_a_job_rests_for_longer(
+    setup: StoreAndCloud,
+) -> None:
+    """Nothing shows that no upload is open, although uploads were seen here before."""
+    job_id = await accepted(setup, described=False)
+    for state in (JobState.ACCEPTED, JobState.VERIFIED):
+        setup.deny()
+        await pass_time(setup, 2 * TOOK + 10)
+        setup.deny("ListMultipartUploads")
+        assert await verified(setup, job_id) is state
+
+
+async def test_a_failed_listing_of_uploads_is_not_an_empty_one(setup: StoreAndCloud) -> None:
+    """A fault of the service is no answer: the look-up is repeated, and nothing is verified."""
+    job_id = await accepted(setup, described=False)
+    await pass_time(setup, 4 * TOOK)
+    setup.simulator.set_faults(Fault("gateway", action="ListMultipartUploads", times=1))
+    with pytest.raises(CloudRefusal) as caught:
+        await verified(setup, job_id)
+    assert caught.value.http_status == 502
+    assert await verified(setup, job_id) is JobState.VERIFIED
+
+
 @pytest.mark.parametrize("names", ["uppercase", "gz", "split", "other-snapshots"])
 async def test_objects_under_other_names_are_found_under_the_tag(
     setup: StoreAndCloud, names: str
