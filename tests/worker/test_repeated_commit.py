@@ -215,7 +215,7 @@ async def test_a_finding_is_recorded_once(setup: StoreAndCloud) -> None:
 
 
 async def exported(setup: StoreAndCloud) -> int:
-    """Return a job that was accepted and whose export has ended."""
+    """Return a described job that was accepted and whose export has ended."""
     (job_id,) = await make_jobs(setup.database)
     lease = await claim_one(setup.database)
     outcome = await setup.send(lease)
@@ -224,6 +224,9 @@ async def exported(setup: StoreAndCloud) -> int:
         lease, outcome, decision, RateLimiter(setup.database, EXPORT_RATE_KEY, 0)
     )
     await record(setup.database, [answer], DEADLINE)
+    async with setup.database.write() as connection:
+        this = objects.update().where(objects.c.job_id == job_id)
+        await connection.execute(this.values(expected=True))
     setup.finish_exports()
     return job_id
 
