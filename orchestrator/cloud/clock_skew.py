@@ -13,6 +13,10 @@ SIGNATURE_LIFETIME = timedelta(seconds=300) + TOLERATED_DRIFT
 """The vendor refuses a signature 300 s after its date: this long after a claim its request is
 refused, whichever process still holds it. See `ServerClock` for why."""
 
+_MIN_REFUSED = timedelta(seconds=298)
+"""Minimum age at which a signature may have been refused for its date: the 300 s of the vendor,
+less the fraction of a second that a Date header does not show, and some spare."""
+
 _MAX_REQUEST = timedelta(seconds=60)
 """Maximum time from a signature to the answer of its request."""
 
@@ -32,6 +36,15 @@ class ServerClock:
     refused it, the right one is the other. Therefore a signature expires within 330 s, also one
     that is dated by this machine's clock. A date that is too early shortens its life. A refused
     signature with such a date cannot become valid later.
+
+    A refusal proves this only if it was meant for that date, and only while no clock is set:
+
+    * It is believed only if, by the other clock, the signature was off by the 300 s that the vendor
+      tolerates. A refusal between clocks that are closer is a passing error, after which the later
+      one would date signatures ahead. Between clocks that are farther apart, such an error shows at
+      once, because the date that it leads to is refused, too.
+    * If the Date header of a host jumps, a clock was set: then no earlier refusal counts, and the
+      earlier clock is used again.
 
     Args:
         local: this machine's clock.
@@ -56,6 +69,8 @@ class ServerClock:
         self.is_refused = False
         self._refused: list[timedelta] = []
         """Offsets that the server has refused."""
+        self._last_by_host: dict[str, timedelta] = {}
+        """Offset by the last Date header of each host."""
         self.trusts_any_answer = False
 
     def now(self) -> datetime:
@@ -75,6 +90,11 @@ class ServerClock:
         measured = server_time - self.local.now()
         self.host, self.last_offset = host, measured
         self.largest[host] = max(self.largest.get(host, measured), measured, key=abs)
+        if abs(measured - self._last_by_host.get(host, measured)) > TOLERATED_DRIFT:
+            # a clock was set
+            self._refused.clear()
+            self.offset = timedelta()
+        self._last_by_host[host] = measured
         # A smaller difference may be a slow response. The vendor tolerates 300 s.
         if measured < self.offset - TOLERATED_DRIFT and not self._was_refused(measured):
             self.offset = measured
@@ -85,10 +105,15 @@ class ServerClock:
         Args:
             signed_at: the date of the signature.
         """
-        if not timedelta() <= self.now() - signed_at <= _MAX_REQUEST:
+        age = self.now() - signed_at
+        if not timedelta() <= age <= _MAX_REQUEST:
             return True  # the clock was set after that signature
         self._refused.append(self.offset)
-        others = [one for one in (self.last_offset, timedelta()) if not self._was_refused(one)]
+        others = [
+            one
+            for one in (self.last_offset, timedelta())
+            if not self._was_refused(one) and abs(one - self.offset) + age > _MIN_REFUSED
+        ]
         self.is_refused = not others
         if others:
             self.offset = others[0]

@@ -33,7 +33,7 @@ def test_small_difference_does_not_set_the_clock(seconds: int) -> None:
     assert clock.is_known
 
 
-@pytest.mark.parametrize("seconds", [31, 400, 86400])
+@pytest.mark.parametrize("seconds", [299, 400, 86400])
 def test_later_time_of_the_server_needs_a_refusal(seconds: int) -> None:
     """A signature with a date that is too late would live too long, so the earlier one is first."""
     clock = learned(seconds=seconds)
@@ -41,6 +41,50 @@ def test_later_time_of_the_server_needs_a_refusal(seconds: int) -> None:
     assert clock.record_refusal(NOON)
     assert clock.now() == NOON + timedelta(seconds=seconds)
     assert not clock.is_refused
+
+
+@pytest.mark.parametrize("seconds", [-290, -250, -31, 31, 250, 290])
+def test_a_refusal_that_no_clock_explains_changes_nothing(seconds: int) -> None:
+    """The vendor tolerates 300 seconds: a refusal between closer clocks is a passing error."""
+    clock = learned(seconds=seconds)
+    before = clock.now()
+    assert not clock.record_refusal(before)
+    assert clock.now() == before == NOON + timedelta(seconds=min(seconds, 0))
+    assert clock.is_refused
+
+
+def test_a_slow_request_may_be_refused_between_closer_clocks() -> None:
+    """A signature grows older until its request arrives."""
+    clock = learned(seconds=280)
+    assert clock.record_refusal(NOON - timedelta(seconds=21))
+    assert clock.now() == NOON + timedelta(seconds=280)
+
+
+@pytest.mark.parametrize(("before", "after"), [(320, 25), (320, 280), (3600, -20)])
+def test_a_clock_that_is_set_makes_the_earlier_one_first_again(before: int, after: int) -> None:
+    """What was refused of the old times says nothing about the new ones."""
+    clock = learned(seconds=before)
+    assert clock.record_refusal(clock.now())
+    clock.learn(http_date(NOON, timedelta(seconds=after)), HOST)
+    assert clock.now() == NOON
+
+
+def test_a_date_that_was_refused_may_be_right_after_a_clock_was_set() -> None:
+    """The earlier time dates signatures again when it comes back."""
+    clock = learned(hours=-1)
+    assert clock.record_refusal(clock.now())
+    for hours in (0, -1):
+        clock.learn(http_date(NOON, timedelta(hours=hours)), HOST)
+    assert clock.now() == NOON - timedelta(hours=1)
+
+
+def test_another_host_with_another_date_sets_no_clock() -> None:
+    """What was refused stays refused while two hosts differ; else every second request would be."""
+    clock = learned(hours=-1)
+    assert clock.record_refusal(clock.now())
+    for host, hours in (("other.example", 0), (HOST, -1), ("other.example", 0), (HOST, -1)):
+        clock.learn(http_date(NOON, timedelta(hours=hours)), host)
+        assert clock.now() == NOON
 
 
 def test_this_machines_clock_is_next_after_a_wrong_date() -> None:
