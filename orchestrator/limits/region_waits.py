@@ -39,15 +39,17 @@ def is_in_doubt(code: Code, refused_jobs: int) -> bool:
     return refused_jobs >= (5 if is_listed(code.name) else 2)
 
 
-def concerns_job(refusals: int, *, others_accepted: bool, is_idle: bool) -> bool:
+def concerns_job(refusals: int, *, probes: int, others_accepted: bool, is_idle: bool) -> bool:
     """Return whether a refusal in doubt concerns its job alone.
 
     Args:
         refusals: how often the job was refused with the code in this run.
+        probes: how many of these were probes. While exports run, a probe may be refused for the cap
+            under another name, which says nothing about its job.
         others_accepted: another job was accepted since the job was refused the last time.
         is_idle: no export of ours is running that could have used the capacity.
     """
-    return (others_accepted and refusals >= 5) or (is_idle and refusals >= 3)
+    return (others_accepted and refusals - probes >= 5) or (is_idle and refusals >= 3)
 
 
 @dataclass(slots=True)
@@ -73,12 +75,13 @@ class _Refusals:
         in_a_row: jobs that were refused since the last acceptance.
         is_in_doubt: stays true for the rest of the run. Otherwise a code that stands for the cap
             would fail some jobs after each acceptance.
-        of_job: number of refusals in doubt of each job, and when the last one came.
+        of_job: number of refusals in doubt of each job, how many of them were probes, and when the
+            last one came.
     """
 
     in_a_row: set[int] = field(default_factory=set)
     is_in_doubt: bool = False
-    of_job: dict[int, tuple[int, float]] = field(default_factory=dict)
+    of_job: dict[int, tuple[int, int, float]] = field(default_factory=dict)
 
 
 class RegionWaits:
@@ -100,7 +103,7 @@ class RegionWaits:
         self._accepted_at: dict[str, float] = {}
         """By region: when this run's last export was accepted, on the event loop's clock."""
 
-    def reconsider(self, region: str, job_id: int, outcome: Outcome) -> Outcome:
+    def reconsider(self, region: str, job_id: int, outcome: Outcome, *, is_probe: bool) -> Outcome:
         """Return an outcome that fails its job, or puts it back because the code is in doubt."""
         code, now = outcome.code, anyio.current_time()
         if code.reaction is not Reaction.FAIL:
@@ -110,12 +113,13 @@ class RegionWaits:
         refusals.is_in_doubt |= is_in_doubt(code, len(refusals.in_a_row))
         if not refusals.is_in_doubt:
             return outcome
-        before, refused_at = refusals.of_job.get(job_id, (0, math.inf))
-        refusals.of_job[job_id] = before + 1, now
+        before, probes, refused_at = refusals.of_job.get(job_id, (0, 0, math.inf))
+        refusals.of_job[job_id] = before + 1, probes + is_probe, now
         accepted_at, wait = self._accepted_at.get(region), self._waits.get(region)
         if accepted_at is not None and concerns_job(
             before + 1,
-            others_accepted=accepted_at > refused_at,
+            probes=probes + is_probe,
+            others_accepted=accepted_at > refused_at and not is_probe,
             is_idle=wait is not None
             and wait.idle_since is not None
             and now - wait.idle_since >= _IDLE,

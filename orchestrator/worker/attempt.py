@@ -80,7 +80,9 @@ class AttemptRunner:
             return False
         region = lease.order.region
         if not contradicts_description(lease, outcome):
-            outcome = admission.region_waits.reconsider(region, lease.job_id, outcome)
+            outcome = admission.region_waits.reconsider(
+                region, lease.job_id, outcome, is_probe=lease.probe
+            )
         decision = decide(
             lease,
             outcome,

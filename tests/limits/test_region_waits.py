@@ -21,11 +21,14 @@ def make(said: list[str] | None = None) -> RegionWaits:
     return RegionWaits(LONGEST, ([] if said is None else said).append)
 
 
-def refuse(waits: RegionWaits, code: str, *job_ids: int, region: str = REGION) -> list[Reaction]:
+def refuse(
+    waits: RegionWaits, code: str, *job_ids: int, region: str = REGION, is_probe: bool = False
+) -> list[Reaction]:
     """Refuse one request of each job with a code; return what follows for each."""
     reactions = []
     for job_id in job_ids:
-        outcome = waits.reconsider(region, job_id, Outcome(code_for(code), "no", http_status=200))
+        refusal = Outcome(code_for(code), "no", http_status=200)
+        outcome = waits.reconsider(region, job_id, refusal, is_probe=is_probe)
         if outcome.code.reaction is not Reaction.FAIL:
             waits.record_refusal(region, outcome)
         reactions.append(outcome.code.reaction)
@@ -53,20 +56,53 @@ def test_a_code_is_in_doubt_when_many_jobs_meet_it(code: str, jobs: int, doubt: 
 
 
 @pytest.mark.parametrize(
-    ("refusals", "others_accepted", "is_idle", "alone"),
+    ("refusals", "probes", "others_accepted", "is_idle", "alone"),
     [
-        (4, True, False, False),
-        (5, True, False, True),
-        (9, False, False, False),
-        (2, False, True, False),
-        (3, False, True, True),
+        (4, 0, True, False, False),
+        (5, 0, True, False, True),
+        (9, 5, True, False, False),
+        (9, 0, False, False, False),
+        (2, 0, False, True, False),
+        (3, 3, False, True, True),
     ],
 )
 def test_a_job_that_is_refused_while_others_are_accepted_fails(
-    refusals: int, others_accepted: bool, is_idle: bool, alone: bool
+    refusals: int, probes: int, others_accepted: bool, is_idle: bool, alone: bool
 ) -> None:
     """What is refused again and again, although the region takes others, concerns the job."""
-    assert concerns_job(refusals, others_accepted=others_accepted, is_idle=is_idle) is alone
+    is_alone = concerns_job(
+        refusals, probes=probes, others_accepted=others_accepted, is_idle=is_idle
+    )
+    assert is_alone is alone
+
+
+@pytest.mark.parametrize(("is_probe", "last"), [(True, Reaction.DOUBT), (False, Reaction.FAIL)])
+def test_a_job_does_not_fail_for_refused_probes(is_probe: bool, last: Reaction) -> None:
+    """A cap under another name refuses probes, while others are accepted in free slots."""
+    reactions: list[Reaction] = []
+
+    def step(moment: int) -> None:
+        if moment % 2:
+            waits.record_acceptance(REGION)
+        else:
+            reactions.extend(refuse(waits, UNLISTED, 1, 2, is_probe=is_probe))
+
+    waits = make()
+    over_time(step, range(10))
+    assert reactions[2:-1] == [Reaction.DOUBT] * 7
+    assert reactions[-1] is last
+
+
+def test_a_refused_probe_does_not_complete_what_fails_a_job() -> None:
+    """After many refusals without an acceptance, one that only concerns the cap may follow."""
+    results: list[Reaction] = []
+    waits = make()
+    over_time(lambda _: refuse(waits, UNLISTED, 1, 2), range(6))
+    over_time(lambda _: waits.record_acceptance(REGION), (6,))
+    over_time(lambda _: results.extend(refuse(waits, UNLISTED, 2, is_probe=True)), (7,))
+    over_time(lambda _: waits.record_acceptance(REGION), (8,))
+    over_time(lambda _: results.extend(refuse(waits, UNLISTED, 2)), (9,))
+    assert results == [Reaction.DOUBT, Reaction.FAIL]
 
 
 def test_jobs_are_put_back_once_the_code_is_in_doubt() -> None:
