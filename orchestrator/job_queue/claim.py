@@ -119,8 +119,9 @@ async def claim(
         rate_limiter: provides a permit for each claimed job.
         signed_at: the server's time, for the signatures of these attempts.
         limit: maximum number of jobs.
-        in_doubt: regions in which many jobs were refused. There the order is random, so that the
-            refused ones do not keep a probe from a job that is accepted.
+        in_doubt: regions in which many jobs were refused. There the jobs with the fewest deferrals
+            go first, so that every job is tried once before one is tried again; among equals the
+            order is random, because similar jobs are often next to each other.
     """
     async with database.write() as connection:
         free = await rate_limiter.free_permits(connection, limit)
@@ -142,7 +143,7 @@ async def claim(
                 here = {"profile": profile, "region": found.region, "now": now}
                 query = next_jobs
                 if found.region in in_doubt:
-                    query = next_jobs.order_by(None).order_by(sa.func.random())
+                    query = next_jobs.order_by(None).order_by(jobs.c.deferrals, sa.func.random())
                 rows = await connection.execute(query, {**here, "limit": sendable})
                 images: set[str] = set()
                 for row in rows.mappings():

@@ -260,6 +260,15 @@ async def test_the_order_is_random_in_a_region_that_is_in_doubt(database: Databa
     assert taken != ids
 
 
+async def test_every_job_is_tried_once_in_a_region_that_is_in_doubt(database: Database) -> None:
+    """Of many wrong jobs none is tried again before the last one was tried."""
+    ids = await make_jobs(database, make_requests(30))
+    for job_id in ids[:15]:
+        await update_job(database, job_id, deferrals=1)
+    claimed = await claim_with_permits(database, limit=15, in_doubt={REGION})
+    assert sorted(lease.job_id for lease, _ in claimed) == ids[15:]
+
+
 @pytest.mark.parametrize("states", [("NORMAL", "NORMAL"), ("NORMAL", None), (None, None)])
 async def test_a_lease_knows_whether_its_images_were_shown(
     database: Database, states: tuple[str | None, str | None]
