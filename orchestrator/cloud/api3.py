@@ -135,7 +135,7 @@ def _read_reply(response: httpx.Response) -> tuple[Reply, Mapping[str, Any]]:
     if fields and error is None and response.status_code == 200:
         return reply, fields
     start = response.content[: 4 * _EXCERPT_LENGTH]  # a character has 4 bytes at most
-    excerpt = start.decode(errors="replace")
+    excerpt = start.decode(errors="replace").replace("\0", "?")
     if response.has_redirect_location:
         excerpt = f"redirect to {response.headers['Location']}"
     return replace(reply, excerpt=excerpt[:_EXCERPT_LENGTH]), {}

@@ -165,6 +165,12 @@ async def test_excerpt_of_invalid_utf8_is_valid_text(
     assert (await export(cvm)).excerpt == "\ufffd" * 200
 
 
+async def test_excerpt_has_no_nul(server: ScriptedServer, cvm: CvmClient) -> None:
+    """PostgreSQL cannot store a NUL, so a question mark is stored in its place."""
+    server.respond(http(b"\0not\0JSON"))
+    assert (await export(cvm)).excerpt == "?not?JSON"
+
+
 @pytest.mark.parametrize(
     ("written", "read"),
     [
