@@ -40,6 +40,9 @@ _NO_HOLDS = timedelta(days=1)
 """For so long "yes" does not replace "no": what failed once is not trusted because of one success,
 which another process may have seen."""
 
+_KNOWN = vendor_facts.select().where(vendor_facts.c.fact.in_(sorted(VendorFact)))
+"""Without the facts that a later version of this program may have recorded."""
+
 
 @dataclass(frozen=True, slots=True)
 class LearnedFact:
@@ -89,13 +92,13 @@ async def facts_about(
 ) -> Mapping[VendorFact, str]:
     """Return the value of each fact that is known of a bucket or host."""
     table = vendor_facts.c
-    query = vendor_facts.select().where(table.profile == profile, table.subject == subject)
+    query = _KNOWN.where(table.profile == profile, table.subject == subject)
     return {VendorFact(row.fact): row.value for row in await connection.execute(query)}
 
 
 async def all_facts(connection: AsyncConnection) -> tuple[LearnedFact, ...]:
     """Return everything that is known, of all profiles, in the order of the primary key."""
-    query = vendor_facts.select().order_by(*vendor_facts.primary_key.columns)
+    query = _KNOWN.order_by(*vendor_facts.primary_key.columns)
     return tuple(
         LearnedFact(row.profile, row.subject, VendorFact(row.fact), row.value, row.seen_at)
         for row in await connection.execute(query)

@@ -5,6 +5,7 @@ from datetime import timedelta
 import pytest
 
 from orchestrator.store import Database
+from orchestrator.store.tables import vendor_facts
 from orchestrator.vendor_facts import (
     LearnedFact,
     VendorFact,
@@ -44,3 +45,14 @@ async def test_no_is_not_replaced_by_yes_for_a_day(database: Database) -> None:
             at = NOON + timedelta(hours=hours)
             await record_fact(connection, PROFILE, BUCKET, fact, value, at)
             assert await facts_about(connection, PROFILE, BUCKET) == {fact: expected}
+
+
+async def test_a_fact_of_a_later_version_is_skipped(database: Database) -> None:
+    """A store that a later version has used can still be read."""
+    async with database.write() as connection:
+        await record_fact(connection, PROFILE, BUCKET, VendorFact.HEAD_TRUSTED, "yes", NOON)
+        row = {"profile": PROFILE, "subject": BUCKET, "fact": "news", "value": "", "seen_at": NOON}
+        await connection.execute(vendor_facts.insert().values(row))
+    async with database.read() as connection:
+        assert await facts_about(connection, PROFILE, BUCKET) == {VendorFact.HEAD_TRUSTED: "yes"}
+        assert [one.fact for one in await all_facts(connection)] == [VendorFact.HEAD_TRUSTED]
