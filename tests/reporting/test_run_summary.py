@@ -1,10 +1,12 @@
 """The summary of a run: the batches it works on, and their counts at its end."""
 
+from dataclasses import replace
+
 import pytest
 import sqlalchemy as sa
 
 from orchestrator.job_states import JobState
-from orchestrator.model import NOT_RULED_OUT, Halt, Scope
+from orchestrator.model import NOT_RULED_OUT, Halt, Reaction, Scope
 from orchestrator.reporting.run_summary import RunResult, RunSummary
 from orchestrator.store import Database
 from orchestrator.store.tables import jobs
@@ -106,21 +108,23 @@ async def test_jobs_that_another_run_may_continue_are_left(database: Database) -
 
 async def test_only_requests_that_were_sent_are_counted(database: Database) -> None:
     """Requests of this instance count, also if refused; one that was never sent does not."""
-    await make_jobs(database, make_requests(7))
+    await make_jobs(database, make_requests(8))
     summary = await RunSummary.begin(database, PROFILE, None)
+    refusal = make_refusal("UnsupportedOperation")
     outcomes = [
         make_acceptance(),
         make_refusal(IMAGE_BUSY),
         make_refusal("RequestLimitExceeded"),
         make_refusal(CAP_REACHED),
+        replace(refusal, code=replace(refusal.code, reaction=Reaction.DOUBT)),
     ]
-    leases = [await claim_one(database) for _ in range(6)]
+    leases = [await claim_one(database) for _ in range(7)]
     for lease, outcome in zip(leases, outcomes, strict=False):
         await record_outcome(database, lease, outcome)
     async with database.write() as connection:
-        await record_not_sent(connection, leases[4], await database.now(connection))
+        await record_not_sent(connection, leases[5], await database.now(connection))
     result = await finish(summary)
-    assert (result.requests, result.refused) == (5, 2)
+    assert (result.requests, result.refused) == (6, 3)
     assert (await finish(summary, owner="another")).requests == 0
 
 
