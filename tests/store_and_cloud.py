@@ -13,6 +13,7 @@ from orchestrator.cloud.cos import CosClient
 from orchestrator.cloud.credentials.base import Credential, CredentialSource
 from orchestrator.cloud.cvm import CvmClient
 from orchestrator.cloud.http_client import open_http_client
+from orchestrator.errors import CloudRefusal
 from orchestrator.export_durations import latest_finished_exports
 from orchestrator.job_states import JobState
 from orchestrator.limits.admission import Admission
@@ -153,6 +154,10 @@ async def open_store_and_cloud(database: Database) -> AsyncIterator[StoreAndClou
 
 
 def _notify(_sentence: str) -> None: ...
+
+
+async def ignore_refusal(_bucket: str, _refusal: CloudRefusal) -> None:
+    """Do nothing about a look-up that COS refused."""
 
 
 class UnstoredWarnings(RunWarnings):

@@ -13,7 +13,8 @@ import anyio
 
 from orchestrator.cloud.clock_skew import ServerClock
 from orchestrator.cloud.credentials.base import Credential, CredentialSource
-from orchestrator.errors import CredentialError
+from orchestrator.cloud.error_codes import cos_code_for
+from orchestrator.errors import CloudRefusal, CredentialError
 from orchestrator.limits.answer_warnings import AnswerWarnings, describe_answer
 from orchestrator.limits.circuit_breaker import CircuitBreaker
 from orchestrator.limits.halted_scopes import WHOLE_ACCOUNT, HaltedScopes
@@ -128,6 +129,25 @@ class Admission:
     def record_lookup(self, bucket: str) -> None:
         """Record a look-up that was answered: the credentials were accepted."""
         self.halts.record_acceptance(BUCKET_LOOKUP, self._scopes(bucket, {}))
+
+    async def record_refused_lookup(
+        self, bucket: str, refusal: CloudRefusal, *, asked_at: float, credential: Credential
+    ) -> None:
+        """Record a look-up that was refused; only a refusal of the whole account counts here.
+
+        Args:
+            asked_at: on the event loop's clock.
+        """
+        code = cos_code_for(refusal)
+        if code.scope in WHOLE_ACCOUNT:
+            await self.record_outcome(
+                BUCKET_LOOKUP,
+                bucket,
+                Outcome(code, refusal.service_message, http_status=refusal.http_status),
+                scope_values={},
+                asked_at=asked_at,
+                credential=credential,
+            )
 
     async def record_outcome(
         self,

@@ -17,7 +17,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.cloud.cos import CosClient
 from orchestrator.cloud.credentials.base import Credential
-from orchestrator.cloud.error_codes import cos_code_for
 from orchestrator.errors import CloudRefusal, CredentialError
 from orchestrator.export_durations import (
     FinishedExport,
@@ -25,10 +24,9 @@ from orchestrator.export_durations import (
     latest_finished_exports,
 )
 from orchestrator.job_states import JobState
-from orchestrator.limits.admission import BUCKET_LOOKUP, Admission
+from orchestrator.limits.admission import Admission
 from orchestrator.limits.concurrency_limit import regions_at_capacity
-from orchestrator.limits.halted_scopes import WHOLE_ACCOUNT, bucket_location, bucket_location_column
-from orchestrator.model import Outcome
+from orchestrator.limits.halted_scopes import bucket_location, bucket_location_column
 from orchestrator.settings import Settings, VerifyMode
 from orchestrator.store import BusyRetry, Database, GroupCommit
 from orchestrator.store.tables import WATCHED, UtcDateTime, jobs
@@ -304,16 +302,9 @@ class Poller:
             await self._look_up_again_soon(one.job)
             if self._buckets.record_refusal(one.bucket, refusal):
                 self._wakeup.notify()
-            code = cos_code_for(refusal)
-            if code.scope in WHOLE_ACCOUNT:
-                await self._admission.record_outcome(
-                    BUCKET_LOOKUP,
-                    one.bucket,
-                    Outcome(code, refusal.service_message, http_status=refusal.http_status),
-                    scope_values={},
-                    asked_at=asked_at,
-                    credential=credential,
-                )
+            await self._admission.record_refused_lookup(
+                one.bucket, refusal, asked_at=asked_at, credential=credential
+            )
             return True
         self._admission.record_lookup(one.bucket)
         was_failing = self._buckets.record_success(one.bucket)

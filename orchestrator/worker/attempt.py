@@ -126,7 +126,17 @@ class AttemptRunner:
         """
         context, lease = self._context, attempt.lease
         check = partial(
-            check_before_send, context.database, context.cos, self._buckets, lease, context.settings
+            check_before_send,
+            context.database,
+            context.cos,
+            self._buckets,
+            lease,
+            context.settings,
+            partial(
+                context.admission.record_refused_lookup,
+                asked_at=attempt.claimed_at,
+                credential=attempt.credential,
+            ),
         )
         if not await self._busy_retry.retry(check):
             return None

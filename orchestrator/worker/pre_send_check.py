@@ -1,5 +1,6 @@
 """Check an attempt in the bucket and in the store before its request is sent."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -33,12 +34,17 @@ _MAX_LOOKUP = 10.0
 count as sent."""
 
 
+ReportRefusal = Callable[[str, CloudRefusal], Awaitable[None]]
+"""Takes a bucket location, and why COS refused to show the bucket."""
+
+
 async def check_before_send(
     database: Database,
     cos: CosClient,
     buckets: BucketAccess,
     lease: Lease,
     settings: Settings,
+    report_refusal: ReportRefusal,
 ) -> bool:
     """Return whether the attempt may be sent; if not, the job has its new state already.
 
@@ -48,6 +54,9 @@ async def check_before_send(
 
     After a store error the caller repeats this check. A job that the first call put back is then
     not sent, because the process that claims it next would send it a second time.
+
+    Args:
+        report_refusal: receives a refusal of COS, which may concern the whole account.
     """
     if lease.attempt == 1 and not (lease.maybe_applied or lease.exact_names):
         return True
@@ -57,7 +66,7 @@ async def check_before_send(
     if not (was_requested or lease.exact_names):
         return True
     found, etags, failure = await _look_up(
-        database, cos, buckets, lease, job, was_requested=was_requested
+        database, cos, buckets, lease, job, report_refusal, was_requested=was_requested
     )
     async with database.write() as connection:
         now = await database.now(connection)
@@ -100,6 +109,7 @@ async def _look_up(
     buckets: BucketAccess,
     lease: Lease,
     job: TrackedJob,
+    report_refusal: ReportRefusal,
     *,
     was_requested: bool,
 ) -> tuple[LookupResult, dict[str, str], str | None]:
@@ -116,6 +126,7 @@ async def _look_up(
             )
     except CloudRefusal as refusal:
         buckets.record_refusal(bucket, refusal)
+        await report_refusal(bucket, refusal)
         return found, etags, str(refusal)
     except (httpx.HTTPError, TimeoutError) as error:
         failure = str(error) or "COS gave no answer in time."

@@ -40,7 +40,7 @@ from tests.job_factory import (
     export_rate_limiter,
     now,
 )
-from tests.store_and_cloud import make_bucket_access, make_trust, verify_job
+from tests.store_and_cloud import ignore_refusal, make_bucket_access, make_trust, verify_job
 
 from .fake_vendor import Export, FakeCosClient, FakeVendor, PausePoint, ShortRepr, make_object_keys
 
@@ -162,7 +162,12 @@ class SystemUnderTest:
         """Check whether an attempt can be sent."""
         attempt.is_checking = True
         attempt.can_send = await check_before_send(
-            self.database, self.looks, make_bucket_access(), attempt.lease, self.settings
+            self.database,
+            self.looks,
+            make_bucket_access(),
+            attempt.lease,
+            self.settings,
+            ignore_refusal,
         )
         if not attempt.can_send:
             self.attempts.remove(attempt)

@@ -25,7 +25,7 @@ from tests.job_factory import (
     read_last_attempt,
     update_job,
 )
-from tests.store_and_cloud import StoreAndCloud, make_bucket_access
+from tests.store_and_cloud import StoreAndCloud, ignore_refusal, make_bucket_access
 
 pytestmark = pytest.mark.anyio
 
@@ -64,7 +64,7 @@ async def test_lost_lease_reconciles_nothing(setup: StoreAndCloud, become: JobSt
     await update_job(setup.database, job_id, state=become)
     before = await read_job(setup.database, job_id)
     assert not await check_before_send(
-        setup.database, setup.cos, make_bucket_access(), lease, SETTINGS
+        setup.database, setup.cos, make_bucket_access(), lease, SETTINGS, ignore_refusal
     )
     assert await read_job(setup.database, job_id) == before
     assert (await read_last_attempt(setup.database, job_id)).code == NOT_SENT
@@ -78,7 +78,7 @@ async def test_lost_lease_sends_nothing(setup: StoreAndCloud) -> None:
     await advance_time(setup.database, seconds=LEASE_DURATION.total_seconds() + 1)
     await recover_orphans(setup.database, "rescuer")
     assert not await check_before_send(
-        setup.database, setup.cos, make_bucket_access(), lease, SETTINGS
+        setup.database, setup.cos, make_bucket_access(), lease, SETTINGS, ignore_refusal
     )
     assert (await read_job(setup.database, job_id)).state == JobState.UNKNOWN
 

@@ -6,6 +6,7 @@ import anyio
 import httpx
 import pytest
 
+from orchestrator.errors import CloudRefusal
 from orchestrator.job_states import JobState
 from orchestrator.model import NOT_SENT, Lease, Outcome
 from orchestrator.settings import VerifyMode
@@ -35,14 +36,14 @@ from tests.job_factory import (
     record_outcome,
     update_job,
 )
-from tests.store_and_cloud import StoreAndCloud, make_bucket_access
+from tests.store_and_cloud import StoreAndCloud, ignore_refusal, make_bucket_access
 
 pytestmark = pytest.mark.anyio
 
 
 async def cleared(setup: StoreAndCloud, lease: Lease, seen: BucketAccess | None = None) -> bool:
     return await check_before_send(
-        setup.database, setup.cos, seen or make_bucket_access(), lease, SETTINGS
+        setup.database, setup.cos, seen or make_bucket_access(), lease, SETTINGS, ignore_refusal
     )
 
 
@@ -266,3 +267,16 @@ async def test_a_look_up_that_is_answered_counts_for_the_bucket(setup: StoreAndC
     await anyio.sleep(1.1)  # until the circuit breaker admits a probe
     assert await cleared(setup, lease, buckets)
     assert buckets.failing_buckets() == []
+
+
+async def test_a_refusal_of_a_look_up_is_reported(setup: StoreAndCloud) -> None:
+    """It may concern the whole account, and without an accepted job nothing else finds out."""
+    reported: list[tuple[str, str]] = []
+
+    async def report(bucket: str, refusal: CloudRefusal) -> None:
+        reported.append((bucket, refusal.code))
+
+    lease, buckets = await answered(setup), make_bucket_access()
+    setup.deny("GetBucket")
+    assert not await check_before_send(setup.database, setup.cos, buckets, lease, SETTINGS, report)
+    assert reported == [(f"{REGION}/{BUCKET}", "AccessDenied")]

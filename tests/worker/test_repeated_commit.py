@@ -45,7 +45,7 @@ from tests.job_factory import (
     update_scope,
 )
 from tests.reporting.query_plans import plans
-from tests.store_and_cloud import StoreAndCloud, make_bucket_access
+from tests.store_and_cloud import StoreAndCloud, ignore_refusal, make_bucket_access
 from tests.store_errors import commit_in_doubt
 
 pytestmark = pytest.mark.anyio
@@ -246,7 +246,9 @@ async def cleared_again(setup: StoreAndCloud, lease: Lease, *, denied: str = "")
         denied: what the bucket refuses, the first time only.
     """
     seen = make_bucket_access()
-    clear = partial(check_before_send, setup.database, setup.cos, seen, lease, SETTINGS)
+    clear = partial(
+        check_before_send, setup.database, setup.cos, seen, lease, SETTINGS, ignore_refusal
+    )
     setup.deny(*filter(None, [denied]))
     with commit_in_doubt(setup.database, "UPDATE"), pytest.raises(OperationalError):
         await clear()
@@ -302,7 +304,7 @@ async def test_an_exact_name_is_sent_only_under_its_lease(
     lease = await exact(setup)
     await update_job(setup.database, lease.job_id, owner="another", attempt=2)
     cleared = await check_before_send(
-        setup.database, setup.cos, make_bucket_access(mode), lease, SETTINGS
+        setup.database, setup.cos, make_bucket_access(mode), lease, SETTINGS, ignore_refusal
     )
     assert not cleared
     assert (await read_rows(setup.database, objects, lease.job_id))[0].baseline_etag is None
@@ -312,7 +314,13 @@ async def test_a_baseline_is_saved_once(setup: StoreAndCloud) -> None:
     """The baseline of the commit that seemed to fail is the one that is compared."""
     lease = await exact(setup)
     clear = partial(
-        check_before_send, setup.database, setup.cos, make_bucket_access(), lease, SETTINGS
+        check_before_send,
+        setup.database,
+        setup.cos,
+        make_bucket_access(),
+        lease,
+        SETTINGS,
+        ignore_refusal,
     )
     with commit_in_doubt(setup.database, "INSERT INTO objects"), pytest.raises(OperationalError):
         await clear()
