@@ -21,11 +21,11 @@ from orchestrator.vendor_facts import NO, YES, VendorFact
 from orchestrator.verification.bucket_trust import BucketTrust
 from orchestrator.verification.evidence import Evidence, has_come_to_rest, weigh
 from orchestrator.verification.object_lookup import (
+    clocks_of,
     is_own,
     listed_objects,
     open_uploads,
-    time_at_cos,
-    time_of_request,
+    time_since_request,
     trace_age_of,
 )
 from orchestrator.verification.tracked_jobs import (
@@ -101,11 +101,10 @@ async def check_delivery(
     trace_age = _trace_age(cos, job, objects, uploads)
     evidence = weigh(job, objects)
     finding = Finding(job, evidence, trace_age=trace_age, is_complete=evidence.is_certain)
-    sent_at = time_of_request(cos, job, age)
     rests = partial(
         has_come_to_rest,
-        sent_at=sent_at and sent_at[0],
-        now=time_at_cos(cos),
+        since_request=time_since_request(job, age),
+        clocks=clocks_of(cos),
         uploads_are_visible=trust.uploads_are_visible,
     )
     deadline_of = partial(deadline, finished, job.size_gib, longest=settings.export_deadline)
@@ -269,7 +268,8 @@ async def _own_objects(
     Args:
         every_key: send a HEAD for each required key, also where the listing does not show it.
     """
-    sent_at = time_of_request(cos, job, age)
+    since = time_since_request(job, age)
+    sent_at = [] if since is None else [now - since for now in clocks_of(cos)]
     denied = listed if isinstance(listed, CloudRefusal) else None
     if denied and not trust.head:
         raise denied

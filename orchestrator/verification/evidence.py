@@ -26,6 +26,9 @@ less than 1 MiB. A smaller file, above all an empty one, is no disk image."""
 _MIN_REST = timedelta(seconds=10)
 """Shortest time for which nothing more must come."""
 
+_ROUNDING = timedelta(seconds=1)
+"""Last-Modified has whole seconds."""
+
 _UNSEEN_FACTOR = 3
 """Factor by which this time is longer where no open upload was ever seen: there the listing of
 uploads does not show that something is still being written."""
@@ -93,8 +96,8 @@ def weigh(job: TrackedJob, objects: Mapping[str, ObjectFacts]) -> Evidence:
 def has_come_to_rest(
     objects: Mapping[str, ObjectFacts],
     *,
-    sent_at: datetime | None,
-    now: datetime | None,
+    since_request: timedelta | None,
+    clocks: Sequence[datetime],
     uploads_are_visible: bool,
 ) -> bool:
     """Return whether nothing was written for as long again as the export took, at least 10 s.
@@ -102,16 +105,19 @@ def has_come_to_rest(
     Where open uploads are not visible, it must be three times as long.
 
     Args:
-        sent_at: time of the request by the clock of COS; without it nothing is known.
-        now: by the clock of COS.
+        since_request: time since the request; without it nothing is known.
+        clocks: the times that may be that of COS. One by which an object was written before the
+            request or is yet to be written is wrong; by all others nothing must have come.
     """
     times = [one.last_modified for one in objects.values() if one.last_modified is not None]
-    if sent_at is None or now is None or not times or len(times) < len(objects):
+    if since_request is None or not times or len(times) < len(objects):
         return False
-    took = max(times) - sent_at
-    rest = max(took, _MIN_REST) * (1 if uploads_are_visible else _UNSEEN_FACTOR)
-    # an object from before the request shows that the clocks differ
-    return took >= timedelta(seconds=-1) and now - max(times) >= rest
+    factor = 1 if uploads_are_visible else _UNSEEN_FACTOR
+    quiet = [now - max(times) for now in clocks]
+    possible = [one for one in quiet if timedelta() <= one <= since_request + _ROUNDING]
+    return bool(possible) and all(
+        one >= max(since_request - one, _MIN_REST) * factor for one in possible
+    )
 
 
 def _naming_doubt(missing: Sequence[str], others: Sequence[str]) -> str:

@@ -54,7 +54,7 @@ async def look(cos: CosClient, trust: BucketTrust, job: TrackedJob) -> LookupRes
         # a listing may still show the object that was there before
         heads = [await cos.head_object(job.region, job.bucket, key) for key in listed]
         objects = tuple(facts for facts in heads if facts is not None)
-    objects = tuple(facts for facts in objects if is_own(job, facts, None))
+    objects = tuple(facts for facts in objects if is_own(job, facts, ()))
     moments = [facts.last_modified for facts in objects]
     moments += [upload.initiated for upload in uploads]
     writing = tuple(upload.key for upload in uploads)
@@ -70,10 +70,10 @@ def trace_age_of(
     """
     if not job.needs_first_trace or not moments:
         return None
-    known, now = [moment for moment in moments if moment is not None], time_at_cos(cos)
-    if not known or now is None:
+    known, clocks = [moment for moment in moments if moment is not None], clocks_of(cos)
+    if not known or not clocks:
         return timedelta()
-    return max(timedelta(), now - min(known) - TOLERATED_DRIFT)
+    return max(timedelta(), min(clocks) - min(known) - TOLERATED_DRIFT)
 
 
 async def listed_objects(
@@ -132,36 +132,27 @@ def _of_job(
     ]
 
 
-def time_at_cos(cos: CosClient) -> datetime | None:
-    """Return the time by the clock of COS; ``None`` if not known yet.
+def clocks_of(cos: CosClient) -> tuple[datetime, ...]:
+    """Return the times that may be that of COS: by this machine and by its Date headers.
 
-    Of the two clocks that may show it, this machine's and the Date headers, it is the earlier one:
-    what follows from the age of an object then waits too long rather than too short.
+    Either may be wrong. Nothing before the first Date header.
     """
-    clock = cos.clock
-    return clock.local.now() + min(timedelta(), clock.last_offset) if clock.is_known else None
+    now, clock = cos.clock.local.now(), cos.clock
+    return (now, now + clock.last_offset) if clock.is_known else ()
 
 
-def time_of_request(
-    cos: CosClient, job: TrackedJob, age: timedelta
-) -> tuple[datetime, datetime] | None:
-    """Return when a job's request was sent, by the earlier and by the later of the two clocks.
-
-    ``None`` if not known.
+def time_since_request(job: TrackedJob, age: timedelta) -> timedelta | None:
+    """Return the time since the request of a job; ``None`` if not known.
 
     Args:
         age: of the export.
     """
-    now = time_at_cos(cos)
-    if now is None or job.began_at is None or job.sent_at is None:
+    if job.began_at is None or job.sent_at is None:
         return None
-    sent_at = now - age - (job.began_at - job.sent_at)
-    return sent_at, sent_at + abs(cos.clock.last_offset)
+    return age + (job.began_at - job.sent_at)
 
 
-def is_own(
-    job: TrackedJob, facts: ObjectFacts, sent_at: tuple[datetime, datetime] | None
-) -> bool | None:
+def is_own(job: TrackedJob, facts: ObjectFacts, sent_at: Sequence[datetime]) -> bool | None:
     """Return whether an object under a key of the job was written for it; ``None`` is unclear.
 
     Everything under the job's own tag was. Elsewhere it must have been written after the request.
@@ -170,7 +161,7 @@ def is_own(
     have such objects, because its export certainly began.
 
     Args:
-        sent_at: what `time_of_request` returns.
+        sent_at: when its request was sent, by each of the clocks; empty if not known.
     """
     if job.is_tagged(facts.key):
         return True
@@ -179,12 +170,11 @@ def is_own(
         return facts.etag != baseline
     if job.reconciled:
         return False
-    if sent_at is None or facts.last_modified is None:
+    if not sent_at or facts.last_modified is None:
         return None
-    earliest, latest = sent_at
-    if facts.last_modified >= latest.replace(microsecond=0):
+    if facts.last_modified >= max(sent_at).replace(microsecond=0):
         return True
-    return False if facts.last_modified < earliest - _CLOCK_ERROR else None
+    return False if facts.last_modified < min(sent_at) - _CLOCK_ERROR else None
 
 
 async def baselines(cos: CosClient, trust: BucketTrust, job: TrackedJob) -> dict[str, str]:

@@ -232,17 +232,35 @@ def test_an_export_rests_for_as_long_as_it_took(
         f"{number}": ObjectFacts(f"{number}", GIB, "e", after(seconds))
         for number, seconds in enumerate(written)
     }
+    since = timedelta(seconds=age)
     look = partial(has_come_to_rest, objects, uploads_are_visible=True)
-    assert look(sent_at=NOON, now=after(age)) is rests
-    assert not look(sent_at=None, now=after(age))
-    assert not look(sent_at=NOON, now=None)
+    assert look(since_request=since, clocks=[NOON + since]) is rests
+    assert not look(since_request=None, clocks=[NOON + since])
+    assert not look(since_request=since, clocks=[])
+
+
+@pytest.mark.parametrize("wrong", [-1000, 1000])
+def test_a_clock_that_contradicts_the_request_is_not_used(wrong: int) -> None:
+    """By a wrong clock the object is older than the request, or yet to be written."""
+    objects = {"a": ObjectFacts("a", GIB, "e", after(60))}
+    for age, rests in ((119, False), (120, True)):
+        clocks = [NOON + timedelta(seconds=age + error) for error in (0, wrong)]
+        assert rests is has_come_to_rest(
+            objects,
+            since_request=timedelta(seconds=age),
+            clocks=clocks,
+            uploads_are_visible=True,
+        )
 
 
 def test_where_uploads_are_not_visible_an_export_must_rest_for_longer() -> None:
     """There nothing but time shows that no more objects come."""
     objects = {"a": ObjectFacts("a", GIB, "e", after(60))}
-    look = partial(has_come_to_rest, objects, sent_at=NOON, uploads_are_visible=False)
-    assert [look(now=after(seconds)) for seconds in (239, 240)] == [False, True]
+    for age, rests in ((239, False), (240, True)):
+        since = timedelta(seconds=age)
+        assert rests is has_come_to_rest(
+            objects, since_request=since, clocks=[NOON + since], uploads_are_visible=False
+        )
 
 
 def after(seconds: int | None) -> datetime | None:
