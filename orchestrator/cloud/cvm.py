@@ -153,9 +153,11 @@ def _text(row: object, name: str) -> str:
 
 def _gib(value: object) -> int:
     """Return a size of a disk; some JSON encoders write a number as a string or with a fraction."""
+    if not isinstance(value, int | float | str):
+        return 0
     try:
-        size = int(value)  # type: ignore[call-overload]
-    except (TypeError, ValueError, OverflowError):
+        size = int(value)
+    except (ValueError, OverflowError):
         return 0
     return size if size in _SIZES else 0
 

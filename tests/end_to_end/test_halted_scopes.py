@@ -99,15 +99,19 @@ async def test_unsupported_region_halts_only_its_jobs(
 
 
 @pytest.mark.parametrize(
-    ("key", "code"),
+    ("key", "codes"),
     [
-        (replace(DEFAULT_KEY, secret_id="AKIDnobody"), "AuthFailure.SecretIdNotFound"),
-        (replace(DEFAULT_KEY, secret_key="mistyped"), "AuthFailure.SignatureFailure"),
-        (replace(DEFAULT_KEY, token="stale"), "AuthFailure.TokenFailure"),
+        (replace(DEFAULT_KEY, secret_id="AKIDnobody"), {"AuthFailure.SecretIdNotFound"}),
+        (replace(DEFAULT_KEY, secret_key="mistyped"), {"AuthFailure.SignatureFailure"}),
+        # COS, which is asked before a second request, may refuse the token before CVM does
+        (
+            replace(DEFAULT_KEY, token="stale"),
+            {"AuthFailure.TokenFailure", "InvalidAccessKeyId"},
+        ),
     ],
 )
 async def test_wrong_key_halts_everything(
-    open_store: OpenStore, cloud: Simulator, key: Key, code: str
+    open_store: OpenStore, cloud: Simulator, key: Key, codes: set[str]
 ) -> None:
     """With refused keys nothing is accepted, few requests are sent, and no attempt is charged."""
     async with open_store(environ=make_credential_variables(key)) as orchestrator:
@@ -116,8 +120,7 @@ async def test_wrong_key_halts_everything(
             orchestrator, make_requests_for(make_image_ids(30, first=30), region="ap-tokyo")
         )
         assert {job.attempts for job in await read_jobs(orchestrator)} == {0}
-    # COS, which is asked before a second request, may refuse the same token first
-    assert {stop.code for stop in result.blocked} <= {code, "InvalidAccessKeyId"}
+    assert {stop.code for stop in result.blocked} <= codes
     assert {stop.scope for stop in result.blocked} == {Scope.CREDENTIAL}
     assert result.counts[JobState.QUEUED] == result.left == 60
     assert not count_exports(cloud)
