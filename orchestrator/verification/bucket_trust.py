@@ -39,12 +39,12 @@ class BucketTrust:
         self._stored = stored
 
     @property
-    def head(self) -> bool:
+    def is_head_trusted(self) -> bool:
         """Whether an object that HEAD finds exists; if not, only listings are used."""
         return self._seen.get(VendorFact.HEAD_TRUSTED) != NO
 
     @property
-    def listing(self) -> bool:
+    def is_listing_trusted(self) -> bool:
         """Whether listings show what they are asked for; if not, only HEAD is used."""
         return self._seen.get(VendorFact.LISTING_TRUSTED) != NO
 
@@ -62,7 +62,7 @@ class BucketTrust:
     @property
     def shows_absence(self) -> bool:
         """Whether an object that is not found is not there."""
-        return self.head or self._known(VendorFact.LISTING_TRUSTED) == YES
+        return self.is_head_trusted or self._known(VendorFact.LISTING_TRUSTED) == YES
 
     def learn(self, fact: VendorFact, value: str) -> None:
         """Take note of what was seen; what was seen not to hold stays so for this run."""

@@ -1,14 +1,15 @@
-"""What the objects of an accepted job prove: that its export is complete, or what they leave open.
+"""Decide what the objects of an accepted job prove.
 
 A job is verified at once when every key is there that the vendor named and that was computed from
 the images. Other objects can be complete too, because the vendor may name or write them in another
-way than expected. These are doubts: they become warnings if nothing more comes for a while.
+way than expected. Such a job is verified when nothing more is written for a while, with a warning.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from orchestrator.job_states import JobState
 from orchestrator.model import ImageFormat, ObjectFacts
 from orchestrator.verification.tracked_jobs import TrackedJob
 
@@ -24,7 +25,7 @@ _MIN_SIZE = {
 less than 1 MiB. A smaller file, above all an empty one, is no disk image."""
 
 _MIN_REST = timedelta(seconds=10)
-"""Shortest time for which nothing more must come."""
+"""Shortest time without a new object after which no more are expected."""
 
 _ROUNDING = timedelta(seconds=1)
 """Last-Modified has whole seconds."""
@@ -45,22 +46,22 @@ class Evidence:
         too_small: required keys of objects that are too small to be a disk image.
         missing: required keys without an object.
         is_enough: the objects that were found may be all that the export writes.
-        doubts: why they may not be; a sentence each.
+        caveats: why they may not be; a sentence each.
     """
 
     found: tuple[ObjectFacts, ...] = ()
     too_small: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     is_enough: bool = False
-    doubts: tuple[str, ...] = ()
+    caveats: tuple[str, ...] = ()
 
     @property
     def is_certain(self) -> bool:
         """Whether the objects are all that the export writes."""
-        return self.is_enough and not self.doubts
+        return self.is_enough and not self.caveats
 
 
-def weigh(job: TrackedJob, objects: Mapping[str, ObjectFacts]) -> Evidence:
+def compare_with_keys(job: TrackedJob, objects: Mapping[str, ObjectFacts]) -> Evidence:
     """Compare the objects that belong to a job, by key, with the keys that were named or expected.
 
     In this order: every required key is there; every key is there that the vendor named, and it
@@ -74,26 +75,38 @@ def weigh(job: TrackedJob, objects: Mapping[str, ObjectFacts]) -> Evidence:
     short = _short_objects(job, found)
     if required and len(found) == len(required):
         if job.expected:
-            return Evidence(found, is_enough=True, doubts=short)
+            return Evidence(found, is_enough=True, caveats=short)
         # of an image that was not described the vendor may have named only some disks
-        every, doubt = tuple(usable.values()), _naming_doubt((), list(usable))
-        return Evidence(every, is_enough=True, doubts=(doubt, *short))
+        every, caveat = tuple(usable.values()), _naming_caveat((), list(usable))
+        return Evidence(every, is_enough=True, caveats=(caveat, *short))
     named = [key.key for key in job.named]
     if not too_small and job.names_every_image(named) and usable.keys() >= set(named):
-        doubt = (
+        caveat = (
             "Expected, but neither named by the vendor nor written: "
             f"{_listed(missing)}. {_CHECK_DISKS}"
         )
-        return Evidence(found, missing=missing, is_enough=True, doubts=(doubt, *short))
+        return Evidence(found, missing=missing, is_enough=True, caveats=(caveat, *short))
     enough = max(len(named), len(job.expected), len(job.image_ids))
     if len(usable) >= enough and not too_small and job.names_every_image(usable):
-        doubt = _naming_doubt(missing, [key for key in usable if key not in named])
+        caveat = _naming_caveat(missing, [key for key in usable if key not in named])
         every = tuple(usable.values())
-        return Evidence(every, missing=missing, is_enough=True, doubts=(doubt, *short))
+        return Evidence(every, missing=missing, is_enough=True, caveats=(caveat, *short))
     return Evidence(found, too_small, missing)
 
 
-def has_come_to_rest(
+def verdict(evidence: Evidence, *, has_ended: bool = False, is_overdue: bool = False) -> JobState:
+    """Return the state of an accepted job after a look at its objects.
+
+    Args:
+        has_ended: nothing more is expected to be written.
+        is_overdue: it is too late to wait any longer.
+    """
+    if evidence.is_certain or (evidence.is_enough and has_ended):
+        return JobState.VERIFIED
+    return JobState.FAILED if is_overdue else JobState.ACCEPTED
+
+
+def writing_has_ended(
     objects: Mapping[str, ObjectFacts],
     *,
     since_request: timedelta | None,
@@ -113,14 +126,14 @@ def has_come_to_rest(
     if since_request is None or not times or len(times) < len(objects):
         return False
     factor = 1 if uploads_are_visible else _UNSEEN_FACTOR
-    quiet = [now - max(times) for now in clocks]
-    possible = [one for one in quiet if timedelta() <= one <= since_request + _ROUNDING]
+    pauses = [now - max(times) for now in clocks]
+    possible = [one for one in pauses if timedelta() <= one <= since_request + _ROUNDING]
     return bool(possible) and all(
         one >= max(since_request - one, _MIN_REST) * factor for one in possible
     )
 
 
-def _naming_doubt(missing: Sequence[str], others: Sequence[str]) -> str:
+def _naming_caveat(missing: Sequence[str], others: Sequence[str]) -> str:
     if not missing:
         return (
             "Neither the vendor's answer nor DescribeImages tells how many objects there must be: "
@@ -132,7 +145,7 @@ def _naming_doubt(missing: Sequence[str], others: Sequence[str]) -> str:
 def _short_objects(job: TrackedJob, found: Iterable[ObjectFacts]) -> tuple[str, ...]:
     """Return a sentence for each object that is smaller than its disk.
 
-    A RAW file is as long as its disk. This is inferred, not documented, so it is only a doubt.
+    That a RAW file is as long as its disk is inferred, not documented, so it fails no job.
     """
     if job.format is not ImageFormat.RAW:
         return ()

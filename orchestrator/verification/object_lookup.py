@@ -50,7 +50,7 @@ async def look(cos: CosClient, trust: BucketTrust, job: TrackedJob) -> LookupRes
     uploads = await open_uploads(cos, trust, job)
     listed = await listed_objects(cos, trust, job)
     objects = tuple(listed.values())
-    if job.exact_names and trust.head:
+    if job.exact_names and trust.is_head_trusted:
         # a listing may still show the object that was there before
         heads = [await cos.head_object(job.region, job.bucket, key) for key in listed]
         objects = tuple(facts for facts in heads if facts is not None)
@@ -188,11 +188,11 @@ async def baselines(cos: CosClient, trust: BucketTrust, job: TrackedJob) -> dict
             yet.
     """
     etags: dict[str, str] = {}
-    listed = {} if trust.head else await listed_objects(cos, trust, job)
+    listed = {} if trust.is_head_trusted else await listed_objects(cos, trust, job)
     for key in job.keys:
         if key.baseline_etag is None:
             facts = listed.get(key.key)
-            if trust.head:
+            if trust.is_head_trusted:
                 facts = await cos.head_object(job.region, job.bucket, key.key)
             etags[key.key] = facts.etag if facts else ""
     return etags

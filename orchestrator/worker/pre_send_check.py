@@ -166,7 +166,7 @@ async def _search(
         found = replace(found, uploads=())
         etags = {} if found else await baselines(cos, trust, job)
     buckets.record_success(bucket_location(job.region, job.bucket))
-    if lease.maybe_applied and not (found or trust.listing):
+    if lease.maybe_applied and not (found or trust.is_listing_trusted):
         raise OrchestratorError("Cannot rule out an export: listings of the bucket are wrong.")
     return found, etags
 

@@ -124,7 +124,7 @@ async def test_finding_from_before_a_retry_changes_nothing(setup: StoreAndCloud)
     begun = await now(setup.database)
     runs = {"state": JobState.ACCEPTED, "owner": None, "expires_at": None, "accepted_at": begun}
     await update_job(setup.database, job_id, **runs)
-    lost = Finding(await setup.tracked_job(job_id), Evidence(missing=("a key",)), is_lost=True)
+    lost = Finding(await setup.tracked_job(job_id), Evidence(missing=("a key",)), JobState.FAILED)
     assert await save_findings(setup.database, "another", [lost]) == [JobState.FAILED]
     await retry(setup.database, jobs.c.id == job_id, actor="person")
     await setup.export_without_answer(job_id)

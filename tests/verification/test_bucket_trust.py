@@ -81,10 +81,10 @@ def test_what_was_seen_not_to_hold_stays_so() -> None:
     """A listing that has once shown other keys is not trusted again in this run."""
     trust = BucketTrust()
     trust.learn(VendorFact.LISTING_TRUSTED, YES)
-    assert trust.listing
+    assert trust.is_listing_trusted
     trust.learn(VendorFact.LISTING_TRUSTED, NO)
     trust.learn(VendorFact.LISTING_TRUSTED, YES)
-    assert not trust.listing
+    assert not trust.is_listing_trusted
 
 
 async def calibrated(setup: StoreAndCloud) -> BucketTrust:
@@ -102,7 +102,7 @@ async def test_a_bucket_is_calibrated_once(setup: StoreAndCloud) -> None:
     """With two requests, however many look-ups begin at the same time; the result is stored."""
     trust = await calibrated(setup)
     assert setup.lookup_actions() == ["HeadBucket", "HeadObject"]
-    assert trust.head
+    assert trust.is_head_trusted
     async with setup.database.read() as connection:
         facts = await facts_about(connection, PROFILE, f"{REGION}/{BUCKET}")
     assert facts == {VendorFact.HEAD_TRUSTED: YES}
@@ -117,7 +117,7 @@ async def test_a_head_that_finds_a_missing_key_is_not_trusted(
     setup.simulator.change(head_finds_anything=answers == "anything")
     if answers == "page":
         setup.simulator.set_faults(Fault("html", action="HeadObject"))
-    assert not (await calibrated(setup)).head
+    assert not (await calibrated(setup)).is_head_trusted
 
 
 @pytest.mark.anyio
@@ -126,7 +126,7 @@ async def test_no_permission_is_no_fault(setup: StoreAndCloud) -> None:
     setup.deny("HeadBucket", "HeadObject")
     trust = await calibrated(setup)
     assert trust.is_calibrated
-    assert trust.head
+    assert trust.is_head_trusted
 
 
 @pytest.mark.anyio

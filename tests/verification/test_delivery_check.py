@@ -158,7 +158,7 @@ async def test_a_job_is_verified_when_all_its_objects_are_there(setup: StoreAndC
 
 async def test_no_required_objects_are_not_complete(setup: StoreAndCloud) -> None:
     """A job without required objects does not count as delivered."""
-    assert not Finding(await setup.tracked_job(await accepted(setup))).is_complete
+    assert not Finding(await setup.tracked_job(await accepted(setup))).is_final
 
 
 async def test_a_first_trace_is_never_earlier_than_its_request(setup: StoreAndCloud) -> None:
@@ -228,7 +228,7 @@ async def test_an_undescribed_job_waits_for_disks_that_were_not_named(
     assert all(one.key in warning for one in setup.simulator.exports[0].objects)
 
 
-async def test_where_uploads_may_not_be_listed_a_job_rests_for_longer(
+async def test_where_uploads_may_not_be_listed_a_job_waits_for_longer(
     setup: StoreAndCloud,
 ) -> None:
     """Nothing shows that no upload is open, although uploads were seen here before."""

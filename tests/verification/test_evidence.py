@@ -1,4 +1,4 @@
-"""What the objects of a job prove, and what remains a doubt."""
+"""What the objects of a job prove, and what calls for a warning."""
 
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.job_states import JobState
 from orchestrator.model import ImageFormat, ObjectFacts
-from orchestrator.verification.evidence import has_come_to_rest, weigh
+from orchestrator.verification.evidence import compare_with_keys, writing_has_ended
 from orchestrator.verification.tracked_jobs import TrackedJob, TrackedKey
 from tests.job_factory import BUCKET, NOON, PROFILE, REGION
 
@@ -70,41 +70,41 @@ SYSTEM_ONLY = make_job(expected=(SYSTEM, DATA), named=(SYSTEM,))
 
 
 def test_all_named_and_expected_objects_are_certain() -> None:
-    """Nothing else is needed, and nothing is doubtful."""
-    evidence = weigh(BOTH, make_objects(SYSTEM, DATA))
+    """Nothing else is needed, and there is no warning."""
+    evidence = compare_with_keys(BOTH, make_objects(SYSTEM, DATA))
     assert evidence.is_certain
     assert len(evidence.found) == 2
 
 
 def test_some_of_the_named_objects_are_not_enough() -> None:
     """What is missing is named."""
-    evidence = weigh(BOTH, make_objects(SYSTEM))
+    evidence = compare_with_keys(BOTH, make_objects(SYSTEM))
     assert not evidence.is_enough
     assert evidence.missing == (DATA,)
 
 
-def test_an_expected_object_that_is_not_named_is_a_doubt() -> None:
+def test_an_expected_object_that_is_not_named_calls_for_a_warning() -> None:
     """The vendor's list may be complete, and our computed key wrong: a warning names it."""
-    evidence = weigh(SYSTEM_ONLY, make_objects(SYSTEM))
+    evidence = compare_with_keys(SYSTEM_ONLY, make_objects(SYSTEM))
     assert evidence.is_enough
-    (doubt,) = evidence.doubts
-    assert DATA in doubt
-    assert weigh(SYSTEM_ONLY, make_objects(SYSTEM, DATA)).is_certain
+    (caveat,) = evidence.caveats
+    assert DATA in caveat
+    assert compare_with_keys(SYSTEM_ONLY, make_objects(SYSTEM, DATA)).is_certain
 
 
-def test_named_objects_of_an_undescribed_image_are_a_doubt() -> None:
+def test_named_objects_of_an_undescribed_image_call_for_a_warning() -> None:
     """The vendor may have named only some disks: what is there is listed in a warning."""
-    evidence = weigh(make_job(named=(SYSTEM,)), make_objects(SYSTEM, DATA))
+    evidence = compare_with_keys(make_job(named=(SYSTEM,)), make_objects(SYSTEM, DATA))
     assert evidence.is_enough
-    (doubt,) = evidence.doubts
-    assert "may not be all" in doubt
+    (caveat,) = evidence.caveats
+    assert "may not be all" in caveat
     assert {one.key for one in evidence.found} == {SYSTEM, DATA}
 
 
 def test_an_empty_expected_object_that_is_not_named_is_not_enough() -> None:
     """It was written, so its key was right, and it is no disk image."""
     objects = make_objects(SYSTEM) | make_objects(DATA, size=0)
-    evidence = weigh(SYSTEM_ONLY, objects)
+    evidence = compare_with_keys(SYSTEM_ONLY, objects)
     assert not evidence.is_enough
     assert evidence.too_small == (DATA,)
 
@@ -112,10 +112,10 @@ def test_an_empty_expected_object_that_is_not_named_is_not_enough() -> None:
 def test_paths_must_be_named_for_every_image() -> None:
     """If the answer names one of two images only, the other one is not complete."""
     job = make_job(expected=(SYSTEM, OTHERS), named=(SYSTEM,), images=(ONE, TWO))
-    assert not weigh(job, make_objects(SYSTEM)).is_enough
+    assert not compare_with_keys(job, make_objects(SYSTEM)).is_enough
     other = OTHERS.replace("snap-3", "snap-4")
     named = make_job(expected=(SYSTEM, OTHERS), named=(SYSTEM, other), images=(ONE, TWO))
-    assert weigh(named, make_objects(SYSTEM, other)).is_enough
+    assert compare_with_keys(named, make_objects(SYSTEM, other)).is_enough
 
 
 @pytest.mark.parametrize(
@@ -128,49 +128,51 @@ def test_paths_must_be_named_for_every_image() -> None:
     ],
     ids=["upper case", "gz", "split", "snapshots"],
 )
-def test_as_many_objects_under_other_names_are_a_doubt(names: list[str]) -> None:
+def test_as_many_objects_under_other_names_call_for_a_warning(names: list[str]) -> None:
     """Nobody else has the tag, so they are the job's; the warning names both sorts of names."""
-    evidence = weigh(BOTH, make_objects(*names))
+    evidence = compare_with_keys(BOTH, make_objects(*names))
     assert evidence.is_enough
-    (doubt,) = evidence.doubts
-    assert doubt.startswith("Named differently: ")
-    assert all(name in doubt for name in (*names, SYSTEM, DATA))
+    (caveat,) = evidence.caveats
+    assert caveat.startswith("Named differently: ")
+    assert all(name in caveat for name in (*names, SYSTEM, DATA))
     assert {one.key for one in evidence.found} == set(names)
 
 
 def test_cos_paths_in_another_case_name_what_is_there() -> None:
     """The computed keys are right, and the vendor's are not: the warning names both."""
     named = tuple("tag" + key.removeprefix("tag").upper() for key in (SYSTEM, DATA))
-    evidence = weigh(make_job(expected=(SYSTEM, DATA), named=named), make_objects(SYSTEM, DATA))
+    evidence = compare_with_keys(
+        make_job(expected=(SYSTEM, DATA), named=named), make_objects(SYSTEM, DATA)
+    )
     assert evidence.is_enough
-    assert all(key in evidence.doubts[0] for key in (*named, SYSTEM, DATA))
+    assert all(key in evidence.caveats[0] for key in (*named, SYSTEM, DATA))
 
 
 def test_fewer_objects_under_other_names_are_not_enough() -> None:
     """One file cannot be both disks, whatever its name is."""
-    assert not weigh(BOTH, make_objects(f"{SYSTEM}.gz")).is_enough
+    assert not compare_with_keys(BOTH, make_objects(f"{SYSTEM}.gz")).is_enough
 
 
 def test_objects_under_other_names_are_needed_for_each_image() -> None:
     """Two files of one image are not a file of each image; without image ids the number counts."""
     job = make_job(named=(SYSTEM, OTHERS), images=(ONE, TWO))
-    assert not weigh(job, make_objects(f"{SYSTEM}.0", f"{SYSTEM}.1")).is_enough
-    assert weigh(job, make_objects(f"{SYSTEM}.gz", f"{OTHERS}.gz")).is_enough
-    assert weigh(job, make_objects("tag_1.raw", "tag_2.raw")).is_enough
+    assert not compare_with_keys(job, make_objects(f"{SYSTEM}.0", f"{SYSTEM}.1")).is_enough
+    assert compare_with_keys(job, make_objects(f"{SYSTEM}.gz", f"{OTHERS}.gz")).is_enough
+    assert compare_with_keys(job, make_objects("tag_1.raw", "tag_2.raw")).is_enough
 
 
-def test_nothing_named_and_nothing_expected_is_a_doubt() -> None:
+def test_nothing_named_and_nothing_expected_calls_for_a_warning() -> None:
     """Without facts about the image nobody knows how many objects there must be."""
-    evidence = weigh(make_job(reconciled=True), make_objects(SYSTEM))
+    evidence = compare_with_keys(make_job(reconciled=True), make_objects(SYSTEM))
     assert evidence.is_enough
-    assert "how many" in evidence.doubts[0]
-    assert not weigh(make_job(reconciled=True), {}).is_enough
+    assert "how many" in evidence.caveats[0]
+    assert not compare_with_keys(make_job(reconciled=True), {}).is_enough
 
 
 def test_a_reconciled_job_needs_as_many_objects_as_were_expected() -> None:
     """The keys found in the bucket are not an answer of the vendor."""
     job = make_job(expected=(SYSTEM, DATA), named=(SYSTEM,), reconciled=True)
-    assert not weigh(job, make_objects(SYSTEM)).is_enough
+    assert not compare_with_keys(job, make_objects(SYSTEM)).is_enough
 
 
 @pytest.mark.parametrize(
@@ -185,22 +187,22 @@ def test_a_reconciled_job_needs_as_many_objects_as_were_expected() -> None:
 def test_an_object_smaller_than_a_header_is_not_found(image_format: ImageFormat, size: int) -> None:
     """Such a file is no disk image in any case."""
     job = replace(BOTH, format=image_format)
-    evidence = weigh(job, make_objects(SYSTEM, DATA, size=size))
+    evidence = compare_with_keys(job, make_objects(SYSTEM, DATA, size=size))
     assert not evidence.is_enough
     assert evidence.too_small == (SYSTEM, DATA)
 
 
-def test_a_raw_object_shorter_than_its_disk_is_a_doubt() -> None:
+def test_a_raw_object_shorter_than_its_disk_calls_for_a_warning() -> None:
     """That a RAW file is as long as its disk is inferred; other formats have any size."""
     objects = make_objects(SYSTEM, DATA, size=50 * GIB - 1)
-    evidence = weigh(BOTH, objects)
+    evidence = compare_with_keys(BOTH, objects)
     assert evidence.is_enough
-    assert [SYSTEM in evidence.doubts[0], DATA in evidence.doubts[1]] == [True, True]
-    assert weigh(replace(BOTH, format=ImageFormat.VHD), objects).is_certain
+    assert [SYSTEM in evidence.caveats[0], DATA in evidence.caveats[1]] == [True, True]
+    assert compare_with_keys(replace(BOTH, format=ImageFormat.VHD), objects).is_certain
 
 
 @pytest.mark.parametrize(
-    ("written", "age", "rests"),
+    ("written", "age", "has_ended"),
     [
         ([60], 119, False),
         ([60], 120, True),
@@ -224,8 +226,8 @@ def test_a_raw_object_shorter_than_its_disk_is_a_doubt() -> None:
         "no object",
     ],
 )
-def test_an_export_rests_for_as_long_as_it_took(
-    written: list[int | None], age: int, rests: bool
+def test_as_long_a_pause_as_the_export_took_ends_the_wait(
+    written: list[int | None], age: int, has_ended: bool
 ) -> None:
     """From its start to its newest object, at least ten seconds; unclear times do not show it."""
     objects = {
@@ -233,8 +235,8 @@ def test_an_export_rests_for_as_long_as_it_took(
         for number, seconds in enumerate(written)
     }
     since = timedelta(seconds=age)
-    look = partial(has_come_to_rest, objects, uploads_are_visible=True)
-    assert look(since_request=since, clocks=[NOON + since]) is rests
+    look = partial(writing_has_ended, objects, uploads_are_visible=True)
+    assert look(since_request=since, clocks=[NOON + since]) is has_ended
     assert not look(since_request=None, clocks=[NOON + since])
     assert not look(since_request=since, clocks=[])
 
@@ -243,9 +245,9 @@ def test_an_export_rests_for_as_long_as_it_took(
 def test_a_clock_that_contradicts_the_request_is_not_used(wrong: int) -> None:
     """By a wrong clock the object is older than the request, or yet to be written."""
     objects = {"a": ObjectFacts("a", GIB, "e", after(60))}
-    for age, rests in ((119, False), (120, True)):
+    for age, has_ended in ((119, False), (120, True)):
         clocks = [NOON + timedelta(seconds=age + error) for error in (0, wrong)]
-        assert rests is has_come_to_rest(
+        assert has_ended is writing_has_ended(
             objects,
             since_request=timedelta(seconds=age),
             clocks=clocks,
@@ -256,9 +258,9 @@ def test_a_clock_that_contradicts_the_request_is_not_used(wrong: int) -> None:
 def test_where_uploads_are_not_visible_an_export_must_rest_for_longer() -> None:
     """There nothing but time shows that no more objects come."""
     objects = {"a": ObjectFacts("a", GIB, "e", after(60))}
-    for age, rests in ((239, False), (240, True)):
+    for age, has_ended in ((239, False), (240, True)):
         since = timedelta(seconds=age)
-        assert rests is has_come_to_rest(
+        assert has_ended is writing_has_ended(
             objects, since_request=since, clocks=[NOON + since], uploads_are_visible=False
         )
 
