@@ -155,10 +155,10 @@ def time_since_request(job: TrackedJob, age: timedelta) -> timedelta | None:
 def is_own(job: TrackedJob, facts: ObjectFacts, sent_at: Sequence[datetime]) -> bool | None:
     """Return whether an object under a key of the job was written for it; ``None`` is unclear.
 
-    Everything under the job's own tag was. Elsewhere it must have been written after the request.
-    If an ETag was recorded before (empty for no object), an object with another ETag was. Otherwise
-    it must have been modified in the second of sending or later, and only a job with a TaskId can
-    have such objects, because its export certainly began.
+    Everything under the job's own tag was. Elsewhere it must have been written after the request:
+    it has another ETag than the one that was recorded before (empty for no object), or it was
+    modified in the second of sending or later. The same image exported again may have the same
+    ETag. By its time alone only a job with a TaskId has an object: its export certainly began.
 
     Args:
         sent_at: when its request was sent, by each of the clocks; empty if not known.
@@ -166,15 +166,16 @@ def is_own(job: TrackedJob, facts: ObjectFacts, sent_at: Sequence[datetime]) -> 
     if job.is_tagged(facts.key):
         return True
     baseline = next((key.baseline_etag for key in job.keys if key.key == facts.key), None)
-    if baseline is not None:
-        return facts.etag != baseline
+    if baseline is not None and facts.etag != baseline:
+        return True
     if job.reconciled:
         return False
     if not sent_at or facts.last_modified is None:
-        return None
+        return None if baseline is None else False
     if facts.last_modified >= max(sent_at).replace(microsecond=0):
         return True
-    return False if facts.last_modified < min(sent_at) - _CLOCK_ERROR else None
+    is_older = baseline is not None or facts.last_modified < min(sent_at) - _CLOCK_ERROR
+    return False if is_older else None
 
 
 async def baselines(cos: CosClient, trust: BucketTrust, job: TrackedJob) -> dict[str, str]:

@@ -19,6 +19,7 @@ from orchestrator.vendor_facts import NO, YES, VendorFact, facts_about
 from orchestrator.verification.bucket_trust import BucketTrust, calibrate
 from orchestrator.verification.delivery_check import Finding, check_delivery
 from orchestrator.verification.object_lookup import is_own
+from orchestrator.verification.tracked_jobs import save_baselines
 from tests.job_factory import (
     BUCKET,
     DEADLINE,
@@ -78,6 +79,14 @@ async def exact(setup: StoreAndCloud) -> int:
     for upload in setup.simulator.exports[0].uploads:
         await add_expected_objects(setup.database, job_id, upload.key, cos_path=f"/{upload.key}")
     return job_id
+
+
+async def send_now(setup: StoreAndCloud, job_id: int) -> None:
+    """Change an accepted job as if its request had been sent now, later than every object."""
+    await pass_time(setup, 10)
+    async with setup.database.read() as connection:
+        now = await setup.database.now(connection)
+    await update_job(setup.database, job_id, sent_at=now, accepted_at=now)
 
 
 async def pass_time(setup: StoreAndCloud, seconds: float) -> None:
@@ -559,10 +568,28 @@ async def test_an_older_object_under_an_exact_name_does_not_count(setup: StoreAn
     older, newer = [await exact(setup) for _ in range(2)]
     setup.finish_exports()
     await setup.save_baselines(older)
+    await send_now(setup, older)
     assert await verified(setup, older) is JobState.ACCEPTED
     await setup.export_without_answer(newer)
     setup.finish_exports()
     assert await verified(setup, older) is JobState.VERIFIED
+
+
+async def test_an_exact_name_written_again_with_the_same_content_counts(
+    setup: StoreAndCloud,
+) -> None:
+    """The same image has the same ETag; that its object is newer than the request shows it."""
+    job_id = await exact(setup)
+    setup.finish_exports()
+    await setup.save_baselines(job_id)
+    await send_now(setup, job_id)
+    assert await verified(setup, job_id) is JobState.ACCEPTED
+    await setup.export_without_answer(job_id)
+    await pass_time(setup, TOOK)
+    etags = {one.key: one.etag for one in await setup.cos.list_objects(REGION, BUCKET, "web")}
+    async with setup.database.write() as connection:
+        await save_baselines(connection, job_id, etags)
+    assert await verified(setup, job_id) is JobState.VERIFIED
 
 
 async def test_a_listed_older_object_is_not_overruled_by_head(setup: StoreAndCloud) -> None:
@@ -570,7 +597,8 @@ async def test_a_listed_older_object_is_not_overruled_by_head(setup: StoreAndClo
     job_id = await exact(setup)
     setup.finish_exports()
     await setup.save_baselines(job_id)
-    await advance_time(setup.database, seconds=SETTINGS.resend_after.total_seconds() + 1)
+    await send_now(setup, job_id)
+    await pass_time(setup, SETTINGS.resend_after.total_seconds() + 1)
     before = len(setup.lookup_actions())
     assert await verified(setup, job_id) is JobState.ACCEPTED
     assert set(setup.lookup_actions()[before:]) == {"GetBucket"}
