@@ -78,8 +78,12 @@ def _check_job(row: Any, vendor: FakeVendor) -> None:
         # with exact names an object may come from another job of the same image and key
         writers = vendor.exports if row.exact_names else own
         assert writers, f"job {row.id} is verified, and nothing was exported"
-        keys = {key for export in own for key in export.keys}
-        assert keys <= {key for export in writers for key in export.written}, row
+        written = {key for export in writers for key in export.written}
+        # Without an answer and without a description nothing tells how many disks there are.
+        if row.task_id is None and any("may not be all" in one for one in row.warnings or ()):
+            assert written, row
+        else:
+            assert {key for export in own for key in export.keys} <= written, row
 
 
 def _check_tasks(
