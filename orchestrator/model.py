@@ -48,8 +48,8 @@ class Reaction(StrEnum):
     """It was not sent: the job waits as before; nothing is charged."""
     FAIL = "fail"
     """It will never work for this job."""
-    DOUBT = "doubt"
-    """A permanent refusal that came for many jobs: the whole region waits; nothing is charged."""
+    SUSPECT_REGION = "suspect region"
+    """A permanent refusal of many jobs may concern their region: it waits; nothing is charged."""
     HALT = "halt"
     """Nothing in this scope will work until an operator acts."""
 

@@ -32,7 +32,7 @@ def misuse_error() -> DBAPIError:
 
 
 @contextmanager
-def commit_in_doubt(database: Database, during: str = "") -> Iterator[None]:
+def uncertain_commit(database: Database, during: str = "") -> Iterator[None]:
     """Let one commit take effect, and then raise an error as if the connection was lost.
 
     Args:

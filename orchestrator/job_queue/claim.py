@@ -103,7 +103,7 @@ async def claim(
     rate_limiter: RateLimiter,
     signed_at: datetime,
     limit: int = 1,
-    in_doubt: Collection[str] = (),
+    suspected: Collection[str] = (),
 ) -> list[tuple[Lease, Permit]]:
     """Claim the next jobs that may be sent now, each with a permit.
 
@@ -119,9 +119,9 @@ async def claim(
         rate_limiter: provides a permit for each claimed job.
         signed_at: the server's time, for the signatures of these attempts.
         limit: maximum number of jobs.
-        in_doubt: regions in which many jobs were refused. There the jobs with the fewest deferrals
-            go first, so that every job is tried once before one is tried again; among equals the
-            order is random, because similar jobs are often next to each other.
+        suspected: regions that may be the cause of refusals. There the jobs with the fewest
+            deferrals go first, so that every job is tried once before one is tried again; among
+            equals the order is random, because similar jobs are often next to each other.
     """
     async with database.write() as connection:
         free = await rate_limiter.free_permits(connection, limit)
@@ -142,7 +142,7 @@ async def claim(
                 }
                 here = {"profile": profile, "region": found.region, "now": now}
                 query = next_jobs
-                if found.region in in_doubt:
+                if found.region in suspected:
                     query = next_jobs.order_by(None).order_by(jobs.c.deferrals, sa.func.random())
                 rows = await connection.execute(query, {**here, "limit": sendable})
                 images: set[str] = set()

@@ -33,11 +33,13 @@ _TOLERATED_UNKNOWN = 4
 """Number of outcomes with unknown effect in a row that are tolerated. One more means that the
 endpoint is failing, not only one job."""
 
-_MAX_DOUBT = 5.0
+_MAX_WAIT_AFTER_UNCLEAR = 5.0
 """Maximum seconds between two probes while the endpoint does answer, with HTTP 200, but the answers
 do not show whether the export began."""
 
-_PAST_THE_ACCOUNT = frozenset({Reaction.CAPACITY, Reaction.DOUBT, Reaction.BUSY, Reaction.FAIL})
+_PAST_THE_ACCOUNT = frozenset(
+    {Reaction.CAPACITY, Reaction.SUSPECT_REGION, Reaction.BUSY, Reaction.FAIL}
+)
 """Refusals that show that the credentials, the account and the endpoint were accepted."""
 
 _MAX_UNCHARGED = 10
@@ -82,9 +84,9 @@ class Admission:
         self._answers = AnswerWarnings(warnings)
         self._notify = notify
         self._breakers: defaultdict[str, CircuitBreaker] = defaultdict(CircuitBreaker)
-        self._doubtful: dict[int, str] = {}
+        self._unclear_jobs: dict[int, str] = {}
         """Jobs whose last answer came with HTTP 200 and was unclear, with their endpoints."""
-        self._begins_in_doubt: set[str] = set()
+        self._begins_though_unclear: set[str] = set()
         """Endpoints whose unclear answers with HTTP 200 mean that the export has begun."""
         self._renewing = anyio.Lock()
         self._renewed: Credential | None = None
@@ -184,7 +186,7 @@ class Admission:
                 self.halts.record_acceptance(action, scopes)
                 self.region_waits.record_acceptance(scope_values[Scope.REGION])
                 self._renewed = None
-            case Reaction.CAPACITY | Reaction.DOUBT:
+            case Reaction.CAPACITY | Reaction.SUSPECT_REGION:
                 self.region_waits.record_refusal(scope_values[Scope.REGION], outcome)
             case Reaction.HALT | Reaction.RESIGN | Reaction.REFRESH:
                 halt = self._halt_for(outcome, scopes)
@@ -205,8 +207,8 @@ class Admission:
 
     async def record_reconciliation(self, job_id: int) -> None:
         """Record that the export of a job was found, although its answer was lost or unclear."""
-        if (host := self._doubtful.pop(job_id, None)) is not None:
-            self._begins_in_doubt.add(host)
+        if (host := self._unclear_jobs.pop(job_id, None)) is not None:
+            self._begins_though_unclear.add(host)
             await self.record_response(host)
 
     def halt_expired_waits(self, exporting: Collection[str]) -> None:
@@ -245,10 +247,12 @@ class Admission:
                 return
             case Reaction.RECONCILE if not is_answer:
                 breaker.record_failure(tolerated=_TOLERATED_UNKNOWN)
-            case Reaction.RECONCILE if host not in self._begins_in_doubt:
+            case Reaction.RECONCILE if host not in self._begins_though_unclear:
                 if job_id is not None:
-                    self._doubtful[job_id] = host
-                breaker.record_failure(tolerated=_TOLERATED_UNKNOWN, longest=_MAX_DOUBT)
+                    self._unclear_jobs[job_id] = host
+                breaker.record_failure(
+                    tolerated=_TOLERATED_UNKNOWN, longest=_MAX_WAIT_AFTER_UNCLEAR
+                )
             case _:
                 if outcome.http_status is not None:
                     await self.record_response(host)

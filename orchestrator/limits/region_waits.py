@@ -5,7 +5,8 @@ always helps. Any other quota may never be raised.
 
 A code that is documented as permanent may stand for something else, such as the cap under another
 name. A job that is refused with it fails. But many jobs that are refused with it, with none
-accepted in between, say more about the region than about the jobs. Then the region waits.
+accepted in between, say more about the region than about the jobs. Then the region is suspected: it
+waits, and one job at a time is tried.
 """
 
 import math
@@ -29,7 +30,7 @@ _IDLE = 10.0
 others of the account use it."""
 
 
-def is_in_doubt(code: Code, refused_jobs: int) -> bool:
+def may_concern_region(code: Code, refused_jobs: int) -> bool:
     """Return whether a permanent refusal may concern the region instead of the job.
 
     Args:
@@ -40,7 +41,7 @@ def is_in_doubt(code: Code, refused_jobs: int) -> bool:
 
 
 def concerns_job(refusals: int, *, probes: int, others_accepted: bool, is_idle: bool) -> bool:
-    """Return whether a refusal in doubt concerns its job alone.
+    """Return whether a refusal that may concern the region concerns its job alone.
 
     Args:
         refusals: how often the job was refused with the code in this run.
@@ -73,14 +74,14 @@ class _Refusals:
 
     Args:
         in_a_row: jobs that were refused since the last acceptance.
-        is_in_doubt: stays true for the rest of the run. Otherwise a code that stands for the cap
-            would fail some jobs after each acceptance.
-        of_job: number of refusals in doubt of each job, how many of them were probes, and when the
-            last one came.
+        may_concern_region: stays true for the rest of the run. Otherwise a code that stands for the
+            cap would fail some jobs after each acceptance.
+        of_job: since then, the number of refusals of each job, how many of them were probes, and
+            when the last one came.
     """
 
     in_a_row: set[int] = field(default_factory=set)
-    is_in_doubt: bool = False
+    may_concern_region: bool = False
     of_job: dict[int, tuple[int, int, float]] = field(default_factory=dict)
 
 
@@ -104,14 +105,14 @@ class RegionWaits:
         """By region: when this run's last export was accepted, on the event loop's clock."""
 
     def reconsider(self, region: str, job_id: int, outcome: Outcome, *, is_probe: bool) -> Outcome:
-        """Return an outcome that fails its job, or puts it back because the code is in doubt."""
+        """Return an outcome that fails its job, or puts it back because the region is suspected."""
         code, now = outcome.code, anyio.current_time()
         if code.reaction is not Reaction.FAIL:
             return outcome
         refusals = self._refusals[region, code.name]
         refusals.in_a_row.add(job_id)
-        refusals.is_in_doubt |= is_in_doubt(code, len(refusals.in_a_row))
-        if not refusals.is_in_doubt:
+        refusals.may_concern_region |= may_concern_region(code, len(refusals.in_a_row))
+        if not refusals.may_concern_region:
             return outcome
         before, probes, refused_at = refusals.of_job.get(job_id, (0, 0, math.inf))
         refusals.of_job[job_id] = before + 1, probes + is_probe, now
@@ -125,10 +126,10 @@ class RegionWaits:
             and now - wait.idle_since >= _IDLE,
         ):
             return outcome
-        return replace(outcome, code=replace(code, reaction=Reaction.DOUBT))
+        return replace(outcome, code=replace(code, reaction=Reaction.SUSPECT_REGION))
 
     def record_refusal(self, region: str, outcome: Outcome) -> None:
-        """Record a request that was refused for capacity, or with a code that is in doubt."""
+        """Record a request that was refused for capacity, or may have been for its region."""
         code, now = outcome.code, anyio.current_time()
         if code.name == NOT_SENT:
             return
@@ -156,12 +157,12 @@ class RegionWaits:
         if wait is not None and wait.outcome.code.reaction is Reaction.CAPACITY:
             self._notify(f"{region}: exports are accepted again.")
 
-    def in_doubt(self) -> frozenset[str]:
-        """Return the regions that wait because of a code that is in doubt."""
+    def suspected(self) -> frozenset[str]:
+        """Return the regions that wait because permanent refusals may concern them."""
         return frozenset(
             region
             for region, wait in self._waits.items()
-            if wait.outcome.code.reaction is Reaction.DOUBT
+            if wait.outcome.code.reaction is Reaction.SUSPECT_REGION
         )
 
     def expire(self, exporting: Collection[str]) -> Iterator[Halt]:
@@ -173,12 +174,12 @@ class RegionWaits:
         now = anyio.current_time()
         for region, wait in list(self._waits.items()):
             code, message = wait.outcome.code, wait.outcome.message
-            is_doubt = code.reaction is Reaction.DOUBT
+            is_suspected = code.reaction is Reaction.SUSPECT_REGION
             if region in exporting:
                 wait.idle_since = None
             elif wait.idle_since is None:
                 wait.idle_since = now
-            elif is_doubt and wait.last_refused_at - wait.idle_since >= _IDLE_REFUSALS:
+            elif is_suspected and wait.last_refused_at - wait.idle_since >= _IDLE_REFUSALS:
                 del self._waits[region]
                 message += f"; every request was refused like this for {_IDLE_REFUSALS:g} s"
                 yield Halt(Scope.REGION, region, code.name, message, code.remedy)
@@ -192,7 +193,7 @@ class RegionWaits:
                     region,
                     code.name,
                     message,
-                    code.remedy if is_doubt else remedy,
+                    code.remedy if is_suspected else remedy,
                     is_temporary=True,
                 )
 

@@ -23,7 +23,7 @@ class RunResult:
     Args:
         counts: jobs by state, of all batches that the run worked on.
         requests: ExportImages requests that this run sent.
-        refused: those of them that were refused for rate or capacity, also under a code in doubt.
+        refused: those of them that were refused for rate or capacity, or in a suspected region.
         seconds: duration of the run.
         left: living jobs that another run may continue.
         blocked: halts that need an operator, each with its code and remedy.
@@ -123,7 +123,9 @@ class RunSummary:
                 warned += with_warning
                 if (state, reason) == (JobState.UNKNOWN, NOT_RULED_OUT):
                     not_ruled_out += total
-            is_refused = attempts.c.reaction.in_([Reaction.CAPACITY, Reaction.DOUBT, Reaction.SLOW])
+            is_refused = attempts.c.reaction.in_(
+                [Reaction.CAPACITY, Reaction.SUSPECT_REGION, Reaction.SLOW]
+            )
             sent = sa.select(number, sa.func.count(sa.case((is_refused, 1)))).where(
                 attempts.c.owner == owner, attempts.c.code.is_distinct_from(NOT_SENT)
             )

@@ -89,9 +89,9 @@ class AttemptRunner:
             jitter=random.random(),  # noqa: S311 - spreads load
             endpoint_fails=admission.excuses_lost_answer(host, lease.deferrals),
         )
-        is_in_doubt = outcome.code.reaction is Reaction.DOUBT
+        suspects_region = outcome.code.reaction is Reaction.SUSPECT_REGION
         is_full = outcome.code.reaction is Reaction.CAPACITY and outcome is not NOT_SENT_AT_CAPACITY
-        if is_in_doubt or is_full:
+        if suspects_region or is_full:
             self._last_capacity_refusals[region] = anyio.current_time()
         await admission.record_outcome(
             EXPORT,
@@ -102,8 +102,8 @@ class AttemptRunner:
             credential=attempt.credential,
             job_id=lease.job_id,
         )
-        # what is in doubt may not be freed by our own exports
-        is_end_visible = not is_in_doubt and self._buckets.is_proven_readable(
+        # what a suspected region lacks may not be freed by our own exports
+        is_end_visible = not suspects_region and self._buckets.is_proven_readable(
             region, lease.order.bucket
         )
         result = AttemptResult(lease, outcome, decision, attempt.rate_limiter, is_end_visible)
@@ -111,10 +111,10 @@ class AttemptRunner:
             partial(self._results.add, result), failure_message=_not_recorded(lease, outcome)
         )
         self.unrecorded.discard((lease.job_id, lease.attempt))
-        if is_in_doubt:
-            # not cleared by an acceptance: the code stays in doubt
+        if suspects_region:
+            # not cleared by an acceptance: the code may concern the region until the run ends
             await self._context.warnings.warn(
-                f"refusals in doubt in {region}", _doubt(region, outcome)
+                f"refusals that may concern {region}", _suspected_region_warning(region, outcome)
             )
         return result.is_accepted
 
@@ -150,8 +150,8 @@ class AttemptRunner:
         return await submit(context.cvm, lease, attempt.credential)
 
 
-def _doubt(region: str, outcome: Outcome) -> str:
-    """Return the warning about a permanent refusal that came for many jobs."""
+def _suspected_region_warning(region: str, outcome: Outcome) -> str:
+    """Return the text of the warning about a region that is suspected."""
     code = outcome.code
     return (
         f"{region}: several jobs were refused with {code.name} ({outcome.message}), and none was "

@@ -65,8 +65,12 @@ def decide(
             return Decision(JobState.QUEUED, "quota")
         case Reaction.SLOW | Reaction.WITHDRAW | Reaction.PAUSE | Reaction.CAPACITY as shared:
             return Decision(JobState.QUEUED, _SHARED[shared])
-        case Reaction.DOUBT:
-            return Decision(JobState.QUEUED, "refusal in doubt", backoff(lease.deferrals, jitter))
+        case Reaction.SUSPECT_REGION:
+            return Decision(
+                JobState.QUEUED,
+                "refusal that may concern the region",
+                backoff(lease.deferrals, jitter),
+            )
         case Reaction.BUSY if lease.image_broken or lease.deferrals >= MAX_DEFERRALS:
             return Decision(JobState.FAILED, "image not exportable")
         case Reaction.BUSY:

@@ -259,7 +259,7 @@ async def _update_limits(
     for one in sorted(refused_for_rate, key=lambda one: one.rate_limiter.key):
         await one.rate_limiter.slow_down(connection)
     for one in sorted(results, key=lambda one: one.lease.order.region):
-        if one.outcome.code.reaction in {Reaction.CAPACITY, Reaction.DOUBT}:
+        if one.outcome.code.reaction in {Reaction.CAPACITY, Reaction.SUSPECT_REGION}:
             await concurrency_limit.record_refusal(
                 connection, one.lease, now, is_end_visible=one.is_end_visible
             )

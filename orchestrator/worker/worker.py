@@ -94,7 +94,7 @@ class Worker:
         self._last_claims: dict[str, float] = {}
         """Time of the last claim in each region. The next claim starts with the region whose last
         claim is oldest."""
-        self._claims_in_doubt: set[str] = set()
+        self._uncertain_claims: set[str] = set()
         """Endpoints whose last claim raised an error. Its commit may still have been applied."""
         self._ends_at = 0.0
 
@@ -203,14 +203,14 @@ class Worker:
         if admission.halts.blocks_endpoint(host) or not cvm.clock.is_known:
             return []
         with anyio.CancelScope(shield=True):
-            if host in self._claims_in_doubt:
+            if host in self._uncertain_claims:
                 await put_back_unsent(
                     self._context.database,
                     self._me.name,
                     self._regions_of(host),
                     self._attempts.unrecorded,
                 )
-            self._claims_in_doubt.add(host)
+            self._uncertain_claims.add(host)
             claimed = await claim(
                 self._context.database,
                 self.eligibility.claim_query,
@@ -221,9 +221,9 @@ class Worker:
                 rate_limiter=rate_limiter,
                 signed_at=cvm.clock.now(),
                 limit=limit,
-                in_doubt=admission.region_waits.in_doubt(),
+                suspected=admission.region_waits.suspected(),
             )
-            self._claims_in_doubt.discard(host)
+            self._uncertain_claims.discard(host)
         for lease, _ in claimed:
             self._attempts.unrecorded.add((lease.job_id, lease.attempt))
             self._last_claims[lease.order.region] = anyio.current_time()

@@ -23,7 +23,7 @@ from tests.end_to_end.harness import (
     read_jobs,
     wait_until,
 )
-from tests.store_errors import commit_in_doubt
+from tests.store_errors import uncertain_commit
 from tests.tcp_relay import open_relay
 
 pytestmark = pytest.mark.anyio
@@ -77,7 +77,7 @@ async def test_claim_with_a_failed_commit_leaves_no_job_behind(
 ) -> None:
     """Jobs of a claim that was committed but reported a failure are sent in this run."""
     async with open_store(database_url=empty_url) as orchestrator:
-        with commit_in_doubt(orchestrator._database, "INSERT INTO attempts"):
+        with uncertain_commit(orchestrator._database, "INSERT INTO attempts"):
             result = await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(8)))
         assert result.counts[JobState.VERIFIED] == 8
         happened = await count_event_kinds(orchestrator)
@@ -91,7 +91,7 @@ async def test_answer_with_a_failed_commit_is_recorded_once(
 ) -> None:
     """An answer that was committed but reported a failure leaves a single event."""
     async with open_store(database_url=empty_url) as orchestrator:
-        with commit_in_doubt(orchestrator._database, "UPDATE attempts"):
+        with uncertain_commit(orchestrator._database, "UPDATE attempts"):
             result = await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(8)))
         assert result.counts[JobState.VERIFIED] == 8
         happened = await count_event_kinds(orchestrator)

@@ -187,7 +187,7 @@ async def test_jobs_of_a_dead_process_are_recovered_at_once(database: Database) 
 
 
 async def test_jobs_of_an_ended_process_are_recovered_at_once(sqlite: Database) -> None:
-    """A claim whose commit was in doubt remains; a recorded end proves that it cannot be sent."""
+    """A claim whose commit was uncertain remains; a recorded end proves that it cannot be sent."""
     (job_id,) = await make_jobs(sqlite)
     async with register_worker(sqlite) as me:
         await claim_one(sqlite, owner=me.name)

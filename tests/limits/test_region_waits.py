@@ -7,7 +7,7 @@ import anyio
 import pytest
 
 from orchestrator.cloud.error_codes import code_for
-from orchestrator.limits.region_waits import RegionWaits, concerns_job, is_in_doubt
+from orchestrator.limits.region_waits import RegionWaits, concerns_job, may_concern_region
 from orchestrator.model import Halt, Outcome, Reaction
 from tests.instant_loop import in_no_time
 
@@ -47,12 +47,14 @@ def over_time(step: Callable[[int], object], moments: Sequence[int]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "jobs", "doubt"),
+    ("code", "jobs", "suspected"),
     [(UNLISTED, 1, False), (UNLISTED, 2, True), (WINDOWS, 4, False), (WINDOWS, 5, True)],
 )
-def test_a_code_is_in_doubt_when_many_jobs_meet_it(code: str, jobs: int, doubt: bool) -> None:
+def test_a_region_is_suspected_when_many_jobs_are_refused(
+    code: str, jobs: int, suspected: bool
+) -> None:
     """A code that the table does not have needs two jobs, a documented one five."""
-    assert is_in_doubt(code_for(code), jobs) is doubt
+    assert may_concern_region(code_for(code), jobs) is suspected
 
 
 @pytest.mark.parametrize(
@@ -76,7 +78,9 @@ def test_a_job_that_is_refused_while_others_are_accepted_fails(
     assert is_alone is alone
 
 
-@pytest.mark.parametrize(("is_probe", "last"), [(True, Reaction.DOUBT), (False, Reaction.FAIL)])
+@pytest.mark.parametrize(
+    ("is_probe", "last"), [(True, Reaction.SUSPECT_REGION), (False, Reaction.FAIL)]
+)
 def test_a_job_does_not_fail_for_refused_probes(is_probe: bool, last: Reaction) -> None:
     """A cap under another name refuses probes, while others are accepted in free slots."""
     reactions: list[Reaction] = []
@@ -89,7 +93,7 @@ def test_a_job_does_not_fail_for_refused_probes(is_probe: bool, last: Reaction) 
 
     waits = make()
     over_time(step, range(10))
-    assert reactions[2:-1] == [Reaction.DOUBT] * 7
+    assert reactions[2:-1] == [Reaction.SUSPECT_REGION] * 7
     assert reactions[-1] is last
 
 
@@ -102,24 +106,24 @@ def test_a_refused_probe_does_not_complete_what_fails_a_job() -> None:
     over_time(lambda _: results.extend(refuse(waits, UNLISTED, 2, is_probe=True)), (7,))
     over_time(lambda _: waits.record_acceptance(REGION), (8,))
     over_time(lambda _: results.extend(refuse(waits, UNLISTED, 2)), (9,))
-    assert results == [Reaction.DOUBT, Reaction.FAIL]
+    assert results == [Reaction.SUSPECT_REGION, Reaction.FAIL]
 
 
-def test_jobs_are_put_back_once_the_code_is_in_doubt() -> None:
+def test_jobs_are_put_back_once_the_region_is_suspected() -> None:
     """The first ones fail; the others wait, and keep code, message and remedy."""
 
     async def work() -> None:
         waits = make()
         assert refuse(waits, WINDOWS, 1, 2, 3, 4) == [Reaction.FAIL] * 4
-        assert waits.in_doubt() == frozenset()
-        assert refuse(waits, WINDOWS, 5, 6) == [Reaction.DOUBT] * 2
-        assert waits.in_doubt() == {REGION}
+        assert waits.suspected() == frozenset()
+        assert refuse(waits, WINDOWS, 5, 6) == [Reaction.SUSPECT_REGION] * 2
+        assert waits.suspected() == {REGION}
         assert refuse(waits, WINDOWS, 7, region=OTHER) == [Reaction.FAIL]
 
     in_no_time(work)
 
 
-def test_one_job_that_is_refused_again_raises_no_doubt() -> None:
+def test_one_job_that_is_refused_again_raises_no_suspicion() -> None:
     """Jobs are counted, not refusals: an operator may retry the same one."""
 
     async def work() -> None:
@@ -128,20 +132,20 @@ def test_one_job_that_is_refused_again_raises_no_doubt() -> None:
     in_no_time(work)
 
 
-def test_an_acceptance_ends_the_wait_and_keeps_the_doubt() -> None:
+def test_an_acceptance_ends_the_wait_but_not_the_suspicion() -> None:
     """Otherwise a code that stands for the cap would fail some jobs after each acceptance."""
 
     async def work() -> None:
         waits = make()
         refuse(waits, UNLISTED, 1, 2)
         waits.record_acceptance(REGION)
-        assert waits.in_doubt() == frozenset()
-        assert refuse(waits, UNLISTED, 3) == [Reaction.DOUBT]
+        assert waits.suspected() == frozenset()
+        assert refuse(waits, UNLISTED, 3) == [Reaction.SUSPECT_REGION]
 
     in_no_time(work)
 
 
-def test_acceptances_in_between_prevent_a_doubt() -> None:
+def test_acceptances_in_between_prevent_a_suspicion() -> None:
     """Single images may be wrong, however many there are."""
 
     async def work() -> None:

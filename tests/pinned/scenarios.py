@@ -776,7 +776,7 @@ LOST = (
         ),
     ),
     Scenario(
-        "doubtful-codes",
+        "unclear-codes",
         files={"one.csv": manifest(images(1, 1)), "two.csv": manifest(images(2, 5))},
         steps=(
             Command("enqueue one.csv --json"),

@@ -116,7 +116,7 @@ async def test_only_requests_that_were_sent_are_counted(database: Database) -> N
         make_refusal(IMAGE_BUSY),
         make_refusal("RequestLimitExceeded"),
         make_refusal(CAP_REACHED),
-        replace(refusal, code=replace(refusal.code, reaction=Reaction.DOUBT)),
+        replace(refusal, code=replace(refusal.code, reaction=Reaction.SUSPECT_REGION)),
     ]
     leases = [await claim_one(database) for _ in range(7)]
     for lease, outcome in zip(leases, outcomes, strict=False):

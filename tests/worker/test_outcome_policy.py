@@ -57,7 +57,7 @@ def decided(lease: Lease, reaction: Reaction, *, scope: Scope | None = None) -> 
         (Reaction.RESIGN, S.QUEUED, "halted: clock", False),
         (Reaction.REFRESH, S.QUEUED, "halted: clock", False),
         (Reaction.FAIL, S.FAILED, "refused", True),
-        (Reaction.DOUBT, S.QUEUED, "refusal in doubt", False),
+        (Reaction.SUSPECT_REGION, S.QUEUED, "refusal that may concern the region", False),
         (Reaction.HALT, S.QUEUED, "halted: clock", False),
     ],
 )
@@ -121,7 +121,7 @@ def test_shared_waits_have_no_delay_of_their_own(reaction: Reaction) -> None:
 
 @pytest.mark.parametrize(
     "reaction",
-    [Reaction.BUSY, Reaction.DOUBT, Reaction.HALT, Reaction.RESIGN, Reaction.REFRESH],
+    [Reaction.BUSY, Reaction.SUSPECT_REGION, Reaction.HALT, Reaction.RESIGN, Reaction.REFRESH],
 )
 def test_the_wait_of_one_job_doubles(reaction: Reaction) -> None:
     """The wait doubles with each failure in a row, up to one minute."""

@@ -46,7 +46,7 @@ from tests.job_factory import (
 )
 from tests.reporting.query_plans import plans
 from tests.store_and_cloud import StoreAndCloud, ignore_refusal, make_bucket_access
-from tests.store_errors import commit_in_doubt
+from tests.store_errors import uncertain_commit
 
 pytestmark = pytest.mark.anyio
 
@@ -85,7 +85,7 @@ async def repeated(database: Database, action: Callable[[], Awaitable[Any]]) -> 
             committed.append(await content(database))
             raise
 
-    with commit_in_doubt(database):
+    with uncertain_commit(database):
         result = await BusyRetry(sentences.append).retry(action_with_snapshot)
     assert len(committed) == 1
     assert len(sentences) == 2
@@ -250,7 +250,7 @@ async def cleared_again(setup: StoreAndCloud, lease: Lease, *, denied: str = "")
         check_before_send, setup.database, setup.cos, seen, lease, SETTINGS, ignore_refusal
     )
     setup.deny(*filter(None, [denied]))
-    with commit_in_doubt(setup.database, "UPDATE"), pytest.raises(OperationalError):
+    with uncertain_commit(setup.database, "UPDATE"), pytest.raises(OperationalError):
         await clear()
     before = await content(setup.database)
     setup.deny()
@@ -322,7 +322,7 @@ async def test_a_baseline_is_saved_once(setup: StoreAndCloud) -> None:
         SETTINGS,
         ignore_refusal,
     )
-    with commit_in_doubt(setup.database, "INSERT INTO objects"), pytest.raises(OperationalError):
+    with uncertain_commit(setup.database, "INSERT INTO objects"), pytest.raises(OperationalError):
         await clear()
     assert await clear()
     assert [
