@@ -29,6 +29,23 @@ _IDLE = 10.0
 """Seconds without a running export after which capacity cannot be the reason of a refusal, unless
 others of the account use it."""
 
+_JOBS_WITH_LISTED_CODE = 5
+"""Jobs in a row that must be refused with a documented code before their region is suspected. Some
+wrong images may follow each other in a batch. The jobs before the fifth fail."""
+
+_JOBS_WITH_UNLISTED_CODE = 2
+"""The same for a code that the table of codes does not have. Nothing shows that it concerns one
+image, so fewer jobs may fail because of it."""
+
+_REFUSALS_AMONG_ACCEPTANCES = 5
+"""Refusals after which a job fails if other jobs are accepted. Each refusal may have met a full
+region by chance, so a few are not enough."""
+
+_REFUSALS_WHILE_IDLE = 3
+"""Refusals after which a job fails while no export of ours is running. They cannot mean that our
+exports fill the region, so fewer are enough. Other users of the account may fill it for a moment,
+so one is not."""
+
 
 def may_concern_region(code: Code, refused_jobs: int) -> bool:
     """Return whether a permanent refusal may concern the region instead of the job.
@@ -37,7 +54,9 @@ def may_concern_region(code: Code, refused_jobs: int) -> bool:
         refused_jobs: jobs of the region that were refused with this code, with none accepted in
             between.
     """
-    return refused_jobs >= (5 if is_listed(code.name) else 2)
+    return refused_jobs >= (
+        _JOBS_WITH_LISTED_CODE if is_listed(code.name) else _JOBS_WITH_UNLISTED_CODE
+    )
 
 
 def concerns_job(refusals: int, *, probes: int, others_accepted: bool, is_idle: bool) -> bool:
@@ -50,7 +69,9 @@ def concerns_job(refusals: int, *, probes: int, others_accepted: bool, is_idle: 
         others_accepted: another job was accepted since the job was refused the last time.
         is_idle: no export of ours is running that could have used the capacity.
     """
-    return (others_accepted and refusals - probes >= 5) or (is_idle and refusals >= 3)
+    if is_idle and refusals >= _REFUSALS_WHILE_IDLE:
+        return True
+    return others_accepted and refusals - probes >= _REFUSALS_AMONG_ACCEPTANCES
 
 
 @dataclass(slots=True)
