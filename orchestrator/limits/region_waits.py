@@ -11,7 +11,7 @@ waits, and one job at a time is tried.
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 
 import anyio
@@ -80,13 +80,27 @@ class _Wait:
 
     Args:
         outcome: the last refusal.
-        idle_since: since when none of our exports has been running there; ``None`` if one is.
+        idle_since: since when no export of ours has been running there; infinity if one is.
     """
 
     outcome: Outcome
     since: float
     last_refused_at: float
-    idle_since: float | None = None
+    idle_since: float = math.inf
+
+
+@dataclass(slots=True)
+class _JobRefusals:
+    """The refusals of one job with one code, since its region is suspected.
+
+    Args:
+        probes: how many of them were probes.
+        last_at: time of the last one, on the event loop's clock; infinity before the first.
+    """
+
+    count: int = 0
+    probes: int = 0
+    last_at: float = math.inf
 
 
 @dataclass(slots=True)
@@ -97,13 +111,14 @@ class _Refusals:
         in_a_row: jobs that were refused since the last acceptance.
         may_concern_region: stays true for the rest of the run. Otherwise a code that stands for the
             cap would fail some jobs after each acceptance.
-        of_job: since then, the number of refusals of each job, how many of them were probes, and
-            when the last one came.
+        of_job: since then, the refusals of each job.
     """
 
     in_a_row: set[int] = field(default_factory=set)
     may_concern_region: bool = False
-    of_job: dict[int, tuple[int, int, float]] = field(default_factory=dict)
+    of_job: defaultdict[int, _JobRefusals] = field(
+        default_factory=lambda: defaultdict(_JobRefusals)
+    )
 
 
 class RegionWaits:
@@ -127,7 +142,7 @@ class RegionWaits:
 
     def reconsider(self, region: str, job_id: int, outcome: Outcome, *, is_probe: bool) -> Outcome:
         """Return an outcome that fails its job, or puts it back because the region is suspected."""
-        code, now = outcome.code, anyio.current_time()
+        code = outcome.code
         if code.reaction is not Reaction.FAIL:
             return outcome
         refusals = self._refusals[region, code.name]
@@ -135,16 +150,16 @@ class RegionWaits:
         refusals.may_concern_region |= may_concern_region(code, len(refusals.in_a_row))
         if not refusals.may_concern_region:
             return outcome
-        before, probes, refused_at = refusals.of_job.get(job_id, (0, 0, math.inf))
-        refusals.of_job[job_id] = before + 1, probes + is_probe, now
-        accepted_at, wait = self._accepted_at.get(region), self._waits.get(region)
-        if accepted_at is not None and concerns_job(
-            before + 1,
-            probes=probes + is_probe,
-            others_accepted=accepted_at > refused_at and not is_probe,
-            is_idle=wait is not None
-            and wait.idle_since is not None
-            and now - wait.idle_since >= _IDLE,
+        accepted_at, job = self._accepted_at.get(region, -math.inf), refusals.of_job[job_id]
+        others_accepted = accepted_at > job.last_at and not is_probe
+        job.count += 1
+        job.probes += is_probe
+        job.last_at = anyio.current_time()
+        if region in self._accepted_at and concerns_job(
+            job.count,
+            probes=job.probes,
+            others_accepted=others_accepted,
+            is_idle=self._is_idle(region),
         ):
             return outcome
         return replace(outcome, code=replace(code, reaction=Reaction.SUSPECT_REGION))
@@ -158,7 +173,7 @@ class RegionWaits:
             self._waits.pop(region, None)
         elif (wait := self._waits.get(region)) is not None:
             if wait.outcome.code.name != code.name:
-                wait.idle_since = None
+                wait.idle_since = math.inf  # only refusals with one code in a row are believed
             wait.outcome, wait.last_refused_at = outcome, now
         else:
             self._waits[region] = _Wait(outcome, since=now, last_refused_at=now)
@@ -186,38 +201,48 @@ class RegionWaits:
             if wait.outcome.code.reaction is Reaction.SUSPECT_REGION
         )
 
-    def expire(self, exporting: Collection[str]) -> Iterator[Halt]:
-        """End the waits that have lasted too long; yield the halt of each region.
+    def expire(self, exporting: Collection[str]) -> list[Halt]:
+        """End the waits that have lasted too long; return a halt of the region for each.
 
         Args:
             exporting: regions in which an export of ours may be running.
         """
-        now = anyio.current_time()
+        halts = []
         for region, wait in list(self._waits.items()):
-            code, message = wait.outcome.code, wait.outcome.message
-            is_suspected = code.reaction is Reaction.SUSPECT_REGION
-            if region in exporting:
-                wait.idle_since = None
-            elif wait.idle_since is None:
-                wait.idle_since = now
-            elif is_suspected and wait.last_refused_at - wait.idle_since >= _IDLE_REFUSALS:
+            is_idle = region not in exporting
+            wait.idle_since = min(wait.idle_since, anyio.current_time()) if is_idle else math.inf
+            if (halt := self._expired(region, wait)) is not None:
                 del self._waits[region]
-                message += f"; every request was refused like this for {_IDLE_REFUSALS:g} s"
-                yield Halt(Scope.REGION, region, code.name, message, code.remedy)
-                continue
-            if now - wait.since >= self._longest:
-                del self._waits[region]
-                message += f"; no export was accepted for {self._longest:g} s"
-                remedy = "Have the quota raised, or run again later."
-                yield Halt(
-                    Scope.REGION,
-                    region,
-                    code.name,
-                    message,
-                    code.remedy if is_suspected else remedy,
-                    is_temporary=True,
-                )
+                halts.append(halt)
+        return halts
 
     def clear(self) -> None:
         """Forget every wait, so that the maximum wait starts again."""
         self._waits.clear()
+
+    def _is_idle(self, region: str) -> bool:
+        """Return whether a region has waited for a while without a running export of ours."""
+        wait = self._waits.get(region)
+        return wait is not None and anyio.current_time() - wait.idle_since >= _IDLE
+
+    def _expired(self, region: str, wait: _Wait) -> Halt | None:
+        """Return the halt that ends a wait; ``None`` if it goes on."""
+        code, remedy = wait.outcome.code, "Have the quota raised, or run again later."
+        is_code_right = False
+        if code.reaction is Reaction.SUSPECT_REGION:
+            remedy = code.remedy
+            is_code_right = wait.last_refused_at - wait.idle_since >= _IDLE_REFUSALS
+        if is_code_right:
+            reason = f"every request was refused like this for {_IDLE_REFUSALS:g} s"
+        elif anyio.current_time() - wait.since >= self._longest:
+            reason = f"no export was accepted for {self._longest:g} s"
+        else:
+            return None
+        return Halt(
+            Scope.REGION,
+            region,
+            code.name,
+            f"{wait.outcome.message}; {reason}",
+            remedy,
+            is_temporary=not is_code_right,
+        )
