@@ -179,15 +179,16 @@ def make_admission(
     credentials: CredentialSource | None = None,
     notify: Callable[[str], None] = _notify,
     clock: ServerClock | None = None,
+    warnings: RunWarnings | None = None,
 ) -> Admission:
-    """Make an admission without a rate limit, whose warnings are not stored."""
+    """Make an admission without a rate limit; by default its warnings are not stored."""
     return Admission(
         PROFILE,
         database,
         credentials or FixedCredentials(CREDENTIAL),
         notify,
         clock=clock or ServerClock(SystemClock()),
-        warnings=UnstoredWarnings(database, PROFILE, notify),
+        warnings=warnings or UnstoredWarnings(database, PROFILE, notify),
         rate=0,
         quota_wait=60,
     )

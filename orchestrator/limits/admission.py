@@ -164,6 +164,9 @@ class Admission:
     ) -> None:
         """Update circuit breaker, waits of regions and halts after a request.
 
+        Nothing is written to the store, so that the caller can do this before it records the
+        outcome there. Afterwards it calls `update_warnings`.
+
         Args:
             action: a halt by `BUCKET_LOOKUP` also ends the reading of buckets; `DESCRIBE` halts
                 only what cannot be reached.
@@ -171,10 +174,10 @@ class Admission:
             asked_at: when the request was claimed, on the event loop's clock.
             credential: the one that signed the request.
         """
-        await self._record_reachability(action, host, outcome, job_id)
+        self._record_reachability(action, host, outcome, job_id)
         scopes, was_answered = self._scopes(host, scope_values), outcome.http_status is not None
-        if action == EXPORT:
-            await self._record_export(host, outcome, scope_values[Scope.REGION])
+        if action == EXPORT and was_answered and outcome.code.reaction in _PAST_THE_ACCOUNT:
+            self.halts.record_acceptance(EXPORT, self._scopes(host, {}))
         match outcome.code.reaction:
             case Reaction.REFRESH if await self._has_newer(credential):
                 pass
@@ -199,11 +202,25 @@ class Admission:
             case _:
                 pass
 
+    async def update_warnings(self, action: str, host: str, region: str, outcome: Outcome) -> None:
+        """Begin and end the warnings that follow from a recorded outcome.
+
+        This writes to the store. An outcome with a TaskId must be in the store before: a process
+        that dies here, or a full disk, must not lose it.
+        """
+        if action == EXPORT:
+            await self._answers.record(host, region, outcome)
+        if not self.is_endpoint_failing(host):
+            await self._warnings.clear(_failing_key(host))
+        elif outcome.code.reaction is Reaction.PAUSE or (
+            outcome.code.reaction is Reaction.RECONCILE and action == EXPORT
+        ):
+            await self._warn_of_endpoint(host, outcome)
+
     async def record_response(self, host: str) -> None:
         """Record that the endpoint has answered, whatever the answer was."""
-        if self._breakers[host].record_success():
-            self._notify(f"{host} answers again.")
-            await self._warnings.clear(_failing_key(host))
+        self._close_breaker(host)
+        await self._warnings.clear(_failing_key(host))
 
     async def record_reconciliation(self, job_id: int) -> None:
         """Record that the export of a job was found, although its answer was lost or unclear."""
@@ -230,12 +247,7 @@ class Admission:
         with suppress(CredentialError):
             await self._credentials.renew()
 
-    async def _record_export(self, host: str, outcome: Outcome, region: str) -> None:
-        await self._answers.record(host, region, outcome)
-        if outcome.http_status is not None and outcome.code.reaction in _PAST_THE_ACCOUNT:
-            self.halts.record_acceptance(EXPORT, self._scopes(host, {}))
-
-    async def _record_reachability(
+    def _record_reachability(
         self, action: str, host: str, outcome: Outcome, job_id: int | None
     ) -> None:
         breaker, is_answer = self._breakers[host], outcome.http_status == 200
@@ -244,7 +256,6 @@ class Admission:
                 breaker.record_failure()
             case Reaction.RECONCILE if action == DESCRIBE:
                 breaker.release()  # this action alone may fail
-                return
             case Reaction.RECONCILE if not is_answer:
                 breaker.record_failure(tolerated=_TOLERATED_UNKNOWN)
             case Reaction.RECONCILE if host not in self._begins_though_unclear:
@@ -255,20 +266,24 @@ class Admission:
                 )
             case _:
                 if outcome.http_status is not None:
-                    await self.record_response(host)
-                return
-        if breaker.is_open:
-            what = f"is failing ({describe_answer(outcome)})"
-            if outcome.http_status is None:
-                what = f"cannot be reached ({outcome.message})"
-            assumed = ""
-            if outcome.code.effect is Effect.MAYBE:
-                assumed = "It is assumed that each of these requests may have begun its export. "
-            await self._warnings.warn(
-                _failing_key(host),
-                f"{host} {what}; sending one request at a time until it answers. {assumed}"
-                f"{outcome.code.remedy}",
-            )
+                    self._close_breaker(host)
+
+    def _close_breaker(self, host: str) -> None:
+        if self._breakers[host].record_success():
+            self._notify(f"{host} answers again.")
+
+    async def _warn_of_endpoint(self, host: str, outcome: Outcome) -> None:
+        what = f"is failing ({describe_answer(outcome)})"
+        if outcome.http_status is None:
+            what = f"cannot be reached ({outcome.message})"
+        assumed = ""
+        if outcome.code.effect is Effect.MAYBE:
+            assumed = "It is assumed that each of these requests may have begun its export. "
+        await self._warnings.warn(
+            _failing_key(host),
+            f"{host} {what}; sending one request at a time until it answers. {assumed}"
+            f"{outcome.code.remedy}",
+        )
 
     def _scopes(self, host: str, scope_values: Mapping[Scope, str]) -> Mapping[Scope, str]:
         """Return the value of every scope of a request, as a halt names it."""

@@ -111,6 +111,8 @@ class AttemptRunner:
             partial(self._results.add, result), failure_message=_not_recorded(lease, outcome)
         )
         self.unrecorded.discard((lease.job_id, lease.attempt))
+        # warnings are written last: nothing may lose the TaskId of an answer
+        await admission.update_warnings(EXPORT, host, region, outcome)
         if suspects_region:
             # not cleared by an acceptance: the code may concern the region until the run ends
             await self._context.warnings.warn(

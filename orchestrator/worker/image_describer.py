@@ -232,6 +232,7 @@ class ImageDescriber:
             asked_at=asked_at,
             credential=credential,
         )
+        await self._admission.update_warnings(DESCRIBE, host, region, outcome)
         return None
 
     def _record_failure(self, outcome: Outcome, asked_at: float) -> None:

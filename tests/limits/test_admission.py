@@ -14,7 +14,7 @@ from orchestrator.cloud.credentials.base import Credential, CredentialSource
 from orchestrator.cloud.error_classification import code_for_exception
 from orchestrator.cloud.error_codes import code_for
 from orchestrator.errors import CredentialError
-from orchestrator.limits.admission import BUCKET_LOOKUP, EXPORT, Admission
+from orchestrator.limits.admission import BUCKET_LOOKUP, DESCRIBE, EXPORT, Admission
 from orchestrator.model import Outcome, Scope
 from orchestrator.store import Database
 from tests.cloud.scripted_server import NOON, FixedClock, FixedCredentials, http_date
@@ -24,6 +24,24 @@ from tests.store_and_cloud import CREDENTIAL, make_admission
 
 HOST = "cvm.example"
 HERE = {Scope.REGION: REGION}
+
+
+async def learn_from(
+    admission: Admission, outcome: Outcome, *, asked_at: float = 0.0, job_id: int | None = None
+) -> None:
+    """Record an outcome of ExportImages, and update the warnings."""
+    await admission.record_outcome(
+        EXPORT,
+        HOST,
+        outcome,
+        scope_values=HERE,
+        asked_at=asked_at,
+        credential=CREDENTIAL,
+        job_id=job_id,
+    )
+    await admission.update_warnings(EXPORT, HOST, REGION, outcome)
+
+
 LOST = Outcome(code_for_exception(httpx.ReadError("cut")), "cut")
 
 
@@ -34,14 +52,7 @@ def after_lost_answers(still: Database, count: int) -> tuple[Admission, list[str
 
     async def learn() -> None:
         for _ in range(count):
-            await admission.record_outcome(
-                EXPORT,
-                HOST,
-                LOST,
-                scope_values=HERE,
-                asked_at=0.0,
-                credential=CREDENTIAL,
-            )
+            await learn_from(admission, LOST)
 
     in_no_time(learn)
     return admission, said
@@ -132,6 +143,24 @@ def test_reading_buckets_ends_though_an_export_was_halted_first(
     assert "Action required: " in sentence
 
 
+def test_a_failed_description_is_not_told_as_a_failing_endpoint(still: Database) -> None:
+    """DescribeImages alone may fail; what exports were answered is told with their own answer."""
+    said: list[str] = []
+    admission = make_admission(still, notify=said.append)
+
+    async def learn() -> None:
+        for _ in range(5):
+            await admission.record_outcome(
+                EXPORT, HOST, LOST, scope_values=HERE, asked_at=0.0, credential=CREDENTIAL
+            )
+        await admission.update_warnings(DESCRIBE, HOST, REGION, LOST)
+        assert said == []
+        await admission.update_warnings(EXPORT, HOST, REGION, LOST)
+
+    in_no_time(learn)
+    assert len(said) == 1
+
+
 UNCLEAR = Outcome(code_for("InternalError"), "no idea", http_status=200)
 BEGAN = 7
 """A job whose export is found later."""
@@ -147,15 +176,7 @@ def admission_after(
     async def learn() -> None:
         for asked_at, outcome in enumerate(outcomes, start=1):
             await anyio.sleep(0.5)
-            await admission.record_outcome(
-                EXPORT,
-                HOST,
-                outcome,
-                scope_values=HERE,
-                asked_at=float(asked_at),
-                credential=CREDENTIAL,
-                job_id=BEGAN,
-            )
+            await learn_from(admission, outcome, asked_at=float(asked_at), job_id=BEGAN)
 
     in_no_time(learn)
     return admission, said
@@ -180,9 +201,7 @@ def test_unclear_answers_delay_the_next_request_by_seconds(still: Database) -> N
             before = anyio.current_time()
             await admission.wait_for_turn(EXPORT, HOST)
             found.append(anyio.current_time() - before)
-            await admission.record_outcome(
-                EXPORT, HOST, UNCLEAR, scope_values=HERE, asked_at=before, credential=CREDENTIAL
-            )
+            await learn_from(admission, UNCLEAR, asked_at=before)
         return found
 
     assert 2.0 < max(in_no_time(waits)) <= 5.5
@@ -196,9 +215,7 @@ def test_unclear_answers_do_not_count_where_exports_began(still: Database) -> No
 
     async def learn() -> None:
         for _ in range(20):
-            await admission.record_outcome(
-                EXPORT, HOST, UNCLEAR, scope_values=HERE, asked_at=0.0, credential=CREDENTIAL
-            )
+            await learn_from(admission, UNCLEAR)
 
     in_no_time(learn)
     assert not admission.is_endpoint_failing(HOST)
