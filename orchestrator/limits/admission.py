@@ -15,7 +15,7 @@ from orchestrator.cloud.clock_skew import ServerClock
 from orchestrator.cloud.credentials.base import Credential, CredentialSource
 from orchestrator.cloud.error_codes import cos_code_for
 from orchestrator.errors import CloudRefusal, CredentialError
-from orchestrator.limits.answer_warnings import AnswerWarnings, describe_answer
+from orchestrator.limits.answer_warnings import AnswerWarnings, describe_answer, is_unusable
 from orchestrator.limits.circuit_breaker import CircuitBreaker
 from orchestrator.limits.halted_scopes import WHOLE_ACCOUNT, HaltedScopes
 from orchestrator.limits.rate_limiter import RateKey, RateLimiter
@@ -212,9 +212,7 @@ class Admission:
             await self._answers.record(host, region, outcome)
         if not self.is_endpoint_failing(host):
             await self._warnings.clear(_failing_key(host))
-        elif outcome.code.reaction is Reaction.PAUSE or (
-            outcome.code.reaction is Reaction.RECONCILE and action == EXPORT
-        ):
+        elif _is_failure(action, outcome) and not is_unusable(outcome):
             await self._warn_of_endpoint(host, outcome)
 
     async def record_response(self, host: str) -> None:
@@ -328,6 +326,12 @@ class Admission:
         label = "Given up for now" if halt.is_temporary else "Action required"
         what = f"Warning: no more exports are sent for {_cause(halt)}."
         self._notify(f"{what} {label}: {halt.remedy}")
+
+
+def _is_failure(action: str, outcome: Outcome) -> bool:
+    """Return whether an outcome may open the circuit; DescribeImages alone may fail."""
+    is_unclear = outcome.code.reaction is Reaction.RECONCILE and action == EXPORT
+    return is_unclear or outcome.code.reaction is Reaction.PAUSE
 
 
 def _failing_key(host: str) -> str:

@@ -15,10 +15,7 @@ _UNUSABLE = frozenset({"Client.HttpStatus", "Client.NotAnApiAnswer", "Client.NoT
 
 
 class AnswerWarnings:
-    """What one run has been answered, as far as it calls for a warning.
-
-    An error status of a gateway is not counted as unusable: the circuit breaker reports it.
-    """
+    """What one run has been answered, as far as it calls for a warning."""
 
     def __init__(self, warnings: RunWarnings) -> None:
         self._warnings = warnings
@@ -36,14 +33,15 @@ class AnswerWarnings:
         if outcome.code.name not in _UNUSABLE:
             self._unusable[host] = 0
             await self._warnings.clear(_unusable_key(host))
-        elif outcome.http_status < 400:
+        elif is_unusable(outcome):
             self._unusable[host] += 1
             if self._unusable[host] >= _REPEATED:
                 await self._warnings.warn(
                     _unusable_key(host),
                     f"{host} answers ExportImages in a way that cannot be used "
-                    f"({describe_answer(outcome)}). It is assumed that the exports may have begun, "
-                    f"so their jobs are looked up in the bucket. {outcome.code.remedy}",
+                    f"({describe_answer(outcome)}); if this continues, one request at a time may "
+                    "be sent. It is assumed that the exports may have begun, so their jobs are "
+                    f"looked up in the bucket. {outcome.code.remedy}",
                 )
 
     async def _record_refusal(self, region: str, outcome: Outcome) -> None:
@@ -59,6 +57,16 @@ class AnswerWarnings:
                     f"{describe_answer(outcome)}). It is assumed that this passes, or concerns "
                     f"single jobs, so the run continues. {outcome.code.remedy}",
                 )
+
+
+def is_unusable(outcome: Outcome) -> bool:
+    """Return whether an answer without an error says nothing about the export, such as a page.
+
+    These answers are reported here. A failing endpoint, which includes an error status of a
+    gateway, is reported with the circuit breaker.
+    """
+    has_no_error = outcome.http_status is not None and outcome.http_status < 400
+    return has_no_error and outcome.code.name in _UNUSABLE
 
 
 def describe_answer(outcome: Outcome) -> str:

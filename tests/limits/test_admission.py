@@ -11,11 +11,11 @@ import pytest
 from orchestrator.clock import SystemClock
 from orchestrator.cloud.clock_skew import ServerClock
 from orchestrator.cloud.credentials.base import Credential, CredentialSource
-from orchestrator.cloud.error_classification import code_for_exception
+from orchestrator.cloud.error_classification import code_for_exception, code_for_reply
 from orchestrator.cloud.error_codes import code_for
 from orchestrator.errors import CredentialError
 from orchestrator.limits.admission import BUCKET_LOOKUP, DESCRIBE, EXPORT, Admission
-from orchestrator.model import Outcome, Scope
+from orchestrator.model import Outcome, Reply, Scope
 from orchestrator.store import Database
 from tests.cloud.scripted_server import NOON, FixedClock, FixedCredentials, http_date
 from tests.instant_loop import in_no_time
@@ -189,6 +189,18 @@ def test_a_failing_endpoint_is_told_with_its_last_answer(still: Database) -> Non
     assert f"{HOST} is failing (InternalError, HTTP 200: no idea)" in sentence
     assert "sending one request at a time" in sentence
     assert UNCLEAR.code.remedy in sentence
+
+
+@pytest.mark.parametrize("status", [200, 302])
+def test_a_page_instead_of_an_answer_is_told_once(still: Database, status: int) -> None:
+    """The endpoint counts as failing too, but that is the same condition."""
+    page = Reply(status, excerpt="<html>Sign in")
+    outcome = Outcome(code_for_reply(page), "<html>Sign in", http_status=status)
+    admission, said = admission_after(still, *(6 * [outcome]))
+    assert admission.is_endpoint_failing(HOST)
+    (sentence,) = said
+    assert "cannot be used" in sentence
+    assert "one request at a time" in sentence
 
 
 def test_unclear_answers_delay_the_next_request_by_seconds(still: Database) -> None:
