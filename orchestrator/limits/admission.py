@@ -226,12 +226,13 @@ class Admission:
             self._begins_though_unclear.add(host)
             await self.record_response(host)
 
-    def halt_expired_waits(self, exporting: Collection[str]) -> None:
-        """Halt the regions that have waited too long.
+    def record_exporting(self, exporting: Collection[str]) -> None:
+        """Record where refusals may mean our own exports; halt what has waited too long.
 
         Args:
             exporting: regions in which an export of ours may be running.
         """
+        self._answers.record_exporting(exporting)
         for halt in self.region_waits.expire(exporting):
             self._halt(halt)
 

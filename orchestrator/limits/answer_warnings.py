@@ -1,12 +1,21 @@
 """Warn when the answers of ExportImages make no progress: only refusals, or unusable answers."""
 
 from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass
 
-from orchestrator.model import NOT_SENT, Outcome, Reaction
+import anyio
+
+from orchestrator.limits.region_waits import EXPORT_CAP
+from orchestrator.model import NOT_SENT, Effect, Outcome, Reaction
 from orchestrator.run_warnings import RunWarnings
 
 _MANY = 10
-"""Answers of a region without an acceptance."""
+"""Refusals of a region in a row."""
+
+_LONG = 300.0
+"""Seconds that they must last where this run has had an export accepted. The end of a batch, or the
+images of one user, may cause ten refusals within a second."""
 
 _REPEATED = 2
 """Unusable answers of a host in a row."""
@@ -14,16 +23,34 @@ _REPEATED = 2
 _UNUSABLE = frozenset({"Client.HttpStatus", "Client.NotAnApiAnswer", "Client.NoTaskId"})
 
 
+@dataclass(slots=True)
+class _RefusalsInARow:
+    """The refusals of a region since the last answer that shows progress.
+
+    Args:
+        since: time of the first one, on the event loop's clock.
+    """
+
+    since: float
+    count: int = 0
+
+
 class AnswerWarnings:
     """What one run has been answered, as far as it calls for a warning."""
 
     def __init__(self, warnings: RunWarnings) -> None:
         self._warnings = warnings
-        self._refusals: Counter[str] = Counter()
-        """By region, of those without an acceptance in this run."""
+        self._refusals: dict[str, _RefusalsInARow] = {}
         self._accepted: set[str] = set()
+        """Regions with an acceptance in this run."""
+        self._exporting: set[str] = set()
+        """Regions in which an export of this store may be running."""
         self._unusable: Counter[str] = Counter()
         """By host, in a row."""
+
+    def record_exporting(self, regions: Collection[str]) -> None:
+        """Record in which regions an export of this store may be running."""
+        self._exporting = set(regions)
 
     async def record(self, host: str, region: str, outcome: Outcome) -> None:
         """Record an answer; a request without one does not count."""
@@ -47,15 +74,25 @@ class AnswerWarnings:
     async def _record_refusal(self, region: str, outcome: Outcome) -> None:
         if outcome.code.reaction is Reaction.ACCEPT:
             self._accepted.add(region)
+            self._exporting.add(region)
+            self._refusals.pop(region, None)
             await self._warnings.clear(_refusals_key(region))
-        elif region not in self._accepted:
-            self._refusals[region] += 1
-            if self._refusals[region] >= _MANY:
+        elif outcome.code.name == EXPORT_CAP and region in self._exporting:
+            # usual: it waits for our own exports
+            self._refusals.pop(region, None)
+        elif outcome.code.effect is Effect.NO and not _has_own_warning(outcome):
+            now = anyio.current_time()
+            refusals = self._refusals.setdefault(region, _RefusalsInARow(now))
+            refusals.count += 1
+            lasted = now - refusals.since
+            was_accepted = region in self._accepted
+            if refusals.count >= _MANY and (lasted >= _LONG or not was_accepted):
+                how_long = f"for {lasted / 60:.0f} min" if was_accepted else "in this run"
                 await self._warnings.warn(
                     _refusals_key(region),
-                    f"{region}: ExportImages has accepted nothing in this run (last answer: "
+                    f"{region}: ExportImages has accepted nothing {how_long} (last answer: "
                     f"{describe_answer(outcome)}). It is assumed that this passes, or concerns "
-                    f"single jobs, so the run continues. {outcome.code.remedy}",
+                    f"single jobs, so the run continues. {_remedy(outcome)}",
                 )
 
 
@@ -75,6 +112,21 @@ def describe_answer(outcome: Outcome) -> str:
     if not start and outcome.request_id:
         start = f"RequestId {outcome.request_id}"
     return f"{outcome.code.name}, HTTP {outcome.http_status}{f': {start}' if start else ''}"
+
+
+def _has_own_warning(outcome: Outcome) -> bool:
+    """Return whether a refusal is reported as one that may concern its region."""
+    return outcome.code.reaction is Reaction.SUSPECT_REGION
+
+
+def _remedy(outcome: Outcome) -> str:
+    """Return what a person can do about refusals that no export of this store explains."""
+    if outcome.code.name == EXPORT_CAP:
+        return (
+            "No export of this store is running there: check in the console which others of the "
+            "account are."
+        )
+    return outcome.code.remedy
 
 
 def _unusable_key(host: str) -> str:

@@ -244,7 +244,7 @@ class Worker:
         async with database.read() as connection:
             self._regions = tuple(await known_regions(connection, self._settings.profile))
             exporting = await exporting_regions(connection, self._settings.profile)
-            self._context.admission.halt_expired_waits(exporting)
+            self._context.admission.record_exporting(exporting)
             if self._forever:
                 return True
             latest = datetime.max.replace(tzinfo=UTC)

@@ -2,9 +2,11 @@
 
 from datetime import timedelta
 
+import anyio
 import pytest
 
 from orchestrator.job_states import JobState
+from orchestrator.limits import answer_warnings
 from orchestrator.simulator import Duration, Fault, Refusal, Simulator
 from orchestrator.verification import bucket_warnings
 from orchestrator.worker import maintenance
@@ -17,6 +19,9 @@ from tests.end_to_end.harness import (
     once_each,
     read_ledger,
     run_and_stop_when,
+    run_to_end,
+    wait_until,
+    wait_until_stored,
 )
 
 pytestmark = pytest.mark.anyio
@@ -66,6 +71,34 @@ async def test_a_region_that_accepts_nothing_is_told(
         (stored,) = (await orchestrator.status()).warnings
     assert said == [f"Warning: {stored.message}"]
     assert "has accepted nothing in this run (last answer: ResourceInUse" in stored.message
+
+
+async def test_a_region_that_accepts_nothing_any_more_is_told_until_it_does(
+    open_store: OpenStore, cloud: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other users fill the region after the first exports: a person reads it, and it ends."""
+    monkeypatch.setattr(answer_warnings, "_MANY", 3)
+    monkeypatch.setattr(answer_warnings, "_LONG", 0.5)
+    said: list[str] = []
+    images = make_image_ids(12)
+    async with open_store(notify=said.append, concurrency=1) as orchestrator:
+
+        async def is_stored() -> bool:
+            return bool((await orchestrator.status()).warnings)
+
+        await orchestrator.enqueue(make_requests_for(images))
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(run_to_end, orchestrator)
+            await wait_until(lambda: bool(count_exports(cloud)))
+            cloud.change(cap=0)
+            await wait_until_stored(is_stored)
+            (stored,) = (await orchestrator.status()).warnings
+            cloud.change(cap=None)
+        assert (await orchestrator.status()).warnings == ()
+    assert said == [f"Warning: {stored.message}"]
+    assert "has accepted nothing for 0 min" in stored.message
+    assert "No export of this store is running there" in stored.message
+    assert count_exports(cloud) == once_each(images)
 
 
 async def test_overdue_exports_are_told_while_the_run_goes_on(

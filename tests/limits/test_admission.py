@@ -19,7 +19,7 @@ from orchestrator.model import Outcome, Reply, Scope
 from orchestrator.store import Database
 from tests.cloud.scripted_server import NOON, FixedClock, FixedCredentials, http_date
 from tests.instant_loop import in_no_time
-from tests.job_factory import PROFILE, REGION
+from tests.job_factory import CAP_REACHED, PROFILE, REGION, make_refusal
 from tests.store_and_cloud import CREDENTIAL, make_admission
 
 HOST = "cvm.example"
@@ -201,6 +201,24 @@ def test_a_page_instead_of_an_answer_is_told_once(still: Database, status: int) 
     (sentence,) = said
     assert "cannot be used" in sentence
     assert "one request at a time" in sentence
+
+
+def test_refusals_while_our_exports_run_are_not_told(still: Database) -> None:
+    """The loop that reads the store says where exports of ours may be running."""
+    said: list[str] = []
+    admission = make_admission(still, notify=said.append)
+
+    async def learn() -> None:
+        admission.record_exporting([REGION])
+        for _ in range(20):
+            await learn_from(admission, make_refusal(CAP_REACHED))
+        assert said == []
+        admission.record_exporting([])
+        for _ in range(10):
+            await learn_from(admission, make_refusal(CAP_REACHED))
+
+    in_no_time(learn)
+    assert len(said) == 1
 
 
 def test_unclear_answers_delay_the_next_request_by_seconds(still: Database) -> None:

@@ -1,12 +1,16 @@
 """Warnings about answers of ExportImages that make no progress."""
 
+from dataclasses import replace
+
+import anyio
 import pytest
 
 from orchestrator.cloud.error_classification import code_for_reply
 from orchestrator.limits.answer_warnings import AnswerWarnings
-from orchestrator.model import Outcome, Reply
+from orchestrator.model import Outcome, Reaction, Reply
 from orchestrator.store import Database
-from tests.job_factory import PROFILE, REGION, make_acceptance, make_refusal
+from tests.instant_loop import in_no_time
+from tests.job_factory import CAP_REACHED, PROFILE, REGION, make_acceptance, make_refusal
 from tests.store_and_cloud import UnstoredWarnings
 
 pytestmark = pytest.mark.anyio
@@ -14,6 +18,8 @@ pytestmark = pytest.mark.anyio
 HOST = "cvm.example"
 REDIRECT = Reply(302, excerpt="redirect to https://login.example/")
 BUSY = make_refusal("ResourceInUse", "The image is in use.")
+FULL = make_refusal(CAP_REACHED, "Too many exports.")
+SUSPECT = replace(BUSY, code=replace(BUSY.code, reaction=Reaction.SUSPECT_REGION))
 
 
 class Run:
@@ -23,9 +29,12 @@ class Run:
         self.said: list[str] = []
         self.answers = AnswerWarnings(UnstoredWarnings(database, PROFILE, self.said.append))
 
-    async def answer(self, outcome: Outcome, times: int = 1, region: str = REGION) -> None:
-        """Record an answer several times."""
+    async def answer(
+        self, outcome: Outcome, times: int = 1, region: str = REGION, *, every: float = 0.0
+    ) -> None:
+        """Record an answer several times; before each, wait some seconds."""
         for _ in range(times):
+            await anyio.sleep(every)
             await self.answers.record(HOST, region, outcome)
 
 
@@ -46,8 +55,8 @@ async def test_ten_answers_without_an_acceptance_are_told(run: Run) -> None:
     assert BUSY.code.remedy in sentence
 
 
-async def test_refusals_after_an_acceptance_are_usual(run: Run) -> None:
-    """A region that accepts exports works, however many refusals follow."""
+async def test_a_few_seconds_of_refusals_after_an_acceptance_are_usual(run: Run) -> None:
+    """A region that accepts exports works, however many refusals follow at once."""
     await run.answer(make_acceptance())
     await run.answer(BUSY, 30)
     await run.answer(BUSY, 9, region="ap-tokyo")
@@ -60,6 +69,82 @@ async def test_the_warning_ends_with_the_first_acceptance(run: Run) -> None:
     await run.answer(make_acceptance())
     await run.answer(BUSY, 10)
     assert len(run.said) == 1
+
+
+@pytest.mark.parametrize("refusal", [BUSY, FULL])
+def test_minutes_of_refusals_after_an_acceptance_are_told(run: Run, refusal: Outcome) -> None:
+    """The warning says for how long; it ends with an acceptance, and may begin again."""
+
+    async def work() -> None:
+        for warnings in (1, 2):
+            await run.answer(make_acceptance())
+            run.answers.record_exporting([])
+            await run.answer(refusal, 10, every=33)
+            assert len(run.said) == warnings - 1
+            await run.answer(refusal, 5, every=33)
+            assert len(run.said) == warnings
+
+    in_no_time(work)
+    for sentence in run.said:
+        assert sentence.startswith(
+            f"Warning: {REGION}: ExportImages has accepted nothing for 6 min"
+        )
+        assert refusal.message in sentence
+    if refusal is FULL:
+        assert "check in the console which others of the account are" in run.said[0]
+    else:
+        assert BUSY.code.remedy in run.said[0]
+
+
+def test_time_without_answers_is_not_counted(run: Run) -> None:
+    """After hours in which nothing was sent, ten refusals within seconds mean nothing."""
+
+    async def work() -> None:
+        await run.answer(make_acceptance())
+        await anyio.sleep(7200)
+        await run.answer(BUSY, 10, every=1)
+
+    in_no_time(work)
+    assert run.said == []
+
+
+@pytest.mark.parametrize("accepted", [True, False])
+def test_a_region_full_of_our_exports_is_not_told(run: Run, accepted: bool) -> None:
+    """Jobs that wait for our own exports are usual, also for those of an earlier run."""
+
+    async def work() -> None:
+        if accepted:
+            await run.answer(make_acceptance())  # its export is known before the store is read
+        else:
+            run.answers.record_exporting([REGION])
+        await run.answer(FULL, 500, every=60)
+        assert run.said == []
+        run.answers.record_exporting(["ap-tokyo"])
+        await run.answer(FULL, 20, every=60)
+
+    in_no_time(work)
+    assert len(run.said) == 1
+
+
+def test_refusals_that_began_while_our_exports_ran_are_counted_anew(run: Run) -> None:
+    """Refusals of single jobs in a region that is full of our exports are no condition."""
+
+    async def work() -> None:
+        run.answers.record_exporting([REGION])
+        for _ in range(10):
+            await run.answer(BUSY, 5, every=60)
+            await run.answer(FULL, every=60)
+
+    in_no_time(work)
+    assert run.said == []
+
+
+async def test_what_another_warning_reports_is_not_counted(run: Run) -> None:
+    """Refusals that may concern the region, and unclear answers, have warnings of their own."""
+    await run.answer(SUSPECT, 20)
+    unclear = make_refusal("InternalError")
+    await run.answer(unclear, 20)
+    assert run.said == []
 
 
 @pytest.mark.parametrize(
