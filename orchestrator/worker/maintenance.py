@@ -10,8 +10,11 @@ from orchestrator.job_queue.orphan_recovery import discard_impossible_waits, rec
 from orchestrator.job_queue.worker_registry import Registration
 from orchestrator.run_warnings import RunWarnings
 from orchestrator.store import BusyRetry, Database
-from orchestrator.vendor_facts import VendorFact, all_facts, record_fact
+from orchestrator.vendor_facts import VendorFact, facts_about, record_fact
+from orchestrator.verification.bucket_access import BucketAccess
+from orchestrator.verification.bucket_warnings import BucketWarnings
 from orchestrator.wakeup import Wakeup
+from orchestrator.worker.run_context import RunContext
 
 _INTERVAL = 5.0
 """Seconds between two checks for orphaned jobs, two checkpoints, two records of clock offsets."""
@@ -33,34 +36,33 @@ async def prepare_store(
 
 
 async def run_maintenance(
-    database: Database,
+    context: RunContext,
     me: Registration,
+    buckets: BucketAccess,
     busy_retry: BusyRetry,
     wakeup: Wakeup,
-    *,
-    record_offsets: Callable[[], Awaitable[None]],
-    check_buckets: Callable[[], Awaitable[None]],
     recheck_halts: Callable[[], Awaitable[None]],
 ) -> None:
     """Do the background work of a run until cancelled.
 
     Args:
         me: this process's registration.
-        record_offsets: records the clock offsets of servers.
-        check_buckets: warns of buckets.
         recheck_halts: called every few minutes.
     """
+    database, profile = context.database, context.settings.profile
 
     async def watch_other_processes() -> None:
         await busy_retry.retry(me.renew_lock)
         if await busy_retry.retry(partial(recover_orphans, database, me.name)):
             wakeup.notify()
 
+    offsets = ClockOffsets(database, profile, context.clocks)
+    bucket_warnings = BucketWarnings(database, profile, buckets, context.warnings)
     regular: Sequence[tuple[float, Callable[[], Awaitable[object]]]] = (
         (_INTERVAL, watch_other_processes),
         (_INTERVAL, partial(busy_retry.retry, database.checkpoint)),
-        (_INTERVAL, partial(busy_retry.retry, record_offsets)),
-        (_BUCKET_INTERVAL, partial(busy_retry.retry, check_buckets)),
+        (_INTERVAL, partial(busy_retry.retry, offsets.record)),
+        (_BUCKET_INTERVAL, partial(busy_retry.retry, bucket_warnings.check)),
     )
     async with anyio.create_task_group() as tasks:
         for seconds, action in regular:
@@ -69,32 +71,46 @@ async def run_maintenance(
         tasks.start_soon(_repeat, _RECHECK_INTERVAL, recheck_halts)
 
 
-async def record_clock_offsets(
-    database: Database, profile: str, clocks: Collection[ServerClock]
-) -> None:
-    """Record the largest clock offset of each host, if it is larger than the one in the store."""
-    async with database.read() as connection:
-        known = {
-            learned.subject: int(learned.value)
-            for learned in await all_facts(connection)
-            if (learned.profile, learned.fact) == (profile, VendorFact.CLOCK_OFFSET)
+class ClockOffsets:
+    """Records the largest clock offset of each host, in whole seconds.
+
+    Args:
+        clocks: those of the services. Two of them may have learned from the same host.
+    """
+
+    def __init__(self, database: Database, profile: str, clocks: Collection[ServerClock]) -> None:
+        self._database = database
+        self._profile = profile
+        self._clocks = clocks
+        self._recorded: dict[str, int] = {}
+        """By host: the largest offset of this run that was compared with the store."""
+
+    async def record(self) -> None:
+        """Record offsets that are larger than in the store; use it only if one has grown."""
+        found: dict[str, int] = {}
+        for clock in self._clocks:
+            for host, offset in clock.largest.items():
+                seconds = round(offset.total_seconds())
+                found[host] = max(found.get(host, seconds), seconds, key=abs)
+        grown = {
+            host: seconds
+            for host, seconds in found.items()
+            if _is_larger(seconds, self._recorded.get(host))
         }
-    found = {
-        host: round(offset.total_seconds())
-        for clock in clocks
-        for host, offset in clock.largest.items()
-    }
-    larger = {
-        host: seconds
-        for host, seconds in found.items()
-        if host not in known or abs(seconds) > abs(known[host])
-    }
-    if larger:
-        async with database.write() as connection:
-            at = await database.now(connection)
-            for host, seconds in larger.items():
-                fact, value = VendorFact.CLOCK_OFFSET, str(seconds)
-                await record_fact(connection, profile, host, fact, value, at)
+        if not grown:
+            return
+        async with self._database.write() as connection:
+            at = await self._database.now(connection)
+            for host, seconds in grown.items():
+                facts = await facts_about(connection, self._profile, host)
+                fact, known = VendorFact.CLOCK_OFFSET, facts.get(VendorFact.CLOCK_OFFSET)
+                if _is_larger(seconds, None if known is None else int(known)):
+                    await record_fact(connection, self._profile, host, fact, str(seconds), at)
+        self._recorded |= grown
+
+
+def _is_larger(seconds: int, known: int | None) -> bool:
+    return known is None or abs(seconds) > abs(known)
 
 
 async def _repeat(seconds: float, action: Callable[[], Awaitable[object]]) -> None:

@@ -80,7 +80,7 @@ async def run(
             rate=settings.rate,
             quota_wait=settings.quota_wait.total_seconds(),
         )
-        context = RunContext(settings, database, cvm, cos, admission, warnings)
+        context = RunContext(settings, database, cvm, cos, admission, warnings, sts_clock)
         worker = Worker(context, me, notify, batch=batch, time_limit=time_limit, forever=forever)
         async with anyio.create_task_group() as tasks:
             if stop is not None:

@@ -17,16 +17,11 @@ from orchestrator.limits.rate_limiter import Permit, RateLimiter
 from orchestrator.model import Lease
 from orchestrator.store import BusyRetry
 from orchestrator.verification.bucket_access import BucketAccess
-from orchestrator.verification.bucket_warnings import BucketWarnings
 from orchestrator.verification.poller import Poller
 from orchestrator.wakeup import Wakeup
 from orchestrator.worker.attempt import Attempt, AttemptRunner
 from orchestrator.worker.image_describer import ImageDescriber
-from orchestrator.worker.maintenance import (
-    prepare_store,
-    record_clock_offsets,
-    run_maintenance,
-)
+from orchestrator.worker.maintenance import prepare_store, run_maintenance
 from orchestrator.worker.run_context import RunContext
 
 _POLL = 0.5
@@ -116,26 +111,20 @@ class Worker:
     async def _work(self) -> None:
         async with anyio.create_task_group() as background:
             background.start_soon(self._busy_retry.run_guarded, self._poller().run)
-            background.start_soon(self._run_maintenance)
+            background.start_soon(
+                run_maintenance,
+                self._context,
+                self._me,
+                self.buckets,
+                self._busy_retry,
+                self._wakeup,
+                self._recheck_halts,
+            )
             background.start_soon(self._keep_time_limit)
             async with anyio.create_task_group() as requests:
                 with self._claiming:
                     await self._busy_retry.run_guarded(partial(self._drain_all, requests))
             background.cancel_scope.cancel()
-
-    async def _run_maintenance(self) -> None:
-        context, profile = self._context, self._settings.profile
-        clocks = (context.cvm.clock, context.cos.clock)
-        buckets = BucketWarnings(context.database, profile, self.buckets, context.warnings)
-        await run_maintenance(
-            context.database,
-            self._me,
-            self._busy_retry,
-            self._wakeup,
-            record_offsets=partial(record_clock_offsets, context.database, profile, clocks),
-            check_buckets=buckets.check,
-            recheck_halts=self._recheck_halts,
-        )
 
     async def _drain_all(self, requests: TaskGroup) -> None:
         """Start a describer and a claim loop per endpoint; wait until no work remains."""

@@ -184,10 +184,11 @@ async def test_the_largest_offset_of_each_host_is_recorded(
     """The store remembers it, and `status` shows it."""
     monkeypatch.setattr(maintenance, "_INTERVAL", 0.05)
     cloud.change(cos_skew=-7200, duration=Duration(seconds=0.5))
-    async with open_store() as orchestrator:
+    sts = f"localhost:{cloud.port}"
+    async with open_store(sts_endpoint=f"http://{sts}") as orchestrator:
         await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(2)))
         learned = (await orchestrator.status()).vendor
     offsets = {one.subject: one.value for one in learned if one.fact is VendorFact.CLOCK_OFFSET}
-    assert offsets.keys() == {f"127.0.0.1:{cloud.port}", f"{BUCKET}.cos.{REGION}.myqcloud.com"}
+    assert offsets.keys() == {sts, f"127.0.0.1:{cloud.port}", f"{BUCKET}.cos.{REGION}.myqcloud.com"}
     assert abs(int(offsets[f"{BUCKET}.cos.{REGION}.myqcloud.com"]) + 7200) <= 2
     assert abs(int(offsets[f"127.0.0.1:{cloud.port}"])) <= 2
