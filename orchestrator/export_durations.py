@@ -29,8 +29,8 @@ _DEADLINE_FACTOR = 10
 _FEW = 10
 """With so few finished exports this factor is twice as large; with fewer it is larger still."""
 
-_LOW_QUANTILE = 20
-"""One export in this many may finish before the earliest expected end."""
+_EARLY = 0.05
+"""Share of the exports that may finish before the earliest expected end."""
 
 _MAX_ANSWER_DELAY = timedelta(seconds=30)
 """The duration of an export is not known if it was accepted later than this after it was sent: its
@@ -111,16 +111,21 @@ def long_duration(finished: Sequence[FinishedExport]) -> timedelta | None:
     return sorted(one.shortest for one in finished)[len(finished) * 3 // 4] if finished else None
 
 
-def earliest_end(finished: Sequence[FinishedExport], size_gib: int) -> timedelta:
+def earliest_end(
+    finished: Sequence[FinishedExport], size_gib: int, *, share: float = _EARLY
+) -> timedelta:
     """Return the age at which an export of this size may first be finished; 0 if unknown.
 
     Exports of a similar or smaller size are the best examples. Without any, the duration of larger
     ones is scaled down in proportion to the size.
+
+    Args:
+        share: of the exports that may finish before.
     """
     examples = _comparable(finished, size_gib)
     similar = [(one, ratio) for one, ratio in examples if ratio > _SIMILAR]
     durations = sorted(one.shortest * min(1.0, ratio) for one, ratio in similar or examples)
-    return durations[len(durations) // _LOW_QUANTILE] * _MARGIN if durations else timedelta()
+    return durations[int(len(durations) * share)] * _MARGIN if durations else timedelta()
 
 
 def deadline(

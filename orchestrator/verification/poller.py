@@ -57,6 +57,8 @@ _MIN_GUESSING = timedelta(milliseconds=200)
 _RARELY = 0.1
 """The same where no slot is needed: there an end that is seen late costs nothing."""
 _MIN_RARELY = timedelta(seconds=1)
+_MOST_ENDED = 0.5
+"""There the first poll comes when this share of similar exports has ended."""
 
 _LEAD = timedelta(milliseconds=500)
 """A job is reserved for polling this long before its first poll, so that the poll is not late."""
@@ -105,9 +107,9 @@ def schedule(
         finished: the newest finished exports of its scope.
         at_capacity: the concurrency limit of its scope is reached: its end frees a slot.
     """
-    first = earliest_end(finished, size_gib)
     if not at_capacity:
-        return PollSchedule(first)
+        return PollSchedule(earliest_end(finished, size_gib, share=_MOST_ENDED))
+    first = earliest_end(finished, size_gib)
     if not first:
         return PollSchedule(first, _GUESSING, _MIN_GUESSING)
     return PollSchedule(first, _OFTEN, _MIN_OFTEN)

@@ -13,11 +13,17 @@ def finished(*minutes: float, size_gib: int = 50) -> list[FinishedExport]:
     return [FinishedExport(one * MINUTE, size_gib) for one in minutes]
 
 
-def test_polling_begins_a_little_before_the_earliest_end() -> None:
-    """There are hardly any polls before it, whether or not the scope is at capacity."""
-    for at_capacity in (True, False):
-        polls = schedule(finished(40, 30, 50), 50, at_capacity=at_capacity)
-        assert 29 * MINUTE < polls.first < 30 * MINUTE
+def test_at_capacity_polling_begins_a_little_before_the_earliest_end() -> None:
+    """There are hardly any polls before it, and none of the ends is seen late."""
+    polls = schedule(finished(40, 30, 50), 50, at_capacity=True)
+    assert 29 * MINUTE < polls.first < 30 * MINUTE
+
+
+def test_below_capacity_polling_begins_when_half_of_the_exports_have_ended() -> None:
+    """Most polls before that would find nothing, and an end that is seen late costs nothing."""
+    polls = schedule(finished(40, 30, 50), 50, at_capacity=False)
+    assert 39 * MINUTE < polls.first < 40 * MINUTE
+    assert schedule([], 50, at_capacity=False).first == timedelta()
 
 
 def test_at_capacity_an_end_is_seen_within_a_fiftieth_of_the_age() -> None:
