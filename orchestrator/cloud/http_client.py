@@ -11,7 +11,6 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 
 import anyio
@@ -45,6 +44,8 @@ class HttpClient:
     def __init__(self, proxied: httpx.AsyncClient, direct: httpx.AsyncClient) -> None:
         self._proxied = proxied
         self._direct = direct
+        self._headers = dict(proxied.headers)
+        self._timeout = proxied.timeout.as_dict()
 
     async def send(
         self,
@@ -64,8 +65,13 @@ class HttpClient:
             httpx.HTTPError: any other error; the request may have arrived.
         """
         progress = _Progress()
-        request = self._proxied.build_request(
-            method, url, headers=headers, content=content, extensions={"trace": progress.trace}
+        # not `build_request`: it merges headers, cookies and parameters anew for each request
+        request = httpx.Request(
+            method,
+            url,
+            headers={**self._headers, **headers},
+            content=content,
+            extensions={"timeout": self._timeout, "trace": progress.trace},
         )
         client = self._direct if is_loopback(request.url.host) else self._proxied
         try:
@@ -119,6 +125,17 @@ class _Progress:
                 await self._stream.aclose()
 
 
+class _NoCookies(httpx.Cookies):
+    """A cookie jar that stays empty: to look for cookies takes longer than to parse a response."""
+
+    def extract_cookies(self, response: httpx.Response) -> None:
+        """Ignore the cookies of a response."""
+
+
+class _Client(httpx.AsyncClient):
+    cookies = _NoCookies()  # type: ignore[override]  # in place of a property
+
+
 @asynccontextmanager
 async def open_http_client(
     user_agent: str, *, uses_proxies: bool = True
@@ -140,13 +157,12 @@ def _open_client(
     user_agent: str, certificates: ssl.SSLContext, *, trust_env: bool
 ) -> httpx.AsyncClient:
     try:
-        return httpx.AsyncClient(
+        return _Client(
             headers={
                 "User-Agent": user_agent,
                 "Accept-Encoding": "identity",
                 "Connection": "close",
             },
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
             limits=_LIMITS,
             timeout=httpx.Timeout(None, connect=_CONNECT_TIMEOUT),
             verify=certificates,
