@@ -1,6 +1,7 @@
 """From a list of images to verified exports, over HTTP."""
 
 from collections import Counter
+from datetime import timedelta
 
 import pytest
 
@@ -9,6 +10,7 @@ from orchestrator.job_states import JobState
 from orchestrator.model import Reaction
 from orchestrator.orchestrator import Orchestrator
 from orchestrator.simulator import Delivery, ImageSettings, Refusal, Simulator
+from orchestrator.worker import outcome_policy
 from tests.end_to_end.harness import (
     BUCKET,
     OpenStore,
@@ -77,9 +79,10 @@ async def test_object_evidence_is_stored(orchestrator: Orchestrator, cloud: Simu
 
 
 async def test_permanent_refusal_fails_only_its_job(
-    orchestrator: Orchestrator, cloud: Simulator
+    orchestrator: Orchestrator, cloud: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each permanent code fails its own image with code, message and remedy, and no other image."""
+    monkeypatch.setattr(outcome_policy, "backoff", lambda *_: timedelta(seconds=0.1))
     batch = make_image_ids(len(PERMANENT) + 8)
     refused = dict(zip(batch, PERMANENT, strict=False))
     cloud.change(codes=tuple(Refusal(code, images=(image,)) for image, code in refused.items()))
