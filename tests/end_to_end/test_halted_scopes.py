@@ -274,12 +274,3 @@ async def test_unknown_image_fails_alone(orchestrator: Orchestrator, cloud: Simu
     assert (failed.image_ids, failed.code) == ((batch[37],), "InvalidImageId.NotFound")
     assert len(read_ledger(cloud, "DescribeImages")) <= 16
     assert count_exports(cloud) == once_each(set(batch) - {batch[37]})
-
-
-async def test_exports_go_on_if_describing_keeps_failing(
-    orchestrator: Orchestrator, cloud: Simulator
-) -> None:
-    """Images that cannot be described because of service faults are still exported."""
-    cloud.change(codes=(Refusal("InternalError", action="DescribeImages"),))
-    result = await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(3)))
-    assert result.counts[JobState.VERIFIED] == 3

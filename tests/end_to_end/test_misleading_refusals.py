@@ -129,6 +129,7 @@ async def test_refused_descriptions_stop_no_export(
     images = make_image_ids(12)
     async with open_store(notify=said.append) as orchestrator:
         result = await enqueue_and_run(orchestrator, make_requests_for(images))
+    assert result.counts[JobState.VERIFIED] == len(images)
     assert count_exports(cloud) == once_each(images)
     assert (exit_code_of_run(result), result.blocked) == (0, ())
     assert sum("Jobs are sent without sizes" in sentence for sentence in said) == 1
