@@ -7,7 +7,8 @@ import pytest
 
 from orchestrator.orchestrator import Orchestrator
 from orchestrator.simulator import Duration, Settings, Simulator, SimulatorOptions
-from orchestrator.verification import bucket_access, bucket_trust
+from orchestrator.verification import bucket_access, bucket_trust, evidence, poller
+from orchestrator.worker import pre_send_check
 from tests.end_to_end.harness import OpenStore, make_orchestrator
 
 
@@ -31,6 +32,19 @@ def _short_permission_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
 def _short_second_look(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look at the first objects of a bucket again after 0.2 s instead of 3 s."""
     monkeypatch.setattr(bucket_trust, "_SECOND_LOOK", timedelta(seconds=0.2))
+
+
+@pytest.fixture(autouse=True)
+def _short_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Accept objects that leave doubts after 0.3 s without another object instead of 10 s."""
+    monkeypatch.setattr(evidence, "_MIN_REST", timedelta(seconds=0.3))
+
+
+@pytest.fixture
+def short_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Repeat a failed look-up after 0.2 s instead of 2 s, or 5 s before a request."""
+    monkeypatch.setattr(poller, "_AFTER_FAILURE", timedelta(seconds=0.2))
+    monkeypatch.setattr(pre_send_check, "_RETRY", timedelta(seconds=0.2))
 
 
 @pytest.fixture

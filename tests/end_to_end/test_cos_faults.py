@@ -31,7 +31,7 @@ from tests.end_to_end.harness import (
 )
 from tests.job_factory import now, update_job
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("short_retries")]
 
 OTHER = "archive-1250000000"
 
@@ -63,15 +63,14 @@ async def test_few_denied_lookups_do_not_make_a_bucket_unreadable(
     assert result.counts[JobState.VERIFIED] == 6
 
 
-async def test_failed_listing_proves_no_absence(
-    orchestrator: Orchestrator, cloud: Simulator
-) -> None:
+async def test_failed_listing_proves_no_absence(open_store: OpenStore, cloud: Simulator) -> None:
     """While listings fail, nothing is known to be absent: a lost request is not sent again."""
     cloud.set_faults(
         Fault("reset", action="ExportImages", after=True, times=1),
         Fault("gateway", action="GetBucket", times=5),
     )
-    result = await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(1)))
+    async with open_store(resend="always", resend_after=0.3) as orchestrator:
+        result = await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(1)))
     assert len(read_ledger(cloud, "GetBucket")) > 5
     assert result.counts[JobState.VERIFIED] == 1
     assert count_exports(cloud) == once_each(make_image_ids(1))

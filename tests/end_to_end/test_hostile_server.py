@@ -5,7 +5,6 @@ from collections import Counter, deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 
 import anyio
@@ -15,8 +14,6 @@ from anyio.streams.tls import TLSListener
 
 from orchestrator.job_states import JobState
 from orchestrator.simulator import Duration, Settings, Simulator, SimulatorOptions
-from orchestrator.verification import poller
-from orchestrator.worker import pre_send_check
 from tests.certificates import self_signed
 from tests.end_to_end.harness import (
     count_exports,
@@ -28,7 +25,7 @@ from tests.end_to_end.harness import (
     read_ledger,
 )
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("short_retries")]
 
 COUNT = 140
 GOOD = "answers"
@@ -45,13 +42,6 @@ WAYS = {
 
 _BACK = 40
 """Number of answers between an answer and its repetition."""
-
-
-@pytest.fixture(autouse=True)
-def _short_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Repeat a failed look-up after 0.2 s instead of 2 s or 5 s: a third of them fail here."""
-    monkeypatch.setattr(poller, "_AFTER_FAILURE", timedelta(seconds=0.2))
-    monkeypatch.setattr(pre_send_check, "_RETRY", timedelta(seconds=0.2))
 
 
 @dataclass
