@@ -15,7 +15,7 @@ import httpx
 from orchestrator.cloud.clock_skew import ServerClock
 from orchestrator.cloud.credentials.base import Credential
 from orchestrator.cloud.http_client import HttpClient
-from orchestrator.cloud.tc3_signing import tc3_headers
+from orchestrator.cloud.tc3_signing import tc3_headers, unsigned_headers
 from orchestrator.model import Reply
 
 SIGNATURE_EXPIRED = "AuthFailure.SignatureExpire"
@@ -51,25 +51,26 @@ class Api3Client:
         action: str,
         region: str,
         body: Mapping[str, object],
-        credential: Credential,
+        credential: Credential | None,
         signed_at: datetime,
     ) -> tuple[Reply, Mapping[str, Any]]:
         """Send one request; return its answer, and the fields of a success.
 
         Args:
+            credential: ``None`` for an action that needs no signature.
             signed_at: dates the signature.
 
         Raises:
             httpx.HTTPError: as `HttpClient.send` does, or the answer belongs to another request.
         """
         content = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
-        signed = tc3_headers(
-            credential,
-            service=self._service,
-            host=url.netloc.decode(),
-            body=content,
-            timestamp=signed_at,
-        )
+        host = url.netloc.decode()
+        if credential is None:
+            signed = unsigned_headers(host=host, timestamp=signed_at)
+        else:
+            signed = tc3_headers(
+                credential, service=self._service, host=host, body=content, timestamp=signed_at
+            )
         headers = {
             "X-TC-Action": action,
             "X-TC-Version": self._version,
@@ -85,7 +86,7 @@ class Api3Client:
         # an answer without RequestId may be a proxy's, whose clock proves nothing
         is_last_resort = self._clock.trusts_any_answer and not self._clock.is_known
         if reply.request_id is not None or is_last_resort:
-            self._clock.learn(response.headers.get("Date"), url.netloc.decode())
+            self._clock.learn(response.headers.get("Date"), host)
         if reply.error_code == SIGNATURE_EXPIRED:
             self._clock.record_refusal(signed_at)
         return reply, result

@@ -20,15 +20,17 @@ _REGION = "ap-guangzhou"
 async def call_sts(
     action: str,
     body: Mapping[str, object],
-    credential: Credential,
+    credential: Credential | None,
     *,
     endpoint: str,
     clock: ServerClock,
     seconds: float,
+    region: str = _REGION,
 ) -> tuple[Reply, Mapping[str, Any]]:
     """Send one request; return the answer, which may be a refusal, and the fields of a success.
 
     Args:
+        credential: ``None`` for an action that needs no signature.
         clock: dates the signature, and learns the server's time from the answer.
         seconds: time limit of the whole request.
 
@@ -40,7 +42,7 @@ async def call_sts(
     async with open_http_client("orchestrator") as http:
         sts = Api3Client(http, "sts", _VERSION, clock, seconds)
         try:
-            reply, result = await sts.call(url, action, _REGION, body, credential, clock.now())
+            reply, result = await sts.call(url, action, region, body, credential, clock.now())
         except httpx.HTTPError as error:
             raise sts_error(endpoint, error) from error
     if reply.excerpt is not None:

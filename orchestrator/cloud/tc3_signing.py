@@ -45,3 +45,13 @@ def tc3_headers(
         ),
     }
     return headers if credential.token is None else headers | {"X-TC-Token": credential.token}
+
+
+def unsigned_headers(*, host: str, timestamp: datetime) -> dict[str, str]:
+    """Return the headers of a POST for an action that needs no signature (source: the SDK)."""
+    return {
+        "Host": host,
+        "Content-Type": _CONTENT_TYPE,
+        "X-TC-Timestamp": str(int(timestamp.timestamp())),
+        "Authorization": "SKIP",
+    }
