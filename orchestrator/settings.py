@@ -174,6 +174,11 @@ class Settings(BaseModel):
     max_attempts: _Count = Field(default=8, ge=1, description="a whole number, 1 or more")
 
     @property
+    def is_profile_named(self) -> bool:
+        """Whether the user has named the profile to this program: it precedes keys elsewhere."""
+        return "profile" in self.model_fields_set
+
+    @property
     def sqlalchemy_url(self) -> str:
         """Return the URL of the database for SQLAlchemy's async engine, password included."""
         return _async_url(self.database_url).render_as_string(hide_password=False)
@@ -257,8 +262,9 @@ def load_settings(flags: Mapping[str, object], environ: Mapping[str, str]) -> Se
     Raises:
         UsageError: the file cannot be read, or a key or value in any place is not valid.
     """
+    of_tccli = _from_environ(environ, {"profile": "TCCLI_PROFILE"})
     given = {
-        **_from_environ(environ, {"profile": "TCCLI_PROFILE"}),
+        **of_tccli,
         **_from_file(flags.get("config") or environ.get(_CONFIG)),
         **_from_environ(environ, _variables()),
         **{
@@ -268,11 +274,15 @@ def load_settings(flags: Mapping[str, object], environ: Mapping[str, str]) -> Se
         },
     }
     try:
-        return Settings.model_validate({name: one.value for name, one in given.items()})
+        settings = Settings.model_validate({name: one.value for name, one in given.items()})
     except ValidationError as error:
         lines = [_explain(detail, given) for detail in error.errors()]
         remedy = "Correct the value, or remove it to use the default."
         raise UsageError("\n".join(lines), remedy) from None
+    if given.get("profile") is of_tccli.get("profile"):
+        # it names tccli's profile: here it is only another default
+        settings.model_fields_set.discard("profile")
+    return settings
 
 
 def unknown_variables(environ: Mapping[str, str]) -> tuple[str, ...]:

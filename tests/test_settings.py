@@ -117,6 +117,17 @@ def test_tccli_profile_is_a_default(write: Write) -> None:
     assert load_settings({"config": write('profile = "home"')}, environ).profile == "home"
 
 
+def test_profile_is_named_by_the_settings_and_not_by_tccli(write: Write) -> None:
+    """Flag, variable and file name the profile to this program; TCCLI_PROFILE is a default."""
+    config = {"config": write('profile = "b"')}
+    assert load_settings({"profile": "b"}, {"TCCLI_PROFILE": "b"}).is_profile_named
+    assert load_settings({}, {"ORCHESTRATOR_PROFILE": "default"}).is_profile_named
+    assert load_settings(config, {"TCCLI_PROFILE": "a"}).is_profile_named
+    assert Settings(profile="b").is_profile_named
+    assert not load_settings({}, {"TCCLI_PROFILE": "b"}).is_profile_named
+    assert not load_settings({}, {}).is_profile_named
+
+
 def test_endpoint_depends_on_the_site_unless_given() -> None:
     """Each site has its own public endpoint; a given one is used, without its last slash."""
     mainland = load_settings({"site": "mainland"}, {})

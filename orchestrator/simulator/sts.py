@@ -30,6 +30,7 @@ _PARAMETERS: Mapping[str, parameters.Check] = {
     "RoleSessionName": parameters.is_text,
     "DurationSeconds": parameters.is_number,
     "Policy": parameters.is_text,
+    "ExternalId": parameters.is_text,
 }
 """Some parameters of AssumeRole (source: the vendor's own client)."""
 

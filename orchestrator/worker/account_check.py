@@ -52,8 +52,9 @@ async def check_account(
         known: str = (await connection.execute(query)).one().account_id
     if known != account:
         raise CredentialError(
-            f"The keys of profile {profile!r} belong to account {account}; in this store the "
-            f"profile belongs to account {known}. Nothing was sent.",
+            f"The keys of profile {profile!r} come from {credentials.origin} and belong to "
+            f"account {account}; in this store the profile belongs to account {known}. Nothing "
+            "was sent.",
             "Name the profile of this account with --profile, or use the keys of account "
             f"{known}; another account needs another profile or another store.",
         )

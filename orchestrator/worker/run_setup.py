@@ -50,6 +50,7 @@ async def run(
         settings.profile,
         environ,
         _home(environ),
+        is_named=settings.is_profile_named,
         sts_endpoint=settings.sts_endpoint,
         metadata_endpoint=settings.metadata_endpoint,
         clock=sts_clock,
@@ -100,7 +101,7 @@ async def run(
 
 def _home(environ: Mapping[str, str]) -> Path:
     try:
-        return Path(environ.get("HOME", "~")).expanduser()
+        return Path(environ.get("HOME") or "~").expanduser()
     except RuntimeError:  # no HOME, and the user id has no entry in the user database
         return Path("/nonexistent")
 

@@ -57,7 +57,16 @@ def make_orchestrator(
     notify: Callable[[str], None] = lambda _sentence: None,
     **settings: object,
 ) -> Orchestrator:
-    """Make an orchestrator for the cloud at a URL; all waits are shortened."""
+    """Make an orchestrator for the cloud at a URL; all waits are shortened.
+
+    Args:
+        notify: takes the sentences for the user, but for the one about the origin of the keys.
+    """
+
+    def notify_of_events(sentence: str) -> None:
+        if not sentence.startswith("Keys: "):
+            notify(sentence)
+
     short = {
         "database_url": str(folder / "orchestrator.db"),
         "cvm_endpoint": url,
@@ -76,7 +85,7 @@ def make_orchestrator(
             "HOME": str(folder),
             **(make_credential_variables() if environ is None else environ),
         },
-        notify=notify,
+        notify=notify_of_events,
     )
 
 

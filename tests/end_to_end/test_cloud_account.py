@@ -44,6 +44,7 @@ async def test_keys_of_another_account_end_the_run(tmp_path: Path, anyio_backend
             )
     assert DEFAULT_KEY.account in str(caught.value)
     assert OTHER.account in str(caught.value)
+    assert "come from TENCENTCLOUD_SECRET_ID" in str(caught.value)
     assert exit_code_for(caught.value) == 6
     assert len(read_ledger(cloud)) == sent + 1
     assert result.counts[JobState.VERIFIED] == 1

@@ -110,8 +110,8 @@ def _requests(cloud: Simulator) -> int:
 
 
 def _words(one: CommandResult) -> Iterator[str]:
-    """Yield what a command printed besides the location of the store, progress and counts."""
+    """Yield what a command printed besides the locations of store and keys, progress and counts."""
     for line in one.err.splitlines():
-        if not line.startswith("Database: ") and " done (" not in line:
+        if not line.startswith(("Database: ", "Keys: ")) and " done (" not in line:
             yield line
     yield from one.out.splitlines()[1:]

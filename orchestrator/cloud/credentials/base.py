@@ -39,10 +39,17 @@ class Credential:
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """A CAM role to assume, by its ARN."""
+    """A CAM role to assume, by its ARN.
+
+    Args:
+        external_id: what the role's owner has agreed on with this account, if it asks for it.
+        seconds: lifetime of the credentials to request.
+    """
 
     arn: str
-    session_name: str
+    session_name: str = "orchestrator"
+    external_id: str | None = field(default=None, repr=False)
+    seconds: int = 7200
 
 
 class CredentialSource:
@@ -53,6 +60,7 @@ class CredentialSource:
         clock: the server's clock, which decides whether a credential has expired.
         notify: called with a sentence for the user when renewals before the expiry begin to fail.
         ahead: whether `keep_fresh` renews ahead of the expiry.
+        origin: where the credentials come from, for messages.
     """
 
     def __init__(
@@ -62,7 +70,9 @@ class CredentialSource:
         notify: Callable[[str], None],
         *,
         ahead: bool = True,
+        origin: str = "",
     ) -> None:
+        self.origin = origin
         self._fetch = fetch
         self._clock = clock
         self._notify = notify

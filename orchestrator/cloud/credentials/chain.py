@@ -1,6 +1,11 @@
-"""The order in which credentials are looked for: environment, files, the instance's role."""
+"""The order in which credentials are looked for: environment, files, the pod's and instance's role.
 
-from collections.abc import Callable, Mapping
+A profile that the user has named comes before the environment if a file has it.
+"""
+
+import os
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -8,18 +13,71 @@ from anyio import to_thread
 
 from orchestrator.clock import iso
 from orchestrator.cloud.clock_skew import ServerClock
-from orchestrator.cloud.credentials.assumed_role import assume_role
-from orchestrator.cloud.credentials.base import Credential, CredentialSource
+from orchestrator.cloud.credentials.assumed_role import assume_role, assume_role_with_web_identity
+from orchestrator.cloud.credentials.base import Credential, CredentialSource, Role
 from orchestrator.cloud.credentials.instance_role import fetch_instance_credential
 from orchestrator.cloud.credentials.stored import (
+    FUNCTION_VARIABLES,
+    ROLE_VARIABLES,
     VARIABLES,
+    WEB_IDENTITY_VARIABLES,
     StoredCredential,
+    first_set,
     read_environment,
     read_shared_file,
     read_tccli_profile,
+    refuse_unsupported_variables,
     role_in_environment,
+    web_identity_in_environment,
 )
 from orchestrator.errors import CredentialError
+
+_SYSTEM_FILE = Path("/etc/tencentcloud/credentials")
+"""The vendor's SDKs read it if the user has no file of this kind."""
+
+_SHARED_FILE = "TENCENTCLOUD_CREDENTIALS_FILE"
+"""Variable of the vendor's Go SDK: the file to read instead."""
+
+_TCCLI_FOLDER = "TENCENTCLOUD_SHARED_CREDENTIALS_DIR"
+_TERRAFORM_PROFILE = "TENCENTCLOUD_PROFILE"
+"""Variables of the vendor's Terraform provider: tccli's folder, and the profile in it."""
+
+_IDENTITIES = (VARIABLES, ROLE_VARIABLES, WEB_IDENTITY_VARIABLES, FUNCTION_VARIABLES)
+"""Groups of variables that each say who signs."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Location:
+    """A place where a credential can be stored.
+
+    Args:
+        name: for messages about what is missing.
+        origin: for messages about what is used.
+        path: ``None`` is the environment.
+    """
+
+    name: str
+    origin: str
+    read: Callable[[], StoredCredential | None]
+    path: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """Where the credential comes from that signs, or that assumes the roles.
+
+    Args:
+        ahead: whether it can be renewed ahead of its expiry.
+        variables: the variables that it was taken from.
+        path: the file that it was taken from.
+    """
+
+    origin: str
+    fetch: Callable[[], Awaitable[Credential]]
+    ahead: bool = True
+    variables: tuple[str, ...] = ()
+    path: Path | None = None
+    roles: tuple[Role, ...] = ()
 
 
 async def find_credentials(
@@ -27,76 +85,226 @@ async def find_credentials(
     environ: Mapping[str, str],
     home: Path,
     *,
+    is_named: bool,
     sts_endpoint: str,
     metadata_endpoint: str,
     clock: ServerClock,
     notify: Callable[[str], None],
+    system_file: Path = _SYSTEM_FILE,
 ) -> CredentialSource:
     """Return the first source that has a credential for the profile; that one is fetched already.
 
     Args:
+        is_named: whether the user has named the profile to this program, and not only to tccli.
         clock: decides about expiry, and dates the signatures of STS requests.
-        notify: takes sentences for the user.
+        notify: takes sentences for the user; one of them says where the credential comes from.
+        system_file: the shared file of all users.
 
     Raises:
         CredentialError: there is no credential, or the first one found cannot be used.
     """
-    tccli = home / ".tccli" / f"{profile}.credential"
-    shared = home / ".tencentcloud" / "credentials"  # of the vendor's SDKs, a section per profile
-    locations: Mapping[str, Callable[[], StoredCredential | None]] = {
-        f"the environment ({VARIABLES[0]}, {VARIABLES[1]})": partial(read_environment, environ),
-        str(tccli): partial(read_tccli_profile, tccli),
-        f"{shared} [{profile}]": partial(read_shared_file, shared, profile),
-    }
-    instance = CredentialSource(
-        partial(fetch_instance_credential, metadata_endpoint), clock, notify
-    )
-    source = instance
-    role = role_in_environment(environ)
-    for location, read in locations.items():
-        if (stored := read()) is not None:
-            role = role or stored.role
-            if stored.credential is not None:
-                # only the program that wrote a credential can renew it
-                source = CredentialSource(
-                    partial(_read, location, read, clock), clock, notify, ahead=False
-                )
-            break
-    else:
-        try:
-            await instance.current()
-        except CredentialError as error:
-            raise CredentialError(
-                f"No Tencent Cloud credentials for profile {profile!r}. Looked in: "
-                f"{'; '.join(locations)}; the instance's role ({error.message.rstrip('.')}).",
-                f"Set {VARIABLES[0]} and {VARIABLES[1]}, or run: tccli configure "
-                f"--profile {profile}",
-            ) from error
-    if role is not None:
+    locations = _locations(profile, environ, home, system_file, is_named=is_named)
+    from_instance = partial(fetch_instance_credential, metadata_endpoint)
+    found = _find_stored(locations, clock, from_instance)
+    ignores_environment = is_named and found is not None and found.path is not None
+    if not ignores_environment:
+        refuse_unsupported_variables(environ)
+        if not is_named and not first_set(environ, VARIABLES):
+            _refuse_other_profile(profile, environ)
+    role = None if ignores_environment else role_in_environment(environ)
+    if found is None and (identity := web_identity_in_environment(environ)) is not None:
+        found = _Found(
+            f"the role {identity.role.arn} of this pod's service account (TKE_ROLE_ARN)",
+            partial(assume_role_with_web_identity, identity, sts_endpoint, clock),
+            variables=WEB_IDENTITY_VARIABLES,
+        )
+    is_known = found is not None
+    if found is None:
+        _refuse_empty_files(profile, environ)
+        found = _Found("the role of this CVM instance", from_instance)
+    roles = found.roles if role is None else (role,)
+
+    used = found.variables + (() if ignores_environment else ROLE_VARIABLES)
+    notes = [
+        *_profile_notes(profile, found, is_named=is_named),
+        *(
+            f"{unused} in the environment is not used"
+            for group in _IDENTITIES
+            if group[0] not in used and (unused := first_set(environ, group))
+        ),
+    ]
+    origin = ", ".join([found.origin, *(f"role {one.arn}" for one in roles)])
+    in_brackets = f" ({'; '.join(notes)})" if notes else ""
+    source = CredentialSource(found.fetch, clock, notify, ahead=found.ahead, origin=origin)
+    if not is_known:
+        await _require_instance_role(source, profile, locations, notes)
+    notify(f"Keys: {origin}{in_brackets}.")
+    if found.path is not None and _is_readable_by_others(found.path):
+        notify(f"Note: other users can read {found.path}; correct it with: chmod 600 {found.path}")
+    for one in roles:
         source = CredentialSource(
-            partial(assume_role, role, source, sts_endpoint, clock), clock, notify
+            partial(assume_role, one, source, sts_endpoint, clock), clock, notify, origin=origin
         )
     await source.current()
     return source
 
 
-async def _read(
-    location: str, read: Callable[[], StoredCredential | None], clock: ServerClock
-) -> Credential:
+def _locations(
+    profile: str, environ: Mapping[str, str], home: Path, system_file: Path, *, is_named: bool
+) -> tuple[_Location, ...]:
+    """Return the places where a credential of the profile can be stored, in their order."""
+    folder = _path_in(environ, _TCCLI_FOLDER, home) or home / ".tccli"
+    tccli = folder / f"{profile}.credential"
+    chosen = _path_in(environ, _SHARED_FILE, home)
+    shared = chosen or home / ".tencentcloud" / "credentials"
+    # unlike Path.exists, os.access raises nothing for a folder that cannot be opened
+    if chosen is None and os.access(system_file, os.F_OK) and not os.access(shared, os.F_OK):
+        shared = system_file
+    files = [
+        _Location(
+            str(tccli),
+            f"profile {profile} of {_shortened(tccli, home)}",
+            partial(read_tccli_profile, tccli),
+            tccli,
+        ),
+        _Location(
+            f"{shared} [{profile}]",
+            f"profile {profile} of {_shortened(shared, home)}",
+            partial(read_shared_file, shared, profile),
+            shared,
+        ),
+    ]
+    if chosen is not None and not environ.get(_TCCLI_FOLDER):
+        files.reverse()
+    variables = _Location(
+        f"the environment ({VARIABLES[0]}, {VARIABLES[1]})",
+        f"{VARIABLES[0]} and {VARIABLES[1]} in the environment",
+        partial(read_environment, environ),
+    )
+    if not is_named:
+        return variables, *files
+    if first_set(environ, VARIABLES):
+        # these keys must work without a home that this user can open
+        files = [one for one in files if one.path and os.access(one.path.parent, os.X_OK)]
+    return *files, variables
+
+
+def _find_stored(
+    locations: tuple[_Location, ...],
+    clock: ServerClock,
+    from_instance: Callable[[], Awaitable[Credential]],
+) -> _Found | None:
+    """Return what the first location holds that has a credential or names the instance's role."""
+    for location in locations:
+        stored = location.read()
+        if stored is None:
+            continue
+        origin = location.origin
+        if stored.source is not None:
+            origin += f" (keys of its source_profile {stored.source})"
+        if stored.credential is None:
+            origin += ", the role of this CVM instance"
+            return _Found(origin, from_instance, path=location.path, roles=stored.roles)
+        return _Found(
+            origin,
+            partial(_read, location, clock),
+            # only the program that wrote a credential can renew it
+            ahead=False,
+            variables=VARIABLES if location.path is None else (),
+            path=location.path,
+            roles=stored.roles,
+        )
+    return None
+
+
+async def _read(location: _Location, clock: ServerClock) -> Credential:
     """Read a stored credential: another program may have written a new one.
 
     Raises:
         CredentialError: nothing usable is stored there now.
     """
-    stored = await to_thread.run_sync(read)
+    stored = await to_thread.run_sync(location.read)
     if stored is None or stored.credential is None:
         raise CredentialError(
-            f"The credential is gone from {location}.", "Store a credential there again."
+            f"The credential is gone from {location.name}.", "Store a credential there again."
         )
     expires_at = stored.credential.expires_at
     if expires_at is not None and expires_at <= clock.now():
         raise CredentialError(
-            f"The login in {location} expired at {iso(expires_at)}.",
+            f"The login in {location.name} expired at {iso(expires_at)}.",
             "Log in again with: tccli auth login (or: tccli sso login)",
         )
     return stored.credential
+
+
+async def _require_instance_role(
+    source: CredentialSource, profile: str, locations: tuple[_Location, ...], notes: Iterable[str]
+) -> None:
+    """Fetch the credential of the instance's role.
+
+    Args:
+        notes: what else the error says.
+
+    Raises:
+        CredentialError: there is none, so that there is no credential at all.
+    """
+    try:
+        await source.current()
+    except CredentialError as error:
+        places = "; ".join(one.name for one in locations)
+        instance = f"the instance's role ({error.message.rstrip('.')})"
+        raise CredentialError(
+            f"No Tencent Cloud credentials for profile {profile!r}. Looked in: "
+            f"{'; '.join((places, instance, *notes))}.",
+            f"Set {VARIABLES[0]} and {VARIABLES[1]}, or run: tccli configure --profile {profile}",
+        ) from error
+
+
+def _refuse_other_profile(profile: str, environ: Mapping[str, str]) -> None:
+    other = environ.get(_TERRAFORM_PROFILE)
+    if other and other != profile:
+        raise CredentialError(
+            f"{_TERRAFORM_PROFILE} names profile {other!r}, but this program would use profile "
+            f"{profile!r}.",
+            "Name the profile that you want with --profile or ORCHESTRATOR_PROFILE.",
+        )
+
+
+def _refuse_empty_files(profile: str, environ: Mapping[str, str]) -> None:
+    variable = first_set(environ, (_SHARED_FILE, _TCCLI_FOLDER))
+    if variable is not None:
+        raise CredentialError(
+            f"{variable} is set, but there are no keys of profile {profile!r} where it leads.",
+            "Correct the variable, or unset it.",
+        )
+
+
+def _profile_notes(profile: str, found: _Found, *, is_named: bool) -> tuple[str, ...]:
+    """Return what to say of a profile whose name had no influence."""
+    if found.path is not None or profile == "default":
+        return ()
+    if found.variables == VARIABLES and not is_named:
+        note = f"profile {profile} of TCCLI_PROFILE is not used: these variables come first, as in"
+        return (f"{note} tccli; to use it: --profile {profile}",)
+    return (f"no credentials file has profile {profile}",)
+
+
+def _is_readable_by_others(path: Path) -> bool:
+    """Return whether the modes of a file and of its folders let other users read it."""
+    try:
+        return bool(path.stat().st_mode & 0o044) and all(
+            parent.stat().st_mode & 0o011 for parent in path.absolute().parents
+        )
+    except OSError:
+        return False
+
+
+def _path_in(environ: Mapping[str, str], variable: str, home: Path) -> Path | None:
+    value = environ.get(variable)
+    if not value:
+        return None
+    return home / value[2:] if value.startswith("~/") else Path(value)
+
+
+def _shortened(path: Path, home: Path) -> str:
+    return f"~/{path.relative_to(home)}" if path.is_relative_to(home) else str(path)

@@ -19,7 +19,7 @@ NOWHERE = "http://127.0.0.1:9"
 
 def write_tccli(home: Path, profile: str = "default", /, **fields: Any) -> Path:
     path = home / ".tccli" / f"{profile}.credential"
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(exist_ok=True, parents=True)
     path.write_text(json.dumps(fields))
     return path
 
@@ -38,8 +38,14 @@ async def find(
     *,
     endpoint: str = NOWHERE,
     clock: Clock | None = None,
+    is_named: bool = False,
+    notes: list[str] | None = None,
 ) -> CredentialSource:
-    """Look for credentials; STS and metadata service are at the endpoint."""
+    """Look for credentials; STS and metadata service are at the endpoint.
+
+    Args:
+        notes: takes the sentences for the user.
+    """
     return await find_credentials(
         profile,
         environ or {},
@@ -47,5 +53,7 @@ async def find(
         sts_endpoint=endpoint,
         metadata_endpoint=endpoint,
         clock=ServerClock(clock or SystemClock()),
-        notify=lambda _sentence: None,
+        notify=([] if notes is None else notes).append,
+        is_named=is_named,
+        system_file=home / "etc" / "credentials",
     )

@@ -1,5 +1,6 @@
 """Roles that are assumed through STS: what its answers mean, and what a refusal says."""
 
+import json
 from collections.abc import AsyncIterator
 
 import pytest
@@ -53,6 +54,19 @@ def refused(code: str) -> Answer:
 
 async def assume(url: str, base: FixedCredentials | None = None, role: Role = ROLE) -> Credential:
     return await assume_role(role, base or FixedCredentials(), url, ServerClock(SystemClock()))
+
+
+async def test_request_names_all_that_the_role_asks_for(server: ScriptedServer) -> None:
+    """Session name, external id and lifetime are those of the role."""
+    server.respond(Answer(api(ASSUMED), "close"))
+    await assume(server.url, role=Role(ROLE.arn, "night", "agreed-1", 3600))
+    (request,) = server.requests
+    assert json.loads(request.body) == {
+        "RoleArn": ROLE.arn,
+        "RoleSessionName": "night",
+        "DurationSeconds": 3600,
+        "ExternalId": "agreed-1",
+    }
 
 
 @pytest.mark.parametrize("code", ["SecretIdNotFound", "SignatureFailure", "TokenFailure"])

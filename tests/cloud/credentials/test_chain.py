@@ -1,7 +1,10 @@
 """The order in which credentials are looked for, and which role is assumed with them."""
 
-from collections.abc import AsyncIterator
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -29,7 +32,9 @@ def requests(simulator: Simulator, service: str) -> int:
 
 
 @pytest.mark.parametrize("profile", ["default", "production"])
-async def test_environment_is_first_for_every_profile(tmp_path: Path, profile: str) -> None:
+async def test_environment_is_first_for_profiles_that_nobody_named(
+    tmp_path: Path, profile: str
+) -> None:
     """The credential of the environment is used although a file holds another."""
     write_tccli(tmp_path, profile, secretId="AKIDfile", secretKey="x")
     source = await find(tmp_path, ENVIRONMENT, profile)
@@ -124,3 +129,236 @@ async def test_refusal_by_sts_is_not_a_missing_credential(
     with pytest.raises(CredentialError, match=r"ResourceNotFound\.RoleNotFound") as caught:
         await find(tmp_path, {"TENCENTCLOUD_ROLE_ARN": ROLE}, endpoint=simulator.url)
     assert "No Tencent Cloud credentials" not in caught.value.message
+
+
+KEYS = f"secret_id = {DEFAULT_KEY.secret_id}\nsecret_key = {DEFAULT_KEY.secret_key}\n"
+B_KEYS = f"[b]\nsecret_id = AKIDini\nsecret_key = {SECRET}\n"
+
+
+async def test_named_profile_of_tccli_precedes_the_environment(tmp_path: Path) -> None:
+    """The keys of the profile are used; the message says so and that the variable is not used."""
+    write_tccli(tmp_path, "b", secretId="AKIDfile", secretKey=SECRET)
+    notes: list[str] = []
+    environ = {**ENVIRONMENT, "TENCENTCLOUD_TOKEN": "t", "TENCENTCLOUD_ROLE_ARN": ROLE}
+    source = await find(tmp_path, environ, "b", is_named=True, notes=notes)
+    credential = await source.current()
+    assert (credential.secret_id, credential.token) == ("AKIDfile", None)
+    assert notes == [
+        (
+            "Keys: profile b of ~/.tccli/b.credential (TENCENTCLOUD_SECRET_ID in the environment "
+            "is not used; TENCENTCLOUD_ROLE_ARN in the environment is not used)."
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("section", "secret_id", "origin"),
+    [
+        (
+            "b",
+            "AKIDini",
+            (
+                "profile b of ~/.tencentcloud/credentials (TENCENTCLOUD_SECRET_ID in the "
+                "environment is not used)"
+            ),
+        ),
+        (
+            "other",
+            "AKIDenv",
+            (
+                "TENCENTCLOUD_SECRET_ID and TENCENTCLOUD_SECRET_KEY in the environment (no "
+                "credentials file has profile b)"
+            ),
+        ),
+    ],
+)
+async def test_named_profile_precedes_the_environment_where_the_shared_file_has_it(
+    tmp_path: Path, section: str, secret_id: str, origin: str
+) -> None:
+    """A section is a profile, too; without one the name only keeps limits and jobs apart."""
+    write_ini(tmp_path, B_KEYS.replace("[b]", f"[{section}]"))
+    notes: list[str] = []
+    source = await find(tmp_path, ENVIRONMENT, "b", is_named=True, notes=notes)
+    assert (await source.current()).secret_id == secret_id
+    assert notes == [f"Keys: {origin}."]
+
+
+async def test_profile_of_tccli_alone_does_not_precede_the_environment(tmp_path: Path) -> None:
+    """The tool takes TENCENTCLOUD_SECRET_ID before the profile of TCCLI_PROFILE, so we do the same.
+
+    Its order is flags, environment, profile; only its --profile turns the environment off (source:
+    parse_global_arg of tccli's action_caller.py). Another order would sign with other keys than
+    tccli does in the same shell.
+    """
+    write_tccli(tmp_path, "b", secretId="AKIDfile", secretKey=SECRET)
+    notes: list[str] = []
+    source = await find(tmp_path, ENVIRONMENT, "b", is_named=False, notes=notes)
+    assert (await source.current()).secret_id == "AKIDenv"
+    (note,) = notes
+    assert "profile b of TCCLI_PROFILE is not used" in note
+    assert "--profile b" in note
+
+
+async def test_broken_file_of_a_named_profile_is_an_error(tmp_path: Path) -> None:
+    """The keys of the environment do not replace those of a profile that cannot be read."""
+    write_tccli(tmp_path, "b").write_text("{")
+    with pytest.raises(CredentialError, match="is not a JSON object"):
+        await find(tmp_path, ENVIRONMENT, "b", is_named=True)
+    assert (await (await find(tmp_path, ENVIRONMENT, "b")).current()).secret_id == "AKIDenv"
+
+
+@contextmanager
+def closed_to_this_user(folder: Path) -> Iterator[None]:
+    """Make a folder one that this process cannot open; root becomes another user for that."""
+    folder.chmod(0)
+    if os.geteuid() == 0:
+        os.setresuid(65_534, 65_534, 0)
+    try:
+        yield
+    finally:
+        if os.getresuid()[2] == 0:
+            os.setresuid(0, 0, 0)
+        folder.chmod(0o700)
+
+
+async def test_closed_home_does_not_hide_the_environment(tmp_path: Path) -> None:
+    """A named profile uses the environment if this user cannot open the folder of the files."""
+    write_tccli(tmp_path, "b", secretId="AKIDfile", secretKey=SECRET)
+    with closed_to_this_user(tmp_path / ".tccli"):
+        source = await find(tmp_path, ENVIRONMENT, "b", is_named=True)
+        with pytest.raises(CredentialError, match=r"b\.credential cannot be read: Permission"):
+            await find(tmp_path, {}, "b", is_named=True)
+    assert (await source.current()).secret_id == "AKIDenv"
+
+
+async def test_role_is_assumed_with_the_keys_of_its_source_profile(
+    simulator: Simulator, tmp_path: Path
+) -> None:
+    """Each role of the chain is assumed with the credential of the one before."""
+    write_ini(
+        tmp_path,
+        f"[prod]\nrole_arn = {ROLE}2\nsource_profile = middle\nexternal_id = x1\n"
+        f"[middle]\nrole_arn = {ROLE}\nsource_profile = default\n[default]\n{KEYS}",
+    )
+    notes: list[str] = []
+    source = await find(tmp_path, {}, "prod", endpoint=simulator.url, notes=notes)
+    assert (await source.current()).secret_id.startswith("AKIDlent")
+    assert requests(simulator, "sts") == 2
+    origin = (
+        "profile prod of ~/.tencentcloud/credentials (keys of its source_profile default), "
+        f"role {ROLE}, role {ROLE}2"
+    )
+    assert notes == [f"Keys: {origin}."]
+    assert source.origin == origin
+
+
+async def test_shared_file_of_all_users_is_read_if_the_user_has_none(tmp_path: Path) -> None:
+    """The vendor's SDKs do the same; a file of the user's own hides it."""
+    system = tmp_path / "etc" / "credentials"
+    system.parent.mkdir()
+    system.write_text(B_KEYS)
+    notes: list[str] = []
+    source = await find(tmp_path, {}, "b", notes=notes)
+    assert (await source.current()).secret_id == "AKIDini"
+    assert str(system.relative_to(tmp_path)) in notes[0]
+    write_ini(tmp_path, "[default]\n")
+    with pytest.raises(CredentialError, match="No Tencent Cloud credentials"):
+        await find(tmp_path, {}, "b")
+
+
+@pytest.mark.parametrize("value", ["~/elsewhere/credentials", "{home}/elsewhere/credentials"])
+async def test_shared_file_can_be_chosen_as_in_the_go_sdk(tmp_path: Path, value: str) -> None:
+    """TENCENTCLOUD_CREDENTIALS_FILE precedes the files that nobody has named."""
+    chosen = tmp_path / "elsewhere" / "credentials"
+    chosen.parent.mkdir()
+    chosen.write_text(B_KEYS)
+    write_ini(tmp_path, B_KEYS.replace("AKIDini", "AKIDother"))
+    write_tccli(tmp_path, "b", secretId="AKIDtccli", secretKey=SECRET)
+    environ = {"TENCENTCLOUD_CREDENTIALS_FILE": value.format(home=tmp_path)}
+    assert (await (await find(tmp_path, environ, "b")).current()).secret_id == "AKIDini"
+
+
+async def test_folder_of_tccli_can_be_chosen_as_in_terraform(tmp_path: Path) -> None:
+    """TENCENTCLOUD_SHARED_CREDENTIALS_DIR is the folder of tccli's profiles."""
+    write_tccli(tmp_path / "elsewhere", "b", secretId="AKIDtccli", secretKey=SECRET)
+    write_tccli(tmp_path, "b", secretId="AKIDother", secretKey=SECRET)
+    environ = {"TENCENTCLOUD_SHARED_CREDENTIALS_DIR": str(tmp_path / "elsewhere" / ".tccli")}
+    assert (await (await find(tmp_path, environ, "b")).current()).secret_id == "AKIDtccli"
+
+
+@pytest.mark.parametrize(
+    "variable", ["TENCENTCLOUD_CREDENTIALS_FILE", "TENCENTCLOUD_SHARED_CREDENTIALS_DIR"]
+)
+async def test_variable_that_leads_to_no_keys_is_named(
+    simulator: Simulator, tmp_path: Path, variable: str
+) -> None:
+    """The instance's role does not replace keys that the user has pointed to."""
+    with pytest.raises(CredentialError, match=f"{variable} is set, but there are no keys"):
+        await find(tmp_path, {variable: str(tmp_path / "missing")}, endpoint=simulator.url)
+
+
+async def test_profile_of_terraform_is_not_ignored(tmp_path: Path) -> None:
+    """TENCENTCLOUD_PROFILE is refused if it names another profile than the one to be used."""
+    write_tccli(tmp_path, secretId="AKIDfile", secretKey=SECRET)
+    environ = {"TENCENTCLOUD_PROFILE": "prod"}
+    with pytest.raises(CredentialError, match="TENCENTCLOUD_PROFILE names profile 'prod'"):
+        await find(tmp_path, environ)
+    # named here, or without influence in Terraform, too
+    await find(tmp_path, environ, is_named=True)
+    await find(tmp_path, {**environ, **ENVIRONMENT})
+    await find(tmp_path, {"TENCENTCLOUD_PROFILE": "default"})
+
+
+async def test_unsupported_variable_is_refused_where_the_environment_counts(
+    tmp_path: Path,
+) -> None:
+    """A named profile of a file is used alone, so that no variable changes who signs."""
+    write_tccli(tmp_path, "b", secretId="AKIDfile", secretKey=SECRET)
+    environ = {**ENVIRONMENT, "TENCENTCLOUD_CAM_ROLE_NAME": "exporter"}
+    with pytest.raises(CredentialError, match="TENCENTCLOUD_CAM_ROLE_NAME is set"):
+        await find(tmp_path, environ, "b")
+    await find(tmp_path, environ, "b", is_named=True)
+
+
+async def test_keys_of_a_cloud_function_are_named(tmp_path: Path) -> None:
+    """The variables of SCF are not read, and the message about the keys says so."""
+    write_tccli(tmp_path, secretId="AKIDfile", secretKey=SECRET)
+    notes: list[str] = []
+    await find(tmp_path, {"TENCENTCLOUD_SECRETID": "AKIDscf"}, notes=notes)
+    assert "TENCENTCLOUD_SECRETID in the environment is not used" in notes[0]
+    (tmp_path / ".tccli" / "default.credential").unlink()
+    with pytest.raises(CredentialError, match="TENCENTCLOUD_SECRETID in the environment is not"):
+        await find(tmp_path, {"TENCENTCLOUD_SECRETID": "AKIDscf"})
+
+
+async def test_instances_role_is_named(simulator: Simulator, tmp_path: Path) -> None:
+    """Without any stored keys the message says that the instance's role signs."""
+    notes: list[str] = []
+    await find(tmp_path, {}, "b", endpoint=simulator.url, notes=notes)
+    assert notes == ["Keys: the role of this CVM instance (no credentials file has profile b)."]
+
+
+def write_with_modes(home: Path, file_mode: int, folder_mode: int) -> Path:
+    """Write a profile of tccli into an open home, and set the modes of the file and its folder."""
+    home.chmod(0o755)
+    path = write_tccli(home, secretId="AKIDfile", secretKey=SECRET)
+    path.chmod(file_mode)
+    path.parent.chmod(folder_mode)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("file_mode", "folder_mode", "is_noted"),
+    [(0o644, 0o755, True), (0o640, 0o710, True), (0o644, 0o700, False), (0o600, 0o755, False)],
+)
+async def test_file_that_others_can_read_is_noted_once(
+    file_mode: int, folder_mode: int, is_noted: bool
+) -> None:
+    """The tool tccli writes its files with mode 0644 into a folder that only the user can open."""
+    notes: list[str] = []
+    with TemporaryDirectory(dir="/var/tmp") as name:  # the folder of pytest is closed to others
+        path = write_with_modes(Path(name), file_mode, folder_mode)
+        await find(path.parents[1], notes=notes)
+    found = [note for note in notes if note.startswith("Note: other users can read")]
+    assert len(found) == is_noted
+    assert all(str(path) in note for note in found)

@@ -39,7 +39,7 @@ def test_tccli_profile_is_read(tmp_path: Path) -> None:
     )
     expires_at = datetime.fromtimestamp(1_800_000_000, UTC)
     assert read_tccli_profile(path) == StoredCredential(
-        Credential("AKIDtccli", SECRET, "t", expires_at), role=Role("arn", "night")
+        Credential("AKIDtccli", SECRET, "t", expires_at), roles=(Role("arn", "night"),)
     )
 
 
@@ -62,8 +62,14 @@ def test_tccli_profile_without_a_key_is_none(tmp_path: Path, fields: dict[str, A
     [
         ({"secretId": "AKIDfile"}, "secretId is set but secretKey is not."),
         ({"secretKey": SECRET}, "secretKey is set but secretId is not."),
+        ({"token": SECRET}, "token is set but secretId is not."),
+        (
+            {"secretId": SECRET, "secretKey": "AKIDfile"},
+            "secretKey begins like a SecretId: it and secretId have changed places.",
+        ),
+        ({"role-arn": "arn"}, "role-arn is set but secretId and secretKey are not."),
         ({"secretId": "AKIDfile", "secretKey": f" {SECRET}"}, "secretKey has spaces around it."),
-        ({"secretId": 7, "secretKey": SECRET}, "secretId has characters that no key has."),
+        ({"secretId": 7, "secretKey": SECRET}, "secretId is not text."),
     ],
 )
 def test_invalid_value_in_a_tccli_profile_is_named(
@@ -117,13 +123,152 @@ def test_invalid_section_of_the_shared_file_is_named(tmp_path: Path) -> None:
     assert refusal(lambda: read_shared_file(path, "default")) == expected
 
 
-@pytest.mark.parametrize("text", [SECRET, f"[default]\n{SECRET}\n", f"[a]\n[a]\nx={SECRET}"])
-def test_unreadable_shared_file_is_not_quoted(tmp_path: Path, text: str) -> None:
-    """The error names the file, without the line that is wrong."""
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (SECRET, ", line 1 is not a readable INI file."),
+        (f"TENCENTCLOUD_SECRET_KEY={SECRET}\n", ", line 1 is not a readable INI file."),
+        (f"[default]\n{SECRET}\n", ", line 2 is not a readable INI file."),
+        (f"[a]\n[a]\nx={SECRET}", ", line 2: the section [a] is there twice."),
+        (f"[a]\nx={SECRET}\nX=1\n", ", line 3: the section [a] has a name twice."),
+    ],
+)
+def test_unreadable_shared_file_is_not_quoted(tmp_path: Path, text: str, message: str) -> None:
+    """The error names file and line, without the text that is wrong."""
     path = write_ini(tmp_path, text)
-    assert (
-        refusal(lambda: read_shared_file(path, "default")) == f"{path} is not a readable INI file."
+    assert refusal(lambda: read_shared_file(path, "default")) == f"{path}{message}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"[default]\r\nsecret_id=AKIDini\r\nsecret_key  =  {SECRET}\r\n",
+        f"[default]\nSECRET_ID = AKIDini\nSecret_Key: {SECRET}\n",
+        f"[default]\nsecretId = AKIDini\nsecret-key = {SECRET}\nregion = ap-singapore\n",
+        f"\ufeff# keys\n\n[default]\nsecret_id = AKIDini\nsecret_key = {SECRET}\ntoken =\n",
+        f"[default]\nsecret_id = AKIDini\nsecret_key = {SECRET}\n[DEFAULT]\ntoken = {SECRET}\n",
+    ],
+)
+def test_spelling_of_a_section_does_not_matter(tmp_path: Path, text: str) -> None:
+    """Line ends, blanks, case and hyphens of the names do not matter; [DEFAULT] is a section."""
+    path = write_ini(tmp_path, text)
+    assert read_shared_file(path, "default") == StoredCredential(Credential("AKIDini", SECRET))
+
+
+@pytest.mark.parametrize("name", ["DEFAULT", "Default", " default ", "profile default"])
+def test_similar_section_is_named(tmp_path: Path, name: str) -> None:
+    """A section that only looks like the profile is neither used nor overlooked."""
+    path = write_ini(tmp_path, f"[{name}]\nsecret_id = AKIDini\nsecret_key = {SECRET}\n")
+    expected = f"{path} has a section [{name}], but none that is named [default]."
+    assert refusal(lambda: read_shared_file(path, "default")) == expected
+    assert read_shared_file(path, "night") is None
+
+
+KEYS = f"secret_id = AKIDini\nsecret_key = {SECRET}\n"
+OWN = Credential("AKIDini", SECRET)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            f"[prod]\nrole_arn = arn\nsource_profile = default\n[default]\n{KEYS}",
+            StoredCredential(OWN, (Role("arn"),), "default"),
+        ),
+        (f"[prod]\nrole_arn = arn\n{KEYS}", StoredCredential(OWN, (Role("arn"),))),
+        (
+            f"[prod]\nrole_arn = arn\nsource_profile = prod\n{KEYS}",
+            StoredCredential(OWN, (Role("arn"),)),
+        ),
+        (
+            (
+                "[prod]\nrole_arn = arn\nrole_session_name = night\nexternal_id = x1\n"
+                f"duration_seconds = 3600\n{KEYS}"
+            ),
+            StoredCredential(OWN, (Role("arn", "night", "x1", 3600),)),
+        ),
+        (
+            (
+                "[prod]\nrole_arn = second\nsession_name = night\nsource_profile = middle\n"
+                f"[middle]\nrole_arn = first\nsource_profile = default\n[default]\n{KEYS}"
+            ),
+            StoredCredential(OWN, (Role("first"), Role("second", "night")), "default"),
+        ),
+    ],
+)
+def test_role_of_a_section_is_read(tmp_path: Path, text: str, expected: StoredCredential) -> None:
+    """A role has the keys beside it, or those of its source profile, which may have a role too."""
+    assert read_shared_file(write_ini(tmp_path, text), "prod") == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "role_arn = arn\nsource_profile = nobody",
+            "source_profile is nobody, but the file has no keys in a section [nobody].",
+        ),
+        (
+            "role_arn = arn\nsource_profile = empty\n[empty]\nregion = ap-singapore",
+            "source_profile is empty, but the file has no keys in a section [empty].",
+        ),
+        (
+            "role_arn = arn",
+            (
+                "role_arn is set, but the section has neither secret_id and secret_key nor "
+                "source_profile."
+            ),
+        ),
+        (
+            "role_arn = arn\nsource_profile = prod",
+            (
+                "role_arn is set, but the section has neither secret_id and secret_key nor "
+                "source_profile."
+            ),
+        ),
+        ("source_profile = default", "source_profile is set but role_arn is not."),
+        (
+            f"role_arn = arn\nsource_profile = default\n{KEYS}",
+            "source_profile is set beside secret_id.",
+        ),
+        ("role_arn = ${ROLE}", "role_arn is a variable that was not expanded."),
+        (
+            f"role_arn = arn\nduration_seconds = 1h\n{KEYS}",
+            "duration_seconds is not a whole number of seconds from 1 to 43200.",
+        ),
+        (
+            f"mfa_serial = 1\n{KEYS}",
+            "mfa_serial is not supported, and without it this program would sign with other keys.",
+        ),
+        (
+            "credential_process = /bin/keys",
+            (
+                "credential_process is not supported, and without it this program would sign with "
+                "other keys."
+            ),
+        ),
+        (f"secretid = AKIDother\n{KEYS}", "secret_id contradicts secretid."),
+        (
+            f"secret_id = AKIDini ; prod\nsecret_key = {SECRET}",
+            "secret_id has a comment behind it.",
+        ),
+        (f'secret_id = "AKIDini"\nsecret_key = {SECRET}', "secret_id has quotes around it."),
+    ],
+)
+def test_section_that_cannot_be_used_is_named(tmp_path: Path, text: str, message: str) -> None:
+    """What is missing, contradictory or not supported is one sentence with file and section."""
+    path = write_ini(tmp_path, f"[prod]\n{text}\n[default]\n{KEYS}")
+    assert refusal(lambda: read_shared_file(path, "prod")) == f"{path} [prod]: {message}"
+
+
+def test_loop_of_source_profiles_is_named(tmp_path: Path) -> None:
+    """Two sections that name each other are refused."""
+    path = write_ini(
+        tmp_path,
+        "[a]\nrole_arn = x\nsource_profile = b\n[b]\nrole_arn = y\nsource_profile = a\n",
     )
+    expected = f"{path} [b]: source_profile leads back to [a]."
+    assert refusal(lambda: read_shared_file(path, "a")) == expected
 
 
 def test_missing_files_are_none(tmp_path: Path) -> None:
@@ -138,6 +283,9 @@ def test_file_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
         refusal(lambda: read_tccli_profile(tmp_path))
         == f"{tmp_path} cannot be read: Is a directory."
     )
+    inside = write_tccli(tmp_path) / "default.credential"
+    expected = f"{inside} cannot be read: Not a directory."
+    assert refusal(lambda: read_tccli_profile(inside)) == expected
 
 
 def test_file_in_another_encoding_is_named(tmp_path: Path) -> None:
