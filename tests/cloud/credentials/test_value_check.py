@@ -24,12 +24,13 @@ def test_missing_value_is_none(value: str | None) -> None:
         "AKIDz8krbsJ5yKBZQpn74WFkmLPx3abcdefg",
         "Gu5t9xGARNpq86cd98joQYCN3abcdefg",
         "a+/b-c_d=.~!x%20{}",
-        "xXxX8",
-        "Todo9Your7Key",
+        "AKIDz8krbsJ5yKBZQpn74WFkmLPx3EXAMPLE",
+        "your-secret-key",
+        "xxxxxxxx",
     ],
 )
 def test_key_is_returned(value: str) -> None:
-    """Printable ASCII without spaces is a key."""
+    """Printable ASCII without spaces is a key; that of a simulated cloud may look like a name."""
     assert checked_key("NAME", value) == value
 
 
@@ -59,20 +60,9 @@ def test_key_is_returned(value: str) -> None:
         ("((secret-id))", VARIABLE),
         ("<your key>", PLACEHOLDER),
         ("[secret]", PLACEHOLDER),
-        ("xxx", PLACEHOLDER),
-        ("XXXXXXXX", PLACEHOLDER),
-        ("...", PLACEHOLDER),
-        ("AKIDxxxxxxxxxxxxxxxxxxxxQsPk", PLACEHOLDER),
         ("AKID****abcd", PLACEHOLDER),
-        ("your-secret-id", PLACEHOLDER),
-        ("YOUR_SECRET_KEY", PLACEHOLDER),
-        ("my-secret-id", PLACEHOLDER),
-        ("changeme", PLACEHOLDER),
-        ("REPLACE_ME", PLACEHOLDER),
-        ("SECRET_KEY", PLACEHOLDER),
         ("None", PLACEHOLDER),
         ("op://vault/tencent/id", PLACEHOLDER),
-        ("AKIDz8krbsJ5yKBZQpn74WFkmLPx3EXAMPLE", PLACEHOLDER),
         (f"TENCENTCLOUD_SECRET_KEY={SECRET}", "begins with a name"),
         (f"export TENCENTCLOUD_SECRET_ID={SECRET}", "begins with a name"),
         (f"secret_key: {SECRET}", "begins with a name"),
@@ -94,7 +84,7 @@ def test_spoiled_value_is_named_and_not_shown(value: object, problem: str) -> No
     assert SECRET not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["my-session", "xxx", "生产", "night shift", "[prod]"])
+@pytest.mark.parametrize("name", ["my-session", "生产", "night shift", "[prod]"])
 def test_name_may_look_like_a_placeholder(name: str) -> None:
     """Roles, sessions and profiles have names that no key has."""
     assert checked_name("NAME", name) == name
