@@ -1,12 +1,16 @@
 """The certificate authorities that servers are verified with."""
 
 import os
+import re
 import ssl
 import sys
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from orchestrator.errors import UsageError
+
+_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
 _SYSTEM_BUNDLES = (
     "/etc/ssl/certs/ca-certificates.crt",
@@ -15,53 +19,144 @@ _SYSTEM_BUNDLES = (
     "/etc/ssl/ca-bundle.pem",
     "/etc/ssl/cert.pem",
 )
-"""Where Linux distributions store the system's authorities. A Python that brings its own OpenSSL
-may look in another place."""
+"""Where Linux distributions store the system's authorities, and curl finds them. A Python with
+its own OpenSSL looks in another place."""
+
+_HASHED = re.compile(r"[0-9a-f]{8}\.[0-9]+")
+"""File names that OpenSSL looks for in a folder of certificates."""
+
+_HOST_MISMATCH = frozenset({62, 64})
+_NOT_YET_VALID, _EXPIRED = 9, 10
+"""Error numbers of OpenSSL (X509_V_ERR_…)."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """Where authorities are read from: by which variables, or by none from the system."""
+
+    variables: tuple[str, ...]
+    file: str | None = None
+    folders: str | None = None
+
+    def __str__(self) -> str:
+        paths = " and ".join(filter(None, (self.file, self.folders)))
+        if self.variables:
+            return f"{paths} ({' and '.join(self.variables)})"
+        bundle = _system_bundle()
+        return "the system's authorities" + (f" ({bundle})" if bundle else "")
 
 
 def trusted_certificates() -> ssl.SSLContext:
     """Return a context that verifies servers by the first of these that there is.
 
-    What ``SSL_CERT_FILE`` and ``SSL_CERT_DIR`` name; the system's authorities; those of certifi.
+    What ``SSL_CERT_FILE`` and ``SSL_CERT_DIR`` name; what ``REQUESTS_CA_BUNDLE`` names, else
+    ``CURL_CA_BUNDLE``; the system's authorities; those of certifi.
 
     Raises:
-        UsageError: one of the variables names something that cannot be used.
+        UsageError: the variable that decides names something that cannot be used.
     """
-    return _context(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
+    return _context(_source())
+
+
+def remedy_for(error: ssl.SSLCertVerificationError) -> str:
+    """Return what to do about a certificate that was refused."""
+    if error.verify_code in _HOST_MISMATCH:
+        return (
+            "Correct the endpoint: its certificate is for another host. If a proxy or gateway "
+            "answers in its place, ask its administrator."
+        )
+    if error.verify_code == _NOT_YET_VALID:
+        return "Synchronize this machine's clock (NTP): the certificate is not valid yet."
+    if error.verify_code == _EXPIRED:
+        return (
+            "Check this machine's clock (NTP); if it is right, the administrator of the endpoint, "
+            "or of the proxy that answers in its place, must renew the expired certificate."
+        )
+    source = _source()
+    signer = (
+        f"Its issuer was looked for in {source}. Behind a company proxy that signs certificates "
+        "itself, the company's CA certificate must be there"
+    )
+    if source.variables:
+        names = " and ".join(source.variables)
+        return f"{signer}: add it, or unset {names} if the system trusts it already."
+    return f"{signer}: install it, or set SSL_CERT_FILE to a PEM file that contains it."
+
+
+def _source() -> _Source:
+    values = {name: os.environ[name] for name in _VARIABLES if os.environ.get(name)}
+    file, folders = values.get("SSL_CERT_FILE"), values.get("SSL_CERT_DIR")
+    if file or folders:
+        return _Source(tuple(name for name in _VARIABLES[:2] if name in values), file, folders)
+    for name in _VARIABLES[2:]:
+        if name in values:
+            is_folder = os.path.isdir(values[name])  # noqa: PTH112 - false also if it is forbidden
+            file, folders = (None, values[name]) if is_folder else (values[name], None)
+            return _Source((name,), file, folders)
+    return _Source(())
 
 
 @cache  # reading them takes 30 ms
-def _context(file: str | None, folders: str | None) -> ssl.SSLContext:
-    if file or folders:
-        return _from_environment(file, folders)
-    if sys.platform == "darwin":
+def _context(source: _Source) -> ssl.SSLContext:
+    if source.variables:
+        context = _from_environment(source)
+    elif sys.platform == "darwin":
         # OpenSSL cannot read the keychain
         import truststore  # noqa: PLC0415 - installed on macOS only
 
         return truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    # not truststore: on Linux it reads the whole bundle for each connection, which takes 20 ms
+    else:
+        # not truststore: on Linux it reads the whole bundle for each connection, which takes 20 ms
+        context = _from_system()
+    # what Python 3.13 adds is asked by no other program, and many companies' authorities fail it
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    # an intermediate authority can be trusted alone, as in curl and Python 3.13
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    return context
+
+
+def _from_system() -> ssl.SSLContext:
     context = ssl.create_default_context()
-    # the files of the folder are read when they are needed, so the context does not count them
-    folder = ssl.get_default_verify_paths().capath
-    has_authorities = context.cert_store_stats()["x509_ca"]
-    if not (has_authorities or (folder and any(Path(folder).glob("*.[0-9]")))):
+    bundle = _system_bundle()
+    if bundle is None and not _has_authorities(context):
         import certifi  # noqa: PLC0415 - rarely needed
 
-        bundle = next((path for path in _SYSTEM_BUNDLES if Path(path).is_file()), certifi.where())
+        bundle = certifi.where()
+    if bundle is not None:
+        # also if there are authorities: a Python with its own OpenSSL has its own ones, and who
+        # adds one to the bundle need not know of the folder that others read
         context.load_verify_locations(cafile=bundle)
     return context
 
 
-def _from_environment(file: str | None, folders: str | None) -> ssl.SSLContext:
-    if file and not Path(file).is_file():
-        raise _unusable("SSL_CERT_FILE", file, "there is no such file")
-    if folders and not any(Path(folder).is_dir() for folder in folders.split(os.pathsep)):
-        raise _unusable("SSL_CERT_DIR", folders, "there is no such folder")
+def _system_bundle() -> str | None:
+    return next((path for path in _SYSTEM_BUNDLES if Path(path).is_file()), None)
+
+
+def _has_authorities(context: ssl.SSLContext) -> bool:
+    # the files of the folder are read when they are needed, so the context does not count them
+    folder = ssl.get_default_verify_paths().capath
+    return context.cert_store_stats()["x509_ca"] > 0 or bool(folder and _has_hashes(folder))
+
+
+def _from_environment(source: _Source) -> ssl.SSLContext:
+    file, folders, name = source.file, source.folders, source.variables[0]
     try:
-        return ssl.create_default_context(cafile=file or None, capath=folders or None)
+        if file and not Path(file).is_file():
+            raise _unusable(name, file, "there is no such file")
+        if folders and not file and not any(map(_has_hashes, folders.split(os.pathsep))):
+            reason = "it is no folder of certificates, prepared by `openssl rehash`"
+            raise _unusable(name, folders, reason)
+        return ssl.create_default_context(cafile=file, capath=folders)
     except OSError as error:  # of which ssl.SSLError is a subclass
-        name, value = ("SSL_CERT_FILE", file) if file else ("SSL_CERT_DIR", folders)
-        raise _unusable(name, str(value), error.strerror or str(error)) from error
+        raise _unusable(name, file or str(folders), error.strerror or str(error)) from error
+
+
+def _has_hashes(folder: str) -> bool:
+    try:
+        return any(_HASHED.fullmatch(name) for name in os.listdir(folder or "."))  # noqa: PTH208 - names are enough
+    except OSError:
+        return False
 
 
 def _unusable(name: str, value: str, reason: str) -> UsageError:

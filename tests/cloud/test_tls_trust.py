@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cloud import tls_trust
-from orchestrator.cloud.tls_trust import trusted_certificates
+from orchestrator.cloud.tls_trust import remedy_for, trusted_certificates
 from orchestrator.errors import UsageError
-from tests.certificates import self_signed
+from tests.certificates import self_signed, signed_by_company
 
 
 @pytest.fixture(autouse=True)
 def no_variables(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Start without variables, and forget the certificates that were read."""
-    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+    for name in tls_trust._VARIABLES:
         monkeypatch.delenv(name, raising=False)
     tls_trust._context.cache_clear()
     yield
@@ -42,7 +42,8 @@ def test_file_of_the_environment_is_trusted(
 def test_folder_of_the_environment_is_trusted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """SSL_CERT_DIR may name several folders, of which one must exist."""
+    """SSL_CERT_DIR may name several folders, of which one must have been prepared."""
+    (tmp_path / "0123abcd.0").touch()
     monkeypatch.setenv("SSL_CERT_DIR", f"/not/there:{tmp_path}")
     trusted_certificates()
 
@@ -89,6 +90,76 @@ def test_distributions_bundle_precedes_certifi(
     monkeypatch.setattr(tls_trust, "_SYSTEM_BUNDLES", ("/not/there.crt", str(certificate)))
     monkeypatch.setattr(ssl, "get_default_verify_paths", _no_paths)
     assert authorities(trusted_certificates()) == 1
+
+
+@pytest.mark.parametrize("name", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+def test_bundle_of_other_programs_is_trusted(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is a file or a folder; SSL_CERT_FILE takes precedence, and then it is not even read."""
+    _, certificate = self_signed(tmp_path)
+    monkeypatch.setenv(name, str(certificate))
+    assert authorities(trusted_certificates()) == 1
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    monkeypatch.setenv(name, str(folder))
+    with pytest.raises(UsageError, match=f"{name} names .*rehash"):
+        trusted_certificates()
+    (folder / "0123abcd.0").touch()
+    assert authorities(trusted_certificates()) == 0  # read when they are needed
+    monkeypatch.setenv(name, "/not/there.pem")
+    with pytest.raises(UsageError, match=f"{name} names /not/there.pem"):
+        trusted_certificates()
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    assert authorities(trusted_certificates()) == 1
+
+
+def test_system_bundle_is_trusted_besides_other_authorities(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A CA that is in the bundle alone is trusted, though OpenSSL finds others elsewhere."""
+    _, certificate = self_signed(tmp_path)
+    (tmp_path / "others").mkdir()
+    _, other = self_signed(tmp_path / "others")
+
+    def other_openssl() -> ssl.SSLContext:
+        context = _empty_context()
+        context.load_verify_locations(other)
+        return context
+
+    monkeypatch.setattr(ssl, "create_default_context", other_openssl)
+    monkeypatch.setattr(tls_trust, "_SYSTEM_BUNDLES", (str(certificate),))
+    assert authorities(trusted_certificates()) == 2
+
+
+def test_authority_of_a_company_is_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python 3.13 by itself rejects authorities that OpenSSL, curl and older versions accept."""
+    server_context, authority = signed_by_company(tmp_path)
+    monkeypatch.setattr(tls_trust, "_SYSTEM_BUNDLES", (str(authority),))
+    context = trusted_certificates()
+    assert context.verify_flags & ssl.VERIFY_X509_PARTIAL_CHAIN
+    to_client, to_server = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = context.wrap_bio(to_client, to_server, server_hostname="127.0.0.1")
+    server = server_context.wrap_bio(to_server, to_client, server_side=True)
+    for side in (client, server):
+        with pytest.raises(ssl.SSLWantReadError):
+            side.do_handshake()
+    client.do_handshake()
+
+
+@pytest.mark.parametrize("number", [10, 9, 62, 64, 18, 19, 20])
+def test_remedy_depends_on_what_is_wrong(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wrong host or time is not mended by another authority."""
+    monkeypatch.setattr(tls_trust, "_SYSTEM_BUNDLES", ("/etc/os-release",))
+    error = ssl.SSLCertVerificationError("m")
+    error.verify_code = number
+    remedy = remedy_for(error)
+    assert ("the system's authorities (/etc/os-release)" in remedy) == (number in {18, 19, 20})
+    assert ("clock" in remedy) == (number in {9, 10})
+    monkeypatch.setenv("SSL_CERT_FILE", "/etc/corp.pem")
+    assert ("/etc/corp.pem (SSL_CERT_FILE)" in remedy_for(error)) == (number in {18, 19, 20})
+    # never what is already done
+    assert ", or set SSL_CERT_FILE" not in remedy_for(error)
 
 
 def _empty_context() -> ssl.SSLContext:
