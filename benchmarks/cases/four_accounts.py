@@ -148,7 +148,7 @@ async def _night(url: str, world: _World) -> _Night:
     database, cloud = Database(url, VirtualClock()), world.cloud()
     async with InMemoryTransport(cloud, _WAY, random.Random(_SEED)) as way:
         over_memory = httpx.AsyncClient(transport=way)
-        http = HttpClient(over_memory, over_memory)
+        http = HttpClient(over_memory)
         await Schema(database).require(create=True)
         for profile in _KEYS:
             await enqueue(database, world.requests(profile), profile=profile, actor="benchmark")

@@ -13,8 +13,9 @@ from aiolimiter import AsyncLimiter
 from orchestrator.cloud.clock_skew import ServerClock, parse_http_date, parse_time
 from orchestrator.cloud.cos_signing import cos_headers
 from orchestrator.cloud.credentials.base import CredentialSource
+from orchestrator.cloud.error_classification import code_for_exception
 from orchestrator.cloud.error_codes import OTHER_REGION
-from orchestrator.cloud.http_client import HttpClient
+from orchestrator.cloud.http_client import ActionRequiredError, HttpClient
 from orchestrator.errors import CloudRefusal
 from orchestrator.model import ObjectFacts, UploadFacts
 
@@ -186,7 +187,11 @@ class CosClient:
         headers = cos_headers(
             credential, method=method, host=host, path=url.path, params=query, now=signed_at
         )
-        response = await self._http.send(method, url, headers=headers, seconds=self._timeout)
+        try:
+            response = await self._http.send(method, url, headers=headers, seconds=self._timeout)
+        except ActionRequiredError as error:
+            code = code_for_exception(error)
+            raise CloudRefusal(code.name, f"{error}. {code.remedy}", http_status=0) from error
         if "x-cos-request-id" in response.headers:
             # an answer without this header may be a proxy's, whose clock proves nothing
             self.clock.learn(response.headers.get("Date"), host)

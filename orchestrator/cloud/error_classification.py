@@ -1,9 +1,10 @@
 """What an answer to ExportImages, or an exception instead of one, means for the export."""
 
 import ssl
+from dataclasses import replace
 
 from orchestrator.cloud.error_codes import code_for, read_table
-from orchestrator.cloud.http_client import causes
+from orchestrator.cloud.http_client import ActionRequiredError, causes
 from orchestrator.model import Code, Reply
 
 
@@ -21,11 +22,12 @@ def code_for_reply(reply: Reply) -> Code:
 
 def code_for_exception(error: Exception) -> Code:
     """Return the row of an exception; a class without a row gets that of its nearest base."""
+    names = [f"Client.{kind.__name__}" for kind in type(error).__mro__]
     if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes(error)):
-        return CLIENT_CODES["Client.SSLCertVerificationError"]
-    names = (f"Client.{kind.__name__}" for kind in type(error).__mro__)
+        names.insert(0, "Client.SSLCertVerificationError")
     known = (CLIENT_CODES[name] for name in names if name in CLIENT_CODES)
-    return next(known, CLIENT_CODES["Client.Unexpected"])
+    row = next(known, CLIENT_CODES["Client.Unexpected"])
+    return replace(row, remedy=error.remedy) if isinstance(error, ActionRequiredError) else row
 
 
 # Under "pause" and "fail" no byte of the request has left this machine. Under "reconcile" all of it
@@ -35,13 +37,16 @@ CLIENT_CODES = read_table("""
 Client.Accepted: Nothing to do: the export runs, and its objects are verified when they appear.
 
 [halt, endpoint]
+Client.ProxyRefusalError: Correct the user name and password of the proxy, or ask its administrator
+    to allow the endpoint.
 Client.SSLCertVerificationError: Make this machine trust the endpoint's certificate, or correct the
     endpoint.
 
 [pause]
 Client.ConnectError: Check network, DNS and endpoint; the run continues by itself.
 Client.ConnectTimeout: Check network and firewall: the endpoint does not respond.
-Client.ProxyError: Check the proxy's address and permissions: it refuses the connection.
+Client.ProxyError: Check the address of the proxy, and that it works: it opens no connection; the
+    run continues by itself.
 
 [fail]
 Client.InvalidURL: Correct the endpoint: it is not a valid URL.

@@ -268,6 +268,10 @@ SignatureDoesNotMatch: Correct the SecretKey; if it is right, check for a proxy 
     requests to COS.
 
 [halt, account]
+Client.ProxyRefusalError: Let the proxy open connections to COS, or run with --verify off: without
+    them no export can be verified.
+Client.SSLCertVerificationError: Make this machine trust the certificate of COS, or run with
+    --verify off: without it no export can be verified.
 Http402: Pay the account's bill: COS refuses requests while it is overdue.
 PaymentRequired: Pay what the account owes; COS accepts requests again afterwards.
 

@@ -6,19 +6,20 @@ send a request into a connection that the server is closing, which leaves its ef
 """
 
 import errno
+import logging
 import os
 import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 import anyio
 import httpx
 
-from orchestrator.cloud.tls_trust import trusted_certificates
-from orchestrator.errors import UsageError
-from orchestrator.loopback import is_loopback
+from orchestrator.cloud.proxies import EnvironmentProxies, Proxy
+from orchestrator.cloud.tls_trust import remedy_for, trusted_certificates
 
 MAX_BODY_BYTES = 8 * 2**20
 """A listing of 1,000 keys of 850 percent-encoded bytes takes about 3 MiB; nothing takes more."""
@@ -29,23 +30,42 @@ _LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=0)
 that is cancelled while it waits, and a signature must not age in a queue."""
 
 
+_PROXY_REFUSALS = ("407", "403", "Invalid username/password", "Requested ")
+_SOCKS_RULE = "Connection not allowed by ruleset."
+"""How the messages of httpcore begin or end if a proxy refuses the user or the host."""
+
+
 class ResponseTooLargeError(httpx.TransportError):
     """The body of a response exceeds `MAX_BODY_BYTES`."""
 
 
-class HttpClient:
-    """Send requests: no redirects, no retries, no cookies, no connection reuse.
+class ActionRequiredError(httpx.TransportError):
+    """Nothing was sent, and nothing can be until an operator acts.
 
     Args:
-        proxied: follows the proxy settings of the environment.
-        direct: ignores them; used for loopback addresses.
+        remedy: what to do.
     """
 
-    def __init__(self, proxied: httpx.AsyncClient, direct: httpx.AsyncClient) -> None:
-        self._proxied = proxied
-        self._direct = direct
-        self._headers = dict(proxied.headers)
-        self._timeout = proxied.timeout.as_dict()
+    def __init__(self, message: str, remedy: str, request: httpx.Request) -> None:
+        super().__init__(message, request=request)
+        self.remedy = remedy
+
+
+class ProxyRefusalError(ActionRequiredError, httpx.ProxyError):
+    """A proxy refuses to open a connection: to this user, or to this host."""
+
+
+class UntrustedCertificateError(ActionRequiredError, httpx.ConnectError):
+    """The certificate of an endpoint is not trusted."""
+
+
+class HttpClient:
+    """Send requests: no redirects, no retries, no cookies, no connection reuse."""
+
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        self._client = client
+        self._headers = dict(client.headers)
+        self._timeout = client.timeout.as_dict()
 
     async def send(
         self,
@@ -58,11 +78,14 @@ class HttpClient:
     ) -> httpx.Response:
         """Send one request and read the whole response within ``seconds`` in all.
 
+        Every message of an exception names the proxy, if there is one.
+
         Raises:
             httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError: no byte of the request was
-                sent.
+                sent; with `ActionRequiredError` none can be until an operator acts.
             httpx.LocalProtocolError, httpx.UnsupportedProtocol: it cannot be sent at all.
             httpx.HTTPError: any other error; the request may have arrived.
+            UsageError: the environment names a proxy or certificates that cannot be used.
         """
         progress = _Progress()
         # not `build_request`: it merges headers, cookies and parameters anew for each request
@@ -73,30 +96,23 @@ class HttpClient:
             content=content,
             extensions={"timeout": self._timeout, "trace": progress.trace},
         )
-        client = self._direct if is_loopback(request.url.host) else self._proxied
         try:
             with anyio.fail_after(seconds):
-                return await _exchange(client, request)
-        except (httpx.ProxyError, httpx.LocalProtocolError, httpx.UnsupportedProtocol):
+                response = await _exchange(self._client, request)
+        except (httpx.LocalProtocolError, httpx.UnsupportedProtocol):
             raise  # the exception class already shows that nothing was sent
         except (TimeoutError, httpx.TransportError, OSError) as error:
-            if not progress.has_begun:
-                host = request.url.netloc.decode()
-                if isinstance(error, TimeoutError | httpx.TimeoutException):
-                    message = f"{host}: no connection in time"
-                    raise httpx.ConnectTimeout(message, request=request) from error
-                message = f"{host}: {_reason(error)}"
-                raise httpx.ConnectError(message, request=request) from error
-            if isinstance(error, TimeoutError):
-                message = f"no complete response within {seconds:g} s"
-                raise httpx.ReadTimeout(message, request=request) from error
-            if isinstance(error, httpx.TransportError):
-                raise
-            # an ssl.SSLError, which httpx lets through
-            raise httpx.ReadError(_reason(error), request=request) from error
+            if progress.has_begun:
+                raise _lost_answer(error, request, seconds) from error
+            raise _not_sent(error, request, is_connected=progress.is_connected) from error
         finally:
             if not progress.has_begun:
                 await progress.close_socket()
+        proxy, is_plain = _proxy_of(request), request.url.scheme == "http"
+        if response.status_code == 407 and is_plain and proxy is not None and not proxy.is_socks:
+            # without a tunnel the proxy answers in the server's place
+            raise _proxy_refusal(f"407 {response.reason_phrase}", request)
+        return response
 
 
 class _Progress:
@@ -110,9 +126,14 @@ class _Progress:
         self.has_begun = False
         self._stream: Any = None
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether there was a connection, to the server or to its proxy."""
+        return self._stream is not None
+
     async def trace(self, event: str, info: Mapping[str, Any]) -> None:
         """Receive one event, as httpx calls it."""
-        if event == "connection.connect_tcp.complete":
+        if event.endswith(".connect_tcp.complete"):
             self._stream = info["return_value"]
         elif event == "http11.send_request_headers.started":
             # a CONNECT to a proxy has the same event, but only asks for a tunnel
@@ -133,52 +154,116 @@ class _NoCookies(httpx.Cookies):
 
 
 class _Client(httpx.AsyncClient):
-    cookies = _NoCookies()  # type: ignore[override]  # in place of a property
+    """A client that has no cookies."""
+
+    @property
+    def cookies(self) -> httpx.Cookies:
+        """The empty cookie jar."""
+        return _NO_COOKIES
+
+    @cookies.setter
+    def cookies(self, cookies: object) -> None:
+        raise NotImplementedError("this client has no cookies")
+
+
+_NO_COOKIES = _NoCookies()
 
 
 @asynccontextmanager
 async def open_http_client(
-    user_agent: str, *, uses_proxies: bool = True
+    user_agent: str, *endpoints: str, uses_proxies: bool = True
 ) -> AsyncIterator[HttpClient]:
     """Open a client that uses the proxies named by the environment, if any.
+
+    Args:
+        endpoints: base URLs for which proxies and certificates are checked now, and not with the
+            first request. They may contain placeholders such as ``{region}``.
 
     Raises:
         UsageError: the environment names a proxy or certificates that cannot be used.
     """
-    certificates = trusted_certificates()
-    async with (
-        _open_client(user_agent, certificates, trust_env=uses_proxies) as proxied,
-        _open_client(user_agent, certificates, trust_env=False) as direct,
-    ):
-        yield HttpClient(proxied, direct)
+    transport = _Transport(EnvironmentProxies() if uses_proxies else None)
+    for endpoint in endpoints:
+        parts = urlsplit(endpoint)
+        transport.route(parts.scheme, parts.hostname or "", parts.port)
+    async with _Client(
+        headers={
+            "User-Agent": user_agent,
+            "Accept-Encoding": "identity",
+            "Connection": "close",
+        },
+        timeout=httpx.Timeout(None, connect=_CONNECT_TIMEOUT),
+        transport=transport,
+        trust_env=False,
+    ) as client:
+        yield HttpClient(client)
 
 
-def _open_client(
-    user_agent: str, certificates: ssl.SSLContext, *, trust_env: bool
-) -> httpx.AsyncClient:
-    try:
-        return _Client(
-            headers={
-                "User-Agent": user_agent,
-                "Accept-Encoding": "identity",
-                "Connection": "close",
-            },
-            limits=_LIMITS,
-            timeout=httpx.Timeout(None, connect=_CONNECT_TIMEOUT),
-            verify=certificates,
-            trust_env=trust_env,
+class _Transport(httpx.AsyncBaseTransport):
+    """Send each request directly or through its proxy, which becomes an extension of the request.
+
+    Certificates are read only for connections with TLS, so that endpoints on loopback need none.
+
+    Args:
+        proxies: ``None`` to use none.
+    """
+
+    def __init__(self, proxies: EnvironmentProxies | None) -> None:
+        self._proxies = proxies
+        self._proxy_of_host: dict[tuple[str, str, int | None], Proxy | None] = {}
+        self._transports: dict[tuple[str, Proxy | None], httpx.AsyncHTTPTransport] = {}
+
+    def route(
+        self, scheme: str, host: str, port: int | None
+    ) -> tuple[httpx.AsyncHTTPTransport, Proxy | None]:
+        """Return the transport to a host, and the proxy that it uses.
+
+        Raises:
+            UsageError: the environment names a proxy or certificates that cannot be used.
+        """
+        target = scheme, host, port
+        if target not in self._proxy_of_host:
+            self._proxy_of_host[target] = (
+                None if self._proxies is None else self._proxies.proxy_for(*target)
+            )
+        proxy = self._proxy_of_host[target]
+        if (scheme, proxy) not in self._transports:
+            self._transports[scheme, proxy] = _open_transport(scheme, proxy)
+        return self._transports[scheme, proxy], proxy
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send one request, as httpx calls it."""
+        url = request.url
+        transport, request.extensions["proxy"] = self.route(url.scheme, url.host, url.port)
+        try:
+            return await transport.handle_async_request(request)
+        except Exception as error:
+            # httpcore translates no error of the package socksio, which only an extra installs
+            if type(error).__module__.startswith("socksio"):
+                raise httpx.ProxyError("no valid answer of SOCKS 5") from error
+            raise
+
+    async def aclose(self) -> None:
+        """Close all transports."""
+        for transport in self._transports.values():
+            await transport.aclose()
+
+
+def _open_transport(scheme: str, proxy: Proxy | None) -> httpx.AsyncHTTPTransport:
+    # an empty context, for requests without TLS, trusts nobody
+    is_tls = scheme == "https"
+    context = trusted_certificates() if is_tls else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    way = None
+    if proxy is not None:
+        if proxy.is_socks:
+            # its debug messages contain the password of the proxy
+            logging.getLogger("httpcore.socks").setLevel(logging.INFO)
+        way = httpx.Proxy(
+            f"{proxy.scheme}://{proxy.host}:{proxy.port}",
+            auth=proxy.credentials,
+            ssl_context=trusted_certificates() if proxy.scheme == "https" else None,
         )
-    except ImportError as error:
-        raise UsageError(
-            "The environment names a SOCKS proxy, and the package socksio is not installed.",
-            "Install it with: pip install 'orchestrator[socks]'",
-        ) from error
-    except (ValueError, httpx.InvalidURL) as error:
-        # the URL is not repeated: it may hold a password
-        raise UsageError(
-            "The proxy that the environment names is not a valid URL.",
-            "Correct HTTPS_PROXY, HTTP_PROXY or ALL_PROXY, as in http://proxy.example:8080.",
-        ) from error
+    return httpx.AsyncHTTPTransport(verify=context, trust_env=False, limits=_LIMITS, proxy=way)
 
 
 async def _exchange(client: httpx.AsyncClient, request: httpx.Request) -> httpx.Response:
@@ -210,6 +295,67 @@ async def _read_body(response: httpx.Response) -> bytes:
         if len(body) > MAX_BODY_BYTES:
             raise ResponseTooLargeError(f"the response has more than {MAX_BODY_BYTES} bytes")
     return bytes(body)
+
+
+def _not_sent(
+    error: Exception, request: httpx.Request, *, is_connected: bool
+) -> httpx.TransportError:
+    """Return the exception for a request of which no byte was sent."""
+    where, proxy = _where(request), _proxy_of(request)
+    for cause in causes(error):
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            message = f"{where}: the certificate is not trusted: {cause.verify_message or cause}"
+            return UntrustedCertificateError(message, remedy_for(cause), request)
+    if isinstance(error, httpx.ProxyError):
+        if str(error).startswith(_PROXY_REFUSALS) or str(error).endswith(_SOCKS_RULE):
+            return _proxy_refusal(str(error), request)
+        return httpx.ProxyError(f"{where}: {error}", request=request)
+    is_late = isinstance(error, TimeoutError | httpx.TimeoutException)
+    message = f"{where}: {'no connection in time' if is_late else _reason(error)}"
+    if proxy is not None and not is_connected:
+        return httpx.ProxyError(message, request=request)
+    return (httpx.ConnectTimeout if is_late else httpx.ConnectError)(message, request=request)
+
+
+def _lost_answer(error: Exception, request: httpx.Request, seconds: float) -> httpx.TransportError:
+    """Return the exception for a request that may have arrived."""
+    kind: type[httpx.TransportError]
+    if isinstance(error, TimeoutError):
+        kind, message = httpx.ReadTimeout, f"no complete response within {seconds:g} s"
+    elif isinstance(error, httpx.TransportError):
+        kind, message = type(error), str(error)
+    else:  # an ssl.SSLError, which httpx lets through
+        kind, message = httpx.ReadError, _reason(error)
+    if _proxy_of(request) is not None:
+        message = f"{_where(request)}: {message or kind.__name__}"
+    return kind(message, request=request)
+
+
+def _proxy_refusal(answer: str, request: httpx.Request) -> ProxyRefusalError:
+    proxy, host = _proxy_of(request), request.url.host
+    assert proxy is not None
+    # the texts of httpcore for SOCKS, and the status for HTTP
+    if answer.endswith(_SOCKS_RULE) or answer.startswith("403"):
+        remedy = (
+            f"Ask the administrator of the proxy {proxy} to allow {host}; if this machine can "
+            f"connect to it directly, add it to NO_PROXY."
+        )
+    else:
+        remedy = (
+            f"Correct the user name and password in {proxy.variable}: the proxy {proxy} does not "
+            "accept them. Only Basic authentication is supported."
+        )
+    return ProxyRefusalError(f"{_where(request)}: {answer}", remedy, request)
+
+
+def _proxy_of(request: httpx.Request) -> Proxy | None:
+    proxy: Proxy | None = request.extensions.get("proxy")
+    return proxy
+
+
+def _where(request: httpx.Request) -> str:
+    host, proxy = request.url.netloc.decode(), _proxy_of(request)
+    return host if proxy is None else f"{host} through the proxy {proxy}"
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:

@@ -8,7 +8,7 @@ import httpx
 from orchestrator.cloud.api3 import Api3Client
 from orchestrator.cloud.clock_skew import ServerClock
 from orchestrator.cloud.credentials.base import Credential, service_error
-from orchestrator.cloud.http_client import open_http_client
+from orchestrator.cloud.http_client import ActionRequiredError, open_http_client
 from orchestrator.errors import CredentialError
 from orchestrator.model import Reply
 
@@ -39,7 +39,7 @@ async def call_sts(
         UsageError: the environment names a proxy or certificates that cannot be used.
     """
     url = httpx.URL(f"{endpoint}/")
-    async with open_http_client("orchestrator") as http:
+    async with open_http_client("orchestrator", endpoint) as http:
         sts = Api3Client(http, "sts", _VERSION, clock, seconds)
         try:
             reply, result = await sts.call(url, action, region, body, credential, clock.now())
@@ -72,4 +72,6 @@ async def caller_account(
 def sts_error(endpoint: str, problem: str | Exception) -> CredentialError:
     """Return the error for an STS that gave no usable answer."""
     remedy = "Check the network and the setting site (intl or mainland), then run again."
+    if isinstance(problem, ActionRequiredError):
+        remedy = problem.remedy
     return service_error(f"STS at {endpoint}", problem, remedy)

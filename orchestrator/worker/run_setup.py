@@ -60,7 +60,9 @@ async def run(
     timeout = settings.request_timeout.total_seconds()
     async with (
         register_worker(database) as me,
-        open_http_client(f"orchestrator/{__version__}") as http,
+        open_http_client(
+            f"orchestrator/{__version__}", settings.cvm_endpoint, settings.cos_endpoint
+        ) as http,
     ):
         cvm = CvmClient(http, endpoint=settings.cvm_endpoint, clock=cvm_clock, timeout=timeout)
         cos = CosClient(

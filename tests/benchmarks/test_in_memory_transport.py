@@ -26,7 +26,7 @@ def test_answer_arrives_after_the_latency_of_both_directions() -> None:
         cloud.buckets.put("b-1", "ap-tokyo", make_object("key", 7, _now(), "salt"))
         async with InMemoryTransport(cloud, (1.0, 1.5), random.Random(1)) as way:
             over_memory = httpx.AsyncClient(transport=way)
-            http = HttpClient(over_memory, over_memory)
+            http = HttpClient(over_memory)
             clock = ServerClock(VirtualClock())
             credential = Credential(DEFAULT_KEY.secret_id, DEFAULT_KEY.secret_key)
             keys = FixedCredentials(credential)

@@ -4,7 +4,7 @@ import os
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import anyio
@@ -16,16 +16,19 @@ from anyio.streams.tls import TLSListener
 from orchestrator.cloud.http_client import (
     MAX_BODY_BYTES,
     HttpClient,
+    ProxyRefusalError,
     ResponseTooLargeError,
     open_http_client,
 )
 from orchestrator.errors import UsageError
 from tests.certificates import self_signed
 from tests.cloud.scripted_server import Answer, ScriptedServer, all_closed, http, scripted_server
+from tests.proxy_servers import http_proxy, socks_proxy
 
 pytestmark = pytest.mark.anyio
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n4\r\n two\r\n0\r\n\r\n"
+PASSWORD, QUOTED = "p@ss:w/rd", "p%40ss%3Aw%2Frd"
 TIMEOUT = 30.0
 """Seconds that an answer may take on a busy machine; only a server that hangs needs them."""
 
@@ -315,39 +318,210 @@ async def test_client_can_bypass_the_proxy(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize(
-    ("answer", "error"),
+    ("answer", "error", "text"),
     [
-        (http(status="407 Proxy Authentication Required"), httpx.ProxyError),
-        (http(status="502 Bad Gateway"), httpx.ProxyError),
-        (Answer(then="close"), httpx.ConnectError),
-        (Answer(then="reset"), httpx.ConnectError),
-        (Answer(then="hang"), httpx.ConnectTimeout),
+        (http(status="407 Who Are You"), ProxyRefusalError, "407 Who Are You"),
+        (http(status="403 Forbidden"), ProxyRefusalError, "403 Forbidden"),
+        (http(status="502 Bad Gateway"), httpx.ProxyError, "502 Bad Gateway"),
+        (http(status="503 Busy"), httpx.ProxyError, "503 Busy"),
+        (http(status="504 Gateway Timeout"), httpx.ProxyError, "504 Gateway Timeout"),
+        (http("<html>", status="302 Found"), httpx.ProxyError, "302 Found"),
+        (Answer(http("<html>log in"), "close"), httpx.ConnectError, ""),
+        (Answer(then="close"), httpx.ConnectError, ""),
+        (Answer(then="reset"), httpx.ConnectError, ""),
+        (Answer(then="hang"), httpx.ConnectTimeout, "no connection in time"),
     ],
-    ids=["407", "502", "close", "reset", "hang"],
+    ids=["407", "403", "502", "503", "504", "302", "page", "close", "reset", "hang"],
 )
 async def test_failed_tunnel_has_sent_nothing(
     server: ScriptedServer,
     monkeypatch: pytest.MonkeyPatch,
     answer: Answer | bytes,
     error: type[Exception],
+    text: str,
 ) -> None:
-    """Whatever a proxy does with CONNECT, the request itself was not sent."""
-    monkeypatch.setenv("HTTPS_PROXY", server.url)
+    """Whatever a proxy does with CONNECT, nothing was sent, and the message names the proxy."""
+    address = f"127.0.0.1:{server.port}"
+    monkeypatch.setenv("HTTPS_PROXY", f"http://user:{QUOTED}@{address}")
     server.respond(answer)
     async with open_http_client("tests/1") as client:
-        with pytest.raises(error):
+        with pytest.raises(error) as caught:
             await ask(client, "https://cvm.example/", seconds=2)
     assert [request.method for request in server.requests] == ["CONNECT"]
+    assert str(caught.value).startswith(f"cvm.example through the proxy {address} (HTTPS_PROXY): ")
+    assert text in str(caught.value)
+    if isinstance(caught.value, ProxyRefusalError):
+        assert f"proxy {address} (HTTPS_PROXY)" in caught.value.remedy
+        assert PASSWORD not in caught.value.remedy
+    assert PASSWORD not in str(caught.value)
 
 
-@pytest.mark.parametrize("url", ["gopher://proxy:1", "http://[::1", "http://proxy:port"])
-async def test_invalid_proxy_url_is_explained(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
-    """The message names the variables, and does not repeat a URL that may hold a password."""
-    monkeypatch.setenv("HTTPS_PROXY", url)
-    with pytest.raises(UsageError, match="HTTPS_PROXY") as caught:
-        async with open_http_client("tests/1"):
+@pytest.mark.parametrize("scheme", ["http", "https", "socks5"])
+async def test_dead_proxy_is_named(monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
+    """It is the proxy that cannot be reached, and not the server behind it."""
+    monkeypatch.setenv("https_proxy", f"{scheme}://127.0.0.1:1")
+    async with open_http_client("tests/1", "https://cvm.example") as client:
+        with pytest.raises(httpx.ProxyError) as caught:
+            await ask(client, "https://cvm.example/")
+    where = "cvm.example through the proxy 127.0.0.1:1 (https_proxy)"
+    assert str(caught.value) == f"{where}: Connection refused"
+
+
+async def test_lost_answer_names_the_proxy(
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the request was sent its effect is unknown, with a proxy as without one."""
+    monkeypatch.setenv("ALL_PROXY", server.url)
+    where = rf"^cvm\.example through the proxy 127\.0\.0\.1:{server.port} \(ALL_PROXY\): "
+    async with open_http_client("tests/1") as client:
+        server.respond(Answer(then="close"), Answer(then="hang"))
+        with pytest.raises(httpx.RemoteProtocolError, match=where):
+            await ask(client, "http://cvm.example/")
+        with pytest.raises(httpx.ReadTimeout, match=where):
+            await ask(client, "http://cvm.example/", seconds=0.5)
+
+
+async def test_plain_request_that_needs_a_login_is_refused(
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only a proxy answers with 407, and it does not forward the request."""
+    monkeypatch.setenv("HTTP_PROXY", server.url)
+    async with open_http_client("tests/1") as client:
+        server.respond(http(status="407 Login"), http(status="403 Forbidden"))
+        with pytest.raises(ProxyRefusalError, match="407 Login"):
+            await ask(client, "http://cvm.example/")
+        # this may be the answer of the server
+        assert (await ask(client, "http://cvm.example/")).status_code == 403
+
+
+async def test_answer_within_a_tunnel_is_not_the_proxys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A 407 of the server itself is an answer: the request has arrived."""
+    server = ScriptedServer(0)
+    server.respond(http(status="407 Odd"))
+    async with (
+        over_tls(tmp_path, monkeypatch, server.serve) as url,
+        http_proxy(httpx.URL(url).port or 0) as proxy,
+    ):
+        monkeypatch.setenv("HTTPS_PROXY", proxy.address)
+        monkeypatch.setattr("orchestrator.cloud.proxies.is_loopback", lambda _host: False)
+        async with open_http_client("tests/1", url) as client:
+            assert (await ask(client, url)).status_code == 407
+    assert len(proxy.asked) == len(server.requests) == 1
+
+
+@pytest.mark.parametrize("kind", ["http", "https", "socks5", "socks5h"])
+async def test_login_in_the_url_is_sent_and_not_logged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    """Each kind of proxy opens a tunnel, in which the server's own certificate is verified."""
+    caplog.set_level("DEBUG")
+    server = ScriptedServer(0)
+    server.respond(http("over TLS"))
+    login = f"CORP\\us er:{PASSWORD}"
+    async with AsyncExitStack() as stack:
+        url = await stack.enter_async_context(over_tls(tmp_path, monkeypatch, server.serve))
+        port, context = httpx.URL(url).port or 0, None
+        if kind == "https":
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(tmp_path / "certificate.pem", tmp_path / "key.pem")
+        proxy = await stack.enter_async_context(
+            socks_proxy(port, login=login)
+            if kind.startswith("socks")
+            else http_proxy(port, login=login, context=context)
+        )
+        monkeypatch.setenv("HTTPS_PROXY", f"{kind}://CORP%5Cus%20er:{QUOTED}@{proxy.address}")
+        # which httpcore does not read by itself
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", os.environ["SSL_CERT_FILE"])
+        monkeypatch.delenv("SSL_CERT_FILE")
+        # the certificate is for 127.0.0.1, which is otherwise reached directly
+        monkeypatch.setattr("orchestrator.cloud.proxies.is_loopback", lambda _host: False)
+        async with open_http_client("tests/1", url) as client:
+            assert (await ask(client, url)).text == "over TLS"
+            assert proxy.asked == [url.removeprefix("https://")]
+            monkeypatch.setenv("HTTPS_PROXY", f"{kind}://other:{QUOTED}@{proxy.address}")
+        async with open_http_client("tests/1", url) as client:
+            with pytest.raises(ProxyRefusalError) as caught:
+                await ask(client, url)
+    assert caught.value.remedy.startswith("Correct the user name and password in HTTPS_PROXY")
+    for text in (caplog.text, str(caught.value)):
+        assert PASSWORD not in text
+        assert QUOTED not in text
+
+
+@pytest.mark.parametrize(
+    ("login", "reply", "error", "text"),
+    [
+        ("user:secret", 0, ProxyRefusalError, "NO ACCEPTABLE METHODS"),
+        ("", 2, ProxyRefusalError, "not allowed by ruleset"),
+        ("", 4, httpx.ProxyError, "Host unreachable"),
+        ("", 5, httpx.ProxyError, "Connection refused"),
+    ],
+)
+async def test_refusal_of_a_socks_proxy(
+    monkeypatch: pytest.MonkeyPatch, login: str, reply: int, error: type[Exception], text: str
+) -> None:
+    """A missing login and a forbidden host need an operator; other failures may pass."""
+    async with socks_proxy(1, login=login, reply=reply) as proxy:
+        monkeypatch.setenv("ALL_PROXY", f"socks5h://{proxy.address}")
+        async with open_http_client("tests/1") as client:
+            with pytest.raises(httpx.ProxyError, match=text) as caught:
+                await ask(client, "https://cvm.example/")
+    assert type(caught.value) is error
+    assert f"{proxy.address} (ALL_PROXY)" in str(caught.value)
+
+
+@pytest.mark.parametrize("answer", [Answer(then="close"), http(status="400 Bad"), b"\x04\x00"])
+async def test_server_that_is_no_socks_proxy(
+    monkeypatch: pytest.MonkeyPatch, answer: Answer | bytes
+) -> None:
+    """What httpcore does not expect is an error of the proxy, and nothing was sent."""
+    raw = answer.raw if isinstance(answer, Answer) else answer
+
+    async def respond(stream: SocketStream) -> None:
+        async with stream:
+            await stream.receive()
+            if raw:
+                await stream.send(raw)
+
+    async with listening(respond) as url:
+        monkeypatch.setenv("ALL_PROXY", url.replace("http:", "socks5:"))
+        async with open_http_client("tests/1") as client:
+            with pytest.raises(
+                httpx.ProxyError, match=r"\(ALL_PROXY\): no valid answer of SOCKS 5"
+            ):
+                await ask(client, "https://cvm.example/")
+
+
+async def test_unusable_proxy_is_found_before_the_first_request(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is an error for the endpoints that need it, whose names may have placeholders."""
+    monkeypatch.setenv("HTTPS_PROXY", "gopher://proxy:1")
+    monkeypatch.setenv("NO_PROXY", "sts.example,.myqcloud.com")
+    exempted = ("https://sts.example", "https://{bucket}.cos.{region}.myqcloud.com", "http://cvm")
+    async with open_http_client("tests/1", *exempted):
+        pass
+    with pytest.raises(UsageError, match="HTTPS_PROXY"):
+        async with open_http_client("tests/1", *exempted, "https://cvm.{region}.example"):
             pass
-    assert url not in str(caught.value)
+
+
+async def test_variables_that_concern_no_request_are_ignored(
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An endpoint on loopback without TLS needs neither proxy nor certificates."""
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
+        monkeypatch.setenv(name, "[rubbish://")
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        monkeypatch.setenv(name, "/not/there")
+    server.respond(http("here"))
+    async with open_http_client("tests/1", server.url) as client:
+        assert (await ask(client, server.url)).text == "here"
+    with pytest.raises(UsageError, match="SSL_CERT_FILE names /not/there"):
+        async with open_http_client("tests/1", "https://127.0.0.1"):
+            pass
 
 
 async def test_tls_server_must_be_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

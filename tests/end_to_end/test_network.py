@@ -147,7 +147,8 @@ async def test_untrusted_certificate_halts_the_endpoint(
     )
     (stop,) = result.blocked
     assert (stop.scope, exit_code_of_run(result)) == (Scope.ENDPOINT, 6)
-    assert "trust the endpoint's certificate" in stop.remedy
+    assert "the certificate is not trusted: self-signed certificate" in stop.message
+    assert "company proxy" in stop.remedy
     assert result.counts[JobState.QUEUED] == result.left == 8
 
 

@@ -1,18 +1,13 @@
 """All requests of a run go through httpx, with and without a proxy."""
 
 import ast
-import ssl
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import anyio
 import httpx
 import pytest
-from anyio.abc import ByteStream, SocketAttribute, SocketStream
-from anyio.streams.tls import TLSListener
 
 from orchestrator.job_states import JobState
 from orchestrator.simulator import Duration, Fault, Settings, Simulator, SimulatorOptions
@@ -25,6 +20,7 @@ from tests.end_to_end.harness import (
     make_requests_for,
     once_each,
 )
+from tests.proxy_servers import http_proxy, tls_server
 
 pytestmark = pytest.mark.anyio
 
@@ -47,7 +43,9 @@ def test_no_other_http_client_is_imported() -> None:
         for node in ast.walk(ast.parse(path.read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom):
-                names = [node.module or ""]
+                # getproxies only reads the environment
+                taken = {alias.name for alias in node.names} - {"getproxies"}
+                names = [node.module or ""] if taken else []
             found |= {(path.name, name) for name in names if name in OTHER_CLIENTS}
     assert not found
 
@@ -91,73 +89,6 @@ def count_requests(cloud: Simulator) -> Counter[str]:
     return Counter("cos" if one.service == "cos" else one.action for one in cloud.ledger)
 
 
-async def forward(one: ByteStream, other: ByteStream) -> None:
-    """Forward data in one direction until that side ends."""
-    try:
-        async for data in one:
-            await other.send(data)
-        await other.send_eof()
-    except (anyio.BrokenResourceError, anyio.ClosedResourceError, NotImplementedError):
-        pass
-
-
-async def forward_both_ways(one: ByteStream, other: ByteStream) -> None:
-    """Forward data in both directions until either side ends."""
-    async with anyio.create_task_group() as ways:
-
-        async def back() -> None:
-            await forward(other, one)
-            ways.cancel_scope.cancel()
-
-        ways.start_soon(forward, one, other)
-        ways.start_soon(back)
-
-
-@asynccontextmanager
-async def start_proxy(port: int) -> AsyncIterator[str]:
-    """Start a proxy that opens tunnels and forwards plain requests; yield its URL."""
-
-    async def serve(stream: SocketStream) -> None:
-        async with stream:
-            head = b""
-            while b"\r\n\r\n" not in head:
-                head += await stream.receive()
-            async with await anyio.connect_tcp("127.0.0.1", port) as upstream:
-                if head.startswith(b"CONNECT"):
-                    await stream.send(b"HTTP/1.1 200 Connection established\r\n\r\n")
-                else:
-                    method, target, rest = head.split(b" ", 2)
-                    path = b"/" + target.split(b"/", 3)[3]
-                    await upstream.send(b" ".join([method, path, rest]))
-                await forward_both_ways(stream, upstream)
-
-    async with (
-        await anyio.create_tcp_listener(local_host="127.0.0.1") as listener,
-        anyio.create_task_group() as group,
-    ):
-        group.start_soon(listener.serve, serve)
-        yield f"http://127.0.0.1:{listener.extra_attributes[SocketAttribute.local_port]()}"
-        group.cancel_scope.cancel()
-
-
-@asynccontextmanager
-async def start_tls_server(port: int, context: ssl.SSLContext) -> AsyncIterator[int]:
-    """Start a server that ends TLS in front of the cloud; yield its port."""
-
-    async def serve(stream: ByteStream) -> None:
-        async with stream, await anyio.connect_tcp("127.0.0.1", port) as upstream:
-            await forward_both_ways(stream, upstream)
-
-    async with (
-        await anyio.create_tcp_listener(local_host="127.0.0.1") as plain,
-        TLSListener(plain, context, standard_compatible=False) as listener,
-        anyio.create_task_group() as group,
-    ):
-        group.start_soon(listener.serve, serve)
-        yield plain.extra_attributes[SocketAttribute.local_port]()
-        group.cancel_scope.cancel()
-
-
 async def check_all_requests_are_counted(
     cloud: Simulator, counted: Counter[str], url: str, folder: Path
 ) -> None:
@@ -182,8 +113,8 @@ async def test_requests_through_a_proxy(
     cloud: Simulator, counted: Counter[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A proxy from the environment forwards every request, each once."""
-    async with start_proxy(cloud.port) as url:
-        monkeypatch.setenv("HTTP_PROXY", url)
+    async with http_proxy(cloud.port) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", f"http://{proxy.address}")
         await check_all_requests_are_counted(cloud, counted, "http://cloud.example", tmp_path)
 
 
@@ -194,7 +125,7 @@ async def test_requests_over_tls(
     context, certificate = self_signed(tmp_path)
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     monkeypatch.delenv("SSL_CERT_DIR", raising=False)
-    async with start_tls_server(cloud.port, context) as port:
+    async with tls_server(cloud.port, context) as port:
         await check_all_requests_are_counted(cloud, counted, f"https://127.0.0.1:{port}", tmp_path)
 
 
@@ -205,6 +136,6 @@ async def test_requests_over_tls_through_a_tunnel(
     context, certificate = self_signed(tmp_path, name="cloud.example")
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     monkeypatch.delenv("SSL_CERT_DIR", raising=False)
-    async with start_tls_server(cloud.port, context) as port, start_proxy(port) as url:
-        monkeypatch.setenv("HTTPS_PROXY", url)
+    async with tls_server(cloud.port, context) as port, http_proxy(port) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://{proxy.address}")
         await check_all_requests_are_counted(cloud, counted, "https://cloud.example", tmp_path)

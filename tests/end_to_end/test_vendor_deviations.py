@@ -131,7 +131,7 @@ async def _run(night: Workload, world: Mapping[str, Any], folder: Path) -> Outco
     )
     async with LossyTransport(cloud, lost) as way:
         over_memory = httpx.AsyncClient(transport=way)
-        result = await _run_to_end(database, HttpClient(over_memory, over_memory), night)
+        result = await _run_to_end(database, HttpClient(over_memory), night)
     jobs = [job async for job in history(database, JobFilter())]
     await database.close()
     requests = [entry for entry in cloud.ledger.entries if entry.action == "ExportImages"]

@@ -369,7 +369,7 @@ def _in_memory(cloud: Cloud) -> Iterator[None]:
     async def open_client(*_given: Any, **_named: Any) -> AsyncIterator[HttpClient]:
         transport = InMemoryTransport(cloud, (0.02, 0.05), random.Random(3))
         async with httpx.AsyncClient(transport=transport) as over_memory:
-            yield HttpClient(over_memory, over_memory)
+            yield HttpClient(over_memory)
 
     with ExitStack() as stack:
         for target, name, instead in (

@@ -1,0 +1,172 @@
+"""The proxy of each host, as the environment names it: with the variables of curl and requests.
+
+httpx must not read them itself: it takes the entries of NO_PROXY for URLs, so it fails on networks
+of IPv6, and does not exempt those of IPv4.
+"""
+
+import importlib.util
+import ipaddress
+import os
+import re
+from dataclasses import dataclass, field
+from typing import Self
+from urllib.parse import unquote
+from urllib.request import getproxies
+
+import httpx
+
+from orchestrator.errors import UsageError
+from orchestrator.loopback import is_loopback
+
+_DEFAULT_PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
+_OTHER_SOCKS = frozenset({"socks", "socks4", "socks4a"})
+_ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|\w[\w.-]*)(?::(.*))?")
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """One proxy; as text it is its address and the variable that names it.
+
+    Args:
+        host: an IPv6 address stands in brackets.
+        credentials: user name and password, decoded; they belong in no message.
+    """
+
+    variable: str
+    scheme: str
+    host: str
+    port: int
+    credentials: tuple[str, str] | None = field(default=None, repr=False)
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port} ({self.variable})"
+
+    @property
+    def is_socks(self) -> bool:
+        """Whether it speaks SOCKS 5 and not HTTP."""
+        return self.scheme.startswith("socks")
+
+    @classmethod
+    def parse(cls, variable: str, value: str) -> Self:
+        """Parse the value of a variable; without a scheme it means ``http://``.
+
+        Raises:
+            UsageError: it is not the URL of a proxy, or its kind of proxy cannot be used. The value
+                is not repeated: it may hold a password.
+        """
+        if value[:1] in {"'", '"'}:
+            raise _unusable(variable, "it begins with a quotation mark")
+        scheme, separator, rest = value.partition("://")
+        scheme, rest = (scheme.lower(), rest) if separator else ("http", value)
+        if scheme in _OTHER_SOCKS:
+            raise _unusable(variable, "of SOCKS only version 5 is supported, as socks5://")
+        if scheme not in _DEFAULT_PORTS:
+            known = ", ".join(f"{name}://" for name in _DEFAULT_PORTS)
+            raise _unusable(variable, f"it begins with none of {known}")
+        authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+        if "@" in rest[len(authority) :]:
+            raise _unusable(variable, "its user name or password contains /, ? or #")
+        user_info, _, address = authority.rpartition("@")
+        match = _ADDRESS.fullmatch(address)
+        if match is None or not _is_host(match[1]):
+            raise _unusable(variable, "it has no valid host name")
+        host, port = match[1], match[2] or str(_DEFAULT_PORTS[scheme])
+        if not (re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) < 65_536):
+            raise _unusable(variable, "its port is not a number from 1 to 65535")
+        user, _, password = user_info.partition(":")
+        credentials = (unquote(user), unquote(password)) if user_info else None
+        return cls(variable, scheme, host, int(port), credentials)
+
+
+class EnvironmentProxies:
+    """The proxies that the environment names at the time of construction.
+
+    A lower-case variable takes precedence. ``HTTP_PROXY`` is ignored in a CGI script, where a
+    client could set it. On macOS the system's settings apply if there are no variables.
+    """
+
+    def __init__(self) -> None:
+        self._values = {kind: value.strip() for kind, value in getproxies().items()}
+        entries = re.split(r"[\s,]+", self._values.get("no", "").lower())
+        self._direct = [_Exemption.parse(entry) for entry in entries if entry]
+
+    def proxy_for(self, scheme: str, host: str, port: int | None = None) -> Proxy | None:
+        """Return the proxy for requests to a host, ``None`` for a direct connection.
+
+        Args:
+            host: an IPv6 address may stand in brackets.
+            port: ``None`` is the scheme's default.
+
+        Raises:
+            UsageError: the variable that decides for this host cannot be used.
+        """
+        kind = scheme if self._values.get(scheme) else "all"
+        name = host.strip("[]").lower().rstrip(".")
+        if not self._values.get(kind) or is_loopback(name):
+            return None
+        number = port or {"http": 80, "https": 443}.get(scheme)
+        if any(exemption.contains(name, number) for exemption in self._direct):
+            return None
+        proxy = Proxy.parse(_variable(kind), self._values[kind])
+        if proxy.is_socks and importlib.util.find_spec("socksio") is None:
+            raise UsageError(
+                f"{proxy.variable} names a proxy with SOCKS, which needs the extra 'socks'.",
+                "Install it with: pip install 'orchestrator[socks]'",
+            )
+        return proxy
+
+
+@dataclass(frozen=True, slots=True)
+class _Exemption:
+    """One entry of NO_PROXY: a name with all names below it, an address, a network, or ``*``."""
+
+    name: str
+    network: ipaddress.IPv4Network | ipaddress.IPv6Network | None
+    port: int | None
+
+    @classmethod
+    def parse(cls, entry: str) -> Self:
+        """Parse an entry in lower case; one that cannot be read exempts no host."""
+        entry = entry.rpartition("://")[2].rstrip("/")
+        with_port = re.fullmatch(r"(\[[^]]*\]|[^:]+):([0-9]+)", entry)
+        host, port = (with_port[1], int(with_port[2])) if with_port else (entry, None)
+        try:
+            network = ipaddress.ip_network(re.sub(r"[\[\]]", "", host), strict=False)
+        except ValueError:
+            network = None
+        name = host if host == "*" else host.removeprefix("*").strip(".")
+        return cls(name, network, port)
+
+    def contains(self, host: str, port: int | None) -> bool:
+        """Return whether a host, in lower case and without brackets, is reached directly."""
+        if self.port not in {None, port}:
+            return False
+        if self.name == "*":
+            return True
+        try:
+            address = ipaddress.ip_address(host)
+        except ValueError:
+            return bool(self.name) and f".{host}".endswith(f".{self.name}")
+        return self.network is not None and address in self.network
+
+
+def _variable(kind: str) -> str:
+    """Return the name of the variable that decides, as it is written in the environment."""
+    names = (name for name, value in os.environ.items() if value)
+    # lower case takes precedence, and is greater than upper case
+    return max((n for n in names if n.lower() == f"{kind}_proxy"), default="the system's settings")
+
+
+def _is_host(text: str) -> bool:
+    try:
+        return bool(httpx.URL(f"http://{text}").host)
+    except httpx.InvalidURL:
+        return False
+
+
+def _unusable(variable: str, reason: str) -> UsageError:
+    return UsageError(
+        f"{variable} does not name a proxy that can be used: {reason}.",
+        "Write it like http://proxy.example:8080; in a user name or password write @ as %40, "
+        "/ as %2F, ? as %3F and # as %23.",
+    )

@@ -1,0 +1,238 @@
+"""The command line behind a company's proxy, as a user runs it: in its own process."""
+
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from orchestrator.simulator import Duration, Settings, Simulator, SimulatorOptions
+from tests.certificates import self_signed, signed_by_company
+from tests.cli_process import CommandResult, Shell, wait_for_output
+from tests.cloud.scripted_server import http
+from tests.end_to_end.harness import BUCKET, REGION
+from tests.proxy_servers import ProxyServer, http_proxy, socks_proxy, tls_server
+
+pytestmark = pytest.mark.anyio
+
+PASSWORD, QUOTED = "p@ss:w/rd", "p%40ss%3Aw%2Frd"
+NO_PROXY = "localhost,127.0.0.1,::1,[::1],10.0.0.0/8,fd07:b51a:cc66:f0::/64"
+HOST = "cloud.example"
+RUBBISH = {
+    **dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), f"gopher://user:{PASSWORD}@[::1"),
+    "NO_PROXY": "[,:,::1/x,[::1],fd07::/64,*.,/",
+    **dict.fromkeys(("SSL_CERT_FILE", "SSL_CERT_DIR"), "/not/there"),
+    **dict.fromkeys(("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"), "/not/there"),
+}
+
+
+@pytest.fixture
+async def cloud(anyio_backend: str) -> AsyncIterator[Simulator]:
+    """A cloud without limits, in which any image exists and an export takes 0.2 s."""
+    settings = Settings(cap=None, limits={}, duration=Duration(seconds=0.2), queue_delay=0.02)
+    async with Simulator(SimulatorOptions(settings=settings)) as running:
+        yield running
+
+
+@asynccontextmanager
+async def over_tls(
+    cloud: Simulator, folder: Path, **variables: str
+) -> AsyncIterator[tuple[Shell, int]]:
+    """Yield a shell whose endpoints have TLS and a name that only a proxy knows, and their port."""
+    context, certificate = signed_by_company(folder, name=HOST)
+    endpoints = dict.fromkeys(
+        (f"ORCHESTRATOR_{name}_ENDPOINT" for name in ("CVM", "COS", "STS")), f"https://{HOST}"
+    )
+    async with tls_server(cloud.port, context) as port:
+        shell = Shell.for_cloud(cloud, folder, SSL_CERT_FILE=str(certificate))
+        yield with_variables(shell, **endpoints), port
+
+
+async def enqueue_and_run(shell: Shell, *options: str) -> CommandResult:
+    """Enqueue two images and run."""
+    where = ("--image", "img-00000001", "--image", "img-00000002", "--region", REGION)
+    added = await shell.run("enqueue", *where, "--bucket", BUCKET)
+    assert (added.code, added.err.count("Traceback")) == (0, 0), added.err
+    ended = await shell.run("run", *options)
+    assert "Traceback" not in ended.err
+    return ended
+
+
+def with_variables(shell: Shell, **variables: str) -> Shell:
+    """Return the shell with more variables."""
+    return Shell(shell.folder, {**shell.variables, **variables})
+
+
+@pytest.mark.parametrize("kind", ["http", "socks5h"])
+async def test_company_laptop(cloud: Simulator, tmp_path: Path, kind: str) -> None:
+    """With proxy, login, private authority and networks in NO_PROXY, all images are exported."""
+    login = f"CORP\\user:{PASSWORD}"
+    async with AsyncExitStack() as stack:
+        shell, port = await stack.enter_async_context(over_tls(cloud, tmp_path))
+        server = socks_proxy if kind == "socks5h" else http_proxy
+        proxy: ProxyServer = await stack.enter_async_context(server(port, login=login))
+        shell = with_variables(
+            shell,
+            REQUESTS_CA_BUNDLE=shell.variables["SSL_CERT_FILE"],
+            SSL_CERT_FILE="",
+            ALL_PROXY=f"{kind}://CORP%5Cuser:{QUOTED}@{proxy.address}",
+            NO_PROXY=NO_PROXY,
+            no_proxy=NO_PROXY,
+        )
+        ended = await enqueue_and_run(shell)
+    assert ended.code == 0, ended.err
+    assert "2 verified" in ended.out
+    assert set(proxy.asked) == {f"{HOST}:443"}
+    assert_secret_is_nowhere(tmp_path, ended)
+
+
+@pytest.mark.parametrize(
+    ("login", "answer", "sentence"),
+    [
+        ("user:other", b"", "Correct the user name and password in HTTPS_PROXY"),
+        ("", http(status="403 Forbidden"), "Ask the administrator of the proxy"),
+    ],
+    ids=["407", "403"],
+)
+async def test_proxy_that_refuses_halts_the_run(
+    cloud: Simulator, tmp_path: Path, login: str, answer: bytes, sentence: str
+) -> None:
+    """Nothing is sent, no attempt is charged, and the remedy names the proxy."""
+    async with (
+        over_tls(cloud, tmp_path) as (shell, port),
+        http_proxy(port, login=login, answer=answer) as proxy,
+    ):
+        url = f"http://user:{QUOTED}@{proxy.address}"
+        ended = await enqueue_and_run(with_variables(shell, HTTPS_PROXY=url))
+        shown = await shell.run("show", "1", "--json")
+    assert ended.code == 6, ended.err
+    assert f"{HOST} through the proxy {proxy.address} (HTTPS_PROXY): 40" in ended.err
+    assert sentence in ended.err
+    assert f"proxy {proxy.address} (HTTPS_PROXY)" in ended.err.partition("Action required: ")[2]
+    assert shown.json["attempts"] == 0
+    assert not cloud.ledger
+    assert_secret_is_nowhere(tmp_path, ended, shown)
+
+
+async def test_proxy_that_refuses_cos_halts_the_run(cloud: Simulator, tmp_path: Path) -> None:
+    """Exports that can never be verified are not waited for without end."""
+    async with (
+        over_tls(cloud, tmp_path) as (plain, port),
+        http_proxy(port, answer=http(status="403 Forbidden")) as proxy,
+    ):
+        shell = with_variables(
+            plain,
+            HTTPS_PROXY=f"http://{proxy.address}",
+            ORCHESTRATOR_CVM_ENDPOINT=cloud.url,
+            ORCHESTRATOR_STS_ENDPOINT=cloud.url,
+        )
+        ended = await enqueue_and_run(shell)
+        assert ended.code == 6, ended.err
+        assert f"through the proxy {proxy.address} (HTTPS_PROXY): 403 Forbidden" in ended.err
+        assert "Let the proxy open connections to COS" in ended.err
+        unverified = await shell.run("run", "--verify", "off")
+    assert unverified.code == 0, unverified.err
+
+
+@pytest.mark.parametrize("is_alive", [False, True], ids=["dead", "502"])
+async def test_proxy_that_fails_is_named_and_waited_for(
+    cloud: Simulator, tmp_path: Path, *, is_alive: bool
+) -> None:
+    """It is a failing endpoint as without a proxy, but the message shows where to look."""
+    async with (
+        over_tls(cloud, tmp_path) as (plain, port),
+        http_proxy(port, answer=http(status="502 Bad Gateway")) as proxy,
+    ):
+        address = proxy.address if is_alive else "127.0.0.1:1"
+        shell = with_variables(plain, HTTPS_PROXY=f"http://user:{QUOTED}@{address}")
+        reason = "502 Bad Gateway" if is_alive else "Connection refused"
+        words = f"({HOST} through the proxy {address} (HTTPS_PROXY): {reason})"
+        await shell.run(
+            "enqueue", "--image", "img-00000001", "--region", REGION, "--bucket", BUCKET
+        )
+        async with shell.start("run") as process:
+            await wait_for_output(process, words)
+        # the proxy works again, and is now reached: the jobs were not charged
+        async with http_proxy(port) as works:
+            url = f"http://{works.address}"
+            ended = await with_variables(shell, HTTPS_PROXY=url).run("run")
+        shown = await shell.run("show", "1", "--json")
+    assert ended.code == 0, ended.err
+    assert shown.json["attempts"] == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("HTTPS_PROXY", "gopher://user:{}@proxy:1"),
+        ("https_proxy", "user:{}@proxy:port"),
+        ("ALL_PROXY", "socks4://user:{}@proxy:1"),
+    ],
+)
+async def test_unusable_proxy_is_a_usage_error(tmp_path: Path, name: str, value: str) -> None:
+    """One sentence names the variable and not its value; commands that send nothing ignore it."""
+    database = {"ORCHESTRATOR_DATABASE_URL": str(tmp_path / "exports.db")}
+    keys = {"TENCENTCLOUD_SECRET_ID": "AKIDx", "TENCENTCLOUD_SECRET_KEY": "x"}
+    shell = Shell(tmp_path, {**database, **keys, name: value.format(QUOTED)})
+    ended = await enqueue_and_run(shell)
+    assert (ended.code, ended.out) == (2, "")
+    assert f"{name} does not name a proxy that can be used: " in ended.err
+    assert_secret_is_nowhere(tmp_path, ended)
+
+
+async def test_rubbish_concerns_no_endpoint_on_loopback(cloud: Simulator, tmp_path: Path) -> None:
+    """Neither a run against `simulate` nor a command that sends nothing reads these variables."""
+    shell = with_variables(Shell.for_cloud(cloud, tmp_path), **RUBBISH)
+    ended = await enqueue_and_run(shell)
+    assert ended.code == 0, ended.err
+    for words in (["status"], ["history"], ["show", "1"], ["--help"], ["db", "upgrade"]):
+        ended = await shell.run(*words)
+        assert (ended.code, ended.err.count("Traceback")) == (0, 0), ended.err
+    async with shell.start("simulate", "--port", "0") as process:
+        assert process.stdout is not None
+        assert b"127.0.0.1" in await process.stdout.receive()
+
+
+@pytest.mark.parametrize("name", ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+async def test_unusable_certificates_are_a_usage_error(
+    cloud: Simulator, tmp_path: Path, name: str
+) -> None:
+    """The sentence names the variable and the file."""
+    async with over_tls(cloud, tmp_path) as (shell, _):
+        named = {"SSL_CERT_FILE": "", name: "/not/there.pem"}
+        ended = await enqueue_and_run(with_variables(shell, **named))
+    assert ended.code == 2
+    assert f"{name} names /not/there.pem, which cannot be used: there is no such file." in ended.err
+
+
+async def test_untrusted_certificate_shows_which_authorities_were_used(
+    cloud: Simulator, tmp_path: Path
+) -> None:
+    """A remedy that is followed already helps nobody."""
+    (tmp_path / "other").mkdir()
+    _, other = self_signed(tmp_path / "other", name="other.example")
+    async with (
+        over_tls(cloud, tmp_path) as (shell, port),
+        http_proxy(port) as proxy,
+    ):
+        url = f"http://{proxy.address}"
+        ended = await enqueue_and_run(
+            with_variables(shell, HTTPS_PROXY=url, SSL_CERT_FILE=str(other))
+        )
+    assert ended.code == 6, ended.err
+    assert f"through the proxy {proxy.address} (HTTPS_PROXY): the certificate is not" in ended.err
+    assert f"{other} (SSL_CERT_FILE)" in ended.err
+    assert "set SSL_CERT_FILE to" not in ended.err
+
+
+def assert_secret_is_nowhere(folder: Path, *results: CommandResult) -> None:
+    """Check that the proxy's password is in no output and in no file of the store."""
+    texts = [part for one in results for part in (one.out, one.err)]
+    with sqlite3.connect(folder / "exports.db") as connection:
+        texts += connection.iterdump()
+    connection.close()
+    for text in texts:
+        assert PASSWORD not in text
+        assert QUOTED not in text
+        assert "ss:w" not in text
