@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test pinned scale variations crash faults properties bench bench-peers check format clean
+.PHONY: help demo test quick pinned scale variations crash faults field properties bench bench-peers check format clean
 
 help:  ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,13 @@ crash: $(VENV)/developed  ## kill processes a thousand times; count lost and dou
 
 faults: $(VENV)/developed  ## test full disks, locked databases, broken networks
 	$(BIN)/python -m pytest -m faults
+
+field: $(VENV)/developed  ## play situations of users: containers, old locales, installations
+	$(BIN)/python -m pytest -m field tests/field
+
+# Other Pythons need an environment of their own: make quick PYTHON=python3.13 VENV=.venv-3.13
+quick: $(VENV)/developed  ## run the fast tests of settings, manifests and commands
+	$(BIN)/python -m pytest -n 4 --dist worksteal tests/cli tests/manifest tests/test_settings.py
 
 properties: $(VENV)/developed  ## check invariants over random sequences of operations
 	$(BIN)/python -m tests.properties

@@ -14,6 +14,7 @@ from typing import Self
 import anyio
 
 from orchestrator.clock import SystemClock
+from orchestrator.errors import StoreError
 from orchestrator.job_queue.enqueue import EnqueueResult, enqueue
 from orchestrator.job_queue.job_filter import check_printable, is_named, matches
 from orchestrator.job_queue.worker_registry import refuse_while_in_use
@@ -63,7 +64,7 @@ class Orchestrator:
         self._create = create
 
     async def __aenter__(self) -> Self:
-        self._database = Database(self.settings.sqlalchemy_url, self._clock)
+        self._database = _open(self.settings, self._clock)
         try:
             await Schema(self._database).require(create=self._create)
         except BaseException:
@@ -200,13 +201,24 @@ def _operator() -> str:
     return f"{user}@{socket.gethostname()}"
 
 
+def _open(settings: Settings, clock: SystemClock) -> Database:
+    try:
+        return Database(settings.sqlalchemy_url, clock)
+    except StoreError as error:
+        if "database_url" in settings.model_fields_set:
+            raise
+        raise StoreError(
+            error.message, f"{error.remedy} The default path comes from HOME or XDG_DATA_HOME."
+        ) from error
+
+
 async def upgrade_store(settings: Settings) -> tuple[str | None, str | None]:
     """Upgrade a store to this program's version; return its versions before and after.
 
     Raises:
         StoreError: the store is of a newer version, or a run works on it.
     """
-    database = Database(settings.sqlalchemy_url, SystemClock())
+    database = _open(settings, SystemClock())
     try:
         schema = Schema(database)
         before = await schema.revision()

@@ -9,6 +9,7 @@ command. *Options* are what a command is called with; some of them are flags tha
 import difflib
 import re
 import tomllib
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -31,6 +32,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from orchestrator.errors import UsageError
+from orchestrator.home_folder import NO_HOME, absolute_path
 from orchestrator.loopback import is_loopback
 
 _SITE_ENDPOINTS = {
@@ -106,14 +108,23 @@ class ResendMode(StrEnum):
     NEVER = "never"
 
 
+_NOT_TEXT = "its path has control characters, or bytes that are no text in this locale"
+
+
 def _default_database() -> str:
+    remedy = "Set HOME to another folder, or name a database with ORCHESTRATOR_DATABASE_URL."
     try:
-        return str(platformdirs.user_data_path("orchestrator") / "orchestrator.db")
-    except RuntimeError:  # no HOME, and the user id has no entry in the user database
-        raise UsageError(
-            "This user has no home folder for the database.",
-            "Set HOME, or name a database with ORCHESTRATOR_DATABASE_URL.",
-        ) from None
+        path = str(platformdirs.user_data_path("orchestrator") / "orchestrator.db")
+    except RuntimeError:
+        raise UsageError(f"There is no folder for the database: {NO_HOME}.", remedy) from None
+    if not _is_text(path):
+        raise UsageError(f"The default database {path!r} cannot be used: {_NOT_TEXT}.", remedy)
+    return path
+
+
+def _is_text(path: str) -> bool:
+    # not isprintable(): it would refuse the wide blank of Chinese folder names
+    return not {unicodedata.category(character) for character in path} & {"Cc", "Cs"}
 
 
 class Settings(BaseModel):
@@ -186,7 +197,7 @@ class Settings(BaseModel):
     @field_validator("database_url")
     @classmethod
     def _check_database(cls, value: str) -> str:
-        if not value or not value.isprintable():
+        if not value or not _is_text(value):
             raise ValueError("not a path")
         try:
             url = _async_url(value)
@@ -218,10 +229,13 @@ class Settings(BaseModel):
 
 def _async_url(value: str) -> sa.URL:
     if "://" not in value:
-        path = Path(value).expanduser().absolute()
-        return sa.URL.create(_DRIVERS["sqlite"], database=str(path))
+        return sa.URL.create(_DRIVERS["sqlite"], database=str(absolute_path(value)))
     url = sa.make_url(value)
-    return url.set(drivername=_DRIVERS.get(url.drivername, url.drivername))
+    url = url.set(drivername=_DRIVERS.get(url.drivername, url.drivername))
+    is_file = url.drivername == _DRIVERS["sqlite"] and not (url.database or ":").startswith(
+        (":", "file:")
+    )
+    return url.set(database=str(absolute_path(str(url.database)))) if is_file else url
 
 
 def _base_url(url: str, placeholders: tuple[str, ...], *, allow_http: bool) -> str:

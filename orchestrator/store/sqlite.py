@@ -37,8 +37,10 @@ def prepare_file(path: Path) -> None:
         else:
             _create_file(path)
     except OSError as error:
+        is_below_file = error.errno in {errno.EEXIST, errno.ENOTDIR}
+        problem = f"{error.filename} is not a folder" if is_below_file else error.strerror
         raise StoreError(
-            f"The database {path} cannot be opened: {error.strerror}.",
+            f"The database {path} cannot be opened: {problem}.",
             "Make file and folder writable, or name another path with --database-url or "
             "ORCHESTRATOR_DATABASE_URL.",
         ) from error

@@ -12,6 +12,8 @@ from orchestrator.cloud.cos import CosClient
 from orchestrator.cloud.credentials.chain import find_credentials
 from orchestrator.cloud.cvm import CvmClient
 from orchestrator.cloud.http_client import open_http_client
+from orchestrator.errors import CredentialError
+from orchestrator.home_folder import NO_HOME, home_folder
 from orchestrator.job_queue.worker_registry import register_worker
 from orchestrator.limits.admission import Admission
 from orchestrator.reporting.run_summary import RunResult, RunSummary
@@ -21,6 +23,9 @@ from orchestrator.store import Database
 from orchestrator.worker.account_check import check_account
 from orchestrator.worker.run_context import RunContext
 from orchestrator.worker.worker import Worker
+
+_NOWHERE = Path("/nonexistent")
+"""Where credentials files are looked for if there is no home folder."""
 
 
 async def run(
@@ -46,16 +51,22 @@ async def run(
         return await summary.finish(owner=None, seconds=0.0)
     # each service has a clock of its own: a wrong Date header must not mislead the others
     sts_clock, cvm_clock, cos_clock = (ServerClock(database.clock) for _ in range(3))
-    credentials = await find_credentials(
-        settings.profile,
-        environ,
-        _home(environ),
-        is_named=settings.is_profile_named,
-        sts_endpoint=settings.sts_endpoint,
-        metadata_endpoint=settings.metadata_endpoint,
-        clock=sts_clock,
-        notify=notify,
-    )
+    home = home_folder(environ)
+    try:
+        credentials = await find_credentials(
+            settings.profile,
+            environ,
+            home or _NOWHERE,
+            is_named=settings.is_profile_named,
+            sts_endpoint=settings.sts_endpoint,
+            metadata_endpoint=settings.metadata_endpoint,
+            clock=sts_clock,
+            notify=notify,
+        )
+    except CredentialError as error:
+        if home is not None:
+            raise
+        raise CredentialError(f"{error.message} {NO_HOME}.", error.remedy) from error
     await check_account(database, settings, credentials, sts_clock)
     timeout = settings.request_timeout.total_seconds()
     async with (
@@ -99,13 +110,6 @@ async def run(
                 timed_out=worker.timed_out,
                 blocked=tuple(admission.halts.active),
             )
-
-
-def _home(environ: Mapping[str, str]) -> Path:
-    try:
-        return Path(environ.get("HOME") or "~").expanduser()
-    except RuntimeError:  # no HOME, and the user id has no entry in the user database
-        return Path("/nonexistent")
 
 
 async def _finish_when(stop: anyio.Event, worker: Worker) -> None:
