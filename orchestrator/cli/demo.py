@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated
 import anyio
 import typer
 
+from orchestrator.errors import UsageError
 from orchestrator.job_states import JobState
 
 if TYPE_CHECKING:
@@ -46,9 +47,9 @@ def command(
     """
     from anyio.from_thread import start_blocking_portal
 
+    folder = _make_folder()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda received, _: sys.exit(128 + received))
-    folder = Path(tempfile.mkdtemp(prefix="orchestrator-demo-"))
     cloud = _make_cloud(images, folder)
     try:
         # the simulator serves in a thread of its own, while this one waits for the commands
@@ -58,6 +59,16 @@ def command(
         shutil.rmtree(folder)
         raise
     sys.exit(0 if is_exact else 1)
+
+
+def _make_folder() -> Path:
+    try:
+        return Path(tempfile.mkdtemp(prefix="orchestrator-demo-"))
+    except OSError as error:
+        raise UsageError(
+            f"There is no folder for temporary files: {error.strerror}.",
+            "Set TMPDIR to a folder that this user can write.",
+        ) from error
 
 
 def _make_cloud(count: int, folder: Path) -> "Simulator":

@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
@@ -69,10 +69,15 @@ def _csv_cell(value: object) -> str:
 
 def colour(text: str, state: str) -> str:
     """Return the text in the colour of a state, if stdout is a terminal with colours."""
-    has_colours = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-    if not has_colours or os.environ.get("TERM") == "dumb" or state not in COLOURS:
+    has_colours = is_capable_terminal(sys.stdout) and not os.environ.get("NO_COLOR")
+    if not has_colours or state not in COLOURS:
         return text
     return typer.style(text, fg=COLOURS[state])
+
+
+def is_capable_terminal(stream: TextIO) -> bool:
+    """Return whether the stream is a terminal that understands control sequences."""
+    return stream.isatty() and os.environ.get("TERM", "dumb") not in {"", "dumb", "unknown"}
 
 
 def printable(text: str) -> str:

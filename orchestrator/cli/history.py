@@ -20,6 +20,7 @@ from orchestrator.cli.formatting import (
     to_json,
 )
 from orchestrator.cli.options import FILTERS, Json, job_filter, replaces, takes_settings
+from orchestrator.cli.standard_streams import use_utf8
 from orchestrator.errors import UsageError
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ async def command(
         int | None, typer.Option(min=0, help="Maximum number of jobs; 0 is all.")
     ] = None,
     json: Json = False,
-    csv_: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+    csv_: Annotated[bool, typer.Option("--csv", callback=use_utf8, help="Print CSV.")] = False,
     settings: "Settings",
 ) -> None:
     """List jobs, newest first.

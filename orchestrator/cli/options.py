@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import anyio
 import typer
 
+from orchestrator.cli.standard_streams import use_utf8
+
 if TYPE_CHECKING:
     from orchestrator.model import JobFilter
     from orchestrator.settings import Settings
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Json = Annotated[bool, typer.Option("--json", callback=use_utf8, help="Print JSON.")]
 Batch = Annotated[str | None, typer.Option("--batch", metavar="NAME", help="Only this batch.")]
 
 _Command = Callable[..., Any]

@@ -1,5 +1,6 @@
 """Progress of a run on stderr: a live display at a terminal, otherwise a line now and then."""
 
+import sys
 import time
 from collections import deque
 from contextlib import suppress
@@ -12,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.cli.formatting import COLOURS, duration
+from orchestrator.cli.formatting import COLOURS, duration, is_capable_terminal
 from orchestrator.cli.status import detail_lines, eta_text
 from orchestrator.job_states import FINAL, JobState
 from orchestrator.store.error_classification import STORE_ERRORS
@@ -37,7 +38,9 @@ class ProgressDisplay:
 
     def __init__(self, batch: str | None) -> None:
         self._batch = batch
-        self._console = Console(stderr=True)
+        # decided here, because rich also draws into a file if FORCE_COLOR is set, as in many CIs
+        self._is_live = is_capable_terminal(sys.stderr)
+        self._console = Console(stderr=True, force_terminal=self._is_live)
         self._started = time.monotonic()
         self._sent: deque[tuple[float, int]] = deque()
 
@@ -47,7 +50,7 @@ class ProgressDisplay:
 
     async def show(self, orchestrator: "Orchestrator") -> None:
         """Show the progress until the task is cancelled."""
-        if self._console.is_terminal and not self._console.is_dumb_terminal:
+        if self._is_live:
             with Live(console=self._console, auto_refresh=False, transient=True) as live:
                 while True:
                     started = time.monotonic()

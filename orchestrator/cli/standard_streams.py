@@ -23,6 +23,17 @@ def prepare_streams() -> None:
     sys.stderr = SilencingStream(sys.stderr)
 
 
+def use_utf8(is_data: bool) -> bool:
+    """Write stdout in UTF-8 if it is data, whatever the locale is; return ``is_data``.
+
+    This is the callback of the options that ask for data, such as ``--json``. In UTF-8 the only
+    character that must be escaped is a lone surrogate, and its escape is valid JSON.
+    """
+    if is_data and isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
+    return is_data
+
+
 def silence(stream: TextIO) -> None:
     """Redirect a stream that cannot be written to the null device.
 

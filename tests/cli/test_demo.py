@@ -2,11 +2,14 @@
 
 import re
 import signal
+import tempfile
 from pathlib import Path
 
 import anyio
 import pytest
 
+from orchestrator.cli import demo
+from orchestrator.errors import UsageError
 from tests.cli_process import Shell, wait_until
 
 pytestmark = pytest.mark.anyio
@@ -21,6 +24,16 @@ UNFRIENDLY = {
     "LC_ALL": "xx_YY.ISO-8859-1",
     "PYTHONIOENCODING": "ascii",
     "COLUMNS": "none",
+    "LINES": "none",
+    "TERM": "unknown",
+    "FORCE_COLOR": "1",
+    "TZ": "nonsense",
+    "HOME": "/not/there",
+    "XDG_DATA_HOME": "not/absolute",
+    "PWD": "/not/there",
+    "PYTHONOPTIMIZE": "2",
+    "REQUESTS_CA_BUNDLE": "/not/there.pem",
+    "PGHOST": "/not/there",
     "TENCENTCLOUD_TOKEN": "expired",
     "TENCENTCLOUD_ROLE_ARN": "qcs::cam::uin/1:roleName/none",
     "TCCLI_PROFILE": "other",
@@ -55,6 +68,14 @@ async def test_demo_loses_nothing_and_exports_nothing_twice(shell: Shell) -> Non
     assert len(re.findall(r"^  \S.* --database-url ", ended.out, re.MULTILINE)) == 3
     (folder,) = shell.folder.glob("orchestrator-demo-*")
     assert list(folder.glob("*.alive-*")) == []
+
+
+def test_a_missing_temporary_folder_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The demo needs one, and TMPDIR names it."""
+    monkeypatch.setattr(tempfile, "tempdir", "/not/there")
+    with pytest.raises(UsageError, match="no folder for temporary files") as caught:
+        demo.command()
+    assert "TMPDIR" in caught.value.remedy
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
