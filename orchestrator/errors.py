@@ -89,6 +89,20 @@ class StoreError(OrchestratorError):
     """The database cannot be used in its present state."""
 
 
+class NoStoreError(StoreError):
+    """There are no tables at this place, and none were to be created.
+
+    Args:
+        name: of the store, as messages name it.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"There is no store at {name} yet.",
+            "Create it with `orchestrator enqueue`, or name another with --database-url.",
+        )
+
+
 class StoreGoneError(StoreError):
     """The database's file was removed or replaced while this process used it."""
 

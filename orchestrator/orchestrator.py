@@ -42,8 +42,11 @@ class Orchestrator:
         environ: variables to read settings and credentials from.
         notify: called with messages for the user; default: log them.
         create: create the store if it does not exist.
+        read_only: only `status`, `history` and `show`: creates and changes nothing, and works where
+            this user may only read.
 
     Raises:
+        NoStoreError: on entering, if there is no store and none is created.
         OrchestratorError: on entering, if the store cannot be used.
     """
 
@@ -55,16 +58,20 @@ class Orchestrator:
         environ: Mapping[str, str] = os.environ,
         notify: Callable[[str], None] = _log.info,
         create: bool = True,
+        read_only: bool = False,
     ) -> None:
         flags = {} if database is None else {"database_url": database}
         self.settings = settings or load_settings(flags, environ)
         self._environ = environ
         self._clock = SystemClock()
         self._notify = notify
-        self._create = create
+        self._create = create and not read_only
+        self._read_only = read_only
 
     async def __aenter__(self) -> Self:
-        self._database = _open(self.settings, self._clock)
+        self._database = _open(
+            self.settings, self._clock, create=self._create, read_only=self._read_only
+        )
         try:
             await Schema(self._database).require(create=self._create)
         except BaseException:
@@ -120,6 +127,7 @@ class Orchestrator:
         from orchestrator.worker.run_setup import run
 
         _check_batch(batch)
+        await self._database.check_sessions()
         return await run(
             self._database,
             self.settings,
@@ -201,9 +209,17 @@ def _operator() -> str:
     return f"{user}@{socket.gethostname()}"
 
 
-def _open(settings: Settings, clock: SystemClock) -> Database:
+def _open(
+    settings: Settings, clock: SystemClock, *, create: bool = True, read_only: bool = False
+) -> Database:
     try:
-        return Database(settings.sqlalchemy_url, clock)
+        return Database(
+            settings.sqlalchemy_url,
+            clock,
+            create=create,
+            read_only=read_only,
+            allow_network=settings.allow_network_store,
+        )
     except StoreError as error:
         if "database_url" in settings.model_fields_set:
             raise

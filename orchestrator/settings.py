@@ -9,7 +9,6 @@ command. *Options* are what a command is called with; some of them are flags tha
 import difflib
 import re
 import tomllib
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -19,7 +18,6 @@ from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 import platformdirs
-import sqlalchemy as sa
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -31,8 +29,9 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
+from orchestrator.database_url import DatabaseURLError, is_text, parse_database_url
 from orchestrator.errors import UsageError
-from orchestrator.home_folder import NO_HOME, absolute_path
+from orchestrator.home_folder import NO_HOME
 from orchestrator.loopback import is_loopback
 
 _SITE_ENDPOINTS = {
@@ -52,11 +51,6 @@ _PLACEHOLDERS = {"cvm_endpoint": ("region",), "cos_endpoint": ("bucket", "region
 
 _PREFIX = "ORCHESTRATOR_"
 _CONFIG = f"{_PREFIX}CONFIG"
-_DRIVERS = {
-    "sqlite": "sqlite+aiosqlite",
-    "postgres": "postgresql+psycopg",
-    "postgresql": "postgresql+psycopg",
-}
 _MAX_DURATION = timedelta(days=365)
 """Much longer durations would overflow when they are added to a date."""
 
@@ -117,20 +111,17 @@ def _default_database() -> str:
         path = str(platformdirs.user_data_path("orchestrator") / "orchestrator.db")
     except RuntimeError:
         raise UsageError(f"There is no folder for the database: {NO_HOME}.", remedy) from None
-    if not _is_text(path):
+    if not is_text(path):
         raise UsageError(f"The default database {path!r} cannot be used: {_NOT_TEXT}.", remedy)
     return path
-
-
-def _is_text(path: str) -> bool:
-    # not isprintable(): it would refuse the wide blank of Chinese folder names
-    return not {unicodedata.category(character) for character in path} & {"Cc", "Cs"}
 
 
 class Settings(BaseModel):
     """Every setting, as `load_settings` returns it; a description says which values are valid."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, hide_input_in_errors=True
+    )
 
     # not shown, because a URL may contain a password
     database_url: str = Field(
@@ -138,6 +129,7 @@ class Settings(BaseModel):
         repr=False,
         description="a file's path, sqlite:///path or postgresql://user@host/name",
     )
+    allow_network_store: bool = Field(default=False, description="true or false")
     # before the endpoints: their validator reads these two
     allow_plain_http: bool = Field(default=False, description="true or false")
     site: Literal["intl", "mainland"] = Field(default="intl", description="intl or mainland")
@@ -192,22 +184,12 @@ class Settings(BaseModel):
     @property
     def sqlalchemy_url(self) -> str:
         """Return the URL of the database for SQLAlchemy's async engine, password included."""
-        return _async_url(self.database_url).render_as_string(hide_password=False)
+        return parse_database_url(self.database_url).render_as_string(hide_password=False)
 
     @field_validator("database_url")
     @classmethod
     def _check_database(cls, value: str) -> str:
-        if not value or not _is_text(value):
-            raise ValueError("not a path")
-        try:
-            url = _async_url(value)
-        except (sa.exc.ArgumentError, RuntimeError) as error:  # not a URL; ~user does not exist
-            raise ValueError("not a database") from error
-        if url.drivername == _DRIVERS["sqlite"]:
-            if url.database in {None, "", ":memory:"}:
-                raise ValueError("a database in memory is lost when the process ends")
-        elif url.get_backend_name() != "postgresql":
-            raise ValueError("not a supported database")
+        parse_database_url(value)
         return value
 
     @field_validator("rate")
@@ -225,17 +207,6 @@ class Settings(BaseModel):
         default = _SITE_ENDPOINTS.get(name, {}).get(info.data.get("site", "intl"), "")
         is_http_allowed = name == "metadata_endpoint" or bool(info.data.get("allow_plain_http"))
         return _base_url(value or default, _PLACEHOLDERS.get(name, ()), allow_http=is_http_allowed)
-
-
-def _async_url(value: str) -> sa.URL:
-    if "://" not in value:
-        return sa.URL.create(_DRIVERS["sqlite"], database=str(absolute_path(value)))
-    url = sa.make_url(value)
-    url = url.set(drivername=_DRIVERS.get(url.drivername, url.drivername))
-    is_file = url.drivername == _DRIVERS["sqlite"] and not (url.database or ":").startswith(
-        (":", "file:")
-    )
-    return url.set(database=str(absolute_path(str(url.database)))) if is_file else url
 
 
 def _base_url(url: str, placeholders: tuple[str, ...], *, allow_http: bool) -> str:
@@ -359,6 +330,9 @@ def _explain(detail: ErrorDetails, given: Mapping[str, _Given]) -> str:
     # a value that may contain a password is not repeated
     is_secret = not field.repr or "@" in str(one.value)
     problem = "cannot be used" if is_secret else f"is {repr(one.value)[:80]}"
+    reason = detail.get("ctx", {}).get("error")
+    if isinstance(reason, DatabaseURLError):
+        problem += f": {reason}"
     return f"{one.origin} {problem}; it must be {field.description}."
 
 

@@ -5,7 +5,6 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-import sqlalchemy as sa
 
 from orchestrator.errors import UsageError
 from orchestrator.settings import Settings, load_settings, unknown_variables
@@ -82,6 +81,7 @@ def test_every_setting_has_a_variable(name: str, write: Write) -> None:
         "profile": "other",
         "resend": "never",
         "allow_plain_http": "true",
+        "allow_network_store": "true",
         "cvm_endpoint": "http://127.0.0.1:1",
         "cos_endpoint": "http://127.0.0.1:2",
         "sts_endpoint": "http://127.0.0.1:3",
@@ -236,50 +236,6 @@ def test_adaptive_interval_overrides_a_fixed_one(write: Write) -> None:
     assert load_settings({"config": path}, {}).verify_interval == 5 * SECOND
     environ = {"ORCHESTRATOR_VERIFY_INTERVAL": "adaptive"}
     assert load_settings({"config": path}, environ).verify_interval is None
-
-
-@pytest.mark.parametrize(
-    ("given", "made"),
-    [
-        ("/data/jobs.db", "sqlite+aiosqlite:////data/jobs.db"),
-        ("sqlite:////data/jobs.db", "sqlite+aiosqlite:////data/jobs.db"),
-        ("sqlite+aiosqlite:////data/jobs.db", "sqlite+aiosqlite:////data/jobs.db"),
-        ("postgresql://me@db/jobs", "postgresql+psycopg://me@db/jobs"),
-        ("postgres://me@db/jobs", "postgresql+psycopg://me@db/jobs"),
-        ("postgresql+asyncpg://me@db/jobs", "postgresql+asyncpg://me@db/jobs"),
-    ],
-)
-def test_database_is_a_path_or_a_url(given: str, made: str) -> None:
-    """A path is an SQLite file; a URL without a driver gets an async driver."""
-    assert load_settings({"database_url": given}, {}).sqlalchemy_url == made
-
-
-@pytest.mark.parametrize("name", ["jobs.db", "~/jobs.db", "odd ?#%.db"])
-def test_database_path_becomes_an_absolute_url(name: str) -> None:
-    """A relative path starts in the working directory, ~ at home, and no character is lost."""
-    url = sa.make_url(load_settings({"database_url": name}, {}).sqlalchemy_url)
-    assert url.database == str(Path(name).expanduser().absolute())
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "mysql://me:hush@db/jobs",
-        "postgresql://me:hush@db:port/jobs",
-        "nonsense://hush",
-        "sqlite://",
-        "sqlite:///:memory:",
-        "sqlite+pysqlite:///hush.db",
-        "~nobody-by-that-name/hush.db",
-        "hush\n.db",
-        "",
-    ],
-)
-def test_invalid_database_is_refused_without_repeating_it(url: str) -> None:
-    """The URL may hold a password, so the message only says what is valid."""
-    message = _refusal({"database_url": url})
-    assert message.startswith("The flag --database-url cannot be used; it must be a file's path")
-    assert "hush" not in message
 
 
 def test_password_is_never_shown() -> None:

@@ -19,8 +19,8 @@ async def upgrade(settings: "Settings") -> None:
 
     Example: orchestrator db upgrade --database-url exports.db
     """
+    from orchestrator.database_url import describe_url
     from orchestrator.orchestrator import upgrade_store
-    from orchestrator.store import describe_url
 
     before, after = await upgrade_store(settings)
     name = describe_url(settings.sqlalchemy_url)

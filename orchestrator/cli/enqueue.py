@@ -62,8 +62,8 @@ def command(
 
     Example: orchestrator enqueue images.csv --batch tonight
     """
+    from orchestrator.database_url import describe_url
     from orchestrator.orchestrator import Orchestrator
-    from orchestrator.store import describe_url
 
     # read before the event loop runs: it would handle the first Ctrl-C only after the last row
     flags = {**defaults, "exact_names": exact_names}

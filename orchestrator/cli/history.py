@@ -19,7 +19,14 @@ from orchestrator.cli.formatting import (
     printable,
     to_json,
 )
-from orchestrator.cli.options import FILTERS, Json, job_filter, replaces, takes_settings
+from orchestrator.cli.options import (
+    FILTERS,
+    Json,
+    job_filter,
+    lists_nothing_without_store,
+    replaces,
+    takes_settings,
+)
 from orchestrator.cli.standard_streams import use_utf8
 from orchestrator.errors import UsageError
 
@@ -55,6 +62,7 @@ _DROPPED_FIRST = ("result", "task", "updated (UTC)", "region", "batch", "duratio
 
 @replaces("wanted", FILTERS, job_filter)
 @takes_settings()
+@lists_nothing_without_store
 async def command(
     *,
     wanted: "JobFilter",
@@ -84,7 +92,7 @@ async def command(
     shown = 0
     rows = csv.writer(sys.stdout, lineterminator="\n")
     table = JobTable(width)
-    async with Orchestrator(settings=settings, create=False) as orchestrator:
+    async with Orchestrator(settings=settings, read_only=True) as orchestrator:
         if csv_:
             rows.writerow(job_columns())
         # each is printed as soon as it is read, so that memory stays flat

@@ -76,6 +76,21 @@ def takes_settings(*options: inspect.Parameter) -> Callable[[_Command], _Command
     return replaces("settings", (*options, *_SETTINGS_OF_ALL), _settings)
 
 
+def lists_nothing_without_store(command: _Command) -> _Command:
+    """Decorate an ``async`` command that lists: a missing store is a note, and no error."""
+
+    @functools.wraps(command)
+    async def with_note(**values: Any) -> None:
+        from orchestrator.errors import NoStoreError
+
+        try:
+            await command(**values)
+        except NoStoreError as missing:
+            print(missing, file=sys.stderr)
+
+    return with_note
+
+
 def replaces(
     name: str, options: Sequence[inspect.Parameter], make: Callable[..., object]
 ) -> Callable[[_Command], _Command]:

@@ -52,6 +52,7 @@ _SETTINGS = (
     option("export_deadline", float, "Maximum seconds of an accepted export.", "S"),
     option("max_attempts", int, "Attempts before a job fails."),
     option("site", str, "Tencent Cloud site: intl or mainland."),
+    option("allow_network_store", bool, "Accept a SQLite file on a network file system."),
     option("allow_plain_http", bool, "Allow http:// endpoints beyond loopback."),
     option("cvm_endpoint", str, "CVM endpoint.", "URL"),
     option("cos_endpoint", str, "COS endpoint.", "URL"),
@@ -89,8 +90,8 @@ async def command(
     Example: orchestrator run --batch tonight --time-limit 28800
     """
     from orchestrator.cli.progress import ProgressDisplay
+    from orchestrator.database_url import describe_url
     from orchestrator.orchestrator import Orchestrator
-    from orchestrator.store import describe_url
 
     # every comparison with NaN is false, so older versions of typer accept it within any limits
     if time_limit is not None and math.isnan(time_limit):

@@ -31,7 +31,7 @@ async def command(
     from orchestrator.orchestrator import Orchestrator
 
     exit_on_closed_pipe()
-    async with Orchestrator(settings=settings, create=False) as orchestrator:
+    async with Orchestrator(settings=settings, read_only=True) as orchestrator:
         details = await orchestrator.show(job)
     if details is None:
         raise UsageError(

@@ -13,7 +13,7 @@ from orchestrator.cli.formatting import (
     printable,
     to_json,
 )
-from orchestrator.cli.options import Batch, Json, takes_settings
+from orchestrator.cli.options import Batch, Json, lists_nothing_without_store, takes_settings
 from orchestrator.clock import iso
 
 if TYPE_CHECKING:
@@ -26,16 +26,17 @@ _WIDTH = 80
 
 
 @takes_settings()
+@lists_nothing_without_store
 async def command(*, batch: Batch = None, json: Json = False, settings: "Settings") -> None:
     """Show counts per state, limits per scope, the ETA, warnings, and the vendor's behaviour.
 
     Example: orchestrator status --batch tonight
     """
+    from orchestrator.database_url import describe_url
     from orchestrator.orchestrator import Orchestrator
-    from orchestrator.store import describe_url
 
     exit_on_closed_pipe()
-    async with Orchestrator(settings=settings, create=False) as orchestrator:
+    async with Orchestrator(settings=settings, read_only=True) as orchestrator:
         current = await orchestrator.status(batch=batch)
     if json:
         print(to_json(_as_json(current)))

@@ -16,8 +16,9 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from orchestrator.database_url import describe_url
 from orchestrator.errors import StoreError
-from orchestrator.store import Database, describe_url
+from orchestrator.store import Database
 from orchestrator.store.error_classification import STORE_ERRORS, classify_store_error
 from orchestrator.store.file_lock import lock_file
 from orchestrator.store.tables import instances

@@ -4,7 +4,6 @@ from orchestrator.store.busy_retry import BusyRetry
 from orchestrator.store.database import (
     Database,
     acquire_exclusive_lock,
-    describe_url,
     insert_or_ignore,
     upsert,
 )
@@ -17,7 +16,6 @@ __all__ = [
     "GroupCommit",
     "Schema",
     "acquire_exclusive_lock",
-    "describe_url",
     "insert_or_ignore",
     "upsert",
 ]

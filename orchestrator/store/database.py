@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
 from functools import cache
 from pathlib import Path
+from urllib.parse import quote
 
 import anyio
 import sqlalchemy as sa
@@ -15,7 +16,9 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from orchestrator.clock import Clock
+from orchestrator.database_url import without_secrets
 from orchestrator.errors import StoreError
+from orchestrator.store import postgresql as server
 from orchestrator.store import sqlite
 from orchestrator.store.file_lock import lock_file
 
@@ -35,23 +38,46 @@ class Database:
     Args:
         url: SQLAlchemy URL with an async driver, ``sqlite+aiosqlite`` or ``postgresql+psycopg``.
         clock: the time for SQLite, which has no clock of its own.
+        create: create the file of a SQLite database if it is missing.
+        read_only: nothing is created or written, also no file beside a SQLite database.
+        allow_network: accept a SQLite file on a network file system.
+
+    Raises:
+        NoStoreError: the file of a SQLite database is missing, and is not to be created.
+        StoreError: the database cannot be used.
     """
 
-    def __init__(self, url: str, clock: Clock) -> None:
+    def __init__(
+        self,
+        url: str,
+        clock: Clock,
+        *,
+        create: bool = True,
+        read_only: bool = False,
+        allow_network: bool = False,
+    ) -> None:
         self.url = sa.make_url(url)
         # resolve symbolic links, so that all processes use the same lock files
         self.path = Path(self.url.database or "").resolve() if self.is_sqlite else None
         self.clock = clock
+        self.read_only = read_only
         self._write_lock = anyio.Lock(fast_acquire=True)
         self._last_lock_error: OperationalError | None = None
         self._short_timeouts = 0
+        self._reading: sqlite.Reading | None = None
         if self.path is not None:
-            sqlite.prepare_file(self.path)
+            target = self.url
+            if read_only:
+                self._reading = sqlite.Reading(self.path, allow_network=allow_network)
+                uri = f"file:{quote(str(self.path))}"
+                target = self.url.set(database=uri, query=self._reading.parameters)
+            else:
+                sqlite.prepare_file(self.path, create=create, allow_network=allow_network)
             self._file = sqlite.DatabaseFile(self.path)
             # Take the write lock at the beginning. If a transaction reads first and another process
             # then writes, SQLite fails the transaction's own write immediately, without waiting.
-            self._writer = self._sqlite_engine(1, "BEGIN IMMEDIATE")
-            self._reader = self._sqlite_engine(_READERS, "BEGIN")
+            self._writer = self._sqlite_engine(target, 1, "BEGIN IMMEDIATE")
+            self._reader = self._sqlite_engine(target, _READERS, "BEGIN")
         else:
             self._writer = self._server_engine()
             self._reader = self._writer.execution_options(**_ONE_SNAPSHOT)
@@ -70,6 +96,8 @@ class Database:
         long, all waiting tasks fail together. If each waited for its own time-out, a hundred tasks
         would take minutes.
         """
+        if self.read_only:
+            raise StoreError("The store was opened for reading only.", "Open it for writing.")
         if not self.is_sqlite:
             async with _transaction(self._writer) as connection:
                 yield connection
@@ -91,6 +119,9 @@ class Database:
             self._file.check()
         async with _transaction(self._reader) as connection:
             yield connection
+        if self._reading is not None:
+            self._file.check()
+            self._reading.check()
 
     @contextmanager
     def short_lock_timeout(self) -> Iterator[None]:
@@ -112,6 +143,23 @@ class Database:
         """
         connection = await self._writer.connect()
         return await connection.execution_options(isolation_level="AUTOCOMMIT")
+
+    async def check_sessions(self) -> None:
+        """Check that each connection to a server has a session of its own, which keeps its locks.
+
+        Raises:
+            StoreError: a pooler shares the sessions.
+        """
+        if self.is_sqlite:
+            return
+        ours = await self.session()
+        try:
+            await server.check_sessions(ours, self.read)
+        finally:
+            with anyio.CancelScope(shield=True):
+                # not back to the pool: a shared session may still hold the lock of the check
+                await ours.invalidate()
+                await ours.close()
 
     async def now(self, connection: AsyncConnection) -> datetime:
         """Return the time by the clock that all processes on the store share."""
@@ -156,9 +204,9 @@ class Database:
             connection.exec_driver_sql(f"{statement} = {timeout}")
             connection.info["lock_timeout"] = timeout
 
-    def _sqlite_engine(self, size: int, begin: str) -> AsyncEngine:
+    def _sqlite_engine(self, url: sa.URL, size: int, begin: str) -> AsyncEngine:
         engine = create_async_engine(
-            self.url,
+            url,
             pool_size=size,
             max_overflow=0,
             pool_timeout=600,
@@ -170,7 +218,7 @@ class Database:
 
         @sa.event.listens_for(engine.sync_engine, "connect")
         def _connected(connection: DBAPIConnection, _record: object) -> None:
-            sqlite.set_up_connection(connection, self._lock_timeout_ms)
+            sqlite.set_up_connection(connection, self._lock_timeout_ms, read_only=self.read_only)
 
         @sa.event.listens_for(engine.sync_engine, "begin")
         def _begin(connection: sa.Connection) -> None:
@@ -186,13 +234,31 @@ class Database:
     def _server_engine(self) -> AsyncEngine:
         try:
             engine = create_async_engine(
-                self.url, pool_pre_ping=True, connect_args=_CONNECTION_TIMEOUTS
+                self.url,
+                pool_pre_ping=True,
+                connect_args=server.connection_arguments(self.url),
+                # whatever default_transaction_isolation the role or the database has
+                isolation_level="READ COMMITTED",
             )
-        except ModuleNotFoundError as error:
+        except ImportError as error:  # psycopg without libpq is one, too
+            package = error.name or "psycopg[binary]"
             raise StoreError(
-                f"PostgreSQL needs the package {error.name}, which is not installed.",
+                f"PostgreSQL needs the package {package}, which is not installed.",
                 "Install it with: pip install 'orchestrator[postgresql]'",
             ) from error
+
+        @sa.event.listens_for(engine.sync_engine, "connect")
+        def _connected(connection: DBAPIConnection, _record: object) -> None:
+            server.set_up_connection(connection)
+
+        @sa.event.listens_for(engine.sync_engine, "handle_error")
+        def _failed(context: sa.engine.ExceptionContext) -> None:
+            for error in (context.original_exception, context.sqlalchemy_exception):
+                if error is not None:
+                    error.args = tuple(
+                        without_secrets(part, self.url) if isinstance(part, str) else part
+                        for part in error.args
+                    )
 
         @sa.event.listens_for(engine.sync_engine, "begin")
         def _begin(connection: sa.Connection) -> None:
@@ -206,16 +272,6 @@ class Database:
 
         return engine
 
-
-_CONNECTION_TIMEOUTS = {
-    "connect_timeout": 10,
-    "keepalives_idle": 15,
-    "keepalives_interval": 5,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 30_000,
-}
-"""Seconds, except ``tcp_user_timeout`` (milliseconds). Without these a broken network is noticed
-only after minutes or hours (libpq's defaults)."""
 
 _ONE_SNAPSHOT = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 """By default each statement of a PostgreSQL transaction reads a snapshot of its own."""
@@ -272,12 +328,3 @@ def _upsert(dialect: str, table: sa.Table, changed: tuple[str, ...]) -> sa.Inser
 
 def _insert(dialect: str, table: sa.Table) -> sqlite_dialect.Insert | postgresql.Insert:
     return postgresql.insert(table) if dialect == "postgresql" else sqlite_dialect.insert(table)
-
-
-def describe_url(url: str) -> str:
-    """Return the store's name for messages: the file's path, or the URL without its password."""
-    parsed = sa.make_url(url)
-    if parsed.get_backend_name() == "sqlite":
-        return parsed.database or ""
-    # a query string may contain a password, too
-    return parsed.set(query={}).render_as_string(hide_password=True)

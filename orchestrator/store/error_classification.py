@@ -56,6 +56,10 @@ _SERVER_AT_LIMIT = _temporary("End sessions that are not needed, or raise the se
 _SERVER_DAMAGED = _final("The server reports damaged data: restore the database from a backup.")
 _UNREACHABLE = _temporary("Check the URL, and that the server is running and reachable.")
 _NO_ACCESS = _final("Check the URL, and the permissions of its user.")
+_SESSIONS_SHARED = _final(
+    "A pooler shares the server's sessions: connect to the server itself, or use session pooling "
+    "(PgBouncer: pool_mode = session)."
+)
 _OTHER = _final(
     "The database rejected a statement: report a bug in this program, with this message."
 )
@@ -94,6 +98,7 @@ _PRIMARY = 0xFF
 
 _BY_SQLSTATE: Mapping[str, StoreErrorClass] = {
     "08": _UNREACHABLE,  # connection exception
+    "26000": _SESSIONS_SHARED,  # prepared statement does not exist: it is in another session
     "25006": _SERVER_READ_ONLY,  # read-only transaction: a standby server, or a setting
     "25P03": _UNREACHABLE,  # idle in transaction for too long, session ended
     "25P04": _UNREACHABLE,  # transaction took too long, session ended
@@ -101,6 +106,7 @@ _BY_SQLSTATE: Mapping[str, StoreErrorClass] = {
     "3D": _NO_ACCESS,  # database does not exist
     "40001": _CONFLICT,  # serialization failure
     "40P01": _CONFLICT,  # deadlock
+    "42P05": _SESSIONS_SHARED,  # duplicate prepared statement: of another client
     "42501": _NO_ACCESS,  # insufficient privilege
     "53": _SERVER_AT_LIMIT,  # insufficient resources: connections, or a configured limit
     "53100": _DISK_FULL,

@@ -8,11 +8,17 @@ import sqlalchemy as sa
 from anyio import to_thread
 from sqlalchemy.exc import DBAPIError
 
-from orchestrator.errors import StoreError
-from orchestrator.store.database import Database, acquire_exclusive_lock, describe_url
+from orchestrator.database_url import describe_url
+from orchestrator.errors import NoStoreError, StoreError
+from orchestrator.store.database import Database, acquire_exclusive_lock
+from orchestrator.store.error_classification import classify_store_error, store_error_text
+from orchestrator.store.postgresql import check_server, connection_remedy, schema_with_tables
 
 HEAD: Final = "0005"
 """Newest revision. Written here because Alembic's import is slow, and every command checks it."""
+
+_MAY_NOT_CREATE = {"42501", "3F000"}
+"""SQLSTATE: insufficient privilege, and no schema in which to create."""
 
 _MIGRATING = threading.Lock()
 """One migration at a time in this process: Alembic keeps its state in global variables."""
@@ -32,28 +38,69 @@ class Schema:
             create: create the tables if there are none.
 
         Raises:
-            StoreError: the tables are missing, older, newer, or cannot be read.
+            NoStoreError: there are no tables, and none were to be created.
+            StoreError: the tables are older, newer, or cannot be used.
         """
         try:
+            await self._check_server()
             revision = await self.revision()
         except DBAPIError as error:
+            remedy = classify_store_error(error).remedy
+            if not self._database.is_sqlite and getattr(error.orig, "sqlstate", None) is None:
+                remedy = connection_remedy(self._database.url)
             raise StoreError(
-                f"The store {self._name} cannot be used: {error.orig}.",
-                "Check the path or URL; if the file is damaged, restore it from a backup.",
+                f"The store {self._name} cannot be used: {store_error_text(error)}.", remedy
             ) from error
         if revision is None and create:
-            await self.upgrade()
+            await self._create()
         elif revision is None:
-            raise StoreError(
-                f"There is no store at {self._name} yet.",
-                "Create it with `orchestrator enqueue`, or name another with --database-url.",
-            )
+            await self._refuse_hidden()
+            raise NoStoreError(self._name)
         elif revision < HEAD:
             raise StoreError(
                 f"The store {self._name} is of an older version ({revision}, not {HEAD}).",
-                "Back it up, then run `orchestrator db upgrade`.",
+                "Let somebody who may write it back it up and run `orchestrator db upgrade`, or "
+                "upgrade a copy."
+                if self._database.read_only
+                else "Back it up, then run `orchestrator db upgrade`.",
             )
         self._refuse_newer(revision)
+
+    async def _check_server(self) -> None:
+        if not self._database.is_sqlite:
+            async with self._database.read() as connection:
+                await check_server(connection, self._name, read_only=self._database.read_only)
+
+    async def _create(self) -> None:
+        """Create the tables.
+
+        Raises:
+            StoreError: this role may not create tables.
+        """
+        try:
+            await self.upgrade()
+        except DBAPIError as error:
+            if getattr(error.orig, "sqlstate", None) not in _MAY_NOT_CREATE:
+                raise
+            raise StoreError(
+                f"The tables of the store {self._name} cannot be created: "
+                f"{store_error_text(error)}.",
+                "Let an administrator grant it (GRANT CREATE, USAGE ON SCHEMA public TO ...), or "
+                "create a database that belongs to this role.",
+            ) from error
+
+    async def _refuse_hidden(self) -> None:
+        if self._database.is_sqlite:
+            return
+        async with self._database.read() as connection:
+            schema = await schema_with_tables(connection)
+        if schema is not None:
+            raise StoreError(
+                f"The tables of the store {self._name} are in the schema {schema}, which this role "
+                "may not use, or which is not in its search_path.",
+                f"GRANT USAGE ON SCHEMA {schema} and SELECT on its tables to this role, or set its "
+                "search_path.",
+            )
 
     async def revision(self) -> str | None:
         """Return the revision of the tables; ``None`` if there are none."""
@@ -73,8 +120,9 @@ class Schema:
         """Create the tables, or upgrade them to the newest revision, in one transaction.
 
         Raises:
-            StoreError: they are of a newer revision than this program's.
+            StoreError: they are of a newer revision, or the server cannot hold a store.
         """
+        await self._check_server()
         self._refuse_newer(await self.revision())
         await to_thread.run_sync(_MIGRATING.acquire)
         try:

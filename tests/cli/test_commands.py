@@ -94,7 +94,8 @@ async def test_skip_invalid_enqueues_the_valid_rows(shell: Shell) -> None:
         (("enqueue", "missing.csv"), "missing.csv"),
         (("enqueue",), "either a manifest or images"),
         (("enqueue", "--image", "img-00000001"), "Give it with --region"),
-        (("history",), "no store"),
+        (("show", "1"), "no store"),
+        (("retry", "--all"), "no store"),
         (("status", "--config", "missing.toml"), "missing.toml"),
         (("run", "--rate", "-1"), "--rate"),
         (("run", "--verify", "maybe"), "--verify"),
@@ -120,6 +121,17 @@ async def test_invalid_input_exits_with_2_and_a_message(
     assert said in refused.err
     assert "Traceback" not in refused.err
     assert refused.out == ""
+
+
+@pytest.mark.parametrize(
+    "words", [("status",), ("status", "--json"), ("history",), ("history", "--csv")]
+)
+async def test_a_missing_store_is_a_note(shell: Shell, words: tuple[str, ...]) -> None:
+    """Nothing is printed on stdout, nothing is created, and the exit code is 0."""
+    looked = await shell.run(*words)
+    assert (looked.code, looked.out) == (0, "")
+    assert looked.err.startswith(f"There is no store at {shell.folder / 'exports.db'} yet.")
+    assert list(shell.folder.glob("exports.db*")) == []
 
 
 @pytest.mark.parametrize("command", ["run", "status"])

@@ -32,7 +32,6 @@ UNFRIENDLY = {
     "XDG_DATA_HOME": "not/absolute",
     "PWD": "/not/there",
     "PYTHONOPTIMIZE": "2",
-    "REQUESTS_CA_BUNDLE": "/not/there.pem",
     "PGHOST": "/not/there",
     "TENCENTCLOUD_TOKEN": "expired",
     "TENCENTCLOUD_ROLE_ARN": "qcs::cam::uin/1:roleName/none",

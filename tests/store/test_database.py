@@ -16,8 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import OperationalError
 
 from orchestrator.clock import SystemClock
-from orchestrator.errors import StoreError
-from orchestrator.store import Database, Schema, describe_url
+from orchestrator.store import Database, Schema
 from orchestrator.store import database as database_module
 from orchestrator.store import sqlite as files
 from orchestrator.store.file_lock import lock_file
@@ -58,24 +57,6 @@ async def test_a_symbolic_link_to_the_database_is_resolved(
     by_link = Database(f"sqlite+aiosqlite:///{link}", SystemClock())
     assert by_link.path == sqlite.path
     await by_link.close()
-
-
-async def test_a_path_that_cannot_be_used_is_named(tmp_path: Path) -> None:
-    """A path to a folder, or through a file, is an error with a message."""
-    (tmp_path / "file").touch()
-    for path in (tmp_path, tmp_path / "file" / "store.db"):
-        with pytest.raises(StoreError, match="cannot be opened") as caught:
-            Database(f"sqlite+aiosqlite:///{path}", SystemClock())
-        assert str(path) in caught.value.message
-
-
-def test_a_network_file_system_is_refused(tmp_path: Path) -> None:
-    """The innermost mount that contains the file decides."""
-    mounts = tmp_path / "mounts"
-    mounts.write_text("none / ext4 rw 0 0\nhost:/x /mnt/my\\040share nfs4 rw 0 0\n")
-    files.refuse_shared_file_system(Path("/mnt/store.db"), mounts)
-    with pytest.raises(StoreError, match="nfs4"):
-        files.refuse_shared_file_system(Path("/mnt/my share/deep/store.db"), mounts)
 
 
 async def test_every_connection_has_our_settings(sqlite: Database) -> None:
@@ -344,15 +325,3 @@ async def test_processes_on_a_store_share_one_clock(database: Database, clock: F
     async with database.write() as connection:
         first = await database.now(connection)
         assert await database.now(connection) > first
-
-
-@pytest.mark.parametrize(
-    ("url", "name"),
-    [
-        ("sqlite+aiosqlite:////var/x.db", "/var/x.db"),
-        ("postgresql+psycopg://me:secret@host/db", "postgresql+psycopg://me:***@host/db"),
-    ],
-)
-def test_a_store_is_named_without_its_password(url: str, name: str) -> None:
-    """Messages contain a path, or a URL without the password."""
-    assert describe_url(url) == name

@@ -227,6 +227,6 @@ async def test_a_file_removed_before_it_is_locked_is_created_again(
 def test_a_new_folder_is_accessible_to_its_owner_only(tmp_path: Path) -> None:
     """New folders have mode 0700; a folder that exists keeps its mode."""
     tmp_path.chmod(0o755)
-    prepare_file(tmp_path / "deep" / "er" / "store.db")
+    prepare_file(tmp_path / "deep" / "er" / "store.db", create=True, allow_network=False)
     folders = (tmp_path, tmp_path / "deep", tmp_path / "deep" / "er")
     assert [stat.S_IMODE(folder.stat().st_mode) for folder in folders] == [0o755, 0o700, 0o700]

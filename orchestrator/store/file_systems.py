@@ -1,0 +1,120 @@
+"""Find the file system of a file, and refuse those on which SQLite's locks do not work."""
+
+import logging
+import os
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from orchestrator.errors import StoreError
+
+_log = logging.getLogger("orchestrator")
+
+_NETWORK = frozenset(
+    # as systemd (fstype_is_network) and coreutils (stat, df --local) know them
+    {"afs", "kafs", "acfs", "beegfs", "ceph", "cifs", "coda", "davfs", "fhgfs", "gfs", "gfs2"}
+    | {"glusterfs", "gpfs", "ibrix", "lustre", "ncp", "ncpfs", "nfs", "nfs4", "ocfs2", "orangefs"}
+    | {"panfs", "pvfs2", "smb", "smb2", "smb3", "smbfs", "snfs", "sshfs", "wekafs"}
+    # folders that a virtual machine shares with its host
+    | {"9p", "drvfs", "fakeowner", "hgfs", "prl_fs", "vboxsf", "virtiofs", "vmhgfs"}
+    # not mounted yet: what will appear there is not known
+    | {"autofs"}
+)
+"""Types in the kernel's list of mounts that may be shared by several machines."""
+
+_LOCAL_FUSE = frozenset({"fuse.ext4", "fuse.fuse-overlayfs", "fuse.ntfs-3g"})
+"""FUSE file systems on this machine's own disks; ``fuse`` and all other ``fuse.*`` count as
+network file systems, as in coreutils: most are (sshfs, s3fs, rclone, cosfs, davfs2), and what the
+others do with locks and shared memory is up to each. ``fuseblk`` has a block device below it."""
+
+_OCTAL = re.compile(r"\\([0-7]{3})")
+
+
+class Mount(NamedTuple):
+    """One line of /proc/self/mountinfo."""
+
+    number: int
+    parent: int
+    point: Path
+    kind: str
+
+
+def refuse_network_file_system(
+    path: Path, *, allowed: bool, mounts: Path = Path("/proc/self/mountinfo")
+) -> None:
+    """Refuse a network file system: SQLite's locks are not reliable there.
+
+    Where the list of mounts does not exist, as on macOS, nothing is checked.
+
+    Args:
+        path: of the database; its folder must exist.
+        allowed: only log a warning.
+        mounts: the kernel's list of mounts.
+
+    Raises:
+        StoreError: the file is on a network or shared-folder file system.
+    """
+    if not mounts.exists():
+        return
+    folder = path.resolve().parent
+    # the name within the folder lets an automounter mount it before the list is read
+    with suppress(OSError):
+        os.stat(f"{folder}/.")  # noqa: PTH116 - pathlib removes the dot
+    kind = file_system(folder, os.fsdecode(mounts.read_bytes()))
+    if kind is None or not is_network(kind):
+        return
+    message = f"The database {path} is on a {kind} file system, where SQLite's locks do not work"
+    if not allowed:
+        raise StoreError(
+            f"{message}.",
+            "Use a local disk, or PostgreSQL if several machines work together. If only this "
+            "machine ever uses the file, ORCHESTRATOR_ALLOW_NETWORK_STORE=true overrides this.",
+        )
+    _log.warning(
+        "Warning: %s. Two processes that write to it can damage it, or export an image twice "
+        "(allow_network_store).",
+        message,
+    )
+
+
+def is_network(kind: str) -> bool:
+    """Return whether a type of file system may be shared by several machines."""
+    is_fuse = kind == "fuse" or kind.startswith("fuse.")
+    return kind in _NETWORK or (is_fuse and kind not in _LOCAL_FUSE)
+
+
+def file_system(folder: Path, mounts: str) -> str | None:
+    """Return the type of the file system that a folder is on; ``None`` if it is not listed.
+
+    The path is followed from the root, as the kernel does: of the mounts on a file system, the
+    nearest point on the way is entered first. So a mount that a later one covers does not count.
+
+    Args:
+        folder: an absolute path without symbolic links.
+        mounts: content of /proc/self/mountinfo.
+    """
+    listed = list(_parse(mounts))
+    numbers = {mount.number for mount in listed}
+    # the root of a container or chroot may be on a mount that is not listed
+    ahead = [mount for mount in listed if mount.parent not in numbers - {mount.number}]
+    kind = None
+    while entered := [mount for mount in ahead if folder.is_relative_to(mount.point)]:
+        nearest = min(len(mount.point.parts) for mount in entered)
+        # of several mounts at one point the last covers the others
+        current = [mount for mount in entered if len(mount.point.parts) == nearest][-1]
+        kind = current.kind
+        ahead = [mount for mount in listed if mount.parent == current.number != mount.number]
+    return kind
+
+
+def _parse(mounts: str) -> Iterator[Mount]:
+    for line in mounts.split("\n"):
+        if line:
+            words = line.split(" ")
+            # optional fields end with a hyphen (source: proc_pid_mountinfo(5))
+            kind = words[words.index("-", 6) + 1]
+            # blanks, tabs, line ends and backslashes are escaped as octal numbers
+            point = _OCTAL.sub(lambda found: chr(int(found[1], 8)), words[4])
+            yield Mount(int(words[0]), int(words[1]), Path(point), kind)
