@@ -30,8 +30,8 @@ crash: $(VENV)/developed  ## kill processes a thousand times; count lost and dou
 faults: $(VENV)/developed  ## test full disks, locked databases, broken networks
 	$(BIN)/python -m pytest -m faults
 
-field: $(VENV)/developed  ## play situations of users: containers, old locales, installations
-	$(BIN)/python -m pytest -m field tests/field
+field: $(VENV)/developed  ## play situations of users: containers, other users, locales, mounts
+	$(BIN)/python -m pytest -m "field or not field" tests/field
 
 # Other Pythons need an environment of their own: make quick PYTHON=python3.13 VENV=.venv-3.13
 quick: $(VENV)/developed  ## run the fast tests of settings, manifests and commands
