@@ -245,8 +245,9 @@ def pgbouncer(server: sa.URL, folder: Path, mode: str) -> Iterator[sa.URL]:
         f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\npool_mode = {mode}\n"
         "auth_type = any\nunix_socket_dir =\n"
     )
-    # it refuses to run as root; as another user it could not read the folder of a test
-    command = [program, "-u", "nobody", str(settings)]
+    # it refuses to run as root, and reads its settings before it changes the user
+    user = ["-u", "nobody"] if os.geteuid() == 0 else []
+    command = [program, *user, str(settings)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
         url = server.set(host="127.0.0.1", port=port, password=None)
         try:
