@@ -73,9 +73,12 @@ class ManifestError(UsageError):
         source: the manifest's name.
         faults: all that were found.
         in_rows: whether ``--skip-invalid`` can leave out the rows with faults.
+        invalid: number of rows with faults, as far as they were read.
     """
 
-    def __init__(self, source: str, faults: tuple[RowFault, ...], *, in_rows: bool = True) -> None:
+    def __init__(
+        self, source: str, faults: tuple[RowFault, ...], *, in_rows: bool = True, invalid: int = 0
+    ) -> None:
         noun = "fault" if len(faults) == 1 else "faults"
         skip = ", or enqueue only the valid rows with --skip-invalid" if in_rows else ""
         super().__init__(
@@ -83,6 +86,7 @@ class ManifestError(UsageError):
         )
         self.source = source
         self.faults = faults
+        self.invalid = invalid
 
 
 class StoreError(OrchestratorError):

@@ -1,15 +1,19 @@
 """``orchestrator enqueue``: add jobs from a manifest or from options."""
 
+import dataclasses
 import sys
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import anyio
 import typer
 
-from orchestrator.cli.formatting import to_json
+from orchestrator.cli.formatting import fault_lines, to_json
 from orchestrator.cli.options import PROFILE, Json, option, replaces, takes_settings
-from orchestrator.errors import UsageError
+from orchestrator.clock import iso
+from orchestrator.errors import ManifestError, RowFault, UsageError
 
 if TYPE_CHECKING:
     from orchestrator.job_queue.enqueue import EnqueueResult
@@ -29,6 +33,9 @@ _DEFAULTS = (
 )
 """What fills in the columns that a row leaves out."""
 
+_MAX_IGNORED = 5
+"""Ignored columns that are named; an image of DescribeImages has twenty."""
+
 
 @takes_settings(PROFILE)
 @replaces("defaults", _DEFAULTS, dict)
@@ -36,7 +43,7 @@ def command(
     *,
     file: Annotated[
         str | None,
-        typer.Argument(metavar="[FILE|-]", help="CSV, JSON Lines or a JSON array; - is stdin."),
+        typer.Argument(metavar="[FILE|-]", help="CSV, JSON or a list of ids; - is stdin."),
     ] = None,
     image: Annotated[
         list[str] | None, typer.Option("--image", metavar="ID", help="Image to export; repeatable.")
@@ -48,6 +55,10 @@ def command(
     skip_invalid: Annotated[
         bool, typer.Option("--skip-invalid", help="Enqueue only the valid rows.")
     ] = False,
+    encoding: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Encoding of FILE, such as gb18030; default: UTF-8."),
+    ] = None,
     again: Annotated[bool, typer.Option("--again", help="Enqueue duplicates too.")] = False,
     exact_names: Annotated[
         bool,
@@ -67,24 +78,29 @@ def command(
 
     # read before the event loop runs: it would handle the first Ctrl-C only after the last row
     flags = {**defaults, "exact_names": exact_names}
-    manifest = _read(file, image or [], flags, skip_invalid=skip_invalid)
+    try:
+        manifest = _read(file, image or [], flags, skip_invalid=skip_invalid, encoding=encoding)
+    except ManifestError as error:
+        if json:
+            nothing = {"batch": batch, "added": 0, "duplicates": 0, "invalid": error.invalid}
+            print(to_json({**nothing, "faults": _faults_as_json(error.faults)}))
+        raise
 
     async def add() -> "EnqueueResult":
         async with Orchestrator(settings=settings) as orchestrator:
             return await orchestrator.enqueue(manifest.requests, batch=batch, again=again)
 
     result = anyio.run(add)
-    for fault in manifest.faults:
-        print(f"Skipped: {fault}", file=sys.stderr)
-    if manifest.ignored_columns:
-        print(f"Ignored columns: {', '.join(manifest.ignored_columns)}", file=sys.stderr)
+    for line in _notes(manifest, result):
+        print(line, file=sys.stderr)
     counts = {
         "added": result.added,
         "duplicates": result.duplicates,
         "invalid": manifest.invalid,
     }
     if json:
-        print(to_json({"batch": result.batch, **counts}))
+        faults = {"faults": _faults_as_json(manifest.faults)} if manifest.faults else {}
+        print(to_json({"batch": result.batch, **counts, **faults}))
         return
     print(f"Batch {result.batch}: {', '.join(f'{n} {name}' for name, n in counts.items())}.")
     if result.duplicates:
@@ -92,7 +108,42 @@ def command(
     print(f"Database: {describe_url(settings.sqlalchemy_url)}", file=sys.stderr)
 
 
-def _read(file: str | None, images: list[str], flags: "Flags", *, skip_invalid: bool) -> "Manifest":
+def _faults_as_json(faults: Sequence[RowFault]) -> list[dict[str, Any]]:
+    return [dataclasses.asdict(fault) for fault in faults]
+
+
+def _notes(manifest: "Manifest", result: "EnqueueResult") -> Iterator[str]:
+    """Yield what a person should know of a manifest that was enqueued."""
+    for line in fault_lines(manifest.faults):
+        yield f"Skipped: {line}"
+    if names := manifest.ignored_columns:
+        more = len(names) - _MAX_IGNORED
+        end = f", … and {more} more" if more > 0 else ""
+        yield f"Ignored: {', '.join(names[:_MAX_IGNORED])}{end}"
+    yield from (f"Note: {note}" for note in manifest.notes)
+    moments = [request.not_before for request in manifest.requests if request.not_before]
+    if moments and result.added:
+        yield _first_departure(min(moments), len(moments))
+
+
+def _first_departure(first: datetime, count: int) -> str:
+    """Return when the first job with a ``not_before`` may be sent, also in the local time."""
+    here = first.astimezone().isoformat(" ", "minutes")
+    past = ", which is past" if first <= datetime.now(UTC) else ""
+    return (
+        f"not_before is given for {count}: the first may be sent at {iso(first)} ({here} here)"
+        f"{past}. A time without an offset is in UTC."
+    )
+
+
+def _read(
+    file: str | None,
+    images: list[str],
+    flags: "Flags",
+    *,
+    skip_invalid: bool,
+    encoding: str | None,
+) -> "Manifest":
     from orchestrator.manifest.request_reader import read_manifest, requests_from_images
 
     if file is not None and images:
@@ -105,10 +156,12 @@ def _read(file: str | None, images: list[str], flags: "Flags", *, skip_invalid: 
     if file is None:
         return requests_from_images(images, flags, skip_invalid=skip_invalid)
     if file == "-":
-        return read_manifest(sys.stdin.buffer, "stdin", flags, skip_invalid=skip_invalid)
+        return read_manifest(
+            sys.stdin.buffer, "stdin", flags, skip_invalid=skip_invalid, encoding=encoding
+        )
     try:
         with Path(file).open("rb") as stream:
-            return read_manifest(stream, file, flags, skip_invalid=skip_invalid)
+            return read_manifest(stream, file, flags, skip_invalid=skip_invalid, encoding=encoding)
     except OSError as error:
         raise UsageError(
             f"The manifest {file} cannot be read: {error.strerror}.", "Check the path."

@@ -5,6 +5,7 @@ import traceback
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from orchestrator.cli.formatting import fault_lines
 from orchestrator.cli.standard_streams import silence
 from orchestrator.job_states import JobState
 
@@ -87,7 +88,7 @@ def _code_and_text(error: BaseException) -> tuple[int, str]:
             silence(sys.stdout)
             return 0, ""
         case ManifestError():
-            faults = (f"  {fault}" for fault in error.faults)
+            faults = (f"  {line}" for line in fault_lines(error.faults))
             return USAGE, "\n".join((error.message, *faults, error.remedy))
         case OrchestratorError():
             special = {StoreGoneError: INTERNAL, CredentialError: ACTION_REQUIRED}

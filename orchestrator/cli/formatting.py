@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -15,6 +15,7 @@ import typer
 from orchestrator.clock import iso
 
 if TYPE_CHECKING:
+    from orchestrator.errors import RowFault
     from orchestrator.reporting.history import Job
 
 COLOURS = {
@@ -26,6 +27,9 @@ COLOURS = {
     "cancelled": "bright_black",
 }
 """Colour of each state; other states have none."""
+
+_MAX_FAULTS = 20
+"""Lines for faults of a manifest on a screen."""
 
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 """A spreadsheet runs a cell that begins with one of these (source: OWASP, CSV injection)."""
@@ -103,3 +107,16 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02} min"
+
+
+def fault_lines(faults: Sequence["RowFault"]) -> Iterator[str]:
+    """Yield the faults of a manifest: equal ones of many rows as one line, and not too many."""
+    groups: dict[tuple[str, ...], list[RowFault]] = {}
+    for fault in faults:
+        kind = (fault.column, fault.reason, fault.remedy, fault.unit)
+        groups.setdefault(kind, []).append(fault)
+    shown = list(groups.values())[:_MAX_FAULTS]
+    for first, *others in shown:
+        yield f"{len(others) + 1} rows, first {first}" if others else str(first)
+    if left := len(faults) - sum(map(len, shown)):
+        yield f"and {left} more (all of them with --json)"

@@ -22,6 +22,35 @@ KNOWN_REGIONS = (
 )
 """Only for suggestions: the vendor may have opened regions that are not listed here."""
 
+_OTHER_REGIONS = (
+    *("ap-beijing-fsi", "ap-guangzhou-open", "ap-guiyang", "ap-johorbahru", "ap-mumbai"),
+    *("ap-osaka", "ap-qingyuan", "ap-shanghai-adc", "ap-shanghai-fsi", "ap-shenzhen"),
+    *("ap-shenzhen-fsi", "ap-taipei", "ap-tianjin", "ap-zhongwei", "eu-moscow"),
+    *("na-queretaro", "na-toronto"),
+)
+"""Restricted, new or closing regions: never suggested, but not taken for misspelled ones."""
+
+_REGION_NAMES = {
+    **dict.fromkeys(("bj", "北京"), "ap-beijing"),
+    **dict.fromkeys(("cd", "成都"), "ap-chengdu"),
+    **dict.fromkeys(("cq", "重庆"), "ap-chongqing"),
+    **dict.fromkeys(("gz", "广州"), "ap-guangzhou"),
+    **dict.fromkeys(("sh", "上海"), "ap-shanghai"),
+    **dict.fromkeys(("nj", "南京"), "ap-nanjing"),
+    **dict.fromkeys(("hk", "hkg", "香港", "中国香港"), "ap-hongkong"),
+    **dict.fromkeys(("sg", "sgp", "sin", "新加坡"), "ap-singapore"),
+    **dict.fromkeys(("th", "bkk", "曼谷"), "ap-bangkok"),
+    **dict.fromkeys(("id", "jkt", "雅加达"), "ap-jakarta"),
+    **dict.fromkeys(("kr", "首尔"), "ap-seoul"),
+    **dict.fromkeys(("jp", "tyo", "东京"), "ap-tokyo"),
+    **dict.fromkeys(("de", "ger", "fra", "法兰克福"), "eu-frankfurt"),
+    **dict.fromkeys(("sa", "riyadh", "me-riyadh", "利雅得"), "me-saudi-arabia"),
+    **dict.fromkeys(("virginia", "us-east", "弗吉尼亚"), "na-ashburn"),
+    **dict.fromkeys(("us-west", "硅谷"), "na-siliconvalley"),
+    **dict.fromkeys(("br", "圣保罗"), "sa-saopaulo"),
+}
+"""Short and local names of regions, for suggestions."""
+
 MAX_DOMAIN = 60
 """Characters of ``<bucket>.cos.<region>.myqcloud.com`` (source: COS, specifications and limits)."""
 
@@ -33,28 +62,56 @@ MIN_PRIORITY, MAX_PRIORITY = -1000, 1000
 
 _IMAGE = re.compile(r"img-[0-9a-z]{4,32}")
 _REGION = re.compile(r"(?=.{1,32}\Z)[a-z]{2}-[a-z0-9-]+")
+_ZONE = re.compile(r"(.+)-[0-9]{1,2}")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9-]*-[0-9]{5,}")
+_BUCKET_IN_ADDRESS = re.compile(
+    r"(?:[a-z]+://)?(?:cos[a-z0-9.-]*/)?(?P<bucket>[a-z0-9][a-z0-9-]*-[0-9]{5,})"
+    r"(?P<host>\.[a-z0-9.:-]+)?(?:/(?P<key>[^?#]*))?(?:[?#].*)?",
+    re.DOTALL,
+)
 _BUCKET_WITHOUT_APPID = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 _ROLE = re.compile(r"[A-Za-z0-9_.+=,@-]{1,128}")
-_INTEGER = re.compile(r"[+-]?[0-9]{1,9}")
+_INTEGER = re.compile(r"([+-]?[0-9]{1,9})(?:\.0*)?")  # a spreadsheet may write 5 as 5.0
+_DATE_OF_SPREADSHEET = re.compile(
+    r"([0-9]{4})([/.-])([0-9]{1,2})\2([0-9]{1,2})"
+    r"(?:[ T]+([0-9]{1,2}):([0-9]{2})(?::([0-9]{2}(?:\.[0-9]{1,6})?))?)?"
+    r" ?(Z|UTC|GMT|[+-][0-9]{2}:?[0-9]{2})?"
+)
 _NOT_IN_A_KEY = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\\]")
-_BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+_BOOLEANS = {
+    **dict.fromkeys(("true", "t", "yes", "y", "1", "1.0"), True),
+    **dict.fromkeys(("false", "f", "no", "n", "0", "0.0"), False),
+}
+"""Spreadsheets may write 1 as 1.0, and databases true as t."""
+
+_INVISIBLE = "\u00ad\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"
+_TRIMMED = _INVISIBLE + "".join(map(chr, filter(lambda code: chr(code).isspace(), range(0x3001))))
+"""Blanks, and characters without width, which come along when text is copied from a page."""
+
+_CURLY_QUOTES = "\u2018\u2019\u201a\u201c\u201d\u201e\u00ab\u00bb"
+_PAIRS_OF_QUOTES = {
+    *("\u2018\u2019", "\u201a\u2018", "\u201c\u201d", "\u201e\u201c", "\u201e\u201d"),
+    *("\u00ab\u00bb", "\u00bb\u00ab"),
+}
+_NOT_IN_A_NAME = re.compile(rf"[\s_{_INVISIBLE}{_CURLY_QUOTES}-]+")
+"""What the name of a column may have between its words and around them."""
 
 _TYPE_NAMES: Mapping[type, str] = {
     bool: "a boolean",
     int: "a number",
     float: "a number",
     list: "a list",
+    dict: "an object",
     type(None): "null",
 }
 _MAX_SHOWN = 40
 """Characters of a value that a message shows."""
 
-_USE_TEXT = "Write the value as text."
+_USE_TEXT = "Write the value as text, in quotes."
 _USE_IMAGE_IDS = "Image ids look like img-1a2b3c4d; several for one request go into image_ids."
 _USE_BOOLEAN = "Use true or false."
 _USE_PRIORITY = f"Use a whole number from {MIN_PRIORITY} to {MAX_PRIORITY}."
-_USE_TIMESTAMP = "Write it in ISO 8601, as in 2026-12-31T22:00:00Z."
+_USE_TIMESTAMP = "Write it in ISO 8601, as in 2026-12-31T22:00:00Z or 2026-12-31T22:00:00+08:00."
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +125,14 @@ class Problem:
 def image_ids(value: str | Sequence[object]) -> tuple[str, ...] | Problem:
     """Check the images of one request: a list, or one text separated by semicolons."""
     if isinstance(value, str):
-        value = [part for part in value.split(";") if part.strip()]
+        value = [part for part in value.split(";") if trimmed(part)]
     if not value:
         return Problem("contains no image id.", "Give at least one image id.")
     images: dict[str, None] = {}  # an ordered set
     for part in value:
         if not isinstance(part, str):
             return _wrong_type(part, _USE_TEXT)
-        image = part.strip()
+        image = trimmed(part)
         if not _IMAGE.fullmatch(image):
             return Problem(f"{quoted(image)} is not a valid image id.", _USE_IMAGE_IDS)
         if image in images:
@@ -85,18 +142,45 @@ def image_ids(value: str | Sequence[object]) -> tuple[str, ...] | Problem:
 
 
 def region(value: str) -> str | Problem:
-    """Check a region; an unknown one may be new and is accepted."""
-    if _REGION.fullmatch(value):
-        return value
-    near = difflib.get_close_matches(value[:_MAX_SHOWN].lower(), KNOWN_REGIONS, n=1)
-    hint = f"Did you mean {near[0]}?" if near else "Use a region such as ap-singapore."
+    """Check a region and return it in lower case.
+
+    An unknown one may be new and is accepted, unless it is nearly a known one.
+    """
+    name = value.lower()
+    if name in KNOWN_REGIONS or name in _OTHER_REGIONS:
+        return name
+    zone = _ZONE.fullmatch(name)
+    if zone and zone[1] in KNOWN_REGIONS + _OTHER_REGIONS:
+        return Problem(f"{quoted(value)} is a zone, not a region.", f"Write {zone[1]}.")
+    near = difflib.get_close_matches(name[:_MAX_SHOWN], KNOWN_REGIONS, n=1)
+    suggested = _REGION_NAMES.get(name) or "".join(near)
+    if _REGION.fullmatch(name) and not _is_misspelled(name, suggested):
+        return name
+    hint = f"Did you mean {suggested}?" if suggested else "Use a region such as ap-singapore."
     return Problem(f"{quoted(value)} is not a valid region.", hint)
+
+
+def _is_misspelled(name: str, region: str) -> bool:
+    """Return whether a region that is not listed is a known one with a wrong letter."""
+    if name in _REGION_NAMES:
+        return True
+    is_part = name.startswith(f"{region}-")  # such as a region of edge zones
+    return not is_part and difflib.SequenceMatcher(None, region, name).ratio() >= 0.85
 
 
 def bucket(value: str) -> str | Problem:
     """Check the full name of a bucket, APPID included."""
     if _BUCKET.fullmatch(value):
         return value
+    # the address itself is not shown: a signed URL holds a secret
+    if address := _BUCKET_IN_ADDRESS.fullmatch(value):
+        key = (address["key"] or "").strip("/")
+        remedy = f"Write {quoted(address['bucket'])} alone"
+        remedy += f", and {quoted(key)} as the prefix." if key else "."
+        return Problem("is an address, and not the name of a bucket.", remedy)
+    if "://" in value:
+        remedy = "Use the bucket's name alone, with the APPID last, as in backup-1250000000."
+        return Problem("is an address, and not the name of a bucket.", remedy)
     if _BUCKET_WITHOUT_APPID.fullmatch(value):
         return Problem(
             f"{quoted(value)} has no APPID at its end.",
@@ -117,8 +201,18 @@ def image_format(value: str) -> ImageFormat | Problem:
         return Problem(f"{quoted(value)} is not a valid format.", f"Use one of {formats}.")
 
 
-def prefix(value: str) -> str | Problem:
-    """Check the prefix of the object keys."""
+def prefix(value: str | Sequence[object]) -> str | Problem:
+    """Check the prefix of the object keys; ExportImages has a list with one for each image."""
+    if not isinstance(value, str):
+        if not all(isinstance(one, str) for one in value):
+            return _wrong_type(next(one for one in value if not isinstance(one, str)), _USE_TEXT)
+        different = list(dict.fromkeys(trimmed(str(one)) for one in value))
+        if len(different) > 1:
+            return Problem(
+                f"has {len(different)} different prefixes for one request.",
+                "Use one prefix, or a request for each image.",
+            )
+        value = "".join(different)
     if _NOT_IN_A_KEY.search(value):
         return Problem(
             f"{quoted(value)} contains a control character, a backslash or an unpaired surrogate.",
@@ -136,11 +230,13 @@ def prefix(value: str) -> str | Problem:
     return value
 
 
-def boolean(value: str | bool) -> bool | Problem:
+def boolean(value: str | float) -> bool | Problem:
     """Check a boolean, which may be written as true, yes or 1, and as false, no or 0."""
-    result = _BOOLEANS.get(str(value).lower())
+    if not isinstance(value, str):
+        return bool(value) if value in {0, 1} else _wrong_type(value, _USE_BOOLEAN)
+    result = _BOOLEANS.get(value.lower())
     if result is None:
-        return Problem(f"{quoted(str(value))} is not a boolean.", _USE_BOOLEAN)
+        return Problem(f"{quoted(value)} is not a boolean.", _USE_BOOLEAN)
     return result
 
 
@@ -154,12 +250,15 @@ def role_name(value: str) -> str | Problem:
     )
 
 
-def priority(value: str | int) -> int | Problem:
+def priority(value: str | float) -> int | Problem:
     """Check a priority; jobs with a larger one are sent first."""
+    if isinstance(value, float) and not value.is_integer():
+        return Problem(f"{value} is not a valid priority.", _USE_PRIORITY)
     if isinstance(value, str):
-        if not _INTEGER.fullmatch(value):
+        number = _INTEGER.fullmatch(value)
+        if number is None:
             return Problem(f"{quoted(value)} is not a valid priority.", _USE_PRIORITY)
-        value = int(value)
+        value = int(number[1])
     if MIN_PRIORITY <= value <= MAX_PRIORITY:
         return int(value)
     # the number itself is left out: Python writes none of more than 4300 digits as text
@@ -169,14 +268,21 @@ def priority(value: str | int) -> int | Problem:
 def not_before(value: str | datetime) -> datetime | Problem:
     """Check the earliest time to send, a datetime or ISO 8601 text; return it in UTC.
 
-    A time without an offset is taken as UTC.
+    A time without an offset is taken as UTC. A date with the year first may be written as
+    spreadsheets do, ``2026/11/30 2:00``; other orders are ambiguous.
     """
-    text = value.isoformat() if isinstance(value, datetime) else value
+    given = text = value.isoformat() if isinstance(value, datetime) else value
+    if date := _DATE_OF_SPREADSHEET.fullmatch(text):
+        year, _, month, day, hour, minute, second, offset = date.groups("")
+        text = (
+            f"{year}-{month:0>2}-{day:0>2}T{hour or '0':0>2}:{minute or '00'}:{second or '00'}"
+            f"{'Z' if offset in {'UTC', 'GMT'} else offset}"
+        )
     try:
         moment = datetime.fromisoformat(text)
         return moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
     except (ValueError, OverflowError):
-        return Problem(f"{quoted(text)} is not a valid timestamp.", _USE_TIMESTAMP)
+        return Problem(f"{quoted(given)} is not a valid timestamp.", _USE_TIMESTAMP)
 
 
 _RULES: Mapping[str, tuple[Callable[[Any], object], tuple[type, ...], str]] = {
@@ -185,12 +291,12 @@ _RULES: Mapping[str, tuple[Callable[[Any], object], tuple[type, ...], str]] = {
     "region": (region, (), _USE_TEXT),
     "bucket": (bucket, (), _USE_TEXT),
     "format": (image_format, (), _USE_TEXT),
-    "prefix": (prefix, (), _USE_TEXT),
-    "only_root_disk": (boolean, (bool,), _USE_BOOLEAN),
+    "prefix": (prefix, (list,), _USE_TEXT),
+    "only_root_disk": (boolean, (bool, int, float), _USE_BOOLEAN),
     "role_name": (role_name, (), _USE_TEXT),
-    "priority": (priority, (int,), _USE_PRIORITY),
+    "priority": (priority, (int, float), _USE_PRIORITY),
     "not_before": (not_before, (datetime,), _USE_TIMESTAMP),
-    "exact_names": (boolean, (bool,), _USE_BOOLEAN),
+    "exact_names": (boolean, (bool, int, float), _USE_BOOLEAN),
 }
 """For each column or field its rule, which takes a text without outer blanks; the types besides
 text that the rule accepts; and the remedy for a value of another type."""
@@ -198,14 +304,43 @@ text that the rule accepts; and the remedy for a value of another type."""
 COLUMNS = dict.fromkeys(name for name in _RULES if name != "exact_names")
 """The columns that a manifest may have, as an ordered set."""
 
+_COLUMN_SPELLINGS = {name.replace("_", ""): name for name in COLUMNS} | {
+    "bucketname": "bucket",
+    "exportformat": "format",
+    "filenameprefixlist": "prefix",
+    "onlyexportrootdisk": "only_root_disk",
+}
+"""The columns by their names without separators, and by those of ExportImages."""
+
+
+@lru_cache(maxsize=256)  # every JSON row repeats the same keys
+def column_named(name: str) -> str | None:
+    """Return the column that a name stands for, in any case, or None.
+
+    Blanks may surround and separate its words; the names of ExportImages are known too.
+    """
+    return _COLUMN_SPELLINGS.get(_NOT_IN_A_NAME.sub("", name[:_MAX_SHOWN]).lower())
+
+
+@lru_cache(maxsize=256)
+def is_nearly_a_column(name: str) -> bool:
+    """Return whether a name is probably a misspelled column."""
+    text = _NOT_IN_A_NAME.sub("", name[:_MAX_SHOWN]).lower()
+    return bool(difflib.get_close_matches(text, _COLUMN_SPELLINGS, n=1, cutoff=0.8))
+
+
+def trimmed(text: str) -> str:
+    """Return a text without blanks and invisible characters around it."""
+    return text.strip(_TRIMMED)
+
 
 def check(field: str, raw: object) -> object:
     """Return the normalized value of a column or field, or a Problem."""
     if isinstance(raw, str):
-        return _check_text(field, raw.strip())
+        return _check_text(field, trimmed(raw))
     rule, types, remedy = _RULES[field]
     # to Python a boolean is an integer
-    if isinstance(raw, types) and isinstance(raw, bool) == (bool in types):
+    if isinstance(raw, types) and (bool in types or not isinstance(raw, bool)):
         return rule(raw)
     return _wrong_type(raw, remedy)
 
@@ -213,12 +348,16 @@ def check(field: str, raw: object) -> object:
 # rows share regions, buckets and prefixes: each is checked and stored only once
 @lru_cache(maxsize=256)
 def _check_text(field: str, text: str) -> object:
+    if len(text) > 1 and f"{text[0]}{text[-1]}" in _PAIRS_OF_QUOTES:
+        return Problem(
+            f"{quoted(text)} is in typographic quotes.", 'Use straight quotes ("), or none.'
+        )
     return _RULES[field][0](text)
 
 
 def is_blank(raw: object) -> bool:
     """Return whether a value counts as not given."""
-    return raw is None or (isinstance(raw, str) and not raw.strip())
+    return raw is None or (isinstance(raw, str) and not trimmed(raw))
 
 
 def check_domain(bucket: str, region: str) -> Problem | None:
@@ -235,8 +374,6 @@ def check_domain(bucket: str, region: str) -> Problem | None:
 @lru_cache(maxsize=256)  # the search is slow, and every JSON row may repeat the same unknown key
 def unknown_column(name: str) -> Problem:
     """Return the problem of an unknown column, with the nearest known one."""
-    if not name:
-        return Problem("a column has no name.", "Name it or remove it.")
     near = difflib.get_close_matches(name[:_MAX_SHOWN].lower(), COLUMNS, n=1, cutoff=0.5)
     hint = f"Did you mean {near[0]}?" if near else f"Known columns are {', '.join(COLUMNS)}."
     return Problem(f"{quoted(name)} is not a known column.", hint)
@@ -255,5 +392,5 @@ def escaped(value: str) -> str:
 
 
 def _wrong_type(raw: object, remedy: str) -> Problem:
-    other = "an object" if isinstance(raw, dict) else escaped(type(raw).__name__)
-    return Problem(f"has the wrong type ({_TYPE_NAMES.get(type(raw), other)}).", remedy)
+    name = _TYPE_NAMES.get(type(raw)) or escaped(type(raw).__name__)
+    return Problem(f"has the wrong type ({name}).", remedy)

@@ -1,26 +1,27 @@
 """Read requests from a manifest or from flags, or report all faults together.
 
-The first character determines the format. CSV and JSON Lines are read line by line, a JSON array as
-a whole. A row that cannot be parsed is a fault like any other; if the rows after it cannot be
-trusted either, the manifest is refused.
+`DecodedText` finds the encoding, and the first line determines the format: CSV, JSON or a list of
+ids. CSV, lists and JSON Lines are read line by line, other JSON as a whole. A row that cannot be
+parsed is a fault like any other; if the rows after it cannot be trusted either, the manifest is
+refused.
 """
 
 import csv
-import json
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from io import TextIOWrapper
+from itertools import chain
 from typing import Any, BinaryIO, TextIO
 
 from orchestrator.errors import ManifestError, RowFault, UsageError
 from orchestrator.manifest.column_rules import (
-    COLUMNS,
     Problem,
     check,
+    column_named,
     escaped,
     is_blank,
+    is_nearly_a_column,
+    trimmed,
     unknown_column,
 )
 from orchestrator.manifest.export_request import (
@@ -29,18 +30,28 @@ from orchestrator.manifest.export_request import (
     check_fields,
     request_from_checked,
 )
+from orchestrator.manifest.file_format import (
+    DELIMITERS,
+    check_tccli,
+    delimiter_in,
+    find_delimiter,
+    is_list_of_ids,
+    not_a_header,
+    words_of_list,
+)
+from orchestrator.manifest.image_lists import IMAGE_ID, ImageLists, is_described, is_row
+from orchestrator.manifest.json_values import RepeatedKey, json_value_or_none, json_values
+from orchestrator.manifest.row_faults import UnreadableError, row_fault, unreadable
+from orchestrator.manifest.text_decoding import DecodedText
 
 MAX_LINE = 2**20
 """Maximum characters of a line, so that a disk image given by mistake does not fill the memory."""
 
-MAX_ARRAY = 64 * 2**20
-"""Maximum characters of a JSON array, which is read as a whole."""
+MAX_DOCUMENT = 64 * 2**20
+"""Maximum characters of JSON that is read as a whole: anything but JSON Lines."""
 
-# errors="surrogateescape" turns each byte that is not UTF-8 into one of these characters
-_NOT_TEXT = re.compile("[\0\udc80-\udcff]")
-_UTF16_MARKS = ("\udcff\udcfe", "\udcfe\udcff")
-_IMAGE_ID = re.compile(r"img-[0-9a-z]+")
-_OTHER_DELIMITER = re.compile(r"[;\t|]")
+_BLANK = f" \r\n{DELIMITERS}"
+"""What a line may consist of and yet be empty: spreadsheets separate empty cells too."""
 
 _REQUIRED = {
     "image_ids": "Put it into a column image_id.",
@@ -60,52 +71,50 @@ class Manifest:
     Args:
         requests: of the valid rows, in their order.
         faults: why each of the other rows was left out; a row may have several.
+        invalid: number of rows that were left out.
         ignored_columns: names of unknown columns, safe to print.
+        notes: what else a person should know.
     """
 
     requests: tuple[ExportRequest, ...]
     faults: tuple[RowFault, ...] = ()
+    invalid: int = 0
     ignored_columns: tuple[str, ...] = ()
-
-    @property
-    def invalid(self) -> int:
-        """Number of rows that were left out."""
-        return len({fault.number for fault in self.faults})
-
-
-class _UnreadableError(Exception):
-    """The manifest cannot be read any further."""
-
-    def __init__(self, *faults: RowFault) -> None:
-        super().__init__(*faults)
-        self.faults = faults
+    notes: tuple[str, ...] = ()
 
 
 def read_manifest(
-    stream: BinaryIO, source: str, flags: Flags, *, skip_invalid: bool = False
+    stream: BinaryIO,
+    source: str,
+    flags: Flags,
+    *,
+    skip_invalid: bool = False,
+    encoding: str | None = None,
 ) -> Manifest:
-    """Read CSV, JSON Lines or a JSON array.
+    """Read CSV, JSON or a list of image ids.
 
     Args:
         stream: read to its end, unless the manifest is refused before; left open.
         source: the manifest's name in messages.
         flags: for what a row leaves out.
         skip_invalid: leave out invalid rows and unknown columns instead of refusing the manifest.
+        encoding: of a manifest without a byte order mark; UTF-8 by default.
 
     Raises:
         ManifestError: a row is invalid, and may not be skipped; or no row is valid; or the
             manifest as a whole cannot be used, as without a header.
-        UsageError: a flag's value cannot be used.
+        UsageError: a flag's value or the encoding cannot be used.
     """
     reader = _Reader(_check_flags(flags), skip_invalid=skip_invalid)
-    # let bytes that are not UTF-8 pass the decoder, so that only their own row is invalid
-    text = TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape")
     try:
-        reader.read(text)
-    except _UnreadableError as error:
-        raise ManifestError(source, (*reader.faults, *error.faults), in_rows=False) from None
-    finally:
-        text.detach()
+        reader.read(DecodedText(stream, encoding))
+    except UnreadableError as error:
+        faults = (*reader.faults, *error.faults)
+        raise ManifestError(source, faults, in_rows=False, invalid=reader.invalid) from None
+    except UnicodeError:  # UTF-16 and UTF-32 without a byte order mark, if --encoding names them
+        remedy = f"Name the order of its bytes: --encoding {encoding}-le or {encoding}-be."
+        fault = RowFault(1, "", f"is not valid {encoding}.", remedy)
+        raise ManifestError(source, (fault,), in_rows=False) from None
     return reader.manifest(source)
 
 
@@ -139,6 +148,19 @@ def _check_flags(flags: Flags) -> Mapping[str, Any]:
     return {**DEFAULTS, **values}
 
 
+@dataclass(frozen=True, slots=True)
+class _Header:
+    """The columns of a CSV file.
+
+    Args:
+        columns: the known column of each cell, or None.
+        unnamed: positions of the cells without a name.
+    """
+
+    columns: Sequence[str | None]
+    unnamed: Sequence[int]
+
+
 class _Reader:
     """Turns the rows of one manifest into requests."""
 
@@ -147,8 +169,10 @@ class _Reader:
         self._defaults = defaults
         self._skip_invalid = skip_invalid
         self._requests: list[ExportRequest] = []
+        self.invalid = 0  # rows
         self._first_rows: dict[tuple[object, ...], int] = {}  # by the identity of the request
         self._ignored_columns: dict[str, None] = {}  # an ordered set
+        self._notes: tuple[str, ...] = ()
 
     def manifest(self, source: str) -> Manifest:
         """Return the valid requests, the faults and the ignored columns.
@@ -161,35 +185,48 @@ class _Reader:
             empty = RowFault(1, "", "the manifest has no rows.", "Add a row for each image.")
             raise ManifestError(source, (empty,), in_rows=False)
         if faults and not (self._skip_invalid and requests):
-            raise ManifestError(source, faults, in_rows=not self._skip_invalid)
-        return Manifest(requests, faults, tuple(self._ignored_columns))
+            is_skipping = self._skip_invalid
+            raise ManifestError(source, faults, in_rows=not is_skipping, invalid=self.invalid)
+        ignored = tuple(map(escaped, self._ignored_columns))
+        return Manifest(requests, faults, self.invalid, ignored, self._notes)
 
-    def read(self, text: TextIO) -> None:
+    def read(self, text: DecodedText) -> None:
         """Read all rows of a text; collect their requests and faults.
 
         Raises:
-            _UnreadableError: the manifest is empty, or cannot be read any further.
+            UnreadableError: the manifest is empty, or cannot be read any further.
         """
-        line, first = 1, text.readline(MAX_LINE + 1)
-        while first.isspace():
-            line, first = line + 1, text.readline(MAX_LINE + 1)
+        self._text = text
+        line, first = _next_line(text, 1)
         if not first:
-            raise _unreadable(1, "the manifest is empty.", "Add a row for each image.")
-        if first.startswith(_UTF16_MARKS):
-            remedy = 'Save it as UTF-8 (in Excel: "CSV UTF-8").'
-            raise _unreadable(1, "the manifest is written in UTF-16.", remedy)
-        match first.lstrip()[0]:
-            case "[":
-                self._read_array(first + text.read(MAX_ARRAY), line)
-            case "{":
-                self._read_json_lines(_lines(text, first, line), line)
-            case _:
-                self._read_csv(_lines(text, first, line), line)
+            raise unreadable(1, "the manifest is empty.", "Add a row for each image.")
+        check_tccli(line, first)
+        if first.lstrip()[0] in "[{":
+            self._read_json(first, line)
+            return
+        while first.startswith("#"):
+            line, first = _next_line(text, line + 1)
+        if is_list_of_ids(first):
+            self._read_ids(_lines(text, first, line), line)
+            return
+        delimiter = delimiter_in(first)
+        if delimiter is not None:
+            line, first = _next_line(text, line + 1)
+        self._read_csv(_lines(text, first, line), line, delimiter or find_delimiter(first))
 
-    def _read_csv(self, lines: Iterator[str], first_line: int) -> None:
-        columns: list[str] = []
+    def _read_ids(self, lines: Iterator[str], first_line: int) -> None:
+        """Read a text in which each line has the id of an image, or several."""
+        for number, line in enumerate(lines, first_line):
+            if fault := self._text.fault(number, line):
+                self._reject(fault)
+                continue
+            for image in words_of_list(line):
+                self.add(number, {"image_ids" if ";" in image else "image_id": image})
+
+    def _read_csv(self, lines: Iterator[str], first_line: int, delimiter: str) -> None:
+        header: _Header | None = None
         # strict: otherwise an unclosed quote would turn the rest of the file into one cell
-        reader = csv.reader(lines, strict=True, skipinitialspace=True)
+        reader = csv.reader(lines, strict=True, skipinitialspace=True, delimiter=delimiter)
         while True:
             line = first_line + reader.line_num
             try:
@@ -201,176 +238,209 @@ class _Reader:
                 remedy = f"Check that each quote is closed and no cell exceeds {limit} characters."
                 fault = RowFault(line, "", f"is not CSV: {error}.", remedy)
                 # a fault that spans several lines may hide other rows
-                if not columns or first_line + reader.line_num > line + 1:
-                    raise _UnreadableError(fault) from None
-                self.faults.append(fault)
+                if header is None or first_line + reader.line_num > line + 1:
+                    raise UnreadableError(fault) from None
+                self._reject(fault)
                 continue
-            if columns and any(cells):
-                self._add_cells(line, columns, cells)
+            if header is not None and any(cells):
+                self._add_cells(line, header, cells)
             elif any(cells):
-                columns = cells
-                self._check_header(line, columns)
-        if not columns:
+                header = self._read_header(line, cells, lines)
+        if header is None:
             remedy = "Begin with the names of the columns, as in image_id,region,bucket."
-            raise _unreadable(first_line, "the header names no column.", remedy)
+            raise unreadable(first_line, "the header names no column.", remedy)
 
-    def _check_header(self, line: int, names: Sequence[str]) -> None:
-        """Report unknown columns; raise an error if a required column is missing."""
-        if fault := _not_text(line, "".join(names)):
-            raise _UnreadableError(fault)
-        if any(_IMAGE_ID.fullmatch(name) for name in names):
-            reason = "the header is missing: this line contains an image id."
-            raise _unreadable(line, reason, "Put a header above it, as in image_id,region,bucket.")
-        if len(names) == 1 and _OTHER_DELIMITER.search(names[0]):
-            reason = "the columns are not separated by commas."
-            raise _unreadable(line, reason, "Save the manifest with commas.")
-        ((name, count),) = Counter(filter(None, names)).most_common(1)
+    def _read_header(self, line: int, cells: Sequence[str], lines: Iterator[str]) -> _Header:
+        """Return the columns that a header names; report unknown ones.
+
+        Raises:
+            UnreadableError: a required column is missing, or the line is no header.
+        """
+        names = [trimmed(cell) for cell in cells]
+        if fault := self._text.fault(line, "".join(names)):
+            raise UnreadableError(fault)
+        columns = [column_named(name) for name in names]
+        if not any(columns) or any(map(IMAGE_ID.fullmatch, names)):
+            raise not_a_header(line, names, lines)
+        ((column, count),) = Counter(filter(None, columns)).most_common(1)
         if count > 1:
+            name = next(name for name in names if column_named(name) == column)
             reason = "the column is listed twice in the header."
-            raise _unreadable(line, reason, "Remove one of the two.", name)
-        self._check_names(names, line)
-        given = {*names, "image_ids" if "image_id" in names else ""}
+            raise unreadable(line, reason, "Remove one of the two.", name)
+        unknown = [name for name, column in zip(names, columns, strict=True) if name and not column]
+        self.faults += self._faults_of_names(line, unknown, "line", is_of_tool="ImageId" in names)
+        given = {*columns, "image_ids" if "image_id" in columns else ""}
         _, problems = check_fields({}, self._defaults, _REQUIRED)
         missing = [(field, problem) for field, problem in problems.items() if field not in given]
         if missing:
-            raise _UnreadableError(*(_fault(line, *one) for one in missing))
+            raise UnreadableError(*(row_fault(line, *one) for one in missing))
+        return _Header(columns, [number for number, name in enumerate(names) if not name])
 
-    def _add_cells(self, line: int, columns: Sequence[str], cells: Sequence[str]) -> None:
-        if len(cells) != len(columns):
-            reason = f"has {len(cells)} cells, but the header has {len(columns)} columns."
-            remedy = "Put cells that contain a comma into quotes, and leave no cell out."
-            self.faults.append(RowFault(line, "", reason, remedy))
-        elif fault := _not_text(line, "".join(cells)):
-            self.faults.append(fault)
+    def _add_cells(self, line: int, header: _Header, cells: Sequence[str]) -> None:
+        if any(cells[len(header.columns) :]):
+            reason = f"has {len(cells)} cells, but the header has {len(header.columns)} columns."
+            self._reject(RowFault(line, "", reason, "Put cells with a delimiter into quotes."))
+        elif fault := self._text.fault(line, "".join(cells)):
+            self._reject(fault)
+        elif any(cells[number] for number in header.unnamed if number < len(cells)):
+            reason = "has a value in a column without a name."
+            remedy = "Name the column in the header, or remove it."
+            self._reject(RowFault(line, "", reason, remedy))
         else:
-            named = zip(columns, cells, strict=True)
-            self.add(line, {name: cell for name, cell in named if name in COLUMNS})
+            # spreadsheets leave out empty cells at the end of a row, or add some
+            named = zip(header.columns, cells, strict=False)
+            self.add(line, {column: cell for column, cell in named if column is not None})
 
-    def _read_json_lines(self, lines: Iterator[str], first_line: int) -> None:
-        for number, text in enumerate(lines, first_line):
-            if text.strip():
-                try:
-                    value = _parse_json(text.rstrip(), number)
-                except _UnreadableError as error:  # the next line is an object of its own
-                    self.faults += error.faults
-                else:
-                    self._add_object(number, value, "line")
+    def _read_json(self, first: str, line: int) -> None:
+        """Read JSON Lines, or whatever else begins with this line as one document."""
+        text, value = self._text, json_value_or_none(first)
+        if is_row(value):
+            self._read_json_lines(enumerate(_lines(text, first, line), line))
+            return
+        next_line, second = _next_line(text, line + 1, None)
+        is_cut = not first.endswith("\n")  # it is longer than a line may be
+        if value is None and first.lstrip()[0] == second.lstrip()[:1] == "{" and not is_cut:
+            # no pretty-printed object goes on like this: the first of JSON Lines is invalid
+            others = enumerate(_lines(text, second, next_line), next_line)
+            self._read_json_lines(chain([(line, first)], others))
+            return
+        blank_lines = "\n" * (next_line - line - 1)
+        self._read_document(first + blank_lines + second + text.read(MAX_DOCUMENT), line)
 
-    def _read_array(self, text: str, line: int) -> None:
-        if len(text) > MAX_ARRAY:
-            reason = f"the array is longer than {MAX_ARRAY} characters."
-            remedy = "Write one object on each line, without the brackets of the array."
-            raise _unreadable(line, reason, remedy)
-        for number, value in enumerate(_parse_json(text, line), 1):
-            self._add_object(number, value, "object")
+    def _read_json_lines(self, lines: Iterable[tuple[int, str]]) -> None:
+        for number, text in lines:
+            if text.isspace():
+                continue
+            if fault := self._text.fault(number, text):
+                self._reject(fault)
+                continue
+            try:
+                values = list(json_values(text, number))
+            except UnreadableError as error:  # the next line is an object of its own
+                self._reject(*error.faults)
+                continue
+            for value in values:
+                self._add_value(number, value, "line")
 
-    def _add_object(self, number: int, value: object, unit: str) -> None:
+    def _read_document(self, text: str, line: int) -> None:
+        """Read one JSON value, or several that follow each other."""
+        if len(text) > MAX_DOCUMENT:
+            reason = f"the JSON is longer than {MAX_DOCUMENT} characters."
+            remedy = "Write one object on each line, without the brackets of an array."
+            raise unreadable(line, reason, remedy)
+        if fault := self._text.fault(line, text):
+            raise UnreadableError(fault)
+        lists, number = ImageLists(line), 0
+        for value in json_values(text, line):
+            for row, is_of_tool in lists.rows(value):
+                number += 1
+                self._add_value(number, row, "object", is_of_tool=is_of_tool)
+        lists.check_not_empty(number)
+        self._ignored_columns.update(dict.fromkeys(lists.ignored))
+        self._notes = lists.notes
+
+    def _add_value(
+        self, number: int, value: object, unit: str, *, is_of_tool: bool = False
+    ) -> None:
         match value:
-            case _RepeatedKey():
+            case RepeatedKey():
                 problem = Problem("the key is given twice.", "Remove one of the two.")
-                self.faults.append(_fault(number, value.key, problem, unit))
+                self._reject(row_fault(number, value.key, problem, unit))
             case dict():
-                self.add(number, value, unit)
+                is_of_tool = is_of_tool or is_described(value)
+                self._add_object(number, value, unit, is_of_tool=is_of_tool)
+            case str():
+                self.add(number, {"image_id": value}, unit)
             case _:
                 remedy = 'Write rows as {"image_id": "img-1a2b3c4d"}.'
-                self.faults.append(RowFault(number, "", "is not a JSON object.", remedy, unit))
+                self._reject(RowFault(number, "", "is not a JSON object.", remedy, unit))
 
-    def add(self, number: int, row: Mapping[str, object], unit: str = "line") -> None:
+    def _add_object(
+        self, number: int, row: Mapping[str, object], unit: str, *, is_of_tool: bool
+    ) -> None:
+        cells: dict[str, object] = {}
+        unknown: list[str] = []
+        problems: dict[str, Problem] = {}
+        for name, cell in row.items():
+            column = column_named(name)
+            if name == "DryRun":  # of ExportImages
+                if cell is not None and cell is not False:
+                    problems[name] = Problem("a job is no dry run.", "Remove the key.")
+            elif column is None:
+                unknown.append(name)
+            elif column in cells:
+                problems[name] = Problem(f"{column} is given twice.", "Remove one of the two.")
+            else:
+                cells[column] = cell
+        faults = self._faults_of_names(number, unknown, unit, is_of_tool=is_of_tool)
+        faults += [row_fault(number, *one, unit) for one in problems.items()]
+        self.add(number, cells, unit, faults)
+
+    def add(
+        self,
+        number: int,
+        cells: Mapping[str, object],
+        unit: str = "line",
+        faults: Sequence[RowFault] = (),
+    ) -> None:
         """Add the request of a row, or report its faults.
 
         Args:
             number: its position, counted from 1.
+            cells: its values by column.
             unit: what the number counts.
+            faults: those of the row that are known already.
         """
-        self._check_names(row, number, unit)
-        cells = {name: cell for name, cell in row.items() if name in COLUMNS}
         values, problems = check_fields(cells, self._defaults, _REQUIRED)
-        if not problems:
+        if not problems and not faults:
             request = request_from_checked(values)
+            count = len(self._first_rows)
             first = self._first_rows.setdefault(request.identity, number)
-            if first == number:
+            if len(self._first_rows) > count:
                 self._requests.append(request)
-            else:
-                problems = {"": Problem(f"repeats {unit} {first}.", "Remove one of the two.")}
-        self.faults += [_fault(number, *one, unit) for one in problems.items()]
+                return
+            problems = {"": Problem(f"repeats {unit} {first}.", "Remove one of the two.")}
+        self._reject(*faults, *(row_fault(number, *one, unit) for one in problems.items()))
 
-    def _check_names(self, names: Iterable[str], number: int, unit: str = "line") -> None:
-        """Report unknown columns, or remember them as ignored."""
+    def _reject(self, *faults: RowFault) -> None:
+        """Report the faults of one row, which is left out."""
+        self.faults += faults
+        self.invalid += 1
+
+    def _faults_of_names(
+        self, number: int, names: Iterable[str], unit: str, *, is_of_tool: bool
+    ) -> list[RowFault]:
+        """Return the faults of unknown columns, or remember them as ignored.
+
+        Args:
+            is_of_tool: another tool has written the row: only nearly known columns are faults.
+        """
+        faults = []
         for name in names:
-            if name in COLUMNS:
+            if name in self._ignored_columns:
                 continue
-            fault = _fault(number, name, unknown_column(name), unit)
-            if not self._skip_invalid:
-                self.faults.append(fault)
-            elif name.strip().lower() in COLUMNS:  # such as "Region"
-                raise _UnreadableError(fault)  # ignoring it would change what is exported
+            if self._skip_invalid or (is_of_tool and not is_nearly_a_column(name)):
+                self._ignored_columns[name] = None
             else:
-                self._ignored_columns[escaped(name)] = None
+                faults.append(row_fault(number, name, unknown_column(name), unit))
+        return faults
+
+
+def _next_line(text: TextIO, line: int, blank: str | None = _BLANK) -> tuple[int, str]:
+    """Return the next line that has other characters than these, and its number.
+
+    At the end the line is empty.
+    """
+    found = text.readline(MAX_LINE + 1)
+    while found and not found.strip(blank):
+        line, found = line + 1, text.readline(MAX_LINE + 1)
+    return line, found
 
 
 def _lines(text: TextIO, first: str, line: int) -> Iterator[str]:
     while first:
         if len(first) > MAX_LINE:
             reason = f"the line is longer than {MAX_LINE} characters."
-            raise _unreadable(line, reason, "Check that this file is a manifest.")
+            raise unreadable(line, reason, "Check that this file is a manifest.")
         yield first
         line, first = line + 1, text.readline(MAX_LINE + 1)
-
-
-class _RepeatedKey(dict[str, Any]):
-    """A JSON object in which a key occurs twice."""
-
-    def __init__(self, key: str) -> None:
-        super().__init__()
-        self.key = key
-
-
-def _json_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) == len(pairs):
-        return value
-    ((key, _),) = Counter(key for key, _ in pairs).most_common(1)
-    return _RepeatedKey(key)
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_json_object)
-
-
-def _parse_json(text: str, line: int) -> Any:
-    """Parse a JSON text; ``line`` is the number of its first line."""
-    if fault := _not_text(line, text):
-        raise _UnreadableError(fault)
-    try:
-        return _DECODER.decode(text)
-    except json.JSONDecodeError as error:
-        line += error.lineno - 1
-        reason = f"{error.msg} (column {error.colno})"
-    except RecursionError:
-        reason = "it is nested too deeply"
-    except ValueError:  # Python reads no integer of more than 4300 digits
-        reason = "a number has too many digits"
-    remedy = "Write one object on each line, or one array of objects, with no comma after the last."
-    raise _unreadable(line, f"is not JSON: {reason}.", remedy)
-
-
-def _not_text(line: int, text: str) -> RowFault | None:
-    """Return a fault if the text contains NUL characters or invalid UTF-8."""
-    found = _NOT_TEXT.search(text)
-    if found is None:
-        return None
-    line += text.count("\n", 0, found.start())
-    if found[0] == "\0":
-        reason = (
-            "contains NUL characters: it may be a binary file, or UTF-16 without a byte order mark."
-        )
-        return RowFault(line, "", reason, "Save the manifest as plain UTF-8 text.")
-    return RowFault(line, "", "is not valid UTF-8.", "Save the manifest as UTF-8.")
-
-
-def _fault(number: int, column: str, problem: Problem, unit: str = "line") -> RowFault:
-    """Return a problem as the fault of a row; the column's name may be any text."""
-    return RowFault(number, escaped(column), problem.reason, problem.remedy, unit)
-
-
-def _unreadable(line: int, reason: str, remedy: str, column: str = "") -> _UnreadableError:
-    return _UnreadableError(_fault(line, column, Problem(reason, remedy)))

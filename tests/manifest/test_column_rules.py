@@ -17,7 +17,10 @@ from orchestrator.model import ImageFormat
         ("image_ids", [" img-aaaa"], ("img-aaaa",)),
         ("region", "ap-singapore", "ap-singapore"),
         ("region", "xx-nobody-knows-2", "xx-nobody-knows-2"),
-        ("region", "ap-singapor", "ap-singapor"),
+        ("region", "ap-tianjin", "ap-tianjin"),
+        ("region", "ap-shenzhen-fsi", "ap-shenzhen-fsi"),
+        ("region", "ap-hongkong-ec", "ap-hongkong-ec"),
+        ("region", "AP-Singapore", "ap-singapore"),
         ("region", " ap-tokyo\t", "ap-tokyo"),
         ("bucket", "a-12345", "a-12345"),
         ("bucket", "1-b--c-1250000000", "1-b--c-1250000000"),
@@ -28,13 +31,30 @@ from orchestrator.model import ImageFormat
         ("only_root_disk", "YES", True),
         ("only_root_disk", "0", False),
         ("only_root_disk", True, True),
+        ("only_root_disk", "TRUE", True),
+        ("only_root_disk", "FALSE", False),
+        ("only_root_disk", "0.0", False),
+        ("only_root_disk", 1, True),
+        ("only_root_disk", 0.0, False),
         ("role_name", "CVM_QcsRole", "CVM_QcsRole"),
         ("priority", "-1000", -1000),
         ("priority", "+7", 7),
         ("priority", 1000, 1000),
+        ("priority", "5.0", 5),
+        ("priority", "-3.", -3),
+        ("priority", 5.0, 5),
+        ("prefix", ["night", " night"], "night"),
+        ("prefix", [], ""),
         ("not_before", "2026-12-31T22:00:00Z", datetime(2026, 12, 31, 22, tzinfo=UTC)),
         ("not_before", "2026-12-31 22:00", datetime(2026, 12, 31, 22, tzinfo=UTC)),
         ("not_before", "2026-12-31T22:00:00-02:00", datetime(2027, 1, 1, tzinfo=UTC)),
+        ("not_before", "2026/11/3 2:00", datetime(2026, 11, 3, 2, tzinfo=UTC)),
+        ("not_before", "2026/11/30", datetime(2026, 11, 30, tzinfo=UTC)),
+        ("not_before", "2026.11.30 02:00:30", datetime(2026, 11, 30, 2, 0, 30, tzinfo=UTC)),
+        ("not_before", "2026/11/30 2:00 +08:00", datetime(2026, 11, 29, 18, tzinfo=UTC)),
+        ("not_before", "2026-11-30 02:00:00 UTC", datetime(2026, 11, 30, 2, tzinfo=UTC)),
+        ("image_id", "\u200bimg-aaaa\u00a0", ("img-aaaa",)),
+        ("region", "\ufeffap-tokyo\u3000", "ap-tokyo"),
     ],
 )
 def test_valid_value_is_normalized(column: str, raw: object, value: object) -> None:
@@ -68,11 +88,13 @@ def test_valid_value_is_normalized(column: str, raw: object, value: object) -> N
         ("bucket", "1250000000", "'1250000000' has no APPID at its end."),
         ("bucket", "-backup-1250000000", "'-backup-1250000000' is not a valid bucket name."),
         ("bucket", "Backup-1250000000", "'Backup-1250000000' is not a valid bucket name."),
-        (
-            "bucket",
-            "cos://backup-1250000000",
-            "'cos://backup-1250000000' is not a valid bucket name.",
-        ),
+        ("bucket", "“backup-1250000000”", "'“backup-1250000000”' is in typographic quotes."),
+        ("region", "ap-singapor", "'ap-singapor' is not a valid region."),
+        ("region", "ap-singapore-1", "'ap-singapore-1' is a zone, not a region."),
+        ("region", "ap-shenzhen-fsi-1", "'ap-shenzhen-fsi-1' is a zone, not a region."),
+        ("image_id", "img-aa\u200baa", r"'img-aa\u200baa' is not a valid image id."),
+        ("prefix", ["a", "b"], "has 2 different prefixes for one request."),
+        ("prefix", ["a", 5], "has the wrong type (a number)."),
         ("format", "png", "'png' is not a valid format."),
         ("prefix", "a\x1b[31m", r"'a\x1b[31m' contains a control character"),
         ("prefix", "a\\b", r"'a\b' contains a control character, a backslash"),
@@ -83,7 +105,7 @@ def test_valid_value_is_normalized(column: str, raw: object, value: object) -> N
         ("prefix", ".", "'.' begins with / or has a part that is empty, . or .."),
         ("prefix", "é" * 386, f"'{'é' * 40}…' (386 characters) takes 772 bytes as UTF-8."),
         ("only_root_disk", "maybe", "'maybe' is not a boolean."),
-        ("only_root_disk", 1, "has the wrong type (a number)."),
+        ("only_root_disk", 2, "has the wrong type (a number)."),
         ("role_name", "a b", "'a b' is not a valid role name."),
         ("role_name", "r" * 129, f"'{'r' * 40}…' (129 characters) is not a valid role name."),
         ("priority", "high", "'high' is not a valid priority."),
@@ -91,9 +113,14 @@ def test_valid_value_is_normalized(column: str, raw: object, value: object) -> N
         ("priority", -1001, "the priority is out of range."),
         pytest.param("priority", 10**5000, "the priority is out of range.", id="huge"),
         ("priority", "٣", "'٣' is not a valid priority."),
-        ("priority", 1.0, "has the wrong type (a number)."),
+        ("priority", 1.5, "1.5 is not a valid priority."),
+        ("priority", "1,000", "'1,000' is not a valid priority."),
         ("priority", True, "has the wrong type (a boolean)."),
         ("not_before", "tomorrow", "'tomorrow' is not a valid timestamp."),
+        ("not_before", "30.11.2026", "'30.11.2026' is not a valid timestamp."),
+        ("not_before", "11/30/2026 2:00", "'11/30/2026 2:00' is not a valid timestamp."),
+        ("not_before", "2026/11-30", "'2026/11-30' is not a valid timestamp."),
+        ("not_before", "2026/02/30", "'2026/02/30' is not a valid timestamp."),
         (
             "not_before",
             "0001-01-01T00:00:00+14:00",
@@ -117,6 +144,62 @@ def test_bucket_without_appid_has_its_own_remedy() -> None:
     problem = check("bucket", "backup")
     assert isinstance(problem, Problem)
     assert "Append - and the account's APPID" in problem.remedy
+
+
+@pytest.mark.parametrize(
+    ("address", "remedy"),
+    [
+        ("cos://b-1250000000", "Write 'b-1250000000' alone."),
+        ("cos://b-1250000000/", "Write 'b-1250000000' alone."),
+        ("cos://b-1250000000/night/x", "Write 'b-1250000000' alone, and 'night/x' as the prefix."),
+        (
+            "https://b-1250000000.cos.ap-singapore.myqcloud.com/x",
+            "Write 'b-1250000000' alone, and 'x' as the prefix.",
+        ),
+        ("b-1250000000.cos.ap-singapore.myqcloud.com", "Write 'b-1250000000' alone."),
+        ("https://cos.ap-singapore.myqcloud.com/b-1250000000", "Write 'b-1250000000' alone."),
+        ("cos://b", "Use the bucket's name alone, with the APPID last, as in backup-1250000000."),
+    ],
+)
+def test_address_of_a_bucket_is_refused_with_the_name_in_it(address: str, remedy: str) -> None:
+    """The remedy is what to write instead."""
+    assert check("bucket", address) == Problem(
+        "is an address, and not the name of a bucket.", remedy
+    )
+
+
+def test_signed_address_of_a_bucket_is_not_shown() -> None:
+    """The query of such a URL holds a signature."""
+    problem = check("bucket", "https://b-1250000000.cos.x.myqcloud.com/?q-signature=hidden")
+    assert isinstance(problem, Problem)
+    assert "hidden" not in problem.reason + problem.remedy
+
+
+@pytest.mark.parametrize(
+    ("name", "suggested"),
+    [
+        ("sg", "ap-singapore"),
+        ("Singapore", "ap-singapore"),
+        ("新加坡", "ap-singapore"),
+        ("ap-singapor", "ap-singapore"),
+        ("ap-tokio", "ap-tokyo"),
+        ("ap-hong-kong", "ap-hongkong"),
+        ("me-riyadh", "me-saudi-arabia"),
+        ("Frankfurt", "eu-frankfurt"),
+    ],
+)
+def test_wrong_region_names_the_nearest(name: str, suggested: str) -> None:
+    """Short names, names of cities and misspelled ids lead to the id."""
+    problem = check("region", name)
+    assert isinstance(problem, Problem)
+    assert problem.remedy == f"Did you mean {suggested}?"
+
+
+def test_zone_names_its_region() -> None:
+    """A zone is a region with a number; people copy it from an instance."""
+    problem = check("region", "AP-Singapore-3")
+    assert isinstance(problem, Problem)
+    assert problem.remedy == "Write ap-singapore."
 
 
 def test_bucket_and_region_share_the_sixty_characters_of_a_domain() -> None:

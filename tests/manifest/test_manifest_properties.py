@@ -25,7 +25,10 @@ COLUMNS = (
 image_ids = st.lists(
     st.from_regex(r"img-[0-9a-z]{8}", fullmatch=True), min_size=1, max_size=3, unique=True
 )
-key_letters = st.characters(exclude_categories=("Cc", "Cs", "Z"), exclude_characters="/\\.")
+key_letters = st.characters(
+    exclude_categories=("Cc", "Cf", "Cs", "Z"),
+    exclude_characters="/\\.\u00ab\u00bb\u2018\u2019\u201a\u201c\u201d\u201e",
+)
 requests = st.builds(
     ExportRequest,
     image_ids=image_ids.map(tuple),

@@ -1,0 +1,88 @@
+"""Recognize the format of a text: its delimiter, a list of ids, and what is no manifest at all."""
+
+import csv
+import re
+from collections.abc import Iterator, Sequence
+from itertools import islice
+
+from orchestrator.manifest.column_rules import column_named, escaped, quoted, trimmed
+from orchestrator.manifest.image_lists import IMAGE_ID
+from orchestrator.manifest.row_faults import UnreadableError, unreadable
+
+DELIMITERS = ",;\t|"
+
+_MAX_TEXT_BEFORE_JSON = 1000
+"""Lines that are searched for the beginning of JSON."""
+
+_DELIMITER_LINE = re.compile(rf'"?sep=([{DELIMITERS}])"?\s*', re.IGNORECASE)
+_IDS = re.compile(r"img-[0-9a-z]+(?:;img-[0-9a-z]+)*")
+_TCCLI_ERROR = re.compile(r"\[TencentCloudSDKException\] code: ?(\S+)")
+_TCCLI_TABLE = re.compile(r"[-+|]{5,}|\|? *DescribeImages *\|?|IMAGESET\b.*|\S+\t[0-9]+")
+_TERRAFORM_TEXT = re.compile(r"\w+ = .*")
+
+
+def check_tccli(line: int, first: str) -> None:
+    """Raise an error if a text begins with a message of tccli, as ``2>&1`` writes it to a file."""
+    if error := _TCCLI_ERROR.match(first):
+        reason = f"the file is an error of tccli: {escaped(error[1])}."
+        raise unreadable(line, reason, "Solve it, and call tccli again.")
+
+
+def delimiter_in(line: str) -> str | None:
+    """Return the delimiter that a line like ``sep=;`` names for the lines below it, or None."""
+    found = _DELIMITER_LINE.fullmatch(line)
+    return found[1] if found else None
+
+
+def find_delimiter(header: str) -> str:
+    """Return the delimiter that splits a header into the most known columns."""
+
+    def count(delimiter: str) -> int:
+        rows = csv.reader([header], skipinitialspace=True, delimiter=delimiter)
+        try:
+            return sum(column_named(name) is not None for name in next(rows))
+        except csv.Error:
+            return 0
+
+    return max(DELIMITERS, key=count)
+
+
+def words_of_list(line: str) -> list[str]:
+    """Return the words of a line, without quotes and without a comment at its end."""
+    words = re.split(r"[\s,]+", line.partition("#")[0])
+    return [word for word in (trimmed(word).strip("\"';") for word in words) if word]
+
+
+def is_list_of_ids(line: str) -> bool:
+    """Return whether a line has ids of images, and nothing else."""
+    words = words_of_list(line)
+    return bool(words) and all(map(_IDS.fullmatch, words))
+
+
+def not_a_header(line: int, names: Sequence[str], lines: Iterator[str]) -> UnreadableError:
+    """Return the error for a line that is no header, and what the file may be instead.
+
+    Args:
+        names: the cells of the line.
+        lines: those that follow.
+    """
+    text = " ".join(filter(None, names))
+    if _TCCLI_TABLE.fullmatch(names[0]):
+        reason = "the manifest seems to be a table or text of tccli."
+        return unreadable(line, reason, "Use tccli with --output json.")
+    if _TERRAFORM_TEXT.fullmatch(text):
+        reason = "the manifest seems to be text of terraform output."
+        return unreadable(line, reason, "Use terraform output -json and the output's name.")
+    if IMAGE_ID.search(text):
+        reason = "the header is missing: this line contains an image id."
+        return unreadable(line, reason, "Put a header above it, as in image_id,region,bucket.")
+    if column_named(re.split(rf"[{DELIMITERS}]", text)[0]):
+        reason = "each line is in quotes as a whole."
+        return unreadable(line, reason, "Remove the quotes around the lines.")
+    for number, later in enumerate(islice(lines, _MAX_TEXT_BEFORE_JSON), line + 1):
+        if later.lstrip()[:1] in {"{", "["}:
+            reason = f"text is above the JSON: {quoted(text)}."
+            remedy = f"Remove what is above line {number}; tccli writes it with --waiter."
+            return unreadable(line, reason, remedy)
+    reason = f"the header names no known column: {quoted(text)}."
+    return unreadable(line, reason, "Begin with the columns, as in image_id,region,bucket.")
