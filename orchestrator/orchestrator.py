@@ -16,7 +16,7 @@ import anyio
 from orchestrator.clock import SystemClock
 from orchestrator.errors import StoreError
 from orchestrator.job_queue.enqueue import EnqueueResult, enqueue
-from orchestrator.job_queue.job_filter import check_printable, is_named, matches
+from orchestrator.job_queue.job_filter import check_printable, is_named, matches, require_batch
 from orchestrator.job_queue.worker_registry import refuse_while_in_use
 from orchestrator.manifest.export_request import ExportRequest
 from orchestrator.model import JobFilter
@@ -95,7 +95,7 @@ class Orchestrator:
             batch: name of the batch; default: a generated one.
             again: enqueue duplicates too.
         """
-        _check_batch(batch)
+        check_printable(batch or "", "batch name")
         return await enqueue(
             self._database,
             requests,
@@ -123,11 +123,13 @@ class Orchestrator:
 
         Raises:
             CredentialError: there are jobs to do, but no usable credentials.
+            UsageError: no job has this batch.
         """
         from orchestrator.worker.run_setup import run
 
-        _check_batch(batch)
         await self._database.check_sessions()
+        if batch is not None:
+            await require_batch(self._database, batch)
         return await run(
             self._database,
             self.settings,
@@ -140,8 +142,13 @@ class Orchestrator:
         )
 
     async def status(self, *, batch: str | None = None) -> Status:
-        """Return the counts of each state, the limits of each scope, and the ETA."""
-        _check_batch(batch)
+        """Return the counts of each state, the limits of each scope, and the ETA.
+
+        Raises:
+            UsageError: no job has this batch.
+        """
+        if batch is not None:
+            await require_batch(self._database, batch)
         return await status(self._database, batch=batch, rate=self.settings.rate)
 
     def history(
@@ -194,10 +201,6 @@ class Orchestrator:
         """Cancel queued jobs, or with `dry_run` only count them; others are skipped."""
         who = actor or _operator()
         return await cancel(self._database, matches(wanted), actor=who, dry_run=dry_run)
-
-
-def _check_batch(batch: str | None) -> None:
-    check_printable(batch or "", "batch name")
 
 
 def _operator() -> str:

@@ -106,7 +106,7 @@ async def command(
                     print(table.heading())
                 print(table.row(job))
             shown += 1
-    if is_table and shown == 0:
+    if shown == 0:
         print("No job matches.", file=sys.stderr)
     elif is_table and shown == limit:
         print(f"Showing the newest {shown}; use --limit 0 for all.", file=sys.stderr)

@@ -86,14 +86,11 @@ async def cancel(*, wanted: "JobFilter", dry_run: _DryRun = False, settings: "Se
 def _print_preview(
     preview: "CancelResult | RetryResult", parts: dict[str, int], *, dry_run: bool
 ) -> bool:
-    """Print what an operation would do; return whether to do it.
-
-    Raises:
-        UsageError: no job matches.
-    """
+    """Print what an operation would do; return whether to do it."""
     matching = preview.changed + preview.skipped
     if not matching:
-        raise UsageError("No job matches.", "`orchestrator history` lists the jobs.")
+        print("No job matches. `orchestrator history` lists the jobs.", file=sys.stderr)
+        return False
     verb = "matches" if matching == 1 else "match"
     lines = [f"  {count} {what}." for what, count in parts.items() if count]
     out = sys.stdout if dry_run else sys.stderr

@@ -186,7 +186,7 @@ def summary(result: "RunResult", batch: str | None = None) -> Iterator[str]:
 
     total = sum(result.counts.values())
     if not total:
-        yield "Nothing to do." if batch is None else f"Nothing to do: no job has batch {batch!r}."
+        yield "Nothing to do." if batch is None else f"Nothing to do in batch {batch!r}."
         return
     counts = ", ".join(f"{count} {state}" for state, count in result.counts.items() if count)
     limit = ", the time limit" if result.timed_out else ""

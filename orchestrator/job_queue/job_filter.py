@@ -1,11 +1,13 @@
 """Translate a job filter into SQL conditions on the jobs table."""
 
+import difflib
 from collections.abc import Sequence
 
 import sqlalchemy as sa
 
 from orchestrator.errors import UsageError
 from orchestrator.model import JobFilter
+from orchestrator.store import Database
 from orchestrator.store.tables import job_images, jobs
 
 _MAX_ID_DIGITS = 18
@@ -62,6 +64,22 @@ def check_printable(text: str, kind: str) -> None:
             f"{text!r} is not a valid {kind}: it has a control character.",
             "Remove the character.",
         )
+
+
+async def require_batch(database: Database, name: str) -> None:
+    """Refuse the name of a batch that has no job.
+
+    Raises:
+        UsageError: the remedy names the nearest batch.
+    """
+    check_printable(name, "batch name")
+    async with database.read() as connection:
+        if await connection.scalar(sa.select(sa.exists().where(jobs.c.batch == name))):
+            return
+        names = (await connection.scalars(sa.select(jobs.c.batch).distinct())).all()
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
+    remedy = f"The nearest is {near[0]!r}." if near else "The database has no jobs."
+    raise UsageError(f"No job has batch {name!r}.", remedy)
 
 
 def _matches_any(column: sa.ColumnElement[str], values: Sequence[str]) -> sa.ColumnElement[bool]:

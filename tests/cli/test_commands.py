@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import signal
 import sqlite3
 
@@ -86,6 +87,79 @@ async def test_skip_invalid_enqueues_the_valid_rows(shell: Shell) -> None:
     assert (done.json["added"], done.json["invalid"]) == (1, 1)
     assert "line 2" in done.err
     assert "note" in done.err
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"image_id,prefix\nimg-a,\xb1\xb8\nimg-b,\xb1\xb8\n", b"", b"\n\n", b"image_id\n", b"[]"],
+)
+async def test_skip_invalid_without_a_valid_row_exits_with_2(shell: Shell, text: bytes) -> None:
+    """Nothing was enqueued, so a script must not go on; `--json` lists the faults."""
+    where = ("enqueue", "-", "--skip-invalid", *WHERE)
+    shown = await shell.run(*where, stdin=text)
+    refused = await shell.run(*where, "--json", stdin=text)
+    assert (shown.code, refused.code) == (2, 2)
+    assert "nothing was enqueued" in shown.err
+    assert (refused.json["added"], refused.json["invalid"]) == (0, text.count(b"img"))
+    assert refused.json["faults"]
+    assert not (shell.folder / "exports.db").exists()
+
+
+async def test_a_screen_shows_twenty_faults_and_json_all(shell: Shell) -> None:
+    """Equal faults of many rows are one line with their number and the first line."""
+    rows = "".join(f"bad-{i},ap-tokyo\n" for i in range(800)) + "img-00000001,sg\n" * 30
+    text = f"image_id,region\n{rows}".encode()
+    refused = await shell.run("enqueue", "-", "--bucket", "b-1250000000", "--json", stdin=text)
+    assert refused.code == 2
+    assert "line 21, image_id" in refused.err
+    assert "line 22, image_id" not in refused.err
+    assert "and 810 more (all of them with --json)" in refused.err
+    assert len(refused.json["faults"]) == 830
+    assert refused.json["faults"][829]["number"] == 831
+    again = await shell.run("enqueue", "-", *WHERE, stdin=b"image_id,region\n" + b"img-1,sg\n" * 30)
+    assert "30 rows, first line 2, region: 'sg' is not a valid region." in again.err
+    assert again.err.count("sg") == 1
+
+
+async def test_a_chinese_spreadsheet_is_read_with_its_encoding(shell: Shell) -> None:
+    """Without it there is one message with the remedy, and with it every row is enqueued."""
+    rows = "".join(f"img-{i:08d},备份\n" for i in range(800))
+    text = f"image_id,prefix\n{rows}".encode("gb18030")
+    refused = await shell.run("enqueue", "-", *WHERE, stdin=text)
+    assert "800 rows, first line 2: is not valid UTF-8." in refused.err
+    assert len(refused.err.splitlines()) == 3
+    done = await shell.run("enqueue", "-", *WHERE, "--encoding", "GB18030", "--json", stdin=text)
+    assert (done.code, done.json["added"]) == (0, 800)
+    assert (await shell.run("enqueue", "-", "--encoding", "gb1803", stdin=text)).code == 2
+
+
+async def test_an_answer_of_tccli_is_enqueued(shell: Shell) -> None:
+    """Keys of the images that are not needed are ignored and named once."""
+    names = ("ImageName", "OsName", "ImageSize", "Platform", "Tags", "ImageState", "Architecture")
+    images = [{"ImageId": f"img-{i:08d}", **dict.fromkeys(names, "x")} for i in range(100)]
+    answer = {"TotalCount": 120, "ImageSet": images, "RequestId": "r"}
+    text = json.dumps(answer, indent=4).encode()
+    done = await shell.run("enqueue", "-", *WHERE, "--json", stdin=text)
+    assert (done.code, done.json["added"]) == (0, 100)
+    assert done.err.splitlines() == [
+        "Ignored: ImageName, OsName, ImageSize, Platform, Tags, … and 2 more",
+        (
+            "Note: The answer of DescribeImages has 100 of 120 images. Get the others with "
+            "--Offset and --Limit, and enqueue them too."
+        ),
+    ]
+
+
+async def test_enqueue_prints_when_the_first_job_may_be_sent(shell: Shell) -> None:
+    """A time without an offset is in UTC, which people may not expect."""
+    shell = Shell(shell.folder, {**shell.variables, "TZ": "XST-8"})
+    text = b"image_id,not_before\nimg-00000001,2099/11/30 2:00\nimg-00000002,2099-12-01\n"
+    done = await shell.run("enqueue", "-", *WHERE, stdin=text)
+    assert "first may be sent at 2099-11-30T02:00:00.000Z (2099-11-30 10:00+08:00 here)" in done.err
+    past = await shell.run(
+        "enqueue", "-", *WHERE, "--again", "--not-before", "2020-01-01", stdin=b"img-00000003"
+    )
+    assert "which is past" in past.err
 
 
 @pytest.mark.parametrize(
@@ -179,11 +253,21 @@ async def test_a_run_without_jobs_needs_no_credentials(shell: Shell) -> None:
     assert ended.json["verified"] == ended.json["requests"] == 0
 
 
-async def test_run_names_a_batch_that_does_not_exist(shell: Shell) -> None:
-    """A misspelled batch does not look like one that is done."""
-    await shell.run("enqueue", "-", "--batch", "tonight", stdin=manifest(1))
-    ended = await shell.run("run", "--batch", "tonigth")
-    assert (ended.code, ended.out) == (0, "Nothing to do: no job has batch 'tonigth'.\n")
+@pytest.mark.parametrize("command", ["run", "status"])
+async def test_a_batch_that_does_not_exist_is_refused(shell: Shell, command: str) -> None:
+    """A misspelled batch does not look like one that is done; the nearest is named."""
+    for name in ("tonight", "another"):
+        await shell.run("enqueue", "-", "--again", "--batch", name, stdin=manifest(1))
+    ended = await shell.run(command, "--batch", "tonigth", "--json")
+    assert (ended.code, ended.out) == (2, "")
+    assert "No job has batch 'tonigth'.\n  The nearest is 'tonight'." in ended.err
+
+
+async def test_history_of_a_batch_that_does_not_exist_is_empty(shell: Shell) -> None:
+    """A filter that matches nothing is no error, but stderr says so."""
+    await shell.run("enqueue", "-", stdin=manifest(1))
+    ended = await shell.run("history", "--batch", "tonigth", "--json")
+    assert (ended.code, ended.out, ended.err) == (0, "", "No job matches.\n")
 
 
 async def test_failed_jobs_exit_with_3_and_show_their_remedy(
