@@ -198,6 +198,7 @@ class _Reader:
         """
         self._text = text
         line, first = _next_line(text, 1)
+        first = first.lstrip("\ufeff")  # the mark of an encoding that was named
         if not first:
             raise unreadable(1, "the manifest is empty.", "Add a row for each image.")
         check_tccli(line, first)
@@ -236,7 +237,8 @@ class _Reader:
             except csv.Error as error:
                 limit = csv.field_size_limit()
                 remedy = f"Check that each quote is closed and no cell exceeds {limit} characters."
-                fault = RowFault(line, "", f"is not CSV: {error}.", remedy)
+                reason = str(error).replace("\t", r"\t")  # it may name the delimiter
+                fault = RowFault(line, "", f"is not CSV: {reason}.", remedy)
                 # a fault that spans several lines may hide other rows
                 if header is None or first_line + reader.line_num > line + 1:
                     raise UnreadableError(fault) from None
@@ -432,7 +434,7 @@ def _next_line(text: TextIO, line: int, blank: str | None = _BLANK) -> tuple[int
     At the end the line is empty.
     """
     found = text.readline(MAX_LINE + 1)
-    while found and not found.strip(blank):
+    while found and not trimmed(found.strip(blank)):
         line, found = line + 1, text.readline(MAX_LINE + 1)
     return line, found
 

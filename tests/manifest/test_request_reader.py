@@ -226,6 +226,7 @@ def test_manifest_is_refused_if_later_rows_cannot_be_trusted(
         (b"image_id\nimg-\x00aaaa\n", "line 2: contains NUL characters"),
         ("image_id\n" + "x" * 200_000 + "\n", "line 2: is not CSV: field larger than field limit"),
         ('image_id\n"img"-aaaa\n', "line 2: is not CSV: ',' expected after '\"'."),
+        ('image_id\tregion\n"img"-aaaa\t\n', r"line 2: is not CSV: '\t' expected after '" + '"'),
         ('{"image_id": "img-aaaa",}', "line 1: is not JSON: "),
         ('{"image_id": \n', "line 1: is not JSON: "),
         ('{"image_id": "img-aaaa"} x', "line 1: is not JSON: Expecting value (column 26)."),
@@ -562,6 +563,12 @@ def test_a_byte_order_mark_names_the_encoding(manifest: Reader, encoding: str) -
     content = (mark + CHINESE).encode(encoding)
     assert manifest.read(content).requests[0].prefix == "\u5907\u4efd"
     assert len(manifest.read(content, encoding="gb18030").requests) == 2
+
+
+@pytest.mark.parametrize("content", ["\x1c", "\u00a0\n", "\u200b", "\x0b\n\u3000"])
+def test_invisible_characters_alone_are_no_rows(manifest: Reader, content: str) -> None:
+    """They look like an empty file, so they are reported as one."""
+    assert manifest.fault(content).startswith("line 1: the manifest is empty.")
 
 
 @pytest.mark.parametrize("encoding", ["gb18030", "GBK", "utf-16-le", "utf-32"])
