@@ -79,8 +79,8 @@ def test_guarantee_names_final_states_and_unknown() -> None:
 
 
 def test_the_readme_is_short() -> None:
-    """The README has at most 200 lines, so that a reader finds things."""
-    assert len(README.splitlines()) <= 200
+    """The README has at most 250 lines, so that a reader finds things."""
+    assert len(README.splitlines()) <= 250
 
 
 def test_exit_codes_agree_with_the_help_of_run() -> None:
