@@ -149,7 +149,7 @@ def test_bad_port_is_refused_without_repeating_it(url: str) -> None:
         ("sqlite:///file:hush.db?uri=true", "parameters of SQLite"),
         ("hush/", "names a folder"),
         ("sqlite:////hush/", "names a folder"),
-        ("~nobody-by-that-name/hush.db", "home folder"),
+        ("~nobody-by-that-name/hush.db", "no such user"),
         ("hush\n.db", "cannot be printed"),
     ],
 )

@@ -59,11 +59,12 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         action = request.headers.get("x-tc-action")
         counts["cos" if action is None else action] += 1
 
-    class Counting(httpx.AsyncClient):
-        def __init__(self, **options: Any) -> None:
-            super().__init__(**options, event_hooks={"request": [count]})
+    begin = httpx.AsyncClient.__init__
 
-    monkeypatch.setattr(httpx, "AsyncClient", Counting)
+    def begin_counting(client: httpx.AsyncClient, **options: Any) -> None:
+        begin(client, **options, event_hooks={"request": [count]})
+
+    monkeypatch.setattr(httpx.AsyncClient, "__init__", begin_counting)
     return counts
 
 
