@@ -59,10 +59,8 @@ class Schema:
         elif revision < HEAD:
             raise StoreError(
                 f"The store {self._name} is of an older version ({revision}, not {HEAD}).",
-                "Let somebody who may write it back it up and run `orchestrator db upgrade`, or "
-                "upgrade a copy."
-                if self._database.read_only
-                else "Back it up, then run `orchestrator db upgrade`.",
+                "Back it up, then run `orchestrator db upgrade`. Without permission to write it, "
+                "upgrade a copy.",
             )
         self._refuse_newer(revision)
 
