@@ -17,7 +17,8 @@ from orchestrator.wakeup import Wakeup
 from orchestrator.worker.run_context import RunContext
 
 _INTERVAL = 5.0
-"""Seconds between two checks for orphaned jobs, two checkpoints, two records of clock offsets."""
+"""Seconds between two checks for orphaned jobs, two checkpoints, two records of halts and of clock
+offsets."""
 
 _BUCKET_INTERVAL = 30.0
 """Seconds between two checks of the buckets, which read every accepted job."""
@@ -62,6 +63,7 @@ async def run_maintenance(
         (_INTERVAL, watch_other_processes),
         (_INTERVAL, partial(busy_retry.retry, database.checkpoint)),
         (_INTERVAL, partial(busy_retry.retry, offsets.record)),
+        (_INTERVAL, context.admission.store_halts),
         (_BUCKET_INTERVAL, partial(busy_retry.retry, bucket_warnings.check)),
     )
     async with anyio.create_task_group() as tasks:

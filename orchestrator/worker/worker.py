@@ -125,6 +125,7 @@ class Worker:
                 with self._claiming:
                     await self._busy_retry.run_guarded(partial(self._drain_all, requests))
             background.cancel_scope.cancel()
+        await self._context.admission.store_halts()
 
     async def _drain_all(self, requests: TaskGroup) -> None:
         """Start a describer and a claim loop per endpoint; wait until no work remains."""

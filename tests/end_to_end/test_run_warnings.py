@@ -59,6 +59,22 @@ async def test_a_repeated_redirect_is_told_and_shown_by_status(
         assert "redirect to " in stored.message
 
 
+async def test_status_shows_what_has_halted_the_last_run(
+    open_store: OpenStore, cloud: Simulator
+) -> None:
+    """The reason stays until the next run, which finds out whether it still holds."""
+    cloud.change(codes=(Refusal("AuthFailure.UnauthorizedOperation"),))
+    async with open_store() as orchestrator:
+        result = await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(3)))
+        assert result.needs_action
+        (stored,) = (await orchestrator.status()).warnings
+        assert "AuthFailure.UnauthorizedOperation" in stored.message
+        assert "cvm:ExportImages" in stored.message
+        cloud.change(codes=())
+        await orchestrator.run()
+        assert not (await orchestrator.status()).warnings
+
+
 async def test_a_region_that_accepts_nothing_is_told(
     open_store: OpenStore, cloud: Simulator
 ) -> None:
