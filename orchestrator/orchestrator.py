@@ -14,7 +14,7 @@ from typing import Self
 import anyio
 
 from orchestrator.clock import SystemClock
-from orchestrator.errors import StoreError
+from orchestrator.errors import NoStoreError, StoreError
 from orchestrator.job_queue.enqueue import EnqueueResult, enqueue
 from orchestrator.job_queue.job_filter import check_printable, is_named, matches, require_batch
 from orchestrator.job_queue.worker_registry import refuse_while_in_use
@@ -224,7 +224,7 @@ def _open(
             allow_network=settings.allow_network_store,
         )
     except StoreError as error:
-        if "database_url" in settings.model_fields_set:
+        if isinstance(error, NoStoreError) or "database_url" in settings.model_fields_set:
             raise
         raise StoreError(
             error.message, f"{error.remedy} The default path comes from HOME or XDG_DATA_HOME."

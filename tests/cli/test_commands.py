@@ -208,6 +208,13 @@ async def test_a_missing_store_is_a_note(shell: Shell, words: tuple[str, ...]) -
     assert list(shell.folder.glob("exports.db*")) == []
 
 
+async def test_a_missing_store_at_the_default_place_is_a_note_too(shell: Shell) -> None:
+    """Without a database URL the sentence and the exit code are the same."""
+    looked = await Shell(shell.folder, {"HOME": str(shell.folder)}).run("status")
+    assert looked.code == 0, looked.err
+    assert looked.err.startswith(f"There is no store at {shell.folder}")
+
+
 @pytest.mark.parametrize("command", ["run", "status"])
 async def test_a_batch_that_is_not_text_is_refused(shell: Shell, command: str) -> None:
     """The name of a batch may have bytes that are not UTF-8, as a filter value may."""
