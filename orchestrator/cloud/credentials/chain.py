@@ -23,6 +23,7 @@ from orchestrator.cloud.credentials.stored import (
     WEB_IDENTITY_VARIABLES,
     StoredCredential,
     first_set,
+    has_section,
     read_environment,
     read_shared_file,
     read_tccli_profile,
@@ -54,12 +55,14 @@ class _Location:
         name: for messages about what is missing.
         origin: for messages about what is used.
         path: ``None`` is the environment.
+        has_profile: whether the file has the profile, with or without keys.
     """
 
     name: str
     origin: str
     read: Callable[[], StoredCredential | None]
     path: Path | None = None
+    has_profile: Callable[[], bool] = bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +110,8 @@ async def find_credentials(
     from_instance = partial(fetch_instance_credential, metadata_endpoint)
     found = _find_stored(locations, clock, from_instance)
     ignores_environment = is_named and found is not None and found.path is not None
+    if is_named and not ignores_environment:
+        _refuse_profile_without_keys(profile, locations)
     if not ignores_environment:
         refuse_unsupported_variables(environ)
         if not is_named and not first_set(environ, VARIABLES):
@@ -166,12 +171,14 @@ def _locations(
             f"profile {profile} of {_shortened(tccli, home)}",
             partial(read_tccli_profile, tccli),
             tccli,
+            tccli.exists,
         ),
         _Location(
             f"{shared} [{profile}]",
             f"profile {profile} of {_shortened(shared, home)}",
             partial(read_shared_file, shared, profile),
             shared,
+            partial(has_section, shared, profile),
         ),
     ]
     if chosen is not None and not environ.get(_TCCLI_FOLDER):
@@ -268,6 +275,16 @@ def _refuse_other_profile(profile: str, environ: Mapping[str, str]) -> None:
             f"{profile!r}.",
             "Name the profile that you want with --profile or ORCHESTRATOR_PROFILE.",
         )
+
+
+def _refuse_profile_without_keys(profile: str, locations: Iterable[_Location]) -> None:
+    """Refuse a profile that a file has, but without keys: other keys must not take their place."""
+    for location in locations:
+        if location.has_profile():
+            raise CredentialError(
+                f"{location.name} has no keys.",
+                f"Store them with: tccli configure --profile {profile}",
+            )
 
 
 def _refuse_empty_files(profile: str, environ: Mapping[str, str]) -> None:

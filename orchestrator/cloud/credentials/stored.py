@@ -254,13 +254,26 @@ def read_shared_file(path: Path, section: str) -> StoredCredential | None:
     Raises:
         CredentialError: the file cannot be read, or a value in it is not valid.
     """
+    return _section(path, _parse_ini(path), section, ())
+
+
+def has_section(path: Path, section: str) -> bool:
+    """Return whether the SDKs' file has a section, with or without keys.
+
+    Raises:
+        CredentialError: the file cannot be read.
+    """
+    return _parse_ini(path).has_section(section)
+
+
+def _parse_ini(path: Path) -> ConfigParser:
     # percent signs and a section [DEFAULT] have no special meaning
     parser = ConfigParser(interpolation=None, default_section="")
     try:
         parser.read_string(_read_text(path) or "")
     except IniError as error:
         raise _ini_refusal(path, error) from None
-    return _section(path, parser, section, ())
+    return parser
 
 
 def _section(

@@ -207,6 +207,38 @@ async def test_broken_file_of_a_named_profile_is_an_error(tmp_path: Path) -> Non
     assert (await (await find(tmp_path, ENVIRONMENT, "b")).current()).secret_id == "AKIDenv"
 
 
+@pytest.mark.parametrize("place", ["environment", "pod", "instance"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{}",
+        '{"type": "oauth", "oauth": {"openId": "1"}}',
+        '{"secretId": ""}',
+        "[b]\nregion = ap-singapore\n",
+        "[b]\nsecret_id =\nsecret_key =\n",
+    ],
+)
+async def test_named_profile_without_keys_is_refused(
+    simulator: Simulator, tmp_path: Path, text: str, place: str
+) -> None:
+    """No other keys take their place: neither the environment's, nor those of a role."""
+    path = write_ini(tmp_path, text) if text.startswith("[") else write_tccli(tmp_path, "b")
+    path.write_text(text)
+    environ = {"environment": ENVIRONMENT, "pod": {"TKE_ROLE_ARN": ROLE}, "instance": {}}[place]
+    with pytest.raises(CredentialError, match=rf"{path}( \[b\])? has no keys\.") as caught:
+        await find(tmp_path, environ, "b", is_named=True, endpoint=simulator.url)
+    assert caught.value.remedy.endswith("tccli configure --profile b")
+
+
+async def test_profile_without_keys_may_have_them_in_the_other_file(tmp_path: Path) -> None:
+    """Both files belong to the profile; and a profile that nobody has named is passed over."""
+    write_tccli(tmp_path, "b")
+    assert (await (await find(tmp_path, ENVIRONMENT, "b")).current()).secret_id == "AKIDenv"
+    write_ini(tmp_path, B_KEYS)
+    source = await find(tmp_path, ENVIRONMENT, "b", is_named=True)
+    assert (await source.current()).secret_id == "AKIDini"
+
+
 @contextmanager
 def closed_to_this_user(folder: Path) -> Iterator[None]:
     """Make a folder one that this process cannot open; root becomes another user for that."""
