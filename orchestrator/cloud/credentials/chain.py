@@ -107,6 +107,11 @@ async def find_credentials(
         CredentialError: there is no credential, or the first one found cannot be used.
     """
     locations = _locations(profile, environ, home, system_file, is_named=is_named)
+    closed: list[_Location] = []
+    if is_named and first_set(environ, VARIABLES):
+        # these keys must work without a home that this user can open
+        closed = [one for one in locations if one.path is not None and _is_closed(one.path)]
+        locations = tuple(one for one in locations if one not in closed)
     from_instance = partial(fetch_instance_credential, metadata_endpoint)
     found = _find_stored(locations, clock, from_instance)
     ignores_environment = is_named and found is not None and found.path is not None
@@ -131,7 +136,7 @@ async def find_credentials(
 
     used = found.variables + (() if ignores_environment else ROLE_VARIABLES)
     notes = [
-        *_profile_notes(profile, found, is_named=is_named),
+        *_profile_notes(profile, found, home, closed, is_named=is_named),
         *(
             f"{unused} in the environment is not used"
             for group in _IDENTITIES
@@ -188,12 +193,7 @@ def _locations(
         f"{VARIABLES[0]} and {VARIABLES[1]} in the environment",
         partial(read_environment, environ),
     )
-    if not is_named:
-        return variables, *files
-    if first_set(environ, VARIABLES):
-        # these keys must work without a home that this user can open
-        files = [one for one in files if one.path and os.access(one.path.parent, os.X_OK)]
-    return *files, variables
+    return (*files, variables) if is_named else (variables, *files)
 
 
 def _find_stored(
@@ -296,14 +296,37 @@ def _refuse_empty_files(profile: str, environ: Mapping[str, str]) -> None:
         )
 
 
-def _profile_notes(profile: str, found: _Found, *, is_named: bool) -> tuple[str, ...]:
-    """Return what to say of a profile whose name had no influence."""
-    if found.path is not None or profile == "default":
+def _profile_notes(
+    profile: str, found: _Found, home: Path, closed: Iterable[_Location], *, is_named: bool
+) -> tuple[str, ...]:
+    """Return what to say of a profile whose name had no influence.
+
+    Args:
+        closed: files that may have the profile, in folders that this user cannot open.
+    """
+    if found.path is not None:
+        return ()
+    folders = [_shortened(one.path.parent, home) for one in closed if one.path is not None]
+    if folders:
+        names = " and ".join(folders)
+        return (f"{names} cannot be opened, so profile {profile} was not looked for",)
+    if profile == "default":
         return ()
     if found.variables == VARIABLES and not is_named:
         note = f"profile {profile} of TCCLI_PROFILE is not used: these variables come first, as in"
         return (f"{note} tccli; to use it: --profile {profile}",)
     return (f"no credentials file has profile {profile}",)
+
+
+def _is_closed(path: Path) -> bool:
+    """Return whether a file may exist in a folder that this user cannot open."""
+    try:
+        path.stat()
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _is_readable_by_others(path: Path) -> bool:

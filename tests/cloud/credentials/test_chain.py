@@ -254,13 +254,21 @@ def closed_to_this_user(folder: Path) -> Iterator[None]:
 
 
 async def test_closed_home_does_not_hide_the_environment(tmp_path: Path) -> None:
-    """A named profile uses the environment if this user cannot open the folder of the files."""
+    """A named profile uses the environment if this user cannot open the folder of the files.
+
+    The message does not claim that there is no such profile.
+    """
     write_tccli(tmp_path, "b", secretId="AKIDfile", secretKey=SECRET)
+    notes: list[str] = []
     with closed_to_this_user(tmp_path / ".tccli"):
-        source = await find(tmp_path, ENVIRONMENT, "b", is_named=True)
+        source = await find(tmp_path, ENVIRONMENT, "b", is_named=True, notes=notes)
         with pytest.raises(CredentialError, match=r"b\.credential cannot be read: Permission"):
             await find(tmp_path, {}, "b", is_named=True)
     assert (await source.current()).secret_id == "AKIDenv"
+    (note,) = notes
+    # the whole home is closed to this user
+    folders = "~/.tccli and ~/.tencentcloud"
+    assert f"({folders} cannot be opened, so profile b was not looked for)" in note
 
 
 async def test_role_is_assumed_with_the_keys_of_its_source_profile(
