@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import anyio
 
@@ -12,8 +11,7 @@ from orchestrator.cloud.cos import CosClient
 from orchestrator.cloud.credentials.chain import find_credentials
 from orchestrator.cloud.cvm import CvmClient
 from orchestrator.cloud.http_client import open_http_client
-from orchestrator.errors import CredentialError
-from orchestrator.home_folder import NO_HOME, home_folder
+from orchestrator.home_folder import home_folder
 from orchestrator.job_queue.worker_registry import register_worker
 from orchestrator.limits.admission import Admission
 from orchestrator.reporting.run_summary import RunResult, RunSummary
@@ -23,9 +21,6 @@ from orchestrator.store import Database
 from orchestrator.worker.account_check import check_account
 from orchestrator.worker.run_context import RunContext
 from orchestrator.worker.worker import Worker
-
-_NOWHERE = Path("/nonexistent")
-"""Where credentials files are looked for if there is no home folder."""
 
 
 async def run(
@@ -51,22 +46,16 @@ async def run(
         return await summary.finish(owner=None, seconds=0.0)
     # each service has a clock of its own: a wrong Date header must not mislead the others
     sts_clock, cvm_clock, cos_clock = (ServerClock(database.clock) for _ in range(3))
-    home = home_folder(environ)
-    try:
-        credentials = await find_credentials(
-            settings.profile,
-            environ,
-            home or _NOWHERE,
-            is_named=settings.is_profile_named,
-            sts_endpoint=settings.sts_endpoint,
-            metadata_endpoint=settings.metadata_endpoint,
-            clock=sts_clock,
-            notify=notify,
-        )
-    except CredentialError as error:
-        if home is not None:
-            raise
-        raise CredentialError(f"{error.message} {NO_HOME}.", error.remedy) from error
+    credentials = await find_credentials(
+        settings.profile,
+        environ,
+        home_folder(environ),
+        is_named=settings.is_profile_named,
+        sts_endpoint=settings.sts_endpoint,
+        metadata_endpoint=settings.metadata_endpoint,
+        clock=sts_clock,
+        notify=notify,
+    )
     await check_account(database, settings, credentials, sts_clock)
     timeout = settings.request_timeout.total_seconds()
     async with (

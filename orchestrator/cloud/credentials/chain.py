@@ -32,6 +32,7 @@ from orchestrator.cloud.credentials.stored import (
     web_identity_in_environment,
 )
 from orchestrator.errors import CredentialError
+from orchestrator.home_folder import NO_HOME
 
 _SYSTEM_FILE = Path("/etc/tencentcloud/credentials")
 """The vendor's SDKs read it if the user has no file of this kind."""
@@ -86,7 +87,7 @@ class _Found:
 async def find_credentials(
     profile: str,
     environ: Mapping[str, str],
-    home: Path,
+    home: Path | None,
     *,
     is_named: bool,
     sts_endpoint: str,
@@ -98,6 +99,8 @@ async def find_credentials(
     """Return the first source that has a credential for the profile; that one is fetched already.
 
     Args:
+        home: ``None`` if there is none; then only the files that variables name are read, and the
+            one of all users.
         is_named: whether the user has named the profile to this program, and not only to tccli.
         clock: decides about expiry, and dates the signatures of STS requests.
         notify: takes sentences for the user; one of them says where the credential comes from.
@@ -147,7 +150,8 @@ async def find_credentials(
     in_brackets = f" ({'; '.join(notes)})" if notes else ""
     source = CredentialSource(found.fetch, clock, notify, ahead=found.ahead, origin=origin)
     if not is_known:
-        await _require_instance_role(source, profile, locations, notes)
+        missing_home = (NO_HOME,) if home is None else ()
+        await _require_instance_role(source, profile, locations, (*notes, *missing_home))
     notify(f"Keys: {origin}{in_brackets}.")
     if found.path is not None and _is_readable_by_others(found.path):
         notify(f"Note: other users can read {found.path}; correct it with: chmod 600 {found.path}")
@@ -160,32 +164,42 @@ async def find_credentials(
 
 
 def _locations(
-    profile: str, environ: Mapping[str, str], home: Path, system_file: Path, *, is_named: bool
+    profile: str,
+    environ: Mapping[str, str],
+    home: Path | None,
+    system_file: Path,
+    *,
+    is_named: bool,
 ) -> tuple[_Location, ...]:
     """Return the places where a credential of the profile can be stored, in their order."""
-    folder = _path_in(environ, _TCCLI_FOLDER, home) or home / ".tccli"
-    tccli = folder / f"{profile}.credential"
+    folder = _path_in(environ, _TCCLI_FOLDER, home) or (home and home / ".tccli")
     chosen = _path_in(environ, _SHARED_FILE, home)
-    shared = chosen or home / ".tencentcloud" / "credentials"
+    shared = chosen or (home and home / ".tencentcloud" / "credentials")
     # unlike Path.exists, os.access raises nothing for a folder that cannot be opened
-    if chosen is None and os.access(system_file, os.F_OK) and not os.access(shared, os.F_OK):
-        shared = system_file
-    files = [
-        _Location(
-            str(tccli),
-            f"profile {profile} of {_shortened(tccli, home)}",
-            partial(read_tccli_profile, tccli),
-            tccli,
-            tccli.exists,
-        ),
-        _Location(
-            f"{shared} [{profile}]",
-            f"profile {profile} of {_shortened(shared, home)}",
-            partial(read_shared_file, shared, profile),
-            shared,
-            partial(has_section, shared, profile),
-        ),
-    ]
+    if chosen is None and os.access(system_file, os.F_OK):
+        shared = shared if shared is not None and os.access(shared, os.F_OK) else system_file
+    files = []
+    if folder is not None:
+        tccli = folder / f"{profile}.credential"
+        files.append(
+            _Location(
+                str(tccli),
+                f"profile {profile} of {_shortened(tccli, home)}",
+                partial(read_tccli_profile, tccli),
+                tccli,
+                tccli.exists,
+            )
+        )
+    if shared is not None:
+        files.append(
+            _Location(
+                f"{shared} [{profile}]",
+                f"profile {profile} of {_shortened(shared, home)}",
+                partial(read_shared_file, shared, profile),
+                shared,
+                partial(has_section, shared, profile),
+            )
+        )
     if chosen is not None and not environ.get(_TCCLI_FOLDER):
         files.reverse()
     variables = _Location(
@@ -297,7 +311,7 @@ def _refuse_empty_files(profile: str, environ: Mapping[str, str]) -> None:
 
 
 def _profile_notes(
-    profile: str, found: _Found, home: Path, closed: Iterable[_Location], *, is_named: bool
+    profile: str, found: _Found, home: Path | None, closed: Iterable[_Location], *, is_named: bool
 ) -> tuple[str, ...]:
     """Return what to say of a profile whose name had no influence.
 
@@ -339,12 +353,20 @@ def _is_readable_by_others(path: Path) -> bool:
         return False
 
 
-def _path_in(environ: Mapping[str, str], variable: str, home: Path) -> Path | None:
+def _path_in(environ: Mapping[str, str], variable: str, home: Path | None) -> Path | None:
     value = environ.get(variable)
     if not value:
         return None
-    return home / value[2:] if value.startswith("~/") else Path(value)
+    if not value.startswith("~/"):
+        return Path(value)
+    if home is None:
+        raise CredentialError(
+            f"{variable} begins with ~, but {NO_HOME}.", "Set HOME, or give an absolute path."
+        )
+    return home / value[2:]
 
 
-def _shortened(path: Path, home: Path) -> str:
-    return f"~/{path.relative_to(home)}" if path.is_relative_to(home) else str(path)
+def _shortened(path: Path, home: Path | None) -> str:
+    if home is None or not path.is_relative_to(home):
+        return str(path)
+    return f"~/{path.relative_to(home)}"

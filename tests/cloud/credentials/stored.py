@@ -32,7 +32,7 @@ def write_ini(home: Path, text: str) -> Path:
 
 
 async def find(
-    home: Path,
+    home: Path | None,
     environ: Mapping[str, str] | None = None,
     profile: str = "default",
     *,
@@ -55,5 +55,5 @@ async def find(
         clock=ServerClock(clock or SystemClock()),
         notify=([] if notes is None else notes).append,
         is_named=is_named,
-        system_file=home / "etc" / "credentials",
+        system_file=(home or Path("/nonexistent")) / "etc" / "credentials",
     )

@@ -271,6 +271,26 @@ async def test_closed_home_does_not_hide_the_environment(tmp_path: Path) -> None
     assert f"({folders} cannot be opened, so profile b was not looked for)" in note
 
 
+async def test_missing_home_is_named_only_where_nothing_was_found(tmp_path: Path) -> None:
+    """Files that variables name are read; a value that cannot be used has nothing to do with it."""
+    with pytest.raises(CredentialError, match="No Tencent Cloud credentials") as caught:
+        await find(None)
+    assert "HOME is not set" in caught.value.message
+    assert "credentials [" not in caught.value.message
+    quoted = {**ENVIRONMENT, "TENCENTCLOUD_SECRET_KEY": f"'{SECRET}'"}
+    with pytest.raises(CredentialError, match="TENCENTCLOUD_SECRET_KEY") as caught:
+        await find(None, quoted)
+    assert "HOME" not in caught.value.message
+    chosen = {"TENCENTCLOUD_CREDENTIALS_FILE": str(tmp_path / "credentials")}
+    (tmp_path / "credentials").write_text(B_KEYS)
+    notes: list[str] = []
+    await find(None, chosen, "b", notes=notes)
+    await find(None, ENVIRONMENT, "c", is_named=True, notes=notes)
+    assert "HOME" not in "".join(notes)
+    with pytest.raises(CredentialError, match="CREDENTIALS_FILE begins with ~, but HOME is not"):
+        await find(None, {"TENCENTCLOUD_CREDENTIALS_FILE": "~/credentials"}, "b")
+
+
 async def test_role_is_assumed_with_the_keys_of_its_source_profile(
     simulator: Simulator, tmp_path: Path
 ) -> None:
