@@ -19,6 +19,7 @@ from orchestrator.cloud.credentials.instance_role import fetch_instance_credenti
 from orchestrator.cloud.credentials.stored import (
     FUNCTION_VARIABLES,
     ROLE_VARIABLES,
+    TOKEN_VARIABLES,
     VARIABLES,
     WEB_IDENTITY_VARIABLES,
     StoredCredential,
@@ -44,7 +45,7 @@ _TCCLI_FOLDER = "TENCENTCLOUD_SHARED_CREDENTIALS_DIR"
 _TERRAFORM_PROFILE = "TENCENTCLOUD_PROFILE"
 """Variables of the vendor's Terraform provider: tccli's folder, and the profile in it."""
 
-_IDENTITIES = (VARIABLES, ROLE_VARIABLES, WEB_IDENTITY_VARIABLES, FUNCTION_VARIABLES)
+_IDENTITIES = ((*VARIABLES, *TOKEN_VARIABLES), ROLE_VARIABLES, WEB_IDENTITY_VARIABLES, FUNCTION_VARIABLES)
 """Groups of variables that each say who signs."""
 
 

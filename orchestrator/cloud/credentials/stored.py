@@ -18,7 +18,10 @@ from orchestrator.cloud.credentials.base import Credential, Role
 from orchestrator.cloud.credentials.value_check import checked_key, checked_name, is_secret_id
 from orchestrator.errors import CredentialError
 
-VARIABLES = ("TENCENTCLOUD_SECRET_ID", "TENCENTCLOUD_SECRET_KEY", "TENCENTCLOUD_TOKEN")
+VARIABLES = ("TENCENTCLOUD_SECRET_ID", "TENCENTCLOUD_SECRET_KEY")
+
+TOKEN_VARIABLES = ("TENCENTCLOUD_TOKEN", "TENCENTCLOUD_SECURITY_TOKEN")
+"""Of tccli and of Terraform; a token that was left over without keys signs nothing."""
 
 ROLE_VARIABLES = ("TENCENTCLOUD_ROLE_ARN", "TENCENTCLOUD_ASSUME_ROLE_ARN")
 """Of tccli and of Terraform."""
@@ -34,7 +37,6 @@ WEB_IDENTITY_VARIABLES = (
 FUNCTION_VARIABLES = ("TENCENTCLOUD_SECRETID", "TENCENTCLOUD_SECRETKEY")
 """Cloud functions (SCF) set them; they are only named in messages."""
 
-_TERRAFORM_TOKEN = "TENCENTCLOUD_SECURITY_TOKEN"  # noqa: S105 - a name
 _UNSUPPORTED_VARIABLES = (
     *(
         f"TENCENTCLOUD_ASSUME_ROLE_{name}"
@@ -154,10 +156,10 @@ def read_environment(environ: Mapping[str, str]) -> StoredCredential | None:
     Raises:
         CredentialError: half of a pair is missing, or a value is not a key.
     """
-    secret_id, secret_key = (_Field("", name, environ.get(name)) for name in VARIABLES[:2])
-    credential = _credential(
-        secret_id, secret_key, _one_of(environ, VARIABLES[2], _TERRAFORM_TOKEN)
-    )
+    if first_set(environ, VARIABLES) is None:
+        return None
+    secret_id, secret_key = (_Field("", name, environ.get(name)) for name in VARIABLES)
+    credential = _credential(secret_id, secret_key, _one_of(environ, *TOKEN_VARIABLES))
     return None if credential is None else StoredCredential(credential)
 
 

@@ -380,6 +380,28 @@ async def test_unsupported_variable_is_refused_where_the_environment_counts(
     await find(tmp_path, environ, "b", is_named=True)
 
 
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"TENCENTCLOUD_TOKEN": SECRET},
+        {"TENCENTCLOUD_SECURITY_TOKEN": SECRET},
+        {"TENCENTCLOUD_TOKEN": SECRET, "TENCENTCLOUD_SECURITY_TOKEN": "other"},
+    ],
+)
+@pytest.mark.parametrize("is_named", [False, True])
+async def test_token_that_was_left_over_is_not_used(
+    tmp_path: Path, environ: dict[str, str], *, is_named: bool
+) -> None:
+    """Without SecretId and SecretKey it signs nothing, so the file's keys are used."""
+    write_tccli(tmp_path, secretId="AKIDfile", secretKey=SECRET)
+    notes: list[str] = []
+    source = await find(tmp_path, environ, is_named=is_named, notes=notes)
+    credential = await source.current()
+    assert (credential.secret_id, credential.token) == ("AKIDfile", None)
+    assert f"({next(iter(environ))} in the environment is not used)" in notes[0]
+    assert SECRET not in notes[0]
+
+
 async def test_keys_of_a_cloud_function_are_named(tmp_path: Path) -> None:
     """The variables of SCF are not read, and the message about the keys says so."""
     write_tccli(tmp_path, secretId="AKIDfile", secretKey=SECRET)

@@ -48,10 +48,6 @@ def test_environment_without_a_credential_is_none(environ: dict[str, str]) -> No
             "TENCENTCLOUD_SECRET_KEY has quotes around it.",
         ),
         (
-            {"TENCENTCLOUD_TOKEN": SECRET},
-            "TENCENTCLOUD_TOKEN is set but TENCENTCLOUD_SECRET_ID is not.",
-        ),
-        (
             {**ENVIRONMENT, "TENCENTCLOUD_TOKEN": SECRET, "TENCENTCLOUD_SECURITY_TOKEN": "t"},
             "TENCENTCLOUD_TOKEN and TENCENTCLOUD_SECURITY_TOKEN are set and differ.",
         ),
