@@ -121,10 +121,8 @@ async def find_credentials(
     ignores_environment = is_named and found is not None and found.path is not None
     if is_named and not ignores_environment:
         _refuse_profile_without_keys(profile, locations)
-    if not ignores_environment:
-        refuse_unsupported_variables(environ)
-        if not is_named and not first_set(environ, VARIABLES):
-            _refuse_other_profile(profile, environ)
+    if not is_named and not first_set(environ, VARIABLES):
+        _refuse_other_profile(profile, environ)
     role = None if ignores_environment else role_in_environment(environ)
     if found is None and (identity := web_identity_in_environment(environ)) is not None:
         found = _Found(
@@ -133,6 +131,9 @@ async def find_credentials(
             variables=WEB_IDENTITY_VARIABLES,
         )
     is_known = found is not None
+    if not ignores_environment:
+        is_instance = found is None or found.fetch is from_instance
+        refuse_unsupported_variables(environ, is_instance=is_instance)
     if found is None:
         _refuse_empty_files(profile, environ)
         found = _Found("the role of this CVM instance", from_instance)

@@ -53,9 +53,10 @@ _UNSUPPORTED_VARIABLES = (
     ),
     "TENCENTCLOUD_MFA_CERTIFICATION_SERIAL_NUMBER",
     "TENCENTCLOUD_MFA_CERTIFICATION_TOKEN_CODE",
-    "TENCENTCLOUD_CAM_ROLE_NAME",
 )
-"""With these Terraform signs with other keys (source: its provider.go)."""
+_INSTANCE_ROLE_VARIABLE = "TENCENTCLOUD_CAM_ROLE_NAME"
+"""With these Terraform signs with other keys (source: its provider.go); with the last one with the
+role of the instance."""
 
 _UNSUPPORTED_FIELDS = frozenset(
     {
@@ -163,13 +164,18 @@ def read_environment(environ: Mapping[str, str]) -> StoredCredential | None:
     return None if credential is None else StoredCredential(credential)
 
 
-def refuse_unsupported_variables(environ: Mapping[str, str]) -> None:
+def refuse_unsupported_variables(environ: Mapping[str, str], *, is_instance: bool) -> None:
     """Refuse variables with which Terraform signs with other keys than this program.
+
+    Args:
+        is_instance: whether this program signs with the role of the instance, of which there is
+            only one.
 
     Raises:
         CredentialError: one of them is set.
     """
-    if (name := first_set(environ, _UNSUPPORTED_VARIABLES)) is not None:
+    names = _UNSUPPORTED_VARIABLES + (() if is_instance else (_INSTANCE_ROLE_VARIABLE,))
+    if (name := first_set(environ, names)) is not None:
         raise CredentialError(
             f"{name} is set; this program does not support it and would sign with other keys.",
             "Unset it to use the keys without it.",

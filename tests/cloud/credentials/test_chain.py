@@ -380,6 +380,20 @@ async def test_unsupported_variable_is_refused_where_the_environment_counts(
     await find(tmp_path, environ, "b", is_named=True)
 
 
+@pytest.mark.parametrize("profile", [None, {"type": "cvm-role"}])
+async def test_name_of_the_instances_role_is_refused_only_beside_other_keys(
+    simulator: Simulator, tmp_path: Path, profile: dict[str, str] | None
+) -> None:
+    """Terraform signs with that role, and so does this program if it has found nothing else."""
+    if profile is not None:
+        write_tccli(tmp_path, **profile)
+    environ = {"TENCENTCLOUD_CAM_ROLE_NAME": "exporter"}
+    source = await find(tmp_path, environ, endpoint=simulator.url)
+    assert (await source.current()).secret_id.startswith("AKIDlent")
+    with pytest.raises(CredentialError, match="TENCENTCLOUD_CAM_ROLE_NAME is set"):
+        await find(tmp_path, {**environ, **ENVIRONMENT}, endpoint=simulator.url)
+
+
 @pytest.mark.parametrize(
     "environ",
     [

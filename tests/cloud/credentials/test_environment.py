@@ -149,6 +149,6 @@ def test_invalid_role_is_named(environ: dict[str, str], message: str) -> None:
 )
 def test_variable_of_terraform_is_refused_by_name(name: str) -> None:
     """With these Terraform would sign with other keys, so they are not ignored."""
-    refuse_unsupported_variables({**ENVIRONMENT, name: ""})
+    refuse_unsupported_variables({**ENVIRONMENT, name: ""}, is_instance=False)
     with pytest.raises(CredentialError, match=f"{name} is set; this program does not support it"):
-        refuse_unsupported_variables({**ENVIRONMENT, name: SECRET})
+        refuse_unsupported_variables({**ENVIRONMENT, name: SECRET}, is_instance=False)
