@@ -1,6 +1,7 @@
 """The order in which credentials are looked for: environment, files, the pod's and instance's role.
 
-A profile that the user has named comes before the environment if a file has it.
+A profile that the user has named comes before the environment if a file has it. This is the order
+of tccli; the chain of the vendor's SDKs has the instance's role before that of the pod.
 """
 
 import os

@@ -65,6 +65,23 @@ async def test_stored_keys_precede_the_pods_role(tmp_path: Path, pod: dict[str, 
     assert all("TKE_ROLE_ARN in the environment is not used" in note for note in notes)
 
 
+async def test_pods_role_precedes_that_of_its_node(
+    tmp_path: Path, pod: dict[str, str], server: ScriptedServer
+) -> None:
+    """TKE sets the variables for this pod; the metadata service knows only the node's role.
+
+    The vendor's tools differ: tccli counts the variables among the environment and takes the node's
+    role only if it is told to, but the SDK's chain asks for the node's role first. This program has
+    the order of tccli everywhere, and a pod that was given a role must not sign with the role that
+    all pods of the node share.
+    """
+    server.respond(Answer(api(ASSUMED), "close"))
+    source = await find(tmp_path, pod, endpoint=server.url)
+    assert (await source.current()).secret_id == "AKIDpod"
+    # the server is the metadata service, too
+    assert [request.method for request in server.requests] == ["POST"]
+
+
 @pytest.mark.parametrize("missing", ["TKE_REGION", "TKE_PROVIDER_ID", "TKE_ROLE_ARN"])
 async def test_missing_variable_is_named(tmp_path: Path, pod: dict[str, str], missing: str) -> None:
     """Some of the variables without the others are refused."""
