@@ -40,7 +40,9 @@ class ResponseTooLargeError(httpx.TransportError):
 
 
 class ActionRequiredError(httpx.TransportError):
-    """Nothing was sent, and nothing can be until an operator acts.
+    """The request had no effect, and none can have one until an operator acts.
+
+    Nothing of it was sent; or a proxy has refused a whole GET or HEAD, which changes nothing.
 
     Args:
         remedy: what to do.
@@ -81,8 +83,9 @@ class HttpClient:
         Every message of an exception names the proxy, if there is one.
 
         Raises:
+            ActionRequiredError: it had no effect, and none can have one until an operator acts.
             httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError: no byte of the request was
-                sent; with `ActionRequiredError` none can be until an operator acts.
+                sent.
             httpx.LocalProtocolError, httpx.UnsupportedProtocol: it cannot be sent at all.
             httpx.HTTPError: any other error; the request may have arrived.
             UsageError: the environment names a proxy or certificates that cannot be used.
@@ -109,8 +112,10 @@ class HttpClient:
             if not progress.has_begun:
                 await progress.close_socket()
         proxy, is_plain = _proxy_of(request), request.url.scheme == "http"
-        if response.status_code == 407 and is_plain and proxy is not None and not proxy.is_socks:
-            # without a tunnel the proxy answers in the server's place
+        is_forwarded = is_plain and proxy is not None and not proxy.is_socks
+        if response.status_code == 407 and is_forwarded and method != "POST":
+            # without a tunnel the proxy answers in the server's place; a POST has left this machine
+            # and could have an effect, so its caller decides
             raise _proxy_refusal(f"407 {response.reason_phrase}", request)
         return response
 

@@ -384,14 +384,18 @@ async def test_lost_answer_names_the_proxy(
 async def test_plain_request_that_needs_a_login_is_refused(
     server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only a proxy answers with 407, and it does not forward the request."""
+    """Only a proxy answers with 407; a GET or HEAD had no effect, but a POST was sent."""
     monkeypatch.setenv("HTTP_PROXY", server.url)
     async with open_http_client("tests/1") as client:
-        server.respond(http(status="407 Login"), http(status="403 Forbidden"))
-        with pytest.raises(ProxyRefusalError, match="407 Login"):
-            await ask(client, "http://cvm.example/")
+        server.respond(*3 * [http(status="407 Login")], http(status="403 Forbidden"))
+        for method in ("GET", "HEAD"):
+            with pytest.raises(ProxyRefusalError, match="407 Login"):
+                await client.send(method, "http://cos.example/", headers={}, seconds=5)
+        post = await client.send("POST", "http://cvm.example/", headers={}, seconds=5, content=b"x")
+        assert post.status_code == 407
         # this may be the answer of the server
-        assert (await ask(client, "http://cvm.example/")).status_code == 403
+        answer = await client.send("GET", "http://cos.example/", headers={}, seconds=5)
+        assert answer.status_code == 403
 
 
 async def test_answer_within_a_tunnel_is_not_the_proxys(
