@@ -1,10 +1,9 @@
 """What an answer to ExportImages, or an exception instead of one, means for the export."""
 
-import ssl
 from dataclasses import replace
 
 from orchestrator.cloud.error_codes import code_for, read_table
-from orchestrator.cloud.http_client import ActionRequiredError, causes
+from orchestrator.cloud.http_client import ActionRequiredError
 from orchestrator.model import Code, Reply
 
 
@@ -22,12 +21,11 @@ def code_for_reply(reply: Reply) -> Code:
 
 def code_for_exception(error: Exception) -> Code:
     """Return the row of an exception; a class without a row gets that of its nearest base."""
-    names = [f"Client.{kind.__name__}" for kind in type(error).__mro__]
-    if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes(error)):
-        names.insert(0, "Client.SSLCertVerificationError")
+    if isinstance(error, ActionRequiredError):
+        return replace(CLIENT_CODES[error.code], remedy=error.remedy)
+    names = (f"Client.{kind.__name__}" for kind in type(error).__mro__)
     known = (CLIENT_CODES[name] for name in names if name in CLIENT_CODES)
-    row = next(known, CLIENT_CODES["Client.Unexpected"])
-    return replace(row, remedy=error.remedy) if isinstance(error, ActionRequiredError) else row
+    return next(known, CLIENT_CODES["Client.Unexpected"])
 
 
 # Under "pause" and "fail" no byte of the request has left this machine. Under "reconcile" all of it

@@ -12,7 +12,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 import anyio
@@ -30,11 +30,6 @@ _LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=0)
 that is cancelled while it waits, and a signature must not age in a queue."""
 
 
-_PROXY_REFUSALS = ("407", "403", "Invalid username/password", "Requested ")
-_SOCKS_RULE = "Connection not allowed by ruleset."
-"""How the messages of httpcore begin or end if a proxy refuses the user or the host."""
-
-
 class ResponseTooLargeError(httpx.TransportError):
     """The body of a response exceeds `MAX_BODY_BYTES`."""
 
@@ -46,7 +41,12 @@ class ActionRequiredError(httpx.TransportError):
 
     Args:
         remedy: what to do.
+
+    Attributes:
+        code: name of the row of each subclass in the tables of codes.
     """
+
+    code: ClassVar[str]
 
     def __init__(self, message: str, remedy: str, request: httpx.Request) -> None:
         super().__init__(message, request=request)
@@ -56,9 +56,13 @@ class ActionRequiredError(httpx.TransportError):
 class ProxyRefusalError(ActionRequiredError, httpx.ProxyError):
     """A proxy refuses to open a connection: to this user, or to this host."""
 
+    code = "Client.ProxyRefusalError"
+
 
 class UntrustedCertificateError(ActionRequiredError, httpx.ConnectError):
     """The certificate of an endpoint is not trusted."""
+
+    code = "Client.SSLCertVerificationError"
 
 
 class HttpClient:
@@ -116,7 +120,7 @@ class HttpClient:
         if response.status_code == 407 and is_forwarded and method != "POST":
             # without a tunnel the proxy answers in the server's place; a POST has left this machine
             # and could have an effect, so its caller decides
-            raise _proxy_refusal(f"407 {response.reason_phrase}", request)
+            raise _proxy_error(f"407 {response.reason_phrase}", request)
         return response
 
 
@@ -307,14 +311,12 @@ def _not_sent(
 ) -> httpx.TransportError:
     """Return the exception for a request of which no byte was sent."""
     where, proxy = _where(request), _proxy_of(request)
-    for cause in causes(error):
+    for cause in _causes(error):
         if isinstance(cause, ssl.SSLCertVerificationError):
             message = f"{where}: the certificate is not trusted: {cause.verify_message or cause}"
             return UntrustedCertificateError(message, remedy_for(cause), request)
     if isinstance(error, httpx.ProxyError):
-        if str(error).startswith(_PROXY_REFUSALS) or str(error).endswith(_SOCKS_RULE):
-            return _proxy_refusal(str(error), request)
-        return httpx.ProxyError(f"{where}: {error}", request=request)
+        return _proxy_error(str(error), request)
     is_late = isinstance(error, TimeoutError | httpx.TimeoutException)
     message = f"{where}: {'no connection in time' if is_late else _reason(error)}"
     if proxy is not None and not is_connected:
@@ -336,21 +338,33 @@ def _lost_answer(error: Exception, request: httpx.Request, seconds: float) -> ht
     return kind(message, request=request)
 
 
-def _proxy_refusal(answer: str, request: httpx.Request) -> ProxyRefusalError:
-    proxy, host = _proxy_of(request), request.url.host
+def _proxy_error(answer: str, request: httpx.Request) -> httpx.ProxyError:
+    """Return the exception for what a proxy answered in the place of a connection.
+
+    Args:
+        answer: httpcore's text: for HTTP it begins with the status.
+    """
+    message, remedy = f"{_where(request)}: {answer}", _remedy_for_refusal(answer, request)
+    if remedy is None:
+        return httpx.ProxyError(message, request=request)
+    return ProxyRefusalError(message, remedy, request)
+
+
+def _remedy_for_refusal(answer: str, request: httpx.Request) -> str | None:
+    """Return what to do if a proxy refuses the user or the host; ``None`` if it fails otherwise."""
+    proxy = _proxy_of(request)
     assert proxy is not None
-    # the texts of httpcore for SOCKS, and the status for HTTP
-    if answer.endswith(_SOCKS_RULE) or answer.startswith("403"):
-        remedy = (
-            f"Ask the administrator of the proxy {proxy} to allow {host}; if this machine can "
-            f"connect to it directly, add it to NO_PROXY."
+    if answer.startswith("403") or answer.endswith("Connection not allowed by ruleset."):
+        return (
+            f"Ask the administrator of the proxy {proxy} to allow {request.url.host}; if this "
+            "machine can connect to it directly, add it to NO_PROXY."
         )
-    else:
-        remedy = (
+    if answer.startswith(("407", "Invalid username/password", "Requested ")):
+        return (
             f"Correct the user name and password in {proxy.variable}: the proxy {proxy} does not "
             "accept them. Only Basic authentication is supported."
         )
-    return ProxyRefusalError(f"{_where(request)}: {answer}", remedy, request)
+    return None
 
 
 def _proxy_of(request: httpx.Request) -> Proxy | None:
@@ -363,7 +377,7 @@ def _where(request: httpx.Request) -> str:
     return host if proxy is None else f"{host} through the proxy {proxy}"
 
 
-def causes(error: BaseException) -> Iterator[BaseException]:
+def _causes(error: BaseException) -> Iterator[BaseException]:
     """Yield an exception, and those that caused it from the outermost to the innermost."""
     cause: BaseException | None = error
     while cause is not None:
@@ -373,7 +387,7 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 
 def _reason(error: BaseException) -> str:
     """Return the innermost cause as text: httpx puts its own words before the system's."""
-    *_, cause = causes(error)
+    *_, cause = _causes(error)
     if isinstance(cause, BaseExceptionGroup):
         cause = cause.exceptions[-1]  # one for each address; IPv4 is tried last
     # error numbers of TLS and of name resolution are not those of the operating system

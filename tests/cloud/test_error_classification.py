@@ -1,12 +1,15 @@
 """Every answer, and every exception instead of one, has a row."""
 
-import ssl
-
 import httpx
 import pytest
 
 from orchestrator.cloud.error_classification import CLIENT_CODES, code_for_exception, code_for_reply
 from orchestrator.cloud.error_codes import CODES, code_for
+from orchestrator.cloud.http_client import (
+    ActionRequiredError,
+    ProxyRefusalError,
+    UntrustedCertificateError,
+)
 from orchestrator.model import Effect, Reaction, Reply, Scope
 
 EXPORTED = [getattr(httpx, name) for name in httpx.__all__]
@@ -87,17 +90,12 @@ def test_unexpected_exception_may_have_had_an_effect(error: Exception) -> None:
     assert row.effect is Effect.MAYBE
 
 
-@pytest.mark.parametrize("explicit", [True, False])
-def test_untrusted_certificate_halts_the_endpoint(explicit: bool) -> None:
-    """A failed certificate check, however deep in the chain, needs a person and sent nothing."""
-    distrust = ssl.SSLCertVerificationError("self-signed")
-    middle, error = OSError("tls"), httpx.ConnectError("tls")
-    if explicit:
-        middle.__cause__, error.__cause__ = distrust, middle
-    else:
-        middle.__context__, error.__context__ = distrust, middle
-    row = code_for_exception(error)
+@pytest.mark.parametrize("kind", [ProxyRefusalError, UntrustedCertificateError])
+def test_what_needs_a_person_halts_the_endpoint(kind: type[ActionRequiredError]) -> None:
+    """A refusing proxy and a failed certificate check sent nothing; the remedy is their own."""
+    row = code_for_exception(kind("m", "Do this.", httpx.Request("POST", "https://x.example")))
     assert (row.reaction, row.effect, row.scope) == (Reaction.HALT, Effect.NO, Scope.ENDPOINT)
+    assert (row.name, row.remedy) == (kind.code, "Do this.")
 
 
 @pytest.mark.parametrize(
