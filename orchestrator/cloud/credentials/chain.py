@@ -46,7 +46,12 @@ _TCCLI_FOLDER = "TENCENTCLOUD_SHARED_CREDENTIALS_DIR"
 _TERRAFORM_PROFILE = "TENCENTCLOUD_PROFILE"
 """Variables of the vendor's Terraform provider: tccli's folder, and the profile in it."""
 
-_IDENTITIES = ((*VARIABLES, *TOKEN_VARIABLES), ROLE_VARIABLES, WEB_IDENTITY_VARIABLES, FUNCTION_VARIABLES)
+_IDENTITIES = (
+    (*VARIABLES, *TOKEN_VARIABLES),
+    ROLE_VARIABLES,
+    WEB_IDENTITY_VARIABLES,
+    FUNCTION_VARIABLES,
+)
 """Groups of variables that each say who signs."""
 
 
