@@ -1,9 +1,11 @@
 """Check that a profile's keys belong to the same cloud account as in earlier runs."""
 
 import logging
+from collections.abc import Callable
 
 from orchestrator.cloud.clock_skew import ServerClock
 from orchestrator.cloud.credentials.base import CredentialSource
+from orchestrator.cloud.http_client import ActionRequiredError
 from orchestrator.cloud.sts import caller_account
 from orchestrator.errors import CredentialError
 from orchestrator.settings import Settings
@@ -17,15 +19,21 @@ _TIMEOUT = 5.0
 
 
 async def check_account(
-    database: Database, settings: Settings, credentials: CredentialSource, clock: ServerClock
+    database: Database,
+    settings: Settings,
+    credentials: CredentialSource,
+    clock: ServerClock,
+    notify: Callable[[str], None],
 ) -> None:
     """Save the account of the profile at its first run, and compare it in later runs.
 
     Rate and concurrency limits are counted per account, and a job belongs to one account. The check
-    is skipped if STS does not answer: a run must not depend on one more service.
+    is skipped if STS does not answer: a run must not depend on one more service. That would be so
+    in each run if a proxy refuses STS or its certificate is not trusted, so a person must know.
 
     Args:
         clock: that of STS.
+        notify: takes a sentence for the user if the check needs an operator to act.
 
     Raises:
         CredentialError: in this store the profile belongs to another account.
@@ -39,7 +47,13 @@ async def check_account(
             seconds=_TIMEOUT,
         )
     except CredentialError as error:
-        _log.debug("Could not look up the account of the credentials: %s", error.message)
+        if isinstance(error.__cause__, ActionRequiredError):
+            notify(
+                f"Note: the account of profile {profile!r} was not checked: {error.message} "
+                f"{error.remedy}"
+            )
+        else:
+            _log.debug("Could not look up the account of the credentials: %s", error.message)
         return
     async with database.write() as connection:
         row = {

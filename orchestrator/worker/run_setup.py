@@ -56,7 +56,7 @@ async def run(
         clock=sts_clock,
         notify=notify,
     )
-    await check_account(database, settings, credentials, sts_clock)
+    await check_account(database, settings, credentials, sts_clock, notify)
     timeout = settings.request_timeout.total_seconds()
     async with (
         register_worker(database) as me,

@@ -135,6 +135,24 @@ async def test_proxy_that_refuses_cos_halts_the_run(cloud: Simulator, tmp_path: 
     assert unverified.code == 0, unverified.err
 
 
+@pytest.mark.parametrize("refuses", [False, True], ids=["dead", "403"])
+async def test_proxy_that_refuses_sts_is_named(
+    cloud: Simulator, tmp_path: Path, *, refuses: bool
+) -> None:
+    """The check of the account would be off in every run; an outage of STS is no such fact."""
+    async with (
+        over_tls(cloud, tmp_path) as (plain, port),
+        http_proxy(port, answer=http(status="403 Forbidden")) as proxy,
+    ):
+        address = proxy.address if refuses else "127.0.0.1:1"
+        endpoints = {f"ORCHESTRATOR_{name}_ENDPOINT": cloud.url for name in ("CVM", "COS")}
+        shell = with_variables(plain, HTTPS_PROXY=f"http://{address}", **endpoints)
+        ended = await enqueue_and_run(shell)
+    assert ended.code == 0, ended.err
+    assert ended.err.count("the account of profile 'default' was not checked: STS at ") == refuses
+    assert (f"the proxy {proxy.address} (HTTPS_PROXY) to allow {HOST}" in ended.err) == refuses
+
+
 @pytest.mark.parametrize("is_alive", [False, True], ids=["dead", "502"])
 async def test_proxy_that_fails_is_named_and_waited_for(
     cloud: Simulator, tmp_path: Path, *, is_alive: bool
