@@ -23,7 +23,8 @@ _SCHEMES = {
 
 _SCHEME = re.compile(r"[A-Za-z][\w+.-]*")
 _SCHEME_WITHOUT_SLASHES = re.compile(r"(sqlite|postgresql|postgres|mysql|mariadb|jdbc)[\w+]*:")
-_CREDENTIALS = re.compile(r"[^/@]*:.*@")
+_CREDENTIALS = re.compile(r"(?!/[^/]|\.{1,2}/|~).*:.*@")
+"""What a URL without its scheme, or with a broken one, has in common; no path with a clear start."""
 _LIBPQ_WORDS = re.compile(
     r"(^|\s)(host|hostaddr|port|dbname|user|password|passfile|service|sslmode)\s*="
 )
@@ -37,6 +38,7 @@ _UNCERTAIN = (
 )
 _IN_MEMORY = "a database in memory is lost when the process ends"
 _SECRET_PARAMETERS = ("password", "sslpassword", "oauth_client_secret")
+_SECRET_IN_QUERY = re.compile(rf"\?(.*&)?({'|'.join(_SECRET_PARAMETERS)})=")
 _SECRET_VARIABLES = ("PGPASSWORD",)
 
 
@@ -77,6 +79,8 @@ def _file(text: str) -> sa.URL:
         raise DatabaseURLError(f"after {found[1]} there must be ://")
     elif _LIBPQ_WORDS.search(text):
         raise DatabaseURLError("it is a connection string of libpq, not a URL")
+    elif _SECRET_IN_QUERY.search(text):
+        raise DatabaseURLError("it has a password as a parameter, but is not a URL with ://")
     elif _CREDENTIALS.match(text):
         raise DatabaseURLError("it looks like a URL without a scheme (a path may begin with ./)")
     return _sqlite_url(text)

@@ -57,7 +57,21 @@ def test_database_is_a_path_or_a_url(given: str, made: str) -> None:
     assert made_from(given) == made
 
 
-@pytest.mark.parametrize("name", ["jobs.db", "~/jobs.db", "odd ?#%.db", "a:b.db", "./user:x@y.db"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "jobs.db",
+            "~/jobs.db",
+            "odd ?#%.db",
+            "a:b.db",
+            "./user:x@y.db",
+            "../a:b@c",
+            "~/a:b@c.db",
+        ),
+        *("/home/a:b@c/x.db", "a@b/c.db", "what?.db"),
+    ],
+)
 def test_database_path_becomes_an_absolute_url(name: str) -> None:
     """A relative path starts in the working directory, ~ at home, and no character is lost."""
     assert sa.make_url(made_from(name)).database == str(Path(name).expanduser().absolute())
@@ -135,6 +149,12 @@ def test_bad_port_is_refused_without_repeating_it(url: str) -> None:
         ("jdbc:postgresql://db/jobs?password=hush", "does not begin with a scheme"),
         ("postgresql:me:hush@db/jobs", "after postgresql there must be ://"),
         ("me:hush@db/jobs", "looks like a URL without a scheme"),
+        ("postgresql//me:hush@db/jobs", "looks like a URL without a scheme"),
+        ("postgres/me:hush@db/jobs", "looks like a URL without a scheme"),
+        ("//me:hush@db/jobs", "looks like a URL without a scheme"),
+        ("db?password=hush", "has a password as a parameter"),
+        ("//db/jobs?sslmode=require&password=hush", "has a password as a parameter"),
+        ("./db/jobs?sslpassword=hush", "has a password as a parameter"),
         ("host=db password=hush", "a connection string of libpq"),
         ("'postgresql://me:hush@db/jobs'", "quotes around it"),
         ("${HUSH_URL}", "the name of a variable"),
