@@ -4,6 +4,7 @@ import os
 import re
 import ssl
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -117,15 +118,15 @@ def _context(source: _Source) -> ssl.SSLContext:
 
 def _from_system() -> ssl.SSLContext:
     context = ssl.create_default_context()
-    bundle = _system_bundle()
-    if bundle is None and not _has_authorities(context):
+    if (bundle := _system_bundle()) is not None:
+        # A Python with its own OpenSSL looks for authorities elsewhere. A company's authority may
+        # be in the bundle alone. An empty or unreadable bundle must not stop the run.
+        with suppress(OSError):
+            context.load_verify_locations(cafile=bundle)
+    if not _has_authorities(context):
         import certifi  # noqa: PLC0415 - rarely needed
 
-        bundle = certifi.where()
-    if bundle is not None:
-        # also if there are authorities: a Python with its own OpenSSL has its own ones, and who
-        # adds one to the bundle need not know of the folder that others read
-        context.load_verify_locations(cafile=bundle)
+        context.load_verify_locations(cafile=certifi.where())
     return context
 
 

@@ -132,6 +132,29 @@ def test_system_bundle_is_trusted_besides_other_authorities(
     assert authorities(trusted_certificates()) == 2
 
 
+@pytest.mark.parametrize("has_others", [False, True])
+@pytest.mark.parametrize("content", ["", "no certificate\n", None])
+def test_unusable_system_bundle_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str | None, *, has_others: bool
+) -> None:
+    """OpenSSL's own authorities remain, or else those of certifi are used."""
+    bundle = tmp_path / "bundle.crt"
+    bundle.symlink_to("/proc/self/mem") if content is None else bundle.write_text(content)
+    _, other = self_signed(tmp_path)
+
+    def openssl() -> ssl.SSLContext:
+        context = _empty_context()
+        if has_others:
+            context.load_verify_locations(other)
+        return context
+
+    monkeypatch.setattr(ssl, "create_default_context", openssl)
+    monkeypatch.setattr(tls_trust, "_SYSTEM_BUNDLES", (str(bundle),))
+    monkeypatch.setattr(ssl, "get_default_verify_paths", _no_paths)
+    count = authorities(trusted_certificates())
+    assert count == 1 if has_others else count > 50
+
+
 def test_authority_of_a_company_is_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Python 3.13 by itself rejects authorities that OpenSSL, curl and older versions accept."""
     server_context, authority = signed_by_company(tmp_path)
