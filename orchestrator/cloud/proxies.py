@@ -19,6 +19,9 @@ from orchestrator.errors import UsageError
 from orchestrator.loopback import is_loopback
 
 _DEFAULT_PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
+_MAX_SOCKS_BYTES = 255
+"""Length of a user name, and of a password (source: RFC 1929)."""
+
 _OTHER_SOCKS = frozenset({"socks", "socks4", "socks4a"})
 _ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|\w[\w.-]*)(?::(.*))?")
 
@@ -74,7 +77,10 @@ class Proxy:
         if not (re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) < 65_536):
             raise _unusable(variable, "its port is not a number from 1 to 65535")
         user, _, password = user_info.partition(":")
-        credentials = (unquote(user), unquote(password)) if user_info else None
+        credentials = (_decode(variable, user), _decode(variable, password)) if user_info else None
+        if credentials and scheme.startswith("socks") and _longest(credentials) > _MAX_SOCKS_BYTES:
+            reason = f"SOCKS allows {_MAX_SOCKS_BYTES} bytes for user name and password"
+            raise _unusable(variable, reason)
         return cls(variable, scheme, host, int(port), credentials)
 
 
@@ -152,9 +158,27 @@ class _Exemption:
 
 def _variable(kind: str) -> str:
     """Return the name of the variable that decides, as it is written in the environment."""
-    names = (name for name, value in os.environ.items() if value)
-    # lower case takes precedence, and is greater than upper case
-    return max((n for n in names if n.lower() == f"{kind}_proxy"), default="the system's settings")
+    names = (f"{kind}_proxy", f"{kind}_proxy".upper())
+    return next((name for name in names if os.environ.get(name)), "the system's settings")
+
+
+def _decode(variable: str, text: str) -> str:
+    """Return a user name or password without escapes; proxies expect it in UTF-8.
+
+    Raises:
+        UsageError: it is not UTF-8, escaped or not.
+    """
+    try:
+        decoded = unquote(text, errors="strict")
+        decoded.encode()
+    except UnicodeError:
+        # not the error itself: it holds the password
+        raise _unusable(variable, "its user name or password is not UTF-8") from None
+    return decoded
+
+
+def _longest(credentials: tuple[str, str]) -> int:
+    return max(len(part.encode()) for part in credentials)
 
 
 def _is_host(text: str) -> bool:
