@@ -24,7 +24,8 @@ _SCHEMES = {
 _SCHEME = re.compile(r"[A-Za-z][\w+.-]*")
 _SCHEME_WITHOUT_SLASHES = re.compile(r"(sqlite|postgresql|postgres|mysql|mariadb|jdbc)[\w+]*:")
 _CREDENTIALS = re.compile(r"(?!/[^/]|\.{1,2}/|~).*:.*@")
-"""What a URL without its scheme, or with a broken one, has in common; no path with a clear start."""
+"""A URL with a missing or broken scheme, which a path with a clear beginning is not."""
+
 _LIBPQ_WORDS = re.compile(
     r"(^|\s)(host|hostaddr|port|dbname|user|password|passfile|service|sslmode)\s*="
 )
