@@ -27,9 +27,10 @@ _FAULTS = (
     (r".*\r", "ends with a carriage return", "Save its file with Unix line ends."),
     (r"\n.*|.*\n", "has a line break around it", "Remove the line break."),
     (r"\s.*|.*\s", "has spaces around it", _COPY),
-    (rf"{_QUOTES}.*|.*{_QUOTES}", "has quotes around it", _REMOVE_QUOTES),
+    (rf"{_QUOTES}.*{_QUOTES}", "has quotes around it", _REMOVE_QUOTES),
+    (rf"{_QUOTES}.*|.*{_QUOTES}", "begins or ends with a quote", _REMOVE_QUOTES),
     (
-        r"\$.*|%\w+%|.*\{\{.*\}\}.*|#\{.*\}.*|\(\(.*\)\)",
+        r"\$(\{.*|\(.*|[A-Za-z_]\w*)|%\w+%|.*\{\{.*\}\}.*|#\{.*\}.*|\(\(.*\)\)",
         "is a variable that was not expanded",
         _FILL_IN,
     ),
@@ -39,7 +40,7 @@ _FAULTS = (
 _KEY_FAULTS = (
     ("|".join(_PLACEHOLDERS), "is a placeholder and not a key", _FILL_IN),
     (
-        r"(?i:(export\s+|set\s+)?\w*(secret|token)\w*\s*[=:].*)",
+        r"(?i:(export\s+|set\s+)?(TENCENTCLOUD_)?(secret_?(id|key)|(security_)?token)\s*[=:].*)",
         "begins with a name",
         "Remove the name and the sign behind it.",
     ),
