@@ -121,7 +121,8 @@ class CloudRefusal(OrchestratorError):
     Args:
         code: the vendor's code, or ``Http<status>`` if the body contained none.
         message: the service's own message; stored as ``service_message``.
-        http_status: the HTTP status of the answer.
+        http_status: the HTTP status of the answer; 0 if no connection can be opened until an
+            operator acts.
     """
 
     def __init__(self, code: str, message: str, *, http_status: int) -> None:

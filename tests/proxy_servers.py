@@ -38,6 +38,7 @@ async def http_proxy(
     server_port: int,
     *,
     answer: bytes = b"",
+    refused: str = "",
     login: str = "",
     context: ssl.SSLContext | None = None,
 ) -> AsyncIterator[ProxyServer]:
@@ -45,6 +46,7 @@ async def http_proxy(
 
     Args:
         answer: sent to every request in the place of a connection.
+        refused: send the answer only to requests for hosts with this text in their names.
         login: user name and password, separated by a colon, that every request must have.
         context: makes it a proxy with TLS.
     """
@@ -57,8 +59,9 @@ async def http_proxy(
         method, target, rest = head.split(b" ", 2)
         proxy.asked.append(target.decode())
         is_known = f"Proxy-Authorization: Basic {wanted}\r\n".encode() in head
-        if answer or (login and not is_known):
-            await stream.send(answer or b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n")
+        reply = answer if refused in proxy.asked[-1] else b""
+        if reply or (login and not is_known):
+            await stream.send(reply or b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n")
             await stream.receive()  # until the client has read the answer, and closes
         else:
             async with await anyio.connect_tcp("127.0.0.1", server_port) as upstream:

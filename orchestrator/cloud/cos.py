@@ -13,7 +13,6 @@ from aiolimiter import AsyncLimiter
 from orchestrator.cloud.clock_skew import ServerClock, parse_http_date, parse_time
 from orchestrator.cloud.cos_signing import cos_headers
 from orchestrator.cloud.credentials.base import CredentialSource
-from orchestrator.cloud.error_classification import code_for_exception
 from orchestrator.cloud.error_codes import OTHER_REGION
 from orchestrator.cloud.http_client import ActionRequiredError, HttpClient
 from orchestrator.errors import CloudRefusal
@@ -190,8 +189,7 @@ class CosClient:
         try:
             response = await self._http.send(method, url, headers=headers, seconds=self._timeout)
         except ActionRequiredError as error:
-            code = code_for_exception(error)
-            raise CloudRefusal(code.name, f"{error}. {code.remedy}", http_status=0) from error
+            raise CloudRefusal(error.code, str(error), http_status=0) from error
         if "x-cos-request-id" in response.headers:
             # an answer without this header may be a proxy's, whose clock proves nothing
             self.clock.learn(response.headers.get("Date"), host)

@@ -268,16 +268,16 @@ SignatureDoesNotMatch: Correct the SecretKey; if it is right, check for a proxy 
     requests to COS.
 
 [halt, account]
-Client.ProxyRefusalError: Let the proxy open connections to COS, or run with --verify off: without
-    them no export can be verified.
-Client.SSLCertVerificationError: Make this machine trust the certificate of COS, or run with
-    --verify off: without it no export can be verified.
 Http402: Pay the account's bill: COS refuses requests while it is overdue.
 PaymentRequired: Pay what the account owes; COS accepts requests again afterwards.
 
 [halt, bucket]
 Client.OtherRegion: Use a bucket in the images' region, or correct --region: the bucket is in the
     region that the message names.
+Client.ProxyRefusalError: Let the proxy open connections to COS (correct its user name and password,
+    or ask its administrator), or run with --verify off: without them no export can be verified.
+Client.SSLCertVerificationError: Make this machine trust the certificate of COS (SSL_CERT_FILE can
+    name a file of authorities), or run with --verify off: without it no export can be verified.
 Client.UndatedObject: Check in the console whether the objects are new; synchronize this machine's
     clock (NTP), which may differ from that of COS; look for a proxy that changes Date or removes
     Last-Modified in answers of COS.

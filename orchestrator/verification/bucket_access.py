@@ -10,6 +10,7 @@ import anyio
 import sqlalchemy as sa
 
 from orchestrator.cloud.error_codes import OTHER_REGION, cos_code_for
+from orchestrator.cloud.http_client import ProxyRefusalError, UntrustedCertificateError
 from orchestrator.errors import CloudRefusal
 from orchestrator.limits.circuit_breaker import CircuitBreaker
 from orchestrator.limits.halted_scopes import (
@@ -36,8 +37,11 @@ _TRUST_FACTOR = 6
 _RETRY_FACTOR = 3
 """An unreadable bucket is tried again after this many times the time of refusals."""
 
-_NOT_HERE = frozenset({"NoSuchBucket", OTHER_REGION})
-"""Codes that say that the bucket is not where it is looked for: nothing can be exported to it."""
+_ALWAYS_HALTS = frozenset(
+    {"NoSuchBucket", OTHER_REGION, ProxyRefusalError.code, UntrustedCertificateError.code}
+)
+"""Codes that halt the bucket in every mode: it is not where it is looked for, so that nothing can
+be exported to it; or no connection to it can be opened until an operator acts."""
 
 _TOLERATED_FAILURES = 9
 """Failed look-ups in a row that are tolerated; after one more, one job at a time is a probe."""
@@ -47,7 +51,8 @@ class BucketAccess:
     """What the look-ups of this run have shown of each bucket, by region and name.
 
     Args:
-        halts: receives a halt for a bucket that is missing, or must be readable and is not.
+        halts: receives a halt for a bucket that is missing or to which no connection can be opened,
+            or that must be readable and is not.
         notify: takes sentences for the user.
 
     Attributes:
@@ -98,21 +103,24 @@ class BucketAccess:
         if code.reaction is Reaction.RETRY:
             self.record_failure(bucket, str(refusal))
             return False
-        self._record_answer(bucket)
+        if refusal.http_status:
+            self._record_answer(bucket)
+        else:
+            self.release_probe(bucket)
         if code.scope in WHOLE_ACCOUNT:
             return False
         now = anyio.current_time()
         is_new = bucket not in self.unreadable
         period = self._refused_for * (_TRUST_FACTOR if bucket in self._readable else 1)
-        is_not_here = code.name in _NOT_HERE
-        if is_not_here:
+        always_halts = code.name in _ALWAYS_HALTS
+        if always_halts:
             period = _MIN_REFUSED_FOR
         if is_new and now - self._refused_since.setdefault(bucket, now) < period:
             return False
         self.unreadable[bucket] = now + _RETRY_FACTOR * self._refused_for
         if not is_new:
             return False
-        if is_not_here or self.mode is VerifyMode.REQUIRED:
+        if always_halts or self.mode is VerifyMode.REQUIRED:
             halt = Halt(Scope.BUCKET, bucket, code.name, refusal.service_message, code.remedy)
             self._halted[bucket] = halt
             self._halts.add(halt)
@@ -165,10 +173,14 @@ class BucketAccess:
         return sorted(bucket for bucket, again_at in self.unreadable.items() if again_at > now)
 
     def unverifiable(self) -> sa.ColumnElement[bool]:
-        """Jobs that stay accepted: look-ups are switched off or not permitted."""
+        """Jobs that stay accepted: look-ups are switched off or not permitted.
+
+        Those of a halted bucket do not: another run may verify them after an operator has acted.
+        """
         if self.mode is VerifyMode.REQUIRED:
             return sa.false()
-        return ~self.readable()
+        is_halted = bucket_location_column().in_(any_current(lambda: sorted(self._halted)))
+        return ~self.readable() & ~is_halted
 
     def reset(self) -> None:
         """Forget all refusals, so that the next look-ups test permissions and answers again."""

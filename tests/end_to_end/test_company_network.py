@@ -37,10 +37,14 @@ async def cloud(anyio_backend: str) -> AsyncIterator[Simulator]:
 
 @asynccontextmanager
 async def over_tls(
-    cloud: Simulator, folder: Path, **variables: str
+    cloud: Simulator, folder: Path, *, name: str = HOST
 ) -> AsyncIterator[tuple[Shell, int]]:
-    """Yield a shell whose endpoints have TLS and a name that only a proxy knows, and their port."""
-    context, certificate = signed_by_company(folder, name=HOST)
+    """Yield a shell whose endpoints have TLS and a name that only a proxy knows, and their port.
+
+    Args:
+        name: host name in the certificate.
+    """
+    context, certificate = signed_by_company(folder, name=name)
     endpoints = dict.fromkeys(
         (f"ORCHESTRATOR_{name}_ENDPOINT" for name in ("CVM", "COS", "STS")), f"https://{HOST}"
     )
@@ -133,6 +137,33 @@ async def test_proxy_that_refuses_cos_halts_the_run(cloud: Simulator, tmp_path: 
         assert "Let the proxy open connections to COS" in ended.err
         unverified = await shell.run("run", "--verify", "off")
     assert unverified.code == 0, unverified.err
+
+
+async def test_region_whose_cos_is_refused_does_not_halt_the_others(
+    cloud: Simulator, tmp_path: Path
+) -> None:
+    """Each region has a host of COS of its own: the proxy may know one of them and not another."""
+    async with (
+        over_tls(cloud, tmp_path, name=f"*.{HOST}") as (plain, port),
+        http_proxy(port, answer=http(status="403 Forbidden"), refused="ap-tokyo") as proxy,
+    ):
+        shell = with_variables(
+            plain,
+            HTTPS_PROXY=f"http://{proxy.address}",
+            ORCHESTRATOR_CVM_ENDPOINT=cloud.url,
+            ORCHESTRATOR_STS_ENDPOINT=cloud.url,
+            ORCHESTRATOR_COS_ENDPOINT=f"https://{{region}}.{HOST}",
+        )
+        where = ("--region", "ap-tokyo", "--bucket", BUCKET)
+        added = await shell.run("enqueue", "--image", "img-00000003", *where)
+        assert added.code == 0, added.err
+        ended = await enqueue_and_run(shell)
+    assert ended.code == 6, ended.err
+    assert "2 verified" in ended.out
+    assert f"ap-tokyo/{BUCKET}" in ended.err
+    assert "profile default" not in ended.err
+    assert "Ask the administrator" not in ended.err
+    assert {f"{REGION}.{HOST}:443", f"ap-tokyo.{HOST}:443"} == set(proxy.asked)
 
 
 @pytest.mark.parametrize("refuses", [False, True], ids=["dead", "403"])

@@ -11,6 +11,11 @@ import pytest
 import sqlalchemy as sa
 
 from orchestrator.cloud.error_codes import OTHER_REGION
+from orchestrator.cloud.http_client import (
+    ActionRequiredError,
+    ProxyRefusalError,
+    UntrustedCertificateError,
+)
 from orchestrator.errors import CloudRefusal
 from orchestrator.limits.halted_scopes import HaltedScopes
 from orchestrator.model import Halt, Scope
@@ -151,6 +156,28 @@ def test_a_bucket_that_is_not_here_is_halted_soon(code: str) -> None:
     assert "ap-tokyo" in said[0]
     permissions.record_success(PLACE)
     assert stops.active == []
+
+
+@pytest.mark.parametrize("kind", [ProxyRefusalError, UntrustedCertificateError])
+def test_a_bucket_without_a_connection_is_halted_in_any_mode(
+    kind: type[ActionRequiredError],
+) -> None:
+    """Its refused connections are no answers, and the sentence has one remedy."""
+    permissions, stops, said = make()
+    refusal = CloudRefusal(kind.code, "x.example: no", http_status=0)
+
+    def fail() -> bool:
+        permissions.record_failure(PLACE, "no answer")
+        return False
+
+    looks(fail, 20)
+    said.clear()
+    assert looks(partial(permissions.record_refusal, PLACE, refusal), 8).index(True) == 5
+    (stop,) = stops.active
+    assert (stop.scope, stop.value, stop.code) == (Scope.BUCKET, PLACE, kind.code)
+    (sentence,) = said
+    assert sentence.endswith(f"unknown jobs stay unknown. {stop.remedy}")
+    assert stop.message == "x.example: no"
 
 
 @pytest.mark.anyio
