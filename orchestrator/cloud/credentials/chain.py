@@ -337,7 +337,7 @@ def _profile_notes(
     if found.variables == VARIABLES and not is_named:
         note = f"profile {profile} of TCCLI_PROFILE is not used: these variables come first, as in"
         return (f"{note} tccli; to use it: --profile {profile}",)
-    return (f"no credentials file has profile {profile}",)
+    return (f"no credentials file has keys of profile {profile}",)
 
 
 def _is_closed(path: Path) -> bool:

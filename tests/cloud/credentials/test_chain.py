@@ -167,7 +167,7 @@ async def test_named_profile_of_tccli_precedes_the_environment(tmp_path: Path) -
             "AKIDenv",
             (
                 "TENCENTCLOUD_SECRET_ID and TENCENTCLOUD_SECRET_KEY in the environment (no "
-                "credentials file has profile b)"
+                "credentials file has keys of profile b)"
             ),
         ),
     ],
@@ -230,10 +230,15 @@ async def test_named_profile_without_keys_is_refused(
     assert caught.value.remedy.endswith("tccli configure --profile b")
 
 
-async def test_profile_without_keys_may_have_them_in_the_other_file(tmp_path: Path) -> None:
+async def test_profile_without_keys_may_have_them_in_the_other_file(
+    simulator: Simulator, tmp_path: Path
+) -> None:
     """Both files belong to the profile; and a profile that nobody has named is passed over."""
     write_tccli(tmp_path, "b")
     assert (await (await find(tmp_path, ENVIRONMENT, "b")).current()).secret_id == "AKIDenv"
+    notes: list[str] = []
+    await find(tmp_path, {}, "b", endpoint=simulator.url, notes=notes)
+    assert "(no credentials file has keys of profile b)" in notes[0]
     write_ini(tmp_path, B_KEYS)
     source = await find(tmp_path, ENVIRONMENT, "b", is_named=True)
     assert (await source.current()).secret_id == "AKIDini"
@@ -431,7 +436,9 @@ async def test_instances_role_is_named(simulator: Simulator, tmp_path: Path) -> 
     """Without any stored keys the message says that the instance's role signs."""
     notes: list[str] = []
     await find(tmp_path, {}, "b", endpoint=simulator.url, notes=notes)
-    assert notes == ["Keys: the role of this CVM instance (no credentials file has profile b)."]
+    assert notes == [
+        "Keys: the role of this CVM instance (no credentials file has keys of profile b)."
+    ]
 
 
 def write_with_modes(home: Path, file_mode: int, folder_mode: int) -> Path:
