@@ -1,4 +1,4 @@
-"""Find the file system of a file, and refuse those on which SQLite's locks do not work."""
+"""Find how a file is mounted, and refuse what SQLite cannot work with."""
 
 import logging
 import os
@@ -29,6 +29,9 @@ _LOCAL_FUSE = frozenset({"fuse.ext4", "fuse.fuse-overlayfs", "fuse.ntfs-3g"})
 network file systems, as in coreutils: most are (sshfs, s3fs, rclone, cosfs, davfs2), and what the
 others do with locks and shared memory is up to each. ``fuseblk`` has a block device below it."""
 
+_MOUNTS = Path("/proc/self/mountinfo")
+"""The kernel's list of mounts; other systems, such as macOS, have none, and nothing is checked."""
+
 _OCTAL = re.compile(r"\\([0-7]{3})")
 
 
@@ -41,12 +44,8 @@ class Mount(NamedTuple):
     kind: str
 
 
-def refuse_network_file_system(
-    path: Path, *, allowed: bool, mounts: Path = Path("/proc/self/mountinfo")
-) -> None:
+def refuse_network_file_system(path: Path, *, allowed: bool, mounts: Path = _MOUNTS) -> None:
     """Refuse a network file system: SQLite's locks are not reliable there.
-
-    Where the list of mounts does not exist, as on macOS, nothing is checked.
 
     Args:
         path: of the database; its folder must exist.
@@ -79,6 +78,29 @@ def refuse_network_file_system(
     )
 
 
+def refuse_file_mount(path: Path, *, mounts: Path = _MOUNTS) -> None:
+    """Refuse a file that is mounted alone: its write-ahead log is beside another path.
+
+    A container would keep its log to itself and lose it, and would not see that of the host.
+
+    Args:
+        path: of the database; it may be missing.
+        mounts: the kernel's list of mounts.
+
+    Raises:
+        StoreError: the file itself is a mount point.
+    """
+    if not mounts.exists():
+        return
+    file = path.resolve()
+    mount = _mount_of(file, os.fsdecode(mounts.read_bytes()))
+    if mount is not None and mount.point == file:
+        raise StoreError(
+            f"The database {path} is mounted as a single file, without its write-ahead log.",
+            "Mount its folder instead.",
+        )
+
+
 def is_network(kind: str) -> bool:
     """Return whether a type of file system may be shared by several machines."""
     is_fuse = kind == "fuse" or kind.startswith("fuse.")
@@ -88,25 +110,31 @@ def is_network(kind: str) -> bool:
 def file_system(folder: Path, mounts: str) -> str | None:
     """Return the type of the file system that a folder is on; ``None`` if it is not listed.
 
-    The path is followed from the root, as the kernel does: of the mounts on a file system, the
-    nearest point on the way is entered first. So a mount that a later one covers does not count.
-
     Args:
         folder: an absolute path without symbolic links.
         mounts: content of /proc/self/mountinfo.
+    """
+    mount = _mount_of(folder, mounts)
+    return None if mount is None else mount.kind
+
+
+def _mount_of(path: Path, mounts: str) -> Mount | None:
+    """Return the mount that a path leads to; ``None`` if it is not listed.
+
+    The path is followed from the root, as the kernel does: of the mounts on a file system, the
+    nearest point on the way is entered first. So a mount that a later one covers does not count.
     """
     listed = list(_parse(mounts))
     numbers = {mount.number for mount in listed}
     # the root of a container or chroot may be on a mount that is not listed
     ahead = [mount for mount in listed if mount.parent not in numbers - {mount.number}]
-    kind = None
-    while entered := [mount for mount in ahead if folder.is_relative_to(mount.point)]:
+    current = None
+    while entered := [mount for mount in ahead if path.is_relative_to(mount.point)]:
         nearest = min(len(mount.point.parts) for mount in entered)
         # of several mounts at one point the last covers the others
         current = [mount for mount in entered if len(mount.point.parts) == nearest][-1]
-        kind = current.kind
         ahead = [mount for mount in listed if mount.parent == current.number != mount.number]
-    return kind
+    return current
 
 
 def _parse(mounts: str) -> Iterator[Mount]:

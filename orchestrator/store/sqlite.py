@@ -12,7 +12,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 
 from orchestrator.errors import NoStoreError, StoreError, StoreGoneError
 from orchestrator.store.file_lock import lock_file, open_private_file
-from orchestrator.store.file_systems import refuse_network_file_system
+from orchestrator.store.file_systems import refuse_file_mount, refuse_network_file_system
 
 
 def prepare_file(path: Path, *, create: bool, allow_network: bool) -> None:
@@ -25,8 +25,8 @@ def prepare_file(path: Path, *, create: bool, allow_network: bool) -> None:
 
     Raises:
         NoStoreError: it is missing or empty, and `create` is false.
-        StoreError: the path is not writable, is on a file system without reliable locks, or its
-            lock file is a symbolic link.
+        StoreError: the path is not writable, is on a file system without reliable locks, is mounted
+            without its folder, or its lock file is a symbolic link.
     """
     try:
         if not create and not _size(path):
@@ -35,6 +35,7 @@ def prepare_file(path: Path, *, create: bool, allow_network: bool) -> None:
         for folder in reversed(path.parents):
             if not folder.is_dir():
                 folder.mkdir(mode=0o700, exist_ok=True)
+        refuse_file_mount(path)
         refuse_network_file_system(path, allowed=allow_network)
         if _size(path):
             _check_writable(path)
@@ -100,7 +101,8 @@ class Reading:
 
     Raises:
         NoStoreError: the file is missing or empty.
-        StoreError: this user may not read it, or not without creating files.
+        StoreError: this user may not read it, or not without creating files; or it is mounted
+            without its folder.
     """
 
     def __init__(self, path: Path, *, allow_network: bool) -> None:
@@ -111,6 +113,7 @@ class Reading:
         try:
             if not _size(path):
                 raise NoStoreError(str(path))
+            refuse_file_mount(path)
             self._before = path.stat()
             why_not = self._why_nothing_can_be_created()
             self.is_immutable = why_not is not None and not self._is_in_use()

@@ -183,6 +183,17 @@ def test_read_only_mount_with_a_log_alone_is_refused(
     assert_refused(done, "store.db-wal", "Read-only file system", "Copy store.db")
 
 
+def test_file_that_is_mounted_alone_is_refused(path: Path, writer: sqlite3.Connection) -> None:
+    """As with ``docker -v store.db:/data/store.db``: a reader would miss the log."""
+    script = "mkdir $folder/d; touch $folder/d/s.db; mount --bind $folder/store.db $folder/d/s.db; "
+    run = f"{sys.executable} -m orchestrator run --database-url"
+    for command in ("look", run):
+        done = in_namespace(path, f"{script} {command} $folder/d/s.db")
+        assert_refused(done, "d/s.db is mounted as a single file", "Mount its folder instead.")
+        assert [file.name for file in (path.parent / "d").iterdir()] == ["s.db"]
+        shutil.rmtree(path.parent / "d")
+
+
 def test_mounts_are_followed(tmp_path: Path) -> None:
     """Bind mounts, covered mounts and blanks, in the kernel's own list."""
     script = (

@@ -10,6 +10,7 @@ from orchestrator.errors import StoreError
 from orchestrator.store.file_systems import (
     file_system,
     is_network,
+    refuse_file_mount,
     refuse_network_file_system,
 )
 
@@ -120,6 +121,26 @@ def test_network_file_system_is_refused_unless_allowed(
     assert "Warning: The database" in caplog.text
     mounts.write_text(f"{ROOT}\n")
     refuse_network_file_system(path, allowed=False, mounts=mounts)
+
+
+def test_file_that_is_mounted_alone_is_refused(tmp_path: Path) -> None:
+    """Only a mount of the file itself that nothing covers is meant; links to it are followed."""
+    mounts, path = tmp_path / "mountinfo", tmp_path / "store.db"
+    of_file = f"30 20 8:1 /home/store.db {path} rw - ext4 /dev/sda1 rw"
+    link = tmp_path / "link.db"
+    link.symlink_to(path)
+    mounts.write_text(f"{ROOT}\n{of_file}\n")
+    for name in (path, link):
+        with pytest.raises(StoreError, match=r"mounted as a single file") as caught:
+            refuse_file_mount(name, mounts=mounts)
+        assert caught.value.remedy == "Mount its folder instead."
+    for other in (
+        of_file.replace(str(path), str(tmp_path)),
+        of_file.replace(str(path), f"{path}x"),
+        f"{of_file}\n31 20 8:2 / {tmp_path} rw - xfs /dev/sdb rw",
+    ):
+        mounts.write_text(f"{ROOT}\n{other}\n")
+        refuse_file_mount(path, mounts=mounts)
 
 
 @pytest.mark.skipif(not Path("/proc/self/mountinfo").exists(), reason="there is no mountinfo here")
