@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects import sqlite as sqlite_dialect
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from orchestrator.clock import Clock
@@ -117,8 +117,21 @@ class Database:
         if self.path is not None:
             # SQLite would create an empty file in place of a deleted one
             self._file.check()
-        async with _transaction(self._reader) as connection:
-            yield connection
+        try:
+            async with _transaction(self._reader) as connection:
+                yield connection
+        except DBAPIError:
+            # without locks, a change halfway looks like a damaged file
+            self._check_reading()
+            raise
+        self._check_reading()
+
+    def _check_reading(self) -> None:
+        """Check that a file that is only read is still the same one.
+
+        Raises:
+            StoreError: it was changed, deleted or replaced.
+        """
         if self._reading is not None:
             self._file.check()
             self._reading.check()

@@ -1,5 +1,6 @@
 """Read a SQLite file without changing anything: which files decide how it is opened."""
 
+import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -25,6 +26,13 @@ def names(path: Path) -> list[str]:
 def content(path: Path) -> bytes:
     """Return the bytes of a file."""
     return path.read_bytes()
+
+
+def erase_all_but_the_first_page(path: Path) -> None:
+    """Damage a file, at another time than it was made also by a coarse clock."""
+    pages = content(path)
+    path.write_bytes(pages[:4096].ljust(len(pages), b"\0"))
+    os.utime(path, (0, 0))
 
 
 @pytest.fixture
@@ -150,6 +158,25 @@ async def test_a_writer_that_begins_is_noticed(path: Path) -> None:
         writer.close()
         await database.close()
     assert await count_in(path) == 1
+
+
+@pytest.mark.usefixtures("stranger")
+async def test_a_change_halfway_is_not_called_damage(path: Path) -> None:
+    """Pages of two versions do not fit together, and SQLite says that the file is malformed."""
+    database = reader(path)
+    try:
+        erase_all_but_the_first_page(path)
+        with pytest.raises(StoreError, match="was changed while it was read") as caught:
+            await count(database)
+        assert caught.value.remedy == "Repeat the command."
+    finally:
+        await database.close()
+    database = reader(path)
+    try:
+        with pytest.raises(sa.exc.DatabaseError, match="malformed"):
+            await count(database)
+    finally:
+        await database.close()
 
 
 @pytest.mark.parametrize("make", [lambda _: None, Path.touch])
