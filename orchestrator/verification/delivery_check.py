@@ -21,6 +21,7 @@ from orchestrator.vendor_facts import NO, YES, VendorFact
 from orchestrator.verification.bucket_trust import BucketTrust
 from orchestrator.verification.delivery_lookup import DeliveryLookup, untrusted
 from orchestrator.verification.evidence import Evidence, compare_with_keys, verdict
+from orchestrator.verification.object_lookup import clocks_of
 from orchestrator.verification.tracked_jobs import (
     TrackedJob,
     first_trace_column,
@@ -90,6 +91,7 @@ async def check_delivery(
     uploads = await lookup.uploads() if wants_trace else None
     listing = await lookup.listing()
     objects = await lookup.own_objects(listing)
+    clocks = clocks_of(cos)  # once: a second look takes time, and the age stays the same
     _learn(trust, job, objects, uploads, is_listed=not isinstance(listing, CloudRefusal))
     trace_age = lookup.trace_age(objects, uploads)
     evidence = compare_with_keys(job, objects)
@@ -97,7 +99,7 @@ async def check_delivery(
     deadline_of = partial(deadline, finished, job.size_gib, longest=settings.export_deadline)
     is_late = age >= deadline_of()
     is_unlisted = listing == {} and age >= max(settings.resend_after, _UNLISTED_AFTER)
-    may_be_complete = evidence.is_enough and lookup.writing_has_ended(objects)
+    may_be_complete = evidence.is_enough and lookup.writing_has_ended(objects, clocks)
     if not finding.is_final and (is_late or is_unlisted or may_be_complete):
         # uploads first: one that ends before the next request is then seen as an object
         uploads = await lookup.uploads()
@@ -110,7 +112,8 @@ async def check_delivery(
             trust.learn(VendorFact.LISTING_TRUSTED, NO)
         evidence = compare_with_keys(job, objects)
         has_ended = not uploads and (
-            is_late or lookup.writing_has_ended(objects, uploads_were_listed=uploads is not None)
+            is_late
+            or lookup.writing_has_ended(objects, clocks, uploads_were_listed=uploads is not None)
         )
         may_be_written = uploads is None or bool(uploads)
         is_overdue = age >= deadline_of(being_written=may_be_written)

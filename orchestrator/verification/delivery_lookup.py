@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from orchestrator.cloud.cos import CosClient
 from orchestrator.cloud.error_codes import UNTRUSTED_READS
@@ -134,13 +134,21 @@ class DeliveryLookup:
         return trace_age_of(self.cos, self.job, moments)
 
     def writing_has_ended(
-        self, objects: Mapping[str, ObjectFacts], *, uploads_were_listed: bool = True
+        self,
+        objects: Mapping[str, ObjectFacts],
+        clocks: Sequence[datetime],
+        *,
+        uploads_were_listed: bool = True,
     ) -> bool:
-        """Return whether nothing was written for so long that nothing more is expected."""
+        """Return whether nothing was written for so long that nothing more is expected.
+
+        Args:
+            clocks: the times that may be that of COS, of the same moment as `age`.
+        """
         return writing_has_ended(
             objects,
             since_request=time_since_request(self.job, self.age),
-            clocks=clocks_of(self.cos),
+            clocks=clocks,
             uploads_are_visible=self.trust.uploads_are_visible and uploads_were_listed,
         )
 

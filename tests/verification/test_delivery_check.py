@@ -12,7 +12,7 @@ from orchestrator.cloud.error_codes import UNDATED_OBJECT, UNTRUSTED_READS, cos_
 from orchestrator.errors import CloudRefusal
 from orchestrator.job_states import JobState
 from orchestrator.model import NOT_DELIVERED, ImageFormat, ObjectFacts, UploadFacts
-from orchestrator.simulator import Delivery, Fault, ImageSettings
+from orchestrator.simulator import Delivery, Duration, Fault, ImageSettings
 from orchestrator.store import Database
 from orchestrator.store.tables import events, jobs, objects
 from orchestrator.vendor_facts import NO, YES, VendorFact, facts_about
@@ -507,6 +507,23 @@ async def test_a_raw_file_shorter_than_its_disk_is_reported(setup: StoreAndCloud
     assert stored.key in kept.warnings[0]
     assert "as long as its disk" in kept.warnings[0]
     assert kept.code is None
+
+
+async def test_the_second_look_is_judged_by_the_time_of_the_first(
+    setup: StoreAndCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The age of the export is of that time, too: later clocks would contradict it."""
+    setup.simulator.change(duration=Duration(seconds=3))
+    job_id = await accepted(setup, described=False)
+    await pass_time(setup, 100)
+    list_uploads = setup.cos.list_uploads
+
+    async def list_slowly(region: str, bucket: str, prefix: str) -> tuple[UploadFacts, ...]:
+        setup.pass_time(5)
+        return await list_uploads(region, bucket, prefix)
+
+    monkeypatch.setattr(setup.cos, "list_uploads", list_slowly)
+    assert await verified(setup, job_id) is JobState.VERIFIED
 
 
 async def test_missing_objects_are_named_at_the_deadline(setup: StoreAndCloud) -> None:
