@@ -123,13 +123,13 @@ class Orchestrator:
 
         Raises:
             CredentialError: there are jobs to do, but no usable credentials.
-            UsageError: no job has this batch.
+            UsageError: no job of the profile has this batch.
         """
         from orchestrator.worker.run_setup import run
 
         await self._database.check_sessions()
         if batch is not None:
-            await require_batch(self._database, batch)
+            await require_batch(self._database, batch, profile=self.settings.profile)
         return await run(
             self._database,
             self.settings,

@@ -139,7 +139,7 @@ async def command(
         exit_code_for(error)
     if result is not None:
         try:
-            text = to_json(_as_json(result)) if json else "\n".join(summary(result, batch))
+            text = to_json(_as_json(result)) if json else "\n".join(summary(result))
             print(text, flush=True)
         except OSError:  # stdout is closed or full: the exit code has the same meaning
             silence(sys.stdout)
@@ -180,13 +180,13 @@ def _as_json(result: "RunResult") -> dict[str, Any]:
     }
 
 
-def summary(result: "RunResult", batch: str | None = None) -> Iterator[str]:
+def summary(result: "RunResult") -> Iterator[str]:
     """Yield the result as lines of text: counts, halted scopes, and what to do next."""
     from orchestrator.limits.admission import describe_halt
 
     total = sum(result.counts.values())
     if not total:
-        yield "Nothing to do." if batch is None else f"Nothing to do in batch {batch!r}."
+        yield "Nothing to do."
         return
     counts = ", ".join(f"{count} {state}" for state, count in result.counts.items() if count)
     limit = ", the time limit" if result.timed_out else ""

@@ -1,6 +1,7 @@
 """Translate a job filter into SQL conditions on the jobs table."""
 
 import difflib
+import shlex
 from collections.abc import Sequence
 
 import sqlalchemy as sa
@@ -66,17 +67,29 @@ def check_printable(text: str, kind: str) -> None:
         )
 
 
-async def require_batch(database: Database, name: str) -> None:
+async def require_batch(database: Database, name: str, *, profile: str | None = None) -> None:
     """Refuse the name of a batch that has no job.
 
+    Args:
+        profile: the job must be of this profile.
+
     Raises:
-        UsageError: the remedy names the nearest batch.
+        UsageError: the remedy names the profiles that have the batch, or the nearest batch.
     """
     check_printable(name, "batch name")
     async with database.read() as connection:
-        if await connection.scalar(sa.select(sa.exists().where(jobs.c.batch == name))):
-            return
-        names = (await connection.scalars(sa.select(jobs.c.batch).distinct())).all()
+        query = sa.select(jobs.c.profile).where(jobs.c.batch == name).distinct()
+        profiles = (await connection.scalars(query.order_by(jobs.c.profile))).all()
+        names = (
+            [] if profiles else (await connection.scalars(sa.select(jobs.c.batch).distinct())).all()
+        )
+    if profile in profiles or (profiles and profile is None):
+        return
+    if profiles:
+        raise UsageError(
+            f"Batch {name!r} has no job of profile {profile!r}.",
+            f"Use {' or '.join(f'--profile {shlex.quote(one)}' for one in profiles)}.",
+        )
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
     remedy = f"The nearest is {near[0]!r}." if near else "The database has no jobs."
     raise UsageError(f"No job has batch {name!r}.", remedy)

@@ -270,6 +270,20 @@ async def test_a_batch_that_does_not_exist_is_refused(shell: Shell, command: str
     assert "No job has batch 'tonigth'.\n  The nearest is 'tonight'." in ended.err
 
 
+async def test_a_run_of_a_batch_of_another_profile_is_refused(shell: Shell) -> None:
+    """It would send nothing; the profiles that have the batch are named. Other commands see all."""
+    for profile in ("b", "a c"):
+        await shell.run(
+            "enqueue", "-", "--again", "--batch", "x", "--profile", profile, stdin=manifest(1)
+        )
+    ended = await shell.run("run", "--batch", "x", "--profile", "other")
+    assert (ended.code, ended.out) == (2, "")
+    assert "Batch 'x' has no job of profile 'other'.\n  Use --profile 'a c' or --profile b." in (
+        ended.err
+    )
+    assert (await shell.run("status", "--batch", "x")).code == 0
+
+
 async def test_history_of_a_batch_that_does_not_exist_is_empty(shell: Shell) -> None:
     """A filter that matches nothing is no error, but stderr says so."""
     await shell.run("enqueue", "-", stdin=manifest(1))
