@@ -33,9 +33,12 @@ _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _HOST_AND_PORT = re.compile(r"(\[[^\[\]]+\]|[^:\[\]]*)(?::(\d*))?")
 _PARAMETER = re.compile(r"[a-z_]+=.*")
 
+_WORD_EDGE = r"(?!(?<=\w)\w)"
+"""A place that is not between two characters of a word."""
+
 _UNCERTAIN = (
     "cannot be read with certainty, because in a user name, a password or a parameter @ must be "
-    "written as %40, / as %2F, : as %3A, ? as %3F, # as %23, % as %25 and a blank as %20"
+    "written as %40, / as %2F, : as %3A, ? as %3F, # as %23, & as %26, % as %25 and a blank as %20"
 )
 _IN_MEMORY = "a database in memory is lost when the process ends"
 _SECRET_PARAMETERS = ("password", "sslpassword", "oauth_client_secret")
@@ -174,5 +177,7 @@ def without_secrets(text: str, url: sa.URL) -> str:
     variables = (os.environ.get(name) for name in _SECRET_VARIABLES)
     for secret in (url.password, *parameters, *variables):
         for one in (secret,) if isinstance(secret, str) else secret or ():
-            text = text.replace(one, "***") if one else text
+            if one:
+                # not within a word: a short password would tear messages to pieces
+                text = re.sub(_WORD_EDGE + re.escape(one) + _WORD_EDGE, "***", text)
     return text

@@ -209,3 +209,21 @@ def test_messages_of_the_driver_lose_every_password(monkeypatch: pytest.MonkeyPa
     url = sa.make_url("postgresql://me:hush%401@db/jobs?sslpassword=hush2&password=hush4")
     said = without_secrets('bad value "hush@1", "hush2", "hush3", "hush4" for me', url)
     assert said == 'bad value "***", "***", "***", "***" for me'
+
+
+@pytest.mark.parametrize(
+    ("password", "said", "shown"),
+    [
+        ("a", 'server at "a", port a: database', 'server at "***", port ***: database'),
+        ("(x", "unbalanced (x in y(x", "unbalanced *** in y***"),
+        ("p.d", "pad p.d p.dx", "pad *** p.dx"),
+    ],
+)
+def test_a_password_is_not_replaced_within_words(password: str, said: str, shown: str) -> None:
+    """A short one would make every message unreadable, and could be read from it."""
+    assert without_secrets(said, sa.URL.create("postgresql", password=password)) == shown
+
+
+def test_the_remedy_names_the_escape_of_an_ampersand() -> None:
+    """In a parameter it would begin the next one."""
+    assert "& as %26" in refusal("postgresql://host/db?password=hush&hush")

@@ -70,12 +70,13 @@ def connection_arguments(url: sa.URL) -> dict[str, object]:
     from psycopg import pq  # noqa: PLC0415 - only installed with the extra
 
     known = {option.keyword.decode() for option in pq.Conninfo.get_defaults()}
-    for name in url.query:
+    for number, name in enumerate(url.query, 1):
         if name not in known:
+            # its name is not shown: it may be the rest of a password that contains &
             raise StoreError(
-                f"The parameter {name} in the database's URL is not one of PostgreSQL's.",
-                "Remove it; what can be set is listed in PostgreSQL's manual, libpq, 'Parameter "
-                "Key Words'.",
+                f"Parameter {number} in the database's URL is not one of PostgreSQL's.",
+                "Remove it, or write & in a password as %26; what can be set is listed in "
+                "PostgreSQL's manual, libpq, 'Parameter Key Words'.",
             )
     return {name: value for name, value in _CONNECTION.items() if name not in url.query}
 

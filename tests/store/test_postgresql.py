@@ -177,13 +177,22 @@ async def test_settings_of_a_role_do_not_change_ours(
 
 
 async def test_parameters_of_the_url_take_precedence(postgresql_url: str) -> None:
-    """An unknown one is named; its value, which may be a secret, is not."""
+    """An unknown one is refused without its value, which may be a secret."""
     arguments = module.connection_arguments(sa.make_url(f"{postgresql_url}?connect_timeout=3"))
     assert "connect_timeout" not in arguments
     assert "keepalives_idle" in arguments
-    with pytest.raises(StoreError, match="The parameter passwort ") as caught:
+    with pytest.raises(StoreError, match="Parameter 1 in the database") as caught:
         Database(f"{postgresql_url}?passwort=hush", SystemClock())
     assert "hush" not in str(caught.value)
+
+
+def test_the_rest_of_a_password_is_not_shown() -> None:
+    """After an & that is not escaped it looks like the name of a parameter."""
+    url = sa.make_url("postgresql+psycopg://me@db/jobs?password=s3&cret=ef")
+    with pytest.raises(StoreError, match="Parameter 2 in") as caught:
+        module.connection_arguments(url)
+    assert not any(part in f"{caught.value} {caught.value.remedy}" for part in ("cret", "s3"))
+    assert "write & in a password as %26" in caught.value.remedy
 
 
 async def test_a_bad_value_of_a_parameter_is_an_error_of_the_url(postgresql_url: str) -> None:
