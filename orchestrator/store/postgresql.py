@@ -85,6 +85,8 @@ def set_up_connection(connection: DBAPIConnection) -> None:
     """Apply our settings to a new connection."""
     cursor = connection.cursor()
     cursor.execute(_NO_TIMEOUTS)
+    # psycopg reads times in the session's zone, where the last one may be after the year 9999
+    cursor.execute("SET TIME ZONE 'UTC'")
     cursor.close()
     connection.commit()
 

@@ -163,6 +163,7 @@ async def test_settings_of_a_role_do_not_change_ours(
         "idle_session_timeout = '1s'",
         "idle_in_transaction_session_timeout = '1s'",
         "default_transaction_isolation = 'serializable'",
+        "timezone = 'Asia/Shanghai'",
     ):
         administer(sa.make_url(postgresql_url), f"ALTER ROLE {role.username} SET {setting}")
     monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
@@ -174,6 +175,8 @@ async def test_settings_of_a_role_do_not_change_ours(
         ("client_encoding", "UTF8"),
     ):
         assert await say(text_of(role), f"SHOW {name}") == value, name
+    last = "9999-12-31 23:59:59+00:00"
+    assert await say(text_of(role), f"SELECT '{last}'::timestamptz") == last
 
 
 async def test_parameters_of_the_url_take_precedence(postgresql_url: str) -> None:
