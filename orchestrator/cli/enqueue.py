@@ -128,11 +128,14 @@ def _notes(manifest: "Manifest", result: "EnqueueResult") -> Iterator[str]:
 
 def _first_departure(first: datetime, count: int) -> str:
     """Return when the first job with a ``not_before`` may be sent, also in the local time."""
-    here = first.astimezone().isoformat(" ", "minutes")
+    try:
+        here = f" ({first.astimezone().isoformat(' ', 'minutes')} here)"
+    except (OverflowError, ValueError):  # in the local time it is before year 1 or after 9999
+        here = ""
     past = ", which is past" if first <= datetime.now(UTC) else ""
     return (
-        f"not_before is given for {count}: the first may be sent at {iso(first)} ({here} here)"
-        f"{past}. A time without an offset is in UTC."
+        f"not_before is given for {count}: the first may be sent at {iso(first)}{here}{past}. "
+        "A time without an offset is in UTC."
     )
 
 

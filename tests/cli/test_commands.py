@@ -160,6 +160,10 @@ async def test_enqueue_prints_when_the_first_job_may_be_sent(shell: Shell) -> No
         "enqueue", "-", *WHERE, "--again", "--not-before", "2020-01-01", stdin=b"img-00000003"
     )
     assert "which is past" in past.err
+    text = b"image_id,not_before\nimg-00000004,9999-12-31T23:59:59Z\n"
+    far = await shell.run("enqueue", "-", *WHERE, stdin=text)
+    assert far.code == 0, far.err
+    assert "first may be sent at 9999-12-31T23:59:59.000Z. A time" in far.err
 
 
 @pytest.mark.parametrize(
