@@ -96,16 +96,24 @@ class ImageLists:
                 "the file is a state or a plan of Terraform.",
                 f"Enqueue the ids alone: terraform show -json | {_JQ_STATE}",
             )
-        found = {name: _images_in(output["value"]) for name, output in outputs.items()}
-        names = [name for name, images in found.items() if images]
-        if len(names) == 1:
-            self.ignored += [name for name in found if name not in names]
-            return found[names[0]]
+        names = [name for name, output in outputs.items() if _has_image(output["value"])]
         if not names:
+            every = ", ".join(map(escaped, outputs))
             raise unreadable(
                 self._line,
-                f"no output of Terraform is a list of image ids: {', '.join(map(escaped, found))}.",
+                f"no output of Terraform is a list of image ids: {every}.",
                 "Add an output with the ids of the images, or write one id on each line.",
+            )
+        if len(names) == 1:
+            self.ignored += [name for name in outputs if name not in names]
+            images = _parts_of(outputs[names[0]]["value"])
+            if not any(isinstance(one, list) for one in images):
+                return images
+            raise unreadable(
+                self._line,
+                f"the output {escaped(names[0])} of Terraform has lists in its value.",
+                "Enqueue one list alone, as with terraform output -json "
+                f"{escaped(names[0])} | jq '.images'.",
             )
         raise unreadable(
             self._line,
@@ -135,12 +143,23 @@ def _has_outputs(value: Mapping[str, Any]) -> bool:
     )
 
 
-def _images_in(value: object) -> list[object]:
-    """Return the images of a list, of an object by names, or of a single id; else nothing."""
+def _has_image(value: object) -> bool:
+    """Return whether a value is an image, or has one anywhere within."""
+    waiting = [value]
+    while waiting:
+        one = waiting.pop()
+        if _is_image(one):
+            return True
+        if isinstance(one, dict | list):
+            waiting += one.values() if isinstance(one, dict) else one
+    return False
+
+
+def _parts_of(value: object) -> list[object]:
+    """Return the parts of a list or of an object by names; any other value is its only part."""
     if isinstance(value, dict) and not _is_image(value):
-        value = list(value.values())
-    images = value if isinstance(value, list) else [value]
-    return images if all(map(_is_image, images)) else []
+        return list(value.values())
+    return value if isinstance(value, list) else [value]
 
 
 def _is_image(value: object) -> bool:

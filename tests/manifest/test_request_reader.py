@@ -526,9 +526,34 @@ def test_the_only_output_of_terraform_with_images_is_taken(manifest: Reader, val
     assert "bucket" in read.ignored_columns
 
 
+@pytest.mark.parametrize("other", [None, "ubuntu", {"id": "x"}])
+@pytest.mark.parametrize("by_name", [False, True])
+def test_whatever_is_beside_an_image_in_an_output_is_a_fault(
+    manifest: Reader, other: object, *, by_name: bool
+) -> None:
+    """One that is not known yet, or that is no image, does not hide the others."""
+    value = {"a": "img-aaaa", "b": other} if by_name else ["img-aaaa", other]
+    alone = json.dumps({"bucket": output("b"), "ids": output(value)})
+    (fault,) = manifest.faults(alone)
+    assert (fault.unit, fault.number) == ("object", 2)
+    beside = json.dumps({"ids": output(value), "other": output(["img-cccc"])})
+    assert "several outputs of Terraform have image ids: ids, other." in manifest.fault(beside)
+
+
+@pytest.mark.parametrize(
+    "value", [{"images": ["img-aaaa"]}, [["img-aaaa"]], {"x": {"y": ["img-aaaa"]}}]
+)
+def test_images_within_an_output_are_not_lost(manifest: Reader, value: object) -> None:
+    """Which of its lists are meant is not certain."""
+    content = {"list": output(value), "ids": output(["img-bbbb"])}
+    assert "have image ids: list, ids." in manifest.fault(json.dumps(content))
+    assert manifest.faults(json.dumps({"list": output(value)}))
+
+
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
+        (json.dumps({"a": output([["img-aaaa"]])}), "the output a of Terraform has lists in its"),
         (json.dumps(answer()), "the answer of DescribeImages has no image."),
         ('{"ImageSet": null}', "the answer of DescribeImages has no image."),
         (
