@@ -60,7 +60,10 @@ tag and the vendor append to the prefix takes 80 of them at most."""
 
 MIN_PRIORITY, MAX_PRIORITY = -1000, 1000
 
-_IMAGE = re.compile(r"img-[0-9a-z]{4,32}")
+IMAGE_ID = re.compile(r"img-[0-9a-z]+")
+"""How the id of an image looks, whatever its length."""
+
+_IMAGE_ID_LENGTHS = range(8, 37)
 _REGION = re.compile(r"(?=.{1,32}\Z)[a-z]{2}-[a-z0-9-]+")
 _ZONE = re.compile(r"(.+)-[0-9]{1,2}")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9-]*-[0-9]{5,}")
@@ -133,7 +136,7 @@ def image_ids(value: str | Sequence[object]) -> tuple[str, ...] | Problem:
         if not isinstance(part, str):
             return _wrong_type(part, _USE_TEXT)
         image = trimmed(part)
-        if not _IMAGE.fullmatch(image):
+        if not IMAGE_ID.fullmatch(image) or len(image) not in _IMAGE_ID_LENGTHS:
             return Problem(f"{quoted(image)} is not a valid image id.", _USE_IMAGE_IDS)
         if image in images:
             return Problem(f"{image} is listed twice in one request.", "List each image once.")

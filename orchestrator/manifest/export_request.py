@@ -112,7 +112,9 @@ def check_fields(
         The normalized values of all fields, which are only complete without problems, and the
         problems by field.
     """
-    given = {field: check(field, value) for field, value in raw.items() if not is_blank(value)}
+    given = {
+        field: check(field, value) for field, value in raw.items() if not _is_left_out(field, value)
+    }
     problems = {field: value for field, value in given.items() if isinstance(value, Problem)}
     values = {**defaults, **given}
     if "image_id" in given:
@@ -127,6 +129,13 @@ def check_fields(
     if not problems and (problem := check_domain(values["bucket"], values["region"])):
         problems["bucket"] = problem
     return values, problems
+
+
+def _is_left_out(field: str, value: object) -> bool:
+    """Return whether a value is blank, as is a list of prefixes without any."""
+    if field == "prefix" and isinstance(value, list):
+        return all(map(is_blank, value))
+    return is_blank(value)
 
 
 def request_from_checked(values: Mapping[str, Any]) -> ExportRequest:

@@ -5,8 +5,7 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
-from orchestrator.manifest.column_rules import column_named, escaped, quoted, trimmed
-from orchestrator.manifest.image_lists import IMAGE_ID
+from orchestrator.manifest.column_rules import IMAGE_ID, column_named, escaped, quoted, trimmed
 from orchestrator.manifest.row_faults import UnreadableError, unreadable
 
 DELIMITERS = ",;\t|"
@@ -15,7 +14,7 @@ _MAX_TEXT_BEFORE_JSON = 1000
 """Lines that are searched for the beginning of JSON."""
 
 _DELIMITER_LINE = re.compile(rf'"?sep=([{DELIMITERS}])"?\s*', re.IGNORECASE)
-_IDS = re.compile(r"img-[0-9a-z]+(?:;img-[0-9a-z]+)*")
+_IDS = re.compile(rf"{IMAGE_ID.pattern}(?:;{IMAGE_ID.pattern})*")
 _TCCLI_ERROR = re.compile(r"\[TencentCloudSDKException\] code: ?(\S+)")
 _TCCLI_TABLE = re.compile(r"[-+|]{5,}|\|? *DescribeImages *\|?|IMAGESET\b.*|\S+\t[0-9]+")
 _TERRAFORM_TEXT = re.compile(r"\w+ = .*")
@@ -48,15 +47,31 @@ def find_delimiter(header: str) -> str:
 
 
 def words_of_list(line: str) -> list[str]:
-    """Return the words of a line, without quotes and without a comment at its end."""
-    words = re.split(r"[\s,]+", line.partition("#")[0])
-    return [word for word in (trimmed(word).strip("\"';") for word in words) if word]
+    """Return the words of a line, without quotes and without a comment at its end.
+
+    Ids with a semicolon between them are one word: they belong to one request.
+    """
+    text = re.sub("[\"']", "", line.partition("#")[0])
+    text = ";".join(trimmed(part) for part in text.split(";"))
+    words = re.split(r"[\s,]+", text)
+    return [word for word in (trimmed(word).strip(";") for word in words) if word]
 
 
 def is_list_of_ids(line: str) -> bool:
     """Return whether a line has ids of images, and nothing else."""
     words = words_of_list(line)
     return bool(words) and all(map(_IDS.fullmatch, words))
+
+
+def has_several_lists(columns: Sequence[str | None], cells: Sequence[str]) -> bool:
+    """Return whether cells of a row have different image ids, as when a delimiter splits a list.
+
+    Unknown columns count only beside lists: tables of tools may have ids of other images.
+    """
+    has_lists = "image_ids" in columns
+    left_out = "image_id" if has_lists else None  # of these two only one may be given anyway
+    named = (cell for column, cell in zip(columns, cells, strict=False) if column != left_out)
+    return len({cell for cell in map(trimmed, named) if _IDS.fullmatch(cell)}) > 1
 
 
 def not_a_header(line: int, names: Sequence[str], lines: Iterator[str]) -> UnreadableError:

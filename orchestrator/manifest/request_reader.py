@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, TextIO
 
 from orchestrator.errors import ManifestError, RowFault, UsageError
 from orchestrator.manifest.column_rules import (
+    IMAGE_ID,
     Problem,
     check,
     column_named,
@@ -35,14 +36,15 @@ from orchestrator.manifest.file_format import (
     check_tccli,
     delimiter_in,
     find_delimiter,
+    has_several_lists,
     is_list_of_ids,
     not_a_header,
     words_of_list,
 )
-from orchestrator.manifest.image_lists import IMAGE_ID, ImageLists, is_described, is_row
+from orchestrator.manifest.image_lists import ImageLists, is_row
 from orchestrator.manifest.json_values import RepeatedKey, json_value_or_none, json_values
 from orchestrator.manifest.row_faults import UnreadableError, row_fault, unreadable
-from orchestrator.manifest.text_decoding import DecodedText
+from orchestrator.manifest.text_decoding import DecodedText, check_encoding
 
 MAX_LINE = 2**20
 """Maximum characters of a line, so that a disk image given by mistake does not fill the memory."""
@@ -112,8 +114,9 @@ def read_manifest(
         faults = (*reader.faults, *error.faults)
         raise ManifestError(source, faults, in_rows=False, invalid=reader.invalid) from None
     except UnicodeError:  # UTF-16 and UTF-32 without a byte order mark, if --encoding names them
-        remedy = f"Name the order of its bytes: --encoding {encoding}-le or {encoding}-be."
-        fault = RowFault(1, "", f"is not valid {encoding}.", remedy)
+        name = check_encoding(encoding or "utf-16")
+        remedy = f"Name the order of its bytes: --encoding {name}-le or {name}-be."
+        fault = RowFault(1, "", f"is not valid {name}.", remedy)
         raise ManifestError(source, (fault,), in_rows=False) from None
     return reader.manifest(source)
 
@@ -199,14 +202,14 @@ class _Reader:
         self._text = text
         line, first = _next_line(text, 1)
         first = first.lstrip("\ufeff")  # the mark of an encoding that was named
+        while first.lstrip().startswith("#"):
+            line, first = _next_line(text, line + 1)
         if not first:
             raise unreadable(1, "the manifest is empty.", "Add a row for each image.")
         check_tccli(line, first)
         if first.lstrip()[0] in "[{":
             self._read_json(first, line)
             return
-        while first.startswith("#"):
-            line, first = _next_line(text, line + 1)
         if is_list_of_ids(first):
             self._read_ids(_lines(text, first, line), line)
             return
@@ -288,6 +291,10 @@ class _Reader:
             reason = "has a value in a column without a name."
             remedy = "Name the column in the header, or remove it."
             self._reject(RowFault(line, "", reason, remedy))
+        elif has_several_lists(header.columns, cells):
+            reason = "has image ids in several columns."
+            remedy = 'Write those of one request in quotes, as "img-1a2b3c4d;img-5e6f7a8b".'
+            self._reject(RowFault(line, "", reason, remedy))
         else:
             # spreadsheets leave out empty cells at the end of a row, or add some
             named = zip(header.columns, cells, strict=False)
@@ -310,6 +317,7 @@ class _Reader:
         self._read_document(first + blank_lines + second + text.read(MAX_DOCUMENT), line)
 
     def _read_json_lines(self, lines: Iterable[tuple[int, str]]) -> None:
+        lists = ImageLists()
         for number, text in lines:
             if text.isspace():
                 continue
@@ -317,12 +325,14 @@ class _Reader:
                 self._reject(fault)
                 continue
             try:
-                values = list(json_values(text, number))
-            except UnreadableError as error:  # the next line is an object of its own
+                values = json_values(text, number)
+                rows = [row for value in values for row in lists.rows(value, number)]
+            except UnreadableError as error:  # the next line is a value of its own
                 self._reject(*error.faults)
                 continue
-            for value in values:
-                self._add_value(number, value, "line")
+            for row, is_of_tool in rows:
+                self._add_value(number, row, "line", is_of_tool=is_of_tool)
+        self._keep_notes(lists)
 
     def _read_document(self, text: str, line: int) -> None:
         """Read one JSON value, or several that follow each other."""
@@ -332,12 +342,15 @@ class _Reader:
             raise unreadable(line, reason, remedy)
         if fault := self._text.fault(line, text):
             raise UnreadableError(fault)
-        lists, number = ImageLists(line), 0
+        lists, number = ImageLists(), 0
         for value in json_values(text, line):
-            for row, is_of_tool in lists.rows(value):
+            for row, is_of_tool in lists.rows(value, line):
                 number += 1
                 self._add_value(number, row, "object", is_of_tool=is_of_tool)
-        lists.check_not_empty(number)
+        lists.check_not_empty(line, number)
+        self._keep_notes(lists)
+
+    def _keep_notes(self, lists: ImageLists) -> None:
         self._ignored_columns.update(dict.fromkeys(lists.ignored))
         self._notes = lists.notes
 
@@ -349,10 +362,12 @@ class _Reader:
                 problem = Problem("the key is given twice.", "Remove one of the two.")
                 self._reject(row_fault(number, value.key, problem, unit))
             case dict():
-                is_of_tool = is_of_tool or is_described(value)
                 self._add_object(number, value, unit, is_of_tool=is_of_tool)
             case str():
-                self.add(number, {"image_id": value}, unit)
+                self.add(number, {"image_ids" if ";" in value else "image_id": value}, unit)
+            case list():
+                remedy = 'Write one request as {"image_ids": ["img-1a2b3c4d", "img-5e6f7a8b"]}.'
+                self._reject(RowFault(number, "", "is not a JSON object.", remedy, unit))
             case _:
                 remedy = 'Write rows as {"image_id": "img-1a2b3c4d"}.'
                 self._reject(RowFault(number, "", "is not a JSON object.", remedy, unit))

@@ -506,6 +506,145 @@ def test_one_page_of_an_answer_is_noted(manifest: Reader) -> None:
     assert "--Offset" in note
 
 
+@pytest.mark.parametrize(
+    ("answers", "notes"),
+    [
+        ([answer("img-aaaa", total=3), answer("img-bbbb", "img-cccc")], ["1 of 3"]),
+        ([answer("img-aaaa", "img-bbbb"), answer("img-cccc", total=3)], ["1 of 3"]),
+        ([answer("img-aaaa", total=2), answer("img-bbbb", total=3)], ["1 of 2", "1 of 3"]),
+        # two lists of the same length, of which one is a page
+        ([answer("img-aaaa", "img-bbbb"), answer("img-cccc", total=2)], ["3 of 4"]),
+        ([answer("img-aaaa", "img-bbbb"), answer("img-cccc", "img-dddd")], []),
+    ],
+)
+def test_a_page_among_several_answers_is_noted(
+    manifest: Reader, answers: list[object], notes: list[str]
+) -> None:
+    """The images of another answer do not make up for those that are missing."""
+    read = manifest.read("\n".join(map(json.dumps, answers)))
+    assert len(read.notes) == len(notes)
+    for note, words in zip(read.notes, notes, strict=True):
+        assert f" {words} images" in note
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        json.dumps(answer("img-bbbb", "img-cccc", total=3)),
+        json.dumps({"Response": answer("img-bbbb", "img-cccc", total=3)}),
+        json.dumps(["img-bbbb", "img-cccc"]),
+        json.dumps([{"image_id": "img-bbbb"}, "img-cccc"]),
+        json.dumps({"ids": {"sensitive": False, "value": ["img-bbbb", "img-cccc"]}}),
+    ],
+)
+def test_lines_of_json_may_be_rows_and_lists(manifest: Reader, line: str) -> None:
+    """A file to which tools append is read as if each line were a file."""
+    read = manifest.read(f'{{"image_id": "img-aaaa"}}\n{line}\n"img-dddd"\n')
+    assert [one.image_ids for one in read.requests] == [
+        ("img-aaaa",),
+        ("img-bbbb",),
+        ("img-cccc",),
+        ("img-dddd",),
+    ]
+    assert len(read.notes) == ("TotalCount" in line)
+    assert ("OsName" in read.ignored_columns) == ("TotalCount" in line)
+
+
+def test_a_bad_line_of_json_is_a_fault_of_its_own(manifest: Reader) -> None:
+    """An error of the vendor and a repeated key among rows do not hide the others."""
+    lines = ['{"image_id": "img-aaaa"}', '{"Error": {"Code": "A.B", "Message": "no"}}']
+    lines += ['{"image_id": "img-bbbb", "image_id": "img-cccc"}', "[", '["img-dddd"]']
+    read = manifest.read("\n".join(lines), skip_invalid=True)
+    assert [one.image_ids for one in read.requests] == [("img-aaaa",), ("img-dddd",)]
+    assert [fault.number for fault in read.faults] == [2, 3, 4]
+    assert "A.B: no" in read.faults[0].reason
+    assert "the key is given twice" in read.faults[1].reason
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "img-aaaa;img-bbbb\nimg-cccc\n",
+        "img-aaaa; img-bbbb\nimg-cccc;\n",
+        "img-cccc, img-aaaa ;\timg-bbbb # x\n",
+        '"img-aaaa"; "img-bbbb"\n\'img-cccc\'\n',
+        '["img-aaaa; img-bbbb", "img-cccc"]',
+        "image_ids\nimg-aaaa; img-bbbb\nimg-cccc",
+    ],
+)
+def test_ids_with_semicolons_are_one_request(manifest: Reader, content: str) -> None:
+    """Blanks and quotes beside the semicolon do not split it."""
+    found = {one.image_ids for one in manifest.read(content).requests}
+    assert found == {("img-aaaa", "img-bbbb"), ("img-cccc",)}
+
+
+def test_a_list_of_lists_of_ids_is_not_split(manifest: Reader) -> None:
+    """The inner ones may be requests, or the answers of several calls."""
+    faults = manifest.faults('[["img-aaaa", "img-bbbb"], ["img-cccc"]]')
+    assert [fault.number for fault in faults] == [1, 2]
+    assert all("image_ids" in fault.remedy for fault in faults)
+
+
+@pytest.mark.parametrize("given", [[], [""], [None], None])
+def test_an_empty_list_of_prefixes_is_left_out(manifest: Reader, given: object) -> None:
+    """The flag fills it in, as it does for an empty cell."""
+    row = json.dumps({"ImageIds": ["img-aaaa"], "FileNamePrefixList": given})
+    assert manifest.read(row, {**FLAGS, "prefix": "p"}).requests == (
+        request("img-aaaa", prefix="p"),
+    )
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "image_ids;prefix\nimg-aaaa;img-bbbb\n",
+        "image_ids;prefix;region\nimg-aaaa; img-bbbb;\n",
+        "image_ids,prefix\nimg-aaaa,img-bbbb\n",
+        "image_ids;region;note\nimg-aaaa;;img-bbbb\n",
+        "image_id;prefix\nimg-aaaa;img-bbbb\n",
+    ],
+)
+def test_ids_that_a_delimiter_splits_are_a_fault(manifest: Reader, content: str) -> None:
+    """Else the others would become a prefix, or be ignored."""
+    faults = manifest.faults(content, skip_invalid=True)
+    assert [str(fault).partition(". ")[0] for fault in faults] == [
+        "line 2: has image ids in several columns"
+    ]
+    assert "in quotes" in faults[0].remedy
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "image_id,prefix\nimg-aaaa,img-aaaa\n",
+        "ImageId,Copy of\nimg-aaaa,img-bbbb\n",
+        'image_ids;prefix\n"img-aaaa";\n',
+    ],
+)
+def test_other_columns_may_have_image_ids(manifest: Reader, content: str) -> None:
+    """An image may be the prefix of its own objects, and tools tell where it comes from."""
+    assert [one.image_ids for one in manifest.read(content, skip_invalid=True).requests] == [
+        ("img-aaaa",)
+    ]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '[{"image_id": "img-aaaa"}]',
+        '{"image_id": "img-aaaa"}\n',
+        json.dumps(answer("img-aaaa"), indent=2),
+        "image_id\nimg-aaaa",
+        "img-aaaa",
+    ],
+)
+def test_comments_may_be_above_everything(manifest: Reader, content: str) -> None:
+    """They are skipped, and the lines are still counted from the first."""
+    assert manifest.read(f"# a\n\n # {{b}}\n{content}").requests == (request("img-aaaa"),)
+    assert manifest.fault("# a\n#\n").startswith("line 1: the manifest is empty.")
+    assert manifest.fault('# a\n{"image_id": "x"}').startswith("line 2, image_id: ")
+
+
 def output(value: object) -> dict[str, object]:
     """Return an output as `terraform output -json` prints it."""
     return {"sensitive": False, "type": ["tuple", ["string"]], "value": value}
@@ -601,6 +740,18 @@ def test_the_encoding_can_be_named(manifest: Reader, encoding: str) -> None:
     """Text of a Chinese Excel is read as the user says."""
     read = manifest.read(CHINESE.encode(encoding), encoding=encoding)
     assert [one.prefix for one in read.requests] == ["\u5907\u4efd"] * 2
+
+
+@pytest.mark.parametrize("name", ["utf16", "UTF-16", "U16", "utf-32", "utf_32"])
+def test_the_order_of_bytes_has_a_name_that_exists(manifest: Reader, name: str) -> None:
+    """Without a mark both orders are possible."""
+    with pytest.raises(ManifestError) as caught:
+        manifest.read(CHINESE.encode(f"{name[0]}tf-{name[-2:]}-be"), encoding=name)
+    (fault,) = caught.value.faults
+    *_, little, _or, big = fault.remedy.rstrip(".").replace("--encoding ", "").split()
+    assert little.endswith("-le")
+    content = CHINESE.encode(big)
+    assert len(manifest.read(content, encoding=big).requests) == 2
 
 
 @pytest.mark.parametrize(
