@@ -1,5 +1,6 @@
 """Connections and transactions on SQLite or PostgreSQL."""
 
+import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
@@ -57,8 +58,9 @@ class Database:
         allow_network: bool = False,
     ) -> None:
         self.url = sa.make_url(url)
-        # resolve symbolic links, so that all processes use the same lock files
-        self.path = Path(self.url.database or "").resolve() if self.is_sqlite else None
+        # resolve symbolic links, so that all processes use the same lock files; unlike
+        # `Path.resolve`, this leaves a loop of links for the check of the file
+        self.path = Path(os.path.realpath(self.url.database or "")) if self.is_sqlite else None
         self.clock = clock
         self.read_only = read_only
         self._write_lock = anyio.Lock(fast_acquire=True)

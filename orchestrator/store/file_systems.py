@@ -57,7 +57,7 @@ def refuse_network_file_system(path: Path, *, allowed: bool, mounts: Path = _MOU
     """
     if not mounts.exists():
         return
-    folder = path.resolve().parent
+    folder = Path(os.path.realpath(path)).parent
     # the name within the folder lets an automounter mount it before the list is read
     with suppress(OSError):
         os.stat(f"{folder}/.")  # noqa: PTH116 - pathlib removes the dot
@@ -92,7 +92,7 @@ def refuse_file_mount(path: Path, *, mounts: Path = _MOUNTS) -> None:
     """
     if not mounts.exists():
         return
-    file = path.resolve()
+    file = Path(os.path.realpath(path))
     mount = _mount_of(file, os.fsdecode(mounts.read_bytes()))
     if mount is not None and mount.point == file:
         raise StoreError(

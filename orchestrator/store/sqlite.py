@@ -4,6 +4,7 @@ import errno
 import os
 import sqlite3
 import stat
+from collections.abc import Mapping
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -13,6 +14,11 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from orchestrator.errors import NoStoreError, StoreError, StoreGoneError
 from orchestrator.store.file_lock import lock_file, open_private_file
 from orchestrator.store.file_systems import refuse_file_mount, refuse_network_file_system
+
+_REMEDIES: Mapping[int | None, str] = {
+    errno.EISDIR: "Name a file in this folder.",
+    errno.ELOOP: "Its symbolic links lead to each other: remove them, or name another path.",
+}
 
 
 def prepare_file(path: Path, *, create: bool, allow_network: bool) -> None:
@@ -46,9 +52,8 @@ def prepare_file(path: Path, *, create: bool, allow_network: bool) -> None:
         problem = f"{error.filename} is not a folder" if is_below_file else error.strerror
         raise StoreError(
             f"The database {path} cannot be opened: {problem}.",
-            "Name a file in this folder."
-            if error.errno == errno.EISDIR
-            else "Make file and folder writable, or name another path with --database-url or "
+            _REMEDIES.get(error.errno)
+            or "Make file and folder writable, or name another path with --database-url or "
             "ORCHESTRATOR_DATABASE_URL.",
         ) from error
 
@@ -121,7 +126,8 @@ class Reading:
         except OSError as error:
             raise StoreError(
                 f"The database {error.filename or path} cannot be read: {error.strerror}.",
-                "Ask its owner for permission to read the file, its -wal and -shm files, and to "
+                _REMEDIES.get(error.errno)
+                or "Ask its owner for permission to read the file, its -wal and -shm files, and to "
                 "enter their folder.",
             ) from error
 

@@ -192,6 +192,23 @@ async def test_a_missing_or_empty_file_is_no_store(tmp_path: Path, make: object)
     assert names(path) == before
 
 
+@pytest.mark.parametrize("read_only", [False, True])
+@pytest.mark.parametrize("create", [False, True])
+@pytest.mark.parametrize("end", ["", "/store.db"])
+def test_a_loop_of_symbolic_links_is_named(
+    tmp_path: Path, end: str, *, create: bool, read_only: bool
+) -> None:
+    """Python has another exception for it in each version."""
+    (tmp_path / "a").symlink_to(tmp_path / "b")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    url = f"sqlite+aiosqlite:///{tmp_path}/a{end}"
+    is_made = bool(end) and create and not read_only
+    said = "a is not a folder" if is_made else "Too many levels of symbolic links"
+    with pytest.raises(StoreError, match=said) as caught:
+        Database(url, SystemClock(), create=create, read_only=read_only)
+    assert is_made or "links lead to each other" in caught.value.remedy
+
+
 async def test_other_files_are_named(tmp_path: Path) -> None:
     """A folder, a path through a file, and a file of another program are errors."""
     (text := tmp_path / "text").write_text("not a database, " * 100)
