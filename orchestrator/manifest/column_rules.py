@@ -42,7 +42,7 @@ _REGION_NAMES = {
     **dict.fromkeys(("th", "bkk", "曼谷"), "ap-bangkok"),
     **dict.fromkeys(("id", "jkt", "雅加达"), "ap-jakarta"),
     **dict.fromkeys(("kr", "首尔"), "ap-seoul"),
-    **dict.fromkeys(("jp", "tyo", "东京"), "ap-tokyo"),
+    **dict.fromkeys(("jp", "tyo", "ap-tokio", "东京"), "ap-tokyo"),
     **dict.fromkeys(("de", "ger", "fra", "法兰克福"), "eu-frankfurt"),
     **dict.fromkeys(("sa", "riyadh", "me-riyadh", "利雅得"), "me-saudi-arabia"),
     **dict.fromkeys(("virginia", "us-east", "弗吉尼亚"), "na-ashburn"),
@@ -147,7 +147,7 @@ def image_ids(value: str | Sequence[object]) -> tuple[str, ...] | Problem:
 def region(value: str) -> str | Problem:
     """Check a region and return it in lower case.
 
-    An unknown one may be new and is accepted, unless it is nearly a known one.
+    An unknown one may be new and is accepted, unless it is a known one with a slip of the keyboard.
     """
     name = value.lower()
     if name in KNOWN_REGIONS or name in _OTHER_REGIONS:
@@ -164,11 +164,27 @@ def region(value: str) -> str | Problem:
 
 
 def _is_misspelled(name: str, region: str) -> bool:
-    """Return whether a region that is not listed is a known one with a wrong letter."""
+    """Return whether a region that is not listed is a known one, mistyped."""
     if name in _REGION_NAMES:
         return True
-    is_part = name.startswith(f"{region}-")  # such as a region of edge zones
-    return not is_part and difflib.SequenceMatcher(None, region, name).ratio() >= 0.85
+    # Not with another letter: ap-chengde is a city of its own. Hyphens do not tell names apart.
+    typed, meant = name.replace("-", ""), region.replace("-", "")
+    return typed == meant or typed in _slips(meant)
+
+
+@lru_cache(maxsize=len(KNOWN_REGIONS))
+def _slips(name: str) -> frozenset[str]:
+    """Return a name with each one of its letters left out, doubled, or swapped with the next."""
+    parts = [(name[:at], name[at : at + 1], name[at + 1 :]) for at in range(len(name))]
+    return frozenset(
+        slip
+        for before, letter, after in parts
+        for slip in (
+            before + after,
+            before + letter + letter + after,
+            before + after[:1] + letter + after[1:],
+        )
+    )
 
 
 def bucket(value: str) -> str | Problem:
