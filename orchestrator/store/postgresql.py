@@ -161,21 +161,30 @@ async def check_sessions(ours: AsyncConnection, transaction: _Transaction) -> No
     Raises:
         StoreError: the connections do not have sessions of their own.
     """
+    if not await _has_own_session(ours, transaction):
+        raise StoreError(
+            "The database's server does not keep a session for each connection, as behind "
+            "PgBouncer in transaction mode; a run needs the locks of its session.",
+            "Connect to the server itself, or set the pooler to session pooling (pool_mode = "
+            "session).",
+        )
+
+
+async def _has_own_session(ours: AsyncConnection, transaction: _Transaction) -> bool:
+    """Return whether a session keeps a lock while others begin transactions, and can release it."""
     key = {"key": secrets.randbits(63)}
-    me, is_held = (await ours.execute(_TAKE_LOCK, key)).one()
+    me, is_ours = (await ours.execute(_TAKE_LOCK, key)).one()
+    if not is_ours:
+        return False
     async with transaction() as first:
-        is_held = is_held and await _is_held_by_other(first, me, key)
-        if is_held:
-            is_held = await ours.scalar(_OWN_SESSION) == me
-            async with transaction() as second:
-                is_held = is_held and await _is_held_by_other(second, me, key)
-    if is_held and await ours.scalar(_RELEASE_LOCK, key):
-        return
-    raise StoreError(
-        "The database's server does not keep a session for each connection, as behind PgBouncer "
-        "in transaction mode; a run needs the locks of its session.",
-        "Connect to the server itself, or set the pooler to session pooling (pool_mode = session).",
-    )
+        if not await _is_held_by_other(first, me, key):
+            return False
+        if await ours.scalar(_OWN_SESSION) != me:
+            return False
+        async with transaction() as second:
+            if not await _is_held_by_other(second, me, key):
+                return False
+    return bool(await ours.scalar(_RELEASE_LOCK, key))
 
 
 async def _is_held_by_other(other: AsyncConnection, me: int, key: Mapping[str, int]) -> bool:
