@@ -42,8 +42,8 @@ class Orchestrator:
         environ: variables to read settings and credentials from.
         notify: called with messages for the user; default: log them.
         create: create the store if it does not exist.
-        read_only: only `status`, `history` and `show`: creates and changes nothing, and works where
-            this user may only read.
+        read_only: only `status`, `history` and `show`: changes nothing, and works where this user
+            may only read.
 
     Raises:
         NoStoreError: on entering, if there is no store and none is created.

@@ -40,7 +40,8 @@ class Database:
         url: SQLAlchemy URL with an async driver, ``sqlite+aiosqlite`` or ``postgresql+psycopg``.
         clock: the time for SQLite, which has no clock of its own.
         create: create the file of a SQLite database if it is missing.
-        read_only: nothing is created or written, also no file beside a SQLite database.
+        read_only: nothing is written; beside a SQLite database only its owner's SQLite may create
+            the files that it needs for reading (see `sqlite.Reading`).
         allow_network: accept a SQLite file on a network file system.
 
     Raises:

@@ -91,11 +91,12 @@ def _check_permission_to_write(path: Path) -> None:
 
 
 class Reading:
-    """How a file is read without changing anything, also where nothing can be written.
+    """How a file is read without changing it, also where nothing can be written.
 
     SQLite reads a file in WAL mode only together with its -wal and -shm files, and creates them if
-    they are missing. Only the owner of the file and root may let it do that: files of anybody else
-    could keep the owner's processes from writing. For others, ``immutable=1`` makes SQLite read the
+    they are missing; a reader that cannot write the file leaves them behind, the -wal file empty.
+    Only the owner of the file and root may let it do that: files of anybody else could keep the
+    owner's processes from writing. For others, ``immutable=1`` makes SQLite read the
     file alone and without locks. That is right only while there is no -wal file with content and no
     writer; a writer has both files open, even if the -wal file is empty (sqlite.org/wal.html,
     "Read-Only Databases").

@@ -103,6 +103,15 @@ def test_an_owner_reads_with_locks(path: Path) -> None:
     assert not Reading(path, allow_network=False).is_immutable
 
 
+async def test_an_owner_may_leave_empty_files(path: Path) -> None:
+    """SQLite creates them to read with locks, and does not remove them; the file stays as it is."""
+    before = content(path)
+    assert await count_in(path) == 0
+    assert set(names(path)) <= {"", "-shm", "-wal"}
+    assert all(content(file) == b"" for file in path.parent.glob("*-wal"))
+    assert content(path) == before
+
+
 @pytest.mark.usefixtures("stranger")
 async def test_nothing_is_created(path: Path) -> None:
     """Reading a closed database leaves its folder as it was."""
