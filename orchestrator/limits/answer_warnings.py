@@ -17,8 +17,12 @@ _LONG = 300.0
 """Seconds that they must last where this run has had an export accepted. The end of a batch, or the
 images of one user, may cause ten refusals within a second."""
 
+_LONGEST_USUAL = 3600.0
+"""Seconds for which refusals for the cap are usual while exports of this store may be running: an
+export of a large image takes about an hour."""
+
 _REPEATED = 2
-"""Unusable answers of a host in a row."""
+"""Unusable answers of a host without an acceptance in between."""
 
 _UNUSABLE = frozenset({"Client.HttpStatus", "Client.NotAnApiAnswer", "Client.NoTaskId"})
 
@@ -45,8 +49,11 @@ class AnswerWarnings:
         """Regions with an acceptance in this run."""
         self._exporting: set[str] = set()
         """Regions in which an export of this store may be running."""
+        self._full_since: dict[str, float] = {}
+        """By region: first refusal for the cap since the last acceptance, on the event loop's
+        clock."""
         self._unusable: Counter[str] = Counter()
-        """By host, in a row."""
+        """By host, since the last acceptance."""
 
     def record_exporting(self, regions: Collection[str]) -> None:
         """Record in which regions an export of this store may be running."""
@@ -57,7 +64,8 @@ class AnswerWarnings:
         if outcome.http_status is None or outcome.code.name == NOT_SENT:
             return
         await self._record_refusal(region, outcome)
-        if outcome.code.name not in _UNUSABLE:
+        # a refusal does not show that an acceptance could be read
+        if outcome.code.reaction is Reaction.ACCEPT:
             self._unusable[host] = 0
             await self._warnings.clear(_unusable_key(host))
         elif is_unusable(outcome):
@@ -76,9 +84,9 @@ class AnswerWarnings:
             self._accepted.add(region)
             self._exporting.add(region)
             self._refusals.pop(region, None)
+            self._full_since.pop(region, None)
             await self._warnings.clear(_refusals_key(region))
-        elif outcome.code.name == EXPORT_CAP and region in self._exporting:
-            # usual: it waits for our own exports
+        elif outcome.code.name == EXPORT_CAP and self._waits_for_own_exports(region):
             self._refusals.pop(region, None)
         elif outcome.code.effect is Effect.NO and not _has_own_warning(outcome):
             now = anyio.current_time()
@@ -92,8 +100,25 @@ class AnswerWarnings:
                     _refusals_key(region),
                     f"{region}: ExportImages has accepted nothing {how_long} (last answer: "
                     f"{describe_answer(outcome)}). It is assumed that this passes, or concerns "
-                    f"single jobs, so the run continues. {_remedy(outcome)}",
+                    f"single jobs, so the run continues. {self._remedy(region, outcome)}",
                 )
+
+    def _waits_for_own_exports(self, region: str) -> bool:
+        """Return whether a refusal for the cap is usual in a region."""
+        now = anyio.current_time()
+        is_recent = now < self._full_since.setdefault(region, now) + _LONGEST_USUAL
+        return region in self._exporting and is_recent
+
+    def _remedy(self, region: str, outcome: Outcome) -> str:
+        """Return what a person can do about refusals."""
+        if outcome.code.name != EXPORT_CAP:
+            return outcome.code.remedy
+        if region in self._exporting:
+            return "Check in the console whether the exports of this store still run there."
+        return (
+            "No export of this store is running there: check in the console which others of the "
+            "account are."
+        )
 
 
 def is_unusable(outcome: Outcome) -> bool:
@@ -117,16 +142,6 @@ def describe_answer(outcome: Outcome) -> str:
 def _has_own_warning(outcome: Outcome) -> bool:
     """Return whether a refusal is reported as one that may concern its region."""
     return outcome.code.reaction is Reaction.SUSPECT_REGION
-
-
-def _remedy(outcome: Outcome) -> str:
-    """Return what a person can do about refusals that no export of this store explains."""
-    if outcome.code.name == EXPORT_CAP:
-        return (
-            "No export of this store is running there: check in the console which others of the "
-            "account are."
-        )
-    return outcome.code.remedy
 
 
 def _unusable_key(host: str) -> str:

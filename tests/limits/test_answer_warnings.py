@@ -117,13 +117,25 @@ def test_a_region_full_of_our_exports_is_not_told(run: Run, accepted: bool) -> N
             await run.answer(make_acceptance())  # its export is known before the store is read
         else:
             run.answers.record_exporting([REGION])
-        await run.answer(FULL, 500, every=60)
+        await run.answer(FULL, 59, every=60)
         assert run.said == []
         run.answers.record_exporting(["ap-tokyo"])
         await run.answer(FULL, 20, every=60)
 
     in_no_time(work)
     assert len(run.said) == 1
+
+
+def test_a_region_full_of_our_exports_for_longer_than_exports_take_is_told(run: Run) -> None:
+    """Exports that never end, or whose answers cannot be read, would else fill it unnoticed."""
+
+    async def work() -> None:
+        run.answers.record_exporting([REGION])
+        await run.answer(FULL, 75, every=60)
+
+    in_no_time(work)
+    (sentence,) = run.said
+    assert "whether the exports of this store still run there" in sentence
 
 
 def test_refusals_that_began_while_our_exports_ran_are_counted_anew(run: Run) -> None:
@@ -151,12 +163,16 @@ async def test_what_another_warning_reports_is_not_counted(run: Run) -> None:
     "reply", [REDIRECT, Reply(200, excerpt="<html>Sign in"), Reply(200, request_id="r")]
 )
 async def test_a_repeated_unusable_answer_is_told(run: Run, reply: Reply) -> None:
-    """The second redirect, page or answer without a TaskId in a row is told with its beginning."""
+    """The second redirect, page or answer without a TaskId is told with its beginning.
+
+    A refusal in between does not show that acceptances can be read.
+    """
     outcome = Outcome(code_for_reply(reply), reply.excerpt or "", http_status=reply.http_status)
     await run.answer(outcome)
-    await run.answer(BUSY)
+    await run.answer(make_acceptance())
     await run.answer(outcome)
     assert run.said == []
+    await run.answer(BUSY)
     await run.answer(outcome)
     (sentence,) = run.said
     assert f"{HOST} answers ExportImages in a way that cannot be used" in sentence
