@@ -156,9 +156,9 @@ def is_own(job: TrackedJob, facts: ObjectFacts, sent_at: Sequence[datetime]) -> 
     """Return whether an object under a key of the job was written for it; ``None`` is unclear.
 
     Everything under the job's own tag was. Elsewhere it must have been written after the request:
-    it has another ETag than the one that was recorded before (empty for no object), or it was
-    modified in the second of sending or later. The same image exported again may have the same
-    ETag. By its time alone only a job with a TaskId has an object: its export certainly began.
+    it has another ETag than the one that was recorded before (empty for no object), or a later
+    time. The same image exported again may have the same ETag; then the time must be later for
+    certain. By its time alone only a job with a TaskId has an object: its export certainly began.
 
     Args:
         sent_at: when its request was sent, by each of the clocks; empty if not known.
@@ -170,12 +170,24 @@ def is_own(job: TrackedJob, facts: ObjectFacts, sent_at: Sequence[datetime]) -> 
         return True
     if job.reconciled:
         return False
-    if not sent_at or facts.last_modified is None:
-        return None if baseline is None else False
-    if facts.last_modified >= max(sent_at).replace(microsecond=0):
+    return _is_later(facts.last_modified, sent_at, is_same=baseline is not None)
+
+
+def _is_later(
+    written_at: datetime | None, sent_at: Sequence[datetime], *, is_same: bool
+) -> bool | None:
+    """Return whether an object was written after a request; ``None`` is unclear.
+
+    Args:
+        is_same: it has the ETag from before the request, so only what is certain counts.
+    """
+    if not sent_at or written_at is None:
+        return False if is_same else None
+    if is_same:
+        return written_at > max(sent_at) + _CLOCK_ERROR
+    if written_at >= max(sent_at).replace(microsecond=0):
         return True
-    is_older = baseline is not None or facts.last_modified < min(sent_at) - _CLOCK_ERROR
-    return False if is_older else None
+    return False if written_at < min(sent_at) - _CLOCK_ERROR else None
 
 
 async def baselines(cos: CosClient, trust: BucketTrust, job: TrackedJob) -> dict[str, str]:

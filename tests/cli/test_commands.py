@@ -275,7 +275,7 @@ async def test_a_batch_that_does_not_exist_is_refused(shell: Shell, command: str
 
 
 async def test_a_run_of_a_batch_of_another_profile_is_refused(shell: Shell) -> None:
-    """It would send nothing; the profiles that have the batch are named. Other commands see all."""
+    """The profiles that have the batch are named; commands that send nothing take any."""
     for profile in ("b", "a c"):
         await shell.run(
             "enqueue", "-", "--again", "--batch", "x", "--profile", profile, stdin=manifest(1)

@@ -22,7 +22,7 @@ SECOND = timedelta(seconds=1)
         ("old", "new", -100, True, True),
         ("old", "old", 100, False, True),
         ("old", "old", 100, True, False),
-        ("old", "old", -1, False, False),
+        ("old", "old", 5, False, False),
         ("old", "old", None, False, False),
         (None, "new", 0, False, True),
         (None, "new", 0, True, False),
