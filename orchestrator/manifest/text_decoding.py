@@ -105,7 +105,7 @@ class DecodedText(io.TextIOWrapper):
         if marked == "utf-32" and not self._is_named:
             raise unreadable(1, "the manifest is written in UTF-32.", "Save it as UTF-8.")
         if marked is None:
-            _check_kind(head, is_named=self._is_named)
+            _check_kind(head, is_named=named != "utf-8" and self._is_named)
         source = io.BufferedReader(_Chained(head, stream), 2**16)
         super().__init__(source, encoding=marked or named, errors="undecodable")
 
@@ -146,6 +146,19 @@ class _Chained(io.RawIOBase):
         return len(data)
 
 
+def _refuse_utf8(head: bytes) -> None:
+    """Raise an error if a text is UTF-8, which other encodings would read as other characters.
+
+    Text in another encoding is hardly ever valid UTF-8, unless all of it is ASCII.
+    """
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(head)  # the last character may be cut
+    except UnicodeDecodeError:
+        return
+    if not text.isascii():
+        raise unreadable(1, "the manifest is UTF-8.", "Leave out --encoding.")
+
+
 def _check_kind(head: bytes, *, is_named: bool) -> None:
     """Raise an error if the file is of a known kind that is no text, or UTF-16 without a mark."""
     kind = next((kind for start, kind in _OTHER_FILES if head.lstrip().startswith(start)), None)
@@ -153,7 +166,11 @@ def _check_kind(head: bytes, *, is_named: bool) -> None:
         kind = next((inner for part, inner in _ZIP_CONTENTS if part in head), kind)
     if kind is not None:
         raise unreadable(1, f"the manifest seems to be {kind}.", _SAVE_AS_CSV)
-    if is_named or b"\0" not in head:
+    if b"\0" not in head:
+        if is_named:
+            _refuse_utf8(head)
+        return
+    if is_named:
         return
     is_nul = [byte == 0 for byte in head[:16]]
     for encoding, pattern in (

@@ -754,6 +754,17 @@ def test_the_order_of_bytes_has_a_name_that_exists(manifest: Reader, name: str) 
     assert len(manifest.read(content, encoding=big).requests) == 2
 
 
+@pytest.mark.parametrize("encoding", ["gb18030", "big5", "latin-1"])
+def test_utf8_is_not_read_in_another_encoding(manifest: Reader, encoding: str) -> None:
+    """It would give other characters, which would end in the object keys."""
+    rows = "".join(f"img-{number:08x},备份\n" for number in range(400))
+    content = f"image_id,prefix\n{rows}".encode()
+    with pytest.raises(ManifestError) as caught:
+        manifest.read(content, encoding=encoding)
+    assert caught.value.faults[0].remedy == "Leave out --encoding."
+    assert len(manifest.read(content, encoding="utf-8").requests) == 400
+
+
 @pytest.mark.parametrize(
     ("name", "hint"),
     [("gb18031", "Did you mean gb18030?"), ("utf9", "Did you mean utf"), ("base64", "Use gb18030")],
