@@ -41,10 +41,10 @@ Client.SSLCertVerificationError: Make this machine trust the endpoint's certific
     endpoint.
 
 [pause]
-Client.ConnectError: Check network, DNS and endpoint; the run continues by itself.
+Client.ConnectError: Check network, DNS and endpoint; a run waits until they work.
 Client.ConnectTimeout: Check network and firewall: the endpoint does not respond.
-Client.ProxyError: Check the address of the proxy, and that it works: it opens no connection; the
-    run continues by itself.
+Client.ProxyError: Check the address of the proxy, and that the proxy works; a run waits until it
+    does.
 
 [fail]
 Client.InvalidURL: Correct the endpoint: it is not a valid URL.

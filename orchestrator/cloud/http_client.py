@@ -355,9 +355,15 @@ def _remedy_for_refusal(answer: str, request: httpx.Request) -> str | None:
             "machine can connect to it directly, add it to NO_PROXY."
         )
     if answer.startswith(("407", "Invalid username/password", "Requested ")):
-        return (
+        what_to_do = (
             f"Correct the user name and password in {proxy.variable}: the proxy {proxy} does not "
-            "accept them. Only Basic authentication is supported."
+            "accept them."
+            if proxy.credentials
+            else f"The proxy {proxy} wants a user name and password: write them into its URL, as "
+            "in http://user:password@proxy.example:8080."
+        )
+        return (
+            f"{what_to_do} Only Basic authentication works; for NTLM or Kerberos use px or cntlm."
         )
     return None
 

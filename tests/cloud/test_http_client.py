@@ -356,6 +356,20 @@ async def test_failed_tunnel_has_sent_nothing(
     assert PASSWORD not in str(caught.value)
 
 
+@pytest.mark.parametrize(("login", "verb"), [("", "wants"), ("user:other@", "Correct")])
+async def test_a_missing_login_is_not_called_wrong(
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, login: str, verb: str
+) -> None:
+    """Without a login the remedy says how to write one; with one, that it is wrong."""
+    monkeypatch.setenv("HTTPS_PROXY", f"http://{login}127.0.0.1:{server.port}")
+    server.respond(http(status="407 Login"))
+    async with open_http_client("tests/1") as client:
+        with pytest.raises(ProxyRefusalError) as caught:
+            await ask(client, "https://cvm.example/")
+    assert verb in caught.value.remedy
+    assert "other" not in caught.value.remedy
+
+
 @pytest.mark.parametrize("scheme", ["http", "https", "socks5"])
 async def test_dead_proxy_is_named(monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
     """It is the proxy that cannot be reached, and not the server behind it."""
