@@ -23,7 +23,8 @@ EXPORT_CAP = "LimitExceeded.ExportImageTaskLimitExceeded"
 
 _IDLE_REFUSALS = 60.0
 """Seconds of refusals, with no export running that could free capacity, after which the code is
-believed."""
+believed to concern the region. Not where an export was accepted in this run: there the jobs that
+are left fail one by one."""
 
 _IDLE = 10.0
 """Seconds without a running export after which capacity cannot be the reason of a refusal, unless
@@ -231,7 +232,8 @@ class RegionWaits:
         is_code_right = False
         if code.reaction is Reaction.SUSPECT_REGION:
             remedy = code.remedy
-            is_code_right = wait.last_refused_at - wait.idle_since >= _IDLE_REFUSALS
+            is_long = wait.last_refused_at - wait.idle_since >= _IDLE_REFUSALS
+            is_code_right = is_long and region not in self._accepted_at
         if is_code_right:
             reason = f"every request was refused like this for {_IDLE_REFUSALS:g} s"
         elif anyio.current_time() - wait.since >= self._longest:

@@ -178,6 +178,13 @@ def test_a_batch_that_is_refused_as_a_whole_is_halted_after_a_minute() -> None:
     assert halt.remedy == code_for(WINDOWS).remedy
 
 
+def test_wrong_images_left_after_good_ones_halt_no_region() -> None:
+    """The region has accepted exports in this run, so what is left fails job by job."""
+    waits = make()
+    over_time(lambda _moment: waits.record_acceptance(REGION), [0])
+    assert not halts_of(waits, WINDOWS, range(0, 600, 10))
+
+
 def test_a_region_with_running_exports_is_waited_for() -> None:
     """An export that ends may free what the refused jobs wait for; the wait has a limit."""
     assert not halts_of(make(), UNLISTED, range(0, 600, 10), exporting=[REGION])
