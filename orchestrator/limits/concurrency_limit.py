@@ -32,6 +32,10 @@ _MAX_BACKOFF = 300.0
 probe doubles the interval and each accepted one halves it, so that about half of the probes are
 accepted."""
 
+_MAX_BACKOFF_IF_SUSPECTED = 10.0
+"""The same in a region that is suspected because of a job's refusal while no export of ours is
+running: each probe may show that the refusal concerns the job alone."""
+
 _FIRST_INTERVAL = timedelta(seconds=1)
 """Minimum interval between probes for a ceiling of one, where the ends of exports are seen but none
 has finished yet."""
@@ -136,13 +140,19 @@ async def begin_probe(connection: AsyncConnection, lease: Lease) -> None:
 
 
 async def record_refusal(
-    connection: AsyncConnection, lease: Lease, now: datetime, *, is_end_visible: bool
+    connection: AsyncConnection,
+    lease: Lease,
+    now: datetime,
+    *,
+    is_end_visible: bool,
+    is_suspected: bool = False,
 ) -> None:
     """Record a refusal for capacity: our running exports become the ceiling.
 
     Args:
         is_end_visible: whether the ends of exports can be seen in the bucket. If not, only probes
             show that a slot is free.
+        is_suspected: the code may concern the job instead of the region.
     """
     # Lock the row before counting: refused jobs of concurrent transactions are then already put
     # back, and do not count as running.
@@ -153,7 +163,8 @@ async def record_refusal(
         interval = await _interval_of_probes(connection, lease, running, now, full_since)
     else:
         # no jitter: a scope has one probe at a time, so there is nothing to spread
-        interval = backoff(scope.misses, 1.0, longest=_MAX_BACKOFF)
+        longest = _MAX_BACKOFF_IF_SUSPECTED if is_suspected and not running else _MAX_BACKOFF
+        interval = backoff(scope.misses, 1.0, longest=longest)
     await connection.execute(
         scopes.update()
         .where(_is_scope_of(lease))

@@ -259,9 +259,14 @@ async def _update_limits(
     for one in sorted(refused_for_rate, key=lambda one: one.rate_limiter.key):
         await one.rate_limiter.slow_down(connection)
     for one in sorted(results, key=lambda one: one.lease.order.region):
-        if one.outcome.code.reaction in {Reaction.CAPACITY, Reaction.SUSPECT_REGION}:
+        reaction = one.outcome.code.reaction
+        if reaction in {Reaction.CAPACITY, Reaction.SUSPECT_REGION}:
             await concurrency_limit.record_refusal(
-                connection, one.lease, now, is_end_visible=one.is_end_visible
+                connection,
+                one.lease,
+                now,
+                is_end_visible=one.is_end_visible,
+                is_suspected=reaction is Reaction.SUSPECT_REGION,
             )
         else:
             await concurrency_limit.record_answer(

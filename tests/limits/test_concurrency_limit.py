@@ -1,6 +1,7 @@
 """The learned concurrency limit of a scope, and the probe that finds out whether it has grown."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import anyio
@@ -14,7 +15,7 @@ from orchestrator.limits.concurrency_limit import (
     known_regions,
     open_scope,
 )
-from orchestrator.model import NOT_RULED_OUT, Lease
+from orchestrator.model import NOT_RULED_OUT, Lease, Reaction
 from orchestrator.store import Database
 from tests.job_factory import (
     CAP_REACHED,
@@ -235,6 +236,18 @@ async def test_before_the_first_visible_end_the_time_since_the_first_refusal_cou
     await record_outcome(database, lease, make_refusal(CAP_REACHED), is_end_visible=True)
     after, due = await now(database), (await read_scope(database)).probe_at
     assert before + 2 * (before - begun) <= due <= after + 2 * (after - begun)
+
+
+async def test_a_suspected_region_without_exports_is_probed_often(database: Database) -> None:
+    """Each probe may show that a refusal concerns its job, so ten seconds are the longest wait."""
+    await fill(database, 0, waiting=1)
+    full = make_refusal(CAP_REACHED)
+    suspect = replace(full, code=replace(full.code, reaction=Reaction.SUSPECT_REGION))
+    for _ in range(8):
+        await record_outcome(database, await probe(database), suspect)
+    lease, before = await probe(database), await now(database)
+    await record_outcome(database, lease, suspect)
+    await assert_probe_after(database, before, 5, 10)
 
 
 async def test_an_accepted_probe_raises_the_ceiling_by_one(database: Database) -> None:

@@ -74,14 +74,16 @@ async def test_600_images_with_all_permanent_errors(tmp_path: Path) -> None:
         ended = await shell.run("run", "--json")
         rows = (await shell.run("history", "--json")).rows
         answers = {e.image_ids[0]: e for e in cloud.ledger if e.action == "ExportImages"}
-        requests = sum(e.action == "ExportImages" for e in cloud.ledger)
+        asked = Counter(e.image_ids[0] for e in cloud.ledger if e.action == "ExportImages")
     wrong = [row for row in rows if not _agrees(row, answers[row["image_ids"][0]])]
     states = Counter(row["state"] for row in rows)
+    requests = asked.total()
     print_figures(codes=len(permanent), states=states, requests=requests, disagreeing=len(wrong))
     assert ended.code == 3
     assert not wrong
     assert states == {"verified": 400, "failed": 200}
-    assert requests == 600
+    # a refusal of many images in a row is tried again: it may concern the region
+    assert {times for image, times in asked.items() if image not in broken} == {1}
 
 
 def _agrees(row: dict[str, Any], entry: Entry) -> bool:

@@ -59,7 +59,9 @@ _SAMPLE = 120.0
 _NO_DISK = 1 << 20
 """Bytes; a disk has more."""
 
-_RETRIES = 3
+_RETRIES = 10
+"""Maximum number of runs after the first, each after the retry of all jobs that failed: the last
+run must not leave a failure that no operator has seen."""
 _MASS = 5
 """More good jobs that fail without an export than a person could repeat by hand."""
 
@@ -270,6 +272,8 @@ async def _run(variation: Variation, folder: Path) -> Outcome:
             await orchestrator.enqueue(variation.requests(), batch="b")
             has_ended = await _run_once(orchestrator, watch, ended)
             for _ in range(_RETRIES if variation.retries else 0):
+                if not ended[-1].counts[JobState.FAILED]:
+                    break
                 await orchestrator.retry(JobFilter(), actor="test")
                 has_ended = await _run_once(orchestrator, watch, ended) and has_ended
             details = await read_details(orchestrator)
