@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-_MOMENT = re.compile(r"\w+_(at|until|since)|at|last_modified|next_probe")
+_MOMENT = re.compile(r"\w+_(at|until|since)|at|last_modified|next_probe|since")
 _SECONDS = re.compile(r"(\w+_)?seconds(_left)?")
 _PLACEHOLDERS = {
     # sentences for a person may be reworded
