@@ -91,7 +91,7 @@ def _source() -> _Source:
         return _Source(tuple(name for name in _VARIABLES[:2] if name in values), file, folders)
     for name in _VARIABLES[2:]:
         if name in values:
-            is_folder = os.path.isdir(values[name])  # noqa: PTH112 - false also if it is forbidden
+            is_folder = os.path.isdir(values[name])  # noqa: PTH112 - Path.is_dir raises if forbidden
             file, folders = (None, values[name]) if is_folder else (values[name], None)
             return _Source((name,), file, folders)
     return _Source(())
