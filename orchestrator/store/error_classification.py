@@ -152,9 +152,10 @@ def classify_store_error(error: StoreFailure) -> StoreErrorClass:
 
 
 def store_error_text(error: StoreFailure) -> str:
-    """Return the message of the database or the operating system."""
+    """Return the message of the database or the operating system, without a period at its end."""
     if isinstance(error, PoolTimeoutError):
         return "no connection became free"
     if isinstance(error, DBAPIError):
-        return str(error.orig)
+        # libpq adds lines with guesses, PostgreSQL with details
+        return str(error.orig).partition("\n")[0].rstrip(".")
     return (isinstance(error, OSError) and error.strerror) or str(error)

@@ -216,6 +216,17 @@ async def test_errors_of_a_connection_show_no_password(postgresql_url: str) -> N
     assert "hush-hush" not in f"{caught.value} {cause} {cause and getattr(cause, 'orig', '')}"
 
 
+async def test_an_unreachable_server_is_named_in_one_line() -> None:
+    """The message does not contain the further lines of libpq."""
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    with pytest.raises(StoreError) as caught:
+        await require(f"postgresql+psycopg://orchestrator@127.0.0.1:{port}/jobs")
+    line, remedy = str(caught.value).splitlines()
+    assert line.endswith("Connection refused.")
+    assert "is running and reachable" in remedy
+
+
 async def test_a_session_of_our_own_is_accepted(postgresql: Database) -> None:
     """Directly on the server, and again: the check leaves no lock behind."""
     await postgresql.check_sessions()
