@@ -1,7 +1,7 @@
 """Warnings of runs: each is notified when it begins, and stored until its condition ends."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -36,8 +36,8 @@ class StoredWarning:
 class RunWarnings:
     """The warnings of one run.
 
-    `warn` and `clear` write to the store, so they must not be called within a transaction. They
-    ignore its errors: a warning does not stop a run.
+    Its methods write to the store, so they must not be called within a transaction. Those that
+    begin and end warnings ignore its errors: a warning does not stop a run.
 
     Args:
         notify: takes a sentence for the user.
@@ -92,6 +92,22 @@ class RunWarnings:
             async with self._database.write() as connection:
                 await connection.execute(run_warnings.delete().where(this))
             self._stored_at.pop(key, None)
+
+    async def replace(
+        self, topic: str, messages: Mapping[str, str], *, is_told: bool = False
+    ) -> None:
+        """Make the warnings of a topic equal to these: end the others.
+
+        Args:
+            topic: what the keys of these warnings, and of no others, begin with.
+            messages: by the rest of the key; see `warn`.
+        """
+        current = {f"{topic} {about}": message for about, message in messages.items()}
+        for key in [key for key in self._stored_at if key.startswith(f"{topic} ")]:
+            if key not in current:
+                await self.clear(key)
+        for key, message in current.items():
+            await self.warn(key, message, is_told=is_told)
 
     async def remove_old(self, me: str) -> None:
         """Remove the warnings of earlier runs, unless another run uses the store now.

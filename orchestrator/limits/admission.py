@@ -88,8 +88,6 @@ class Admission:
         """Jobs whose last answer came with HTTP 200 and was unclear, with their endpoints."""
         self._begins_though_unclear: set[str] = set()
         """Endpoints whose unclear answers with HTTP 200 mean that the export has begun."""
-        self._stored_halts: set[str] = set()
-        """Keys of the warnings about halts."""
         self._renewing = anyio.Lock()
         self._renewed: Credential | None = None
         """The credentials of the last renewal, until a request with them was accepted."""
@@ -243,13 +241,11 @@ class Admission:
 
         ``status`` shows them, also after the run has ended because of them.
         """
-        active = {f"halt of {halt.scope} {halt.value}": halt for halt in self.halts.active}
-        for ended in self._stored_halts - active.keys():
-            await self._warnings.clear(ended)
-        for key, halt in active.items():
-            message = f"No more exports are sent for {describe_halt(halt)}"
-            await self._warnings.warn(key, message, is_told=True)
-        self._stored_halts = set(active)
+        messages = {
+            f"{halt.scope} {halt.value}": f"No more exports are sent for {describe_halt(halt)}"
+            for halt in self.halts.active
+        }
+        await self._warnings.replace("halt of", messages, is_told=True)
 
     async def clear_halts(self) -> None:
         """End every halt: the next requests find out whether its cause is gone."""

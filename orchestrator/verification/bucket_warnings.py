@@ -28,8 +28,8 @@ _OVERDUE_AFTER = timedelta(hours=1)
 class BucketWarnings:
     """Checks the oldest accepted export of each bucket that this run can read.
 
-    The user has been told already if a bucket cannot be read. Such a problem is stored here, so
-    that ``status`` can show it.
+    The user has been told already if a bucket cannot be read. Here that is stored, so that
+    ``status`` can show it.
     """
 
     def __init__(
@@ -39,28 +39,22 @@ class BucketWarnings:
         self._profile = profile
         self._buckets = buckets
         self._warnings = warnings
-        self._warned: set[str] = set()
-        """Buckets with a warning after the last check."""
 
     async def check(self) -> None:
         """Warn of each bucket with a problem; end the warnings of the others."""
+        overdue: dict[str, str] = {}
         async with self._database.read() as connection:
             now = await self._database.now(connection)
-            found = {
-                bucket_location(row.region, row.bucket): await self._overdue(connection, row, now)
-                for row in await connection.execute(_OLDEST, {"profile": self._profile})
-                if self._buckets.may_be_readable(row.region, row.bucket)
-            }
-        unread = dict(self._buckets.problems)
-        overdue = {bucket: problem for bucket, problem in found.items() if problem is not None}
-        for bucket in self._warned - unread.keys() - overdue.keys():
-            await self._warnings.clear(_key(bucket))
-        self._warned = unread.keys() | overdue.keys()
-        for bucket, problem in overdue.items():
-            if bucket not in unread:
-                await self._warnings.warn(_key(bucket), f"{bucket}: {problem}")
-        for bucket, problem in unread.items():
-            await self._warnings.warn(_key(bucket), problem, is_told=True)
+            for row in await connection.execute(_OLDEST, {"profile": self._profile}):
+                bucket = bucket_location(row.region, row.bucket)
+                if bucket in self._buckets.problems or not self._buckets.may_be_readable(
+                    row.region, row.bucket
+                ):
+                    continue
+                if (problem := await self._overdue(connection, row, now)) is not None:
+                    overdue[bucket] = f"{bucket}: {problem}"
+        await self._warnings.replace("exports to", overdue)
+        await self._warnings.replace("look-ups in", self._buckets.problems, is_told=True)
 
     async def _overdue(self, connection: AsyncConnection, row: Any, now: datetime) -> str | None:
         """Return what is wrong with the exports to a bucket, judged by the oldest one."""
@@ -111,7 +105,3 @@ _ACCEPTED = (
     .subquery()
 )
 _OLDEST = sa.select(_ACCEPTED).where(_ACCEPTED.c.position == 1)
-
-
-def _key(bucket: str) -> str:
-    return f"bucket {bucket}"
