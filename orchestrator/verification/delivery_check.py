@@ -86,12 +86,11 @@ async def check_delivery(
     Raises:
         CloudRefusal, CredentialError, httpx.HTTPError: the look-up failed, which proves nothing.
     """
-    lookup = DeliveryLookup(cos, trust, job, age)
+    lookup = DeliveryLookup(cos, trust, job, age, clocks_of(cos))
     # Before the objects: an object that is not there while its upload is open will be complete.
     uploads = await lookup.uploads() if wants_trace else None
     listing = await lookup.listing()
     objects = await lookup.own_objects(listing)
-    clocks = clocks_of(cos)  # once: a second look takes time, and the age stays the same
     _learn(trust, job, objects, uploads, is_listed=not isinstance(listing, CloudRefusal))
     trace_age = lookup.trace_age(objects, uploads)
     evidence = compare_with_keys(job, objects)
@@ -99,7 +98,7 @@ async def check_delivery(
     deadline_of = partial(deadline, finished, job.size_gib, longest=settings.export_deadline)
     is_late = age >= deadline_of()
     is_unlisted = listing == {} and age >= max(settings.resend_after, _UNLISTED_AFTER)
-    may_be_complete = evidence.is_enough and lookup.writing_has_ended(objects, clocks)
+    may_be_complete = evidence.is_enough and lookup.writing_has_ended(objects)
     if not finding.is_final and (is_late or is_unlisted or may_be_complete):
         # uploads first: one that ends before the next request is then seen as an object
         uploads = await lookup.uploads()
@@ -112,8 +111,7 @@ async def check_delivery(
             trust.learn(VendorFact.LISTING_TRUSTED, NO)
         evidence = compare_with_keys(job, objects)
         has_ended = not uploads and (
-            is_late
-            or lookup.writing_has_ended(objects, clocks, uploads_were_listed=uploads is not None)
+            is_late or lookup.writing_has_ended(objects, uploads_were_listed=uploads is not None)
         )
         may_be_written = uploads is None or bool(uploads)
         is_overdue = age >= deadline_of(being_written=may_be_written)

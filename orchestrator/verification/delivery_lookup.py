@@ -12,7 +12,6 @@ from orchestrator.vendor_facts import YES, VendorFact
 from orchestrator.verification.bucket_trust import BucketTrust
 from orchestrator.verification.evidence import writing_has_ended
 from orchestrator.verification.object_lookup import (
-    clocks_of,
     is_own,
     listed_objects,
     open_uploads,
@@ -35,6 +34,7 @@ class DeliveryLookup:
     Args:
         trust: what is known of the answers about this bucket; look-ups add to it.
         age: of the export.
+        clocks: the times that may be that of COS, of the same moment as `age`: look-ups take time.
         undated: keys of objects of which the last call of `own_objects` could not tell whether they
             belong to the job.
     """
@@ -43,6 +43,7 @@ class DeliveryLookup:
     trust: BucketTrust
     job: TrackedJob
     age: timedelta
+    clocks: Sequence[datetime]
     undated: list[str] = field(default_factory=list)
 
     async def uploads(self) -> list[UploadFacts] | None:
@@ -90,7 +91,7 @@ class DeliveryLookup:
             raise refused
         objects = {} if isinstance(listing, CloudRefusal) else dict(listing)
         since = time_since_request(self.job, self.age)
-        sent_at = [] if since is None else [now - since for now in clocks_of(self.cos)]
+        sent_at = [] if since is None else [now - since for now in self.clocks]
         for key in (one.key for one in self.job.required if self.trust.is_head_trusted):
             if shown := objects.get(key):
                 is_wanted = is_own(self.job, shown, sent_at)
@@ -131,24 +132,16 @@ class DeliveryLookup:
         """Return the time since the first trace under the job's tag; see `trace_age_of`."""
         moments = [one.last_modified for one in objects.values() if self.job.is_tagged(one.key)]
         moments += [one.initiated for one in uploads or ()]
-        return trace_age_of(self.cos, self.job, moments)
+        return trace_age_of(self.job, moments, self.clocks)
 
     def writing_has_ended(
-        self,
-        objects: Mapping[str, ObjectFacts],
-        clocks: Sequence[datetime],
-        *,
-        uploads_were_listed: bool = True,
+        self, objects: Mapping[str, ObjectFacts], *, uploads_were_listed: bool = True
     ) -> bool:
-        """Return whether nothing was written for so long that nothing more is expected.
-
-        Args:
-            clocks: the times that may be that of COS, of the same moment as `age`.
-        """
+        """Return whether nothing was written for so long that nothing more is expected."""
         return writing_has_ended(
             objects,
             since_request=time_since_request(self.job, self.age),
-            clocks=clocks,
+            clocks=self.clocks,
             uploads_are_visible=self.trust.uploads_are_visible and uploads_were_listed,
         )
 

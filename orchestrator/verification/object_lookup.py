@@ -58,19 +58,19 @@ async def look(cos: CosClient, trust: BucketTrust, job: TrackedJob) -> LookupRes
     moments = [facts.last_modified for facts in objects]
     moments += [upload.initiated for upload in uploads]
     writing = tuple(upload.key for upload in uploads)
-    return LookupResult(writing, objects, trace_age_of(cos, job, moments))
+    return LookupResult(writing, objects, trace_age_of(job, moments, clocks_of(cos)))
 
 
 def trace_age_of(
-    cos: CosClient, job: TrackedJob, moments: Sequence[datetime | None]
+    job: TrackedJob, moments: Sequence[datetime | None], clocks: Sequence[datetime]
 ) -> timedelta | None:
-    """Return the minimum time since the first of these traces was left, by the clock of COS.
+    """Return the minimum time since the first of these traces was left, by the clocks of COS.
 
     ``None`` without any, and where it would not show how soon exports become visible.
     """
     if not job.needs_first_trace or not moments:
         return None
-    known, clocks = [moment for moment in moments if moment is not None], clocks_of(cos)
+    known = [moment for moment in moments if moment is not None]
     if not known or not clocks:
         return timedelta()
     return max(timedelta(), min(clocks) - min(known) - TOLERATED_DRIFT)

@@ -509,11 +509,15 @@ async def test_a_raw_file_shorter_than_its_disk_is_reported(setup: StoreAndCloud
     assert kept.code is None
 
 
+@pytest.mark.parametrize("drops_prefix", [False, True])
 async def test_the_second_look_is_judged_by_the_time_of_the_first(
-    setup: StoreAndCloud, monkeypatch: pytest.MonkeyPatch
+    setup: StoreAndCloud, monkeypatch: pytest.MonkeyPatch, drops_prefix: bool
 ) -> None:
-    """The age of the export is of that time, too: later clocks would contradict it."""
-    setup.simulator.change(duration=Duration(seconds=3))
+    """The age of the export is of that time, too: later clocks would contradict it.
+
+    By them a request seems later than it was, and an object without the tag older than it.
+    """
+    setup.simulator.change(duration=Duration(seconds=3), ignore_prefix=drops_prefix)
     job_id = await accepted(setup, described=False)
     await pass_time(setup, 100)
     list_uploads = setup.cos.list_uploads
