@@ -1,5 +1,6 @@
 """What this store has learned of the vendor: beliefs that were seen to hold, and measurements."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -9,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.store import upsert
-from orchestrator.store.tables import vendor_facts
+from orchestrator.store.tables import TRACED, jobs, vendor_facts
 
 
 class VendorFact(StrEnum):
@@ -20,7 +21,7 @@ class VendorFact(StrEnum):
     UPLOADS_VISIBLE = "uploads visible"
     """An export in progress can be seen as an open upload."""
     FIRST_TRACE = "time to first trace"
-    """Longest time from a request to its first upload or object, in seconds."""
+    """What `longest_first_trace` returns, in seconds. It is not stored here, but with the jobs."""
     HEAD_TRUSTED = "HEAD trusted"
     """A HEAD of a key that does not exist is answered with 404."""
     LISTING_TRUSTED = "listing trusted"
@@ -40,8 +41,13 @@ _NO_HOLDS = timedelta(days=1)
 """For so long "yes" does not replace "no": what failed once is not trusted because of one success,
 which another process may have seen."""
 
-_KNOWN = vendor_facts.select().where(vendor_facts.c.fact.in_(sorted(VendorFact)))
-"""Without the facts that a later version of this program may have recorded."""
+_KNOWN = vendor_facts.select().where(
+    vendor_facts.c.fact.in_(sorted(set(VendorFact) - {VendorFact.FIRST_TRACE}))
+)
+"""Without the facts that another version of this program may have recorded."""
+
+_TRACED_JOBS = 50
+"""Number of newest jobs of a bucket whose first traces count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +102,39 @@ async def facts_about(
     return {VendorFact(row.fact): row.value for row in await connection.execute(query)}
 
 
-async def all_facts(connection: AsyncConnection) -> tuple[LearnedFact, ...]:
-    """Return everything that is known, of all profiles, in the order of the primary key."""
-    query = _KNOWN.order_by(*vendor_facts.primary_key.columns)
-    return tuple(
-        LearnedFact(row.profile, row.subject, VendorFact(row.fact), row.value, row.seen_at)
-        for row in await connection.execute(query)
+async def longest_first_trace(
+    connection: AsyncConnection, profile: str, region: str, bucket: str
+) -> tuple[timedelta, datetime] | None:
+    """Return the longest time from a request to its first upload or object, and when that was.
+
+    Those of the newest jobs of the bucket count; ``None`` without any.
+    """
+    query = (
+        sa.select(jobs.c.sent_at, jobs.c.first_trace_at)
+        .where(
+            sa.text(TRACED),
+            jobs.c.profile == profile,
+            jobs.c.region == region,
+            jobs.c.bucket == bucket,
+        )
+        .order_by(jobs.c.id.desc())
+        .limit(_TRACED_JOBS)
     )
+    rows = await connection.execute(query)
+    times = [(row.first_trace_at - row.sent_at, row.first_trace_at) for row in rows]
+    return max(times, default=None)
+
+
+async def all_facts(connection: AsyncConnection) -> tuple[LearnedFact, ...]:
+    """Return everything that is known, of all profiles, by profile, subject and fact."""
+    facts = [
+        LearnedFact(row.profile, row.subject, VendorFact(row.fact), row.value, row.seen_at)
+        for row in await connection.execute(_KNOWN)
+    ]
+    for profile, subject in {(one.profile, one.subject) for one in facts}:
+        region, _, bucket = subject.partition("/")
+        if bucket and (longest := await longest_first_trace(connection, profile, region, bucket)):
+            took, at = longest
+            seconds = str(math.ceil(took.total_seconds()))
+            facts.append(LearnedFact(profile, subject, VendorFact.FIRST_TRACE, seconds, at))
+    return tuple(sorted(facts, key=lambda one: (one.profile, one.subject, one.fact)))

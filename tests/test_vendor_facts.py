@@ -13,7 +13,8 @@ from orchestrator.vendor_facts import (
     facts_about,
     record_fact,
 )
-from tests.job_factory import NOON, PROFILE
+from tests.job_factory import BUCKET as JOBS_BUCKET
+from tests.job_factory import NOON, PROFILE, REGION, make_traced_job, read_job
 
 pytestmark = pytest.mark.anyio
 
@@ -35,6 +36,22 @@ async def test_a_fact_has_its_last_value_and_time(database: Database) -> None:
             LearnedFact(PROFILE, "cvm.example", VendorFact.CLOCK_OFFSET, "7", NOON),
             LearnedFact("other", BUCKET, VendorFact.UPLOADS_VISIBLE, "yes", NOON),
         )
+
+
+async def test_the_time_to_the_first_trace_is_that_of_the_newest_jobs(database: Database) -> None:
+    """The longest counts, with its own time, and only in its bucket; it is read from the jobs."""
+    bucket = f"{REGION}/{JOBS_BUCKET}"
+    async with database.write() as connection:
+        for subject in (bucket, BUCKET):
+            await record_fact(connection, PROFILE, subject, VendorFact.HEAD_TRUSTED, "yes", NOON)
+    longest = await make_traced_job(database, took=3.2)
+    await make_traced_job(database, took=1.0)
+    at = (await read_job(database, longest)).first_trace_at
+    async with database.read() as connection:
+        (found,) = [
+            one for one in await all_facts(connection) if one.fact is VendorFact.FIRST_TRACE
+        ]
+    assert found == LearnedFact(PROFILE, bucket, VendorFact.FIRST_TRACE, "4", at)
 
 
 async def test_no_is_not_replaced_by_yes_for_a_day(database: Database) -> None:

@@ -1,6 +1,5 @@
 """How far the answers about a bucket can be believed: learned once a run, and from what is seen."""
 
-import math
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
@@ -68,12 +67,6 @@ class BucketTrust:
         """Take note of what was seen; what was seen not to hold stays so for this run."""
         if self._seen.get(fact) not in {value, NO}:
             self._seen[fact] = self._unsaved[fact] = value
-
-    def learn_first_trace(self, took: timedelta) -> None:
-        """Take note of the time from a request to its first trace; the longest is kept."""
-        seconds = math.ceil(took.total_seconds())
-        if seconds > int(self._known(VendorFact.FIRST_TRACE) or -1):
-            self.learn(VendorFact.FIRST_TRACE, str(seconds))
 
     def learn_completeness(self) -> None:
         """Take note that an object was not there while it was written, or has not grown."""

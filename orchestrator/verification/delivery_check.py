@@ -125,8 +125,6 @@ async def check_delivery(
             None if uploads is None else tuple(upload.key for upload in uploads),
             trace_age or lookup.trace_age(objects, uploads),
         )
-    if finding.trace_age is not None:
-        trust.learn_first_trace(age - finding.trace_age)
     are_unchanged = trust.are_unchanged(finding.evidence.found)
     if finding.state is JobState.VERIFIED and not are_unchanged:
         return replace(finding, state=JobState.ACCEPTED, again_in=trust.second_look)

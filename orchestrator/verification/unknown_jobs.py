@@ -21,9 +21,9 @@ from orchestrator.limits.halted_scopes import bucket_location, bucket_location_c
 from orchestrator.model import NOT_RULED_OUT
 from orchestrator.settings import ResendMode, Settings
 from orchestrator.store import Database, events
-from orchestrator.store.tables import TRACED, current, jobs, vendor_facts
+from orchestrator.store.tables import current, jobs, vendor_facts
 from orchestrator.store.transitions import Transition, apply_transition
-from orchestrator.vendor_facts import NO, VendorFact, facts_about
+from orchestrator.vendor_facts import NO, VendorFact, facts_about, longest_first_trace
 from orchestrator.verification.bucket_trust import BucketTrust
 from orchestrator.verification.object_lookup import LookupResult, look
 from orchestrator.verification.tracked_jobs import (
@@ -33,7 +33,6 @@ from orchestrator.verification.tracked_jobs import (
     save_seen_objects,
 )
 
-_SAMPLES = 50
 _SAFETY_FACTOR = 2
 
 _NEEDED = (VendorFact.PREFIX_HONOURED, VendorFact.LISTING_TRUSTED)
@@ -141,19 +140,10 @@ async def required_absence(
         return None
     if settings.resend is ResendMode.ALWAYS:
         return settings.resend_after
-    query = (
-        sa.select(jobs.c.sent_at, jobs.c.first_trace_at)
-        .where(
-            sa.text(TRACED),
-            jobs.c.profile == job.profile,
-            jobs.c.region == job.region,
-            jobs.c.bucket == job.bucket,
-        )
-        .order_by(jobs.c.id.desc())
-        .limit(_SAMPLES)
-    )
-    times = [row.first_trace_at - row.sent_at for row in await connection.execute(query)]
-    return max(settings.resend_after, _SAFETY_FACTOR * max(times)) if times else None
+    longest = await longest_first_trace(connection, job.profile, job.region, job.bucket)
+    if longest is None:
+        return None
+    return max(settings.resend_after, _SAFETY_FACTOR * longest[0])
 
 
 async def _are_listings_useless(connection: AsyncConnection, job: TrackedJob) -> bool:

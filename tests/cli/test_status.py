@@ -1,6 +1,6 @@
 """What `status` and the progress display print."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -10,6 +10,7 @@ from orchestrator.limits.concurrency_limit import ConcurrencyLimit
 from orchestrator.reporting.status import ScopeStatus
 from orchestrator.run_warnings import RunWarnings
 from orchestrator.store import Database
+from orchestrator.store.tables import jobs
 from orchestrator.vendor_facts import VendorFact, record_fact
 from tests.cli_process import Shell
 
@@ -52,9 +53,10 @@ async def test_warnings_and_facts_are_printed(shell: Shell) -> None:
     at, bucket = datetime(2026, 12, 1, 8, tzinfo=UTC), "ap-tokyo/backup-1250000000"
     database = Database(f"sqlite+aiosqlite:///{shell.folder}/exports.db", SystemClock())
     async with database.write() as connection:
-        facts = {VendorFact.PREFIX_HONOURED: "yes", VendorFact.FIRST_TRACE: "4"}
-        for fact, value in facts.items():
-            await record_fact(connection, "default", bucket, fact, value, at)
+        await record_fact(connection, "default", bucket, VendorFact.PREFIX_HONOURED, "yes", at)
+        await connection.execute(
+            jobs.update().values(sent_at=at, first_trace_at=at + timedelta(seconds=3.5))
+        )
     await RunWarnings(database, "default", print).warn("key", f"{bucket}: {'no trace ' * 20}.")
     await database.close()
     printed = (await shell.run("status")).out
