@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 
 import anyio
@@ -21,56 +22,76 @@ _SECOND_LOOK_AFTER_GROWTH = timedelta(seconds=10)
 """The same in a bucket where an object was seen to grow: growth may pause."""
 
 
+@dataclass(slots=True)
+class _Fact:
+    """What is known of one fact; ``None`` is nothing.
+
+    Args:
+        stored: value from earlier runs.
+        seen: value that this run has seen.
+        is_saved: whether `seen` is in the store, too.
+    """
+
+    stored: str | None = None
+    seen: str | None = None
+    is_saved: bool = True
+
+    @property
+    def known(self) -> str | None:
+        """What this run has seen, or else earlier ones; but "no" counts whoever has seen it."""
+        return NO if NO in {self.seen, self.stored} else self.seen or self.stored
+
+
 class BucketTrust:
     """What this run, and this store before, have seen of the answers about one bucket."""
 
     def __init__(self) -> None:
         self.calibrating = anyio.Lock()
         self.is_calibrated = False
-        self._stored: Mapping[VendorFact, str] = {}
-        self._seen: dict[VendorFact, str] = {}
-        self._unsaved: dict[VendorFact, str] = {}
+        self._facts = {fact: _Fact() for fact in VendorFact}
         self._first_looks: dict[str, tuple[float, int, str]] = {}
         """By key, when an object was first seen as it is: time, size and ETag."""
 
     def load(self, stored: Mapping[VendorFact, str]) -> None:
         """Take over what earlier runs have learned."""
-        self._stored = stored
+        for fact, value in stored.items():
+            self._facts[fact].stored = value
 
     @property
     def is_head_trusted(self) -> bool:
         """Whether an object that HEAD finds exists; if not, only listings are used."""
-        return self._seen.get(VendorFact.HEAD_TRUSTED) != NO
+        return self._facts[VendorFact.HEAD_TRUSTED].seen != NO
 
     @property
     def is_listing_trusted(self) -> bool:
         """Whether listings show what they are asked for; if not, only HEAD is used."""
-        return self._seen.get(VendorFact.LISTING_TRUSTED) != NO
+        return self._facts[VendorFact.LISTING_TRUSTED].seen != NO
 
     @property
     def uploads_are_visible(self) -> bool:
         """Whether an open upload of an export was ever seen."""
-        return self._known(VendorFact.UPLOADS_VISIBLE) == YES
+        return self._facts[VendorFact.UPLOADS_VISIBLE].known == YES
 
     @property
     def second_look(self) -> timedelta:
         """Time after which an object is looked at again to see whether it grows."""
-        has_grown = self._known(VendorFact.OBJECTS_COMPLETE) == NO
+        has_grown = self._facts[VendorFact.OBJECTS_COMPLETE].known == NO
         return _SECOND_LOOK_AFTER_GROWTH if has_grown else _SECOND_LOOK
 
     @property
     def shows_absence(self) -> bool:
         """Whether an object that is not found is not there."""
-        return self.is_head_trusted or self._known(VendorFact.LISTING_TRUSTED) == YES
+        return self.is_head_trusted or self._facts[VendorFact.LISTING_TRUSTED].known == YES
 
     def learn(self, fact: VendorFact, value: str) -> None:
         """Take note of what was seen; what was seen not to hold stays so for this run."""
-        if self._seen.get(fact) not in {value, NO}:
-            self._seen[fact] = self._unsaved[fact] = value
+        one = self._facts[fact]
+        if one.seen not in {value, NO}:
+            one.seen, one.is_saved = value, False
 
     def learn_completeness(self) -> None:
         """Take note that an object was not there while it was written, or has not grown."""
-        if self._known(VendorFact.OBJECTS_COMPLETE) != NO:
+        if self._facts[VendorFact.OBJECTS_COMPLETE].known != NO:
             self.learn(VendorFact.OBJECTS_COMPLETE, YES)
 
     def are_unchanged(self, objects: Sequence[ObjectFacts]) -> bool:
@@ -79,7 +100,7 @@ class BucketTrust:
         An object counts as complete at first sight once this store has seen one of this bucket stay
         the same, and none grow.
         """
-        if self._known(VendorFact.OBJECTS_COMPLETE) == YES:
+        if self._facts[VendorFact.OBJECTS_COMPLETE].known == YES:
             return True
         now, wait = anyio.current_time(), self.second_look.total_seconds()
         are_unchanged = True
@@ -106,20 +127,19 @@ class BucketTrust:
         Args:
             job: any job of the bucket.
         """
-        if not (learned := dict(self._unsaved)):
+        # in order, so that two transactions do not wait for each other's rows
+        facts = sorted(self._facts.items())
+        learned = [(fact, one.seen) for fact, one in facts if one.seen and not one.is_saved]
+        if not learned:
             return
         location = bucket_location(job.region, job.bucket)
         async with database.write() as connection:
             now = await database.now(connection)
-            # in order, so that two transactions do not wait for each other's rows
-            for fact, value in sorted(learned.items()):
+            for fact, value in learned:
                 await record_fact(connection, job.profile, location, fact, value, now)
         # not before the commit; and another look may have learned more meanwhile
-        self._unsaved = dict(self._unsaved.items() - learned.items())
-
-    def _known(self, fact: VendorFact) -> str | None:
-        known = self._seen.get(fact), self._stored.get(fact)
-        return NO if NO in known else known[0] or known[1]
+        for fact, value in learned:
+            self._facts[fact].is_saved = self._facts[fact].seen == value
 
 
 async def calibrate(
