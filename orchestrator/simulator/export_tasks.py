@@ -57,6 +57,11 @@ class Order:
                     (key.replace(disk.snapshot_id, disk.other_snapshot_id), disk)
                     for key, disk in files
                 )
+            case "one-file":
+                words = (prefix, self.images[number].image_id)
+                key = "_".join(filter(None, words)) + f".{self.format.lower()}"
+                whole = sum(disk.size_gib for _, disk in files)
+                return ((key, replace(files[0][1], size_gib=whole)),)
         return files
 
     def cos_paths(self, form: str) -> tuple[str, ...]:
@@ -66,7 +71,7 @@ class Order:
         return tuple(
             self._cos_path(key, self.prefixes[number], form)
             for number in range(len(self.images))
-            for key, disk in self.files(number)
+            for key, disk in self.written_files(number, form)
             if form != "system-only" or disk.usage == "SYSTEM_DISK"
         )
 

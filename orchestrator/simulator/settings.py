@@ -177,10 +177,11 @@ class Settings:
         withdrawn: secret ids of temporary keys whose token counts as expired.
         ignore_prefix: object keys and CosPaths leave out FileNamePrefixList.
         cos_paths: form of CosPaths: URLs, percent-encoded, without the leading slash, with the
-            bucket's name first, in capital letters after the prefix, only the system disks', none.
+            bucket's name first, in capital letters after the prefix, only the system disks', one
+            for each image, none.
         object_names: names of the objects and uploads, while CosPaths keep the documented ones:
-            in capital letters after the prefix, with ``.gz`` added, split into two objects, or
-            with other snapshot ids.
+            in capital letters after the prefix, with ``.gz`` added, split into two objects, with
+            other snapshot ids, or ``one-file`` for all disks of an image.
         object_sizes: ``tiny`` writes objects of 1 KiB.
         old_objects: every image has objects of last month under its names without prefix; COS
             finds them by keys and prefixes that begin with an image id.
@@ -230,11 +231,12 @@ class Settings:
         "bucket-first",
         "uppercase",
         "system-only",
+        "one-file",
         "empty",
     ] = "documented"
-    object_names: Literal["documented", "uppercase", "gz", "split", "other-snapshots"] = (
-        "documented"
-    )
+    object_names: Literal[
+        "documented", "uppercase", "gz", "split", "other-snapshots", "one-file"
+    ] = "documented"
     object_sizes: Literal["documented", "tiny"] = "documented"
     old_objects: bool = False
     growing_objects: bool = False

@@ -3,6 +3,8 @@
 A job is verified at once when every key is there that the vendor named and that was computed from
 the images. Other objects can be complete too, because the vendor may name or write them in another
 way than expected. Such a job is verified when nothing more is written for a while, with a warning.
+Fewer objects than disks may be complete too, so at the deadline such a job is verified instead of
+failed, unless their sizes or names show that something is missing.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -46,6 +48,7 @@ class Evidence:
         too_small: required keys of objects that are too small to be a disk image.
         missing: required keys without an object.
         is_enough: the objects that were found may be all that the export writes.
+        is_enough_at_deadline: the same once it is too late to wait for more.
         caveats: why they may not be; a sentence each.
     """
 
@@ -53,6 +56,7 @@ class Evidence:
     too_small: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     is_enough: bool = False
+    is_enough_at_deadline: bool = False
     caveats: tuple[str, ...] = ()
 
     @property
@@ -86,11 +90,14 @@ def compare_with_keys(job: TrackedJob, objects: Mapping[str, ObjectFacts]) -> Ev
             f"{_listed(missing)}. {_CHECK_DISKS}"
         )
         return Evidence(found, missing=missing, is_enough=True, caveats=(caveat, *short))
-    enough = max(len(named), len(job.expected), len(job.image_ids))
-    if len(usable) >= enough and not too_small and job.names_every_image(usable):
-        caveat = _naming_caveat(missing, [key for key in usable if key not in named])
-        every = tuple(usable.values())
-        return Evidence(every, missing=missing, is_enough=True, caveats=(caveat, *short))
+    if not too_small and job.names_every_image(usable):
+        every, disks = tuple(usable.values()), max(len(named), len(job.expected))
+        if len(usable) >= max(disks, len(job.image_ids)):
+            caveat = _naming_caveat(missing, [key for key in usable if key not in named])
+            return Evidence(every, missing=missing, is_enough=True, caveats=(caveat, *short))
+        if _may_hold_every_disk(job, usable):
+            caveat = f"Fewer objects than disks: {_listed([*usable])}, for {disks}. {_CHECK_DISKS}"
+            return Evidence(every, missing=missing, is_enough_at_deadline=True, caveats=(caveat,))
     return Evidence(found, too_small, missing)
 
 
@@ -101,7 +108,8 @@ def verdict(evidence: Evidence, *, has_ended: bool = False, is_overdue: bool = F
         has_ended: nothing more is expected to be written.
         is_overdue: it is too late to wait any longer.
     """
-    if evidence.is_certain or (evidence.is_enough and has_ended):
+    is_enough = evidence.is_enough or (evidence.is_enough_at_deadline and is_overdue)
+    if evidence.is_certain or (is_enough and has_ended):
         return JobState.VERIFIED
     return JobState.FAILED if is_overdue else JobState.ACCEPTED
 
@@ -131,6 +139,20 @@ def writing_has_ended(
     return bool(possible) and all(
         one >= max(since_request - one, _MIN_REST) * factor for one in possible
     )
+
+
+def _may_hold_every_disk(job: TrackedJob, usable: Mapping[str, ObjectFacts]) -> bool:
+    """Return whether fewer objects than disks may be all that the export writes.
+
+    RAW files must be as large as all disks together. The sizes of other formats show nothing: there
+    neither the vendor's answer nor an object may show that each disk has a file of its own.
+    """
+    if not all(map(job.is_tagged, usable)):
+        return False
+    sizes = [key.disk_gib or 0 for key in job.expected]
+    if job.format is ImageFormat.RAW and sizes and all(sizes):
+        return sum(one.size for one in usable.values()) >= sum(sizes) * _GIB
+    return not job.named and not any(key.key in usable for key in job.expected)
 
 
 def _naming_caveat(missing: Sequence[str], others: Sequence[str]) -> str:

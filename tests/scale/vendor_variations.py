@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from orchestrator.model import ImageFormat
 from orchestrator.simulator import (
     BucketSettings,
     Delivery,
@@ -115,6 +116,7 @@ RETRIED = _of(
     retries=True,
 )
 
+ONE_FILE = {"object_names": "one-file", "cos_paths": "one-file"}
 _OLD = {"ignore_prefix": True, "old_objects": True}
 
 NAMES = [
@@ -147,6 +149,20 @@ NAMES = [
         ),
         ("objects split", "each disk is written in two parts", {"object_names": "split"}),
         (
+            "one file, RAW",
+            "all disks of an image are one object, which CosPaths name",
+            {**ONE_FILE, "images": TWO_DISKS},
+        ),
+        (
+            "data disks left out, other names",
+            "a tenth of the exports lack the data disk; objects have other names",
+            {
+                "object_names": "gz",
+                "images": TWO_DISKS,
+                "deliveries": (Delivery("partial", chance=0.1),),
+            },
+        ),
+        (
             "other snapshot ids",
             "objects have other snapshot ids than CosPaths",
             {"object_names": "other-snapshots"},
@@ -176,6 +192,15 @@ NAMES = [
             {"old_objects": True},
         ),
         request={"exact_names": True},
+    ),
+    *_of(
+        "paths and names",
+        (
+            "one file, QCOW2",
+            "all disks of an image are one object, which CosPaths name",
+            {**ONE_FILE, "images": TWO_DISKS},
+        ),
+        request={"format": ImageFormat.QCOW2},
     ),
     *_of(
         "paths and names",

@@ -67,7 +67,11 @@ async def uploading(simulator: Simulator, prefix: str = "") -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "form", ["url", "encoded", "no-slash", "bucket-first", "uppercase", "system-only", "empty"]
+    "form",
+    [
+        *("url", "encoded", "no-slash", "bucket-first", "uppercase"),
+        *("system-only", "one-file", "empty"),
+    ],
 )
 async def test_forms_of_cos_paths(simulator: Simulator, http: httpx.AsyncClient, form: str) -> None:
     """CosPaths have another form; the objects keep their documented names."""
@@ -81,6 +85,7 @@ async def test_forms_of_cos_paths(simulator: Simulator, http: httpx.AsyncClient,
         "bucket-first": [f"/{BUCKET}/{key}" for key in keys],
         "uppercase": [f"/{PREFIX}{key[len(PREFIX) :].upper()}" for key in keys],
         "system-only": [f"/{keys[0]}"],
+        "one-file": [f"/{PREFIX}_{ONE}.raw"],
         "empty": [],
     }
     if form == "encoded":
@@ -91,7 +96,7 @@ async def test_forms_of_cos_paths(simulator: Simulator, http: httpx.AsyncClient,
     assert simulator.ledger[-1].cos_paths == paths
 
 
-@pytest.mark.parametrize("names", ["uppercase", "gz", "split", "other-snapshots"])
+@pytest.mark.parametrize("names", ["uppercase", "gz", "split", "other-snapshots", "one-file"])
 async def test_objects_have_other_names_than_cos_paths(
     simulator: Simulator, http: httpx.AsyncClient, names: str
 ) -> None:
@@ -104,6 +109,7 @@ async def test_objects_have_other_names_than_cos_paths(
         ],
         "gz": [(f"{system}.gz", 20), (f"{data}.gz", 31)],
         "split": [(f"{system}.0", 10), (f"{system}.1", 10), (f"{data}.0", 15), (f"{data}.1", 16)],
+        "one-file": [(f"{PREFIX}_{ONE}.raw", 51)],
     }
     seen = written(simulator)
     if names == "other-snapshots":

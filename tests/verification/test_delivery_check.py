@@ -287,6 +287,24 @@ async def test_fewer_objects_under_other_names_fail_at_the_deadline(setup: Store
     assert await verified(setup, job_id) is JobState.FAILED
 
 
+async def test_one_file_for_all_disks_counts_at_the_deadline(setup: StoreAndCloud) -> None:
+    """Without an answer nobody names it: it is waited for, and a warning says what is there."""
+    setup.simulator.change(object_names="one-file", cos_paths="one-file")
+    job_id = await accepted(setup, disks=2)
+    (named,) = await read_rows(setup.database, objects, job_id)
+    async with setup.database.write() as connection:
+        await connection.execute(objects.delete().where(objects.c.job_id == job_id))
+    for disk, gib in (("system", 50), ("data", 100)):
+        await add_expected_objects(setup.database, job_id, f"{disk}.raw", disk_gib=gib)
+    await update_job(setup.database, job_id, task_id=None)
+    await pass_time(setup, DEADLINE.total_seconds() - 10)
+    assert await verified(setup, job_id) is JobState.ACCEPTED
+    await pass_time(setup, 20)
+    assert await verified(setup, job_id) is JobState.VERIFIED
+    (warning,) = (await read_job(setup.database, job_id)).warnings
+    assert warning.startswith(f"Fewer objects than disks: {named.key}, for 2.")
+
+
 async def test_an_open_upload_keeps_other_names_from_counting(setup: StoreAndCloud) -> None:
     """While something is being written under the tag, more may come."""
     setup.simulator.change(object_names="gz", data_disks_after=10 * TOOK)

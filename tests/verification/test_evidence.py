@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.job_states import JobState
 from orchestrator.model import ImageFormat, ObjectFacts
-from orchestrator.verification.evidence import compare_with_keys, writing_has_ended
+from orchestrator.verification.evidence import compare_with_keys, verdict, writing_has_ended
 from orchestrator.verification.tracked_jobs import TrackedJob, TrackedKey
 from tests.job_factory import BUCKET, NOON, PROFILE, REGION
 
@@ -151,6 +151,40 @@ def test_cos_paths_in_another_case_name_what_is_there() -> None:
 def test_fewer_objects_under_other_names_are_not_enough() -> None:
     """One file cannot be both disks, whatever its name is."""
     assert not compare_with_keys(BOTH, make_objects(f"{SYSTEM}.gz")).is_enough
+
+
+@pytest.mark.parametrize(
+    ("format", "named", "written", "gib", "expected"),
+    [
+        (ImageFormat.RAW, (), "tag_img-00000001.raw", 100, JobState.VERIFIED),
+        (ImageFormat.RAW, (SYSTEM, DATA), "tag_img-00000001.raw", 100, JobState.VERIFIED),
+        (ImageFormat.RAW, (), SYSTEM, 100, JobState.VERIFIED),
+        (ImageFormat.RAW, (), "tag_img-00000001.raw", 99, JobState.FAILED),
+        (ImageFormat.RAW, (), SYSTEM, 50, JobState.FAILED),
+        (ImageFormat.QCOW2, (), "tag_img-00000001.raw", 3, JobState.VERIFIED),
+        (ImageFormat.QCOW2, (), SYSTEM, 3, JobState.FAILED),
+        (ImageFormat.QCOW2, (SYSTEM, DATA), "tag_img-00000001.raw", 3, JobState.FAILED),
+        (ImageFormat.QCOW2, (), "img-00000001.raw", 3, JobState.FAILED),
+    ],
+)
+def test_fewer_objects_than_disks_count_at_the_deadline_unless_something_shows_a_missing_one(
+    format: ImageFormat,  # noqa: A002 - the name of the field
+    named: tuple[str, ...],
+    written: str,
+    gib: int,
+    expected: JobState,
+) -> None:
+    """One file may hold both disks: not if a RAW file is too small, or each disk has a name."""
+    job = replace(
+        make_job(expected=(SYSTEM, DATA), named=named, reconciled=not named), format=format
+    )
+    evidence = compare_with_keys(job, make_objects(written, size=gib * GIB))
+    assert not evidence.is_enough
+    assert verdict(evidence, has_ended=True) is JobState.ACCEPTED
+    assert verdict(evidence, is_overdue=True) is JobState.FAILED
+    assert verdict(evidence, has_ended=True, is_overdue=True) is expected
+    if expected is JobState.VERIFIED:
+        assert evidence.caveats[0].startswith(f"Fewer objects than disks: {written}, for 2.")
 
 
 def test_objects_under_other_names_are_needed_for_each_image() -> None:
