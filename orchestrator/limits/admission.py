@@ -202,14 +202,26 @@ class Admission:
             case _:
                 pass
 
-    async def update_warnings(self, action: str, host: str, region: str, outcome: Outcome) -> None:
+    async def update_warnings(
+        self,
+        action: str,
+        host: str,
+        region: str,
+        outcome: Outcome,
+        *,
+        are_ends_visible: bool = True,
+    ) -> None:
         """Begin and end the warnings that follow from a recorded outcome.
 
         This writes to the store. An outcome with a TaskId must be in the store before: a process
         that dies here, or a full disk, must not lose it.
+
+        Args:
+            are_ends_visible: the bucket may show when exports end.
         """
         if action == EXPORT:
-            await self._answers.record(host, region, outcome)
+            are_ends_visible &= self.may_read_buckets
+            await self._answers.record(host, region, outcome, are_ends_visible=are_ends_visible)
         if not self.is_endpoint_failing(host):
             await self._warnings.clear(_failing_key(host))
         elif _is_failure(action, outcome) and not is_unusable(outcome):

@@ -15,7 +15,8 @@ _MANY = 10
 
 _LONG = 300.0
 """Seconds that they must last where this run has had an export accepted. The end of a batch, or the
-images of one user, may cause ten refusals within a second."""
+images of one user, may cause ten refusals within a second. Also seconds of refusals for the cap
+where nothing shows the ends of exports."""
 
 _LONGEST_USUAL = 3600.0
 """Seconds for which refusals for the cap are usual while exports of this store may be running: an
@@ -59,11 +60,17 @@ class AnswerWarnings:
         """Record in which regions an export of this store may be running."""
         self._exporting = set(regions)
 
-    async def record(self, host: str, region: str, outcome: Outcome) -> None:
-        """Record an answer; a request without one does not count."""
+    async def record(
+        self, host: str, region: str, outcome: Outcome, *, are_ends_visible: bool
+    ) -> None:
+        """Record an answer; a request without one does not count.
+
+        Args:
+            are_ends_visible: the bucket may show when exports end.
+        """
         if outcome.http_status is None or outcome.code.name == NOT_SENT:
             return
-        await self._record_refusal(region, outcome)
+        await self._record_refusal(region, outcome, are_ends_visible=are_ends_visible)
         # a refusal does not show that an acceptance could be read
         if outcome.code.reaction is Reaction.ACCEPT:
             self._unusable[host] = 0
@@ -79,17 +86,27 @@ class AnswerWarnings:
                     f"looked up in the bucket. {outcome.code.remedy}",
                 )
 
-    async def _record_refusal(self, region: str, outcome: Outcome) -> None:
+    async def _record_refusal(
+        self, region: str, outcome: Outcome, *, are_ends_visible: bool
+    ) -> None:
+        now = anyio.current_time()
         if outcome.code.reaction is Reaction.ACCEPT:
             self._accepted.add(region)
             self._exporting.add(region)
             self._refusals.pop(region, None)
             self._full_since.pop(region, None)
             await self._warnings.clear(_refusals_key(region))
-        elif outcome.code.name == EXPORT_CAP and self._waits_for_own_exports(region):
+        elif outcome.code.name == EXPORT_CAP and self._waits_for_own_exports(region, now):
             self._refusals.pop(region, None)
+            lasted = now - self._full_since[region]
+            if lasted >= _LONG and not are_ends_visible:
+                await self._warnings.warn(
+                    _refusals_key(region),
+                    f"{region}: full for {lasted / 60:.0f} min. It is assumed that exports of this "
+                    "store still run there, but nothing shows when they end, because verification "
+                    f"is off or their bucket cannot be read. {self._remedy(region, outcome)}",
+                )
         elif outcome.code.effect is Effect.NO and not _has_own_warning(outcome):
-            now = anyio.current_time()
             refusals = self._refusals.setdefault(region, _RefusalsInARow(now))
             refusals.count += 1
             lasted = now - refusals.since
@@ -103,9 +120,8 @@ class AnswerWarnings:
                     f"single jobs, so the run continues. {self._remedy(region, outcome)}",
                 )
 
-    def _waits_for_own_exports(self, region: str) -> bool:
+    def _waits_for_own_exports(self, region: str, now: float) -> bool:
         """Return whether a refusal for the cap is usual in a region."""
-        now = anyio.current_time()
         is_recent = now < self._full_since.setdefault(region, now) + _LONGEST_USUAL
         return region in self._exporting and is_recent
 

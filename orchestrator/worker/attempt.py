@@ -112,7 +112,10 @@ class AttemptRunner:
         )
         self.unrecorded.discard((lease.job_id, lease.attempt))
         # warnings are written last: nothing may lose the TaskId of an answer
-        await admission.update_warnings(EXPORT, host, region, outcome)
+        may_be_readable = self._buckets.may_be_readable(region, lease.order.bucket)
+        await admission.update_warnings(
+            EXPORT, host, region, outcome, are_ends_visible=may_be_readable
+        )
         if suspects_region:
             # not cleared by an acceptance: the code may concern the region until the run ends
             await self._context.warnings.warn(

@@ -221,6 +221,23 @@ def test_refusals_while_our_exports_run_are_not_told(still: Database) -> None:
     assert len(said) == 1
 
 
+def test_a_full_region_is_told_where_the_keys_may_not_read_buckets(still: Database) -> None:
+    """Then no bucket shows when exports end, whatever was learned of the buckets before."""
+    said: list[str] = []
+    admission = make_admission(still, notify=said.append)
+
+    async def learn() -> None:
+        admission.record_exporting([REGION])
+        admission.may_read_buckets = False
+        for _ in range(7):
+            await learn_from(admission, make_refusal(CAP_REACHED))
+            await anyio.sleep(60)
+
+    in_no_time(learn)
+    (sentence,) = said
+    assert "nothing shows when they end" in sentence
+
+
 def test_unclear_answers_delay_the_next_request_by_seconds(still: Database) -> None:
     """The endpoint does answer, so it is not left alone for half a minute."""
     admission = make_admission(still)

@@ -30,12 +30,18 @@ class Run:
         self.answers = AnswerWarnings(UnstoredWarnings(database, PROFILE, self.said.append))
 
     async def answer(
-        self, outcome: Outcome, times: int = 1, region: str = REGION, *, every: float = 0.0
+        self,
+        outcome: Outcome,
+        times: int = 1,
+        region: str = REGION,
+        *,
+        every: float = 0.0,
+        are_ends_visible: bool = True,
     ) -> None:
         """Record an answer several times; before each, wait some seconds."""
         for _ in range(times):
             await anyio.sleep(every)
-            await self.answers.record(HOST, region, outcome)
+            await self.answers.record(HOST, region, outcome, are_ends_visible=are_ends_visible)
 
 
 @pytest.fixture
@@ -136,6 +142,22 @@ def test_a_region_full_of_our_exports_for_longer_than_exports_take_is_told(run: 
     in_no_time(work)
     (sentence,) = run.said
     assert "whether the exports of this store still run there" in sentence
+
+
+def test_a_full_region_is_told_after_minutes_where_nothing_shows_an_end(run: Run) -> None:
+    """Verification is off or the bucket is unreadable; the warning ends with an acceptance."""
+
+    async def work() -> None:
+        for warnings in (1, 2):
+            await run.answer(make_acceptance())
+            await run.answer(FULL, 5, every=60, are_ends_visible=False)
+            assert len(run.said) == warnings - 1
+            await run.answer(FULL, 5, every=60, are_ends_visible=False)
+            assert len(run.said) == warnings
+
+    in_no_time(work)
+    assert run.said[0].startswith(f"Warning: {REGION}: full for 5 min.")
+    assert "whether the exports of this store still run there" in run.said[0]
 
 
 def test_refusals_that_began_while_our_exports_ran_are_counted_anew(run: Run) -> None:

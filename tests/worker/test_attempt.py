@@ -4,12 +4,17 @@ import anyio
 import pytest
 
 from orchestrator.job_states import JobState
+from orchestrator.limits import answer_warnings
+from orchestrator.limits.admission import Admission
 from orchestrator.run_warnings import RunWarnings
+from orchestrator.settings import VerifyMode
 from orchestrator.store import BusyRetry
+from orchestrator.verification.bucket_access import BucketAccess
 from orchestrator.worker.attempt import Attempt, AttemptRunner
 from orchestrator.worker.run_context import RunContext
 from tests.job_factory import (
     PROFILE,
+    REGION,
     SETTINGS,
     claim_with_permits,
     export_rate_limiter,
@@ -40,21 +45,43 @@ class _CrashingWarnings(RunWarnings):
         raise _CrashError
 
 
+async def run_next(setup: StoreAndCloud, admission: Admission, buckets: BucketAccess) -> None:
+    """Claim the next job and run its attempt."""
+    database = setup.database
+    ((lease, permit),) = await claim_with_permits(database, signed_at=setup.cvm.clock.now())
+    warnings = RunWarnings(database, PROFILE, print)
+    context = RunContext(SETTINGS, database, setup.cvm, setup.cos, admission, warnings)
+    runner = AttemptRunner(context, buckets, BusyRetry(print), lambda: False)
+    await runner.run(
+        Attempt(
+            HOST, lease, CREDENTIAL, permit, export_rate_limiter(database), anyio.current_time()
+        )
+    )
+
+
 async def test_a_crash_while_warnings_are_written_loses_no_task_id(setup: StoreAndCloud) -> None:
     """The answer is in the store before any warning that follows from it begins or ends."""
     database = setup.database
     job_id = await make_job(database)
-    ((lease, permit),) = await claim_with_permits(database, signed_at=setup.cvm.clock.now())
-    warnings = _CrashingWarnings(database, PROFILE, print)
-    admission = make_admission(database, warnings=warnings)
-    context = RunContext(SETTINGS, database, setup.cvm, setup.cos, admission, warnings)
-    runner = AttemptRunner(context, make_bucket_access(), BusyRetry(print), lambda: False)
-    rate_limiter = export_rate_limiter(database)
+    admission = make_admission(database, warnings=_CrashingWarnings(database, PROFILE, print))
     with pytest.raises(_CrashError):
-        await runner.run(
-            Attempt(HOST, lease, CREDENTIAL, permit, rate_limiter, anyio.current_time())
-        )
+        await run_next(setup, admission, make_bucket_access())
     (entry,) = [entry for entry in setup.simulator.ledger if entry.accepted]
     job = await read_job(database, job_id)
     assert (job.state, job.task_id) == (JobState.ACCEPTED, str(entry.task_id))
     assert (await read_last_attempt(database, job_id)).task_id == str(entry.task_id)
+
+
+@pytest.mark.parametrize("mode", [VerifyMode.OFF, VerifyMode.AUTO])
+async def test_a_full_region_is_told_where_the_bucket_shows_no_ends(
+    setup: StoreAndCloud, monkeypatch: pytest.MonkeyPatch, mode: VerifyMode
+) -> None:
+    """With verification off nothing shows when exports end; else refusals for the cap are usual."""
+    monkeypatch.setattr(answer_warnings, "_LONG", 0.0)
+    setup.simulator.change(cap=0)
+    said: list[str] = []
+    admission = make_admission(setup.database, notify=said.append)
+    admission.record_exporting([REGION])
+    await make_job(setup.database)
+    await run_next(setup, admission, make_bucket_access(mode))
+    assert len(said) == (mode is VerifyMode.OFF)
