@@ -38,6 +38,8 @@ _SAFETY_FACTOR = 2
 _NEEDED = (VendorFact.PREFIX_HONOURED, VendorFact.LISTING_TRUSTED)
 """Without one of these a listing under the tag proves nothing if it is empty."""
 
+_NO_TRACE = "The bucket has no trace of this export"
+
 
 class AbsenceTracker:
     """Measures for how long the look-ups of this process have found nothing of an unknown job.
@@ -132,25 +134,27 @@ async def reconcile(
 
 async def required_absence(
     connection: AsyncConnection, job: TrackedJob, settings: Settings
-) -> timedelta | None:
-    """Return how long look-ups must find nothing before a resend; ``None`` is never."""
-    if job.exact_names or settings.resend is ResendMode.NEVER:
-        return None
-    if await _are_listings_useless(connection, job):
-        return None
+) -> timedelta | str:
+    """Return how long look-ups must find nothing before a resend, or why it is never resent."""
+    if job.exact_names:
+        return f"{_NO_TRACE}. With exact names that proves nothing."
+    if settings.resend is ResendMode.NEVER:
+        return f"{_NO_TRACE}; resending is off (resend = never)."
+    facts = await facts_about(connection, job.profile, bucket_location(job.region, job.bucket))
+    if any(facts.get(fact) == NO for fact in _NEEDED):
+        return (
+            f"{_NO_TRACE}. That proves nothing: exports of this bucket were seen to have other "
+            "names than asked for, or its listings to be wrong."
+        )
     if settings.resend is ResendMode.ALWAYS:
         return settings.resend_after
     longest = await longest_first_trace(connection, job.profile, job.region, job.bucket)
     if longest is None:
-        return None
+        return (
+            f"{_NO_TRACE}. No accepted export of this bucket has been found under its tag yet, so "
+            "that does not prove that it never began."
+        )
     return max(settings.resend_after, _SAFETY_FACTOR * longest[0])
-
-
-async def _are_listings_useless(connection: AsyncConnection, job: TrackedJob) -> bool:
-    """Return whether listings under the tag are known not to show every export of this bucket."""
-    location = bucket_location(job.region, job.bucket)
-    facts = await facts_about(connection, job.profile, location)
-    return any(facts.get(fact) == NO for fact in _NEEDED)
 
 
 def left_to_operator(
@@ -217,8 +221,8 @@ async def _record_absence(
     if absent_for < settings.resend_after:
         return job.state
     required = await required_absence(connection, job, settings)
-    if required is None:
-        await _leave_to_operator(connection, job, settings, now, actor)
+    if isinstance(required, str):
+        await _leave_to_operator(connection, job, required, now, actor)
         return job.state
     if job.no_resend_before is not None:
         # a suspended process may still send its request until the signature has expired
@@ -250,15 +254,9 @@ async def _record_absence(
 
 
 async def _leave_to_operator(
-    connection: AsyncConnection, job: TrackedJob, settings: Settings, now: datetime, actor: str
+    connection: AsyncConnection, job: TrackedJob, why: str, now: datetime, actor: str
 ) -> None:
     """Record once, with the job, why it is not sent again automatically."""
-    if job.exact_names:
-        why = _WHY_NOT_RESENT["exact names"]
-    elif settings.resend is not ResendMode.NEVER and await _are_listings_useless(connection, job):
-        why = _WHY_NOT_RESENT["useless listings"]
-    else:
-        why = _WHY_NOT_RESENT[settings.resend]
     remedy = (
         "Look for the export in the console and in the bucket; then "
         f"`orchestrator resolve {job.job_id} --as accepted|absent --why '...'`."
@@ -277,19 +275,3 @@ async def _leave_to_operator(
             "not resent", actor, job.job_id, attempt=job.attempt, details={"message": why}
         )
         await events.append(connection, event, at=now)
-
-
-_WHY_NOT_RESENT = {
-    "exact names": (
-        "The bucket has no trace of this export. With exact names that proves nothing."
-    ),
-    "useless listings": (
-        "The bucket has no trace of this export. That proves nothing: exports of this bucket were "
-        "seen to have other names than asked for, or its listings to be wrong."
-    ),
-    ResendMode.NEVER: "The bucket has no trace of this export; resending is off (resend = never).",
-    ResendMode.PROVEN: (
-        "The bucket has no trace of this export. No accepted export of this bucket has been found "
-        "under its tag yet, so that does not prove that it never began."
-    ),
-}

@@ -220,7 +220,11 @@ class ImageDescriber:
             else:
                 await self._warn("DescribeImages shows none of the images that it was asked for.")
             return found
-        self._record_failure(outcome, asked_at)
+        self._failures += 1
+        self._last_failure = outcome
+        # if the endpoint cannot be reached, exports cannot be sent either, so nothing is gained
+        if self._failing_since is None and outcome.code.reaction is not Reaction.PAUSE:
+            self._failing_since = asked_at
         if outcome.code.reaction is Reaction.SLOW:
             async with self._database.write() as connection:
                 await rate_limiter.slow_down(connection)
@@ -234,13 +238,6 @@ class ImageDescriber:
         )
         await self._admission.update_warnings(DESCRIBE, host, region, outcome)
         return None
-
-    def _record_failure(self, outcome: Outcome, asked_at: float) -> None:
-        self._failures += 1
-        self._last_failure = outcome
-        # if the endpoint cannot be reached, exports cannot be sent either, so nothing is gained
-        if self._failing_since is None and outcome.code.reaction is not Reaction.PAUSE:
-            self._failing_since = asked_at
 
     async def _warn(self, cause: str) -> None:
         await self._warnings.warn(
@@ -276,7 +273,15 @@ async def _save(
     # another process may have described some of them meanwhile
     fresh = set((await connection.execute(query)).scalars())
     rows = [row for row in waiting if row.id in fresh]
-    disks_of = {row.id: _exported_disks_of(row, facts) for row in rows}
+    disks_of = {
+        row.id: [
+            (image_id, disk)
+            for image_id in row.image_ids
+            if image_id in facts
+            for disk in exported_disks(facts[image_id], only_root_disk=row.only_root_disk)
+        ]
+        for row in rows
+    }
     described = [
         {"this": job_id, "size": sum(disk.size_gib for _, disk in disks)}
         for job_id, disks in disks_of.items()
@@ -306,16 +311,6 @@ _IMAGE_STATE = (
     .where(job_images.c.image_id == sa.bindparam("image"))
     .values(state=sa.bindparam("said"))
 )
-
-
-def _exported_disks_of(row: Any, facts: dict[str, ImageFacts]) -> list[tuple[str, Disk]]:
-    """Return the disks that an export will write, with their image, as far as they are known."""
-    return [
-        (image_id, disk)
-        for image_id in row.image_ids
-        if image_id in facts
-        for disk in exported_disks(facts[image_id], only_root_disk=row.only_root_disk)
-    ]
 
 
 def _expected(row: Any, disks: Sequence[tuple[str, Disk]]) -> Iterator[dict[str, Any]]:

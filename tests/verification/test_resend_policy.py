@@ -47,10 +47,11 @@ async def absent(database: Database) -> int:
 
 
 async def required(database: Database, job_id: int, **changes: object) -> timedelta | None:
-    """Return how long look-ups must find nothing of a job."""
+    """Return how long look-ups must find nothing of a job; ``None`` if it is never resent."""
     async with database.read() as connection:
         one = await load_tracked_job(connection, job_id)
-        return await required_absence(connection, one, SETTINGS.model_copy(update=changes))
+        found = await required_absence(connection, one, SETTINGS.model_copy(update=changes))
+        return None if isinstance(found, str) else found
 
 
 async def test_a_bucket_in_which_nothing_was_found_proves_nothing(database: Database) -> None:
