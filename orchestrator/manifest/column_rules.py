@@ -91,6 +91,12 @@ _INVISIBLE = "\u00ad\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"
 _TRIMMED = _INVISIBLE + "".join(map(chr, filter(lambda code: chr(code).isspace(), range(0x3001))))
 """Blanks, and characters without width, which come along when text is copied from a page."""
 
+_COMMA = re.compile("[,\uff0c\u3001]")
+"""Also the full-width one and that of Chinese lists."""
+
+_FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {0x3000: " "}
+del _FULL_WIDTH[0xFF0C]  # the comma is a fault in almost all values, and is shown as it was typed
+
 _CURLY_QUOTES = "\u2018\u2019\u201a\u201c\u201d\u201e\u00ab\u00bb"
 _PAIRS_OF_QUOTES = {
     *("\u2018\u2019", "\u201a\u2018", "\u201c\u201d", "\u201e\u201c", "\u201e\u201d"),
@@ -112,6 +118,7 @@ _MAX_SHOWN = 40
 
 _USE_TEXT = "Write the value as text, in quotes."
 _USE_IMAGE_IDS = "Image ids look like img-1a2b3c4d; several for one request go into image_ids."
+_USE_SEMICOLON = "Instead of {} write ; in image_ids for one request, or use a row for each image."
 _USE_BOOLEAN = "Use true or false."
 _USE_PRIORITY = f"Use a whole number from {MIN_PRIORITY} to {MAX_PRIORITY}."
 _USE_TIMESTAMP = "Write it in ISO 8601, as in 2026-12-31T22:00:00Z or 2026-12-31T22:00:00+08:00."
@@ -135,9 +142,11 @@ def image_ids(value: str | Sequence[object]) -> tuple[str, ...] | Problem:
     for part in value:
         if not isinstance(part, str):
             return _wrong_type(part, _USE_TEXT)
-        image = trimmed(part)
+        image = trimmed(half_width(part))
         if not IMAGE_ID.fullmatch(image) or len(image) not in _IMAGE_ID_LENGTHS:
-            return Problem(f"{quoted(image)} is not a valid image id.", _USE_IMAGE_IDS)
+            comma = _COMMA.search(image)
+            remedy = _USE_SEMICOLON.format(comma[0]) if comma else _USE_IMAGE_IDS
+            return Problem(f"{quoted(image)} is not a valid image id.", remedy)
         if image in images:
             return Problem(f"{image} is listed twice in one request.", "List each image once.")
         images[image] = None
@@ -338,7 +347,7 @@ def column_named(name: str) -> str | None:
 
     Blanks may surround and separate its words; the names of ExportImages are known too.
     """
-    return _COLUMN_SPELLINGS.get(_NOT_IN_A_NAME.sub("", name[:_MAX_SHOWN]).lower())
+    return _COLUMN_SPELLINGS.get(_NOT_IN_A_NAME.sub("", half_width(name[:_MAX_SHOWN])).lower())
 
 
 @lru_cache(maxsize=256)
@@ -351,6 +360,11 @@ def is_nearly_a_column(name: str) -> bool:
 def trimmed(text: str) -> str:
     """Return a text without blanks and invisible characters around it."""
     return text.strip(_TRIMMED)
+
+
+def half_width(text: str) -> str:
+    """Return a text with ASCII characters for the full-width ones of Chinese input methods."""
+    return text.translate(_FULL_WIDTH)
 
 
 def check(field: str, raw: object) -> object:
@@ -367,6 +381,8 @@ def check(field: str, raw: object) -> object:
 # rows share regions, buckets and prefixes: each is checked and stored only once
 @lru_cache(maxsize=256)
 def _check_text(field: str, text: str) -> object:
+    if field != "prefix":  # all others are ASCII
+        text = half_width(text)
     if len(text) > 1 and f"{text[0]}{text[-1]}" in _PAIRS_OF_QUOTES:
         return Problem(
             f"{quoted(text)} is in typographic quotes.", 'Use straight quotes ("), or none.'

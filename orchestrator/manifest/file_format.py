@@ -5,10 +5,18 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
-from orchestrator.manifest.column_rules import IMAGE_ID, column_named, escaped, quoted, trimmed
+from orchestrator.manifest.column_rules import (
+    IMAGE_ID,
+    column_named,
+    escaped,
+    half_width,
+    quoted,
+    trimmed,
+)
 from orchestrator.manifest.row_faults import UnreadableError, unreadable
 
-DELIMITERS = ",;\t|"
+DELIMITERS = ",;\t|\uff0c\uff1b"
+"""The last two are the full-width comma and semicolon."""
 
 _MAX_TEXT_BEFORE_JSON = 1000
 """Lines that are searched for the beginning of JSON."""
@@ -51,9 +59,9 @@ def words_of_list(line: str) -> list[str]:
 
     Ids with a semicolon between them are one word: they belong to one request.
     """
-    text = re.sub("[\"']", "", line.partition("#")[0])
+    text = re.sub("[\"']", "", half_width(line).partition("#")[0])
     text = ";".join(trimmed(part) for part in text.split(";"))
-    words = re.split(r"[\s,]+", text)
+    words = re.split(r"[\s,\uff0c\u3001]+", text)
     return [word for word in (trimmed(word).strip(";") for word in words) if word]
 
 
@@ -71,7 +79,8 @@ def has_several_lists(columns: Sequence[str | None], cells: Sequence[str]) -> bo
     has_lists = "image_ids" in columns
     left_out = "image_id" if has_lists else None  # of these two only one may be given anyway
     named = (cell for column, cell in zip(columns, cells, strict=False) if column != left_out)
-    return len({cell for cell in map(trimmed, named) if _IDS.fullmatch(cell)}) > 1
+    cells = [trimmed(half_width(cell)) for cell in named]
+    return len({cell for cell in cells if _IDS.fullmatch(cell)}) > 1
 
 
 def not_a_header(line: int, names: Sequence[str], lines: Iterator[str]) -> UnreadableError:

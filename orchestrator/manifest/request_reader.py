@@ -20,6 +20,7 @@ from orchestrator.manifest.column_rules import (
     check,
     column_named,
     escaped,
+    half_width,
     is_blank,
     is_nearly_a_column,
     trimmed,
@@ -364,7 +365,8 @@ class _Reader:
             case dict():
                 self._add_object(number, value, unit, is_of_tool=is_of_tool)
             case str():
-                self.add(number, {"image_ids" if ";" in value else "image_id": value}, unit)
+                column = "image_ids" if ";" in half_width(value) else "image_id"
+                self.add(number, {column: value}, unit)
             case list():
                 remedy = 'Write one request as {"image_ids": ["img-1a2b3c4d", "img-5e6f7a8b"]}.'
                 self._reject(RowFault(number, "", "is not a JSON object.", remedy, unit))

@@ -54,6 +54,15 @@ from orchestrator.model import ImageFormat
         ("not_before", "2026/11/30 2:00 +08:00", datetime(2026, 11, 29, 18, tzinfo=UTC)),
         ("not_before", "2026-11-30 02:00:00 UTC", datetime(2026, 11, 30, 2, tzinfo=UTC)),
         ("image_id", "\u200bimg-aaaa\u00a0", ("img-aaaa",)),
+        ("image_id", "ｉｍｇ－ａａ１１", ("img-aa11",)),
+        ("region", "ａｐ－ｓｉｎｇａｐｏｒｅ", "ap-singapore"),
+        ("bucket", "backup－１２５０００００００", "backup-1250000000"),
+        ("format", "ＱＣＯＷ２", ImageFormat.QCOW2),
+        ("only_root_disk", "Ｙｅｓ", True),
+        ("role_name", "ＣＶＭ＿ＱｃｓＲｏｌｅ", "CVM_QcsRole"),
+        ("priority", "－５", -5),
+        ("not_before", "２０２６／１１／３　２：００", datetime(2026, 11, 3, 2, tzinfo=UTC)),
+        ("prefix", "Ａ；，、１", "Ａ；，、１"),
         ("region", "\ufeffap-tokyo\u3000", "ap-tokyo"),
     ],
 )
@@ -113,6 +122,7 @@ def test_valid_value_is_normalized(column: str, raw: object, value: object) -> N
         ("priority", -1001, "the priority is out of range."),
         pytest.param("priority", 10**5000, "the priority is out of range.", id="huge"),
         ("priority", "٣", "'٣' is not a valid priority."),
+        ("priority", "⑤", "'⑤' is not a valid priority."),
         ("priority", 1.5, "1.5 is not a valid priority."),
         ("priority", "1,000", "'1,000' is not a valid priority."),
         ("priority", True, "has the wrong type (a boolean)."),
@@ -137,6 +147,18 @@ def test_invalid_value_is_refused_with_reason_and_remedy(
     assert isinstance(problem, Problem)
     assert problem.reason.startswith(reason)
     assert problem.remedy
+
+
+@pytest.mark.parametrize("comma", [",", "，", "、"])
+def test_comma_between_images_is_named(comma: str) -> None:
+    """In a list of ids it begins another request, so it does not mean one request here."""
+    remedy = (
+        f"Instead of {comma} write ; in image_ids for one request, or use a row for each image."
+    )
+    for column in ("image_id", "image_ids"):
+        problem = check(column, f"img-aaaa{comma}img-bbbb")
+        assert isinstance(problem, Problem)
+        assert problem.remedy.startswith(remedy)
 
 
 def test_bucket_without_appid_has_its_own_remedy() -> None:

@@ -137,6 +137,33 @@ def test_several_images_share_a_request(manifest: Reader, content: str) -> None:
 @pytest.mark.parametrize(
     "content",
     [
+        "image_ids\nimg-aaaa；img-bbbb\n",
+        "image_ids\nｉｍｇ－ａａａａ；　img-bbbb；\n",
+        "ｉｍａｇｅ＿ｉｄｓ，prefix\nimg-aaaa；img-bbbb，\n",
+        'image_ids；prefix\n"img-aaaa；img-bbbb"；\n',
+        "img-aaaa；img-bbbb\n",
+        '["img-aaaa；img-bbbb"]',
+        '{"image_ids": "img-aaaa；img-bbbb"}',
+        '{"image_ids": ["img-aaaa", "ｉｍｇ-bbbb　"]}',
+    ],
+)
+def test_full_width_characters_are_read_as_ascii(manifest: Reader, content: str) -> None:
+    """Chinese input methods type them, as separators too."""
+    assert manifest.read(content).requests == (request("img-aaaa", "img-bbbb"),)
+
+
+@pytest.mark.parametrize("separator", ["，", "、", "　", "\n", "＃ one\n"])
+def test_full_width_characters_may_separate_the_ids_of_a_list(
+    manifest: Reader, separator: str
+) -> None:
+    """They mean what a comma or a blank means there: a request for each id."""
+    read = manifest.read(f"img-aaaa{separator}ｉｍｇ－ｂｂｂｂ\n")
+    assert read.requests == (request("img-aaaa"), request("img-bbbb"))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
         "image_id\nimg-aaaa\nimg-bbbb\n",
         "image_id\r\nimg-aaaa\r\nimg-bbbb",
         "image_id\rimg-aaaa\rimg-bbbb\r",
