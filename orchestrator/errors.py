@@ -53,6 +53,7 @@ class RowFault:
         column: the column, or empty if the fault concerns the whole row.
         unit: what the number counts: a line of the file, an object of a JSON array, or an image
             named by a flag.
+        repeats: the number of the row with the same request, if that is the fault.
     """
 
     number: int
@@ -60,6 +61,7 @@ class RowFault:
     reason: str
     remedy: str
     unit: str = "line"
+    repeats: int | None = None
 
     def __str__(self) -> str:
         where = f"{self.unit} {self.number}" + (f", {self.column}" if self.column else "")
@@ -72,7 +74,7 @@ class ManifestError(UsageError):
     Args:
         source: the manifest's name.
         faults: all that were found.
-        in_rows: whether ``--skip-invalid`` can leave out the rows with faults.
+        in_rows: whether ``--skip-invalid`` can leave out the rows and columns with faults.
         invalid: number of rows with faults, as far as they were read.
     """
 
@@ -80,7 +82,11 @@ class ManifestError(UsageError):
         self, source: str, faults: tuple[RowFault, ...], *, in_rows: bool = True, invalid: int = 0
     ) -> None:
         noun = "fault" if len(faults) == 1 else "faults"
-        skip = ", or enqueue only the valid rows with --skip-invalid" if in_rows else ""
+        skip = (
+            ", or use --skip-invalid: it enqueues the valid rows and ignores unknown columns"
+            if in_rows
+            else ""
+        )
         super().__init__(
             f"{source}: {len(faults)} {noun}; nothing was enqueued.", f"Fix the manifest{skip}."
         )

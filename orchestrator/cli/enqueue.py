@@ -53,7 +53,7 @@ def command(
         str | None, typer.Option(metavar="NAME", help="Name of the batch; default: generated.")
     ] = None,
     skip_invalid: Annotated[
-        bool, typer.Option("--skip-invalid", help="Enqueue only the valid rows.")
+        bool, typer.Option("--skip-invalid", help="Enqueue the valid rows; ignore unknown columns.")
     ] = False,
     encoding: Annotated[
         str | None,

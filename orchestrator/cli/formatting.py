@@ -110,10 +110,14 @@ def duration(seconds: float) -> str:
 
 
 def fault_lines(faults: Sequence["RowFault"]) -> Iterator[str]:
-    """Yield the faults of a manifest: equal ones of many rows as one line, and not too many."""
+    """Yield the faults of a manifest: equal ones of many rows as one line, and not too many.
+
+    Repeated rows are equal too, whichever row they repeat.
+    """
     groups: dict[tuple[str, ...], list[RowFault]] = {}
     for fault in faults:
-        kind = (fault.column, fault.reason, fault.remedy, fault.unit)
+        reason = fault.reason if fault.repeats is None else ""
+        kind = (fault.column, reason, fault.remedy, fault.unit)
         groups.setdefault(kind, []).append(fault)
     shown = list(groups.values())[:_MAX_FAULTS]
     for first, *others in shown:

@@ -418,7 +418,10 @@ class _Reader:
             if len(self._first_rows) > count:
                 self._requests.append(request)
                 return
-            problems = {"": Problem(f"repeats {unit} {first}.", "Remove one of the two.")}
+            images = escaped(";".join(request.image_ids))
+            reason = f"repeats {images} of {unit} {first}."
+            remedy = "Remove one of the two; with --skip-invalid the first is taken."
+            faults = [RowFault(number, "", reason, remedy, unit, repeats=first)]
         self._reject(*faults, *(row_fault(number, *one, unit) for one in problems.items()))
 
     def _reject(self, *faults: RowFault) -> None:

@@ -85,8 +85,31 @@ async def test_skip_invalid_enqueues_the_valid_rows(shell: Shell) -> None:
     done = await shell.run("enqueue", "-", "--skip-invalid", "--json", stdin=text)
     assert done.code == 0
     assert (done.json["added"], done.json["invalid"]) == (1, 1)
-    assert "line 2" in done.err
-    assert "note" in done.err
+    assert "Skipped: line 2" in done.err
+    assert "Ignored unknown columns: note\n" in done.err
+
+
+async def test_what_skip_invalid_does_is_said_before_it_is_used(shell: Shell) -> None:
+    """It takes the valid rows, and ignores unknown columns too."""
+    text = b"image_id,note\nimg-00000001,x\n"
+    refused = await shell.run("enqueue", "-", *WHERE, stdin=text)
+    assert refused.err.endswith(
+        "use --skip-invalid: it enqueues the valid rows and ignores unknown columns.\n"
+    )
+    described = " ".join((await shell.run("enqueue", "--help")).out.split())
+    assert "Enqueue the valid rows; ignore unknown columns." in described
+
+
+async def test_repeated_ids_are_one_message(shell: Shell) -> None:
+    """Whichever line each of them repeats; `--skip-invalid` takes each id once."""
+    text = "".join(f"img-{i:08}\n" for i in range(300)).encode() * 2
+    refused = await shell.run("enqueue", "-", *WHERE, stdin=text)
+    assert refused.code == 2
+    (only,) = refused.err.splitlines()[1:-1]
+    assert only.startswith("  300 rows, first line 301: repeats img-00000000 of line 1. Remove")
+    taken = await shell.run("enqueue", "-", *WHERE, "--skip-invalid", "--json", stdin=text)
+    assert (taken.code, taken.json["added"], taken.json["invalid"]) == (0, 300, 300)
+    assert taken.json["faults"][0]["repeats"] == 1
 
 
 @pytest.mark.parametrize(

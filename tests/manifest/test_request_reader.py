@@ -382,6 +382,24 @@ def test_row_uses_one_of_the_two_image_columns(manifest: Reader) -> None:
     assert manifest.fault(content).startswith("line 4, image_id: image_id and image_ids are both")
 
 
+REMOVE = "Remove one of the two; with --skip-invalid the first is taken."
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("img-aaaa\nimg-bbbb\nimg-aaaa\n", "line 3: repeats img-aaaa of line 1."),
+        ("img-aaaa\timg-aaaa\n", "line 1: repeats img-aaaa of line 1."),
+        ('["img-aaaa", "img-aaaa"]', "object 2: repeats img-aaaa of object 1."),
+        ('"img-aaaa"\n"img-aaaa"\n', "line 2: repeats img-aaaa of line 1."),
+    ],
+)
+def test_repeated_id_of_a_list_is_named(manifest: Reader, content: str, expected: str) -> None:
+    """Ids of a list may share a line, so the line alone would not say which is repeated."""
+    assert manifest.fault(content) == f"{expected} {REMOVE}"
+    assert manifest.read(content, skip_invalid=True).requests[0] == request("img-aaaa")
+
+
 def test_repeated_row_names_the_first_one(manifest: Reader) -> None:
     """Format, prefix, disks and bucket distinguish two exports; priority does not."""
     faults = manifest.faults(
@@ -396,9 +414,10 @@ def test_repeated_row_names_the_first_one(manifest: Reader) -> None:
         "img-aaaa,p,RAW,no,,1\n"
     )
     assert [str(fault) for fault in faults] == [
-        "line 3: repeats line 2. Remove one of the two.",
-        "line 9: repeats line 8. Remove one of the two.",
+        f"line 3: repeats img-bbbb;img-aaaa of line 2. {REMOVE}",
+        f"line 9: repeats img-aaaa of line 8. {REMOVE}",
     ]
+    assert [fault.repeats for fault in faults] == [2, 8]
 
 
 def test_objects_of_an_array_are_numbered(manifest: Reader) -> None:
@@ -406,7 +425,7 @@ def test_objects_of_an_array_are_numbered(manifest: Reader) -> None:
     content = json.dumps([{"image_id": name} for name in ("img-aaaa", "bad", "img-aaaa")])
     faults = manifest.faults(content)
     assert str(faults[0]).startswith("object 2, image_id: 'bad' is not a valid image id.")
-    assert str(faults[1]).startswith("object 3: repeats object 1.")
+    assert str(faults[1]).startswith("object 3: repeats img-aaaa of object 1.")
 
 
 def test_skip_invalid_takes_the_valid_rows_and_reports_the_others(manifest: Reader) -> None:
@@ -858,7 +877,7 @@ def test_invalid_image_flag_is_reported_with_its_position() -> None:
     with pytest.raises(ManifestError) as caught:
         requests_from_images(images, FLAGS)
     assert [fault.number for fault in caught.value.faults] == [2, 3, 4]
-    assert str(caught.value.faults[2]) == "image 4: repeats image 1. Remove one of the two."
+    assert str(caught.value.faults[2]) == f"image 4: repeats img-aaaa of image 1. {REMOVE}"
     skipped = requests_from_images(images, FLAGS, skip_invalid=True)
     assert skipped.requests == (request("img-aaaa"),)
     assert skipped.faults == caught.value.faults
