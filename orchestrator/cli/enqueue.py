@@ -33,9 +33,6 @@ _DEFAULTS = (
 )
 """What fills in the columns that a row leaves out."""
 
-_MAX_IGNORED = 5
-"""Ignored columns that are named; an image of DescribeImages has twenty."""
-
 
 @takes_settings(PROFILE)
 @replaces("defaults", _DEFAULTS, dict)
@@ -114,12 +111,12 @@ def _faults_as_json(faults: Sequence[RowFault]) -> list[dict[str, Any]]:
 
 def _notes(manifest: "Manifest", result: "EnqueueResult") -> Iterator[str]:
     """Yield what a person should know of a manifest that was enqueued."""
+    from orchestrator.manifest.column_rules import listed
+
     for line in fault_lines(manifest.faults):
         yield f"Skipped: {line}"
     if names := manifest.ignored_columns:
-        more = len(names) - _MAX_IGNORED
-        end = f", … and {more} more" if more > 0 else ""
-        yield f"Ignored: {', '.join(names[:_MAX_IGNORED])}{end}"
+        yield f"Ignored unknown columns: {listed(names)}"
     yield from (f"Note: {note}" for note in manifest.notes)
     moments = [request.not_before for request in manifest.requests if request.not_before]
     if moments and result.added:

@@ -116,6 +116,9 @@ _TYPE_NAMES: Mapping[type, str] = {
 _MAX_SHOWN = 40
 """Characters of a value that a message shows."""
 
+_MAX_LISTED = 5
+"""Names in a list of a message; an image of DescribeImages has twenty keys."""
+
 _USE_TEXT = "Write the value as text, in quotes."
 _USE_IMAGE_IDS = "Image ids look like img-1a2b3c4d; several for one request go into image_ids."
 _USE_SEMICOLON = "Instead of {} write ; in image_ids for one request, or use a row for each image."
@@ -424,6 +427,13 @@ def escaped(value: str) -> str:
     """Return the start of a text, with escapes for control characters and broken bytes."""
     head = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in value[:_MAX_SHOWN])
     return f"{head}…" if len(value) > _MAX_SHOWN else head
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return the first of several names, and how many more there are; safe to print."""
+    shown = [escaped(name) for name in names[:_MAX_LISTED]]
+    more = [f"… and {len(names) - _MAX_LISTED} more"] if len(names) > _MAX_LISTED else []
+    return ", ".join(shown + more)
 
 
 def _wrong_type(raw: object, remedy: str) -> Problem:

@@ -8,8 +8,11 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from orchestrator.manifest.column_rules import IMAGE_ID, escaped
+from orchestrator.manifest.column_rules import IMAGE_ID, escaped, listed
 from orchestrator.manifest.row_faults import unreadable
+
+_NOT_EXPORTED = ("PUBLIC_IMAGE", "SHARED_IMAGE")
+"""Types of images that ExportImages refuses for good (source: its error codes)."""
 
 _JQ_STATE = """jq '[.. | objects | select(.type? == "tencentcloud_image") | .values.id]'"""
 
@@ -20,19 +23,29 @@ class ImageLists:
     def __init__(self) -> None:
         self._shown: Counter[int] = Counter()  # images, by the total that their answers name
         self._is_answer = False
-        self.ignored: list[str] = []
-        """Names of Terraform's outputs that were not taken."""
+        self._described = 0  # images whose type is known
+        self._not_exported: list[str] = []  # their ids
+        self._other_outputs: list[str] = []  # of Terraform
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What a person should know of the answers."""
         # pages of one list name the same total, and so may several lists
-        return tuple(
+        notes = [
             f"The answer of DescribeImages has {shown} of {shown + -shown % total} images. Get the "
             "others with --Offset and --Limit, and enqueue them too."
             for total, shown in self._shown.items()
             if shown % total
-        )
+        ]
+        if names := self._not_exported:
+            notes.append(
+                f"{len(names)} of {self._described} images are public or shared; the vendor "
+                f"exports private images only: {listed(names)}. Cancel their jobs; tccli lists "
+                """others with --Filters '[{"Name":"image-type","Values":["PRIVATE_IMAGE"]}]'."""
+            )
+        if self._other_outputs:
+            notes.append(f"Outputs of Terraform without images: {listed(self._other_outputs)}.")
+        return tuple(notes)
 
     def check_not_empty(self, line: int, count: int) -> None:
         """Raise an error if answers were read, but not an image."""
@@ -81,11 +94,20 @@ class ImageLists:
             count = len(images or ())
             if isinstance(total, int) and total >= count > 0:
                 self._shown[total] += count
-            yield from ((one, True) for one in images or ())
+            yield from ((self._counted(one), True) for one in images or ())
         elif "terraform_version" in answer or _has_outputs(answer):
             yield from ((one, True) for one in self._from_terraform(answer, line))
         else:
-            yield answer, "ImageId" in answer  # as the vendor describes an image
+            # with ImageId it is an image, as the vendor describes it
+            yield self._counted(answer), "ImageId" in answer
+
+    def _counted(self, image: object) -> object:
+        """Return an image; count it, if its type is known."""
+        if isinstance(image, dict) and image.keys() >= {"ImageId", "ImageType"}:
+            self._described += 1
+            if image["ImageType"] in _NOT_EXPORTED:
+                self._not_exported.append(str(image["ImageId"]))
+        return image
 
     def _from_terraform(self, outputs: Mapping[str, Any], line: int) -> list[object]:
         """Return the images of the only output that holds images."""
@@ -104,7 +126,7 @@ class ImageLists:
                 "Add an output with the ids of the images, or write one id on each line.",
             )
         if len(names) == 1:
-            self.ignored += [name for name in outputs if name not in names]
+            self._other_outputs += [name for name in outputs if name not in names]
             images = _parts_of(outputs[names[0]]["value"])
             if not any(isinstance(one, list) for one in images):
                 return images

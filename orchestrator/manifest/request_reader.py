@@ -75,7 +75,7 @@ class Manifest:
         requests: of the valid rows, in their order.
         faults: why each of the other rows was left out; a row may have several.
         invalid: number of rows that were left out.
-        ignored_columns: names of unknown columns, safe to print.
+        ignored_columns: names of unknown columns, as they are written.
         notes: what else a person should know.
     """
 
@@ -191,7 +191,7 @@ class _Reader:
         if faults and not (self._skip_invalid and requests):
             is_skipping = self._skip_invalid
             raise ManifestError(source, faults, in_rows=not is_skipping, invalid=self.invalid)
-        ignored = tuple(map(escaped, self._ignored_columns))
+        ignored = tuple(self._ignored_columns)
         return Manifest(requests, faults, self.invalid, ignored, self._notes)
 
     def read(self, text: DecodedText) -> None:
@@ -333,7 +333,7 @@ class _Reader:
                 continue
             for row, is_of_tool in rows:
                 self._add_value(number, row, "line", is_of_tool=is_of_tool)
-        self._keep_notes(lists)
+        self._notes = lists.notes
 
     def _read_document(self, text: str, line: int) -> None:
         """Read one JSON value, or several that follow each other."""
@@ -349,10 +349,6 @@ class _Reader:
                 number += 1
                 self._add_value(number, row, "object", is_of_tool=is_of_tool)
         lists.check_not_empty(line, number)
-        self._keep_notes(lists)
-
-    def _keep_notes(self, lists: ImageLists) -> None:
-        self._ignored_columns.update(dict.fromkeys(lists.ignored))
         self._notes = lists.notes
 
     def _add_value(

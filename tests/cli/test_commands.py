@@ -165,7 +165,7 @@ async def test_an_answer_of_tccli_is_enqueued(shell: Shell) -> None:
     done = await shell.run("enqueue", "-", *WHERE, "--json", stdin=text)
     assert (done.code, done.json["added"]) == (0, 100)
     assert done.err.splitlines() == [
-        "Ignored: ImageName, OsName, ImageSize, Platform, Tags, … and 2 more",
+        "Ignored unknown columns: ImageName, OsName, ImageSize, Platform, Tags, … and 2 more",
         (
             "Note: The answer of DescribeImages has 100 of 120 images. Get the others with "
             "--Offset and --Limit, and enqueue them too."

@@ -708,7 +708,7 @@ def test_the_only_output_of_terraform_with_images_is_taken(manifest: Reader, val
     """Other outputs are ignored, whatever their names."""
     read = manifest.read(json.dumps({"bucket": output("b"), "ids": output(value)}, indent=2))
     assert read.requests == (request("img-aaaa"), request("img-bbbb"))
-    assert "bucket" in read.ignored_columns
+    assert read.notes == ("Outputs of Terraform without images: bucket.",)
 
 
 @pytest.mark.parametrize("other", [None, "ubuntu", {"id": "x"}])
@@ -761,6 +761,22 @@ def test_other_output_of_tools_is_one_fault(manifest: Reader, content: str, expe
     """The fault says what the file is; none of its rows is reported."""
     (fault,) = manifest.faults(content, skip_invalid=True)
     assert str(fault).startswith(f"line 1: {expected}")
+
+
+def test_images_that_the_vendor_does_not_export_are_noted(manifest: Reader) -> None:
+    """They are enqueued all the same: the vendor decides, and nothing is left out silently."""
+    kinds = ["PRIVATE_IMAGE", *["PUBLIC_IMAGE"] * 5, "SHARED_IMAGE", "NEW_IMAGE", ["odd"]]
+    images = [{"ImageId": f"img-0000000{at}", "ImageType": kind} for at, kind in enumerate(kinds)]
+    read = manifest.read(json.dumps({"ImageSet": images}))
+    assert len(read.requests) == len(images)
+    (note,) = read.notes
+    assert note.startswith(
+        "6 of 9 images are public or shared; the vendor exports private images only: "
+        "img-00000001, img-00000002, img-00000003, img-00000004, img-00000005, … and 1 more."
+    )
+    lines = "\n".join(json.dumps(image) for image in images)
+    assert manifest.read(lines).notes == read.notes
+    assert manifest.read(json.dumps(images[:1])).notes == ()
 
 
 CHINESE = "image_id,prefix\nimg-aaaa,\u5907\u4efd\nimg-bbbb,\u5907\u4efd\n"
