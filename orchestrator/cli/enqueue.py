@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import anyio
 import typer
 
-from orchestrator.cli.formatting import fault_lines, to_json
+from orchestrator.cli.formatting import fault_lines, to_json, utc_and_local
 from orchestrator.cli.options import PROFILE, Json, option, replaces, takes_settings
-from orchestrator.clock import iso
 from orchestrator.errors import ManifestError, RowFault, UsageError
 
 if TYPE_CHECKING:
@@ -125,13 +124,9 @@ def _notes(manifest: "Manifest", result: "EnqueueResult") -> Iterator[str]:
 
 def _first_departure(first: datetime, count: int) -> str:
     """Return when the first job with a ``not_before`` may be sent, also in the local time."""
-    try:
-        here = f" ({first.astimezone().isoformat(' ', 'minutes')} here)"
-    except (OverflowError, ValueError):  # in the local time it is before year 1 or after 9999
-        here = ""
     past = ", which is past" if first <= datetime.now(UTC) else ""
     return (
-        f"not_before is given for {count}: the first may be sent at {iso(first)}{here}{past}. "
+        f"not_before is given for {count}: the first may be sent at {utc_and_local(first)}{past}. "
         "A time without an offset is in UTC."
     )
 

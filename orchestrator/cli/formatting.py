@@ -109,6 +109,14 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02} min"
 
 
+def utc_and_local(moment: datetime) -> str:
+    """Return a time in UTC, and in the local time with its offset where that is in the calendar."""
+    try:
+        return f"{iso(moment)} ({moment.astimezone().isoformat(' ', 'minutes')} here)"
+    except (OverflowError, ValueError):  # in the local time it is before year 1 or after 9999
+        return iso(moment)
+
+
 def fault_lines(faults: Sequence["RowFault"]) -> Iterator[str]:
     """Yield the faults of a manifest: equal ones of many rows as one line, and not too many.
 

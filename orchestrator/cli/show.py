@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orchestrator.cli.formatting import colour, exit_on_closed_pipe, job_fields, printable, to_json
+from orchestrator.cli.formatting import (
+    colour,
+    exit_on_closed_pipe,
+    job_fields,
+    printable,
+    to_json,
+    utc_and_local,
+)
 from orchestrator.cli.options import Json, takes_settings
 from orchestrator.clock import iso
 from orchestrator.errors import UsageError
@@ -57,6 +64,8 @@ def _lines(details: "JobDetails") -> Iterator[str]:
     job = details.job
     yield f"  images    {', '.join(job.image_ids)} in {job.region}, format {job.format}"
     yield f"  bucket    {job.bucket}, key prefix {details.settings['object_prefix']!r}"
+    if job.not_before is not None:
+        yield f"  send      not before {utc_and_local(job.not_before)}"
     if job.task_id is not None or job.request_id:
         yield f"  vendor    TaskId {job.task_id or '-'}, RequestId {job.request_id or '-'}"
     if job.code:

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -22,6 +22,8 @@ class Job:
     Args:
         attempts: attempts that count against the limit.
         cos_paths: paths of the objects as the vendor returned them, ordered by key.
+        evidence: what was seen of its objects: ``seen`` (each exists, with its size), or ``None``
+            before it is verified.
     """
 
     id: int
@@ -43,19 +45,21 @@ class Job:
     sent_at: datetime | None
     accepted_at: datetime | None
     finished_at: datetime | None
+    evidence: Literal["seen"] | None
     reason: str
     tag: str
     warnings: tuple[str, ...]
     only_root_disk: bool
     role_name: str | None
     priority: int
+    not_before: datetime | None
     size_gib: int
 
 
 _COLUMNS = tuple(
     jobs.c["attempts_charged" if field.name == "attempts" else field.name].label(field.name)
     for field in fields(Job)
-    if field.name != "cos_paths"
+    if field.name not in {"cos_paths", "evidence"}
 )
 
 _PAGE = 1000
@@ -107,6 +111,7 @@ async def _read_jobs(connection: AsyncConnection, which: sa.ColumnElement[bool])
             **{
                 **row,
                 "state": JobState(row["state"]),
+                "evidence": "seen" if row["state"] == JobState.VERIFIED else None,
                 "image_ids": tuple(row["image_ids"]),
                 "format": ImageFormat(row["format"]),
                 "task_id": None if row["task_id"] is None else int(row["task_id"]),

@@ -14,7 +14,7 @@ from orchestrator.store.database import Database, acquire_exclusive_lock
 from orchestrator.store.error_classification import classify_store_error, store_error_text
 from orchestrator.store.postgresql import check_server, connection_remedy, schema_with_tables
 
-HEAD: Final = "0005"
+HEAD: Final = "0006"
 """Newest revision. Written here because Alembic's import is slow, and every command checks it."""
 
 _MAY_NOT_CREATE = {"42501", "3F000"}

@@ -90,6 +90,7 @@ jobs = sa.Table(
     sa.Column("only_root_disk", sa.Boolean, nullable=False),
     sa.Column("role_name", sa.Text),
     sa.Column("priority", sa.Integer, nullable=False),
+    sa.Column("not_before", UtcDateTime, comment="earliest time to send, as requested"),
     # a copy of what `job_images` has in rows: the history needs no second query for it
     sa.Column("image_ids", sa.JSON, nullable=False),
     sa.Column("fingerprint", sa.Text, nullable=False, comment="equal for equal requests"),

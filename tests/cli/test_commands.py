@@ -421,6 +421,24 @@ async def test_show_prints_attempts_objects_and_events(shell: Shell) -> None:
     assert str(details["task_id"]) in shown.out
 
 
+async def test_not_before_is_listed_and_shown(shell: Shell) -> None:
+    """It is kept whatever becomes of the job; a person reads it in both zones."""
+    shell = Shell(shell.folder, {**shell.variables, "TZ": "XST-8"})
+    text = b"image_id,not_before\nimg-00000001,2099/11/30 2:00\nimg-00000002,\n"
+    await shell.run("enqueue", "-", *WHERE, stdin=text)
+    moments = ["2099-11-30T02:00:00.000Z", None]
+    for number, moment in enumerate(moments, 1):
+        assert (await shell.run("show", str(number), "--json")).json["not_before"] == moment
+    assert [row["not_before"] for row in (await shell.run("history", "--json")).rows] == moments[
+        ::-1
+    ]
+    listed = csv.DictReader(io.StringIO((await shell.run("history", "--csv")).out))
+    assert [row["not_before"] for row in listed] == ["", moments[0]]
+    shown = (await shell.run("show", "1")).out
+    assert "send      not before 2099-11-30T02:00:00.000Z (2099-11-30 10:00+08:00 here)" in shown
+    assert "not before" not in (await shell.run("show", "2")).out
+
+
 async def test_secrets_are_neither_stored_nor_printed(shell: Shell) -> None:
     """The secret key is in no file that a run leaves and in no output."""
     await shell.run("enqueue", "-", stdin=manifest(2))

@@ -34,10 +34,12 @@ VERIFIED = Job(
     sent_at=SENT,
     accepted_at=SENT + timedelta(seconds=1),
     finished_at=SENT + timedelta(minutes=32, seconds=5),
+    evidence="seen",
     warnings=(),
     only_root_disk=False,
     role_name=None,
     priority=0,
+    not_before=None,
     size_gib=250,
 )
 FAILED = replace(

@@ -311,6 +311,27 @@ async def test_job_shows_what_the_vendor_returned(database: Database) -> None:
     assert (found.only_root_disk, found.role_name, found.priority) == (False, "R", 7)
 
 
+CONTRACT = (
+    *("id", "batch", "state", "region", "image_ids", "bucket", "format", "prefix", "attempts"),
+    *("task_id", "request_id", "cos_paths", "code", "message", "remedy", "created_at", "sent_at"),
+    *("accepted_at", "finished_at", "evidence", "warnings", "only_root_disk", "role_name"),
+    *("priority", "not_before"),
+)
+
+
+def test_scripts_find_every_promised_field() -> None:
+    """JSON and CSV have the fields that users were promised; more may follow."""
+    assert set(CONTRACT) - set(job_columns()) == set()
+
+
+@pytest.mark.parametrize("state", JobState)
+async def test_evidence_is_that_of_verified_jobs(database: Database, state: JobState) -> None:
+    """The objects of a verified job were seen; of any other it is not certain."""
+    await make_job(database, state)
+    (found,) = [one async for one in history(database, JobFilter())]
+    assert found.evidence == ("seen" if state is JobState.VERIFIED else None)
+
+
 AWKWARD = 'it\'s "quoted", 100 % ünï\\code\n\t\x07 {}'
 
 

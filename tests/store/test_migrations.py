@@ -225,6 +225,17 @@ async def test_stored_values_of_an_older_store_are_renamed(empty: Database) -> N
     assert reactions == ["halt"]
 
 
+@pytest.mark.parametrize(("reason", "kept"), [("not before", NOON), ("retried", None)])
+async def test_the_requested_time_of_an_older_store_is_kept_where_it_is_known(
+    empty: Database, reason: str, kept: datetime | None
+) -> None:
+    """Until the job is sent or put off, the time when it is due is the one that was requested."""
+    await make_old_store(empty, state="queued", reason=reason)
+    await Schema(empty).upgrade()
+    found = await read_job(empty, 1)
+    assert (found.not_before, found.due_at) == (kept, NOON)
+
+
 async def test_events_of_an_older_store_stay_append_only(empty: Database) -> None:
     """The triggers that protect the events are still there after the upgrade."""
     await make_old_store(empty)
