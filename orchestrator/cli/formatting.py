@@ -1,9 +1,10 @@
-"""Formatting of what commands print: JSON, CSV, colours, counts and durations."""
+"""Formatting of what commands print: JSON, CSV, colours, widths, counts, times and durations."""
 
 import dataclasses
 import functools
 import json
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -85,8 +86,38 @@ def is_capable_terminal(stream: TextIO) -> bool:
 
 
 def printable(text: str) -> str:
-    """Replace control characters, so that text from a server cannot control the terminal."""
-    return "".join(ch if ch.isprintable() else " " for ch in text)
+    """Replace control characters, so that text from a server cannot control the terminal.
+
+    What stdout cannot encode is escaped, as it would be later, so that its width is known.
+    """
+    shown = "".join(ch if ch.isprintable() else " " for ch in text)
+    return shown.encode(sys.stdout.encoding, "backslashreplace").decode(sys.stdout.encoding)
+
+
+def text_width() -> int:
+    """Return the columns that lines of text on stdout may take: 80 if it is not a terminal."""
+    if not sys.stdout.isatty():
+        return 80
+    return min(max(shutil.get_terminal_size().columns, 60), 120)
+
+
+def wrapped(text: str, width: int, indent: str = "") -> list[str]:
+    """Break a text into lines of at most this many columns.
+
+    Args:
+        width: East Asian wide characters take two columns, combining marks none.
+        indent: begins the lines below the first word.
+    """
+    from rich.cells import cell_len, chop_cells
+
+    lines: list[str] = []
+    for word in text.split():
+        if lines and cell_len(lines[-1]) + 1 + cell_len(word) <= width:
+            lines[-1] += f" {word}"
+        else:
+            begin = indent if lines else ""
+            lines += [begin + part for part in chop_cells(word, width - len(begin))]
+    return lines
 
 
 def exit_on_closed_pipe() -> None:

@@ -3,7 +3,6 @@
 import csv
 import shutil
 import sys
-import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,6 +17,7 @@ from orchestrator.cli.formatting import (
     job_fields,
     printable,
     to_json,
+    wrapped,
 )
 from orchestrator.cli.options import (
     FILTERS,
@@ -52,7 +52,7 @@ _WIDTHS = {
     "updated (UTC)": 16,
     "result": 20,
 }
-"""The columns in their order, with their widths in characters."""
+"""The columns in their order, with their widths as a terminal counts them."""
 
 _ALIGNED_RIGHT = {"job", "GiB", "duration", "task"}
 
@@ -116,7 +116,7 @@ class JobTable:
     """The table of jobs, printed row by row; what does not fit is left out or cut.
 
     Args:
-        width: of the terminal, in characters; ``None`` prints all columns in full, as for a pipe.
+        width: of the terminal; ``None`` prints all columns in full, as for a pipe.
     """
 
     def __init__(self, width: int | None) -> None:
@@ -146,16 +146,20 @@ class JobTable:
         error = printable(f"{job.code}: {job.remedy or job.message or ''}")
         if self._width is None:
             return f"{line}{_GAP}{error}"
-        below = textwrap.wrap(error, max(20, self._width - len(_INDENT)))
+        below = wrapped(error, max(20, self._width - len(_INDENT)))
         return "\n".join([line, *(_INDENT + part for part in below)])
 
     def _line(self, cells: Mapping[str, str], state: str = "") -> str:
+        from rich.cells import cell_len, set_cell_size  # Chinese characters take two columns
+
         parts = []
         for title, width in self._widths.items():
             text = printable(cells[title])
-            if self._width is not None and len(text) > width:
-                text = text[: width - 1] + "…"
-            text = text.rjust(width) if title in _ALIGNED_RIGHT else text.ljust(width)
+            if self._width is not None and cell_len(text) > width:
+                mark = "…" if printable("…") == "…" else "~"
+                text = set_cell_size(text, width - 1).rstrip() + mark
+            blanks = " " * (width - cell_len(text))
+            text = blanks + text if title in _ALIGNED_RIGHT else text + blanks
             parts.append(colour(text, state) if title == "state" else text)
         return _GAP.join(parts).rstrip()
 

@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
-from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.cli.formatting import (
@@ -11,7 +10,9 @@ from orchestrator.cli.formatting import (
     duration,
     exit_on_closed_pipe,
     printable,
+    text_width,
     to_json,
+    wrapped,
 )
 from orchestrator.cli.options import Batch, Json, lists_nothing_without_store, takes_settings
 from orchestrator.clock import iso
@@ -19,10 +20,6 @@ from orchestrator.clock import iso
 if TYPE_CHECKING:
     from orchestrator.reporting.status import ScopeStatus, Status
     from orchestrator.settings import Settings
-
-
-_WIDTH = 80
-"""Columns of a line of text."""
 
 
 @takes_settings()
@@ -46,11 +43,11 @@ async def command(*, batch: Batch = None, json: Json = False, settings: "Setting
         print("No jobs.")
         return
     counts = (colour(f"{state} {count}", state) for state, count in current.counts.items() if count)
-    print("  ".join(counts), *detail_lines(current), sep="\n")
-    if eta := eta_text(current):
-        print(eta)
-    for line in (*_vendor_lines(current), *_warning_lines(current)):
-        print(fill(printable(line), _WIDTH, subsequent_indent="  ", break_on_hyphens=False))
+    print("  ".join(counts))
+    lines = (eta_text(current), *_vendor_lines(current), *_warning_lines(current))
+    for line in (*detail_lines(current), *lines):
+        for part in wrapped(printable(line), text_width(), indent="  "):
+            print(part)
 
 
 def _as_json(current: "Status") -> dict[str, Any]:

@@ -345,6 +345,15 @@ async def test_history_on_a_narrow_terminal_prints_errors_below_the_row(
     assert f"{failed['code']}: {failed['remedy']}" in " ".join(shown.split())
 
 
+async def test_history_fits_a_terminal_without_chinese_characters(shell: Shell) -> None:
+    """Their escapes are wider than they are, so they are cut as they are shown."""
+    shell = Shell(shell.folder, {**shell.variables, "PYTHONIOENCODING": "latin-1"})
+    await shell.run("enqueue", "-", "--batch", "华东区夜间镜像导出批次", stdin=manifest(1))
+    _, row = (await shell.run_at_terminal("history", columns=80)).splitlines()
+    assert row.split()[2:4] == ["\\u534e\\u4e1c\\u533a\\~", "img-00000000"]
+    assert len(row) <= 80
+
+
 async def test_a_missing_bucket_is_exit_code_6(shell: Shell, cloud: Simulator) -> None:
     """The summary names the code and says that action is required."""
     cloud.change(buckets={"backup-1250000000": BucketSettings(missing=True)})

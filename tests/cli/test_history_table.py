@@ -4,7 +4,9 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from rich.cells import cell_len
 
+from orchestrator.cli.formatting import wrapped
 from orchestrator.cli.history import JobTable
 from orchestrator.job_states import JobState
 from orchestrator.model import ImageFormat
@@ -53,15 +55,44 @@ FAILED = replace(
 )
 
 
+CHINESE = replace(
+    FAILED, batch="华东区夜间镜像导出批次-第二轮", remedy="请检查镜像标识和地域。" * 9
+)
+
+
 @pytest.mark.parametrize("width", [40, 60, 80, 100, 140, 200])
-@pytest.mark.parametrize("job", [VERIFIED, FAILED], ids=["verified", "failed"])
+@pytest.mark.parametrize("job", [VERIFIED, FAILED, CHINESE], ids=["verified", "failed", "Chinese"])
 def test_no_line_is_wider_than_the_terminal(width: int, job: Job) -> None:
     """Heading, row and error fit, and the error is complete."""
     table = JobTable(width)
     lines = [table.heading(), *table.row(job).splitlines()]
-    assert max(map(len, lines)) <= width
+    assert max(map(cell_len, lines)) <= width
     if job.code is not None:
-        assert f"{job.code}: {job.remedy}" in " ".join(" ".join(lines).split())
+        assert f"{job.code}:{job.remedy}".replace(" ", "") in "".join("".join(lines).split())
+
+
+@pytest.mark.parametrize("width", [80, 140, None])
+@pytest.mark.parametrize("batch", ["夜间", "cafe\u0301", "ﾊﾝｶｸ", "a夜间镜像导出批次二"])
+def test_columns_are_aligned_beside_wide_characters(width: int | None, batch: str) -> None:
+    """A terminal draws Chinese characters in two columns, and combining marks in none."""
+    rows = [JobTable(width).row(replace(VERIFIED, batch=one)) for one in ("tonight", batch)]
+    assert len({cell_len(row.partition("img-1a2b3c4d")[0]) for row in rows}) == 1
+    assert all(batch in row for row in rows[1:])
+
+
+def test_long_names_are_cut_at_whole_characters() -> None:
+    """Half of a wide character cannot be drawn, so a blank may follow."""
+    for batch, shown in ((CHINESE.batch, 9), (f"a{CHINESE.batch}", 10)):
+        row = JobTable(80).row(replace(VERIFIED, batch=batch))
+        assert f"{batch[:shown]}… " in row
+
+
+def test_text_is_wrapped_at_the_columns_of_a_terminal() -> None:
+    """Words stay whole where they fit; lines below the first are indented."""
+    assert wrapped("one two three", 9, indent="  ") == ["one two", "  three"]
+    assert wrapped("批次夜间 批次", 8, indent="  ") == ["批次夜间", "  批次"]
+    assert wrapped("a 批次夜间批次", 8) == ["a", "批次夜间", "批次"]
+    assert wrapped("", 8) == []
 
 
 def test_80_columns_show_batch_size_and_duration() -> None:

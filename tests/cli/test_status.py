@@ -65,6 +65,9 @@ async def test_warnings_and_facts_are_printed(shell: Shell) -> None:
     )
     assert "Warning since " in printed
     assert max(len(line) for line in printed.splitlines()) <= 80
+    for columns, used in ((60, 60), (100, 100), (200, 120), (40, 60)):
+        at_terminal = (await shell.run_at_terminal("status", columns=columns)).splitlines()
+        assert used - 10 < max(map(len, at_terminal)) <= used
     shown = (await shell.run("status", "--json")).json
     (warning,) = shown["warnings"]
     assert warning["profile"] == "default"
