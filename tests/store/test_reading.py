@@ -143,6 +143,15 @@ async def test_a_copy_with_its_log_is_read_by_its_owner(
     assert await count_in(copy) == 1
 
 
+@pytest.mark.usefixtures("stranger", "writer")
+async def test_a_copy_with_its_log_and_index_is_read_by_anybody(path: Path) -> None:
+    """Then SQLite need not create the index, as on a read-only mount."""
+    copy = path.parent / "copy.db"
+    for ending in ("", "-wal", "-shm"):
+        shutil.copy(f"{path}{ending}", f"{copy}{ending}")
+    assert await count_in(copy) == 1
+
+
 async def test_a_file_name_may_contain_anything(path: Path) -> None:
     """The name becomes part of a URI."""
     odd = Path(shutil.move(path, path.parent / "odd ?#%25&mode=rw.db"))
