@@ -110,7 +110,7 @@ def _faults_as_json(faults: Sequence[RowFault]) -> list[dict[str, Any]]:
 
 def _notes(manifest: "Manifest", result: "EnqueueResult") -> Iterator[str]:
     """Yield what a person should know of a manifest that was enqueued."""
-    from orchestrator.manifest.column_rules import listed
+    from orchestrator.manifest.problems import listed
 
     for line in fault_lines(manifest.faults):
         yield f"Skipped: {line}"

@@ -148,7 +148,8 @@ def job_filter(*, since: str | None, until: str | None, **values: list[str] | No
     """
     from orchestrator.errors import UsageError
     from orchestrator.job_states import JobState
-    from orchestrator.manifest.column_rules import Problem, not_before
+    from orchestrator.manifest.column_rules import not_before
+    from orchestrator.manifest.problems import Problem
     from orchestrator.model import JobFilter
 
     for state in values["state"] or ():

@@ -8,48 +8,13 @@ everything else.
 import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
+from orchestrator.manifest.problems import MAX_SHOWN, Problem, escaped, quoted
+from orchestrator.manifest.regions import region
 from orchestrator.model import ImageFormat
-
-KNOWN_REGIONS = (
-    *("ap-bangkok", "ap-beijing", "ap-chengdu", "ap-chongqing", "ap-guangzhou", "ap-hongkong"),
-    *("ap-jakarta", "ap-nanjing", "ap-seoul", "ap-shanghai", "ap-singapore", "ap-tokyo"),
-    *("eu-frankfurt", "me-saudi-arabia", "na-ashburn", "na-siliconvalley", "sa-saopaulo"),
-)
-"""Only for suggestions: the vendor may have opened regions that are not listed here."""
-
-_OTHER_REGIONS = (
-    *("ap-beijing-fsi", "ap-guangzhou-open", "ap-guiyang", "ap-johorbahru", "ap-mumbai"),
-    *("ap-osaka", "ap-qingyuan", "ap-shanghai-adc", "ap-shanghai-fsi", "ap-shenzhen"),
-    *("ap-shenzhen-fsi", "ap-taipei", "ap-tianjin", "ap-zhongwei", "eu-moscow"),
-    *("na-queretaro", "na-toronto"),
-)
-"""Restricted, new or closing regions: never suggested, but not taken for misspelled ones."""
-
-_REGION_NAMES = {
-    **dict.fromkeys(("bj", "北京"), "ap-beijing"),
-    **dict.fromkeys(("cd", "成都"), "ap-chengdu"),
-    **dict.fromkeys(("cq", "重庆"), "ap-chongqing"),
-    **dict.fromkeys(("gz", "广州"), "ap-guangzhou"),
-    **dict.fromkeys(("sh", "上海"), "ap-shanghai"),
-    **dict.fromkeys(("nj", "南京"), "ap-nanjing"),
-    **dict.fromkeys(("hk", "hkg", "香港", "中国香港"), "ap-hongkong"),
-    **dict.fromkeys(("sg", "sgp", "sin", "新加坡"), "ap-singapore"),
-    **dict.fromkeys(("th", "bkk", "曼谷"), "ap-bangkok"),
-    **dict.fromkeys(("id", "jkt", "雅加达"), "ap-jakarta"),
-    **dict.fromkeys(("kr", "首尔"), "ap-seoul"),
-    **dict.fromkeys(("jp", "tyo", "ap-tokio", "东京"), "ap-tokyo"),
-    **dict.fromkeys(("de", "ger", "fra", "法兰克福"), "eu-frankfurt"),
-    **dict.fromkeys(("sa", "riyadh", "me-riyadh", "利雅得"), "me-saudi-arabia"),
-    **dict.fromkeys(("virginia", "us-east", "弗吉尼亚"), "na-ashburn"),
-    **dict.fromkeys(("us-west", "硅谷"), "na-siliconvalley"),
-    **dict.fromkeys(("br", "圣保罗"), "sa-saopaulo"),
-}
-"""Short and local names of regions, for suggestions."""
 
 MAX_DOMAIN = 60
 """Characters of ``<bucket>.cos.<region>.myqcloud.com`` (source: COS, specifications and limits)."""
@@ -64,8 +29,6 @@ IMAGE_ID = re.compile(r"img-[0-9a-z]+")
 """How the id of an image looks, whatever its length."""
 
 _IMAGE_ID_LENGTHS = range(8, 37)
-_REGION = re.compile(r"(?=.{1,32}\Z)[a-z]{2}-[a-z0-9-]+")
-_ZONE = re.compile(r"(.+)-[0-9]{1,2}")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9-]*-[0-9]{5,}")
 _BUCKET_IN_ADDRESS = re.compile(
     r"(?:[a-z]+://)?(?:cos[a-z0-9.-]*/)?(?P<bucket>[a-z0-9][a-z0-9-]*-[0-9]{5,})"
@@ -113,26 +76,12 @@ _TYPE_NAMES: Mapping[type, str] = {
     dict: "an object",
     type(None): "null",
 }
-_MAX_SHOWN = 40
-"""Characters of a value that a message shows."""
-
-_MAX_LISTED = 5
-"""Names in a list of a message; an image of DescribeImages has twenty keys."""
-
 _USE_TEXT = "Write the value as text, in quotes."
 _USE_IMAGE_IDS = "Image ids look like img-1a2b3c4d; several for one request go into image_ids."
 _USE_SEMICOLON = "Instead of {} write ; in image_ids for one request, or use a row for each image."
 _USE_BOOLEAN = "Use true or false."
 _USE_PRIORITY = f"Use a whole number from {MIN_PRIORITY} to {MAX_PRIORITY}."
 _USE_TIMESTAMP = "Write it in ISO 8601, as in 2026-12-31T22:00:00Z or 2026-12-31T22:00:00+08:00."
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """Why a value cannot be used, and what to do about it."""
-
-    reason: str
-    remedy: str
 
 
 def image_ids(value: str | Sequence[object]) -> tuple[str, ...] | Problem:
@@ -154,49 +103,6 @@ def image_ids(value: str | Sequence[object]) -> tuple[str, ...] | Problem:
             return Problem(f"{image} is listed twice in one request.", "List each image once.")
         images[image] = None
     return tuple(images)
-
-
-def region(value: str) -> str | Problem:
-    """Check a region and return it in lower case.
-
-    An unknown one may be new and is accepted, unless it is a known one with a slip of the keyboard.
-    """
-    name = value.lower()
-    if name in KNOWN_REGIONS or name in _OTHER_REGIONS:
-        return name
-    zone = _ZONE.fullmatch(name)
-    if zone and zone[1] in KNOWN_REGIONS + _OTHER_REGIONS:
-        return Problem(f"{quoted(value)} is a zone, not a region.", f"Write {zone[1]}.")
-    near = difflib.get_close_matches(name[:_MAX_SHOWN], KNOWN_REGIONS, n=1)
-    suggested = _REGION_NAMES.get(name) or "".join(near)
-    if _REGION.fullmatch(name) and not _is_misspelled(name, suggested):
-        return name
-    hint = f"Did you mean {suggested}?" if suggested else "Use a region such as ap-singapore."
-    return Problem(f"{quoted(value)} is not a valid region.", hint)
-
-
-def _is_misspelled(name: str, region: str) -> bool:
-    """Return whether a region that is not listed is a known one, mistyped."""
-    if name in _REGION_NAMES:
-        return True
-    # Not with another letter: ap-chengde is a city of its own. Hyphens do not tell names apart.
-    typed, meant = name.replace("-", ""), region.replace("-", "")
-    return typed == meant or typed in _slips(meant)
-
-
-@lru_cache(maxsize=len(KNOWN_REGIONS))
-def _slips(name: str) -> frozenset[str]:
-    """Return a name with each one of its letters left out, doubled, or swapped with the next."""
-    parts = [(name[:at], name[at : at + 1], name[at + 1 :]) for at in range(len(name))]
-    return frozenset(
-        slip
-        for before, letter, after in parts
-        for slip in (
-            before + after,
-            before + letter + letter + after,
-            before + after[:1] + letter + after[1:],
-        )
-    )
 
 
 def bucket(value: str) -> str | Problem:
@@ -350,13 +256,13 @@ def column_named(name: str) -> str | None:
 
     Blanks may surround and separate its words; the names of ExportImages are known too.
     """
-    return _COLUMN_SPELLINGS.get(_NOT_IN_A_NAME.sub("", half_width(name[:_MAX_SHOWN])).lower())
+    return _COLUMN_SPELLINGS.get(_NOT_IN_A_NAME.sub("", half_width(name[:MAX_SHOWN])).lower())
 
 
 @lru_cache(maxsize=256)
 def is_nearly_a_column(name: str) -> bool:
     """Return whether a name is probably a misspelled column."""
-    text = _NOT_IN_A_NAME.sub("", name[:_MAX_SHOWN]).lower()
+    text = _NOT_IN_A_NAME.sub("", name[:MAX_SHOWN]).lower()
     return bool(difflib.get_close_matches(text, _COLUMN_SPELLINGS, n=1, cutoff=0.8))
 
 
@@ -412,28 +318,9 @@ def check_domain(bucket: str, region: str) -> Problem | None:
 @lru_cache(maxsize=256)  # the search is slow, and every JSON row may repeat the same unknown key
 def unknown_column(name: str) -> Problem:
     """Return the problem of an unknown column, with the nearest known one."""
-    near = difflib.get_close_matches(name[:_MAX_SHOWN].lower(), COLUMNS, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name[:MAX_SHOWN].lower(), COLUMNS, n=1, cutoff=0.5)
     hint = f"Did you mean {near[0]}?" if near else f"Known columns are {', '.join(COLUMNS)}."
     return Problem(f"{quoted(name)} is not a known column.", hint)
-
-
-def quoted(value: str) -> str:
-    """Quote a value for one line of a terminal: shortened, with escapes for what does not print."""
-    length = f" ({len(value)} characters)" if len(value) > _MAX_SHOWN else ""
-    return f"'{escaped(value)}'{length}"
-
-
-def escaped(value: str) -> str:
-    """Return the start of a text, with escapes for control characters and broken bytes."""
-    head = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in value[:_MAX_SHOWN])
-    return f"{head}…" if len(value) > _MAX_SHOWN else head
-
-
-def listed(names: Sequence[str]) -> str:
-    """Return the first of several names, and how many more there are; safe to print."""
-    shown = [escaped(name) for name in names[:_MAX_LISTED]]
-    more = [f"… and {len(names) - _MAX_LISTED} more"] if len(names) > _MAX_LISTED else []
-    return ", ".join(shown + more)
 
 
 def _wrong_type(raw: object, remedy: str) -> Problem:

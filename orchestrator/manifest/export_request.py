@@ -6,7 +6,8 @@ from datetime import datetime
 from typing import Any
 
 from orchestrator.errors import InvalidRequestError
-from orchestrator.manifest.column_rules import Problem, check, check_domain, is_blank
+from orchestrator.manifest.column_rules import check, check_domain, is_blank
+from orchestrator.manifest.problems import Problem
 from orchestrator.model import ImageFormat
 
 

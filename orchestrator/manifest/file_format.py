@@ -8,12 +8,10 @@ from itertools import islice
 from orchestrator.manifest.column_rules import (
     IMAGE_ID,
     column_named,
-    escaped,
     half_width,
-    quoted,
     trimmed,
 )
-from orchestrator.manifest.row_faults import UnreadableError, unreadable
+from orchestrator.manifest.problems import UnreadableError, escaped, quoted, unreadable
 
 DELIMITERS = ",;\t|\uff0c\uff1b"
 """The last two are the full-width comma and semicolon."""

@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from orchestrator.manifest.column_rules import IMAGE_ID, escaped, listed
-from orchestrator.manifest.row_faults import unreadable
+from orchestrator.manifest.column_rules import IMAGE_ID
+from orchestrator.manifest.problems import escaped, listed, unreadable
 
 _NOT_EXPORTED = ("PUBLIC_IMAGE", "SHARED_IMAGE")
 """Types of images that ExportImages refuses for good (source: its error codes)."""

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from orchestrator.manifest.row_faults import unreadable
+from orchestrator.manifest.problems import unreadable
 
 _BLANKS = re.compile(r"[ \t\r\n\x1e]*")
 

@@ -16,10 +16,8 @@ from typing import Any, BinaryIO, TextIO
 from orchestrator.errors import ManifestError, RowFault, UsageError
 from orchestrator.manifest.column_rules import (
     IMAGE_ID,
-    Problem,
     check,
     column_named,
-    escaped,
     half_width,
     is_blank,
     is_nearly_a_column,
@@ -44,7 +42,13 @@ from orchestrator.manifest.file_format import (
 )
 from orchestrator.manifest.image_lists import ImageLists, is_row
 from orchestrator.manifest.json_values import RepeatedKey, json_value_or_none, json_values
-from orchestrator.manifest.row_faults import UnreadableError, row_fault, unreadable
+from orchestrator.manifest.problems import (
+    Problem,
+    UnreadableError,
+    escaped,
+    row_fault,
+    unreadable,
+)
 from orchestrator.manifest.text_decoding import DecodedText, check_encoding
 
 MAX_LINE = 2**20

@@ -8,7 +8,7 @@ import re
 from typing import Any, BinaryIO
 
 from orchestrator.errors import RowFault, UsageError
-from orchestrator.manifest.row_faults import unreadable
+from orchestrator.manifest.problems import unreadable
 
 _HEAD = 4096
 """Bytes by which the kind of a file is recognized."""

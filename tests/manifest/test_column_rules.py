@@ -4,7 +4,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from orchestrator.manifest.column_rules import MAX_PREFIX, Problem, check, check_domain, quoted
+from orchestrator.manifest.column_rules import MAX_PREFIX, check, check_domain
+from orchestrator.manifest.problems import Problem, quoted
 from orchestrator.model import ImageFormat
 
 
