@@ -16,7 +16,7 @@ from orchestrator.errors import ManifestError, RowFault, UsageError
 
 if TYPE_CHECKING:
     from orchestrator.job_queue.enqueue import EnqueueResult
-    from orchestrator.manifest.request_reader import Flags, Manifest
+    from orchestrator.manifest.request_collector import Flags, Manifest
     from orchestrator.settings import Settings
 
 

@@ -5,10 +5,19 @@ import difflib
 import encodings.aliases
 import io
 import re
+from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from orchestrator.errors import RowFault, UsageError
+from orchestrator.manifest.column_rules import trimmed
+from orchestrator.manifest.file_format import DELIMITERS
 from orchestrator.manifest.problems import unreadable
+
+MAX_LINE = 2**20
+"""Maximum characters of a line, so that a disk image given by mistake does not fill the memory."""
+
+_BLANK = f" \r\n{DELIMITERS}"
+"""What a line may consist of and yet be empty: spreadsheets separate empty cells too."""
 
 _HEAD = 4096
 """Bytes by which the kind of a file is recognized."""
@@ -108,6 +117,35 @@ class DecodedText(io.TextIOWrapper):
             _check_kind(head, is_named=named != "utf-8" and self._is_named)
         source = io.BufferedReader(_Chained(head, stream), 2**16)
         super().__init__(source, encoding=marked or named, errors="undecodable")
+
+    def next_line(self, line: int, blank: str | None = _BLANK) -> tuple[int, str]:
+        """Return the next line that has other characters than these, and its number.
+
+        At the end the line is empty.
+
+        Args:
+            line: the number of the next line.
+        """
+        found = self.readline(MAX_LINE + 1)
+        while found and not trimmed(found.strip(blank)):
+            line, found = line + 1, self.readline(MAX_LINE + 1)
+        return line, found
+
+    def lines(self, first: str, line: int) -> Iterator[str]:
+        """Yield a line and all that follow it.
+
+        Args:
+            line: the number of the first.
+
+        Raises:
+            UnreadableError: a line is longer than `MAX_LINE`.
+        """
+        while first:
+            if len(first) > MAX_LINE:
+                reason = f"the line is longer than {MAX_LINE} characters."
+                raise unreadable(line, reason, "Check that this file is a manifest.")
+            yield first
+            line, first = line + 1, self.readline(MAX_LINE + 1)
 
     def fault(self, line: int, text: str) -> RowFault | None:
         """Return a fault if a text has NUL characters or bytes that cannot be decoded.

@@ -8,14 +8,10 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import ManifestError, RowFault, UsageError
-from orchestrator.manifest import request_reader
+from orchestrator.manifest import json_reader
 from orchestrator.manifest.export_request import ExportRequest
-from orchestrator.manifest.request_reader import (
-    Flags,
-    Manifest,
-    read_manifest,
-    requests_from_images,
-)
+from orchestrator.manifest.request_collector import Flags, Manifest
+from orchestrator.manifest.request_reader import read_manifest, requests_from_images
 from orchestrator.model import ImageFormat
 
 FLAGS = {"region": "ap-singapore", "bucket": "backup-1250000000"}
@@ -333,7 +329,7 @@ def test_invalid_row_alone_is_skipped(manifest: Reader, content: bytes) -> None:
 def test_too_long_array_is_refused(manifest: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
     """A JSON array is read as a whole, so its length is limited; the remedy is JSON Lines."""
     content = '[{"image_id": "img-aaaa"}]'
-    monkeypatch.setattr(request_reader, "MAX_DOCUMENT", len(content))
+    monkeypatch.setattr(json_reader, "MAX_DOCUMENT", len(content))
     assert manifest.read(content).requests == (request("img-aaaa"),)
     fault = manifest.fault(content + " ")
     assert fault.startswith("line 1: the JSON is longer than 26 characters. Write one object on")
