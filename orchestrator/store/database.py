@@ -170,7 +170,7 @@ class Database:
             return
         ours = await self.session()
         try:
-            await server.check_sessions(ours, self.read)
+            await server.require_own_session(ours, self.read)
         finally:
             with anyio.CancelScope(shield=True):
                 # not back to the pool: a shared session may still hold the lock of the check

@@ -146,7 +146,7 @@ async def schema_with_tables(connection: AsyncConnection) -> str | None:
     return schema
 
 
-async def check_sessions(ours: AsyncConnection, transaction: _Transaction) -> None:
+async def require_own_session(ours: AsyncConnection, transaction: _Transaction) -> None:
     """Check that a session keeps its advisory lock, which shows others that a process lives.
 
     A pooler in transaction mode, as PgBouncer often is, gives each transaction another session:

@@ -243,7 +243,7 @@ async def test_a_shared_session_is_refused(postgresql: Database) -> None:
     session = await postgresql.session()
     try:
         with pytest.raises(StoreError, match="PgBouncer"):
-            await module.check_sessions(session, lambda: nullcontext(session))
+            await module.require_own_session(session, lambda: nullcontext(session))
     finally:
         await session.invalidate()
         await session.close()
