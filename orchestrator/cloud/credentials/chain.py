@@ -6,7 +6,7 @@ of tccli; the chain of the vendor's SDKs has the instance's role before that of 
 
 import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from orchestrator.cloud.credentials.stored import (
     VARIABLES,
     WEB_IDENTITY_VARIABLES,
     StoredCredential,
+    WebIdentity,
     first_set,
     has_section,
     read_environment,
@@ -54,6 +55,19 @@ _IDENTITIES = (
 )
 """Groups of variables that each say who signs."""
 
+_Fetch = Callable[[], Awaitable[Credential]]
+_FetchForPod = Callable[[WebIdentity], Awaitable[Credential]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """Whose credential is looked for, and what decides where; see `find_credentials`."""
+
+    profile: str
+    environ: Mapping[str, str]
+    home: Path | None
+    is_named: bool
+
 
 @dataclass(frozen=True, slots=True)
 class _Location:
@@ -79,16 +93,18 @@ class _Found:
 
     Args:
         ahead: whether it can be renewed ahead of its expiry.
-        variables: the variables that it was taken from.
+        variables: the variables that may have decided; others that say who signs are not used.
         path: the file that it was taken from.
+        is_known: false if only a request can show whether there is a credential at all.
     """
 
     origin: str
-    fetch: Callable[[], Awaitable[Credential]]
+    fetch: _Fetch
     ahead: bool = True
     variables: tuple[str, ...] = ()
     path: Path | None = None
     roles: tuple[Role, ...] = ()
+    is_known: bool = True
 
 
 async def find_credentials(
@@ -116,70 +132,41 @@ async def find_credentials(
     Raises:
         CredentialError: there is no credential, or the first one found cannot be used.
     """
-    locations = _locations(profile, environ, home, system_file, is_named=is_named)
-    closed: list[_Location] = []
-    if is_named and first_set(environ, VARIABLES):
-        # these keys must work without a home that this user can open
-        closed = [one for one in locations if one.path is not None and _is_closed(one.path)]
-        locations = tuple(one for one in locations if one not in closed)
+    wanted = _Wanted(profile, environ, home, is_named)
+    locations, closed = _locations(wanted, system_file)
     from_instance = partial(fetch_instance_credential, metadata_endpoint)
+    from_pod = partial(assume_role_with_web_identity, endpoint=sts_endpoint, clock=clock)
     found = _find_stored(locations, clock, from_instance)
-    ignores_environment = is_named and found is not None and found.path is not None
-    if is_named and not ignores_environment:
-        _refuse_profile_without_keys(profile, locations)
-    if not is_named and not first_set(environ, VARIABLES):
-        _refuse_other_profile(profile, environ)
-    role = None if ignores_environment else role_in_environment(environ)
-    if found is None and (identity := web_identity_in_environment(environ)) is not None:
-        found = _Found(
-            f"the role {identity.role.arn} of this pod's service account (TKE_ROLE_ARN)",
-            partial(assume_role_with_web_identity, identity, sts_endpoint, clock),
-            variables=WEB_IDENTITY_VARIABLES,
-        )
-    is_known = found is not None
-    if not ignores_environment:
-        is_instance = found is None or found.fetch is from_instance
-        refuse_unsupported_variables(environ, is_instance=is_instance)
-    if found is None:
-        _refuse_empty_files(profile, environ)
-        found = _Found("the role of this CVM instance", from_instance)
-    roles = found.roles if role is None else (role,)
+    if not is_named or found is None or found.path is None:
+        _refuse_doubtful_profile(wanted, locations)
+        found = _with_environment(wanted, found, from_pod, from_instance)
+    notes = _notes(wanted, found, closed)
 
-    used = found.variables + (() if ignores_environment else ROLE_VARIABLES)
-    notes = [
-        *_profile_notes(profile, found, home, closed, is_named=is_named),
-        *(
-            f"{unused} in the environment is not used"
-            for group in _IDENTITIES
-            if group[0] not in used and (unused := first_set(environ, group))
-        ),
-    ]
-    origin = ", ".join([found.origin, *(f"role {one.arn}" for one in roles)])
-    in_brackets = f" ({'; '.join(notes)})" if notes else ""
+    origin = ", ".join([found.origin, *(f"role {role.arn}" for role in found.roles)])
     source = CredentialSource(found.fetch, clock, notify, ahead=found.ahead, origin=origin)
-    if not is_known:
+    if not found.is_known:
         missing_home = (NO_HOME,) if home is None else ()
         await _require_instance_role(source, profile, locations, (*notes, *missing_home))
+    in_brackets = f" ({'; '.join(notes)})" if notes else ""
     notify(f"Keys: {origin}{in_brackets}.")
     if found.path is not None and _is_readable_by_others(found.path):
         notify(f"Note: other users can read {found.path}; correct it with: chmod 600 {found.path}")
-    for one in roles:
-        source = CredentialSource(
-            partial(assume_role, one, source, sts_endpoint, clock), clock, notify, origin=origin
-        )
+    for role in found.roles:
+        fetch = partial(assume_role, role, source, sts_endpoint, clock)
+        source = CredentialSource(fetch, clock, notify, origin=origin)
     await source.current()
     return source
 
 
 def _locations(
-    profile: str,
-    environ: Mapping[str, str],
-    home: Path | None,
-    system_file: Path,
-    *,
-    is_named: bool,
-) -> tuple[_Location, ...]:
-    """Return the places where a credential of the profile can be stored, in their order."""
+    wanted: _Wanted, system_file: Path
+) -> tuple[tuple[_Location, ...], tuple[_Location, ...]]:
+    """Return where a credential of the profile can be stored, in order, and files left out.
+
+    Keys in the environment must work without a home that this user can open. So files in such
+    folders are left out if they would come first.
+    """
+    profile, environ, home = wanted.profile, wanted.environ, wanted.home
     folder = _path_in(environ, _TCCLI_FOLDER, home) or (home and home / ".tccli")
     chosen = _path_in(environ, _SHARED_FILE, home)
     shared = chosen or (home and home / ".tencentcloud" / "credentials")
@@ -189,25 +176,14 @@ def _locations(
     files = []
     if folder is not None:
         tccli = folder / f"{profile}.credential"
-        files.append(
-            _Location(
-                str(tccli),
-                f"profile {profile} of {_shortened(tccli, home)}",
-                partial(read_tccli_profile, tccli),
-                tccli,
-                tccli.exists,
-            )
-        )
+        origin = f"profile {profile} of {_shortened(tccli, home)}"
+        read = partial(read_tccli_profile, tccli)
+        files.append(_Location(str(tccli), origin, read, tccli, tccli.exists))
     if shared is not None:
-        files.append(
-            _Location(
-                f"{shared} [{profile}]",
-                f"profile {profile} of {_shortened(shared, home)}",
-                partial(read_shared_file, shared, profile),
-                shared,
-                partial(has_section, shared, profile),
-            )
-        )
+        origin = f"profile {profile} of {_shortened(shared, home)}"
+        read = partial(read_shared_file, shared, profile)
+        has_profile = partial(has_section, shared, profile)
+        files.append(_Location(f"{shared} [{profile}]", origin, read, shared, has_profile))
     if chosen is not None and not environ.get(_TCCLI_FOLDER):
         files.reverse()
     variables = _Location(
@@ -215,13 +191,15 @@ def _locations(
         f"{VARIABLES[0]} and {VARIABLES[1]} in the environment",
         partial(read_environment, environ),
     )
-    return (*files, variables) if is_named else (variables, *files)
+    if not wanted.is_named:
+        return (variables, *files), ()
+    has_keys = first_set(environ, VARIABLES) is not None
+    closed = tuple(one for one in files if has_keys and one.path and _is_closed(one.path))
+    return (*(one for one in files if one not in closed), variables), closed
 
 
 def _find_stored(
-    locations: tuple[_Location, ...],
-    clock: ServerClock,
-    from_instance: Callable[[], Awaitable[Credential]],
+    locations: Iterable[_Location], clock: ServerClock, from_instance: _Fetch
 ) -> _Found | None:
     """Return what the first location holds that has a credential or names the instance's role."""
     for location in locations:
@@ -246,6 +224,27 @@ def _find_stored(
     return None
 
 
+def _with_environment(
+    wanted: _Wanted, found: _Found | None, from_pod: _FetchForPod, from_instance: _Fetch
+) -> _Found:
+    """Return what signs if variables may decide: they can add a role, or identify this pod.
+
+    Raises:
+        CredentialError: a variable cannot be used, or leads to no keys.
+    """
+    role = role_in_environment(wanted.environ)
+    if found is None and (identity := web_identity_in_environment(wanted.environ)) is not None:
+        origin = f"the role {identity.role.arn} of this pod's service account (TKE_ROLE_ARN)"
+        found = _Found(origin, partial(from_pod, identity), variables=WEB_IDENTITY_VARIABLES)
+    is_instance = found is None or found.fetch is from_instance
+    refuse_unsupported_variables(wanted.environ, is_instance=is_instance)
+    if found is None:
+        _refuse_empty_files(wanted)
+        found = _Found("the role of this CVM instance", from_instance, is_known=False)
+    roles = found.roles if role is None else (role,)
+    return replace(found, variables=(*found.variables, *ROLE_VARIABLES), roles=roles)
+
+
 async def _read(location: _Location, clock: ServerClock) -> Credential:
     """Read a stored credential: another program may have written a new one.
 
@@ -267,7 +266,7 @@ async def _read(location: _Location, clock: ServerClock) -> Credential:
 
 
 async def _require_instance_role(
-    source: CredentialSource, profile: str, locations: tuple[_Location, ...], notes: Iterable[str]
+    source: CredentialSource, profile: str, locations: Iterable[_Location], notes: Iterable[str]
 ) -> None:
     """Fetch the credential of the instance's role.
 
@@ -289,55 +288,56 @@ async def _require_instance_role(
         ) from error
 
 
-def _refuse_other_profile(profile: str, environ: Mapping[str, str]) -> None:
-    other = environ.get(_TERRAFORM_PROFILE)
-    if other and other != profile:
+def _refuse_doubtful_profile(wanted: _Wanted, locations: Iterable[_Location]) -> None:
+    """Refuse a profile that a file has, but without keys, or in whose place another may be meant.
+
+    Other keys must not take its place.
+    """
+    empty = next((one for one in locations if wanted.is_named and one.has_profile()), None)
+    if empty is not None:
+        raise CredentialError(
+            f"{empty.name} has no keys.",
+            f"Store them with: tccli configure --profile {wanted.profile}",
+        )
+    is_decided = wanted.is_named or first_set(wanted.environ, VARIABLES)
+    other = wanted.environ.get(_TERRAFORM_PROFILE)
+    if not is_decided and other and other != wanted.profile:
         raise CredentialError(
             f"{_TERRAFORM_PROFILE} names profile {other!r}, but this program would use profile "
-            f"{profile!r}.",
+            f"{wanted.profile!r}.",
             "Name the profile that you want with --profile or ORCHESTRATOR_PROFILE.",
         )
 
 
-def _refuse_profile_without_keys(profile: str, locations: Iterable[_Location]) -> None:
-    """Refuse a profile that a file has, but without keys: other keys must not take their place."""
-    for location in locations:
-        if location.has_profile():
-            raise CredentialError(
-                f"{location.name} has no keys.",
-                f"Store them with: tccli configure --profile {profile}",
-            )
-
-
-def _refuse_empty_files(profile: str, environ: Mapping[str, str]) -> None:
-    variable = first_set(environ, (_SHARED_FILE, _TCCLI_FOLDER))
-    if variable is not None:
+def _refuse_empty_files(wanted: _Wanted) -> None:
+    if variable := first_set(wanted.environ, (_SHARED_FILE, _TCCLI_FOLDER)):
         raise CredentialError(
-            f"{variable} is set, but there are no keys of profile {profile!r} where it leads.",
+            f"{variable} is set, but there are no keys of profile {wanted.profile!r} where it "
+            "leads.",
             "Correct the variable, or unset it.",
         )
 
 
-def _profile_notes(
-    profile: str, found: _Found, home: Path | None, closed: Iterable[_Location], *, is_named: bool
-) -> tuple[str, ...]:
-    """Return what to say of a profile whose name had no influence.
+def _notes(wanted: _Wanted, found: _Found, closed: Iterable[_Location]) -> tuple[str, ...]:
+    """Return what to say of a profile whose name had no influence, and of unused variables.
 
     Args:
         closed: files that may have the profile, in folders that this user cannot open.
     """
-    if found.path is not None:
-        return ()
-    folders = [_shortened(one.path.parent, home) for one in closed if one.path is not None]
-    if folders:
+    profile, note = wanted.profile, ""
+    folders = [_shortened(one.path.parent, wanted.home) for one in closed if one.path is not None]
+    if found.path is None and folders:
         names = " and ".join(folders)
-        return (f"{names} cannot be opened, so profile {profile} was not looked for",)
-    if profile == "default":
-        return ()
-    if found.variables == VARIABLES and not is_named:
-        note = f"profile {profile} of TCCLI_PROFILE is not used: these variables come first, as in"
-        return (f"{note} tccli; to use it: --profile {profile}",)
-    return (f"no credentials file has keys of profile {profile}",)
+        note = f"{names} cannot be opened, so profile {profile} was not looked for"
+    elif found.path is None and profile != "default":
+        note = f"no credentials file has keys of profile {profile}"
+        if VARIABLES[0] in found.variables and not wanted.is_named:
+            note = f"profile {profile} of TCCLI_PROFILE is not used: these variables come first, as"
+            note += f" in tccli; to use it: --profile {profile}"
+    others = (group for group in _IDENTITIES if group[0] not in found.variables)
+    unused = filter(None, (first_set(wanted.environ, group) for group in others))
+    notes = (note, *(f"{name} in the environment is not used" for name in unused))
+    return tuple(filter(None, notes))
 
 
 def _is_closed(path: Path) -> bool:
