@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import ssl
 import sys
 from contextlib import suppress
@@ -74,14 +75,11 @@ def remedy_for(error: ssl.SSLCertVerificationError) -> str:
             "or of the proxy that answers in its place, must renew the expired certificate."
         )
     source = _source()
-    signer = (
-        f"Its issuer was looked for in {source}. Behind a company proxy that signs certificates "
-        "itself, the company's CA certificate must be there"
-    )
+    issuer = "the CA certificate of its issuer (behind a company proxy perhaps the company's)"
     if source.variables:
         names = " and ".join(source.variables)
-        return f"{signer}: add it, or unset {names} if the system trusts it already."
-    return f"{signer}: install it, or set SSL_CERT_FILE to a PEM file that contains it."
+        return f"Add {issuer} to {source}, or unset {names} if the system trusts it already."
+    return f"Add {issuer} to {source}, or set SSL_CERT_FILE to a PEM file that contains it."
 
 
 def _source() -> _Source:
@@ -150,7 +148,24 @@ def _from_environment(source: _Source) -> ssl.SSLContext:
             raise _unusable(name, folders, reason)
         return ssl.create_default_context(cafile=file, capath=folders)
     except OSError as error:  # of which ssl.SSLError is a subclass
+        if file and _is_der(file):
+            command = shlex.join(
+                ["openssl", "x509", "-inform", "der", "-in", file, "-out", f"{file}.pem"]
+            )
+            raise UsageError(
+                f"{name} names {file}, which cannot be used: it is a certificate in DER (binary).",
+                f"Convert it to PEM, and name that file: {command}",
+            ) from error
         raise _unusable(name, file or str(folders), error.strerror or str(error)) from error
+
+
+def _is_der(file: str) -> bool:
+    """Return whether a file holds certificates in the binary form."""
+    with suppress(OSError, ValueError):
+        content = Path(file).read_bytes()
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=content)
+        return True
+    return False
 
 
 def _has_hashes(folder: str) -> bool:

@@ -1,6 +1,8 @@
 """Trusted certificates: the environment's, else the system's, else certifi's."""
 
+import shlex
 import ssl
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -64,6 +66,24 @@ def test_file_without_certificates_is_named(
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "empty.pem"))
     with pytest.raises(UsageError, match=r"SSL_CERT_FILE names .*empty\.pem"):
         trusted_certificates()
+
+
+@pytest.mark.parametrize("name", ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"])
+def test_binary_certificate_is_to_be_converted(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The remedy is a command that works as it is printed."""
+    _, certificate = self_signed(tmp_path)
+    file = tmp_path / "company ca.cer"
+    file.write_bytes(ssl.PEM_cert_to_DER_cert(certificate.read_text()))
+    monkeypatch.setenv(name, str(file))
+    with pytest.raises(UsageError, match=f"{name} names {file}, .* DER") as caught:
+        trusted_certificates()
+    command = caught.value.remedy.partition(": ")[2]
+    assert command == f"openssl x509 -inform der -in '{file}' -out '{file}.pem'"
+    subprocess.run(shlex.split(command), check=True, timeout=30)
+    monkeypatch.setenv(name, f"{file}.pem")
+    assert authorities(trusted_certificates()) == 1
 
 
 def test_folder_instead_of_a_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
