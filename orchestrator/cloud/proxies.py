@@ -8,9 +8,11 @@ import importlib.util
 import ipaddress
 import os
 import re
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Self
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies
 
 import httpx
@@ -23,6 +25,10 @@ _MAX_SOCKS_BYTES = 255
 """Length of a user name, and of a password (source: RFC 1929)."""
 
 _OTHER_SOCKS = frozenset({"socks", "socks4", "socks4a"})
+_BRACKETS = re.compile(r"^\[(.*)\]")
+_NAME = re.compile(r"\*|\*?\.?((?:[\w-]+\.)*(?![0-9]+\.?$)[\w-]+)\.?")
+"""A host name of NO_PROXY, with what may stand around it. No name ends in a number, as ``10.1.``"""
+
 _ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|\w[\w.-]*)(?::(.*))?")
 
 
@@ -93,8 +99,10 @@ class EnvironmentProxies:
 
     def __init__(self) -> None:
         self._values = {kind: value.strip() for kind, value in getproxies().items()}
-        entries = re.split(r"[\s,]+", self._values.get("no", "").lower())
-        self._direct = [_Exemption.parse(entry) for entry in entries if entry]
+        entries = filter(None, re.split(r"[\s,]+", self._values.get("no", "").lower()))
+        parsed = {entry: _Exemption.parse(entry) for entry in entries}
+        self._direct = [exemption for exemption in parsed.values() if exemption is not None]
+        self._unreadable = [entry for entry, exemption in parsed.items() if exemption is None]
 
     def proxy_for(self, scheme: str, host: str, port: int | None = None) -> Proxy | None:
         """Return the proxy for requests to a host, ``None`` for a direct connection.
@@ -121,6 +129,24 @@ class EnvironmentProxies:
             )
         return proxy
 
+    def describe(self, *endpoints: str) -> Iterator[str]:
+        """Yield what to tell the user: the proxies of these base URLs, and unusable exemptions.
+
+        Raises:
+            UsageError: a variable that decides for one of them cannot be used.
+        """
+        parts = map(urlsplit, endpoints)
+        used = [self.proxy_for(one.scheme, one.hostname or "", one.port) for one in parts]
+        for proxy in dict.fromkeys(filter(None, used)):
+            yield f"Proxy: {proxy}."
+        if self._unreadable and any(used):
+            # what stands before @ may be a password
+            entries = ", ".join(re.sub(".*@", "", entry) for entry in self._unreadable)
+            yield (
+                f"Note: entries of {_variable('no')} that cannot be read are not used: {entries}. "
+                "Write each as a host name, an address or a network, without a scheme."
+            )
+
 
 @dataclass(frozen=True, slots=True)
 class _Exemption:
@@ -131,17 +157,14 @@ class _Exemption:
     port: int | None
 
     @classmethod
-    def parse(cls, entry: str) -> Self:
-        """Parse an entry in lower case; one that cannot be read exempts no host."""
-        entry = entry.rpartition("://")[2].rstrip("/")
-        with_port = re.fullmatch(r"(\[[^]]*\]|[^:]+):([0-9]+)", entry)
+    def parse(cls, entry: str) -> Self | None:
+        """Parse an entry in lower case; return ``None`` if it cannot be read."""
+        with_port = re.fullmatch(r"(\[[^]]*\]|[^:]+):([0-9]{1,5})", entry)
         host, port = (with_port[1], int(with_port[2])) if with_port else (entry, None)
-        try:
-            network = ipaddress.ip_network(re.sub(r"[\[\]]", "", host), strict=False)
-        except ValueError:
-            network = None
-        name = host if host == "*" else host.removeprefix("*").strip(".")
-        return cls(name, network, port)
+        with suppress(ValueError):
+            return cls("", ipaddress.ip_network(_BRACKETS.sub(r"\1", host), strict=False), port)
+        name = _NAME.fullmatch(host)
+        return cls(name[1] or host, None, port) if name else None
 
     def contains(self, host: str, port: int | None) -> bool:
         """Return whether a host, in lower case and without brackets, is reached directly."""

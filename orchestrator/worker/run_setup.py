@@ -11,6 +11,7 @@ from orchestrator.cloud.cos import CosClient
 from orchestrator.cloud.credentials.chain import find_credentials
 from orchestrator.cloud.cvm import CvmClient
 from orchestrator.cloud.http_client import open_http_client
+from orchestrator.cloud.proxies import EnvironmentProxies
 from orchestrator.home_folder import home_folder
 from orchestrator.job_queue.worker_registry import register_worker
 from orchestrator.limits.admission import Admission
@@ -44,6 +45,9 @@ async def run(
                 f"--profile {profile} to work on them."
             )
         return await summary.finish(owner=None, seconds=0.0)
+    endpoints = settings.cvm_endpoint, settings.cos_endpoint
+    for sentence in EnvironmentProxies().describe(*endpoints, settings.sts_endpoint):
+        notify(sentence)
     # each service has a clock of its own: a wrong Date header must not mislead the others
     sts_clock, cvm_clock, cos_clock = (ServerClock(database.clock) for _ in range(3))
     credentials = await find_credentials(
@@ -60,9 +64,7 @@ async def run(
     timeout = settings.request_timeout.total_seconds()
     async with (
         register_worker(database) as me,
-        open_http_client(
-            f"orchestrator/{__version__}", settings.cvm_endpoint, settings.cos_endpoint
-        ) as http,
+        open_http_client(f"orchestrator/{__version__}", *endpoints) as http,
     ):
         cvm = CvmClient(http, endpoint=settings.cvm_endpoint, clock=cvm_clock, timeout=timeout)
         cos = CosClient(

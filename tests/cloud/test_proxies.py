@@ -38,7 +38,7 @@ def proxy_for(url: str) -> Proxy | None:
         ("*", "10.1.2.3", True),
         ("a.b, ,,\tcvm.example ", "cvm.example", True),
         ("a.b cvm.example", "cvm.example", True),
-        ("https://cvm.example/", "cvm.example", True),
+        ("https://cvm.example/", "cvm.example", False),
         ("cvm.example:443", "cvm.example", True),
         ("cvm.example:8443", "cvm.example", False),
         ("cvm.example:8443", "cvm.example:8443", True),
@@ -60,6 +60,7 @@ def proxy_for(url: str) -> Proxy | None:
         ("[fd07::1]", "[fd07::1]", True),
         ("[fd07::1]:443", "[fd07::1]", True),
         ("[fd07::1]:8443", "[fd07::1]", False),
+        ("[fd07::1", "[fd07::1]", False),
         ("localhost,::1,[::1]", "cvm.example", False),
         ("10.0.0.0/33,[,],:,/,.,*:,10.0.0.0/x,http://,[::1,é", "cvm.example", False),
     ],
@@ -71,6 +72,44 @@ def test_exempted_hosts(
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy:3128")
     monkeypatch.setenv("NO_PROXY", entries)
     assert (proxy_for(f"https://{host}") is None) == is_direct
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        *("10.0.0.0/33", "[::1", "::1]", "http://host", "host/", "host/24", "host:port", "host:"),
+        *("host:123456", "10.", "10.*", "192.168", "a..b", "*.", ".", "*:", "<local>", "ho$t", "["),
+    ],
+)
+def test_unreadable_exemptions_are_told(monkeypatch: pytest.MonkeyPatch, entry: str) -> None:
+    """One note names the variable and the entries; it is told only where a proxy is used."""
+    monkeypatch.setenv("no_proxy", f"b.example,{entry},c.example,user:{SECRET}@host")
+    monkeypatch.setenv("HTTPS_PROXY", f"http://user:{SECRET}@proxy:3128")
+    proxies = EnvironmentProxies()
+    told = list(proxies.describe("https://cvm.example", "https://sts.example", "http://127.0.0.1"))
+    unused = f"entries of no_proxy that cannot be read are not used: {entry}, host. "
+    assert told[0] == "Proxy: proxy:3128 (HTTPS_PROXY)."
+    assert unused in told[1]
+    assert len(told) == 2
+    assert SECRET not in "".join(told)
+    assert not list(proxies.describe("https://b.example", "http://127.0.0.1:8080"))
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        *("host", "host.example", "host.example.", ".suffix", "*.suffix", "*suffix", "*", "h_o-st"),
+        *("10.1.2.3", "[10.1.2.3]", "fd07::1", "[fd07::1]", "::", "10.0.0.0/8", "10.1.2.3/8"),
+        *("10.0.0.0/255.0.0.0", "fd07::/64", "[fd07::]/64", "host:443", ".suffix:443", "*:443"),
+        *("10.1.2.3:443", "[fd07::1]:443", "é.example", "xn--9ca.example", "1and1.example"),
+    ],
+)
+def test_standard_exemptions_need_no_note(monkeypatch: pytest.MonkeyPatch, entry: str) -> None:
+    """Nothing but the proxy is told."""
+    monkeypatch.setenv("NO_PROXY", f" localhost, {entry.upper()} ,,")
+    monkeypatch.setenv("ALL_PROXY", "http://proxy:3128")
+    told = list(EnvironmentProxies().describe("https://cvm.example:1", "https://{bucket}.{region}"))
+    assert told == ([] if entry == "*" else ["Proxy: proxy:3128 (ALL_PROXY)."])
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "[::1]", "localhost", "LOCALHOST."])
