@@ -114,13 +114,14 @@ class Shell:
         return {**kept, "HOME": str(self.folder), "PYTHONWARNINGS": "error", **self.variables}
 
 
-async def wait_for_output(process: Process, words: str) -> None:
-    """Wait until a process has written these words to stderr."""
+async def wait_for_output(process: Process, words: str) -> str:
+    """Wait until a process has written these words to stderr; return all that it has written."""
     assert process.stderr is not None
     output = ""
     with anyio.fail_after(60):
         while words not in output:
             output += (await process.stderr.receive()).decode()
+    return output
 
 
 async def wait_until(condition: Any, seconds: float = 60.0) -> None:

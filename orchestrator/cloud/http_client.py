@@ -59,6 +59,10 @@ class ProxyRefusalError(ActionRequiredError, httpx.ProxyError):
     code = "Client.ProxyRefusalError"
 
 
+class ProxyHandshakeError(httpx.ProxyError):
+    """There is no TLS with the proxy itself: perhaps its URL has the wrong scheme."""
+
+
 class UntrustedCertificateError(ActionRequiredError, httpx.ConnectError):
     """The certificate of an endpoint is not trusted."""
 
@@ -111,11 +115,11 @@ class HttpClient:
         except (TimeoutError, httpx.TransportError, OSError) as error:
             if progress.has_begun:
                 raise _lost_answer(error, request, seconds) from error
-            raise _not_sent(error, request, is_connected=progress.is_connected) from error
+            raise _not_sent(error, request, progress) from error
         finally:
             if not progress.has_begun:
                 await progress.close_socket()
-        proxy, is_plain = _proxy_of(request), request.url.scheme == "http"
+        proxy, is_plain = proxy_of(request), request.url.scheme == "http"
         is_forwarded = is_plain and proxy is not None and not proxy.is_socks
         if response.status_code == 407 and is_forwarded and method != "POST":
             # without a tunnel the proxy answers in the server's place; a POST has left this machine
@@ -124,15 +128,23 @@ class HttpClient:
         return response
 
 
+def proxy_of(request: httpx.Request) -> Proxy | None:
+    """Return the proxy that a request was sent through, ``None`` for a direct connection."""
+    proxy: Proxy | None = request.extensions.get("proxy")
+    return proxy
+
+
 class _Progress:
     """How far a request has got, from httpx's trace events.
 
     Attributes:
         has_begun: sending of its headers has begun, so it may take effect.
+        is_in_handshake: TLS with the server, or with its proxy, has begun and is not complete.
     """
 
     def __init__(self) -> None:
         self.has_begun = False
+        self.is_in_handshake = False
         self._stream: Any = None
 
     @property
@@ -144,6 +156,8 @@ class _Progress:
         """Receive one event, as httpx calls it."""
         if event.endswith(".connect_tcp.complete"):
             self._stream = info["return_value"]
+        elif event.startswith("connection.start_tls."):  # within a tunnel it is proxy.start_tls
+            self.is_in_handshake = not event.endswith(".complete")
         elif event == "http11.send_request_headers.started":
             # a CONNECT to a proxy has the same event, but only asks for a tunnel
             self.has_begun = info["request"].method != b"CONNECT"
@@ -302,10 +316,10 @@ async def _read_body(response: httpx.Response) -> bytes:
 
 
 def _not_sent(
-    error: Exception, request: httpx.Request, *, is_connected: bool
+    error: Exception, request: httpx.Request, progress: _Progress
 ) -> httpx.TransportError:
     """Return the exception for a request of which no byte was sent."""
-    where, proxy = _where(request), _proxy_of(request)
+    where, proxy = _where(request), proxy_of(request)
     for cause in _causes(error):
         if isinstance(cause, ssl.SSLCertVerificationError):
             message = f"{where}: the certificate is not trusted: {cause.verify_message or cause}"
@@ -314,7 +328,10 @@ def _not_sent(
         return _proxy_error(str(error), request)
     is_late = isinstance(error, TimeoutError | httpx.TimeoutException)
     message = f"{where}: {'no connection in time' if is_late else _reason(error)}"
-    if proxy is not None and not is_connected:
+    if proxy is not None and proxy.scheme == "https" and progress.is_in_handshake:
+        message += "; if this proxy speaks plain HTTP, its URL must begin with http://"
+        return ProxyHandshakeError(message, request=request)
+    if proxy is not None and not progress.is_connected:
         return httpx.ProxyError(message, request=request)
     return (httpx.ConnectTimeout if is_late else httpx.ConnectError)(message, request=request)
 
@@ -328,7 +345,7 @@ def _lost_answer(error: Exception, request: httpx.Request, seconds: float) -> ht
         kind, message = type(error), str(error)
     else:  # an ssl.SSLError, which httpx lets through
         kind, message = httpx.ReadError, _reason(error)
-    if _proxy_of(request) is not None:
+    if proxy_of(request) is not None:
         message = f"{_where(request)}: {message or kind.__name__}"
     return kind(message, request=request)
 
@@ -347,7 +364,7 @@ def _proxy_error(answer: str, request: httpx.Request) -> httpx.ProxyError:
 
 def _remedy_for_refusal(answer: str, request: httpx.Request) -> str | None:
     """Return what to do if a proxy refuses the user or the host; ``None`` if it fails otherwise."""
-    proxy = _proxy_of(request)
+    proxy = proxy_of(request)
     assert proxy is not None
     if answer.startswith("403") or answer.endswith("Connection not allowed by ruleset."):
         return (
@@ -368,13 +385,8 @@ def _remedy_for_refusal(answer: str, request: httpx.Request) -> str | None:
     return None
 
 
-def _proxy_of(request: httpx.Request) -> Proxy | None:
-    proxy: Proxy | None = request.extensions.get("proxy")
-    return proxy
-
-
 def _where(request: httpx.Request) -> str:
-    host, proxy = request.url.netloc.decode(), _proxy_of(request)
+    host, proxy = request.url.netloc.decode(), proxy_of(request)
     return host if proxy is None else f"{host} through the proxy {proxy}"
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from orchestrator.cloud.clock_skew import ServerClock
 from orchestrator.cloud.credentials.base import CredentialSource
-from orchestrator.cloud.http_client import ActionRequiredError
+from orchestrator.cloud.http_client import ActionRequiredError, ProxyHandshakeError
 from orchestrator.cloud.sts import caller_account
 from orchestrator.errors import CredentialError
 from orchestrator.settings import Settings
@@ -29,7 +29,8 @@ async def check_account(
 
     Rate and concurrency limits are counted per account, and a job belongs to one account. The check
     is skipped if STS does not answer: a run must not depend on one more service. That would be so
-    in each run if a proxy refuses STS or its certificate is not trusted, so a person must know.
+    in each run if a proxy refuses STS or speaks no TLS, or if the certificate of STS is not
+    trusted, so a person must know.
 
     Args:
         clock: that of STS.
@@ -47,7 +48,7 @@ async def check_account(
             seconds=_TIMEOUT,
         )
     except CredentialError as error:
-        if isinstance(error.__cause__, ActionRequiredError):
+        if isinstance(error.__cause__, ActionRequiredError | ProxyHandshakeError):
             notify(
                 f"Note: the account of profile {profile!r} was not checked: {error.message} "
                 f"{error.remedy}"

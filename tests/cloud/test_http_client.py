@@ -16,6 +16,7 @@ from anyio.streams.tls import TLSListener
 from orchestrator.cloud.http_client import (
     MAX_BODY_BYTES,
     HttpClient,
+    ProxyHandshakeError,
     ProxyRefusalError,
     ResponseTooLargeError,
     open_http_client,
@@ -379,6 +380,55 @@ async def test_dead_proxy_is_named(monkeypatch: pytest.MonkeyPatch, scheme: str)
             await ask(client, "https://cvm.example/")
     where = "cvm.example through the proxy 127.0.0.1:1 (https_proxy)"
     assert str(caught.value) == f"{where}: Connection refused"
+
+
+@pytest.mark.parametrize("answer", [Answer(then="hang"), http(status="400 Bad Request")])
+async def test_proxy_without_tls_is_explained(
+    monkeypatch: pytest.MonkeyPatch, answer: Answer | bytes
+) -> None:
+    """The usual mistake is https:// in the URL of a proxy that speaks plain HTTP."""
+    raw = answer.raw if isinstance(answer, Answer) else answer
+
+    async def respond(stream: SocketStream) -> None:
+        async with stream:
+            await stream.receive()
+            await stream.send(raw)
+            await stream.receive()
+
+    async with listening(respond) as url:
+        address = url.removeprefix("http://")
+        monkeypatch.setenv("HTTPS_PROXY", f"https://user:{QUOTED}@{address}")
+        async with open_http_client("tests/1") as client:
+            with pytest.raises(ProxyHandshakeError) as caught:
+                await ask(client, "https://cvm.example/", seconds=1)
+    text = str(caught.value)
+    assert text.startswith(f"cvm.example through the proxy {address} (HTTPS_PROXY): ")
+    assert text.endswith("if this proxy speaks plain HTTP, its URL must begin with http://")
+    assert PASSWORD not in text
+
+
+async def test_server_without_tls_behind_a_proxy_with_tls_is_no_fault_of_the_proxy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The handshake with the proxy is complete when that with the server fails."""
+    context, certificate = self_signed(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+
+    async def answer_plainly(stream: SocketStream) -> None:
+        async with stream:
+            await stream.receive()
+            await stream.send(http(status="400 Bad Request"))
+            await stream.receive()
+
+    async with (
+        listening(answer_plainly) as url,
+        http_proxy(httpx.URL(url).port or 0, context=context) as proxy,
+    ):
+        monkeypatch.setenv("HTTPS_PROXY", f"https://{proxy.address}")
+        async with open_http_client("tests/1") as client:
+            with pytest.raises(httpx.ConnectError) as caught:
+                await ask(client, "https://cvm.example/")
+    assert "plain HTTP" not in str(caught.value)
 
 
 async def test_lost_answer_names_the_proxy(

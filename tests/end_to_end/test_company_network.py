@@ -231,6 +231,25 @@ async def test_unusable_proxy_is_a_usage_error(tmp_path: Path, name: str, value:
 
 
 async def test_rubbish_concerns_no_endpoint_on_loopback(cloud: Simulator, tmp_path: Path) -> None:
+async def test_proxy_without_tls_is_told_with_the_first_connection(
+    cloud: Simulator, tmp_path: Path
+) -> None:
+    """A handshake that hangs is not waited for in silence until requests to CVM fail too."""
+    async with (
+        over_tls(cloud, tmp_path) as (plain, port),
+        http_proxy(port) as proxy,
+    ):
+        shell = with_variables(plain, HTTPS_PROXY=f"https://user:{QUOTED}@{proxy.address}")
+        where = ("--region", REGION, "--bucket", BUCKET)
+        await shell.run("enqueue", "--image", "img-00000001", *where)
+        async with shell.start("run") as process:
+            told = await wait_for_output(process, "must begin with http://")
+    assert f"STS at https://{HOST} cannot be reached" in told
+    assert f"{HOST} through the proxy {proxy.address} (HTTPS_PROXY): " in told
+    assert "no more exports" not in told
+    assert QUOTED not in told
+
+
     """Neither a run against `simulate` nor a command that sends nothing reads these variables."""
     shell = with_variables(Shell.for_cloud(cloud, tmp_path), **RUBBISH)
     ended = await enqueue_and_run(shell)
