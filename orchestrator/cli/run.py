@@ -171,12 +171,25 @@ def _raise_file_limit(needed: int, display: "ProgressDisplay") -> None:
 
 def _as_json(result: "RunResult") -> dict[str, Any]:
     """Return the result as ``run --json`` prints it."""
+    from orchestrator.limits.admission import halted_kind
+
     states = ("verified", "accepted", "failed", "unknown", "cancelled", "queued", "sending")
     return {
         **{name: result.counts[JobState(name)] for name in states},
         "requests": result.requests,
         "refused": result.refused,
         "seconds": round(result.seconds, 3),
+        "halts": [
+            {
+                "scope": halted_kind(halt),
+                "name": halt.value,
+                "code": halt.code,
+                "message": halt.message,
+                "remedy": halt.remedy,
+            }
+            for halt in result.blocked
+            if not halt.is_temporary
+        ],
     }
 
 

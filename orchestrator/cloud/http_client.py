@@ -368,20 +368,17 @@ def _remedy_for_refusal(answer: str, request: httpx.Request) -> str | None:
     assert proxy is not None
     if answer.startswith("403") or answer.endswith("Connection not allowed by ruleset."):
         return (
-            f"Ask the administrator of the proxy {proxy} to allow {request.url.host}; if this "
-            "machine can connect to it directly, add it to NO_PROXY."
+            f"Ask the administrator of the proxy to allow {request.url.host}; if this machine can "
+            "connect to it directly, add it to NO_PROXY."
         )
     if answer.startswith(("407", "Invalid username/password", "Requested ")):
         what_to_do = (
-            f"Correct the user name and password in {proxy.variable}: the proxy {proxy} does not "
-            "accept them."
+            f"Correct the user name and password in {proxy.variable}"
             if proxy.credentials
-            else f"The proxy {proxy} wants a user name and password: write them into its URL, as "
-            "in http://user:password@proxy.example:8080."
+            else f"Write a user name and password into {proxy.variable}, as in "
+            "http://user:password@proxy.example:8080"
         )
-        return (
-            f"{what_to_do} Only Basic authentication works; for NTLM or Kerberos use px or cntlm."
-        )
+        return f"{what_to_do} (only Basic works; for NTLM or Kerberos use px or cntlm)."
     return None
 
 

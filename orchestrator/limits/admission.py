@@ -367,7 +367,14 @@ def describe_halt(halt: Halt) -> str:
     return f"{_cause(halt)}. {halt.remedy}"
 
 
+def halted_kind(halt: Halt) -> str:
+    """Return what kind of thing a halt blocks, in the words of users."""
+    return "profile" if halt.scope in WHOLE_ACCOUNT else str(halt.scope)
+
+
 def _cause(halt: Halt) -> str:
-    message = f" ({halt.message})" if halt.message else ""
-    kind = "profile" if halt.scope in WHOLE_ACCOUNT else halt.scope
-    return f"{kind} {halt.value or '(the default one)'}: {halt.code}{message}"
+    kind, name, message = halted_kind(halt), halt.value or "(the default one)", halt.message
+    if halt.code.startswith("Client."):  # our own code says no more than the message
+        start = kind if message.startswith(name) else f"{kind} {name}:"
+        return f"{start} {message.rstrip('.')}"
+    return f"{kind} {name}: {halt.code}{f' ({message})' if message else ''}"

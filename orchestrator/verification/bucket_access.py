@@ -124,8 +124,9 @@ class BucketAccess:
             halt = Halt(Scope.BUCKET, bucket, code.name, refusal.service_message, code.remedy)
             self._halted[bucket] = halt
             self._halts.add(halt)
+        reason = refusal.service_message if code.name.startswith("Client.") else str(refusal)
         self.problems[bucket] = (
-            f"The bucket {bucket} cannot be read ({refusal}): its exports are not verified, and "
+            f"The bucket {bucket} cannot be read ({reason}): its exports are not verified, and "
             f"its unknown jobs stay unknown. {code.remedy}"
         )
         self._notify(self.problems[bucket])

@@ -36,6 +36,7 @@ async def test_run_exports_a_manifest_and_history_agrees_with_the_cloud(
     assert ended.code == 0, ended.err
     assert ended.json["verified"] == 5
     assert ended.json["requests"] == 5
+    assert ended.json["halts"] == []
     rows = (await shell.run("history", "--json")).rows
     accepted = {entry.image_ids: entry for entry in cloud.ledger if entry.accepted}
     assert [row["id"] for row in rows] == [5, 4, 3, 2, 1]

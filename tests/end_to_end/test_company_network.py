@@ -88,32 +88,50 @@ async def test_company_laptop(cloud: Simulator, tmp_path: Path, kind: str) -> No
     assert ended.code == 0, ended.err
     assert "2 verified" in ended.out
     assert set(proxy.asked) == {f"{HOST}:443"}
+    assert ended.err.count(f"Proxy: {proxy.address} (ALL_PROXY).") == 1
+    assert "NO_PROXY" not in ended.err
     assert_secret_is_nowhere(tmp_path, ended)
 
 
 @pytest.mark.parametrize(
-    ("login", "answer", "sentence"),
+    ("login", "answer", "reason", "sentence"),
     [
-        ("user:other", b"", "Correct the user name and password in HTTPS_PROXY"),
-        ("", http(status="403 Forbidden"), "Ask the administrator of the proxy"),
+        (
+            "user:other",
+            b"",
+            "407 Proxy Authentication Required",
+            "Correct the user name and password in HTTPS_PROXY",
+        ),
+        (
+            "",
+            http(status="403 Forbidden"),
+            "403 Forbidden",
+            f"Ask the administrator of the proxy to allow {HOST}",
+        ),
     ],
     ids=["407", "403"],
 )
 async def test_proxy_that_refuses_halts_the_run(
-    cloud: Simulator, tmp_path: Path, login: str, answer: bytes, sentence: str
+    cloud: Simulator, tmp_path: Path, login: str, answer: bytes, reason: str, sentence: str
 ) -> None:
-    """Nothing is sent, no attempt is charged, and the remedy names the proxy."""
+    """Nothing is sent, no attempt is charged; one sentence says what happened, one what to do."""
     async with (
-        over_tls(cloud, tmp_path) as (shell, port),
+        over_tls(cloud, tmp_path) as (plain, port),
         http_proxy(port, login=login, answer=answer) as proxy,
     ):
         url = f"http://user:{QUOTED}@{proxy.address}"
-        ended = await enqueue_and_run(with_variables(shell, HTTPS_PROXY=url))
+        shell = with_variables(plain, HTTPS_PROXY=url)
+        ended = await enqueue_and_run(shell)
         shown = await shell.run("show", "1", "--json")
+        (halt,) = (await shell.run("run", "--json")).json["halts"]
     assert ended.code == 6, ended.err
-    assert f"{HOST} through the proxy {proxy.address} (HTTPS_PROXY): 40" in ended.err
-    assert sentence in ended.err
-    assert f"proxy {proxy.address} (HTTPS_PROXY)" in ended.err.partition("Action required: ")[2]
+    cause = f"{HOST} through the proxy {proxy.address} (HTTPS_PROXY): {reason}"
+    assert f"no more exports are sent for endpoint {cause}. Action required: " in ended.err
+    assert f"\nAction required: endpoint {cause}. {sentence}" in ended.out
+    assert "Client." not in ended.err + ended.out
+    assert halt["remedy"].startswith(sentence)
+    assert (halt["scope"], halt["name"]) == ("endpoint", HOST)
+    assert (halt["code"], halt["message"]) == ("Client.ProxyRefusalError", cause)
     assert shown.json["attempts"] == 0
     assert not cloud.ledger
     assert_secret_is_nowhere(tmp_path, ended, shown)
@@ -135,6 +153,7 @@ async def test_proxy_that_refuses_cos_halts_the_run(cloud: Simulator, tmp_path: 
         assert ended.code == 6, ended.err
         assert f"through the proxy {proxy.address} (HTTPS_PROXY): 403 Forbidden" in ended.err
         assert "Let the proxy open connections to COS" in ended.err
+        assert "Client." not in ended.err + ended.out
         unverified = await shell.run("run", "--verify", "off")
     assert unverified.code == 0, unverified.err
 
@@ -181,7 +200,8 @@ async def test_proxy_that_refuses_sts_is_named(
         ended = await enqueue_and_run(shell)
     assert ended.code == 0, ended.err
     assert ended.err.count("the account of profile 'default' was not checked: STS at ") == refuses
-    assert (f"the proxy {proxy.address} (HTTPS_PROXY) to allow {HOST}" in ended.err) == refuses
+    assert (f"through the proxy {proxy.address} (HTTPS_PROXY): 403" in ended.err) == refuses
+    assert (f"Ask the administrator of the proxy to allow {HOST}" in ended.err) == refuses
 
 
 @pytest.mark.parametrize("is_alive", [False, True], ids=["dead", "502"])
@@ -211,6 +231,25 @@ async def test_proxy_that_fails_is_named_and_waited_for(
     assert shown.json["attempts"] == 1
 
 
+async def test_proxy_without_tls_is_told_with_the_first_connection(
+    cloud: Simulator, tmp_path: Path
+) -> None:
+    """A handshake that hangs is not waited for in silence until requests to CVM fail too."""
+    async with (
+        over_tls(cloud, tmp_path) as (plain, port),
+        http_proxy(port) as proxy,
+    ):
+        shell = with_variables(plain, HTTPS_PROXY=f"https://user:{QUOTED}@{proxy.address}")
+        where = ("--region", REGION, "--bucket", BUCKET)
+        await shell.run("enqueue", "--image", "img-00000001", *where)
+        async with shell.start("run") as process:
+            told = await wait_for_output(process, "must begin with http://")
+    assert f"STS at https://{HOST} cannot be reached" in told
+    assert f"{HOST} through the proxy {proxy.address} (HTTPS_PROXY): " in told
+    assert "no more exports" not in told
+    assert QUOTED not in told
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -231,29 +270,11 @@ async def test_unusable_proxy_is_a_usage_error(tmp_path: Path, name: str, value:
 
 
 async def test_rubbish_concerns_no_endpoint_on_loopback(cloud: Simulator, tmp_path: Path) -> None:
-async def test_proxy_without_tls_is_told_with_the_first_connection(
-    cloud: Simulator, tmp_path: Path
-) -> None:
-    """A handshake that hangs is not waited for in silence until requests to CVM fail too."""
-    async with (
-        over_tls(cloud, tmp_path) as (plain, port),
-        http_proxy(port) as proxy,
-    ):
-        shell = with_variables(plain, HTTPS_PROXY=f"https://user:{QUOTED}@{proxy.address}")
-        where = ("--region", REGION, "--bucket", BUCKET)
-        await shell.run("enqueue", "--image", "img-00000001", *where)
-        async with shell.start("run") as process:
-            told = await wait_for_output(process, "must begin with http://")
-    assert f"STS at https://{HOST} cannot be reached" in told
-    assert f"{HOST} through the proxy {proxy.address} (HTTPS_PROXY): " in told
-    assert "no more exports" not in told
-    assert QUOTED not in told
-
-
     """Neither a run against `simulate` nor a command that sends nothing reads these variables."""
     shell = with_variables(Shell.for_cloud(cloud, tmp_path), **RUBBISH)
     ended = await enqueue_and_run(shell)
     assert ended.code == 0, ended.err
+    assert "PROXY" not in ended.err.upper()
     for words in (["status"], ["history"], ["show", "1"], ["--help"], ["db", "upgrade"]):
         ended = await shell.run(*words)
         assert (ended.code, ended.err.count("Traceback")) == (0, 0), ended.err
@@ -292,6 +313,7 @@ async def test_untrusted_certificate_shows_which_authorities_were_used(
     assert f"through the proxy {proxy.address} (HTTPS_PROXY): the certificate is not" in ended.err
     assert f"{other} (SSL_CERT_FILE)" in ended.err
     assert "set SSL_CERT_FILE to" not in ended.err
+    assert "Client." not in ended.err + ended.out
 
 
 def assert_secret_is_nowhere(folder: Path, *results: CommandResult) -> None:

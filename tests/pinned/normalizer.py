@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,9 @@ class Normalizer:
             case dict():
                 return self._members(value)
             case list():
-                return [self.normalized(one, key) for one in value]
+                # halts are in the order in which they came
+                ordered = sorted(value, key=itemgetter("name")) if key == "halts" else value
+                return [self.normalized(one, key) for one in ordered]
             case None | "" | bool():
                 return value
         return self._scalar(str(value), key) or self._text(value)
