@@ -130,8 +130,8 @@ class Reply:
         task_id: unsigned 64-bit number of the vendor's task, where the body holds one.
         cos_paths: as the vendor wrote them, with their leading slash.
         error_code: whole vendor code, where the body holds an error.
-        excerpt: first 200 characters of a body that is not an API response; of a redirect its
-            target.
+        excerpt: first 200 characters of a body that is not an API response, or of a redirect's
+            target, after the proxy that it came through.
     """
 
     http_status: int

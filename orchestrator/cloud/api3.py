@@ -14,7 +14,7 @@ import httpx
 
 from orchestrator.cloud.clock_skew import ServerClock
 from orchestrator.cloud.credentials.base import Credential
-from orchestrator.cloud.http_client import HttpClient
+from orchestrator.cloud.http_client import HttpClient, proxy_of
 from orchestrator.cloud.tc3_signing import tc3_headers, unsigned_headers
 from orchestrator.model import Reply
 
@@ -83,9 +83,8 @@ class Api3Client:
         reply, result = _read_reply(response)
         if reply.request_id is not None:
             self._check_is_new(reply.request_id)
-        # an answer without RequestId may be a proxy's, whose clock proves nothing
-        is_last_resort = self._clock.trusts_any_answer and not self._clock.is_known
-        if reply.request_id is not None or is_last_resort:
+        # what is no answer of the API may be a proxy's, whose clock proves nothing
+        if reply.request_id is not None or reply.excerpt is None:
             self._clock.learn(response.headers.get("Date"), host)
         if reply.error_code == SIGNATURE_EXPIRED:
             self._clock.record_refusal(signed_at)
@@ -139,4 +138,5 @@ def _read_reply(response: httpx.Response) -> tuple[Reply, Mapping[str, Any]]:
     excerpt = start.decode(errors="replace").replace("\0", "?")
     if response.has_redirect_location:
         excerpt = f"redirect to {response.headers['Location']}"
-    return replace(reply, excerpt=excerpt[:_EXCERPT_LENGTH]), {}
+    through = f"through the proxy {proxy}: " if (proxy := proxy_of(response.request)) else ""
+    return replace(reply, excerpt=through + excerpt[:_EXCERPT_LENGTH]), {}

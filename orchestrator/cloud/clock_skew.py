@@ -56,8 +56,6 @@ class ServerClock:
         largest: the largest difference so far, by host.
         is_known: whether the service has sent its time.
         is_refused: whether the server has refused every time that is known.
-        trusts_any_answer: whether to learn it from an answer that may be a proxy's, while it is not
-            known: the service itself does not answer.
     """
 
     def __init__(self, local: Clock) -> None:
@@ -71,7 +69,6 @@ class ServerClock:
         """Offsets that the server has refused."""
         self._last_by_host: dict[str, timedelta] = {}
         """Offset by the last Date header of each host."""
-        self.trusts_any_answer = False
 
     def now(self) -> datetime:
         """Return the time for a signature, aware."""

@@ -68,6 +68,15 @@ class CvmClient:
             cos_paths=_cos_paths(result.get("CosPaths")),
         )
 
+    async def ask_time(self, region: str, *, credential: Credential) -> None:
+        """Call DescribeRegions, so that the clock learns from the answer, whatever it is.
+
+        Raises:
+            httpx.HTTPError: there was no answer.
+        """
+        url, now = _url(self._endpoint, region), self.clock.now()
+        await self._api.call(url, "DescribeRegions", region, {}, credential, now)
+
     async def describe_images(
         self, region: str, image_ids: Sequence[str], *, credential: Credential
     ) -> tuple[ImageFacts, ...]:

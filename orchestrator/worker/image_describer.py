@@ -6,6 +6,7 @@ it. Nor does what DescribeImages is refused for stop exports: they find out them
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -115,10 +116,12 @@ class ImageDescriber:
     async def _count_undescribed(self, region: str) -> int:
         """Return how many of the waiting jobs are sent although DescribeImages failed.
 
-        A refusal such as a wrong key would stop exports as well. One job at a time finds out.
+        Before the server's time is known no job can be sent. A refusal such as a wrong key would
+        stop exports as well. One job at a time finds out.
         """
         failure, halts = self._last_failure, self._admission.halts
-        if failure is None or halts.blocks_endpoint(self._cvm.host(region)):
+        host, is_known = self._cvm.host(region), self._cvm.clock.is_known
+        if failure is None or not is_known or halts.blocks_endpoint(host):
             return 0
         is_refused = self._failures > 1 and failure.code.reaction in _HALTING
         if is_refused and not halts.was_accepted(Scope.REGION, region):
@@ -133,17 +136,23 @@ class ImageDescriber:
         return since is not None and anyio.current_time() - since >= _GIVE_UP_AFTER
 
     async def _learn_time(self) -> bool:
-        """Ask about any image, only to learn the server's time: claims are signed with it."""
+        """Ask only for the server's time, which dates claims; return whether it is known now.
+
+        Any image is asked about. After a while without an answer another action is called, because
+        DescribeImages alone may fail; but where a gateway answers both, nothing may be sent.
+        """
+        clock = self._cvm.clock
+        if self._has_failed_long():
+            await self._ask_time(self._regions()[0])
+            return clock.is_known
         async with self._database.read() as connection:
             query = self._waiting(CLAIMABLE, self._regions()).limit(1)
             row = (await connection.execute(query)).first()
         if row is None:
             return False
-        host, clock = self._cvm.host(row.region), self._cvm.clock
         facts = await self._describe(row.region, row.image_ids[:MAX_IMAGES])
-        if facts is None and self._has_failed_long():
-            clock.trusts_any_answer = True
-        if not clock.is_known and (facts is not None or self._has_failed_long()):
+        if facts is not None and not clock.is_known:
+            host = self._cvm.host(row.region)
             await self._warnings.warn(
                 f"time of {host}",
                 f"{host} sends no Date header. Without the server's time a signature may live "
@@ -151,6 +160,26 @@ class ImageDescriber:
                 "removes the header.",
             )
         return clock.is_known
+
+    async def _ask_time(self, region: str) -> None:
+        """Ask for the server's time without DescribeImages, and warn if there is no answer."""
+        host, failure = self._cvm.host(region), self._last_failure
+        credential = await self._admission.credential()
+        if credential is None or failure is None or self._admission.halts.blocks_endpoint(host):
+            return
+        with suppress(httpx.HTTPError):
+            async with self._in_flight:
+                await self._cvm.ask_time(region, credential=credential)
+        if self._cvm.clock.is_known:
+            await self._warnings.clear(_WARNING)
+            return
+        what = f"{failure.code.name}: {' '.join(failure.message.split())}"
+        await self._warnings.warn(
+            _WARNING,
+            f"DescribeImages has failed ({what}), and {host} does not tell its time either, so "
+            "nothing is sent until it answers. Check for a proxy, gateway or login page that "
+            "answers in its place.",
+        )
 
     def _waiting(self, condition: str, regions: Sequence[str]) -> sa.Select[Any]:
         """Return the query for jobs that may be sent, by the condition of a partial index."""

@@ -11,7 +11,7 @@ import pytest
 from orchestrator.cloud.clock_skew import ServerClock
 from orchestrator.cloud.credentials.base import Credential
 from orchestrator.cloud.cvm import CvmClient
-from orchestrator.cloud.http_client import HttpClient
+from orchestrator.cloud.http_client import HttpClient, open_http_client
 from orchestrator.cloud.tc3_signing import tc3_headers
 from orchestrator.model import ExportOrder, ImageFormat, Reply
 from tests.cloud.scripted_server import (
@@ -225,6 +225,48 @@ async def test_answer_sets_the_clock(
     server.respond(api(ACCEPTED, headers={"Date": http_date(NOON, behind)}))
     await export(cvm)
     assert clock.now() == NOON + behind
+
+
+@pytest.mark.parametrize(
+    ("body", "is_known"),
+    [
+        ("<html>blocked", False),
+        ("", False),
+        ('{"message": "blocked"}', False),
+        ('{"Response": {}}', False),
+        ('{"Response": "blocked"}', False),
+        ('{"Response": {"TaskId": 7}}', True),
+        ('{"Response": {"Error": {"Code": "InternalError"}}}', True),
+    ],
+)
+@pytest.mark.parametrize("status", ["200 OK", "403 Forbidden"])
+async def test_only_an_answer_of_the_api_sets_the_clock(
+    server: ScriptedServer,
+    cvm: CvmClient,
+    clock: ServerClock,
+    status: str,
+    body: str,
+    *,
+    is_known: bool,
+) -> None:
+    """The Date header of a page is a proxy's; an answer of the API may lack the RequestId."""
+    date = {"Date": http_date(NOON)}
+    server.respond(http(body, status=status, headers=date))
+    await export(cvm)
+    assert clock.is_known == (is_known and (status == "200 OK" or "Error" in body))
+
+
+async def test_page_names_the_proxy_that_it_came_through(
+    server: ScriptedServer, clock: ServerClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gateway that blocks a host is often the proxy itself."""
+    monkeypatch.setenv("HTTP_PROXY", f"http://user:secret@127.0.0.1:{server.port}")
+    server.respond(http("<html>blocked", status="403 Forbidden"))
+    async with open_http_client("tests/1") as client:
+        cvm = CvmClient(client, endpoint="http://cvm.example", clock=clock, timeout=60.0)
+        reply = await export(cvm)
+    through = f"through the proxy 127.0.0.1:{server.port} (HTTP_PROXY)"
+    assert reply.excerpt == f"{through}: <html>blocked"
 
 
 async def test_refused_signature_sets_the_clock(

@@ -142,7 +142,7 @@ async def test_refused_descriptions_stop_no_export(
 async def test_descriptions_without_an_answer_of_the_api_stop_no_export(
     open_store: OpenStore, cloud: Simulator, monkeypatch: pytest.MonkeyPatch, fault: Fault
 ) -> None:
-    """The Date header of such an answer is used where the service itself sends no time."""
+    """Another action shows the server's time, without which nothing is sent."""
     monkeypatch.setattr(image_describer, "_GIVE_UP_AFTER", 1.0)
     broken = Fault(fault.kind, status=fault.status, action="DescribeImages")
     cloud.change(skew=1000, faults=(broken,))

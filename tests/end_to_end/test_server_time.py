@@ -3,6 +3,7 @@
 import re
 from datetime import timedelta
 from email.utils import formatdate
+from functools import partial
 from itertools import cycle
 from pathlib import Path
 
@@ -12,11 +13,12 @@ from orchestrator.clock import SystemClock
 from orchestrator.cloud.clock_skew import SIGNATURE_LIFETIME
 from orchestrator.job_states import JobState
 from orchestrator.model import Scope
-from orchestrator.simulator import Duration, Refusal, Simulator, cos, cos_xml, routing
+from orchestrator.simulator import Duration, Fault, Refusal, Simulator, cos, cos_xml, routing
 from orchestrator.store import Database
 from orchestrator.store.tables import attempts
 from orchestrator.vendor_facts import VendorFact
-from orchestrator.worker import maintenance
+from orchestrator.worker import image_describer, maintenance
+from tests.cloud.scripted_server import http
 from tests.end_to_end.harness import (
     BUCKET,
     REGION,
@@ -24,14 +26,17 @@ from tests.end_to_end.harness import (
     count_exports,
     enqueue_and_run,
     make_image_ids,
+    make_orchestrator,
     make_requests_for,
     once_each,
     read_jobs,
     read_ledger,
+    run_and_change,
     run_and_stop_when,
     run_to_end,
 )
 from tests.job_factory import CAP_REACHED, read_rows, update_job
+from tests.proxy_servers import http_proxy
 
 pytestmark = pytest.mark.anyio
 
@@ -88,6 +93,59 @@ async def test_nothing_is_sent_to_a_server_that_does_not_tell_its_time(
     assert not read_ledger(cloud)
     assert result.counts[JobState.QUEUED] == 1
     assert len([sentence for sentence in said if "sends no Date header" in sentence]) == 1
+
+
+@pytest.mark.parametrize("status", [200, 403])
+async def test_page_of_a_gateway_opens_no_way_to_exports(
+    open_store: OpenStore, cloud: Simulator, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    """Its Date header is not the vendor's: the run says what it sees, once, and sends nothing."""
+    monkeypatch.setattr(image_describer, "_GIVE_UP_AFTER", 0.5)
+    monkeypatch.setattr(image_describer, "_MAX_PAUSE", 0.1)
+    cloud.change(faults=(Fault("gateway", action="cvm", status=status),))
+    images, said = make_image_ids(6), list[str]()
+
+    def is_told_and_asked_again() -> bool:
+        told = any("nothing is sent" in sentence for sentence in said)
+        return told and len(read_ledger(cloud, "DescribeRegions")) > 3
+
+    async with open_store(notify=said.append) as orchestrator:
+        await orchestrator.enqueue(make_requests_for(images))
+        result = await run_and_change(
+            orchestrator, is_told_and_asked_again, lambda: cloud.change(faults=())
+        )
+    assert result.counts[JobState.VERIFIED] == len(images)
+    assert count_exports(cloud) == once_each(images)
+    assert {entry.fault for entry in read_ledger(cloud)} == {None}
+    (sentence,) = said
+    assert f"(Http{status}: not an answer of the API: <html>" in sentence
+
+
+async def test_page_of_a_proxy_opens_no_way_to_exports(
+    cloud: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All hosts are answered by it, STS too, and all answers have a Date header."""
+    monkeypatch.setattr(image_describer, "_GIVE_UP_AFTER", 0.5)
+    monkeypatch.setattr(image_describer, "_MAX_PAUSE", 0.1)
+    date = {"Date": formatdate(usegmt=True)}
+    page = http("<html>blocked", status="403 Forbidden", headers=date)
+    said: list[str] = []
+    async with http_proxy(cloud.port, answer=page) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", f"http://{proxy.address}")
+        open_store = partial(make_orchestrator, "http://cloud.example", tmp_path)
+        async with open_store(allow_plain_http=True, notify=said.append) as orchestrator:
+            await orchestrator.enqueue(make_requests_for(make_image_ids(2)))
+            told = "nothing is sent until it answers"
+            result = await run_and_stop_when(orchestrator, lambda: told in " ".join(said))
+            assert {job.attempts for job in await read_jobs(orchestrator)} == {0}
+            warned = (await orchestrator.status()).warnings
+    assert result.counts[JobState.QUEUED] == 2
+    assert not cloud.ledger
+    assert said[0] == f"Proxy: {proxy.address} (HTTP_PROXY)."
+    assert len(said) == 2
+    assert f"(Http403: not an answer of the API: through the proxy {proxy.address}" in said[1]
+    assert "(HTTP_PROXY): <html>blocked" in said[1]
+    assert [f"Warning: {warning.message}" for warning in warned] == said[1:]
 
 
 async def test_absurd_times_of_a_server_are_ignored(
