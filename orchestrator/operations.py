@@ -129,16 +129,19 @@ async def retry(
             if await _split(connection, row, now, actor, dry_run=dry_run):
                 split += 1
                 continue
+            target, reason, due_at = JobState.QUEUED, "retried", max(now, row.not_before or now)
+            if row.maybe_applied:
+                target, reason, due_at = JobState.UNKNOWN, "retried, to be looked for", now
             whole.append(
                 Transition(
                     row.id,
                     JobState(row.state),
-                    JobState.UNKNOWN if row.maybe_applied else JobState.QUEUED,
+                    target,
                     kind="retried",
-                    reason="retried, to be looked for" if row.maybe_applied else "retried",
+                    reason=reason,
                     actor=actor,
                     attempt=row.attempt,
-                    changes={**_RESET, "due_at": now},
+                    changes={**_RESET, "due_at": due_at},
                     details={"after": row.code},
                 )
             )

@@ -41,6 +41,14 @@ async def test_a_cancelled_job_can_be_claimed_after_a_retry(database: Database) 
     assert (await claim_one(database)).job_id == job_id
 
 
+async def test_a_retried_job_waits_for_its_not_before(database: Database) -> None:
+    """A retry does not send a job earlier than its request asked for."""
+    later = await now(database) + timedelta(hours=1)
+    job_id = await make_job(database, JobState.CANCELLED, not_before=later)
+    assert await retried(database) == RetryResult(queued=1)
+    assert (await read_job(database, job_id)).due_at == later
+
+
 async def test_a_job_without_an_export_goes_back_to_the_queue(database: Database) -> None:
     """A job that cannot have started an export is queued with all its attempts."""
     failed = await make_job(
