@@ -140,8 +140,10 @@ class EnvironmentProxies:
         for proxy in dict.fromkeys(filter(None, used)):
             yield f"Proxy: {proxy}."
         if self._unreadable and any(used):
-            # what stands before @ may be a password
-            entries = ", ".join(re.sub(".*@", "", entry) for entry in self._unreadable)
+            entries = ", ".join(self._unreadable)
+            if "@" in entries:  # a password may contain commas, so any entry may be a part of it
+                count = len(self._unreadable)
+                entries = f"{count}, not shown because a user name or password is among them"
             yield (
                 f"Note: entries of {_variable('no')} that cannot be read are not used: {entries}. "
                 "Write each as a host name, an address or a network, without a scheme."

@@ -83,16 +83,28 @@ def test_exempted_hosts(
 )
 def test_unreadable_exemptions_are_told(monkeypatch: pytest.MonkeyPatch, entry: str) -> None:
     """One note names the variable and the entries; it is told only where a proxy is used."""
-    monkeypatch.setenv("no_proxy", f"b.example,{entry},c.example,user:{SECRET}@host")
+    monkeypatch.setenv("no_proxy", f"b.example,{entry},c.example")
     monkeypatch.setenv("HTTPS_PROXY", f"http://user:{SECRET}@proxy:3128")
     proxies = EnvironmentProxies()
     told = list(proxies.describe("https://cvm.example", "https://sts.example", "http://127.0.0.1"))
-    unused = f"entries of no_proxy that cannot be read are not used: {entry}, host. "
+    unused = f"entries of no_proxy that cannot be read are not used: {entry}. "
     assert told[0] == "Proxy: proxy:3128 (HTTPS_PROXY)."
     assert unused in told[1]
     assert len(told) == 2
     assert SECRET not in "".join(told)
     assert not list(proxies.describe("https://b.example", "http://127.0.0.1:8080"))
+
+
+@pytest.mark.parametrize(
+    "entry", [f"user:{SECRET}@host", f"http://user:{SECRET},x@host", f"user:x, {SECRET}!,y@host"]
+)
+def test_exemptions_with_a_login_are_not_shown(monkeypatch: pytest.MonkeyPatch, entry: str) -> None:
+    """A comma or a blank in a password divides it among several entries."""
+    monkeypatch.setenv("NO_PROXY", f"10.*,{entry}")
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy:3128")
+    _, note = EnvironmentProxies().describe("https://cvm.example")
+    assert "entries of NO_PROXY that cannot be read are not used: " in note
+    assert SECRET not in note
 
 
 @pytest.mark.parametrize(
