@@ -13,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.cli.formatting import COLOURS, duration, is_capable_terminal
+from orchestrator.cli.formatting import COLOURS, duration, is_capable_terminal, printable
 from orchestrator.cli.status import detail_lines, eta_text
 from orchestrator.job_states import FINAL, JobState
 from orchestrator.store.error_classification import STORE_ERRORS
@@ -46,7 +46,7 @@ class ProgressDisplay:
 
     def notify(self, message: str) -> None:
         """Print a message above the live display."""
-        self._console.print(message, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(printable(message), markup=False, highlight=False, soft_wrap=True)
 
     async def show(self, orchestrator: "Orchestrator") -> None:
         """Show the progress until the task is cancelled."""
