@@ -14,7 +14,7 @@ import httpx
 
 from orchestrator.cloud.clock_skew import ServerClock
 from orchestrator.cloud.credentials.base import Credential
-from orchestrator.cloud.http_client import HttpClient, proxy_of
+from orchestrator.cloud.http_client import HttpClient, proxy_of, redirect_target
 from orchestrator.cloud.tc3_signing import tc3_headers, unsigned_headers
 from orchestrator.model import Reply
 
@@ -137,6 +137,6 @@ def _read_reply(response: httpx.Response) -> tuple[Reply, Mapping[str, Any]]:
     start = response.content[: 4 * _EXCERPT_LENGTH]  # a character has 4 bytes at most
     excerpt = start.decode(errors="replace").replace("\0", "?")
     if response.has_redirect_location:
-        excerpt = f"redirect to {response.headers['Location']}"
+        excerpt = f"redirect to {redirect_target(response)}"
     through = f"through the proxy {proxy}: " if (proxy := proxy_of(response.request)) else ""
     return replace(reply, excerpt=through + excerpt[:_EXCERPT_LENGTH]), {}

@@ -14,7 +14,7 @@ from orchestrator.cloud.clock_skew import ServerClock, parse_http_date, parse_ti
 from orchestrator.cloud.cos_signing import cos_headers
 from orchestrator.cloud.credentials.base import CredentialSource
 from orchestrator.cloud.error_codes import OTHER_REGION
-from orchestrator.cloud.http_client import ActionRequiredError, HttpClient
+from orchestrator.cloud.http_client import ActionRequiredError, HttpClient, redirect_target
 from orchestrator.errors import CloudRefusal
 from orchestrator.model import ObjectFacts, UploadFacts
 
@@ -258,7 +258,8 @@ def _redirect(response: httpx.Response) -> CloudRefusal:
     region = response.headers.get("x-cos-bucket-region") or (host and host[1])
     if region:
         return CloudRefusal(OTHER_REGION, f"the bucket is in {region}", http_status=status)
-    return _unreadable(status, f"a redirect to {target[:100] or 'nowhere'}")
+    shown = redirect_target(response)[:100]
+    return _unreadable(status, f"a redirect to {shown or 'nowhere'}")
 
 
 def _unreadable(status: int, content: str) -> CloudRefusal:

@@ -8,6 +8,7 @@ send a request into a connection that the server is closing, which leaves its ef
 import errno
 import logging
 import os
+import re
 import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -132,6 +133,12 @@ def proxy_of(request: httpx.Request) -> Proxy | None:
     """Return the proxy that a request was sent through, ``None`` for a direct connection."""
     proxy: Proxy | None = request.extensions.get("proxy")
     return proxy
+
+
+def redirect_target(response: httpx.Response) -> str:
+    """Return the address that a redirect leads to, without a login and a query: both are secret."""
+    address = re.split("[?#]", response.headers.get("Location", ""), maxsplit=1)[0]
+    return re.sub("//[^/]*@", "//", address)
 
 
 class _Progress:

@@ -283,10 +283,11 @@ async def test_refused_signature_sets_the_clock(
 
 
 async def test_target_of_a_redirect_is_kept(server: ScriptedServer, cvm: CvmClient) -> None:
-    """A redirect usually has no body, and a person needs to know where it leads to."""
-    server.respond(http(status="302 Found", headers={"Location": "https://login.example/"}))
+    """A person needs to know where it leads to, without what may be a secret in its address."""
+    target = "https://user:p4ssw0rd@login.example/sso?token=p4ssw0rd#p4ssw0rd"
+    server.respond(http(status="302 Found", headers={"Location": target}))
     reply = await export(cvm)
-    assert (reply.http_status, reply.excerpt) == (302, "redirect to https://login.example/")
+    assert (reply.http_status, reply.excerpt) == (302, "redirect to https://login.example/sso")
 
 
 @pytest.mark.parametrize(
