@@ -36,6 +36,9 @@ call alone must not open the circuit breaker, which would hold up exports too.""
 _WARNING = "DescribeImages"
 """Key of the warning that images are not described."""
 
+_NO_DATE = "Date of CVM"
+"""Key of the warning that answers have no time."""
+
 _GIVE_UP_AFTER = 30.0
 """Seconds of failed calls after which the waiting jobs are sent without a description."""
 
@@ -84,7 +87,9 @@ class ImageDescriber:
         """Describe jobs until cancelled."""
         while True:
             has_changed = await self._busy_retry.retry(self._describe_next)
-            if not self._cvm.clock.is_known:
+            if self._cvm.clock.is_known:
+                await self._warnings.clear(_NO_DATE)
+            else:
                 has_changed = await self._busy_retry.retry(self._learn_time) or has_changed
             if has_changed:
                 self._wakeup.notify()
@@ -138,11 +143,12 @@ class ImageDescriber:
     async def _learn_time(self) -> bool:
         """Ask only for the server's time, which dates claims; return whether it is known now.
 
-        Any image is asked about. After a while without an answer another action is called, because
-        DescribeImages alone may fail; but where a gateway answers both, nothing may be sent.
+        Any image is asked about. If that is forbidden, or after a while without an answer, another
+        action is called, because DescribeImages alone may fail; but where a gateway answers both,
+        nothing may be sent.
         """
         clock = self._cvm.clock
-        if self._has_failed_long():
+        if self._is_forbidden or self._has_failed_long():
             await self._ask_time(self._regions()[0])
             return clock.is_known
         async with self._database.read() as connection:
@@ -152,33 +158,39 @@ class ImageDescriber:
             return False
         facts = await self._describe(row.region, row.image_ids[:MAX_IMAGES])
         if facts is not None and not clock.is_known:
-            host = self._cvm.host(row.region)
-            await self._warnings.warn(
-                f"time of {host}",
-                f"{host} sends no Date header. Without the server's time a signature may live "
-                "longer than this program believes, so nothing is sent. Check for a proxy that "
-                "removes the header.",
-            )
+            await self._warn_of_missing_date(self._cvm.host(row.region))
         return clock.is_known
 
     async def _ask_time(self, region: str) -> None:
         """Ask for the server's time without DescribeImages, and warn if there is no answer."""
         host, failure = self._cvm.host(region), self._last_failure
         credential = await self._admission.credential()
-        if credential is None or failure is None or self._admission.halts.blocks_endpoint(host):
+        if credential is None or self._admission.halts.blocks_endpoint(host):
             return
         with suppress(httpx.HTTPError):
             async with self._in_flight:
                 await self._cvm.ask_time(region, credential=credential)
+        if failure is None:  # DescribeImages is forbidden, of which there is a warning
+            if not self._cvm.clock.is_known:
+                await self._warn_of_missing_date(host)
+            return
         if self._cvm.clock.is_known:
             await self._warnings.clear(_WARNING)
             return
         what = f"{failure.code.name}: {' '.join(failure.message.split())}"
         await self._warnings.warn(
             _WARNING,
-            f"DescribeImages has failed ({what}), and {host} does not tell its time either, so "
+            f"DescribeImages has failed ({what}), and {host} does not send its time either, so "
             "nothing is sent until it answers. Check for a proxy, gateway or login page that "
             "answers in its place.",
+        )
+
+    async def _warn_of_missing_date(self, host: str) -> None:
+        await self._warnings.warn(
+            _NO_DATE,
+            f"{host} sends no Date header. Without the server's time a signature may live longer "
+            "than this program believes, so nothing is sent. Check for a proxy that removes the "
+            "header.",
         )
 
     def _waiting(self, condition: str, regions: Sequence[str]) -> sa.Select[Any]:

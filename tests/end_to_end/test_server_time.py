@@ -12,6 +12,7 @@ import pytest
 from orchestrator.clock import SystemClock
 from orchestrator.cloud.clock_skew import SIGNATURE_LIFETIME
 from orchestrator.job_states import JobState
+from orchestrator.limits.admission import DESCRIBE
 from orchestrator.model import Scope
 from orchestrator.simulator import Duration, Fault, Refusal, Simulator, cos, cos_xml, routing
 from orchestrator.store import Database
@@ -92,6 +93,30 @@ async def test_nothing_is_sent_to_a_server_that_does_not_tell_its_time(
         )
     assert not read_ledger(cloud)
     assert result.counts[JobState.QUEUED] == 1
+    assert len([sentence for sentence in said if "sends no Date header" in sentence]) == 1
+
+
+@pytest.mark.parametrize("refusals", [(), (Refusal("UnauthorizedOperation", action=DESCRIBE),)])
+async def test_a_date_header_that_comes_later_is_used(
+    open_store: OpenStore,
+    cloud: Simulator,
+    monkeypatch: pytest.MonkeyPatch,
+    refusals: tuple[Refusal, ...],
+) -> None:
+    """The server is asked again, also where images may not be described; the warning ends."""
+    cloud.change(codes=refusals)
+    said: list[str] = []
+    images = make_image_ids(2)
+    async with open_store(notify=said.append) as orchestrator:
+        await orchestrator.enqueue(make_requests_for(images))
+        with monkeypatch.context() as without_date:
+            without_date.setattr(routing, "formatdate", lambda *_, **__: "someday")
+            result = await run_and_change(
+                orchestrator, lambda: "sends no Date header" in "".join(said), without_date.undo
+            )
+        told = [warning.message for warning in (await orchestrator.status()).warnings]
+    assert result.counts[JobState.VERIFIED] == len(images)
+    assert not [message for message in told if "nothing is sent" in message]
     assert len([sentence for sentence in said if "sends no Date header" in sentence]) == 1
 
 
