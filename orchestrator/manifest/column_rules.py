@@ -79,6 +79,7 @@ _TYPE_NAMES: Mapping[type, str] = {
 _USE_TEXT = "Write the value as text, in quotes."
 _USE_IMAGE_IDS = "Image ids look like img-1a2b3c4d; several for one request go into image_ids."
 _USE_SEMICOLON = "Instead of {} write ; in image_ids for one request, or use a row for each image."
+_USE_DELIMITER = "Separate the cells of a row with the delimiter of the header, not {}."
 _USE_BOOLEAN = "Use true or false."
 _USE_PRIORITY = f"Use a whole number from {MIN_PRIORITY} to {MAX_PRIORITY}."
 _USE_TIMESTAMP = "Write it in ISO 8601, as in 2026-12-31T22:00:00Z or 2026-12-31T22:00:00+08:00."
@@ -96,8 +97,10 @@ def image_ids(value: str | Sequence[object]) -> tuple[str, ...] | Problem:
             return _wrong_type(part, _USE_TEXT)
         image = trimmed(half_width(part))
         if not IMAGE_ID.fullmatch(image) or len(image) not in _IMAGE_ID_LENGTHS:
-            comma = _COMMA.search(image)
-            remedy = _USE_SEMICOLON.format(comma[0]) if comma else _USE_IMAGE_IDS
+            remedy = _USE_IMAGE_IDS
+            if comma := _COMMA.search(image):
+                is_list = IMAGE_ID.match(trimmed(image[comma.end() :]))
+                remedy = (_USE_SEMICOLON if is_list else _USE_DELIMITER).format(comma[0])
             return Problem(f"{quoted(image)} is not a valid image id.", remedy)
         if image in images:
             return Problem(f"{image} is listed twice in one request.", "List each image once.")

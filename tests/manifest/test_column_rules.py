@@ -162,6 +162,13 @@ def test_comma_between_images_is_named(comma: str) -> None:
         assert problem.remedy.startswith(remedy)
 
 
+def test_comma_between_cells_is_not_taken_for_a_list() -> None:
+    """The header has other delimiters than this row, so a semicolon would not help."""
+    problem = check("image_id", "img-1a2b3c4d，ap-singapore，backup-1250000000")
+    assert isinstance(problem, Problem)
+    assert problem.remedy == "Separate the cells of a row with the delimiter of the header, not ，."
+
+
 def test_bucket_without_appid_has_its_own_remedy() -> None:
     """The remedy for the most frequent mistake says what to append."""
     problem = check("bucket", "backup")
