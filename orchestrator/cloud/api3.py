@@ -83,7 +83,7 @@ class Api3Client:
         reply, result = _read_reply(response)
         if reply.request_id is not None:
             self._check_is_new(reply.request_id)
-        # what is no answer of the API may be a proxy's, whose clock proves nothing
+        # what has neither may come from a proxy, whose clock proves nothing
         if reply.request_id is not None or reply.excerpt is None:
             self._clock.learn(response.headers.get("Date"), host)
         if reply.error_code == SIGNATURE_EXPIRED:
