@@ -5,7 +5,7 @@ import traceback
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from orchestrator.cli.formatting import fault_lines
+from orchestrator.cli.formatting import fault_lines, printable
 from orchestrator.cli.standard_streams import silence
 from orchestrator.job_states import JobState
 
@@ -56,7 +56,7 @@ def exit_code_for(error: BaseException) -> int:
     )
     for _, text in reversed(ranked):
         if text:
-            print(text, file=sys.stderr)
+            print("\n".join(map(printable, text.split("\n"))), file=sys.stderr)
     return ranked[0][0]
 
 

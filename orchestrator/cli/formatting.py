@@ -90,7 +90,8 @@ def printable(text: str) -> str:
 
     What stdout cannot encode is escaped, as it would be later, so that its width is known.
     """
-    shown = "".join(ch if ch.isprintable() else " " for ch in text)
+    # Python counts the wide blank of Chinese file names as not printable
+    shown = "".join(ch if ch.isprintable() or ch == "\u3000" else " " for ch in text)
     return shown.encode(sys.stdout.encoding, "backslashreplace").decode(sys.stdout.encoding)
 
 

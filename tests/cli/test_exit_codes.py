@@ -148,3 +148,9 @@ def test_stdout_that_cannot_be_written_is_silenced(
     """Stdout is silenced once, so that Python does not report the error again at exit."""
     exit_code_for(group(*errors))
     assert len(silenced) == count
+
+
+def test_text_of_a_server_cannot_control_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """The message of a refusal may be quoted; lines and the wide blank of file names remain."""
+    exit_code_for(CredentialError("STS: \x1b[31mno.", "Use 夜\u3000间.crt."))
+    assert capsys.readouterr().err == "STS:  [31mno.\n  Use 夜\u3000间.crt.\n"
