@@ -36,6 +36,9 @@ _UNSEEN_FACTOR = 3
 """Factor by which this time is longer where no open upload was ever seen: there the listing of
 uploads does not show that something is still being written."""
 
+_ONE_DISK = ("_system_", "_data_")
+"""Parts of a documented name, which show that a file holds one disk."""
+
 _CHECK_DISKS = "Check that each disk of the image has its file."
 
 
@@ -91,8 +94,8 @@ def compare_with_keys(job: TrackedJob, objects: Mapping[str, ObjectFacts]) -> Ev
         )
         return Evidence(found, missing=missing, is_enough=True, caveats=(caveat, *short))
     if not too_small and job.names_every_image(usable):
-        every, disks = tuple(usable.values()), max(len(named), len(job.expected))
-        if len(usable) >= max(disks, len(job.image_ids)):
+        every, disks = tuple(usable.values()), max(map(len, (named, job.expected, job.image_ids)))
+        if len(usable) >= disks:
             caveat = _naming_caveat(missing, [key for key in usable if key not in named])
             return Evidence(every, missing=missing, is_enough=True, caveats=(caveat, *short))
         if _may_hold_every_disk(job, usable):
@@ -145,14 +148,16 @@ def _may_hold_every_disk(job: TrackedJob, usable: Mapping[str, ObjectFacts]) -> 
     """Return whether fewer objects than disks may be all that the export writes.
 
     RAW files must be as large as all disks together. The sizes of other formats show nothing: there
-    neither the vendor's answer nor an object may show that each disk has a file of its own.
+    neither the vendor's answer nor the name of an object may show that each disk has a file of its
+    own.
     """
     if not all(map(job.is_tagged, usable)):
         return False
     sizes = [key.disk_gib or 0 for key in job.expected]
     if job.format is ImageFormat.RAW and sizes and all(sizes):
         return sum(one.size for one in usable.values()) >= sum(sizes) * _GIB
-    return not job.named and not any(key.key in usable for key in job.expected)
+    names = [key.removeprefix(job.object_prefix).lower() for key in usable]
+    return not job.named and not any(kind in name for kind in _ONE_DISK for name in names)
 
 
 def _naming_caveat(missing: Sequence[str], others: Sequence[str]) -> str:

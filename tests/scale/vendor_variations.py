@@ -117,6 +117,7 @@ RETRIED = _of(
 )
 
 ONE_FILE = {"object_names": "one-file", "cos_paths": "one-file"}
+_DISKS_LEFT_OUT = {"images": TWO_DISKS, "deliveries": (Delivery("partial", chance=0.1),)}
 _OLD = {"ignore_prefix": True, "old_objects": True}
 
 NAMES = [
@@ -156,11 +157,7 @@ NAMES = [
         (
             "data disks left out, other names",
             "a tenth of the exports lack the data disk; objects have other names",
-            {
-                "object_names": "gz",
-                "images": TWO_DISKS,
-                "deliveries": (Delivery("partial", chance=0.1),),
-            },
+            {"object_names": "gz", **_DISKS_LEFT_OUT},
         ),
         (
             "other snapshot ids",
@@ -199,6 +196,14 @@ NAMES = [
             "one file, QCOW2",
             "all disks of an image are one object, which CosPaths name",
             {**ONE_FILE, "images": TWO_DISKS},
+        ),
+        *(
+            (
+                f"data disks left out, QCOW2, {names}",
+                f"a tenth of the exports lack the data disk; the names of objects are {names}",
+                {"object_names": names, **_DISKS_LEFT_OUT},
+            )
+            for names in ("gz", "uppercase", "other-snapshots")
         ),
         request={"format": ImageFormat.QCOW2},
     ),

@@ -163,6 +163,9 @@ def test_fewer_objects_under_other_names_are_not_enough() -> None:
         (ImageFormat.RAW, (), SYSTEM, 50, JobState.FAILED),
         (ImageFormat.QCOW2, (), "tag_img-00000001.raw", 3, JobState.VERIFIED),
         (ImageFormat.QCOW2, (), SYSTEM, 3, JobState.FAILED),
+        (ImageFormat.QCOW2, (), f"{SYSTEM}.gz", 3, JobState.FAILED),
+        (ImageFormat.VMDK, (), f"tag{SYSTEM.removeprefix('tag').upper()}", 3, JobState.FAILED),
+        (ImageFormat.VMDK, (), DATA.replace("snap-2", "snap-9"), 3, JobState.FAILED),
         (ImageFormat.QCOW2, (SYSTEM, DATA), "tag_img-00000001.raw", 3, JobState.FAILED),
         (ImageFormat.QCOW2, (), "img-00000001.raw", 3, JobState.FAILED),
     ],
@@ -185,6 +188,22 @@ def test_fewer_objects_than_disks_count_at_the_deadline_unless_something_shows_a
     assert verdict(evidence, has_ended=True, is_overdue=True) is expected
     if expected is JobState.VERIFIED:
         assert evidence.caveats[0].startswith(f"Fewer objects than disks: {written}, for 2.")
+
+
+def test_a_raw_file_named_like_one_disk_is_not_all_disks_where_sizes_are_not_known() -> None:
+    """Without the sizes of the disks its name shows that the other disk is missing."""
+    job = make_job(expected=(SYSTEM, DATA), reconciled=True)
+    job = replace(job, keys=tuple(replace(key, disk_gib=None) for key in job.keys))
+    for written, is_enough in ((f"{SYSTEM}.gz", False), (f"tag_{ONE}.raw", True)):
+        evidence = compare_with_keys(job, make_objects(written))
+        assert evidence.is_enough_at_deadline is is_enough
+
+
+def test_one_file_of_undescribed_images_is_compared_with_their_number() -> None:
+    """Each image has at least one disk, also where nothing was named or expected."""
+    job = make_job(images=(ONE, TWO), reconciled=True)
+    evidence = compare_with_keys(job, make_objects(f"tag_{ONE}_{TWO}.raw"))
+    assert ", for 2." in evidence.caveats[0]
 
 
 def test_objects_under_other_names_are_needed_for_each_image() -> None:
