@@ -19,7 +19,7 @@ from orchestrator.store import Database
 from orchestrator.store.transitions import Transition, apply_transition
 from orchestrator.vendor_facts import NO, YES, VendorFact
 from orchestrator.verification.bucket_trust import BucketTrust
-from orchestrator.verification.delivery_lookup import DeliveryLookup, untrusted
+from orchestrator.verification.delivery_lookup import DeliveryLookup, Listing, untrusted
 from orchestrator.verification.evidence import Evidence, compare_with_keys, verdict
 from orchestrator.verification.object_lookup import clocks_of
 from orchestrator.verification.tracked_jobs import (
@@ -117,7 +117,7 @@ async def check_delivery(
         is_overdue = age >= deadline_of(being_written=may_be_written)
         state = verdict(evidence, has_ended=has_ended, is_overdue=is_overdue)
         if state is JobState.FAILED:
-            _require_proof(trust, lookup.undated)
+            _require_proof(trust, listing, lookup.undated)
         finding = Finding(
             job,
             evidence,
@@ -154,8 +154,10 @@ def _learn(
         trust.learn(VendorFact.COS_PATHS_FORM, job.named[0].form)
 
 
-def _require_proof(trust: BucketTrust, undated: Sequence[str]) -> None:
+def _require_proof(trust: BucketTrust, listing: Listing, undated: Sequence[str]) -> None:
     """Raise an error if objects that were not found may be there all the same.
+
+    Without a listing they may be there under other names.
 
     Raises:
         CloudRefusal: the job must not fail: that would be a belief, not a finding.
@@ -163,6 +165,8 @@ def _require_proof(trust: BucketTrust, undated: Sequence[str]) -> None:
     if undated:
         message = f"{', '.join(undated)} may be older than the request"
         raise CloudRefusal(UNDATED_OBJECT, message, http_status=200)
+    if isinstance(listing, CloudRefusal):
+        raise listing
     if not trust.shows_absence:
         raise untrusted("have not shown any object of this program yet")
 

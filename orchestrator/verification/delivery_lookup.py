@@ -87,7 +87,7 @@ class DeliveryLookup:
             every_key: send a HEAD for each required key, also where the listing does not show it.
         """
         refused = listing if isinstance(listing, CloudRefusal) else None
-        if refused and not self.trust.is_head_trusted:
+        if refused and not (self.trust.is_head_trusted and self.job.required):
             raise refused
         objects = {} if isinstance(listing, CloudRefusal) else dict(listing)
         since = time_since_request(self.job, self.age)

@@ -661,3 +661,30 @@ async def test_without_a_baseline_the_time_of_the_object_decides(setup: StoreAnd
     assert await verified(setup, job_id) is JobState.ACCEPTED
     await update_job(setup.database, job_id, sent_at=sent_at)
     assert await verified(setup, job_id) is JobState.VERIFIED
+
+
+@pytest.mark.parametrize("names", ["gz", "uppercase", "one-file", "other-snapshots"])
+async def test_without_a_listing_a_missing_key_fails_no_job(
+    setup: StoreAndCloud, names: str
+) -> None:
+    """HEAD shows only expected names, and the objects may have others: the job stays accepted."""
+    setup.simulator.change(object_names=names)
+    job_id = await accepted(setup, disks=2)
+    await pass_time(setup, DEADLINE.total_seconds() + 20)
+    setup.deny("GetBucket", "ListMultipartUploads")
+    with pytest.raises(CloudRefusal, match="AccessDenied"):
+        await setup.verify(await setup.tracked_job(job_id))
+    assert (await read_job(setup.database, job_id)).state == JobState.ACCEPTED
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["early", "at the deadline"])
+async def test_without_keys_a_refused_listing_is_no_look_up(
+    setup: StoreAndCloud, late: bool
+) -> None:
+    """There is no key to send a HEAD for, so the refusal is the only answer."""
+    job_id = await accepted(setup)
+    await drop_named_key(setup, job_id, "")
+    await pass_time(setup, DEADLINE.total_seconds() + 20 if late else 0)
+    setup.deny("GetBucket", "ListMultipartUploads")
+    with pytest.raises(CloudRefusal, match="AccessDenied"):
+        await setup.verify(await setup.tracked_job(job_id))
