@@ -41,7 +41,7 @@ async def look(cos: CosClient, trust: BucketTrust, job: TrackedJob) -> LookupRes
 
     Everything under the job's own tag belongs to it. Under an exact name only an object that has
     changed since before the first request does. Nothing found proves nothing where listings are not
-    trusted.
+    trusted. For a job that is not locatable nothing is asked.
 
     Raises:
         CloudRefusal, CredentialError, httpx.HTTPError: a listing failed, so the look-up proves

@@ -308,8 +308,12 @@ class Poller:
                 one.bucket, refusal, asked_at=asked_at, credential=credential
             )
             return True
-        self._admission.record_lookup(one.bucket)
-        was_failing = self._buckets.record_success(one.bucket)
+        was_failing = False
+        if one.job.is_locatable:  # else nothing was asked
+            self._admission.record_lookup(one.bucket)
+            was_failing = self._buckets.record_success(one.bucket)
+        elif one.is_probe:
+            self._buckets.release_probe(one.bucket)
         if has_changed or was_failing:
             self._wakeup.notify()
         return has_changed

@@ -69,6 +69,11 @@ class TrackedJob:
     keys: tuple[TrackedKey, ...]
 
     @property
+    def is_locatable(self) -> bool:
+        """Whether a look-up has a prefix or a key to ask for."""
+        return bool(self.keys) or not self.exact_names
+
+    @property
     def began_at(self) -> datetime | None:
         """When its export began, as far as that is known."""
         return self.accepted_at or self.sent_at

@@ -136,6 +136,8 @@ async def required_absence(
     connection: AsyncConnection, job: TrackedJob, settings: Settings
 ) -> timedelta | str:
     """Return how long look-ups must find nothing before a resend, or why it is never resent."""
+    if not job.is_locatable:
+        return "The keys of its objects are not known, so the bucket cannot be searched for them."
     if job.exact_names:
         return f"{_NO_TRACE}. With exact names that proves nothing."
     if settings.resend is ResendMode.NEVER:

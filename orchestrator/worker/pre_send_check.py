@@ -153,9 +153,11 @@ async def _search(
 
     Where look-ups show nothing reliable, a job is sent if all its earlier requests were refused.
     """
-    if not buckets.may_be_readable(job.region, job.bucket):
+    is_readable = buckets.may_be_readable(job.region, job.bucket)
+    if not (is_readable and job.is_locatable):
         if lease.maybe_applied:
-            raise OrchestratorError("Cannot rule out an export: the bucket is not readable.")
+            what = "object keys are not known" if is_readable else "bucket is not readable"
+            raise OrchestratorError(f"Cannot rule out an export: the {what}.")
         return LookupResult(), {}
     trust = buckets.trust[bucket_location(job.region, job.bucket)]
     await calibrate(database, cos, trust, job)

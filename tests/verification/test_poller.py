@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 
 import anyio
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from orchestrator.cloud.credentials.base import Credential
 from orchestrator.errors import CredentialError
 from orchestrator.job_states import JobState
+from orchestrator.model import NOT_RULED_OUT
 from orchestrator.store import BusyRetry
 from orchestrator.verification.bucket_access import BucketAccess
 from orchestrator.verification.poller import Poller
@@ -21,7 +23,9 @@ from tests.job_factory import (
     TESTER,
     advance_time,
     claim_one,
+    make_job,
     make_jobs,
+    now,
     read_job,
     record_outcome,
 )
@@ -104,3 +108,22 @@ async def test_a_probe_without_credentials_is_given_back(setup: StoreAndCloud) -
                 await advance_time(setup.database, seconds=1)
                 await anyio.sleep(0.2)
     assert credentials.asked == 2
+
+
+async def test_a_job_without_a_key_to_look_up_shows_nothing_of_its_bucket(
+    setup: StoreAndCloud,
+) -> None:
+    """Nothing was asked: the bucket is not readable because of it, and an operator decides."""
+    since = await now(setup.database) - timedelta(hours=1)
+    job_id = await make_job(
+        setup.database, JobState.UNKNOWN, exact_names=True, absent_since=since, attempt=1
+    )
+    buckets = make_bucket_access()
+    async with polling(setup, buckets, CountedCredentials()):
+        with anyio.fail_after(20):
+            while (row := await read_job(setup.database, job_id)).reason != NOT_RULED_OUT:
+                await advance_time(setup.database, seconds=60)
+                await anyio.sleep(0.1)
+    assert "keys of its objects are not known" in row.message
+    assert setup.lookup_actions() == []
+    assert not buckets.is_proven_readable(REGION, BUCKET)

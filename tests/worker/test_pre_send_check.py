@@ -280,3 +280,19 @@ async def test_a_refusal_of_a_look_up_is_reported(setup: StoreAndCloud) -> None:
     setup.deny("GetBucket")
     assert not await check_before_send(setup.database, setup.cos, buckets, lease, SETTINGS, report)
     assert reported == [(f"{REGION}/{BUCKET}", "AccessDenied")]
+
+
+@pytest.mark.parametrize("is_unclear", [False, True], ids=["refused", "maybe applied"])
+async def test_an_exact_name_that_is_not_known_cannot_be_looked_up(
+    setup: StoreAndCloud, is_unclear: bool
+) -> None:
+    """Nothing can be asked for: a clear refusal has to be enough, and a lost answer is not."""
+    job_id = await make_job(
+        setup.database, maybe_applied=is_unclear, attempt=1, attempts_charged=1, exact_names=True
+    )
+    buckets = make_bucket_access()
+    assert await cleared(setup, await claim_one(setup.database), buckets) is not is_unclear
+    state = JobState.UNKNOWN if is_unclear else JobState.SENDING
+    assert (await read_job(setup.database, job_id)).state == state
+    assert setup.lookup_actions() == []
+    assert not buckets.is_proven_readable(REGION, BUCKET)
