@@ -11,7 +11,6 @@ from orchestrator.job_queue.worker_registry import Registration
 from orchestrator.run_warnings import RunWarnings
 from orchestrator.store import BusyRetry, Database
 from orchestrator.vendor_facts import VendorFact, facts_about, record_fact
-from orchestrator.verification.bucket_access import BucketAccess
 from orchestrator.verification.bucket_warnings import BucketWarnings
 from orchestrator.wakeup import Wakeup
 from orchestrator.worker.run_context import RunContext
@@ -39,7 +38,7 @@ async def prepare_store(
 async def run_maintenance(
     context: RunContext,
     me: Registration,
-    buckets: BucketAccess,
+    bucket_warnings: BucketWarnings,
     busy_retry: BusyRetry,
     wakeup: Wakeup,
     recheck_halts: Callable[[], Awaitable[None]],
@@ -58,7 +57,6 @@ async def run_maintenance(
             wakeup.notify()
 
     offsets = ClockOffsets(database, profile, context.clocks)
-    bucket_warnings = BucketWarnings(database, profile, buckets, context.warnings)
     regular: Sequence[tuple[float, Callable[[], Awaitable[object]]]] = (
         (_INTERVAL, watch_other_processes),
         (_INTERVAL, partial(busy_retry.retry, database.checkpoint)),

@@ -17,6 +17,7 @@ from orchestrator.limits.rate_limiter import Permit, RateLimiter
 from orchestrator.model import Lease
 from orchestrator.store import BusyRetry
 from orchestrator.verification.bucket_access import BucketAccess
+from orchestrator.verification.bucket_warnings import BucketWarnings
 from orchestrator.verification.poller import Poller
 from orchestrator.wakeup import Wakeup
 from orchestrator.worker.attempt import Attempt, AttemptRunner
@@ -61,6 +62,9 @@ class Worker:
         settings = context.settings
         self.timed_out = False
         self.buckets = BucketAccess(settings, context.admission.halts, notify)
+        self._bucket_warnings = BucketWarnings(
+            context.database, settings.profile, self.buckets, context.warnings
+        )
         self.eligibility = Eligibility(
             context.database,
             context.admission,
@@ -115,7 +119,7 @@ class Worker:
                 run_maintenance,
                 self._context,
                 self._me,
-                self.buckets,
+                self._bucket_warnings,
                 self._busy_retry,
                 self._wakeup,
                 self._recheck_halts,
@@ -126,6 +130,8 @@ class Worker:
                     await self._busy_retry.run_guarded(partial(self._drain_all, requests))
             background.cancel_scope.cancel()
         await self._context.admission.store_halts()
+        check_buckets = partial(self._busy_retry.retry, self._bucket_warnings.check)
+        await self._busy_retry.run_guarded(check_buckets)
 
     async def _drain_all(self, requests: TaskGroup) -> None:
         """Start a describer and a claim loop per endpoint; wait until no work remains."""

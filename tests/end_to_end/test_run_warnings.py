@@ -7,10 +7,11 @@ import pytest
 
 from orchestrator.job_states import JobState
 from orchestrator.limits import answer_warnings
-from orchestrator.simulator import Duration, Fault, Refusal, Simulator
+from orchestrator.simulator import BucketSettings, Duration, Fault, Refusal, Simulator
 from orchestrator.verification import bucket_warnings
 from orchestrator.worker import maintenance
 from tests.end_to_end.harness import (
+    BUCKET,
     OpenStore,
     count_exports,
     enqueue_and_run,
@@ -131,3 +132,17 @@ async def test_overdue_exports_are_told_while_the_run_goes_on(
     assert result.counts[JobState.VERIFIED] == 2
     (sentence,) = said
     assert "none of 2 accepted exports has left an upload or an object" in sentence
+
+
+async def test_status_repeats_why_a_bucket_cannot_be_read(
+    open_store: OpenStore, cloud: Simulator
+) -> None:
+    """It does after a run that has ended before the first regular check of the buckets, too."""
+    looks = ("GetBucket", "ListMultipartUploads", "HeadObject", "HeadBucket")
+    cloud.change(buckets={BUCKET: BucketSettings(deny=looks)})
+    cloud.set_faults(Fault("reset", action=EXPORT, after=True))
+    async with open_store() as orchestrator:
+        result = await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(1)))
+        warnings = (await orchestrator.status()).warnings
+    assert result.counts[JobState.UNKNOWN] == 1
+    assert any(f"{BUCKET} cannot be read" in warning.message for warning in warnings)
