@@ -50,7 +50,7 @@ class RunWarnings:
         self._stored_at: dict[str, float] = {}
         """By key of a warning that holds: when it was stored, on the event loop's clock."""
 
-    async def warn(self, key: str, message: str, *, is_told: bool = False) -> None:
+    async def warn(self, key: str, message: str, *, is_notified: bool = False) -> None:
         """Notify the user of a warning and store it; while it holds, renew it now and then.
 
         The user is notified again only after `clear`. What cannot be stored now is stored by a
@@ -60,11 +60,11 @@ class RunWarnings:
             key: what the warning is about; one row per key.
             message: what was seen, what the program assumes, what the user can do. The word
                 "Warning" is added here.
-            is_told: the user has been notified of it in another way.
+            is_notified: the user has been notified of it in another way.
         """
         if key not in self._stored_at:
             self._stored_at[key] = -math.inf
-            if not is_told:
+            if not is_notified:
                 self._notify(f"Warning: {message}")
         now = anyio.current_time()
         if now < self._stored_at[key] + _RENEWAL:
@@ -94,7 +94,7 @@ class RunWarnings:
             self._stored_at.pop(key, None)
 
     async def replace(
-        self, topic: str, messages: Mapping[str, str], *, is_told: bool = False
+        self, topic: str, messages: Mapping[str, str], *, is_notified: bool = False
     ) -> None:
         """Make the warnings of a topic equal to these: end the others.
 
@@ -107,7 +107,7 @@ class RunWarnings:
             if key not in current:
                 await self.clear(key)
         for key, message in current.items():
-            await self.warn(key, message, is_told=is_told)
+            await self.warn(key, message, is_notified=is_notified)
 
     async def remove_old(self, me: str) -> None:
         """Remove the warnings of earlier runs, unless another run uses the store now.

@@ -163,9 +163,9 @@ async def ignore_refusal(_bucket: str, _refusal: CloudRefusal) -> None:
 class UnstoredWarnings(RunWarnings):
     """Warnings that the user is notified of, and that are not stored."""
 
-    async def warn(self, key: str, message: str, *, is_told: bool = False) -> None:
+    async def warn(self, key: str, message: str, *, is_notified: bool = False) -> None:
         """Notify the user once."""
-        if key not in self._stored_at and not is_told:
+        if key not in self._stored_at and not is_notified:
             self._notify(f"Warning: {message}")
         self._stored_at[key] = 0.0
 

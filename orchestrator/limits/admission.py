@@ -249,7 +249,7 @@ class Admission:
             self._halt(halt)
 
     async def store_halts(self) -> None:
-        """Make the stored warnings equal to the halts, of which the user has been told.
+        """Make the stored warnings equal to the halts, of which the user was notified.
 
         ``status`` shows them, also after the run has ended because of them.
         """
@@ -257,7 +257,7 @@ class Admission:
             f"{halt.scope} {halt.value}": f"No more exports are sent for {describe_halt(halt)}"
             for halt in self.halts.active
         }
-        await self._warnings.replace("halt of", messages, is_told=True)
+        await self._warnings.replace("halt of", messages, is_notified=True)
 
     async def clear_halts(self) -> None:
         """End every halt: the next requests find out whether its cause is gone."""

@@ -58,7 +58,7 @@ class BucketAccess:
     Attributes:
         mode: whether to look up exports at all.
         unreadable: refused buckets, each with the time of the next try on the event loop's clock.
-        problems: buckets that are refused or give no answer, each with what the user was told.
+        problems: buckets that are refused or give no answer, each with the sentence for the user.
         trust: how far the answers about each bucket can be believed.
     """
 

@@ -38,7 +38,7 @@ class _Fact:
 
     @property
     def known(self) -> str | None:
-        """What this run has seen, or else earlier ones; but "no" counts whoever has seen it."""
+        """What this run has seen, or else earlier ones; a "no" of either counts."""
         return NO if NO in {self.seen, self.stored} else self.seen or self.stored
 
 

@@ -28,7 +28,7 @@ _OVERDUE_AFTER = timedelta(hours=1)
 class BucketWarnings:
     """Checks the oldest accepted export of each bucket that this run can read.
 
-    The user has been told already if a bucket cannot be read. Here that is stored, so that
+    The user has been notified already if a bucket cannot be read. Here that is stored, so that
     ``status`` can show it.
     """
 
@@ -54,7 +54,7 @@ class BucketWarnings:
                 if (problem := await self._overdue(connection, row, now)) is not None:
                     overdue[bucket] = f"{bucket}: {problem}"
         await self._warnings.replace("exports to", overdue)
-        await self._warnings.replace("look-ups in", self._buckets.problems, is_told=True)
+        await self._warnings.replace("look-ups in", self._buckets.problems, is_notified=True)
 
     async def _overdue(self, connection: AsyncConnection, row: Any, now: datetime) -> str | None:
         """Return what is wrong with the exports to a bucket, judged by the oldest one."""

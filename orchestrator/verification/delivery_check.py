@@ -30,7 +30,7 @@ from orchestrator.verification.tracked_jobs import (
     save_seen_objects,
 )
 
-_UNLISTED_AFTER = timedelta(seconds=5)
+_EMPTY_AFTER = timedelta(seconds=5)
 """Minimum age of an export at which an empty listing is no longer trusted."""
 
 
@@ -97,17 +97,17 @@ async def check_delivery(
     finding = Finding(job, evidence, verdict(evidence), trace_age=trace_age)
     deadline_of = partial(deadline, finished, job.size_gib, longest=settings.export_deadline)
     is_late = age >= deadline_of()
-    is_unlisted = listing == {} and age >= max(settings.resend_after, _UNLISTED_AFTER)
+    is_long_empty = listing == {} and age >= max(settings.resend_after, _EMPTY_AFTER)
     may_be_complete = evidence.is_enough and lookup.writing_has_ended(objects)
-    if not finding.is_final and (is_late or is_unlisted or may_be_complete):
+    if not finding.is_final and (is_late or is_long_empty or may_be_complete):
         # uploads first: one that ends before the next request is then seen as an object
         uploads = await lookup.uploads()
         if may_be_complete:
             listing = await lookup.listing()
         if is_late or may_be_complete or not uploads:
-            every_key = is_late or is_unlisted
+            every_key = is_late or is_long_empty
             objects = await lookup.own_objects(listing, every_key=every_key)
-        if is_unlisted and objects and not await lookup.listing():
+        if is_long_empty and objects and not await lookup.listing():
             trust.learn(VendorFact.LISTING_TRUSTED, NO)
         evidence = compare_with_keys(job, objects)
         has_ended = not uploads and (

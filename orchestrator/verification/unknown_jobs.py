@@ -136,27 +136,31 @@ async def required_absence(
     connection: AsyncConnection, job: TrackedJob, settings: Settings
 ) -> timedelta | str:
     """Return how long look-ups must find nothing before a resend, or why it is never resent."""
-    if not job.is_locatable:
-        return "The keys of its objects are not known, so the bucket cannot be searched for them."
-    if job.exact_names:
-        return f"{_NO_TRACE}. With exact names that proves nothing."
-    if settings.resend is ResendMode.NEVER:
-        return f"{_NO_TRACE}; resending is off (resend = never)."
     facts = await facts_about(connection, job.profile, bucket_location(job.region, job.bucket))
-    if any(facts.get(fact) == NO for fact in _NEEDED):
-        return (
+    why = None
+    if not job.is_locatable:
+        why = "The keys of its objects are not known, so the bucket cannot be searched for them."
+    elif job.exact_names:
+        why = f"{_NO_TRACE}. With exact names that proves nothing."
+    elif settings.resend is ResendMode.NEVER:
+        why = f"{_NO_TRACE}; resending is off (resend = never)."
+    elif any(facts.get(fact) == NO for fact in _NEEDED):
+        why = (
             f"{_NO_TRACE}. That proves nothing: exports of this bucket were seen to have other "
             "names than asked for, or its listings to be wrong."
         )
+    if why is not None:
+        return why
     if settings.resend is ResendMode.ALWAYS:
         return settings.resend_after
-    longest = await longest_first_trace(connection, job.profile, job.region, job.bucket)
-    if longest is None:
+    found = await longest_first_trace(connection, job.profile, job.region, job.bucket)
+    if found is None:
         return (
             f"{_NO_TRACE}. No accepted export of this bucket has been found under its tag yet, so "
             "that does not prove that it never began."
         )
-    return max(settings.resend_after, _SAFETY_FACTOR * longest[0])
+    longest, _ = found
+    return max(settings.resend_after, _SAFETY_FACTOR * longest)
 
 
 def left_to_operator(

@@ -45,7 +45,7 @@ async def test_unclear_answers_of_exports_that_began_do_not_slow_the_run(
     assert not any("is failing" in sentence for sentence in said)
 
 
-async def test_a_repeated_redirect_is_told_and_shown_by_status(
+async def test_a_repeated_redirect_is_warned_of_and_shown_by_status(
     open_store: OpenStore, cloud: Simulator
 ) -> None:
     """The warning names the status and the target; it ends when the API answers again."""
@@ -76,7 +76,7 @@ async def test_status_shows_what_has_halted_the_last_run(
         assert not (await orchestrator.status()).warnings
 
 
-async def test_a_region_that_accepts_nothing_is_told(
+async def test_a_region_that_accepts_nothing_is_warned_of(
     open_store: OpenStore, cloud: Simulator
 ) -> None:
     """After ten refusals of all kinds a person reads the last one, while the run goes on."""
@@ -90,7 +90,7 @@ async def test_a_region_that_accepts_nothing_is_told(
     assert "has accepted nothing in this run (last answer: ResourceInUse" in stored.message
 
 
-async def test_a_region_that_accepts_nothing_any_more_is_told_until_it_does(
+async def test_a_region_that_accepts_nothing_any_more_is_warned_of_until_it_does(
     open_store: OpenStore, cloud: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Other users fill the region after the first exports: a person reads it, and it ends."""
@@ -118,7 +118,7 @@ async def test_a_region_that_accepts_nothing_any_more_is_told_until_it_does(
     assert count_exports(cloud) == once_each(images)
 
 
-async def test_overdue_exports_are_told_while_the_run_goes_on(
+async def test_overdue_exports_are_warned_of_while_the_run_goes_on(
     open_store: OpenStore, cloud: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A person reads that nothing has appeared in the bucket; the warning ends when it does."""

@@ -178,7 +178,7 @@ def test_halt_is_described_in_words(
     assert describe_halt(Halt(scope, value, code, message, "Act.")) == sentence
 
 
-def test_a_failed_description_is_not_told_as_a_failing_endpoint(still: Database) -> None:
+def test_a_failed_description_is_not_warned_of_as_a_failing_endpoint(still: Database) -> None:
     """DescribeImages alone may fail; what exports were answered is told with their own answer."""
     said: list[str] = []
     admission = make_admission(still, notify=said.append)
@@ -217,7 +217,7 @@ def admission_after(
     return admission, said
 
 
-def test_a_failing_endpoint_is_told_with_its_last_answer(still: Database) -> None:
+def test_a_failing_endpoint_is_warned_of_with_its_last_answer(still: Database) -> None:
     """The warning has the code, the status and the beginning of the answer, and what to do."""
     _, said = admission_after(still, *(5 * [UNCLEAR]))
     (sentence,) = said
@@ -227,7 +227,7 @@ def test_a_failing_endpoint_is_told_with_its_last_answer(still: Database) -> Non
 
 
 @pytest.mark.parametrize("status", [200, 302])
-def test_a_page_instead_of_an_answer_is_told_once(still: Database, status: int) -> None:
+def test_a_page_instead_of_an_answer_is_warned_of_once(still: Database, status: int) -> None:
     """The endpoint counts as failing too, but that is the same condition."""
     page = Reply(status, excerpt="<html>Sign in")
     outcome = Outcome(code_for_reply(page), "<html>Sign in", http_status=status)
@@ -238,7 +238,7 @@ def test_a_page_instead_of_an_answer_is_told_once(still: Database, status: int) 
     assert "one request at a time" in sentence
 
 
-def test_refusals_while_our_exports_run_are_not_told(still: Database) -> None:
+def test_refusals_while_our_exports_run_are_not_warned_of(still: Database) -> None:
     """The loop that reads the store says where exports of ours may be running."""
     said: list[str] = []
     admission = make_admission(still, notify=said.append)
@@ -256,7 +256,7 @@ def test_refusals_while_our_exports_run_are_not_told(still: Database) -> None:
     assert len(said) == 1
 
 
-def test_a_full_region_is_told_where_the_keys_may_not_read_buckets(still: Database) -> None:
+def test_a_full_region_is_warned_of_where_the_keys_may_not_read_buckets(still: Database) -> None:
     """Then no bucket shows when exports end, whatever was learned of the buckets before."""
     said: list[str] = []
     admission = make_admission(still, notify=said.append)

@@ -50,7 +50,7 @@ def run(still: Database) -> Run:
     return Run(still)
 
 
-async def test_ten_answers_without_an_acceptance_are_told(run: Run) -> None:
+async def test_ten_answers_without_an_acceptance_are_warned_of(run: Run) -> None:
     """The warning names the region, the last code and its message, and what to do."""
     await run.answer(BUSY, 9)
     assert run.said == []
@@ -78,7 +78,7 @@ async def test_the_warning_ends_with_the_first_acceptance(run: Run) -> None:
 
 
 @pytest.mark.parametrize("refusal", [BUSY, FULL])
-def test_minutes_of_refusals_after_an_acceptance_are_told(run: Run, refusal: Outcome) -> None:
+def test_minutes_of_refusals_after_an_acceptance_are_warned_of(run: Run, refusal: Outcome) -> None:
     """The warning says for how long; it ends with an acceptance, and may begin again."""
 
     async def work() -> None:
@@ -115,7 +115,7 @@ def test_time_without_answers_is_not_counted(run: Run) -> None:
 
 
 @pytest.mark.parametrize("accepted", [True, False])
-def test_a_region_full_of_our_exports_is_not_told(run: Run, accepted: bool) -> None:
+def test_a_region_full_of_our_exports_is_not_warned_of(run: Run, accepted: bool) -> None:
     """Jobs that wait for our own exports are usual, also for those of an earlier run."""
 
     async def work() -> None:
@@ -132,7 +132,7 @@ def test_a_region_full_of_our_exports_is_not_told(run: Run, accepted: bool) -> N
     assert len(run.said) == 1
 
 
-def test_a_region_full_of_our_exports_for_longer_than_exports_take_is_told(run: Run) -> None:
+def test_a_region_full_of_our_exports_for_longer_than_exports_take_is_warned_of(run: Run) -> None:
     """Exports that never end, or whose answers cannot be read, would else fill it unnoticed."""
 
     async def work() -> None:
@@ -144,7 +144,7 @@ def test_a_region_full_of_our_exports_for_longer_than_exports_take_is_told(run: 
     assert "whether the exports of this store still run there" in sentence
 
 
-def test_a_full_region_is_told_after_minutes_where_nothing_shows_an_end(run: Run) -> None:
+def test_a_full_region_is_warned_of_after_minutes_where_nothing_shows_an_end(run: Run) -> None:
     """Verification is off or the bucket is unreadable; the warning ends with an acceptance."""
 
     async def work() -> None:
@@ -184,8 +184,8 @@ async def test_what_another_warning_reports_is_not_counted(run: Run) -> None:
 @pytest.mark.parametrize(
     "reply", [REDIRECT, Reply(200, excerpt="<html>Sign in"), Reply(200, request_id="r")]
 )
-async def test_a_repeated_unusable_answer_is_told(run: Run, reply: Reply) -> None:
-    """The second redirect, page or answer without a TaskId is told with its beginning.
+async def test_a_repeated_unusable_answer_is_warned_of(run: Run, reply: Reply) -> None:
+    """The second redirect, page or answer without a TaskId is quoted in the warning.
 
     A refusal in between does not show that acceptances can be read.
     """
@@ -204,6 +204,6 @@ async def test_a_repeated_unusable_answer_is_told(run: Run, reply: Reply) -> Non
 
 
 async def test_requests_without_an_answer_are_not_counted(run: Run) -> None:
-    """Time-outs and failed connections are told by the circuit breaker."""
+    """Time-outs and failed connections are reported by the circuit breaker."""
     await run.answer(Outcome(code_for_reply(REDIRECT), "no answer"), 20)
     assert run.said == []

@@ -169,7 +169,7 @@ async def test_facts_are_saved_in_order(
     ],
     ids=["missing", "elsewhere", "redirect"],
 )
-async def test_a_bucket_that_is_not_here_is_told(
+async def test_a_bucket_that_is_not_here_is_reported(
     setup: StoreAndCloud, bucket: BucketSettings, code: str, says: str
 ) -> None:
     """HEAD of an object would only say 404; so the bucket itself is asked for first."""

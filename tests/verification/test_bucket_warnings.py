@@ -46,7 +46,7 @@ async def accept_job(database: Database, *, task_id: str | None = "99", **column
     )
 
 
-async def test_exports_without_a_trace_are_told_after_two_minutes(database: Database) -> None:
+async def test_exports_without_a_trace_are_warned_of_after_two_minutes(database: Database) -> None:
     """The warning names the bucket, the oldest job with its task, and what to do."""
     checks, job_id = Checks(database), await accept_job(database)
     await advance_time(database, seconds=100)
@@ -71,7 +71,7 @@ async def test_the_warning_ends_with_the_first_trace(database: Database) -> None
 
 
 @pytest.mark.parametrize("columns", [{"exact_names": True}, {"task_id": None}])
-async def test_jobs_that_leave_no_dated_trace_are_not_told(
+async def test_jobs_that_leave_no_dated_trace_are_not_warned_of(
     database: Database, columns: dict[str, object]
 ) -> None:
     """An exact name has no tag, and a job that was found in the bucket has left a trace."""
@@ -108,7 +108,7 @@ async def test_the_first_exports_are_overdue_after_an_hour(database: Database) -
     assert "none has finished yet" in sentence
 
 
-async def test_buckets_that_are_not_read_are_not_told(database: Database) -> None:
+async def test_buckets_that_are_not_read_are_not_warned_of(database: Database) -> None:
     """Without look-ups nothing is known, and another message says so."""
     await accept_job(database)
     await advance_time(database, minutes=30)

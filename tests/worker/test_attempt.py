@@ -36,7 +36,7 @@ class _CrashError(Exception):
 class _CrashingWarnings(RunWarnings):
     """Warnings of a process that ends when it begins or ends one."""
 
-    async def warn(self, key: str, message: str, *, is_told: bool = False) -> None:
+    async def warn(self, key: str, message: str, *, is_notified: bool = False) -> None:
         """Crash."""
         raise _CrashError
 
@@ -73,7 +73,7 @@ async def test_a_crash_while_warnings_are_written_loses_no_task_id(setup: StoreA
 
 
 @pytest.mark.parametrize("mode", [VerifyMode.OFF, VerifyMode.AUTO])
-async def test_a_full_region_is_told_where_the_bucket_shows_no_ends(
+async def test_a_full_region_is_warned_of_where_the_bucket_shows_no_ends(
     setup: StoreAndCloud, monkeypatch: pytest.MonkeyPatch, mode: VerifyMode
 ) -> None:
     """With verification off nothing shows when exports end; else refusals for the cap are usual."""
