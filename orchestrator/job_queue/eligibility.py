@@ -89,4 +89,5 @@ class Eligibility:
         return may_read & self._buckets.readable(table) & ~self._left_to_operator(table)
 
     def _left_to_operator(self, table: sa.FromClause) -> sa.ColumnElement[bool]:
-        return left_to_operator(self._settings, self._database.clock.now, table)
+        unlisted = self._buckets.unlisted_buckets
+        return left_to_operator(self._settings, self._database.clock.now, unlisted, table)

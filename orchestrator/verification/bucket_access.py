@@ -173,6 +173,10 @@ class BucketAccess:
         now = anyio.current_time()
         return sorted(bucket for bucket, again_at in self.unreadable.items() if again_at > now)
 
+    def unlisted_buckets(self) -> list[str]:
+        """Return the buckets in which only HEAD shows what an unknown job has left."""
+        return sorted(bucket for bucket, trust in self.trust.items() if trust.is_listing_refused)
+
     def unverifiable(self) -> sa.ColumnElement[bool]:
         """Jobs that stay accepted: look-ups are switched off or not permitted.
 

@@ -43,11 +43,16 @@ class _Fact:
 
 
 class BucketTrust:
-    """What this run, and this store before, have seen of the answers about one bucket."""
+    """What this run, and this store before, have seen of the answers about one bucket.
+
+    Attributes:
+        is_listing_refused: the last look-up that needed listings had to use HEAD instead.
+    """
 
     def __init__(self) -> None:
         self.calibrating = anyio.Lock()
         self.is_calibrated = False
+        self.is_listing_refused = False
         self._facts = {fact: _Fact() for fact in VendorFact}
         self._first_looks: dict[str, tuple[float, int, str]] = {}
         """By key, when an object was first seen as it is: time, size and ETag."""

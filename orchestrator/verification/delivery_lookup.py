@@ -12,6 +12,7 @@ from orchestrator.vendor_facts import YES, VendorFact
 from orchestrator.verification.bucket_trust import BucketTrust
 from orchestrator.verification.evidence import writing_has_ended
 from orchestrator.verification.object_lookup import (
+    head_or_listed,
     is_own,
     listed_objects,
     open_uploads,
@@ -99,32 +100,11 @@ class DeliveryLookup:
                 is_wanted = every_key or refused is not None
             if is_wanted:
                 objects.pop(key, None)
-                if facts := await self._head(key, shown, refused):
+                if facts := await head_or_listed(self.cos, self.job, key, shown, refused):
                     objects[key] = facts
         owned = {key: is_own(self.job, facts, sent_at) for key, facts in objects.items()}
         self.undated = [key for key, is_owned in owned.items() if is_owned is None]
         return {key: facts for key, facts in objects.items() if owned[key]}
-
-    async def _head(
-        self, key: str, shown: ObjectFacts | None, refused: CloudRefusal | None
-    ) -> ObjectFacts | None:
-        """Return the object under a key as HEAD shows it, or as a listing did; ``None`` if none.
-
-        Args:
-            shown: as a listing shows it.
-            refused: why there is no listing.
-        """
-        try:
-            facts = await self.cos.head_object(self.job.region, self.job.bucket, key)
-        except CloudRefusal as refusal:
-            if refusal.http_status != 403:
-                raise
-            if shown is None:
-                # the refusal of a HEAD request has no code, that of a listing has one
-                raise refused or refusal from None
-            return shown
-        is_same = not (facts and shown) or (facts.size, facts.etag) == (shown.size, shown.etag)
-        return facts if is_same else shown
 
     def trace_age(
         self, objects: Mapping[str, ObjectFacts], uploads: Sequence[UploadFacts] | None

@@ -1,12 +1,13 @@
 """Look up the uploads and objects of one job in its bucket."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TypeVar
 
 from orchestrator.cloud.clock_skew import TOLERATED_DRIFT
 from orchestrator.cloud.cos import CosClient
+from orchestrator.errors import CloudRefusal
 from orchestrator.model import ObjectFacts, UploadFacts
 from orchestrator.vendor_facts import NO, VendorFact
 from orchestrator.verification.bucket_trust import BucketTrust
@@ -26,11 +27,14 @@ class LookupResult:
         uploads: keys that are being written.
         objects: objects that are there.
         age: time since the first of them was left; ``None`` if that says nothing about this job.
+        is_listed: the bucket was listed; if not, HEAD was answered for the job's keys, and what was
+            not found may be there.
     """
 
     uploads: tuple[str, ...] = ()
     objects: tuple[ObjectFacts, ...] = ()
     age: timedelta | None = None
+    is_listed: bool = True
 
     def __bool__(self) -> bool:
         return bool(self.uploads or self.objects)
@@ -41,24 +45,63 @@ async def look(cos: CosClient, trust: BucketTrust, job: TrackedJob) -> LookupRes
 
     Everything under the job's own tag belongs to it. Under an exact name only an object that has
     changed since before the first request does. Nothing found proves nothing where listings are not
-    trusted. For a job that is not locatable nothing is asked.
+    trusted. Where they are refused, a HEAD for each key of the job is the look-up. For a job that
+    is not locatable nothing is asked.
 
     Raises:
-        CloudRefusal, CredentialError, httpx.HTTPError: a listing failed, so the look-up proves
+        CloudRefusal, CredentialError, httpx.HTTPError: a request failed, so the look-up proves
             nothing.
     """
-    uploads = await open_uploads(cos, trust, job)
-    listed = await listed_objects(cos, trust, job)
+    own = [key.key for key in job.keys if job.exact_names or job.is_tagged(key.key)]
+    uploads: list[UploadFacts] = []
+    listed: dict[str, ObjectFacts] = {}
+    refused = None
+    try:
+        uploads = await open_uploads(cos, trust, job)
+        listed = await listed_objects(cos, trust, job)
+    except CloudRefusal as refusal:
+        if refusal.http_status != 403 or not (own and trust.is_head_trusted):
+            raise
+        refused = refusal
     objects = tuple(listed.values())
-    if job.exact_names and trust.is_head_trusted:
+    if refused or (job.exact_names and trust.is_head_trusted):
         # a listing may still show the object that was there before
-        heads = [await cos.head_object(job.region, job.bucket, key) for key in listed]
+        keys = own if refused else list(listed)
+        heads = [await head_or_listed(cos, job, key, listed.get(key), refused) for key in keys]
         objects = tuple(facts for facts in heads if facts is not None)
+    trust.is_listing_refused = refused is not None
     objects = tuple(facts for facts in objects if is_own(job, facts, ()))
     moments = [facts.last_modified for facts in objects]
     moments += [upload.initiated for upload in uploads]
     writing = tuple(upload.key for upload in uploads)
-    return LookupResult(writing, objects, trace_age_of(job, moments, clocks_of(cos)))
+    age = trace_age_of(job, moments, clocks_of(cos))
+    return LookupResult(writing, objects, age, is_listed=refused is None)
+
+
+async def head_or_listed(
+    cos: CosClient,
+    job: TrackedJob,
+    key: str,
+    shown: ObjectFacts | None,
+    refused: CloudRefusal | None = None,
+) -> ObjectFacts | None:
+    """Return the object under a key as HEAD shows it, or as a listing did; ``None`` if none.
+
+    Args:
+        shown: as a listing shows it.
+        refused: why there is no listing.
+    """
+    try:
+        facts = await cos.head_object(job.region, job.bucket, key)
+    except CloudRefusal as refusal:
+        if refusal.http_status != 403:
+            raise
+        if shown is None:
+            # the refusal of a HEAD request has no code, that of a listing has one
+            raise refused or refusal from None
+        return shown
+    is_same = not (facts and shown) or (facts.size, facts.etag) == (shown.size, shown.etag)
+    return facts if is_same else shown
 
 
 def trace_age_of(
@@ -200,12 +243,15 @@ async def baselines(cos: CosClient, trust: BucketTrust, job: TrackedJob) -> dict
         CloudRefusal, CredentialError, httpx.HTTPError: a look-up failed; the job must not be sent
             yet.
     """
-    etags: dict[str, str] = {}
-    listed = {} if trust.is_head_trusted else await listed_objects(cos, trust, job)
-    for key in job.keys:
-        if key.baseline_etag is None:
-            facts = listed.get(key.key)
-            if trust.is_head_trusted:
-                facts = await cos.head_object(job.region, job.bucket, key.key)
-            etags[key.key] = facts.etag if facts else ""
-    return etags
+    wanted = [key.key for key in job.keys if key.baseline_etag is None]
+    found: Mapping[str, ObjectFacts | None]
+    try:
+        if trust.is_head_trusted:
+            found = {key: await cos.head_object(job.region, job.bucket, key) for key in wanted}
+        else:
+            found = await listed_objects(cos, trust, job)
+    except CloudRefusal as refusal:
+        if refusal.http_status != 403 or not (trust.is_head_trusted and trust.is_listing_trusted):
+            raise
+        found = await listed_objects(cos, trust, job)
+    return {key: facts.etag if (facts := found.get(key)) else "" for key in wanted}

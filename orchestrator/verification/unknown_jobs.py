@@ -7,7 +7,7 @@ first trace there. It never counts where this store has seen that objects are no
 that listings are wrong.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
@@ -21,7 +21,7 @@ from orchestrator.limits.halted_scopes import bucket_location, bucket_location_c
 from orchestrator.model import NOT_RULED_OUT
 from orchestrator.settings import ResendMode, Settings
 from orchestrator.store import Database, events
-from orchestrator.store.tables import current, jobs, vendor_facts
+from orchestrator.store.tables import any_current, current, jobs, objects, vendor_facts
 from orchestrator.store.transitions import Transition, apply_transition
 from orchestrator.vendor_facts import NO, VendorFact, facts_about, longest_first_trace
 from orchestrator.verification.bucket_trust import BucketTrust
@@ -39,6 +39,7 @@ _NEEDED = (VendorFact.PREFIX_HONOURED, VendorFact.LISTING_TRUSTED)
 """Without one of these a listing under the tag proves nothing if it is empty."""
 
 _NO_TRACE = "The bucket has no trace of this export"
+_NOT_LISTED = "its listings are refused, and HEAD shows only names that were expected"
 
 
 class AbsenceTracker:
@@ -86,7 +87,7 @@ async def resolve(
         if found:
             state = await reconcile(connection, job, found, settings, now, actor)
         else:
-            absent_for = absence.absent_for(job)
+            absent_for = absence.absent_for(job) if found.is_listed else None
             state = await _record_absence(connection, job, settings, absent_for, now, actor)
     if state is not JobState.UNKNOWN:
         absence.forget(job)
@@ -133,13 +134,15 @@ async def reconcile(
 
 
 async def required_absence(
-    connection: AsyncConnection, job: TrackedJob, settings: Settings
+    connection: AsyncConnection, job: TrackedJob, settings: Settings, *, is_listed: bool = True
 ) -> timedelta | str:
-    """Return how long look-ups must find nothing before a resend, or why it is never resent."""
+    """Return how long listings must show nothing before a resend, or why it is never resent."""
     facts = await facts_about(connection, job.profile, bucket_location(job.region, job.bucket))
     why = None
     if not job.is_locatable:
         why = "The keys of its objects are not known, so the bucket cannot be searched for them."
+    elif not is_listed:
+        why = f"{_NO_TRACE}, but {_NOT_LISTED}."
     elif job.exact_names:
         why = f"{_NO_TRACE}. With exact names that proves nothing."
     elif settings.resend is ResendMode.NEVER:
@@ -164,7 +167,10 @@ async def required_absence(
 
 
 def left_to_operator(
-    settings: Settings, now: Callable[[], datetime], table: sa.FromClause = jobs
+    settings: Settings,
+    now: Callable[[], datetime],
+    unlisted: Callable[[], Sequence[str]],
+    table: sa.FromClause = jobs,
 ) -> sa.ColumnElement[bool]:
     """Unknown jobs that only a late object or an operator can resolve, as a condition on jobs.
 
@@ -172,6 +178,7 @@ def left_to_operator(
 
     Args:
         now: returns the time of the store whenever the condition is executed.
+        unlisted: returns the buckets whose listings are refused.
     """
     traced = jobs.alias("traced")
     is_bucket_proven = (
@@ -202,11 +209,15 @@ def left_to_operator(
         ResendMode.ALWAYS: table.c.exact_names | are_listings_useless,
         ResendMode.PROVEN: table.c.exact_names | ~is_bucket_proven | are_listings_useless,
     }
+    long_ago = current(lambda: now() - settings.resend_after)
+    is_absent = table.c.absent_since.is_not(None) & (table.c.absent_since <= long_ago)
+    # a job without keys has no answered look-up there, so its request counts instead
+    is_unlisted = bucket_location_column(table).in_(any_current(unlisted))
+    has_keys = sa.select(objects.c.job_id).where(objects.c.job_id == table.c.id).correlate(table)
+    was_sent = table.c.absent_since.is_(None) & (table.c.sent_at <= long_ago) & ~has_keys.exists()
     return sa.and_(
         table.c.state == JobState.UNKNOWN,
-        is_never_resent[settings.resend],
-        table.c.absent_since.is_not(None),
-        table.c.absent_since <= current(lambda: now() - settings.resend_after),
+        (is_never_resent[settings.resend] & is_absent) | (is_unlisted & (is_absent | was_sent)),
         table.c.due_at > current(now),
     )
 
@@ -215,18 +226,24 @@ async def _record_absence(
     connection: AsyncConnection,
     job: TrackedJob,
     settings: Settings,
-    absent_for: timedelta,
+    absent_for: timedelta | None,
     now: datetime,
     actor: str,
 ) -> JobState:
-    """Queue the job again, or fail it, once its absence is proven; return its state."""
+    """Queue the job again, or fail it, once its absence is proven; return its state.
+
+    Args:
+        absent_for: how long listings have not shown it; ``None`` if they are refused.
+    """
     if job.absent_since is None:
         this = jobs.update().where(jobs.c.id == job.job_id, jobs.c.attempt == job.attempt)
         await connection.execute(this.values(absent_since=now))
         return job.state
+    is_listed = absent_for is not None
+    absent_for = now - job.absent_since if absent_for is None else absent_for
     if absent_for < settings.resend_after:
         return job.state
-    required = await required_absence(connection, job, settings)
+    required = await required_absence(connection, job, settings, is_listed=is_listed)
     if isinstance(required, str):
         await _leave_to_operator(connection, job, required, now, actor)
         return job.state

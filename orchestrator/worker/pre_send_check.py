@@ -168,8 +168,9 @@ async def _search(
         found = replace(found, uploads=())
         etags = {} if found else await baselines(cos, trust, job)
     buckets.record_success(bucket_location(job.region, job.bucket))
-    if lease.maybe_applied and not (found or trust.is_listing_trusted):
-        raise OrchestratorError("Cannot rule out an export: listings of the bucket are wrong.")
+    if lease.maybe_applied and not (found or (found.is_listed and trust.is_listing_trusted)):
+        problem = "wrong" if found.is_listed else "refused"
+        raise OrchestratorError(f"Cannot rule out an export: listings of the bucket are {problem}.")
     return found, etags
 
 

@@ -168,25 +168,27 @@ async def test_without_head_permission_listings_are_the_evidence(
     assert result.counts[JobState.VERIFIED] == 4
 
 
-async def test_without_list_permission_lost_answers_stay_unknown(
-    open_store: OpenStore, cloud: Simulator
+@pytest.mark.parametrize("has_begun", [False, True])
+async def test_without_list_permission_head_finds_the_exports_of_lost_answers(
+    open_store: OpenStore, cloud: Simulator, has_begun: bool
 ) -> None:
-    """Without list permission a lost answer stays unknown for an operator."""
+    """What it does not find stays unknown for an operator, with the reason."""
     denied = BucketSettings(deny=("GetBucket", "ListMultipartUploads"))
-    cloud.change(
-        buckets={BUCKET: denied},
-        faults=(
-            Fault("reset", action="ExportImages", after=True, images=tuple(make_image_ids(1))),
-        ),
+    lost = Fault(
+        "reset", action="ExportImages", after=has_begun, images=tuple(make_image_ids(1)), times=1
     )
+    cloud.change(buckets={BUCKET: denied}, faults=(lost,))
+    images = make_image_ids(5)
     async with open_store() as orchestrator:
-        result = await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(5)))
-        (unknown,) = await read_jobs(orchestrator, states=("unknown",))
-    assert unknown.image_ids == tuple(make_image_ids(1))
-    assert result.counts[JobState.UNKNOWN] == 1
-    assert result.counts[JobState.VERIFIED] == 4
-    assert count_exports(cloud) == once_each(make_image_ids(5))
+        result = await enqueue_and_run(orchestrator, make_requests_for(images))
+        unknown = await read_jobs(orchestrator, states=("unknown",))
+    assert result.counts[JobState.VERIFIED] == 4 + has_begun
+    assert count_exports(cloud) == once_each(images if has_begun else images[1:])
     assert len(read_ledger(cloud)) == 5
+    if not has_begun:
+        (left,) = unknown
+        assert left.image_ids == tuple(images[:1])
+        assert "its listings are refused" in (left.message or "")
 
 
 async def test_unknown_job_is_resolved_once_listing_is_permitted(
@@ -194,7 +196,7 @@ async def test_unknown_job_is_resolved_once_listing_is_permitted(
 ) -> None:
     """A run that can read the bucket resolves and verifies what an earlier run left unknown."""
     cloud.change(
-        buckets={BUCKET: BucketSettings(deny=("GetBucket", "ListMultipartUploads"))},
+        buckets={BUCKET: BucketSettings(deny=("HeadObject", "GetBucket"))},
         faults=(Fault("reset", action="ExportImages", after=True, times=1),),
     )
     async with open_store() as orchestrator:

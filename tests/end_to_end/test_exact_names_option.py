@@ -89,7 +89,7 @@ async def test_exact_names_in_an_unreadable_bucket_end_accepted(
     open_store: OpenStore, cloud: Simulator
 ) -> None:
     """Exact names are sent without a lookup only if no lookup is permitted, and end accepted."""
-    cloud.change(buckets={BUCKET: BucketSettings(deny=("HeadObject",))})
+    cloud.change(buckets={BUCKET: BucketSettings(deny=("HeadObject", "GetBucket"))})
     async with open_store(concurrency=1) as orchestrator:
         result = await enqueue_and_run(
             orchestrator, make_requests_for(make_image_ids(3), exact_names=True)

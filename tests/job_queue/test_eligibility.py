@@ -20,6 +20,7 @@ from tests.job_factory import (
     make_job,
     make_jobs,
     make_request,
+    make_traced_job,
     now,
     update_job,
 )
@@ -168,3 +169,19 @@ async def test_jobs_due_after_the_time_limit_do_not_count(database: Database) ->
     assert await has_work(database)
     assert await has_work(database, within=3700)
     assert not await has_work(database, within=3500)
+
+
+@pytest.mark.parametrize("column", ["absent_since", "sent_at"], ids=["by HEAD", "without keys"])
+async def test_no_run_waits_for_a_lost_answer_where_listings_are_refused(
+    sqlite: Database, eligibility: Eligibility, permissions: BucketAccess, column: str
+) -> None:
+    """HEAD alone never proves its absence, although the bucket is proven; an operator decides."""
+    await make_traced_job(sqlite)
+    moment = await now(sqlite)
+    since, due = moment - timedelta(seconds=121), moment + timedelta(seconds=60)
+    job_id = await make_job(sqlite, JobState.UNKNOWN, attempt=1)
+    await update_job(sqlite, job_id, due_at=due, **{column: since})
+    for is_refused in (False, True):
+        permissions.trust[f"{REGION}/{BUCKET}"].is_listing_refused = is_refused
+        async with sqlite.read() as connection:
+            assert await eligibility.has_remaining_work(connection, moment) is not is_refused

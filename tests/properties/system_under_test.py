@@ -142,7 +142,7 @@ class SystemUnderTest:
         name, _ = self.processes[process]
         moment = await now(self.database)
         want = claim_query(
-            watched=lambda table: ~left_to_operator(self.settings, lambda: moment, table)
+            watched=lambda table: ~left_to_operator(self.settings, lambda: moment, list, table)
         )
         claimed = await claim_with_permits(
             self.database, want, owner=name, signed_at=self.vendor.now()

@@ -294,6 +294,8 @@ OBJECTS = _of(
     ),
 )
 
+_UNLISTED = {"buckets": {BUCKET: BucketSettings(deny=("GetBucket", "ListMultipartUploads"))}}
+
 LISTINGS = _of(
     "listings",
     ("uploads hidden", "List Multipart Uploads is empty", {"hide_uploads": True}),
@@ -322,7 +324,17 @@ LISTINGS = _of(
     (
         "listings forbidden",
         "both listings are refused",
-        {"buckets": {BUCKET: BucketSettings(deny=("GetBucket", "ListMultipartUploads"))}},
+        _UNLISTED,
+    ),
+    (
+        "listings forbidden, other names",
+        "the same, and objects are compressed, which CosPaths do not say",
+        {**_UNLISTED, "object_names": "gz"},
+    ),
+    (
+        "listings forbidden, nothing described",
+        "the same, DescribeImages is empty, and so are CosPaths",
+        {**_UNLISTED, "describe": "nothing", "cos_paths": "empty"},
     ),
     (
         "HEAD forbidden",

@@ -154,7 +154,7 @@ async def left(database: Database, settings: Settings = SETTINGS) -> list[int]:
     """Return the jobs that are left to an operator."""
     moment = await now(database)
     async with database.read() as connection:
-        query = sa.select(jobs.c.id).where(left_to_operator(settings, lambda: moment))
+        query = sa.select(jobs.c.id).where(left_to_operator(settings, lambda: moment, list))
         return list((await connection.execute(query)).scalars())
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from orchestrator.errors import CloudRefusal
 from orchestrator.job_states import JobState
+from orchestrator.model import NOT_RULED_OUT
 from orchestrator.store.tables import events, objects
 from orchestrator.verification.unknown_jobs import resolve
 from tests.job_factory import (
@@ -186,6 +187,41 @@ async def test_a_failed_listing_is_not_a_look_up(setup: StoreAndCloud, action: s
         assert (kept.state, kept.absent_since) == (JobState.UNKNOWN, absent_since)
 
 
+@pytest.mark.parametrize("exact_names", [False, True], ids=["tag", "exact names"])
+async def test_head_finds_an_export_where_listings_are_refused(
+    setup: StoreAndCloud, exact_names: bool
+) -> None:
+    """The computed keys are asked for, and an object under one of them reconciles the job."""
+    job_id = await unknown(setup, exact_names=exact_names)
+    await setup.export_without_answer(job_id)
+    for upload in setup.simulator.exports[0].uploads:
+        await add_expected_objects(setup.database, job_id, upload.key, baseline_etag="")
+    setup.deny(*LOOKS)
+    assert await looked(setup, job_id) is JobState.UNKNOWN  # an upload is not visible by HEAD
+    setup.finish_exports()
+    assert await looked(setup, job_id) is JobState.ACCEPTED
+
+
+async def test_head_alone_proves_no_absence(proven: StoreAndCloud) -> None:
+    """An operator gets the reason, no run waits for the job, and the bucket can be read."""
+    job_id = await unknown(proven)
+    prefix = (await read_job(proven.database, job_id)).object_prefix
+    await add_expected_objects(proven.database, job_id, f"{prefix}_img-00000001_system_snap-1.raw")
+    proven.deny(*LOOKS)
+    await looked(proven, job_id)
+    await advance_time(proven.database, days=1)
+    assert await looked(proven, job_id) is JobState.UNKNOWN
+    kept = await read_job(proven.database, job_id)
+    assert kept.reason == NOT_RULED_OUT
+    assert "its listings are refused" in kept.message
+    assert proven.trust.is_listing_refused
+    proven.deny()
+    assert await looked(proven, job_id) is JobState.UNKNOWN  # only now the required time begins
+    assert not proven.trust.is_listing_refused
+    await advance_time(proven.database, seconds=121)
+    assert await looked(proven, job_id) is JobState.QUEUED
+
+
 async def test_absence_is_counted_after_the_signature_has_expired(proven: StoreAndCloud) -> None:
     """The required time of empty look-ups begins when the signature has expired."""
     fence = await now(proven.database) + timedelta(seconds=330)
@@ -219,6 +255,22 @@ async def test_a_changed_object_under_an_exact_name_counts(setup: StoreAndCloud)
     assert await looked(setup, job_id) is JobState.ACCEPTED
     event = (await read_rows(setup.database, events, job_id))[-1]
     assert keys_in_event(event, "uploads") == [key]
+
+
+async def test_a_listing_is_enough_for_an_exact_name_where_head_is_refused(
+    setup: StoreAndCloud,
+) -> None:
+    """The listed ETag shows whether the object has changed."""
+    job_id = await unknown(setup, exact_names=True, object_prefix="web")
+    await setup.export_without_answer(job_id)
+    setup.finish_exports()
+    there = setup.simulator.exports[0].objects[0]
+    await add_expected_objects(setup.database, job_id, there.key, baseline_etag=there.etag)
+    setup.deny("HeadObject")
+    assert await looked(setup, job_id) is JobState.UNKNOWN
+    async with setup.database.write() as connection:
+        await connection.execute(objects.update().values(baseline_etag="before"))
+    assert await looked(setup, job_id) is JobState.ACCEPTED
 
 
 async def test_a_job_without_attempts_left_fails_if_not_found(proven: StoreAndCloud) -> None:

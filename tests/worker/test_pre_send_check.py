@@ -189,7 +189,7 @@ async def test_an_exact_name_that_cannot_be_looked_up_waits(setup: StoreAndCloud
     await make_jobs(setup.database, [make_request(prefix="web", exact_names=True)])
     lease = await claim_one(setup.database)
     await add_expected_objects(setup.database, lease.job_id, "one.raw")
-    setup.deny("HeadObject")
+    setup.deny("HeadObject", "GetBucket")
     assert not await cleared(setup, lease)
     kept = await read_job(setup.database, lease.job_id)
     assert (kept.state, kept.reason, kept.attempts_charged) == ("queued", "bucket not readable", 0)
@@ -296,3 +296,47 @@ async def test_an_exact_name_that_is_not_known_cannot_be_looked_up(
     assert (await read_job(setup.database, job_id)).state == state
     assert setup.lookup_actions() == []
     assert not buckets.is_proven_readable(REGION, BUCKET)
+
+
+@pytest.mark.parametrize("is_there", [False, True], ids=["nothing", "found"])
+async def test_a_refused_job_is_looked_up_by_head_where_listings_are_refused(
+    setup: StoreAndCloud, is_there: bool
+) -> None:
+    """What is found is accepted; where nothing is, the vendor's word has to be enough."""
+    lease = await answered(setup)
+    await setup.export_without_answer(lease.job_id)
+    keys = [upload.key for upload in setup.simulator.exports[0].uploads]
+    await add_expected_objects(setup.database, lease.job_id, *keys)
+    setup.deny("GetBucket", "ListMultipartUploads")
+    if is_there:
+        setup.finish_exports()
+    buckets = make_bucket_access()
+    assert await cleared(setup, lease, buckets) is not is_there
+    state = JobState.ACCEPTED if is_there else JobState.SENDING
+    assert (await read_job(setup.database, lease.job_id)).state == state
+    assert buckets.is_proven_readable(REGION, BUCKET)
+
+
+async def test_head_alone_does_not_rule_out_an_export(setup: StoreAndCloud) -> None:
+    """The export may have begun and may have other names, so the job becomes unknown again."""
+    lease = await maybe_applied(setup)
+    await add_expected_objects(setup.database, lease.job_id, f"{lease.order.name_prefix}_1.raw")
+    setup.deny("GetBucket", "ListMultipartUploads")
+    assert not await cleared(setup, lease)
+    assert (await read_job(setup.database, lease.job_id)).state == JobState.UNKNOWN
+
+
+async def test_the_baseline_is_listed_where_head_is_refused(setup: StoreAndCloud) -> None:
+    """A listing shows the ETag, too, so the job need not wait for a permission."""
+    await make_jobs(setup.database, [make_request(prefix="web", exact_names=True)])
+    lease = await claim_one(setup.database)
+    await setup.export_without_answer(lease.job_id)
+    setup.finish_exports()
+    there = setup.simulator.exports[0].objects[0]
+    await add_expected_objects(setup.database, lease.job_id, there.key, "free.raw")
+    setup.deny("HeadObject")
+    assert await cleared(setup, lease)
+    noted = {
+        row.key: row.baseline_etag for row in await read_rows(setup.database, objects, lease.job_id)
+    }
+    assert noted == {there.key: there.etag, "free.raw": ""}

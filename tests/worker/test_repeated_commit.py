@@ -239,7 +239,7 @@ async def finding_of(setup: StoreAndCloud, job_id: int) -> Finding:
     return finding
 
 
-async def cleared_again(setup: StoreAndCloud, lease: Lease, *, denied: str = "") -> bool:
+async def cleared_again(setup: StoreAndCloud, lease: Lease, *denied: str) -> bool:
     """Check twice, with a first commit that seems to fail; return the second result.
 
     Args:
@@ -249,7 +249,7 @@ async def cleared_again(setup: StoreAndCloud, lease: Lease, *, denied: str = "")
     clear = partial(
         check_before_send, setup.database, setup.cos, seen, lease, SETTINGS, ignore_refusal
     )
-    setup.deny(*filter(None, [denied]))
+    setup.deny(*denied)
     with uncertain_commit(setup.database, "UPDATE"), pytest.raises(OperationalError):
         await clear()
     before = await content(setup.database)
@@ -276,7 +276,7 @@ async def maybe_applied(setup: StoreAndCloud) -> Lease:
 async def test_an_exact_name_that_was_put_back_is_not_sent(setup: StoreAndCloud) -> None:
     """The bucket can be read again when the check is repeated, but the job is in the queue."""
     lease = await exact(setup)
-    assert not await cleared_again(setup, lease, denied="HeadObject")
+    assert not await cleared_again(setup, lease, "HeadObject", "GetBucket")
     assert (await read_job(setup.database, lease.job_id)).state == JobState.QUEUED
     assert (await read_last_attempt(setup.database, lease.job_id)).code == NOT_SENT
 
@@ -284,7 +284,7 @@ async def test_an_exact_name_that_was_put_back_is_not_sent(setup: StoreAndCloud)
 async def test_a_maybe_applied_job_that_was_put_back_is_not_sent(setup: StoreAndCloud) -> None:
     """The bucket can be read again when the check is repeated, but the job is unknown."""
     lease = await maybe_applied(setup)
-    assert not await cleared_again(setup, lease, denied="GetBucket")
+    assert not await cleared_again(setup, lease, "HeadObject", "GetBucket")
     assert (await read_job(setup.database, lease.job_id)).state == JobState.UNKNOWN
 
 
