@@ -217,7 +217,7 @@ class Admission:
         that dies here, or a full disk, must not lose it.
 
         Args:
-            are_ends_visible: the bucket may show when exports end.
+            are_ends_visible: the buckets of the region may show when exports end.
         """
         if action == EXPORT:
             are_ends_visible &= self.may_read_buckets

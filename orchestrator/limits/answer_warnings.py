@@ -66,7 +66,7 @@ class AnswerWarnings:
         """Record an answer; a request without one does not count.
 
         Args:
-            are_ends_visible: the bucket may show when exports end.
+            are_ends_visible: the buckets of the region may show when exports end.
         """
         if outcome.http_status is None or outcome.code.name == NOT_SENT:
             return
@@ -106,6 +106,8 @@ class AnswerWarnings:
                     "store still run there, but nothing shows when they end, because verification "
                     f"is off or their bucket cannot be read. {self._remedy(region, outcome)}",
                 )
+            else:
+                await self._warnings.clear(_refusals_key(region))
         elif outcome.code.effect is Effect.NO and not _has_own_warning(outcome):
             refusals = self._refusals.setdefault(region, _RefusalsInARow(now))
             refusals.count += 1

@@ -6,13 +6,16 @@ from dataclasses import dataclass
 from functools import partial
 
 import anyio
+import sqlalchemy as sa
 
 from orchestrator.cloud.credentials.base import Credential
+from orchestrator.job_states import JobState
 from orchestrator.limits.admission import EXPORT
 from orchestrator.limits.halted_scopes import scope_values_of
 from orchestrator.limits.rate_limiter import Permit, RateLimiter
 from orchestrator.model import NOT_SENT, Lease, Outcome, Reaction
 from orchestrator.store import BusyRetry, GroupCommit
+from orchestrator.store.tables import jobs
 from orchestrator.verification.bucket_access import BucketAccess
 from orchestrator.worker.outcome_policy import contradicts_description, decide
 from orchestrator.worker.outcome_recorder import AttemptResult, record
@@ -112,9 +115,11 @@ class AttemptRunner:
         )
         self.unrecorded.discard((lease.job_id, lease.attempt))
         # warnings are written last: nothing may lose the TaskId of an answer
-        may_be_readable = self._buckets.may_be_readable(region, lease.order.bucket)
+        are_ends_visible = not is_full or await self._busy_retry.retry(
+            partial(self._sees_ends, region)
+        )
         await admission.update_warnings(
-            EXPORT, host, region, outcome, are_ends_visible=may_be_readable
+            EXPORT, host, region, outcome, are_ends_visible=are_ends_visible
         )
         if suspects_region:
             # not cleared by an acceptance: the code may concern the region until the run ends
@@ -122,6 +127,17 @@ class AttemptRunner:
                 f"refusals that may concern {region}", _suspected_region_warning(region, outcome)
             )
         return result.is_accepted
+
+    async def _sees_ends(self, region: str) -> bool:
+        """Return whether a bucket shows when an accepted export of a region ends, if there is one.
+
+        The limit is that of the region, so the bucket of the refused job says nothing.
+        """
+        exporting = (jobs.c.state == JobState.ACCEPTED) & (jobs.c.region == region)
+        exporting &= jobs.c.profile == self._context.settings.profile
+        query = sa.select(self._buckets.readable()).where(exporting).distinct()
+        async with self._context.database.read() as connection:
+            return set((await connection.execute(query)).scalars()) != {False}
 
     async def _check_and_send(self, attempt: Attempt) -> Outcome | None:
         """Check the attempt, send its request, and return the outcome.

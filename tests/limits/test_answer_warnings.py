@@ -6,6 +6,7 @@ import anyio
 import pytest
 
 from orchestrator.cloud.error_classification import code_for_reply
+from orchestrator.limits import answer_warnings
 from orchestrator.limits.answer_warnings import AnswerWarnings
 from orchestrator.model import Outcome, Reaction, Reply
 from orchestrator.store import Database
@@ -158,6 +159,17 @@ def test_a_full_region_is_warned_of_after_minutes_where_nothing_shows_an_end(run
     in_no_time(work)
     assert run.said[0].startswith(f"Warning: {REGION}: full for 5 min.")
     assert "whether the exports of this store still run there" in run.said[0]
+
+
+async def test_that_warning_ends_when_an_end_can_be_seen(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then the full region is usual again; the user is warned anew if that ends."""
+    monkeypatch.setattr(answer_warnings, "_LONG", 0.0)
+    await run.answer(make_acceptance())
+    for are_ends_visible, warnings in ((False, 1), (True, 1), (False, 2)):
+        await run.answer(FULL, are_ends_visible=are_ends_visible)
+        assert len(run.said) == warnings
 
 
 def test_refusals_that_began_while_our_exports_ran_are_counted_anew(run: Run) -> None:

@@ -13,6 +13,7 @@ from orchestrator.verification.bucket_access import BucketAccess
 from orchestrator.worker.attempt import Attempt, AttemptRunner
 from orchestrator.worker.run_context import RunContext
 from tests.job_factory import (
+    BUCKET,
     PROFILE,
     REGION,
     SETTINGS,
@@ -26,7 +27,7 @@ from tests.store_and_cloud import CREDENTIAL, StoreAndCloud, make_admission, mak
 
 pytestmark = pytest.mark.anyio
 
-HOST = "cvm.example"
+HOST, OTHER = "cvm.example", "other-1250000000"
 
 
 class _CrashError(Exception):
@@ -72,16 +73,18 @@ async def test_a_crash_while_warnings_are_written_loses_no_task_id(setup: StoreA
     assert (await read_last_attempt(database, job_id)).task_id == str(entry.task_id)
 
 
+@pytest.mark.parametrize("exporting_to", [BUCKET, OTHER])
 @pytest.mark.parametrize("mode", [VerifyMode.OFF, VerifyMode.AUTO])
-async def test_a_full_region_is_warned_of_where_the_bucket_shows_no_ends(
-    setup: StoreAndCloud, monkeypatch: pytest.MonkeyPatch, mode: VerifyMode
+async def test_a_full_region_is_warned_of_where_no_bucket_shows_an_end(
+    setup: StoreAndCloud, monkeypatch: pytest.MonkeyPatch, mode: VerifyMode, exporting_to: str
 ) -> None:
-    """With verification off nothing shows when exports end; else refusals for the cap are usual."""
+    """The buckets of the running exports count, not that of the refused job."""
     monkeypatch.setattr(answer_warnings, "_LONG", 0.0)
     setup.simulator.change(cap=0)
     said: list[str] = []
     admission = make_admission(setup.database, notify=said.append)
     admission.record_exporting([REGION])
+    await make_job(setup.database, JobState.ACCEPTED, bucket=exporting_to, task_id="9")
     await make_job(setup.database)
-    await run_next(setup, admission, make_bucket_access(mode))
-    assert len(said) == (mode is VerifyMode.OFF)
+    await run_next(setup, admission, make_bucket_access(mode, unreadable=True))
+    assert len(said) == (mode is VerifyMode.OFF or exporting_to == BUCKET)
