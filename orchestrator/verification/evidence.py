@@ -94,7 +94,10 @@ def compare_with_keys(job: TrackedJob, objects: Mapping[str, ObjectFacts]) -> Ev
         )
         return Evidence(found, missing=missing, is_enough=True, caveats=(caveat, *short))
     if not too_small and job.names_every_image(usable):
-        every, disks = tuple(usable.values()), max(map(len, (named, job.expected, job.image_ids)))
+        every, disks = (
+            tuple(usable.values()),
+            max(map(len, (job.known, job.expected, job.image_ids))),
+        )
         if len(usable) >= disks:
             caveat = _naming_caveat(missing, [key for key in usable if key not in named])
             return Evidence(every, missing=missing, is_enough=True, caveats=(caveat, *short))

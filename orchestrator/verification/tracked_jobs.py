@@ -96,8 +96,11 @@ class TrackedJob:
         Those with neither the job's tag nor an image id may belong to another job. The keys of a
         reconciled job were found in the bucket, which may not hold all of them yet.
         """
-        if self.reconciled:
-            return ()
+        return () if self.reconciled else self.known
+
+    @property
+    def known(self) -> tuple[TrackedKey, ...]:
+        """The keys that an answer to any attempt named, or that were found in the bucket."""
         return tuple(key for key in self.keys if key.cos_path is not None and self._is_own(key))
 
     @property

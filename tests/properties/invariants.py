@@ -24,6 +24,8 @@ class InvariantChecker:
         self.states: dict[int, JobState] = {}
         self.undecided: set[int] = set()
         """Unknown jobs that only an operator can resolve."""
+        self._verified: dict[int, bool] = {}
+        """Verified jobs, and whether an answer had named their objects before."""
         self._retried_at: dict[int, int] = {}
         self._world = system
         self._read = 0
@@ -42,9 +44,12 @@ class InvariantChecker:
         self.undecided = {row.id for row in rows if row.exact_names or row.reason == NOT_RULED_OUT}
         for event in happened:
             self._follow(event)
+        answered_jobs = {attempt.job_id for attempt in answered if attempt.task_id}
         for row in rows:
             assert self.states[row.id] == row.state, f"job {row.id} moved without its event"
-            _check_job(row, system.vendor)
+            if row.state == JobState.VERIFIED:
+                self._verified.setdefault(row.id, row.id in answered_jobs)
+            _check_job(row, system.vendor, was_answered=self._verified.get(row.id, False))
         _check_tasks({row.id: row for row in rows}, answered, system, self._retried_at)
 
     def close(self) -> None:
@@ -66,7 +71,7 @@ class InvariantChecker:
         self.states[event.job_id] = target
 
 
-def _check_job(row: Any, vendor: FakeVendor) -> None:
+def _check_job(row: Any, vendor: FakeVendor, *, was_answered: bool) -> None:
     is_sent = row.state == JobState.SENDING
     assert is_sent == (row.owner is not None) == (row.expires_at is not None), row
     assert (row.finished_at is not None) == (row.state in FINAL), row
@@ -80,7 +85,7 @@ def _check_job(row: Any, vendor: FakeVendor) -> None:
         assert writers, f"job {row.id} is verified, and nothing was exported"
         written = {key for export in writers for key in export.written}
         # Without an answer and without a description nothing tells how many disks there are.
-        if row.task_id is None and any("may not be all" in one for one in row.warnings or ()):
+        if not was_answered and any("may not be all" in one for one in row.warnings or ()):
             assert written, row
         else:
             assert {key for export in own for key in export.keys} <= written, row

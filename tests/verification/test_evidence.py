@@ -222,6 +222,13 @@ def test_nothing_named_and_nothing_expected_calls_for_a_warning() -> None:
     assert not compare_with_keys(make_job(reconciled=True), {}).is_enough
 
 
+def test_a_reconciled_job_needs_as_many_objects_as_an_earlier_answer_named() -> None:
+    """An answer to an earlier attempt, before a retry, has shown how many there must be."""
+    job = make_job(named=(SYSTEM, DATA), reconciled=True)
+    assert not compare_with_keys(job, make_objects(SYSTEM)).is_enough
+    assert compare_with_keys(job, make_objects(SYSTEM, DATA)).is_enough
+
+
 def test_a_reconciled_job_needs_as_many_objects_as_were_expected() -> None:
     """The keys found in the bucket are not an answer of the vendor."""
     job = make_job(expected=(SYSTEM, DATA), named=(SYSTEM,), reconciled=True)
