@@ -93,6 +93,8 @@ class ImageDescriber:
                 has_changed = await self._busy_retry.retry(self._learn_time) or has_changed
             if has_changed:
                 self._wakeup.notify()
+            elif self._is_forbidden and not self._cvm.clock.is_known:
+                await anyio.sleep(_MAX_PAUSE)
             else:
                 await anyio.sleep(min(_IDLE * 2 ** min(self._failures, 10), _MAX_PAUSE))
 
