@@ -11,10 +11,10 @@ from orchestrator.clock import iso
 from orchestrator.errors import UsageError
 from orchestrator.job_states import JobState
 from orchestrator.model import NOT_DELIVERED
+from orchestrator.object_keys import is_disk_of, missing_images
 from orchestrator.store import Database, events
 from orchestrator.store.tables import job_images, jobs, objects
 from orchestrator.store.transitions import Transition, apply_transition, write_transitions
-from orchestrator.verification.tracked_jobs import is_disk_of, missing_images
 
 _SPLIT = "its missing images have a job of their own"
 """Reason of a failed job whose missing images were moved to a new job."""

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from orchestrator.job_states import LIVING, JobState
 from orchestrator.limits.concurrency_limit import open_scope
 from orchestrator.manifest.export_request import ExportRequest
+from orchestrator.object_keys import append_tag
 from orchestrator.store import Database, acquire_exclusive_lock
 from orchestrator.store.tables import events, job_images, jobs
 
@@ -118,12 +119,6 @@ def _job_values(request: ExportRequest, fingerprint: str, now: datetime) -> dict
         "reason": "new" if request.not_before is None else "not before",
         "due_at": request.not_before or now,
     }
-
-
-def append_tag(prefix: str, tag: str) -> str:
-    """Return the prefix of a job's object keys: the user's prefix and the job's tag."""
-    separator = "" if not prefix or prefix.endswith(("/", "-", "_", ".")) else "-"
-    return f"{prefix}{separator}{tag}"
 
 
 async def _insert_jobs(

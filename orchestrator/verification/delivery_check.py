@@ -14,6 +14,7 @@ from orchestrator.errors import CloudRefusal
 from orchestrator.export_durations import FinishedExport, deadline
 from orchestrator.job_states import JobState
 from orchestrator.model import NOT_DELIVERED, ObjectFacts, UploadFacts
+from orchestrator.object_keys import missing_images
 from orchestrator.settings import Settings
 from orchestrator.store import Database
 from orchestrator.store.transitions import Transition, apply_transition
@@ -25,7 +26,6 @@ from orchestrator.verification.object_lookup import clocks_of
 from orchestrator.verification.tracked_jobs import (
     TrackedJob,
     first_trace_column,
-    missing_images,
     save_first_trace,
     save_seen_objects,
 )

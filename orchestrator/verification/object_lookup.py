@@ -9,9 +9,10 @@ from orchestrator.cloud.clock_skew import TOLERATED_DRIFT
 from orchestrator.cloud.cos import CosClient
 from orchestrator.errors import CloudRefusal
 from orchestrator.model import ObjectFacts, UploadFacts
+from orchestrator.object_keys import is_disk_of
 from orchestrator.vendor_facts import NO, VendorFact
 from orchestrator.verification.bucket_trust import BucketTrust
-from orchestrator.verification.tracked_jobs import TrackedJob, is_disk_of
+from orchestrator.verification.tracked_jobs import TrackedJob
 
 _CLOCK_ERROR = timedelta(seconds=5)
 """Uncertainty of the clock of COS: a Date header has whole seconds, and the answer takes time."""

@@ -1,17 +1,16 @@
 """Jobs whose objects are looked up, and their keys: expected, named by the vendor, or seen."""
 
-import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any
-from urllib.parse import unquote
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.job_states import JobState
-from orchestrator.model import ExportOrder, ImageFormat, ObjectFacts
+from orchestrator.model import ImageFormat, ObjectFacts
+from orchestrator.object_keys import names_job_or_image
 from orchestrator.store import upsert
 from orchestrator.store.tables import WATCHED, jobs, objects
 
@@ -132,58 +131,6 @@ class TrackedJob:
 
     def _is_own(self, key: TrackedKey) -> bool:
         return names_job_or_image(key.key, self.object_prefix, self.image_ids)
-
-
-def names_job_or_image(path: str, object_prefix: str, image_ids: Iterable[str]) -> bool:
-    """Return whether a CosPath or key contains a job's own prefix or one of its image ids."""
-    named = bool(object_prefix) and path.removeprefix("/").startswith(object_prefix)
-    return named or any(image in path for image in image_ids)
-
-
-_URL = re.compile(r"[a-z]+://[^/]+(/[^?#]*)", re.IGNORECASE)
-
-
-def key_of_cos_path(path: str, order: ExportOrder) -> str:
-    """Return the object key that a CosPath means.
-
-    Documented is the key after a slash. Where that does not begin like a key of this order, a
-    scheme with a host, percent-encoding and the bucket's name are removed, if it then does.
-    """
-    url = _URL.match(path)
-    text = url[1] if url else path
-    plain, *others = [
-        one.removeprefix("/").removeprefix(bucket)
-        for one in (text, unquote(text))
-        for bucket in ("", f"{order.bucket}/")
-    ]
-    named = tuple(f"{order.name_prefix}_{image}_" for image in order.image_ids)
-    begins = (*named, *order.image_ids) if order.name_prefix else order.image_ids
-    return next((key for key in (plain, *others) if key.startswith(begins)), plain)
-
-
-def is_disk_of(image_id: str, key: str, object_prefix: str) -> bool:
-    """Return whether a key names a disk of this image.
-
-    The image id follows the prefix (source: the vendor's page on exporting images).
-    """
-    return key.removeprefix(object_prefix).removeprefix("_").startswith(f"{image_id}_")
-
-
-def missing_images(
-    image_ids: Iterable[str], object_prefix: str, keys: Iterable[str], found: Collection[str]
-) -> list[str]:
-    """Return the images of one request without all their objects, in the request's order.
-
-    Args:
-        keys: every required key. If none contains an image id, nothing is returned.
-        found: those keys that have an object.
-    """
-    of_image = {
-        image: {key for key in keys if is_disk_of(image, key, object_prefix)} for image in image_ids
-    }
-    if not any(of_image.values()):
-        return []
-    return [image for image, own in of_image.items() if not own or not own <= set(found)]
 
 
 async def reserve_due_jobs(

@@ -21,6 +21,7 @@ from orchestrator.cloud.error_codes import MAY_CONCERN_ONE_IMAGE, code_for
 from orchestrator.errors import CloudRefusal
 from orchestrator.limits.admission import DESCRIBE
 from orchestrator.model import Disk, ImageFacts, ImageFormat, Outcome, Reaction, Scope
+from orchestrator.object_keys import object_key
 from orchestrator.store import BusyRetry
 from orchestrator.store.tables import CLAIMABLE, UNDESCRIBED, job_images, jobs, objects
 from orchestrator.wakeup import Wakeup
@@ -377,10 +378,3 @@ _USAGES = frozenset({"SYSTEM_DISK", "DATA_DISK"})
 def exported_disks(image: ImageFacts, *, only_root_disk: bool) -> tuple[Disk, ...]:
     """Return the disks of an image that an export writes."""
     return tuple(disk for disk in image.disks if disk.usage == "SYSTEM_DISK" or not only_root_disk)
-
-
-def object_key(object_prefix: str, image_id: str, disk: Disk, image_format: ImageFormat) -> str:
-    """Return the key of a disk's object (source: the vendor's page on exporting images)."""
-    kind = "system" if disk.usage == "SYSTEM_DISK" else "data"
-    name = f"{image_id}_{kind}_{disk.snapshot_id}.{image_format.lower()}"
-    return f"{object_prefix}_{name}" if object_prefix else name

@@ -8,10 +8,8 @@ from typing import Any
 import anyio
 import pytest
 import sqlalchemy as sa
-from hypothesis import given
-from hypothesis import strategies as st
 
-from orchestrator.job_queue.enqueue import EnqueueResult, _fingerprint, append_tag, enqueue
+from orchestrator.job_queue.enqueue import EnqueueResult, _fingerprint, enqueue
 from orchestrator.job_states import JobState
 from orchestrator.manifest.export_request import ExportRequest
 from orchestrator.model import ImageFormat
@@ -300,13 +298,3 @@ async def test_concurrent_enqueue_adds_each_request_once(
             tasks.start_soon(one, database)
     assert sorted(result.added for result in results) == [0, 0, 0, 20]
     assert await count(databases[0]) == 20
-
-
-@given(st.text(max_size=20), st.text("abcdefghijklmnopqrstuvwxyz234567", min_size=12, max_size=12))
-def test_tag_follows_the_prefix_after_a_separator(prefix: str, tag: str) -> None:
-    """A separator is added only if the prefix does not end with one."""
-    name = append_tag(prefix, tag)
-    assert name.startswith(prefix)
-    assert name.endswith(tag)
-    separator = name[len(prefix) : -len(tag)]
-    assert separator == ("" if not prefix or prefix[-1] in "/-_." else "-")

@@ -1,18 +1,10 @@
-"""Which objects must be there before a job counts as verified, and which images arrived."""
-
-from dataclasses import replace
-from urllib.parse import quote
+"""Which objects must be there before a job counts as verified."""
 
 import pytest
 
 from orchestrator.job_states import JobState
-from orchestrator.model import ExportOrder, ImageFormat
-from orchestrator.verification.tracked_jobs import (
-    TrackedJob,
-    TrackedKey,
-    key_of_cos_path,
-    missing_images,
-)
+from orchestrator.model import ImageFormat
+from orchestrator.verification.tracked_jobs import TrackedJob, TrackedKey
 from tests.job_factory import BUCKET, PROFILE, REGION
 
 NAMED = TrackedKey("tag_named", expected=False, cos_path="/tag_named")
@@ -82,90 +74,3 @@ def test_required_objects_depend_on_the_source_of_the_keys(
 ) -> None:
     """What was named and what was expected; what was found in a bucket may be incomplete."""
     assert job(keys, images=images, reconciled=reconciled).required == required
-
-
-ORDER = ExportOrder(
-    REGION,
-    ("img-00000001",),
-    BUCKET,
-    ImageFormat.RAW,
-    "a%b/tag",
-    only_root_disk=False,
-    role_name=None,
-)
-KEY = "a%b/tag_img-00000001_system_snap-1.raw"
-HOST = f"https://{BUCKET}.cos.{REGION}.myqcloud.com"
-
-
-@pytest.mark.parametrize(
-    ("path", "key"),
-    [
-        (f"/{KEY}", KEY),
-        (KEY, KEY),
-        (f"{HOST}/{quote(KEY)}?sign=1", KEY),
-        (f"/{quote(KEY, safe='')}", KEY),
-        (quote(f"/{KEY}", safe=""), KEY),
-        (f"/{BUCKET}/{KEY}", KEY),
-        ("/img-00000001_system_snap-1.raw", "img-00000001_system_snap-1.raw"),
-        (f"{HOST}/img-00000001_system.raw", "img-00000001_system.raw"),
-        ("/a%b/tag_IMG-00000001_SYSTEM.RAW", "a%b/tag_IMG-00000001_SYSTEM.RAW"),
-    ],
-    ids=[
-        "documented",
-        "no slash",
-        "URL",
-        "encoded",
-        "all encoded",
-        "bucket",
-        "no tag",
-        "URL without tag",
-        "case",
-    ],
-)
-def test_cos_paths_of_any_form_mean_the_same_key(path: str, key: str) -> None:
-    """A URL, percent-encoding, the bucket or no slash lead to the same key; a % of ours stays."""
-    assert key_of_cos_path(path, ORDER) == key
-
-
-def test_cos_paths_without_a_prefix_are_told_by_the_image() -> None:
-    """With exact names and no prefix a key begins with its image id."""
-    order = replace(ORDER, name_prefix="")
-    key = "img-00000001_system_snap-1.raw"
-    for path in (
-        f"/{key}",
-        f"{HOST}/{key}",
-        f"/{BUCKET}/{key}",
-        "%2Fimg%2D00000001_system_snap%2D1.raw",
-    ):
-        assert key_of_cos_path(path, order) == key
-
-
-ONE, OTHER = "img-00000001", "img-00000002"
-SYSTEM, DATA = f"tag_{ONE}_system_snap-1.raw", f"tag_{ONE}_data_snap-2.raw"
-OTHERS = f"tag_{OTHER}_system_snap-3.raw"
-
-
-@pytest.mark.parametrize(
-    ("keys", "found", "missing"),
-    [
-        ([SYSTEM, DATA, OTHERS], [SYSTEM, DATA, OTHERS], []),
-        ([SYSTEM, DATA, OTHERS], [SYSTEM, OTHERS], [ONE]),
-        ([SYSTEM, DATA, OTHERS], [], [ONE, OTHER]),
-        ([SYSTEM, DATA], [SYSTEM, DATA], [OTHER]),
-        (["another-name.raw"], ["another-name.raw"], []),
-        ([], [], []),
-    ],
-    ids=["all", "a disk is missing", "nothing", "an image was never named", "foreign", "no names"],
-)
-def test_an_image_has_arrived_when_each_of_its_objects_has(
-    keys: list[str], found: list[str], missing: list[str]
-) -> None:
-    """An image is missing when one of its objects is, or none was ever named."""
-    assert missing_images([ONE, OTHER], "tag", keys, found) == missing
-
-
-def test_an_image_named_by_the_prefix_is_not_taken_for_delivered() -> None:
-    """An image id in the user's own prefix does not show which image an object belongs to."""
-    prefix = f"{OTHER}-tag"
-    key = f"{prefix}_{ONE}_system_snap-1.raw"
-    assert missing_images([ONE, OTHER], prefix, [key], [key]) == [OTHER]

@@ -17,7 +17,7 @@ from orchestrator.store import BusyRetry, Database
 from orchestrator.store.tables import job_images, jobs, objects
 from orchestrator.wakeup import Wakeup
 from orchestrator.worker import image_describer as describe_module
-from orchestrator.worker.image_describer import ImageDescriber, exported_disks, object_key
+from orchestrator.worker.image_describer import ImageDescriber, exported_disks
 from orchestrator.worker.run_context import RunContext
 from tests.job_factory import (
     PROFILE,
@@ -268,19 +268,6 @@ async def test_a_cancelled_job_is_not_described(setup: StoreAndCloud) -> None:
                 await anyio.lowlevel.checkpoint()
     assert asked(setup) == [("ap-singapore", 1)]
     assert (await read_job(setup.database, cancelled)).described_at is None
-
-
-@pytest.mark.parametrize(
-    ("disk", "prefix", "key"),
-    [
-        (SYSTEM, "web", "web_img-1_system_snap-a.qcow2"),
-        (DATA, "web", "web_img-1_data_snap-b.qcow2"),
-        (SYSTEM, "", "img-1_system_snap-a.qcow2"),
-    ],
-)
-def test_a_key_is_made_of_prefix_image_and_snapshot(disk: Disk, prefix: str, key: str) -> None:
-    """The form is that of the vendor's page; without a prefix the key begins with the image id."""
-    assert object_key(prefix, "img-1", disk, ImageFormat.QCOW2) == key
 
 
 def test_only_root_disk_leaves_out_data_disks() -> None:
