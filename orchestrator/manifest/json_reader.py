@@ -9,10 +9,10 @@ from typing import Any
 
 from orchestrator.errors import RowFault
 from orchestrator.manifest.column_rules import column_named, half_width
-from orchestrator.manifest.image_lists import ImageLists, is_row
 from orchestrator.manifest.problems import Problem, UnreadableError, row_fault, unreadable
 from orchestrator.manifest.request_collector import RequestCollector
 from orchestrator.manifest.text_decoding import DecodedText
+from orchestrator.manifest.tool_output import ImageLists, is_row
 
 MAX_DOCUMENT = 64 * 2**20
 """Maximum characters of JSON that is read as a whole: anything but JSON Lines."""
