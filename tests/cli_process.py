@@ -114,6 +114,30 @@ class Shell:
         return {**kept, "HOME": str(self.folder), "PYTHONWARNINGS": "error", **self.variables}
 
 
+def at_terminal(folder: Path, command: str, variables: Mapping[str, str]) -> bytes:
+    """Run a command whose stdout and stderr are a terminal; return what it prints."""
+    ours, theirs = pty.openpty()
+    environ = {"PATH": os.environ["PATH"], "HOME": str(folder), **variables}
+    with subprocess.Popen(
+        [sys.executable, "-m", "orchestrator", *command.split()],
+        cwd=folder,
+        env=environ,
+        stdout=theirs,
+        stderr=theirs,
+    ) as process:
+        os.close(theirs)
+        printed = b""
+        try:
+            while piece := os.read(ours, 65_536):
+                printed += piece
+        except OSError:  # the other end was closed
+            pass
+        finally:
+            os.close(ours)
+        assert process.wait() == 0, printed
+    return printed
+
+
 async def wait_for_output(process: Process, words: str) -> str:
     """Wait until a process has written these words to stderr; return all that it has written."""
     assert process.stderr is not None

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import sys
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TextIO
@@ -90,9 +91,13 @@ def printable(text: str) -> str:
 
     What stdout cannot encode is escaped, as it would be later, so that its width is known.
     """
-    # Python counts the wide blank of Chinese file names as not printable
-    shown = "".join(ch if ch.isprintable() or ch == "\u3000" else " " for ch in text)
-    return shown.encode(sys.stdout.encoding, "backslashreplace").decode(sys.stdout.encoding)
+    # blanks of all widths and bytes of file names that are no text control nothing
+    shown = "".join(
+        ch if ch.isprintable() or unicodedata.category(ch) in {"Zs", "Cs"} else " " for ch in text
+    )
+    # during a live display stdout is rich's, without an encoding
+    encoding = sys.stdout.encoding or "utf-8"
+    return shown.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def text_width() -> int:

@@ -7,6 +7,7 @@ import signal
 import sqlite3
 
 import pytest
+from anyio import to_thread
 
 from orchestrator.simulator import (
     BucketSettings,
@@ -14,7 +15,7 @@ from orchestrator.simulator import (
     ImageSettings,
     Simulator,
 )
-from tests.cli_process import Shell, wait_for_output, wait_until
+from tests.cli_process import Shell, at_terminal, wait_for_output, wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -383,13 +384,22 @@ async def test_a_first_signal_waits_for_requests_in_flight(
     assert len(accepted) == len(set(accepted)) == 40
 
 
+async def test_run_at_a_terminal_shows_progress_and_notes(shell: Shell) -> None:
+    """Notes are printed above the live display, and the summary below it."""
+    await shell.run("enqueue", "-", stdin=manifest(3))
+    variables = {**shell.variables, "TERM": "xterm", "COLUMNS": "80"}
+    printed = await to_thread.run_sync(at_terminal, shell.folder, "run", variables)
+    assert b"Keys: TENCENTCLOUD_SECRET_ID" in printed
+    assert b"3/3" in printed
+    assert b"3 verified of 3" in printed
+
+
 async def test_a_second_signal_ends_the_run_at_once(shell: Shell, cloud: Simulator) -> None:
     """Requests in flight are not waited for; their jobs stay in state sending."""
-    cloud.set_faults(Fault("latency", action="ExportImages", seconds=600.0))
+    cloud.set_faults(Fault("hang", action="ExportImages", after=True))
     await shell.run("enqueue", "-", stdin=manifest(2))
-    async with shell.start("run") as process:
-        await wait_until(lambda: any(entry.action == "DescribeImages" for entry in cloud.ledger))
-        await wait_until(lambda: _states(shell)["sending"] == 2)
+    async with shell.start("run", "--request-timeout", "600") as process:
+        await wait_until(lambda: sum(entry.accepted for entry in cloud.ledger) == 2)
         process.send_signal(signal.SIGINT)
         # two signals that are pending at the same time would be delivered as one
         await wait_for_output(process, "Interrupt again")

@@ -2,13 +2,14 @@
 
 import json
 import os
-import pty
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+
+from tests.cli_process import at_terminal
 
 PROGRAM = f'orchestrator() {{ "{sys.executable}" -m orchestrator "$@"; }}; '
 BATCH = "夜间 😀"
@@ -83,30 +84,6 @@ def test_a_default_database_that_cannot_be_made_names_home(tmp_path: Path, varia
     assert f"{tmp_path / 'file'} is not a folder" in message
     assert "ORCHESTRATOR_DATABASE_URL" in message
     assert variable in message.split("default path")[1]
-
-
-def at_terminal(folder: Path, command: str, variables: Mapping[str, str]) -> bytes:
-    """Run a command whose stdout and stderr are a terminal; return what it prints."""
-    ours, theirs = pty.openpty()
-    environ = {"PATH": os.environ["PATH"], "HOME": str(folder), **variables}
-    with subprocess.Popen(
-        [sys.executable, "-m", "orchestrator", *command.split()],
-        cwd=folder,
-        env=environ,
-        stdout=theirs,
-        stderr=theirs,
-    ) as process:
-        os.close(theirs)
-        printed = b""
-        try:
-            while piece := os.read(ours, 65_536):
-                printed += piece
-        except OSError:  # the other end was closed
-            pass
-        finally:
-            os.close(ours)
-        assert process.wait() == 0, printed
-    return printed
 
 
 TERMINALS: dict[str, tuple[dict[str, str], bool]] = {
