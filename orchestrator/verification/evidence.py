@@ -151,8 +151,7 @@ def _may_hold_every_disk(job: TrackedJob, usable: Mapping[str, ObjectFacts]) -> 
     """Return whether fewer objects than disks may be all that the export writes.
 
     RAW files must be as large as all disks together. The sizes of other formats show nothing: there
-    neither the vendor's answer nor the name of an object may show that each disk has a file of its
-    own.
+    no known key may be missing, and no name may show that each disk has a file of its own.
     """
     if not all(map(job.is_tagged, usable)):
         return False
@@ -160,7 +159,8 @@ def _may_hold_every_disk(job: TrackedJob, usable: Mapping[str, ObjectFacts]) -> 
     if job.format is ImageFormat.RAW and sizes and all(sizes):
         return sum(one.size for one in usable.values()) >= sum(sizes) * _GIB
     names = [key.removeprefix(job.object_prefix).lower() for key in usable]
-    return not job.named and not any(kind in name for kind in _ONE_DISK for name in names)
+    is_any_missing = any(key.key not in usable for key in job.known)
+    return not is_any_missing and not any(kind in name for kind in _ONE_DISK for name in names)
 
 
 def _naming_caveat(missing: Sequence[str], others: Sequence[str]) -> str:

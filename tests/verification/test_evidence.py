@@ -153,6 +153,14 @@ def test_fewer_objects_under_other_names_are_not_enough() -> None:
     assert not compare_with_keys(BOTH, make_objects(f"{SYSTEM}.gz")).is_enough
 
 
+def test_a_known_key_that_is_missing_counts_at_the_deadline_too() -> None:
+    """An upload was seen under it, or an answer to an earlier attempt has named it."""
+    one, other = "tag_img-00000001-a.qcow2", "tag_img-00000001-b.qcow2"
+    job = replace(make_job(named=(one, other), reconciled=True), format=ImageFormat.QCOW2)
+    evidence = compare_with_keys(job, make_objects(one))
+    assert verdict(evidence, has_ended=True, is_overdue=True) is JobState.FAILED
+
+
 @pytest.mark.parametrize(
     ("format", "named", "written", "gib", "expected"),
     [
