@@ -274,8 +274,8 @@ PaymentRequired: Pay what the account owes; COS accepts requests again afterward
 [halt, bucket]
 Client.OtherRegion: Use a bucket in the images' region, or correct --region: the bucket is in the
     region that the message names.
-Client.ProxyRefusalError: Let the proxy open connections to COS (correct its user name and password,
-    or ask its administrator), or run with --verify off: without them no export can be verified.
+Client.ProxyRefusalError: Ask the proxy's administrator to allow COS (for 407, correct the user name
+    and password), or run with --verify off: then exports stay accepted.
 Client.SSLCertVerificationError: Make this machine trust the certificate of COS (SSL_CERT_FILE can
     name a file of authorities), or run with --verify off: without it no export can be verified.
 Client.UndatedObject: Check in the console whether the objects are new; synchronize this machine's

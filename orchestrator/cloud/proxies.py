@@ -24,6 +24,9 @@ _DEFAULT_PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
 _MAX_SOCKS_BYTES = 255
 """Length of a user name, and of a password (source: RFC 1929)."""
 
+_WRONG_SCHEME = re.compile(r"(https?|socks[0-9a-z]*)(:/(?!/)|//)", re.IGNORECASE)
+"""A scheme with a part of its separator left out."""
+
 _OTHER_SOCKS = frozenset({"socks", "socks4", "socks4a"})
 _BRACKETS = re.compile(r"^\[(.*)\]")
 _NAME = re.compile(r"\*|\*?\.?((?:[\w-]+\.)*(?![0-9]+\.?$)[\w-]+)\.?")
@@ -65,6 +68,8 @@ class Proxy:
         """
         if value[:1] in {"'", '"'}:
             raise _unusable(variable, "it begins with a quotation mark")
+        if _WRONG_SCHEME.match(value):
+            raise _unusable(variable, "after its scheme there is no ://")
         scheme, separator, rest = value.partition("://")
         scheme, rest = (scheme.lower(), rest) if separator else ("http", value)
         if scheme in _OTHER_SOCKS:
@@ -146,7 +151,7 @@ class EnvironmentProxies:
                 entries = f"{count}, not shown because a user name or password is among them"
             yield (
                 f"Note: entries of {_variable('no')} that cannot be read are not used: {entries}. "
-                "Write each as a host name, an address or a network, without a scheme."
+                "Write each as a host name, an address or a network, separated by commas."
             )
 
 

@@ -142,7 +142,10 @@ def _from_environment(source: _Source) -> ssl.SSLContext:
     file, folders, name = source.file, source.folders, source.variables[0]
     try:
         if file and not Path(file).is_file():
-            raise _unusable(name, file, "there is no such file")
+            reason = "it is a folder" if Path(file).is_dir() else "there is no such file"
+            if file[0] in {"'", '"'}:
+                reason = "it has quotes around it"
+            raise _unusable(name, file, reason)
         if folders and not file and not any(map(_has_hashes, folders.split(os.pathsep))):
             reason = "it is no folder of certificates, prepared by `openssl rehash`"
             raise _unusable(name, folders, reason)

@@ -236,6 +236,9 @@ def test_forms_of_a_proxy_url(
         f"socks5://user:{SECRET * 32}@proxy:1",
         f"socks5h://{'é' * 128}:{SECRET}@proxy:1",
         f'"http://user:{SECRET}@proxy:1"',
+        f"http//user:{SECRET}@proxy:1",
+        f"http:/user:{SECRET}@proxy:1",
+        f"SOCKS5//user:{SECRET}@proxy:1",
         "${SECRET}",
     ],
 )

@@ -87,9 +87,16 @@ def test_binary_certificate_is_to_be_converted(
 
 
 def test_folder_instead_of_a_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """SSL_CERT_FILE must not name a folder."""
+    """`SSL_CERT_FILE` names a file."""
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path))
-    with pytest.raises(UsageError, match="SSL_CERT_FILE"):
+    with pytest.raises(UsageError, match=r"SSL_CERT_FILE names .*: it is a folder\."):
+        trusted_certificates()
+
+
+def test_quotes_around_a_path_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`docker run --env-file` keeps them as a part of the value."""
+    monkeypatch.setenv("SSL_CERT_FILE", '"/etc/ssl/certs/ca-certificates.crt"')
+    with pytest.raises(UsageError, match="it has quotes around it"):
         trusted_certificates()
 
 

@@ -152,7 +152,7 @@ async def test_proxy_that_refuses_cos_halts_the_run(cloud: Simulator, tmp_path: 
         ended = await enqueue_and_run(shell)
         assert ended.code == 6, ended.err
         assert f"through the proxy {proxy.address} (HTTPS_PROXY): 403 Forbidden" in ended.err
-        assert "Let the proxy open connections to COS" in ended.err
+        assert "Ask the proxy's administrator to allow COS" in ended.err
         assert "Client." not in ended.err + ended.out
         unverified = await shell.run("run", "--verify", "off")
     assert unverified.code == 0, unverified.err
