@@ -442,7 +442,7 @@ async def test_show_prints_attempts_objects_and_events(shell: Shell) -> None:
 
 
 async def test_not_before_is_listed_and_shown(shell: Shell) -> None:
-    """It is kept whatever becomes of the job; a person reads it in both zones."""
+    """It is kept while the job changes; a person reads it in both zones."""
     shell = Shell(shell.folder, {**shell.variables, "TZ": "XST-8"})
     text = b"image_id,not_before\nimg-00000001,2099/11/30 2:00\nimg-00000002,\n"
     await shell.run("enqueue", "-", *WHERE, stdin=text)

@@ -17,6 +17,7 @@ import pytest
 
 from orchestrator.errors import StoreError
 from orchestrator.store.file_systems import file_system, refuse_network_file_system
+from orchestrator.store.migrations import HEAD
 
 _NOBODY = 65534
 _READER = (
@@ -104,7 +105,7 @@ def test_live_store_of_another_user_is_read(path: Path, writer: sqlite3.Connecti
     writer.execute("UPDATE alembic_version SET version_num = '9999'")
     before = state_of(path.parent)
     assert_refused(look(path), "newer version (9999")
-    writer.execute("UPDATE alembic_version SET version_num = '0005'")
+    writer.execute("UPDATE alembic_version SET version_num = ?", (HEAD,))
     looked = look(path)
     assert looked.returncode == 0, looked.stderr
     assert state_of(path.parent).keys() == before.keys()
