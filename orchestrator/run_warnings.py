@@ -83,15 +83,19 @@ class RunWarnings:
                 await connection.execute(statement.values(row))
             self._stored_at[key] = now
 
-    async def clear(self, key: str) -> None:
-        """End a warning of this run, if there is one: its condition has ended."""
+    async def clear(self, key: str) -> bool:
+        """End a warning of this run: its condition has ended; return whether there was one.
+
+        If the store cannot be written, the warning holds until a later call.
+        """
         if key not in self._stored_at:
-            return
+            return False
         this = (run_warnings.c.profile == self._profile) & (run_warnings.c.key == key)
         with suppress(*STORE_ERRORS):
             async with self._database.write() as connection:
                 await connection.execute(run_warnings.delete().where(this))
-            self._stored_at.pop(key, None)
+            return self._stored_at.pop(key, None) is not None
+        return False
 
     async def replace(
         self, topic: str, messages: Mapping[str, str], *, is_notified: bool = False

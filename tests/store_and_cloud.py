@@ -169,9 +169,9 @@ class UnstoredWarnings(RunWarnings):
             self._notify(f"Warning: {message}")
         self._stored_at[key] = 0.0
 
-    async def clear(self, key: str) -> None:
+    async def clear(self, key: str) -> bool:
         """End a warning."""
-        self._stored_at.pop(key, None)
+        return self._stored_at.pop(key, None) is not None
 
 
 def make_admission(

@@ -35,8 +35,8 @@ async def test_a_warning_ends_and_may_begin_again(database: Database) -> None:
     warnings = RunWarnings(database, PROFILE, said.append)
     await warnings.warn("key", "No answer.")
     await warnings.warn("other", "No trace.")
-    await warnings.clear("key")
-    await warnings.clear("key")
+    assert await warnings.clear("key")
+    assert not await warnings.clear("key")
     assert await messages(database) == ["No trace."]
     await warnings.warn("key", "No answer.")
     assert len(said) == 3

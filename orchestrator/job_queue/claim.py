@@ -92,6 +92,15 @@ def claim_query(
     )
 
 
+def in_order_of_probes(query: sa.Select[Any]) -> sa.Select[Any]:
+    """Return a query for the same jobs, those with the fewest deferrals first.
+
+    So every job is tried once before one is tried again. The order among equals is random, because
+    similar jobs are often next to each other.
+    """
+    return query.order_by(None).order_by(jobs.c.deferrals, sa.func.random())
+
+
 async def claim(
     database: Database,
     next_jobs: sa.Select[Any],
@@ -119,9 +128,7 @@ async def claim(
         rate_limiter: provides a permit for each claimed job.
         signed_at: the server's time, for the signatures of these attempts.
         limit: maximum number of jobs.
-        suspected: regions that may be the cause of refusals. There the jobs with the fewest
-            deferrals go first, so that every job is tried once before one is tried again; among
-            equals the order is random, because similar jobs are often next to each other.
+        suspected: regions that may be the cause of refusals; there the order is that of probes.
     """
     async with database.write() as connection:
         free = await rate_limiter.free_permits(connection, limit)
@@ -143,7 +150,7 @@ async def claim(
                 here = {"profile": profile, "region": found.region, "now": now}
                 query = next_jobs
                 if found.region in suspected:
-                    query = next_jobs.order_by(None).order_by(jobs.c.deferrals, sa.func.random())
+                    query = in_order_of_probes(next_jobs)
                 rows = await connection.execute(query, {**here, "limit": sendable})
                 images: set[str] = set()
                 for row in rows.mappings():

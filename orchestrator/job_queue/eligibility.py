@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchestrator.job_queue.claim import claim_query
+from orchestrator.job_queue.claim import claim_query, in_order_of_probes
 from orchestrator.job_states import JobState
 from orchestrator.limits.admission import Admission
 from orchestrator.settings import Settings
@@ -34,6 +34,7 @@ class Eligibility:
     Attributes:
         sendable: jobs of this run that no halt blocks.
         claim_query: the query for the next jobs to send.
+        probe_query: the same for the next probe of a suspected scope.
     """
 
     def __init__(
@@ -54,7 +55,11 @@ class Eligibility:
         self._of_this_run = (jobs.c.profile == settings.profile) & of_batch
         is_reachable = jobs.c.region.not_in(any_current(blocked_regions))
         self.sendable = self._of_this_run & admission.halts.permitted_jobs() & is_reachable
-        self.claim_query = claim_query(self.sendable, self._followed)
+        suspected = admission.suspected_scopes.suspected_jobs()
+        self.claim_query = claim_query(self.sendable & ~suspected, self._followed)
+        self.probe_query = in_order_of_probes(
+            claim_query(self.sendable & suspected, self._followed)
+        )
         self._remaining_work = self._any_remaining_work()
 
     def unfinished(self) -> tuple[sa.ColumnElement[bool], ...]:

@@ -1,8 +1,8 @@
 """Decide whether a request of a cloud account may be sent now; learn from its outcome.
 
 Three things can hold a request back: the rate limit of its stream, an endpoint that fails (circuit
-breaker), and a halted scope. The concurrency limit is not among them: a claim counts the running
-exports in its own transaction.
+breaker), and a halted or suspected scope. The concurrency limit is not among them: a claim counts
+the running exports in its own transaction.
 """
 
 from collections import defaultdict
@@ -17,10 +17,11 @@ from orchestrator.cloud.error_codes import cos_code_for
 from orchestrator.errors import CloudRefusal, CredentialError
 from orchestrator.limits.answer_warnings import AnswerWarnings, describe_answer, is_unusable
 from orchestrator.limits.circuit_breaker import CircuitBreaker
-from orchestrator.limits.halted_scopes import WHOLE_ACCOUNT, HaltedScopes
+from orchestrator.limits.halted_scopes import WHOLE_ACCOUNT, HaltedScopes, scope_values_of
 from orchestrator.limits.rate_limiter import RateKey, RateLimiter
 from orchestrator.limits.region_waits import RegionWaits
-from orchestrator.model import Effect, Halt, Outcome, Reaction, Scope
+from orchestrator.limits.suspected_scopes import SuspectedScopes
+from orchestrator.model import Code, Effect, ExportOrder, Halt, Outcome, Reaction, Scope
 from orchestrator.run_warnings import RunWarnings
 from orchestrator.store import Database
 
@@ -71,6 +72,7 @@ class Admission:
         quota_wait: float,
     ) -> None:
         self.halts = HaltedScopes()
+        self.suspected_scopes = SuspectedScopes()
         self.region_waits = RegionWaits(quota_wait, notify)
         self.may_read_buckets = True
         """Whether the account's credentials allow reading buckets at all."""
@@ -101,9 +103,19 @@ class Admission:
         await self._rate_limiters[key].wait_for_turn()
         return self._rate_limiters[key]
 
-    def release(self, host: str) -> None:
-        """Give back an unused admission, so that another request may be the probe."""
+    def begin_probe(self, host: str, order: ExportOrder) -> None:
+        """Make the request of an order the probe of each suspected scope that it lies in."""
+        self.suspected_scopes.begin_probe(self._scopes(host, scope_values_of(order)))
+
+    def release(self, host: str, order: ExportOrder | None = None) -> None:
+        """Give back an unused admission, so that another request may be the probe.
+
+        Args:
+            order: that of the claimed job; ``None`` if no job was claimed.
+        """
         self._breakers[host].release()
+        if order is not None:
+            self.suspected_scopes.end_probe(self._scopes(host, scope_values_of(order)))
 
     def is_endpoint_failing(self, host: str) -> bool:
         """Return whether only one request at a time is sent to this endpoint."""
@@ -177,7 +189,7 @@ class Admission:
         self._record_reachability(action, host, outcome, job_id)
         scopes, was_answered = self._scopes(host, scope_values), outcome.http_status is not None
         if action == EXPORT and was_answered and outcome.code.reaction in _PAST_THE_ACCOUNT:
-            self.halts.record_acceptance(EXPORT, self._scopes(host, {}))
+            self._record_acceptance(EXPORT, self._scopes(host, {}))
         match outcome.code.reaction:
             case Reaction.REFRESH if await self._has_newer(credential):
                 pass
@@ -186,21 +198,20 @@ class Admission:
             case _ if action == DESCRIBE and was_answered:
                 pass  # exports find out whether what it is refused for concerns them too
             case Reaction.ACCEPT:
-                self.halts.record_acceptance(action, scopes)
+                self._record_acceptance(action, scopes)
                 self.region_waits.record_acceptance(scope_values[Scope.REGION])
                 self._renewed = None
             case Reaction.CAPACITY | Reaction.SUSPECT_REGION:
                 self.region_waits.record_refusal(scope_values[Scope.REGION], outcome)
             case Reaction.HALT | Reaction.RESIGN | Reaction.REFRESH:
                 halt = self._halt_for(outcome, scopes)
-                if self.halts.record_refusal(
+                self._record_refusal(
                     halt, outcome.code, action=action, job_id=job_id, asked_at=asked_at
-                ):
-                    self._warn(halt)
-                if action == BUCKET_LOOKUP and self.halts.contains(halt):
-                    self.may_read_buckets = False
+                )
             case _:
                 pass
+        if action == EXPORT:
+            self.suspected_scopes.end_probe(scopes)
 
     async def update_warnings(
         self,
@@ -223,14 +234,14 @@ class Admission:
             are_ends_visible &= self.may_read_buckets
             await self._answers.record(host, region, outcome, are_ends_visible=are_ends_visible)
         if not self.is_endpoint_failing(host):
-            await self._warnings.clear(_failing_key(host))
+            await self._clear_warning_of_endpoint(host)
         elif _is_failure(action, outcome) and not is_unusable(outcome):
             await self._warn_of_endpoint(host, outcome)
 
     async def record_response(self, host: str) -> None:
         """Record that the endpoint has answered, whatever the answer was."""
-        self._close_breaker(host)
-        await self._warnings.clear(_failing_key(host))
+        self._breakers[host].record_success()
+        await self._clear_warning_of_endpoint(host)
 
     async def record_reconciliation(self, job_id: int) -> None:
         """Record that the export of a job was found, although its answer was lost or unclear."""
@@ -262,6 +273,7 @@ class Admission:
     async def clear_halts(self) -> None:
         """End every halt: the next requests find out whether its cause is gone."""
         self.halts.clear()
+        self.suspected_scopes.clear()
         self.may_read_buckets = True
         self.region_waits.clear()
         self._renewed = None
@@ -288,11 +300,25 @@ class Admission:
                 )
             case _:
                 if outcome.http_status is not None:
-                    self._close_breaker(host)
+                    breaker.record_success()
 
-    def _close_breaker(self, host: str) -> None:
-        if self._breakers[host].record_success():
-            self._notify(f"{host} answers again.")
+    def _record_acceptance(self, action: str, scopes: Mapping[Scope, str]) -> None:
+        self.halts.record_acceptance(action, scopes)
+        if action == EXPORT:
+            self.suspected_scopes.remove(scopes)
+
+    def _record_refusal(
+        self, halt: Halt, code: Code, *, action: str, job_id: int | None, asked_at: float
+    ) -> None:
+        """Halt the scope, or suspect it if the refusal may pass."""
+        if self.halts.record_refusal(halt, code, action=action, job_id=job_id, asked_at=asked_at):
+            self._warn(halt)
+        if self.halts.contains(halt):
+            self.suspected_scopes.remove({halt.scope: halt.value})
+            if action == BUCKET_LOOKUP:
+                self.may_read_buckets = False
+        elif action == EXPORT:
+            self.suspected_scopes.suspect(halt.scope, halt.value)
 
     async def _warn_of_endpoint(self, host: str, outcome: Outcome) -> None:
         what = f"is failing ({describe_answer(outcome)})"
@@ -306,6 +332,10 @@ class Admission:
             f"{host} {what}; sending one request at a time until it answers. {assumed}"
             f"{outcome.code.remedy}",
         )
+
+    async def _clear_warning_of_endpoint(self, host: str) -> None:
+        if await self._warnings.clear(_failing_key(host)):
+            self._notify(f"{host} answers again.")
 
     def _scopes(self, host: str, scope_values: Mapping[Scope, str]) -> Mapping[Scope, str]:
         """Return the value of every scope of a request, as a halt names it."""

@@ -112,15 +112,10 @@ class HaltedScopes:
 
         It reflects the halts of the time when it is executed.
         """
-        columns = {
-            Scope.REGION: jobs.c.region,
-            Scope.BUCKET: bucket_location_column(),
-            Scope.ROLE: sa.func.coalesce(jobs.c.role_name, ""),
-        }
         return sa.and_(
             *(
                 column.not_in(any_current(partial(self._halted, scope)))
-                for scope, column in columns.items()
+                for scope, column in columns_of_scopes().items()
             )
         )
 
@@ -134,6 +129,15 @@ def scope_values_of(order: ExportOrder) -> Mapping[Scope, str]:
         Scope.REGION: order.region,
         Scope.BUCKET: bucket_location(order.region, order.bucket),
         Scope.ROLE: order.role_name or "",
+    }
+
+
+def columns_of_scopes() -> Mapping[Scope, sa.ColumnElement[str]]:
+    """Return the same as expressions on the table of jobs."""
+    return {
+        Scope.REGION: jobs.c.region,
+        Scope.BUCKET: bucket_location_column(),
+        Scope.ROLE: sa.func.coalesce(jobs.c.role_name, ""),
     }
 
 

@@ -207,20 +207,27 @@ class Worker:
                     self._attempts.unrecorded,
                 )
             self._uncertain_claims.add(host)
-            claimed = await claim(
+            claim_next = partial(
+                claim,
                 self._context.database,
-                self.eligibility.claim_query,
-                sorted(self._regions_of(host), key=lambda one: self._last_claims.get(one, 0.0)),
+                regions=sorted(
+                    self._regions_of(host), key=lambda one: self._last_claims.get(one, 0.0)
+                ),
                 owner=self._me.name,
                 profile=self._settings.profile,
                 duration=self._settings.request_timeout + _LEASE_SPARE,
                 rate_limiter=rate_limiter,
                 signed_at=cvm.clock.now(),
-                limit=limit,
                 suspected=admission.region_waits.suspected(),
             )
+            claimed: list[tuple[Lease, Permit]] = []
+            if admission.suspected_scopes.is_probe_due:
+                claimed = await claim_next(self.eligibility.probe_query, limit=1)
+            if not claimed:
+                claimed = await claim_next(self.eligibility.claim_query, limit=limit)
             self._uncertain_claims.discard(host)
         for lease, _ in claimed:
+            admission.begin_probe(host, lease.order)
             self._attempts.unrecorded.add((lease.job_id, lease.attempt))
             self._last_claims[lease.order.region] = anyio.current_time()
         return claimed

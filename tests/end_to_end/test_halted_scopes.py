@@ -87,6 +87,25 @@ async def test_missing_role_halts_only_its_jobs(
     assert (result.counts[JobState.VERIFIED], result.counts[JobState.QUEUED]) == (4, 10)
 
 
+async def test_few_requests_are_refused_while_a_role_is_suspected(
+    orchestrator: Orchestrator, cloud: Simulator
+) -> None:
+    """A role that is removed during the run costs a few probes; other jobs are sent as usual."""
+    cloud.change(cap=None)
+    with_role = make_requests_for(make_image_ids(60), role_name="Exporter")
+    await orchestrator.enqueue([*with_role, *make_requests_for(make_image_ids(60, first=60))])
+    result = await run_and_change(
+        orchestrator,
+        lambda: count_exports(cloud).total() >= 30,
+        lambda: cloud.change(absent_roles=("Exporter",)),
+    )
+    (stop,) = result.blocked
+    assert (stop.scope, stop.value) == (Scope.ROLE, "Exporter")
+    assert result.counts[JobState.VERIFIED] >= 60
+    refused = [entry for entry in read_ledger(cloud) if not entry.accepted]
+    assert len(refused) <= 16 + 6  # in flight, and probes
+
+
 async def test_unsupported_region_halts_only_its_jobs(
     orchestrator: Orchestrator, cloud: Simulator
 ) -> None:

@@ -140,7 +140,10 @@ ANSWERS = {
         set_codes(Refusal("InternalError", after=True, times=3))
     ),
     "a gateway that fails for a while": FaultCase(
-        set_faults(Fault("gateway", action=EXPORT, times=6)), says=("HTTP 502", "answers again")
+        set_faults(Fault("gateway", action=EXPORT, times=9)),
+        settings={"resend": "always"},  # a bucket may have no accepted export that proves absence
+        says=("HTTP 502", "answers again"),
+        max_requests=2 * EACH + 9,
     ),
     "a gateway that fails at first, then lost answers": FaultCase(
         set_faults(
@@ -181,7 +184,7 @@ RIGHTS = {
         ends=frozenset({VERIFIED, ACCEPTED, QUEUED}),
         exits=6,
         stops=(Scope.BUCKET,),
-        says=("permission to write", "cannot be read"),
+        says=("cannot be read", "permission to write"),
         permission_timeout=1.0,
     ),
     "a bucket that loses its read permission, and a lost answer": FaultCase(

@@ -68,12 +68,14 @@ CHANGES: dict[str, Callable[[Admission], object]] = {
 }
 
 
-async def claimable(database: Database, eligibility: Eligibility) -> list[int]:
-    """Return the ids of the jobs that the next claim may take."""
+async def claimable(
+    database: Database, eligibility: Eligibility, *, as_probe: bool = False
+) -> list[int]:
+    """Return the ids of the jobs that the next claim, or the next probe, may take."""
     here = {"profile": PROFILE, "region": REGION, "now": await now(database), "limit": 9}
+    query = eligibility.probe_query if as_probe else eligibility.claim_query
     async with database.read() as connection:
-        rows = await connection.execute(eligibility.claim_query, here)
-        return [row.job_id for row in rows]
+        return [row.job_id for row in await connection.execute(query, here)]
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
@@ -90,6 +92,41 @@ async def test_a_claim_obeys_the_halts_of_its_time(
     assert await claimable(sqlite, eligibility) == []
     admission.halts.clear()
     assert await claimable(sqlite, eligibility) == [job_id]
+
+
+@pytest.mark.parametrize(
+    ("scope", "value", "concerns_all"),
+    [
+        (Scope.BUCKET, f"{REGION}/{BUCKET}", False),
+        (Scope.ROLE, "Writer", False),
+        (Scope.REGION, REGION, True),
+        (Scope.CREDENTIAL, PROFILE, True),
+        (Scope.ENDPOINT, HOST, True),
+    ],
+)
+async def test_jobs_of_a_suspected_scope_are_sent_as_probes(
+    sqlite: Database,
+    eligibility: Eligibility,
+    admission: Admission,
+    scope: Scope,
+    value: str,
+    *,
+    concerns_all: bool,
+) -> None:
+    """The others are claimed as usual; a run with nothing else to do does not end."""
+    here, elsewhere = await make_jobs(
+        sqlite,
+        [make_request(1, role_name="Writer"), make_request(2, bucket="other-1250000000")],
+    )
+    assert await claimable(sqlite, eligibility) == [here, elsewhere]
+    assert await claimable(sqlite, eligibility, as_probe=True) == []
+    admission.suspected_scopes.suspect(scope, value)
+    suspected, usual = ([here, elsewhere], []) if concerns_all else ([here], [elsewhere])
+    assert sorted(await claimable(sqlite, eligibility, as_probe=True)) == suspected
+    assert await claimable(sqlite, eligibility) == usual
+    await update_job(sqlite, elsewhere, state=JobState.CANCELLED)
+    async with sqlite.read() as connection:
+        assert await eligibility.has_remaining_work(connection, await now(sqlite))
 
 
 FORGOTTEN: dict[str, Callable[[Admission, BucketAccess], object]] = {

@@ -1,5 +1,6 @@
 """What answers teach about an endpoint, the credentials and halted scopes."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -21,11 +22,12 @@ from orchestrator.limits.admission import (
     Admission,
     describe_halt,
 )
-from orchestrator.model import Halt, Outcome, Reply, Scope
+from orchestrator.limits.halted_scopes import scope_values_of
+from orchestrator.model import ExportOrder, Halt, ImageFormat, Outcome, Reply, Scope
 from orchestrator.store import Database
 from tests.cloud.scripted_server import NOON, FixedClock, FixedCredentials, http_date
 from tests.instant_loop import in_no_time
-from tests.job_factory import CAP_REACHED, PROFILE, REGION, make_refusal
+from tests.job_factory import BUCKET, CAP_REACHED, PROFILE, REGION, make_acceptance, make_refusal
 from tests.store_and_cloud import CREDENTIAL, make_admission
 
 HOST = "cvm.example"
@@ -79,6 +81,25 @@ def test_a_failing_endpoint_excuses_the_jobs(still: Database) -> None:
     in_no_time(partial(admission.record_response, HOST))
     assert not admission.excuses_lost_answer(HOST, 0)
     assert [HOST in sentence for sentence in said] == [True, True]
+
+
+def test_an_endpoint_whose_failure_was_not_told_is_not_said_to_answer_again(
+    still: Database,
+) -> None:
+    """It may answer before the warning of its failure was due; the sentence would mean nothing."""
+    said: list[str] = []
+    admission = make_admission(still, notify=said.append)
+
+    async def learn() -> None:
+        for outcome in (*(5 * [LOST]), make_refusal(CAP_REACHED)):
+            await admission.record_outcome(
+                EXPORT, HOST, outcome, scope_values=HERE, asked_at=0.0, credential=CREDENTIAL
+            )
+        await admission.update_warnings(EXPORT, HOST, REGION, LOST)
+
+    in_no_time(learn)
+    assert not admission.is_endpoint_failing(HOST)
+    assert said == []
 
 
 def test_a_job_is_excused_ten_times_at_most(still: Database) -> None:
@@ -194,6 +215,79 @@ def test_a_failed_description_is_not_warned_of_as_a_failing_endpoint(still: Data
 
     in_no_time(learn)
     assert len(said) == 1
+
+
+NO_SIGNATURE = make_refusal("AuthFailure.SignatureFailure")
+NO_ROLE = make_refusal("AuthFailure.CamRoleNameAuthenticateFailed")
+EXPORTED = make_acceptance()
+ORDER = ExportOrder(REGION, ("img-1",), BUCKET, ImageFormat.RAW, "tag", True, "Writer")
+
+
+async def is_probe_due_after(
+    still: Database, outcomes: Sequence[Outcome], action: str = EXPORT
+) -> bool:
+    """Record outcomes of an order; return whether a probe of a suspected scope is due then."""
+    admission = make_admission(still)
+    for asked_at, outcome in enumerate(outcomes):
+        await anyio.sleep(1)
+        await admission.record_outcome(
+            action,
+            HOST,
+            outcome,
+            scope_values=scope_values_of(ORDER),
+            asked_at=float(asked_at),
+            credential=CREDENTIAL,
+            job_id=asked_at,
+        )
+    await anyio.sleep(1)
+    return admission.suspected_scopes.is_probe_due
+
+
+@pytest.mark.parametrize("refusal", [NO_SIGNATURE, NO_ROLE])
+def test_what_was_accepted_and_is_refused_is_suspected(still: Database, refusal: Outcome) -> None:
+    """One job at a time shows whether the refusal passes; an acceptance shows that it has."""
+
+    async def work() -> list[bool]:
+        return [
+            await is_probe_due_after(still, outcomes)
+            for outcomes in ([EXPORTED, refusal], [EXPORTED, refusal, EXPORTED], [refusal])
+        ]
+
+    assert in_no_time(work) == [True, False, False]
+
+
+def test_a_full_region_shows_that_the_account_is_accepted(still: Database) -> None:
+    """It says nothing about the role, which the vendor may check later."""
+
+    async def work() -> list[bool]:
+        full = make_refusal(CAP_REACHED)
+        return [
+            await is_probe_due_after(still, [EXPORTED, refusal, full])
+            for refusal in (NO_SIGNATURE, NO_ROLE)
+        ]
+
+    assert in_no_time(work) == [False, True]
+
+
+def test_a_refused_look_up_delays_no_export(still: Database) -> None:
+    """Exports find out for themselves whether they are refused too."""
+    outcomes = [EXPORTED, NO_SIGNATURE]
+    assert not in_no_time(partial(is_probe_due_after, still, outcomes, BUCKET_LOOKUP))
+
+
+def test_a_probe_that_was_not_sent_is_replaced_at_once(still: Database) -> None:
+    """Otherwise nothing is sent until its lease has ended."""
+    admission = make_admission(still)
+
+    async def work() -> list[bool]:
+        admission.suspected_scopes.suspect(Scope.ROLE, "Writer")
+        await anyio.sleep(1)
+        admission.begin_probe(HOST, ORDER)
+        found = [admission.suspected_scopes.is_probe_due]
+        admission.release(HOST, ORDER)
+        return [*found, admission.suspected_scopes.is_probe_due]
+
+    assert in_no_time(work) == [False, True]
 
 
 UNCLEAR = Outcome(code_for("InternalError"), "no idea", http_status=200)

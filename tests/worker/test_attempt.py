@@ -41,7 +41,7 @@ class _CrashingWarnings(RunWarnings):
         """Crash."""
         raise _CrashError
 
-    async def clear(self, key: str) -> None:
+    async def clear(self, key: str) -> bool:
         """Crash."""
         raise _CrashError
 
