@@ -248,6 +248,7 @@ class Database:
         return engine
 
     def _server_engine(self) -> AsyncEngine:
+        server.silence_cancellations()
         try:
             engine = create_async_engine(
                 self.url,

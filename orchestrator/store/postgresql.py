@@ -1,5 +1,6 @@
 """What a PostgreSQL server needs: connection settings, permissions, and sessions of our own."""
 
+import logging
 import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping
@@ -79,6 +80,16 @@ def connection_arguments(url: sa.URL) -> dict[str, object]:
                 "PostgreSQL's manual, libpq, 'Parameter Key Words'.",
             )
     return {name: value for name, value in _CONNECTION.items() if name not in url.query}
+
+
+def silence_cancellations() -> None:
+    """Keep psycopg's warnings from stderr, unless somebody has chosen what it logs.
+
+    It warns of each statement that is cancelled, as some are at the end of every run.
+    """
+    log = logging.getLogger("psycopg")
+    if log.level in {logging.NOTSET, logging.WARNING}:  # psycopg sets the second when imported
+        log.setLevel(logging.ERROR)
 
 
 def set_up_connection(connection: DBAPIConnection) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
+import anyio
 import psycopg
 import pytest
 import sqlalchemy as sa
@@ -322,3 +323,33 @@ async def test_refused_options_are_explained(postgresql_url: str, tmp_path: Path
         with pytest.raises(StoreError, match="unsupported startup parameter") as caught:
             await require(given)
     assert "remove them from the URL, or unset PGOPTIONS" in caught.value.remedy
+
+
+async def test_a_cancelled_statement_prints_nothing(
+    postgresql: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The end of a run cancels what reads in the background; psycopg would warn of it."""
+    for _ in range(5):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_sleep_on_server, postgresql)
+            await _wait_for_sleep(postgresql)
+            tasks.cancel_scope.cancel()
+    assert caplog.messages == []
+
+
+async def _sleep_on_server(database: Database) -> None:
+    async with database.read() as connection:
+        await connection.execute(sa.text("SELECT pg_sleep(60)"))
+
+
+async def _wait_for_sleep(database: Database) -> None:
+    sleeping = sa.text(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+        " AND state = 'active' AND query = 'SELECT pg_sleep(60)'"
+    )
+    with anyio.fail_after(30):
+        while True:
+            async with database.read() as connection:
+                if await connection.scalar(sleeping):
+                    return
+            await anyio.sleep(0.01)
