@@ -263,3 +263,8 @@ class Halt:
     message: str
     remedy: str
     is_temporary: bool = False
+
+
+def bucket_location(region: str, bucket: str) -> str:
+    """Return a bucket with its region, as users read it: a wrong region is the usual mistake."""
+    return f"{region}/{bucket}"

@@ -16,6 +16,7 @@ from orchestrator.cloud.http_client import open_http_client
 from orchestrator.errors import CloudRefusal
 from orchestrator.export_durations import latest_finished_exports
 from orchestrator.job_states import JobState
+from orchestrator.learned_vendor_facts import YES, VendorFact
 from orchestrator.limits.admission import Admission
 from orchestrator.limits.halted_scopes import HaltedScopes
 from orchestrator.model import ExportOrder, ImageFormat, Lease, Outcome
@@ -31,7 +32,6 @@ from orchestrator.simulator import (
     SimulatorOptions,
 )
 from orchestrator.store import Database
-from orchestrator.vendor_facts import YES, VendorFact
 from orchestrator.verification.bucket_access import BucketAccess
 from orchestrator.verification.bucket_trust import BucketTrust
 from orchestrator.verification.delivery_check import check_delivery, save_findings

@@ -7,8 +7,8 @@ import anyio
 import sqlalchemy as sa
 
 from orchestrator.cloud.error_codes import MAY_CONCERN_ONE_IMAGE
-from orchestrator.model import Code, ExportOrder, Halt, Reaction, Scope
-from orchestrator.store.tables import any_current, jobs
+from orchestrator.model import Code, ExportOrder, Halt, Reaction, Scope, bucket_location
+from orchestrator.store.tables import any_current, bucket_location_column, jobs
 
 WHOLE_ACCOUNT = frozenset({Scope.CREDENTIAL, Scope.ACCOUNT, Scope.CLOCK})
 """Kinds of scopes whose halt blocks every request of the account."""
@@ -139,14 +139,3 @@ def columns_of_scopes() -> Mapping[Scope, sa.ColumnElement[str]]:
         Scope.BUCKET: bucket_location_column(),
         Scope.ROLE: sa.func.coalesce(jobs.c.role_name, ""),
     }
-
-
-def bucket_location(region: str, bucket: str) -> str:
-    """Return a bucket as a halt names it, with its region: a wrong region is the usual mistake."""
-    return f"{region}/{bucket}"
-
-
-def bucket_location_column(table: sa.FromClause = jobs) -> sa.ColumnElement[str]:
-    """Return the same as an expression on the table of jobs."""
-    location: sa.ColumnElement[str] = table.c.region + "/" + table.c.bucket
-    return location

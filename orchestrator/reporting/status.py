@@ -11,11 +11,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.export_durations import latest_finished_exports, seconds_left, typical_duration
 from orchestrator.job_states import UNDER_WAY, JobState
+from orchestrator.learned_vendor_facts import LearnedFact, all_facts
 from orchestrator.limits.concurrency_limit import ConcurrencyLimit, concurrency_limits
 from orchestrator.run_warnings import StoredWarning, stored_warnings
 from orchestrator.store import Database
 from orchestrator.store.tables import jobs, scopes
-from orchestrator.vendor_facts import LearnedFact, all_facts
 
 
 @dataclass(frozen=True, slots=True)

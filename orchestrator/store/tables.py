@@ -288,3 +288,9 @@ run_warnings = sa.Table(
     sa.Column("since", UtcDateTime, nullable=False),
     sa.Column("seen_at", UtcDateTime, nullable=False, comment="when it was last seen to hold"),
 )
+
+
+def bucket_location_column(table: sa.FromClause = jobs) -> sa.ColumnElement[str]:
+    """Return `orchestrator.model.bucket_location` as an expression on a table of jobs."""
+    location: sa.ColumnElement[str] = table.c.region + "/" + table.c.bucket
+    return location

@@ -13,15 +13,10 @@ from orchestrator.cloud.error_codes import OTHER_REGION, cos_code_for
 from orchestrator.cloud.http_client import ProxyRefusalError, UntrustedCertificateError
 from orchestrator.errors import CloudRefusal
 from orchestrator.limits.circuit_breaker import CircuitBreaker
-from orchestrator.limits.halted_scopes import (
-    WHOLE_ACCOUNT,
-    HaltedScopes,
-    bucket_location,
-    bucket_location_column,
-)
-from orchestrator.model import Halt, Reaction, Scope
+from orchestrator.limits.halted_scopes import WHOLE_ACCOUNT, HaltedScopes
+from orchestrator.model import Halt, Reaction, Scope, bucket_location
 from orchestrator.settings import Settings, VerifyMode
-from orchestrator.store.tables import any_current, jobs
+from orchestrator.store.tables import any_current, bucket_location_column, jobs
 from orchestrator.verification.bucket_trust import BucketTrust
 
 _REFUSED_FOR = 20.0

@@ -9,10 +9,9 @@ import anyio
 
 from orchestrator.cloud.cos import CosClient
 from orchestrator.errors import CloudRefusal
-from orchestrator.limits.halted_scopes import bucket_location
-from orchestrator.model import ObjectFacts
+from orchestrator.learned_vendor_facts import NO, YES, VendorFact, facts_about, record_fact
+from orchestrator.model import ObjectFacts, bucket_location
 from orchestrator.store import Database
-from orchestrator.vendor_facts import NO, YES, VendorFact, facts_about, record_fact
 from orchestrator.verification.tracked_jobs import TrackedJob
 
 _SECOND_LOOK = timedelta(seconds=3)

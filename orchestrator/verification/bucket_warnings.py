@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.export_durations import latest_finished_exports
 from orchestrator.job_states import JobState
-from orchestrator.limits.halted_scopes import bucket_location
+from orchestrator.model import bucket_location
 from orchestrator.run_warnings import RunWarnings
 from orchestrator.store import Database
 from orchestrator.store.tables import TRACED, jobs

@@ -13,12 +13,12 @@ from orchestrator.cloud.error_codes import UNDATED_OBJECT
 from orchestrator.errors import CloudRefusal
 from orchestrator.export_durations import FinishedExport, deadline
 from orchestrator.job_states import JobState
+from orchestrator.learned_vendor_facts import NO, YES, VendorFact
 from orchestrator.model import NOT_DELIVERED, ObjectFacts, UploadFacts
 from orchestrator.object_keys import missing_images
 from orchestrator.settings import Settings
 from orchestrator.store import Database
 from orchestrator.store.transitions import Transition, apply_transition
-from orchestrator.vendor_facts import NO, YES, VendorFact
 from orchestrator.verification.bucket_trust import BucketTrust
 from orchestrator.verification.delivery_lookup import DeliveryLookup, Listing, untrusted
 from orchestrator.verification.evidence import Evidence, compare_with_keys, verdict

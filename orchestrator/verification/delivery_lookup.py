@@ -7,8 +7,8 @@ from datetime import datetime, timedelta
 from orchestrator.cloud.cos import CosClient
 from orchestrator.cloud.error_codes import UNTRUSTED_READS
 from orchestrator.errors import CloudRefusal
+from orchestrator.learned_vendor_facts import YES, VendorFact
 from orchestrator.model import ObjectFacts, UploadFacts
-from orchestrator.vendor_facts import YES, VendorFact
 from orchestrator.verification.bucket_trust import BucketTrust
 from orchestrator.verification.evidence import writing_has_ended
 from orchestrator.verification.object_lookup import (

@@ -8,9 +8,9 @@ from typing import TypeVar
 from orchestrator.cloud.clock_skew import TOLERATED_DRIFT
 from orchestrator.cloud.cos import CosClient
 from orchestrator.errors import CloudRefusal
+from orchestrator.learned_vendor_facts import NO, VendorFact
 from orchestrator.model import ObjectFacts, UploadFacts
 from orchestrator.object_keys import is_disk_of
-from orchestrator.vendor_facts import NO, VendorFact
 from orchestrator.verification.bucket_trust import BucketTrust
 from orchestrator.verification.tracked_jobs import TrackedJob
 

@@ -26,15 +26,15 @@ from orchestrator.export_durations import (
 from orchestrator.job_states import JobState
 from orchestrator.limits.admission import Admission
 from orchestrator.limits.concurrency_limit import regions_at_capacity
-from orchestrator.limits.halted_scopes import bucket_location, bucket_location_column
+from orchestrator.model import bucket_location
 from orchestrator.settings import Settings, VerifyMode
 from orchestrator.store import BusyRetry, Database, GroupCommit
-from orchestrator.store.tables import WATCHED, UtcDateTime, jobs
+from orchestrator.store.tables import WATCHED, UtcDateTime, bucket_location_column, jobs
 from orchestrator.verification.bucket_access import BucketAccess
 from orchestrator.verification.bucket_trust import calibrate
 from orchestrator.verification.delivery_check import Finding, check_delivery, save_findings
 from orchestrator.verification.tracked_jobs import TrackedJob, postpone, reserve_due_jobs
-from orchestrator.verification.unknown_jobs import AbsenceTracker, resolve
+from orchestrator.verification.unknown_jobs import AbsenceTracker, look_up_unknown_job
 from orchestrator.wakeup import Wakeup
 
 _TICK = 0.4
@@ -329,7 +329,7 @@ class Poller:
         trust = self._buckets.trust[one.bucket]
         await calibrate(database, self._cos, trust, job)
         if job.state is JobState.UNKNOWN:
-            state = await resolve(
+            state = await look_up_unknown_job(
                 database, self._cos, trust, job, self._settings, self._absence, actor=self._actor
             )
             if state is JobState.ACCEPTED:

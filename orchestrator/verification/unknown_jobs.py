@@ -17,13 +17,19 @@ from orchestrator.clock import Clock, iso
 from orchestrator.cloud import clock_skew
 from orchestrator.cloud.cos import CosClient
 from orchestrator.job_states import JobState
-from orchestrator.limits.halted_scopes import bucket_location, bucket_location_column
-from orchestrator.model import NOT_RULED_OUT
+from orchestrator.learned_vendor_facts import NO, VendorFact, facts_about, longest_first_trace
+from orchestrator.model import NOT_RULED_OUT, bucket_location
 from orchestrator.settings import ResendMode, Settings
 from orchestrator.store import Database, events
-from orchestrator.store.tables import any_current, current, jobs, objects, vendor_facts
+from orchestrator.store.tables import (
+    any_current,
+    bucket_location_column,
+    current,
+    jobs,
+    objects,
+    vendor_facts,
+)
 from orchestrator.store.transitions import Transition, apply_transition
-from orchestrator.vendor_facts import NO, VendorFact, facts_about, longest_first_trace
 from orchestrator.verification.bucket_trust import BucketTrust
 from orchestrator.verification.object_lookup import LookupResult, look
 from orchestrator.verification.tracked_jobs import (
@@ -65,7 +71,7 @@ class AbsenceTracker:
         self._absent_since.pop((job.job_id, job.attempt), None)
 
 
-async def resolve(
+async def look_up_unknown_job(
     database: Database,
     cos: CosClient,
     trust: BucketTrust,

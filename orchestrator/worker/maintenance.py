@@ -8,9 +8,9 @@ import anyio
 from orchestrator.cloud.clock_skew import ServerClock
 from orchestrator.job_queue.orphan_recovery import discard_impossible_waits, recover_orphans
 from orchestrator.job_queue.worker_registry import Registration
+from orchestrator.learned_vendor_facts import VendorFact, facts_about, record_fact
 from orchestrator.run_warnings import RunWarnings
 from orchestrator.store import BusyRetry, Database
-from orchestrator.vendor_facts import VendorFact, facts_about, record_fact
 from orchestrator.verification.bucket_warnings import BucketWarnings
 from orchestrator.wakeup import Wakeup
 from orchestrator.worker.run_context import RunContext

@@ -15,10 +15,10 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.job_states import JobState
+from orchestrator.learned_vendor_facts import NO, VendorFact, record_fact
 from orchestrator.limits import concurrency_limit
-from orchestrator.limits.halted_scopes import bucket_location
 from orchestrator.limits.rate_limiter import RateLimiter
-from orchestrator.model import NOT_SENT, Effect, Lease, Outcome, Reaction
+from orchestrator.model import NOT_SENT, Effect, Lease, Outcome, Reaction, bucket_location
 from orchestrator.object_keys import key_of_cos_path, names_job_or_image
 from orchestrator.store import Database, events
 from orchestrator.store.tables import attempts, jobs
@@ -28,7 +28,6 @@ from orchestrator.store.transitions import (
     apply_transitions,
     is_allowed,
 )
-from orchestrator.vendor_facts import NO, VendorFact, record_fact
 from orchestrator.verification.tracked_jobs import save_cos_paths
 from orchestrator.worker.outcome_policy import Decision, is_maybe_applied, own_deferrals
 

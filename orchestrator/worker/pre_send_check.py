@@ -12,8 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from orchestrator.cloud.cos import CosClient
 from orchestrator.errors import CloudRefusal, OrchestratorError
 from orchestrator.job_states import JobState
-from orchestrator.limits.halted_scopes import bucket_location
-from orchestrator.model import Effect, Lease
+from orchestrator.model import Effect, Lease, bucket_location
 from orchestrator.settings import Settings
 from orchestrator.store import Database
 from orchestrator.store.tables import attempts, jobs

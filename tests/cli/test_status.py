@@ -6,12 +6,12 @@ import pytest
 
 from orchestrator.cli.status import scope_line
 from orchestrator.clock import SystemClock
+from orchestrator.learned_vendor_facts import VendorFact, record_fact
 from orchestrator.limits.concurrency_limit import ConcurrencyLimit
 from orchestrator.reporting.status import ScopeStatus
 from orchestrator.run_warnings import RunWarnings
 from orchestrator.store import Database
 from orchestrator.store.tables import jobs
-from orchestrator.vendor_facts import VendorFact, record_fact
 from tests.cli_process import Shell
 
 pytestmark = pytest.mark.anyio

@@ -12,12 +12,12 @@ import pytest
 from orchestrator.clock import SystemClock
 from orchestrator.cloud.clock_skew import SIGNATURE_LIFETIME
 from orchestrator.job_states import JobState
+from orchestrator.learned_vendor_facts import VendorFact
 from orchestrator.limits.admission import DESCRIBE
 from orchestrator.model import Scope
 from orchestrator.simulator import Duration, Fault, Refusal, Simulator, cos, cos_xml, routing
 from orchestrator.store import Database
 from orchestrator.store.tables import attempts
-from orchestrator.vendor_facts import VendorFact
 from orchestrator.worker import image_describer, maintenance
 from tests.cloud.scripted_server import http
 from tests.end_to_end.harness import (

@@ -23,7 +23,11 @@ from orchestrator.settings import Settings
 from orchestrator.store import Database
 from orchestrator.store.tables import jobs
 from orchestrator.verification.tracked_jobs import TrackedJob, load_tracked_job, postpone
-from orchestrator.verification.unknown_jobs import AbsenceTracker, left_to_operator, resolve
+from orchestrator.verification.unknown_jobs import (
+    AbsenceTracker,
+    left_to_operator,
+    look_up_unknown_job,
+)
 from orchestrator.worker.outcome_policy import decide
 from orchestrator.worker.outcome_recorder import AttemptResult, record
 from orchestrator.worker.pre_send_check import check_before_send
@@ -218,7 +222,7 @@ class SystemUnderTest:
     async def _settle_by_look(self, job: TrackedJob) -> None:
         try:
             if job.state is JobState.UNKNOWN:
-                await resolve(
+                await look_up_unknown_job(
                     self.database,
                     self.looks,
                     self.trust,

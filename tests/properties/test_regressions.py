@@ -9,7 +9,7 @@ from orchestrator.operations import retry
 from orchestrator.store.tables import jobs
 from orchestrator.verification.delivery_check import Finding, save_findings
 from orchestrator.verification.evidence import Evidence
-from orchestrator.verification.unknown_jobs import AbsenceTracker, resolve
+from orchestrator.verification.unknown_jobs import AbsenceTracker, look_up_unknown_job
 from orchestrator.worker.pre_send_check import check_before_send
 from tests.job_factory import (
     LEASE_DURATION,
@@ -39,14 +39,14 @@ async def test_late_request_has_time_to_become_visible(setup: StoreAndCloud) -> 
     for seconds in (0, 290, 100):
         await advance_time(setup.database, seconds=seconds)
         seen = await setup.tracked_job(job_id)
-        state = await resolve(
+        state = await look_up_unknown_job(
             setup.database, setup.cos, setup.trust, seen, SETTINGS, setup.absence, actor="rescuer"
         )
         assert state is JobState.UNKNOWN
     # it left 299 s after it was signed
     await setup.export_without_answer(job_id)
     seen = await setup.tracked_job(job_id)
-    state = await resolve(
+    state = await look_up_unknown_job(
         setup.database, setup.cos, setup.trust, seen, SETTINGS, setup.absence, actor="rescuer"
     )
     assert state is JobState.ACCEPTED
@@ -96,20 +96,20 @@ async def test_lookup_from_before_a_retry_changes_nothing(setup: StoreAndCloud) 
     absence = AbsenceTracker(setup.database.clock)
     for tracker in (setup.absence, absence):
         before = await setup.tracked_job(job_id)
-        await resolve(
+        await look_up_unknown_job(
             setup.database, setup.cos, setup.trust, before, SETTINGS, tracker, actor="rescuer"
         )
     await advance_time(setup.database, seconds=121)
     seen = await setup.tracked_job(job_id)
     assert (
-        await resolve(
+        await look_up_unknown_job(
             setup.database, setup.cos, setup.trust, seen, SETTINGS, setup.absence, actor="rescuer"
         )
         is JobState.FAILED
     )
     await retry(setup.database, jobs.c.id == job_id, actor="person")
     assert (
-        await resolve(
+        await look_up_unknown_job(
             setup.database, setup.cos, setup.trust, seen, SETTINGS, absence, actor="sleeper"
         )
         is JobState.UNKNOWN
@@ -131,7 +131,7 @@ async def test_finding_from_before_a_retry_changes_nothing(setup: StoreAndCloud)
     await advance_time(setup.database, seconds=1)
     seen = await setup.tracked_job(job_id)
     assert (
-        await resolve(
+        await look_up_unknown_job(
             setup.database, setup.cos, setup.trust, seen, SETTINGS, setup.absence, actor=TESTER
         )
         is JobState.ACCEPTED

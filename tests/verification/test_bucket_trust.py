@@ -7,9 +7,9 @@ import pytest
 
 from orchestrator.cloud.error_codes import OTHER_REGION
 from orchestrator.errors import CloudRefusal
+from orchestrator.learned_vendor_facts import NO, YES, VendorFact, facts_about
 from orchestrator.model import ObjectFacts
 from orchestrator.simulator import BucketSettings, Fault
-from orchestrator.vendor_facts import NO, YES, VendorFact, facts_about
 from orchestrator.verification import bucket_trust
 from orchestrator.verification.bucket_trust import BucketTrust, calibrate
 from tests.instant_loop import in_no_time

@@ -11,11 +11,11 @@ from orchestrator.cloud.cos import CosClient
 from orchestrator.cloud.error_codes import UNDATED_OBJECT, UNTRUSTED_READS, cos_code_for
 from orchestrator.errors import CloudRefusal
 from orchestrator.job_states import JobState
+from orchestrator.learned_vendor_facts import NO, YES, VendorFact, facts_about
 from orchestrator.model import NOT_DELIVERED, ImageFormat, ObjectFacts, UploadFacts
 from orchestrator.simulator import Delivery, Duration, Fault, ImageSettings
 from orchestrator.store import Database
 from orchestrator.store.tables import events, jobs, objects
-from orchestrator.vendor_facts import NO, YES, VendorFact, facts_about
 from orchestrator.verification.bucket_trust import BucketTrust, calibrate
 from orchestrator.verification.delivery_check import Finding, check_delivery
 from orchestrator.verification.object_lookup import is_own

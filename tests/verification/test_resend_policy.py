@@ -7,13 +7,17 @@ import pytest
 import sqlalchemy as sa
 
 from orchestrator.job_states import JobState
+from orchestrator.learned_vendor_facts import NO, VendorFact, record_fact
 from orchestrator.model import NOT_RULED_OUT
 from orchestrator.settings import ResendMode, Settings
 from orchestrator.store import Database
 from orchestrator.store.tables import jobs
-from orchestrator.vendor_facts import NO, VendorFact, record_fact
 from orchestrator.verification.tracked_jobs import load_tracked_job
-from orchestrator.verification.unknown_jobs import left_to_operator, required_absence, resolve
+from orchestrator.verification.unknown_jobs import (
+    left_to_operator,
+    look_up_unknown_job,
+    required_absence,
+)
 from tests.job_factory import (
     BUCKET,
     PROFILE,
@@ -116,7 +120,7 @@ async def test_wrong_listings_are_remembered_before_absence_is_decided(
     job_id = await unknown(setup.database)
     for _ in range(3):
         one = await setup.tracked_job(job_id)
-        state = await resolve(
+        state = await look_up_unknown_job(
             setup.database,
             setup.cos,
             setup.trust,
@@ -175,7 +179,7 @@ async def test_the_job_says_once_why_it_is_not_sent_again(setup: StoreAndCloud) 
     for _ in range(3):
         one = await setup.tracked_job(job_id)
         assert (
-            await resolve(
+            await look_up_unknown_job(
                 setup.database, setup.cos, setup.trust, one, SETTINGS, setup.absence, actor=TESTER
             )
             is JobState.UNKNOWN
@@ -196,7 +200,7 @@ async def test_a_slow_bucket_is_given_twice_its_time(setup: StoreAndCloud) -> No
     for _ in range(3):
         one = await setup.tracked_job(job_id)
         states.append(
-            await resolve(
+            await look_up_unknown_job(
                 setup.database, setup.cos, setup.trust, one, SETTINGS, setup.absence, actor=TESTER
             )
         )

@@ -8,7 +8,7 @@ from orchestrator.errors import CloudRefusal
 from orchestrator.job_states import JobState
 from orchestrator.model import NOT_RULED_OUT
 from orchestrator.store.tables import events, objects
-from orchestrator.verification.unknown_jobs import resolve
+from orchestrator.verification.unknown_jobs import look_up_unknown_job
 from tests.job_factory import (
     SETTINGS,
     TESTER,
@@ -49,7 +49,7 @@ async def proven(setup: StoreAndCloud) -> StoreAndCloud:
 
 
 async def looked(setup: StoreAndCloud, job_id: int) -> JobState:
-    return await resolve(
+    return await look_up_unknown_job(
         setup.database,
         setup.cos,
         setup.trust,
@@ -295,7 +295,7 @@ async def test_a_job_resolved_meanwhile_is_not_changed(setup: StoreAndCloud) -> 
     before = await setup.tracked_job(job_id)
     await update_job(setup.database, job_id, state=JobState.ACCEPTED, task_id="7")
     told = await read_event_kinds(setup.database, job_id)
-    await resolve(
+    await look_up_unknown_job(
         setup.database, setup.cos, setup.trust, before, SETTINGS, setup.absence, actor=TESTER
     )
     kept = await read_job(setup.database, job_id)

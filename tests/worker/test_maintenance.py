@@ -7,8 +7,8 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.cloud.clock_skew import ServerClock
+from orchestrator.learned_vendor_facts import VendorFact, facts_about
 from orchestrator.store import Database
-from orchestrator.vendor_facts import VendorFact, facts_about
 from orchestrator.worker.maintenance import ClockOffsets
 from tests.cloud.scripted_server import NOON, FixedClock, http_date
 from tests.job_factory import PROFILE

@@ -6,9 +6,9 @@ import anyio
 import pytest
 
 from orchestrator.job_states import JobState
+from orchestrator.learned_vendor_facts import NO, VendorFact, facts_about
 from orchestrator.store import Database
 from orchestrator.store.tables import events, objects
-from orchestrator.vendor_facts import NO, VendorFact, facts_about
 from orchestrator.worker.outcome_policy import decide
 from orchestrator.worker.outcome_recorder import AttemptResult, record, record_not_sent
 from tests.job_factory import (

@@ -4,15 +4,15 @@ from datetime import timedelta
 
 import pytest
 
-from orchestrator.store import Database
-from orchestrator.store.tables import vendor_facts
-from orchestrator.vendor_facts import (
+from orchestrator.learned_vendor_facts import (
     LearnedFact,
     VendorFact,
     all_facts,
     facts_about,
     record_fact,
 )
+from orchestrator.store import Database
+from orchestrator.store.tables import vendor_facts
 from tests.job_factory import BUCKET as JOBS_BUCKET
 from tests.job_factory import NOON, PROFILE, REGION, make_traced_job, read_job
 
