@@ -20,6 +20,10 @@ _SECOND_LOOK = timedelta(seconds=3)
 _SECOND_LOOK_AFTER_GROWTH = timedelta(seconds=10)
 """The same in a bucket where an object was seen to grow: growth may pause."""
 
+_LISTINGS_REFUSED_FOR = 20.0
+"""Seconds from a refused listing to another one, with none answered in between, after which
+listings count as refused: a single 403 may be a temporary fault."""
+
 
 @dataclass(slots=True)
 class _Fact:
@@ -45,13 +49,14 @@ class BucketTrust:
     """What this run, and this store before, have seen of the answers about one bucket.
 
     Attributes:
-        is_listing_refused: the last look-up that needed listings had to use HEAD instead.
+        is_listing_refused: look-ups that need listings have to use HEAD instead.
     """
 
     def __init__(self) -> None:
         self.calibrating = anyio.Lock()
         self.is_calibrated = False
         self.is_listing_refused = False
+        self._listing_refused_since: float | None = None
         self._facts = {fact: _Fact() for fact in VendorFact}
         self._first_looks: dict[str, tuple[float, int, str]] = {}
         """By key, when an object was first seen as it is: time, size and ETag."""
@@ -86,6 +91,16 @@ class BucketTrust:
     def shows_absence(self) -> bool:
         """Whether an object that is not found is not there."""
         return self.is_head_trusted or self._facts[VendorFact.LISTING_TRUSTED].known == YES
+
+    def record_listing(self, *, is_refused: bool) -> None:
+        """Record a look-up that needed listings."""
+        now = anyio.current_time()
+        if not is_refused:
+            self._listing_refused_since = None
+        elif self._listing_refused_since is None:
+            self._listing_refused_since = now
+        since = self._listing_refused_since
+        self.is_listing_refused = since is not None and now - since >= _LISTINGS_REFUSED_FOR
 
     def learn(self, fact: VendorFact, value: str) -> None:
         """Take note of what was seen; what was seen not to hold stays so for this run."""

@@ -90,9 +90,10 @@ async def look_up_unknown_job(
     await trust.save(database, job)  # before absence is decided on
     async with database.write() as connection:
         now = await database.now(connection)
+        state = JobState.UNKNOWN
         if found:
             state = await reconcile(connection, job, found, settings, now, actor)
-        else:
+        elif found.is_listed or trust.is_listing_refused:
             absent_for = absence.absent_for(job) if found.is_listed else None
             state = await _record_absence(connection, job, settings, absent_for, now, actor)
     if state is not JobState.UNKNOWN:

@@ -45,6 +45,22 @@ def test_the_first_object_needs_a_second_look() -> None:
     ]
 
 
+def test_listings_count_as_refused_when_refusals_last() -> None:
+    """A single 403 may be a temporary fault, however long the next look-up is away."""
+    trust = BucketTrust()
+
+    async def look_up() -> list[bool]:
+        results = []
+        for seconds, is_refused in [(60, True), (0, False), (60, True), (19, True), (1, True)]:
+            await anyio.sleep(seconds)
+            trust.record_listing(is_refused=is_refused)
+            results.append(trust.is_listing_refused)
+        trust.record_listing(is_refused=False)
+        return [*results, trust.is_listing_refused]
+
+    assert in_no_time(look_up) == [False, False, False, False, True, False]
+
+
 def test_nothing_seen_shows_nothing() -> None:
     """A look-up that finds no object does not show that objects are complete."""
     trust = BucketTrust()

@@ -8,6 +8,7 @@ from orchestrator.errors import CloudRefusal
 from orchestrator.job_states import JobState
 from orchestrator.model import NOT_RULED_OUT
 from orchestrator.store.tables import events, objects
+from orchestrator.verification import bucket_trust
 from orchestrator.verification.unknown_jobs import look_up_unknown_job
 from tests.job_factory import (
     SETTINGS,
@@ -202,8 +203,11 @@ async def test_head_finds_an_export_where_listings_are_refused(
     assert await looked(setup, job_id) is JobState.ACCEPTED
 
 
-async def test_head_alone_proves_no_absence(proven: StoreAndCloud) -> None:
+async def test_head_alone_proves_no_absence(
+    proven: StoreAndCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An operator gets the reason, no run waits for the job, and the bucket can be read."""
+    monkeypatch.setattr(bucket_trust, "_LISTINGS_REFUSED_FOR", 0.0)
     job_id = await unknown(proven)
     prefix = (await read_job(proven.database, job_id)).object_prefix
     await add_expected_objects(proven.database, job_id, f"{prefix}_img-00000001_system_snap-1.raw")
@@ -219,6 +223,21 @@ async def test_head_alone_proves_no_absence(proven: StoreAndCloud) -> None:
     assert await looked(proven, job_id) is JobState.UNKNOWN  # only now the required time begins
     assert not proven.trust.is_listing_refused
     await advance_time(proven.database, seconds=121)
+    assert await looked(proven, job_id) is JobState.QUEUED
+
+
+async def test_one_refused_listing_leaves_no_job_to_an_operator(proven: StoreAndCloud) -> None:
+    """It may be a temporary fault: a run waits for the next listing, which may find the export."""
+    job_id = await unknown(proven)
+    prefix = (await read_job(proven.database, job_id)).object_prefix
+    await add_expected_objects(proven.database, job_id, f"{prefix}_img-00000001_system_snap-1.raw")
+    await looked(proven, job_id)
+    await advance_time(proven.database, seconds=121)
+    proven.deny(*LOOKS)
+    assert await looked(proven, job_id) is JobState.UNKNOWN
+    assert not proven.trust.is_listing_refused
+    assert (await read_job(proven.database, job_id)).reason != NOT_RULED_OUT
+    proven.deny()
     assert await looked(proven, job_id) is JobState.QUEUED
 
 
