@@ -27,6 +27,8 @@ its own OpenSSL looks in another place."""
 _HASHED = re.compile(r"[0-9a-f]{8}\.[0-9]+")
 """File names that OpenSSL looks for in a folder of certificates."""
 
+_NO_CERTIFICATE = "it contains no certificate in PEM (-----BEGIN CERTIFICATE-----)"
+
 _HOST_MISMATCH = frozenset({62, 64})
 _NOT_YET_VALID, _EXPIRED = 9, 10
 """Error numbers of OpenSSL (X509_V_ERR_…)."""
@@ -159,7 +161,11 @@ def _from_environment(source: _Source) -> ssl.SSLContext:
                 f"{name} names {file}, which cannot be used: it is a certificate in DER (binary).",
                 f"Convert it to PEM, and name that file: {command}",
             ) from error
-        raise _unusable(name, file or str(folders), error.strerror or str(error)) from error
+        reason = error.strerror or str(error)
+        if file and isinstance(error, ssl.SSLError):
+            has_any = b"CERTIFICATE-----" in Path(file).read_bytes()
+            reason = "a certificate in it is damaged" if has_any else _NO_CERTIFICATE
+        raise _unusable(name, file or str(folders), reason) from error
 
 
 def _is_der(file: str) -> bool:

@@ -58,14 +58,33 @@ def test_missing_path_is_named(name: str, monkeypatch: pytest.MonkeyPatch) -> No
         trusted_certificates()
 
 
+_NONE = "it contains no certificate in PEM (-----BEGIN CERTIFICATE-----)"
+
+
+@pytest.mark.parametrize("name", ["SSL_CERT_FILE", "CURL_CA_BUNDLE"])
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("", _NONE),
+        ("<html>log in</html>\n", _NONE),
+        ("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", _NONE),
+        (
+            "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+            "a certificate in it is damaged",
+        ),
+    ],
+)
 def test_file_without_certificates_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: str, reason: str
 ) -> None:
-    """A file without certificates cannot be used."""
-    (tmp_path / "empty.pem").write_text("no certificate\n")
-    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "empty.pem"))
-    with pytest.raises(UsageError, match=r"SSL_CERT_FILE names .*empty\.pem"):
+    """The message names file and variable, and says what is wrong without OpenSSL's words."""
+    file = tmp_path / "bad.pem"
+    file.write_text(content)
+    monkeypatch.setenv(name, str(file))
+    with pytest.raises(UsageError) as caught:
         trusted_certificates()
+    assert caught.value.message == f"{name} names {file}, which cannot be used: {reason}."
+    assert name in caught.value.remedy
 
 
 @pytest.mark.parametrize("name", ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"])
