@@ -180,12 +180,23 @@ class ImageDescriber:
         if self._cvm.clock.is_known:
             await self._warnings.clear(_WARNING)
             return
+        await self._warn_of_silence(host, failure)
+
+    async def _warn_of_page(self, host: str) -> None:
+        """Warn if only pages have answered; a single one may be that of a short outage."""
+        failure = self._last_failure
+        if failure is None or self._failures < 2 or self._cvm.clock.is_known:
+            return
+        if failure.code.name.startswith("Http"):
+            await self._warn_of_silence(host, failure)
+
+    async def _warn_of_silence(self, host: str, failure: Outcome) -> None:
         what = f"{failure.code.name}: {' '.join(failure.message.split())}"
         await self._warnings.warn(
             _WARNING,
-            f"DescribeImages has failed ({what}), and {host} does not send its time either, so "
-            "nothing is sent until it answers. Check for a proxy, gateway or login page that "
-            "answers in its place.",
+            f"{host} has not answered as the API yet ({what}); nothing is sent until it answers. "
+            "It is assumed that a proxy, gateway or login page answers in its place: check for "
+            "one, and log in to a login page with a browser.",
         )
 
     async def _warn_of_missing_date(self, host: str) -> None:
@@ -213,6 +224,7 @@ class ImageDescriber:
             part = parts.pop(0)
             answer = await self._call(region, part)
             if answer is None:
+                await self._warn_of_page(self._cvm.host(region))
                 return None
             if isinstance(answer, CloudRefusal):
                 parts += _parts_without_unknown(part, answer)

@@ -179,6 +179,23 @@ async def test_jobs_are_sent_undescribed_when_no_answer_comes(
     assert len([one for one in said if "DescribeImages has failed" in one]) == 1
 
 
+@pytest.mark.parametrize("is_described", [False, True])
+async def test_a_second_page_in_place_of_the_api_is_told(
+    setup: StoreAndCloud, monkeypatch: pytest.MonkeyPatch, *, is_described: bool
+) -> None:
+    """While nothing is sent because of a login page, nobody waits in silence to find out why."""
+    monkeypatch.setattr(describe_module, "_MAX_PAUSE", 0.1)
+    setup.simulator.set_faults(Fault("gateway", action="cvm", status=511))
+    await make_jobs(setup.database, make_requests(3), described=is_described)
+    async with describing(setup) as said:
+        with anyio.fail_after(30):
+            while len(setup.simulator.ledger) < 4:
+                await anyio.sleep(0.01)
+    (sentence,) = said
+    assert "has not answered as the API yet (Http511: not an answer of the API: <html>" in sentence
+    assert "nothing is sent until it answers. It is assumed that a proxy, gateway or" in sentence
+
+
 @pytest.mark.parametrize("shown", ["no-sizes", "no-snapshots"])
 async def test_what_is_missing_in_a_description_is_not_known(
     setup: StoreAndCloud, shown: Literal["no-sizes", "no-snapshots"]
