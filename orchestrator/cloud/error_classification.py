@@ -43,6 +43,8 @@ Client.SSLCertVerificationError: Make this machine trust the endpoint's certific
 [pause]
 Client.ConnectError: Check network, DNS and endpoint; a run waits until they work.
 Client.ConnectTimeout: Check network and firewall: the endpoint does not respond.
+Client.NotTlsError: Check scheme and port of the endpoint, and of the proxy if one is named; log in
+    with a browser if a login page answers in their place; a run waits until it does not.
 Client.ProxyError: Check the address of the proxy, and that the proxy works; a run waits until it
     does.
 

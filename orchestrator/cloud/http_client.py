@@ -26,6 +26,10 @@ MAX_BODY_BYTES = 8 * 2**20
 """A listing of 1,000 keys of 850 percent-encoded bytes takes about 3 MiB; nothing takes more."""
 
 _CONNECT_TIMEOUT = 5.0
+
+_NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "UNKNOWN_PROTOCOL", "RECORD_LAYER_FAILURE"})
+"""OpenSSL's reasons, by version, if what a server answers is not a record of TLS."""
+
 _LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=0)
 """The callers limit the requests in flight. A limited pool would leak a connection for each request
 that is cancelled while it waits, and a signature must not age in a queue."""
@@ -62,6 +66,10 @@ class ProxyRefusalError(ActionRequiredError, httpx.ProxyError):
 
 class ProxyHandshakeError(httpx.ProxyError):
     """There is no TLS with the proxy itself: perhaps its URL has the wrong scheme."""
+
+
+class NotTlsError(httpx.ConnectError):
+    """What answers in the place of an endpoint does not speak TLS, such as a login page."""
 
 
 class UntrustedCertificateError(ActionRequiredError, httpx.ConnectError):
@@ -125,7 +133,7 @@ class HttpClient:
         if response.status_code == 407 and is_forwarded and method != "POST":
             # without a tunnel the proxy answers in the server's place; a POST has left this machine
             # and could have an effect, so its caller decides
-            raise _proxy_error(f"407 {response.reason_phrase}", request)
+            raise _proxy_error(f"407 {response.reason_phrase}", request, response.headers)
         return response
 
 
@@ -147,11 +155,13 @@ class _Progress:
     Attributes:
         has_begun: sending of its headers has begun, so it may take effect.
         is_in_handshake: TLS with the server, or with its proxy, has begun and is not complete.
+        proxy_headers: those of a proxy's answer to CONNECT.
     """
 
     def __init__(self) -> None:
         self.has_begun = False
         self.is_in_handshake = False
+        self.proxy_headers = httpx.Headers()
         self._stream: Any = None
 
     @property
@@ -168,6 +178,8 @@ class _Progress:
         elif event == "http11.send_request_headers.started":
             # a CONNECT to a proxy has the same event, but only asks for a tunnel
             self.has_begun = info["request"].method != b"CONNECT"
+        elif event == "http11.receive_response_headers.complete" and not self.has_begun:
+            self.proxy_headers = httpx.Headers(info["return_value"][3])
 
     async def close_socket(self) -> None:
         """Close the socket: httpcore leaves it open when a TLS handshake is cancelled."""
@@ -258,6 +270,9 @@ class _Transport(httpx.AsyncBaseTransport):
         """Send one request, as httpx calls it."""
         url = request.url
         transport, request.extensions["proxy"] = self.route(url.scheme, url.host, url.port)
+        if self._proxies is not None:
+            variable = self._proxies.http_only(url.scheme, url.host, url.port)
+            request.extensions["http_only_proxy"] = variable
         try:
             return await transport.handle_async_request(request)
         except Exception as error:
@@ -332,7 +347,7 @@ def _not_sent(
             message = f"{where}: the certificate is not trusted: {cause.verify_message or cause}"
             return UntrustedCertificateError(message, remedy_for(cause), request)
     if isinstance(error, httpx.ProxyError):
-        return _proxy_error(str(error), request)
+        return _proxy_error(str(error), request, progress.proxy_headers)
     is_late = isinstance(error, TimeoutError | httpx.TimeoutException)
     message = f"{where}: {'no connection in time' if is_late else _reason(error)}"
     if proxy is not None and proxy.scheme == "https" and progress.is_in_handshake:
@@ -340,6 +355,16 @@ def _not_sent(
         return ProxyHandshakeError(message, request=request)
     if proxy is not None and not progress.is_connected:
         return httpx.ProxyError(message, request=request)
+    is_page = _is_page(progress.proxy_headers)
+    if is_page or any(map(_is_no_tls, _causes(error))):
+        if is_page:
+            message = f"{where}: the proxy answers with a page instead of a connection"
+        return NotTlsError(message, request=request)
+    if (variable := request.extensions.get("http_only_proxy")) is not None:
+        message += (
+            f"; the proxy in {variable} is not used for https:// endpoints: if this network needs "
+            "it, set HTTPS_PROXY too"
+        )
     return (httpx.ConnectTimeout if is_late else httpx.ConnectError)(message, request=request)
 
 
@@ -357,19 +382,29 @@ def _lost_answer(error: Exception, request: httpx.Request, seconds: float) -> ht
     return kind(message, request=request)
 
 
-def _proxy_error(answer: str, request: httpx.Request) -> httpx.ProxyError:
+def _is_page(proxy_headers: httpx.Headers) -> bool:
+    """Return whether the success that a proxy answers to CONNECT has a body, which none may have.
+
+    Some proxies send headers about a body of zero bytes.
+    """
+    has_length = proxy_headers.get("Content-Length", "0") != "0"
+    return has_length or "html" in proxy_headers.get("Content-Type", "")
+
+
+def _proxy_error(answer: str, request: httpx.Request, headers: httpx.Headers) -> httpx.ProxyError:
     """Return the exception for what a proxy answered in the place of a connection.
 
     Args:
         answer: httpcore's text: for HTTP it begins with the status.
+        headers: those of the answer.
     """
-    message, remedy = f"{_where(request)}: {answer}", _remedy_for_refusal(answer, request)
+    message, remedy = f"{_where(request)}: {answer}", _remedy_for_refusal(answer, request, headers)
     if remedy is None:
         return httpx.ProxyError(message, request=request)
     return ProxyRefusalError(message, remedy, request)
 
 
-def _remedy_for_refusal(answer: str, request: httpx.Request) -> str | None:
+def _remedy_for_refusal(answer: str, request: httpx.Request, headers: httpx.Headers) -> str | None:
     """Return what to do if a proxy refuses the user or the host; ``None`` if it fails otherwise."""
     proxy = proxy_of(request)
     assert proxy is not None
@@ -377,6 +412,13 @@ def _remedy_for_refusal(answer: str, request: httpx.Request) -> str | None:
         return (
             f"Ask the administrator of the proxy to allow {request.url.host}; if this machine can "
             "connect to it directly, add it to NO_PROXY."
+        )
+    schemes = _login_schemes(headers)
+    if answer.startswith("407") and schemes and "basic" not in map(str.lower, schemes):
+        return (
+            f"Run a local proxy such as px or cntlm, which logs in to {proxy.host}:{proxy.port}, "
+            f"and name it in {proxy.variable}: this proxy offers {' and '.join(schemes)}, and only "
+            "Basic is supported."
         )
     if answer.startswith(("407", "Invalid username/password", "Requested ")):
         what_to_do = (
@@ -387,6 +429,14 @@ def _remedy_for_refusal(answer: str, request: httpx.Request) -> str | None:
         )
         return f"{what_to_do} (only Basic works; for NTLM or Kerberos use px or cntlm)."
     return None
+
+
+def _login_schemes(headers: httpx.Headers) -> list[str]:
+    """Return the schemes of login that a proxy offers, such as Basic and NTLM."""
+    offered = re.sub(r'"[^"]*"', "", ",".join(headers.get_list("Proxy-Authenticate")))
+    # what stands between two commas may be a further parameter of the scheme before it
+    schemes = (re.match(r"\s*([A-Za-z][\w-]*)(?![\w-]|\s*=)", one) for one in offered.split(","))
+    return list(dict.fromkeys(scheme[1] for scheme in schemes if scheme))
 
 
 def _where(request: httpx.Request) -> str:
@@ -402,11 +452,20 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         cause = cause.__cause__ or cause.__context__
 
 
+def _is_no_tls(error: BaseException) -> bool:
+    """Return whether OpenSSL has read something else than TLS."""
+    return isinstance(error, ssl.SSLError) and error.reason in _NO_TLS
+
+
 def _reason(error: BaseException) -> str:
     """Return the innermost cause as text: httpx puts its own words before the system's."""
     *_, cause = _causes(error)
     if isinstance(cause, BaseExceptionGroup):
         cause = cause.exceptions[-1]  # one for each address; IPv4 is tried last
+    if _is_no_tls(cause):
+        return "what answers does not speak TLS"
+    if isinstance(cause, ssl.SSLEOFError):
+        return "the TLS connection was closed unexpectedly"
     # error numbers of TLS and of name resolution are not those of the operating system
     if isinstance(cause, OSError) and not isinstance(cause, ssl.SSLError | socket.gaierror):
         number = cause.errno or 0

@@ -120,11 +120,7 @@ class EnvironmentProxies:
             UsageError: the variable that decides for this host cannot be used.
         """
         kind = scheme if self._values.get(scheme) else "all"
-        name = host.strip("[]").lower().rstrip(".")
-        if not self._values.get(kind) or is_loopback(name):
-            return None
-        number = port or {"http": 80, "https": 443}.get(scheme)
-        if any(exemption.contains(name, number) for exemption in self._direct):
+        if not self._values.get(kind) or self._is_direct(scheme, host, port):
             return None
         proxy = Proxy.parse(_variable(kind), self._values[kind])
         if proxy.is_socks and importlib.util.find_spec("socksio") is None:
@@ -133,6 +129,22 @@ class EnvironmentProxies:
                 "Install it with: pip install 'orchestrator[socks]'",
             )
         return proxy
+
+    def http_only(self, scheme: str, host: str, port: int | None = None) -> str | None:
+        """Return the variable of a proxy for ``http://`` if there is none for this ``https://``.
+
+        ``None`` if a host is exempted, so that nobody expects a proxy to be used.
+        """
+        is_for_others = scheme == "https" and bool(self._values.get("http"))
+        if not is_for_others or self._values.get("https") or self._values.get("all"):
+            return None
+        return None if self._is_direct(scheme, host, port) else _variable("http")
+
+    def _is_direct(self, scheme: str, host: str, port: int | None) -> bool:
+        """Return whether a host is reached directly, whatever proxies there are."""
+        name = host.strip("[]").lower().rstrip(".")
+        number = port or {"http": 80, "https": 443}.get(scheme)
+        return is_loopback(name) or any(one.contains(name, number) for one in self._direct)
 
     def describe(self, *endpoints: str) -> Iterator[str]:
         """Yield what to tell the user: the proxies of these base URLs, and unusable exemptions.

@@ -7,6 +7,7 @@ from orchestrator.cloud.error_classification import CLIENT_CODES, code_for_excep
 from orchestrator.cloud.error_codes import CODES, code_for
 from orchestrator.cloud.http_client import (
     ActionRequiredError,
+    NotTlsError,
     ProxyRefusalError,
     UntrustedCertificateError,
 )
@@ -69,6 +70,17 @@ def test_no_two_exceptions_share_a_remedy() -> None:
     """Each exception and each code of the vendor has a remedy of its own."""
     remedies = [row.remedy for row in (*CLIENT_CODES.values(), *CODES.values())]
     assert len(set(remedies)) == len(remedies)
+
+
+def test_an_answer_without_tls_is_waited_for_with_a_remedy_of_its_own() -> None:
+    """The handshake fails before anything is sent, as with any other connection."""
+    row = code_for_exception(NotTlsError("m"))
+    assert (row.name, row.reaction, row.effect) == (
+        "Client.NotTlsError",
+        Reaction.PAUSE,
+        Effect.NO,
+    )
+    assert "login page" in row.remedy
 
 
 def test_subclass_gets_the_row_of_its_parent() -> None:

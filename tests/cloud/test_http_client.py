@@ -16,6 +16,7 @@ from anyio.streams.tls import TLSListener
 from orchestrator.cloud.http_client import (
     MAX_BODY_BYTES,
     HttpClient,
+    NotTlsError,
     ProxyHandshakeError,
     ProxyRefusalError,
     ResponseTooLargeError,
@@ -231,8 +232,10 @@ async def test_broken_tls_handshake_is_a_connect_error(client: HttpClient) -> No
             await stream.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
     async with listening(answer_plainly) as url:
-        with pytest.raises(httpx.ConnectError):
+        with pytest.raises(NotTlsError) as caught:
             await ask(client, url.replace("http://", "https://"))
+    where = url.removeprefix("http://")
+    assert str(caught.value) == f"{where}: what answers does not speak TLS"
 
 
 @pytest.mark.parametrize("scheme", ["ftp", "unix", "httpx"])
@@ -327,12 +330,37 @@ async def test_client_can_bypass_the_proxy(monkeypatch: pytest.MonkeyPatch) -> N
         (http(status="503 Busy"), httpx.ProxyError, "503 Busy"),
         (http(status="504 Gateway Timeout"), httpx.ProxyError, "504 Gateway Timeout"),
         (http("<html>", status="302 Found"), httpx.ProxyError, "302 Found"),
-        (Answer(http("<html>log in"), "close"), httpx.ConnectError, ""),
+        (Answer(http("<html>log in"), "close"), NotTlsError, "page instead of a connection"),
+        (Answer(http("<html>log in"), "hang"), NotTlsError, "page instead of a connection"),
+        (
+            Answer(http(headers={"Content-Type": "text/html"}) + b"<html>", "close"),
+            NotTlsError,
+            "page instead of a connection",
+        ),
+        (
+            Answer(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "close"),
+            httpx.ConnectError,
+            "the TLS connection was closed unexpectedly",
+        ),
         (Answer(then="close"), httpx.ConnectError, ""),
         (Answer(then="reset"), httpx.ConnectError, ""),
         (Answer(then="hang"), httpx.ConnectTimeout, "no connection in time"),
     ],
-    ids=["407", "403", "502", "503", "504", "302", "page", "close", "reset", "hang"],
+    ids=[
+        "407",
+        "403",
+        "502",
+        "503",
+        "504",
+        "302",
+        "page",
+        "page-open",
+        "HTML",
+        "no-page",
+        "close",
+        "reset",
+        "hang",
+    ],
 )
 async def test_failed_tunnel_has_sent_nothing(
     server: ScriptedServer,
@@ -369,6 +397,74 @@ async def test_a_missing_login_is_not_called_wrong(
     assert caught.value.remedy.startswith(f"{verb} user name and password in")
     assert "HTTPS_PROXY" in caught.value.remedy
     assert "other" not in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("offered", "schemes"),
+    [
+        (("Negotiate", "NTLM"), "Negotiate and NTLM"),
+        (("NTLM TlRMTVNTUAAC, Negotiate",), "NTLM and Negotiate"),
+        (('Digest realm="Corp, Basic", nonce = "x,y", qop=auth',), "Digest"),
+        (("Negotiate", 'Basic realm="Corp"'), None),
+        (('NTLM, basic realm="Corp"',), None),
+    ],
+)
+async def test_a_login_that_is_not_basic_needs_a_local_proxy(
+    server: ScriptedServer,
+    monkeypatch: pytest.MonkeyPatch,
+    offered: tuple[str, ...],
+    schemes: str | None,
+) -> None:
+    """Another password would not help where the proxy does not offer Basic."""
+    address = f"127.0.0.1:{server.port}"
+    monkeypatch.setenv("HTTPS_PROXY", f"http://user:other@{address}")
+    lines = "".join(f"Proxy-Authenticate: {one}\r\n" for one in offered)
+    server.respond(f"HTTP/1.1 407 Login\r\n{lines}Content-Length: 0\r\n\r\n".encode())
+    async with open_http_client("tests/1") as client:
+        with pytest.raises(ProxyRefusalError) as caught:
+            await ask(client, "https://cvm.example/")
+    remedy = caught.value.remedy
+    assert ("user name and password" in remedy) == (schemes is None)
+    if schemes is not None:
+        assert remedy == (
+            f"Run a local proxy such as px or cntlm, which logs in to {address}, and name it in "
+            f"HTTPS_PROXY: this proxy offers {schemes}, and only Basic is supported."
+        )
+
+
+@pytest.mark.parametrize(
+    ("variables", "url", "is_told"),
+    [
+        ({"HTTP_PROXY": "http://127.0.0.1:1"}, "https://cvm.invalid/", True),
+        ({"http_proxy": "http://127.0.0.1:1"}, "https://cvm.invalid/", True),
+        ({}, "https://cvm.invalid/", False),
+        (
+            {"HTTP_PROXY": "http://127.0.0.1:1", "NO_PROXY": "invalid"},
+            "https://cvm.invalid/",
+            False,
+        ),
+        ({"HTTP_PROXY": "http://127.0.0.1:1"}, "https://127.0.0.1:1/", False),
+        ({"HTTP_PROXY": "http://127.0.0.1:1"}, "http://cvm.invalid/", False),
+        (
+            {"HTTP_PROXY": "http://127.0.0.1:1", "ALL_PROXY": "http://127.0.0.1:1"},
+            "https://cvm.invalid/",
+            False,
+        ),
+    ],
+)
+async def test_a_proxy_for_plain_requests_alone_is_pointed_out(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], url: str, *, is_told: bool
+) -> None:
+    """Many set HTTP_PROXY alone, and take it for the proxy of every request."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    async with open_http_client("tests/1") as client:
+        with pytest.raises((httpx.ConnectError, httpx.ProxyError)) as caught:
+            await ask(client, url)
+    name = next(iter(variables), "")
+    hint = f"; the proxy in {name} is not used for https:// endpoints: if this network needs it, "
+    assert (hint + "set HTTPS_PROXY too" in str(caught.value)) == is_told
+    assert ("HTTPS_PROXY" in str(caught.value)) == is_told
 
 
 @pytest.mark.parametrize("scheme", ["http", "https", "socks5"])

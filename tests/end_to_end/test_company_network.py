@@ -250,6 +250,25 @@ async def test_proxy_without_tls_is_told_with_the_first_connection(
     assert QUOTED not in told
 
 
+async def test_page_in_place_of_a_tunnel_is_told_without_the_words_of_openssl(
+    cloud: Simulator, tmp_path: Path
+) -> None:
+    """The sentence names the proxy and its variable, and says what to do."""
+    page = http("<html>log in", headers={"Content-Type": "text/html"})
+    async with (
+        over_tls(cloud, tmp_path) as (plain, port),
+        http_proxy(port, answer=page) as proxy,
+    ):
+        shell = with_variables(plain, HTTPS_PROXY=f"http://{proxy.address}")
+        where = ("--region", REGION, "--bucket", BUCKET)
+        await shell.run("enqueue", "--image", "img-00000001", *where)
+        async with shell.start("run") as process:
+            told = await wait_for_output(process, "log in with a browser")
+    assert f"{HOST} through the proxy {proxy.address} (HTTPS_PROXY): the proxy answers " in told
+    assert "with a page instead of a connection" in told
+    assert "SSL" not in told
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
