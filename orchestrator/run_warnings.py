@@ -47,6 +47,8 @@ class RunWarnings:
         self._database = database
         self._profile = profile
         self._notify = notify
+        self.messages: dict[str, str] = {}
+        """By key: the warnings that hold."""
         self._stored_at: dict[str, float] = {}
         """By key of a warning that holds: when it was stored, on the event loop's clock."""
 
@@ -62,6 +64,7 @@ class RunWarnings:
                 "Warning" is added here.
             is_notified: the user has been notified of it in another way.
         """
+        self.messages[key] = message
         if key not in self._stored_at:
             self._stored_at[key] = -math.inf
             if not is_notified:
@@ -94,6 +97,7 @@ class RunWarnings:
         with suppress(*STORE_ERRORS):
             async with self._database.write() as connection:
                 await connection.execute(run_warnings.delete().where(this))
+            self.messages.pop(key, None)
             return self._stored_at.pop(key, None) is not None
         return False
 

@@ -1,6 +1,7 @@
 """Progress of a run on stderr: a live display at a terminal, otherwise a line now and then."""
 
 import sys
+import textwrap
 import time
 from collections import deque
 from contextlib import suppress
@@ -14,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.cli.formatting import COLOURS, duration, is_capable_terminal, printable
-from orchestrator.cli.status import detail_lines, eta_text
+from orchestrator.cli.status import detail_lines, eta_text, warning_lines
 from orchestrator.job_states import FINAL, JobState
 from orchestrator.store.error_classification import STORE_ERRORS
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 _REFRESH_SECONDS = 0.5
 _LINE_SECONDS = 10.0
+
+_REASON_LENGTH = 120
+"""Characters of a warning in a line of progress."""
 
 _RATE_SECONDS = 30.0
 """The displayed rate is the average over this time."""
@@ -63,7 +67,7 @@ class ProgressDisplay:
             if current := await self._read_status(orchestrator):
                 counts = ", ".join(f"{n} {state}" for state, n in current.counts.items() if n)
                 done = f"{_ended(current)}/{current.total} done"
-                self.notify(f"{done} ({counts}); {self._pace(current)}")
+                self.notify(f"{done} ({counts}); {self._pace(current)}{_reason(current)}")
 
     async def _read_status(self, orchestrator: "Orchestrator") -> "Status | None":
         # If the database cannot be read, a refresh is skipped: the run itself reports the error.
@@ -82,7 +86,8 @@ class ProgressDisplay:
             if count
         )
         details = (Text(line, style="dim") for line in detail_lines(current))
-        return Group(grid, Text(self._pace(current)), counts, *details)
+        warnings = (Text(printable(line), style="yellow") for line in warning_lines(current))
+        return Group(grid, Text(self._pace(current)), counts, *details, *warnings)
 
     def _pace(self, current: "Status") -> str:
         """Return elapsed time, accepted exports per second, and ETA."""
@@ -103,3 +108,12 @@ class ProgressDisplay:
 
 def _ended(current: "Status") -> int:
     return sum(current.counts[state] for state in FINAL)
+
+
+def _reason(current: "Status") -> str:
+    """Return the beginning of the oldest warning that holds, so that a log shows it again."""
+    if not current.warnings:
+        return ""
+    number = f" 1 of {len(current.warnings)}" if len(current.warnings) > 1 else ""
+    start = textwrap.shorten(current.warnings[0].message, _REASON_LENGTH, placeholder=" …")
+    return f"; warning{number}: {start}"

@@ -195,8 +195,6 @@ def _as_json(result: "RunResult") -> dict[str, Any]:
 
 def summary(result: "RunResult") -> Iterator[str]:
     """Yield the result as lines of text: counts, halted scopes, and what to do next."""
-    from orchestrator.limits.admission import describe_halt
-
     total = sum(result.counts.values())
     if not total:
         yield "Nothing to do."
@@ -207,9 +205,7 @@ def summary(result: "RunResult") -> Iterator[str]:
         f"{counts} of {total} in {duration(result.seconds)}{limit}; "
         f"{plural(result.requests, 'request')}, {result.refused} refused for rate or capacity."
     )
-    for halt in result.blocked:
-        label = "Given up for now" if halt.is_temporary else "Action required"
-        yield f"{label}: {printable(describe_halt(halt))}"
+    yield from _causes(result)
     if result.counts[JobState.FAILED]:
         yield "Failed jobs with their remedies: orchestrator history --state failed"
     if result.counts[JobState.UNKNOWN]:
@@ -227,3 +223,15 @@ def summary(result: "RunResult") -> Iterator[str]:
         if result.blocked and result.counts[JobState.QUEUED]:
             action += ", or cancel the queued jobs"
         yield f"{plural(result.left, 'job')} left: {action}."
+
+
+def _causes(result: "RunResult") -> Iterator[str]:
+    """Yield why work is left: halted scopes, and the warnings that still hold."""
+    from orchestrator.limits.admission import describe_halt
+
+    for halt in result.blocked:
+        label = "Given up for now" if halt.is_temporary else "Action required"
+        yield f"{label}: {printable(describe_halt(halt))}"
+    if result.left:
+        for message in result.warnings:
+            yield f"Warning: {printable(message)}"

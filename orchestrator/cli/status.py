@@ -44,7 +44,7 @@ async def command(*, batch: Batch = None, json: Json = False, settings: "Setting
         return
     counts = (colour(f"{state} {count}", state) for state, count in current.counts.items() if count)
     print("  ".join(counts))
-    lines = (eta_text(current), *_vendor_lines(current), *_warning_lines(current))
+    lines = (eta_text(current), *_vendor_lines(current), *warning_lines(current))
     for line in (*detail_lines(current), *lines):
         for part in wrapped(printable(line), text_width(), indent="  "):
             print(part)
@@ -85,7 +85,8 @@ def _vendor_lines(current: "Status") -> Iterator[str]:
         yield f"{name}: {', '.join(known)}"
 
 
-def _warning_lines(current: "Status") -> Iterator[str]:
+def warning_lines(current: "Status") -> Iterator[str]:
+    """Yield the warnings of the runs in progress, or of the last ones."""
     for warning in current.warnings:
         yield f"Warning since {warning.since:%H:%M:%SZ} ({warning.profile}): {warning.message}"
 

@@ -30,6 +30,9 @@ DESCRIBE = "DescribeImages"
 
 BUCKET_LOOKUP = "look into a bucket"
 
+HALT_TOPIC = "halt of"
+"""What the keys of the warnings about halts begin with."""
+
 _TOLERATED_UNKNOWN = 4
 """Number of outcomes with unknown effect in a row that are tolerated. One more means that the
 endpoint is failing, not only one job."""
@@ -268,7 +271,7 @@ class Admission:
             f"{halt.scope} {halt.value}": f"No more exports are sent for {describe_halt(halt)}"
             for halt in self.halts.active
         }
-        await self._warnings.replace("halt of", messages, is_notified=True)
+        await self._warnings.replace(HALT_TOPIC, messages, is_notified=True)
 
     async def clear_halts(self) -> None:
         """End every halt: the next requests find out whether its cause is gone."""

@@ -29,6 +29,7 @@ class RunResult:
         blocked: halts that need an operator, each with its code and remedy.
         not_ruled_out: unknown jobs that are not resent automatically.
         warned: jobs with a warning.
+        warnings: those of the run that held at its end, besides halts.
     """
 
     counts: Mapping[JobState, int]
@@ -40,6 +41,7 @@ class RunResult:
     blocked: tuple[Halt, ...] = ()
     not_ruled_out: int = 0
     warned: int = 0
+    warnings: tuple[str, ...] = ()
 
     @property
     def needs_action(self) -> bool:
@@ -97,6 +99,7 @@ class RunSummary:
         left: Sequence[sa.ColumnElement[bool]] = (),
         timed_out: bool = False,
         blocked: tuple[Halt, ...] = (),
+        warnings: tuple[str, ...] = (),
     ) -> RunResult:
         """Count the jobs by state, and the requests that were sent.
 
@@ -144,6 +147,7 @@ class RunSummary:
             blocked=blocked,
             not_ruled_out=not_ruled_out,
             warned=warned,
+            warnings=warnings,
         )
 
 

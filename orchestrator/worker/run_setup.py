@@ -14,7 +14,7 @@ from orchestrator.cloud.http_client import open_http_client
 from orchestrator.cloud.proxies import EnvironmentProxies
 from orchestrator.home_folder import home_folder
 from orchestrator.job_queue.worker_registry import register_worker
-from orchestrator.limits.admission import Admission
+from orchestrator.limits.admission import HALT_TOPIC, Admission
 from orchestrator.reporting.run_summary import RunResult, RunSummary
 from orchestrator.run_warnings import RunWarnings
 from orchestrator.settings import Settings
@@ -100,6 +100,11 @@ async def run(
                 left=worker.eligibility.unfinished(),
                 timed_out=worker.timed_out,
                 blocked=tuple(admission.halts.active),
+                warnings=tuple(
+                    message
+                    for key, message in warnings.messages.items()
+                    if not key.startswith(HALT_TOPIC)
+                ),
             )
 
 

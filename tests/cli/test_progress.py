@@ -1,11 +1,35 @@
 """What the progress display prints."""
 
+from datetime import UTC, datetime
+
 import pytest
 
 from orchestrator.cli.progress import ProgressDisplay
+from orchestrator.job_states import JobState
+from orchestrator.reporting.status import Status
+from orchestrator.run_warnings import StoredWarning
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
 def test_text_of_a_server_cannot_control_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     """A warning may quote the page of a gateway, or the message of a refusal."""
     ProgressDisplay(None).notify("refused (\x1b[31mno\nWarning: 夜…)")
     assert capsys.readouterr().err == "refused ( [31mno Warning: 夜…)\n"
+
+
+def test_warnings_that_hold_stay_in_the_live_display(capsys: pytest.CaptureFixture[str]) -> None:
+    """What the run waits for can be read without scrolling up."""
+    current = Status(
+        at=NOON,
+        counts=dict.fromkeys(JobState, 0) | {JobState.QUEUED: 3},
+        scopes=(),
+        reasons={"new": 3},
+        next_due_at=None,
+        vendor=(),
+        warnings=(StoredWarning("default", "cvm is down (\x1b[31mno)", NOON, NOON),),
+    )
+    display = ProgressDisplay(None)
+    display._console.print(display._view(current), soft_wrap=True)
+    shown = capsys.readouterr().err.splitlines()
+    assert shown[-1] == "Warning since 12:00:00Z (default): cvm is down ( [31mno)"

@@ -5,6 +5,8 @@ from datetime import timedelta
 import anyio
 import pytest
 
+from orchestrator.cli import progress
+from orchestrator.cli.run import summary
 from orchestrator.job_states import JobState
 from orchestrator.limits import answer_warnings
 from orchestrator.simulator import BucketSettings, Duration, Fault, Refusal, Simulator
@@ -68,12 +70,37 @@ async def test_status_shows_what_has_halted_the_last_run(
     async with open_store() as orchestrator:
         result = await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(3)))
         assert result.needs_action
+        assert result.warnings == ()
         (stored,) = (await orchestrator.status()).warnings
         assert "AuthFailure.UnauthorizedOperation" in stored.message
         assert "cvm:ExportImages" in stored.message
         cloud.change(codes=())
         await orchestrator.run()
         assert not (await orchestrator.status()).warnings
+
+
+async def test_what_a_run_waits_for_is_named_again_in_progress_and_result(
+    open_store: OpenStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first warning has scrolled away when somebody looks at a run that waits for hours."""
+    monkeypatch.setattr(progress, "_LINE_SECONDS", 0.01)
+    said, shown = list[str](), ""
+
+    def is_shown() -> bool:
+        nonlocal shown
+        shown += capsys.readouterr().err
+        return "; warning: 127.0.0.1:1 cannot be reached (127.0.0.1:1: Connection" in shown
+
+    async with open_store(cvm_endpoint="http://127.0.0.1:1", notify=said.append) as orchestrator:
+        await orchestrator.enqueue(make_requests_for(make_image_ids(1)))
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(progress.ProgressDisplay(None).show, orchestrator)
+            result = await run_and_stop_when(orchestrator, is_shown)
+            tasks.cancel_scope.cancel()
+    (message,) = result.warnings
+    assert said == [f"Warning: {message}"]
+    _, *last = summary(result)
+    assert last == [f"Warning: {message}", "1 job left: run again to continue."]
 
 
 async def test_a_region_that_accepts_nothing_is_warned_of(
