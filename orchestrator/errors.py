@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Self
 
+from orchestrator.wording import plural
+
 
 class OrchestratorError(Exception):
     """An error that the user can fix.
@@ -81,14 +83,14 @@ class ManifestError(UsageError):
     def __init__(
         self, source: str, faults: tuple[RowFault, ...], *, in_rows: bool = True, invalid: int = 0
     ) -> None:
-        noun = "fault" if len(faults) == 1 else "faults"
         skip = (
             ", or use --skip-invalid: it enqueues the valid rows and ignores unknown columns"
             if in_rows
             else ""
         )
         super().__init__(
-            f"{source}: {len(faults)} {noun}; nothing was enqueued.", f"Fix the manifest{skip}."
+            f"{source}: {plural(len(faults), 'fault')}; nothing was enqueued.",
+            f"Fix the manifest{skip}.",
         )
         self.source = source
         self.faults = faults

@@ -13,6 +13,7 @@ import typer
 from orchestrator.cli.formatting import fault_lines, to_json, utc_and_local
 from orchestrator.cli.options import PROFILE, Json, option, replaces, takes_settings
 from orchestrator.errors import ManifestError, RowFault, UsageError
+from orchestrator.wording import plural
 
 if TYPE_CHECKING:
     from orchestrator.job_queue.enqueue import EnqueueResult
@@ -89,16 +90,13 @@ def command(
     result = anyio.run(add)
     for line in _notes(manifest, result):
         print(line, file=sys.stderr)
-    counts = {
-        "added": result.added,
-        "duplicates": result.duplicates,
-        "invalid": manifest.invalid,
-    }
     if json:
+        counts = {"added": result.added, "duplicates": result.duplicates}
         faults = {"faults": _faults_as_json(manifest.faults)} if manifest.faults else {}
-        print(to_json({"batch": result.batch, **counts, **faults}))
+        print(to_json({"batch": result.batch, **counts, "invalid": manifest.invalid, **faults}))
         return
-    print(f"Batch {result.batch}: {', '.join(f'{n} {name}' for name, n in counts.items())}.")
+    duplicates = plural(result.duplicates, "duplicate")
+    print(f"Batch {result.batch}: {result.added} added, {duplicates}, {manifest.invalid} invalid.")
     if result.duplicates:
         print("Duplicates were skipped; use --again to enqueue them too.", file=sys.stderr)
     print(f"Database: {describe_url(settings.sqlalchemy_url)}", file=sys.stderr)

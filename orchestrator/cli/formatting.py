@@ -131,11 +131,6 @@ def exit_on_closed_pipe() -> None:
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
 
 
-def plural(count: int, noun: str) -> str:
-    """Return a count with its noun, such as ``1 job`` or ``2 jobs``."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
 def duration(seconds: float) -> str:
     """Return a duration such as ``45 s``, ``3 min 05 s`` or ``2 h 10 min``."""
     whole = round(seconds)

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from orchestrator.cli.formatting import plural
 from orchestrator.cli.options import FILTERS, job_filter, option, replaces, takes_settings
 from orchestrator.errors import UsageError
+from orchestrator.wording import plural
 
 if TYPE_CHECKING:
     from orchestrator.model import JobFilter

@@ -12,11 +12,12 @@ import anyio
 import typer
 
 from orchestrator.cli.exit_codes import INTERNAL, INTERRUPTED, exit_code_for, exit_code_of_run
-from orchestrator.cli.formatting import duration, plural, printable, to_json
+from orchestrator.cli.formatting import duration, printable, to_json
 from orchestrator.cli.options import PROFILE, Batch, Json, option, takes_settings
 from orchestrator.cli.standard_streams import silence
 from orchestrator.errors import UsageError
 from orchestrator.job_states import JobState
+from orchestrator.wording import plural
 
 if TYPE_CHECKING:
     from orchestrator.cli.progress import ProgressDisplay
@@ -201,10 +202,9 @@ def summary(result: "RunResult") -> Iterator[str]:
         return
     counts = ", ".join(f"{count} {state}" for state, count in result.counts.items() if count)
     limit = ", the time limit" if result.timed_out else ""
-    yield (
-        f"{counts} of {total} in {duration(result.seconds)}{limit}; "
-        f"{plural(result.requests, 'request')}, {result.refused} refused for rate or capacity."
-    )
+    yield f"{counts} of {total} in {duration(result.seconds)}{limit}."
+    requests = plural(result.requests, "request")
+    yield f"{requests} sent, {result.refused} of them refused for rate or capacity."
     yield from _causes(result)
     if result.counts[JobState.FAILED]:
         yield "Failed jobs with their remedies: orchestrator history --state failed"

@@ -11,6 +11,7 @@ from orchestrator.manifest.file_format import has_several_lists, not_a_header
 from orchestrator.manifest.problems import UnreadableError, unreadable
 from orchestrator.manifest.request_collector import RequestCollector
 from orchestrator.manifest.text_decoding import DecodedText
+from orchestrator.wording import plural
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,8 @@ class CsvReader:
 
     def _add_cells(self, line: int, header: _Header, cells: Sequence[str]) -> None:
         if any(cells[len(header.columns) :]):
-            reason = f"has {len(cells)} cells, but the header has {len(header.columns)} columns."
+            columns = plural(len(header.columns), "column")
+            reason = f"has {plural(len(cells), 'cell')}, but the header has {columns}."
             remedy = "Put cells with a delimiter into quotes."
             self._collector.reject(RowFault(line, "", reason, remedy))
         elif fault := self._text.fault(line, "".join(cells)):

@@ -10,6 +10,7 @@ from typing import Any
 
 from orchestrator.manifest.column_rules import IMAGE_ID
 from orchestrator.manifest.problems import escaped, listed, unreadable
+from orchestrator.wording import plural
 
 _NOT_EXPORTED = ("PUBLIC_IMAGE", "SHARED_IMAGE")
 """Types of images that ExportImages refuses for good (source: its error codes)."""
@@ -39,8 +40,9 @@ class ImageLists:
         ]
         if names := self._not_exported:
             notes.append(
-                f"{len(names)} of {self._described} images are public or shared; the vendor "
-                f"exports private images only: {listed(names)}. Cancel their jobs; tccli lists "
+                f"{len(names)} of {plural(self._described, 'image')} cannot be exported, because "
+                f"the vendor exports private images only: {listed(names)}. Cancel their jobs; "
+                "tccli lists "
                 """others with --Filters '[{"Name":"image-type","Values":["PRIVATE_IMAGE"]}]'."""
             )
         if self._other_outputs:

@@ -38,6 +38,7 @@ from orchestrator.verification.tracked_jobs import (
     save_cos_paths,
     save_seen_objects,
 )
+from orchestrator.wording import plural
 
 _SAFETY_FACTOR = 2
 
@@ -263,8 +264,8 @@ async def _record_absence(
     if job.attempts_charged >= settings.max_attempts:
         target = JobState.FAILED
         message = {
-            "message": f"{job.attempts_charged} requests got no answer, and the bucket holds "
-            "nothing of them.",
+            "message": f"{plural(job.attempts_charged, 'request')} got no answer, and the bucket "
+            "holds nothing of this job.",
             "remedy": "Check the image's state in the console; then `orchestrator retry "
             f"--job {job.job_id}`, which looks for a late object first.",
         }

@@ -242,7 +242,7 @@ def test_manifest_is_refused_if_later_rows_cannot_be_trusted(
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        ("image_id\nimg-aaaa,x\n", "line 2: has 2 cells, but the header has 1 columns."),
+        ("image_id\nimg-aaaa,x\n", "line 2: has 2 cells, but the header has 1 column."),
         (",image_id\n0,img-aaaa\n", "line 2: has a value in a column without a name."),
         ("img-aaaa\nweb\n", "line 2, image_id: 'web' is not a valid image id."),
         (b"image_id\n\nimg-\xff\n", "line 3: is not valid UTF-8."),
@@ -767,7 +767,7 @@ def test_images_that_the_vendor_does_not_export_are_noted(manifest: Reader) -> N
     assert len(read.requests) == len(images)
     (note,) = read.notes
     assert note.startswith(
-        "6 of 9 images are public or shared; the vendor exports private images only: "
+        "6 of 9 images cannot be exported, because the vendor exports private images only: "
         "img-00000001, img-00000002, img-00000003, img-00000004, img-00000005, … and 1 more."
     )
     lines = "\n".join(json.dumps(image) for image in images)

@@ -481,7 +481,7 @@ async def test_an_empty_object_counts_as_missing(setup: StoreAndCloud) -> None:
     await advance_time(setup.database, seconds=DEADLINE.total_seconds() + 1)
     assert await verified(setup, job_id) is JobState.FAILED
     said = (await read_job(setup.database, job_id)).message
-    assert "0 of 1 objects are there, 1 too small to be a disk image" in said
+    assert "passed with 0 of 1 object in the bucket, 1 too small to be a disk image" in said
 
 
 async def test_an_export_still_being_written_gets_twice_the_time(setup: StoreAndCloud) -> None:
@@ -559,7 +559,7 @@ async def test_missing_objects_are_named_at_the_deadline(setup: StoreAndCloud) -
     assert await verified(setup, job_id) is JobState.FAILED
     kept = await read_job(setup.database, job_id)
     assert (kept.code, kept.reason, kept.maybe_applied) == (NOT_DELIVERED, "not delivered", True)
-    assert "2 of 3 objects are there" in kept.message
+    assert "passed with 2 of 3 objects in the bucket" in kept.message
     assert f"retry --job {job_id}" in kept.remedy
     event = (await read_rows(setup.database, events, job_id))[-1]
     assert len(keys_in_event(event, "found")) == 2

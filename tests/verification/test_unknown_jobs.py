@@ -304,6 +304,7 @@ async def test_a_job_without_attempts_left_fails_if_not_found(proven: StoreAndCl
         True,
         "not in the bucket",
     )
+    assert kept.message == "5 requests got no answer, and the bucket holds nothing of this job."
     assert kept.finished_at is not None
 
 
