@@ -33,6 +33,7 @@ from orchestrator.database_url import DatabaseURLError, is_text, parse_database_
 from orchestrator.errors import UsageError
 from orchestrator.home_folder import NO_HOME
 from orchestrator.loopback import is_loopback
+from orchestrator.wording import REMOVE_QUOTES, has_quotes
 
 _SITE_ENDPOINTS = {
     "cvm_endpoint": {
@@ -258,6 +259,9 @@ def load_settings(flags: Mapping[str, object], environ: Mapping[str, str]) -> Se
             if value is not None and name != "config"
         },
     }
+    for one in given.values():
+        if isinstance(one.value, str) and has_quotes(one.value):
+            raise UsageError(f"{one.origin} has quotes around it.", REMOVE_QUOTES)
     try:
         settings = Settings.model_validate({name: one.value for name, one in given.items()})
     except ValidationError as error:

@@ -1,5 +1,7 @@
 """Settings: where a value comes from, and the message about one that is not valid."""
 
+import json
+import re
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -186,6 +188,21 @@ def test_invalid_value_is_refused_with_the_valid_ones(name: str, value: object) 
     message = _refusal({name: value})
     assert message.startswith(f"The flag --{name.replace('_', '-')} is {value!r}; it must be ")
     assert str(Settings.model_fields[name].description) in message
+
+
+@pytest.mark.parametrize("value", ['"20"', "'20'", "\u201c20\u201d"])
+def test_quotes_around_a_value_are_named(write: Write, value: str) -> None:
+    """Some tools keep them as a part of the value, which any setting would refuse or misread."""
+    path = write(f"profile = {json.dumps(value)}\n")
+    for message in (
+        _refusal({}, {"ORCHESTRATOR_RATE": value}),
+        _refusal({}, {"ORCHESTRATOR_PROFILE": value}),
+        _refusal({"config": path}),
+        _refusal({"database_url": value}),
+    ):
+        assert re.search(r"(_RATE|_PROFILE|profile|database-url) has quotes around it\.", message)
+        assert "docker run --env-file" in message
+    assert load_settings({"rate": "5"}, {"ORCHESTRATOR_RATE": value}).rate == 5
 
 
 def test_every_invalid_value_is_named_with_its_origin(write: Write) -> None:

@@ -37,21 +37,21 @@ _GC_THRESHOLD = 10_000
 reference cycle; with Python's default a run spends a twentieth of its time on collections."""
 
 _SETTINGS = (
-    option("rate", float, "Requests per second; 0 is no limit."),
-    option("concurrency", int, "Maximum requests in flight."),
+    option("rate", str, "Requests per second; 0 is no limit.", "N"),
+    option("concurrency", str, "Maximum requests in flight.", "N"),
     option("verify", str, "Verify exports in the bucket: auto, required or off."),
     option("verify_interval", str, "Seconds between checks of an export, or adaptive.", "S"),
-    option("request_timeout", float, "Timeout of one request.", "S"),
+    option("request_timeout", str, "Timeout of one request.", "S"),
     option(
         "resend_after",
-        float,
+        str,
         "Seconds of empty look-ups before an unknown job is resent.",
         "S",
     ),
     option("resend", str, "When to resend an unknown job: proven, always or never."),
-    option("quota_wait", float, "Seconds to wait for a quota other than the export cap.", "S"),
-    option("export_deadline", float, "Maximum seconds of an accepted export.", "S"),
-    option("max_attempts", int, "Attempts before a job fails."),
+    option("quota_wait", str, "Seconds to wait for a quota other than the export cap.", "S"),
+    option("export_deadline", str, "Maximum seconds of an accepted export.", "S"),
+    option("max_attempts", str, "Attempts before a job fails.", "N"),
     option("site", str, "Tencent Cloud site: intl or mainland."),
     option("allow_network_store", bool, "Accept a SQLite file on a network file system."),
     option("allow_plain_http", bool, "Allow http:// endpoints beyond loopback."),
@@ -61,7 +61,8 @@ _SETTINGS = (
     option("metadata_endpoint", str, "Instance metadata endpoint.", "URL"),
     PROFILE,
 )
-"""The settings that the command takes as options."""
+"""The settings that the command takes as options. Their values are text, as in the environment, so
+that all places have the same rules and messages."""
 
 
 @takes_settings(*_SETTINGS)

@@ -19,6 +19,7 @@ import httpx
 
 from orchestrator.errors import UsageError
 from orchestrator.loopback import is_loopback
+from orchestrator.wording import REMOVE_QUOTES, has_quotes, how_to_install
 
 _DEFAULT_PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
 _MAX_SOCKS_BYTES = 255
@@ -126,7 +127,7 @@ class EnvironmentProxies:
         if proxy.is_socks and importlib.util.find_spec("socksio") is None:
             raise UsageError(
                 f"{proxy.variable} names a proxy with SOCKS, which needs the extra 'socks'.",
-                "Install it with: pip install 'orchestrator[socks]'",
+                how_to_install("socks"),
             )
         return proxy
 
@@ -161,9 +162,12 @@ class EnvironmentProxies:
             if "@" in entries:  # a password may contain commas, so any entry may be a part of it
                 count = len(self._unreadable)
                 entries = f"{count}, not shown because a user name or password is among them"
+            remedy = "Write each as a host name, an address or a network, separated by commas."
+            if has_quotes(self._values["no"]):
+                remedy = f"The value has quotes around it. {REMOVE_QUOTES}"
             yield (
                 f"Note: entries of {_variable('no')} that cannot be read are not used: {entries}. "
-                "Write each as a host name, an address or a network, separated by commas."
+                f"{remedy}"
             )
 
 

@@ -22,6 +22,7 @@ from orchestrator.errors import StoreError
 from orchestrator.store import postgresql as server
 from orchestrator.store import sqlite
 from orchestrator.store.file_lock import lock_file
+from orchestrator.wording import how_to_install
 
 LOCK_TIMEOUT_MS = 60_000
 """A statement waits this long for a lock of another process, and then fails."""
@@ -261,7 +262,7 @@ class Database:
             package = error.name or "psycopg[binary]"
             raise StoreError(
                 f"PostgreSQL needs the package {package}, which is not installed.",
-                "Install it with: pip install 'orchestrator[postgresql]'",
+                how_to_install("postgresql"),
             ) from error
 
         @sa.event.listens_for(engine.sync_engine, "connect")

@@ -95,6 +95,15 @@ def test_unreadable_exemptions_are_told(monkeypatch: pytest.MonkeyPatch, entry: 
     assert not list(proxies.describe("https://b.example", "http://127.0.0.1:8080"))
 
 
+def test_quotes_around_exemptions_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They belong to the first and the last entry, which cannot be read for this reason."""
+    monkeypatch.setenv("NO_PROXY", '"a.example,b.example,c.example"')
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy:3128")
+    _, note = EnvironmentProxies().describe("https://cvm.example")
+    assert 'are not used: "a.example, c.example". The value has quotes around it.' in note
+    assert "docker run --env-file" in note
+
+
 @pytest.mark.parametrize(
     "entry", [f"user:{SECRET}@host", f"http://user:{SECRET},x@host", f"user:x, {SECRET}!,y@host"]
 )
@@ -258,7 +267,7 @@ def test_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALL_PROXY", f"socks5://user:{SECRET}@proxy:1080")
     with pytest.raises(UsageError, match=r"^ALL_PROXY names .* extra 'socks'") as caught:
         proxy_for("https://cvm.example")
-    assert "pip install 'orchestrator[socks]'" in caught.value.remedy
+    assert caught.value.remedy.endswith("pipx install --force '.[socks]'")
     assert SECRET not in str(caught.value)
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy:3128")
     assert str(proxy_for("https://cvm.example")) == "proxy:3128 (HTTPS_PROXY)"

@@ -2,6 +2,7 @@
 
 import json
 import re
+import tomllib
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from orchestrator.simulator import (
     SimulatorOptions,
     read_changes,
 )
+from orchestrator.wording import how_to_install
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -89,6 +91,14 @@ def test_exit_codes_agree_with_the_help_of_run() -> None:
     cells = re.findall(r"^\| ([\d, ]+) \|", table, re.MULTILINE)
     text = (run.command.__doc__ or "").split("Exit codes:")[1].split("Example:")[0]
     assert set(re.findall(r"\d+", " ".join(cells))) == set(re.findall(r"\b\d+\b", text))
+
+
+def test_commands_that_install_extras_agree() -> None:
+    """The README has the command of the messages for each extra of pyproject.toml."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert set(project["optional-dependencies"]) == {"postgresql", "socks"}
+    for extra in project["optional-dependencies"]:
+        assert f"`{how_to_install(extra).split(': ')[1]}`" in README
 
 
 def test_variables_in_the_readme_are_settings() -> None:

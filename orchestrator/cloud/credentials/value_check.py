@@ -5,12 +5,10 @@ import unicodedata
 
 from orchestrator.cloud.credentials.base import KEY
 from orchestrator.errors import CredentialError
+from orchestrator.wording import QUOTES, REMOVE_QUOTES
 
-_QUOTES = "[\"'`\u2018\u2019\u201c\u201d\u201e\xab\xbb]"
+_QUOTES = f"[{QUOTES}]"
 _COPY = "Copy it again: an API key from the CAM console, a token from the login that issued it."
-_REMOVE_QUOTES = (
-    "Remove them: some tools, such as docker run --env-file, keep quotes as a part of the value."
-)
 _FILL_IN = "Put the key itself there: nothing has replaced the text that stands for it."
 _PLACEHOLDERS = (
     r"<.*>",
@@ -27,8 +25,8 @@ _FAULTS = (
     (r".*\r", "ends with a carriage return", "Save its file with Unix line ends."),
     (r"\n.*|.*\n", "has a line break around it", "Remove the line break."),
     (r"\s.*|.*\s", "has spaces around it", _COPY),
-    (rf"{_QUOTES}.*{_QUOTES}", "has quotes around it", _REMOVE_QUOTES),
-    (rf"{_QUOTES}.*|.*{_QUOTES}", "begins or ends with a quote", _REMOVE_QUOTES),
+    (rf"{_QUOTES}.*{_QUOTES}", "has quotes around it", REMOVE_QUOTES),
+    (rf"{_QUOTES}.*|.*{_QUOTES}", "begins or ends with a quote", REMOVE_QUOTES),
     (
         r"\$(\{.*|\(.*|[A-Za-z_]\w*)|%\w+%|.*\{\{.*\}\}.*|#\{.*\}.*|\(\(.*\)\)",
         "is a variable that was not expanded",
