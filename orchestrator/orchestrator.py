@@ -142,7 +142,7 @@ class Orchestrator:
         )
 
     async def status(self, *, batch: str | None = None) -> Status:
-        """Return the counts of each state, the limits of each scope, and the ETA.
+        """Return the counts of each state, the limits of each scope, and the ETA of an active run.
 
         Raises:
             UsageError: no job has this batch.

@@ -1,5 +1,6 @@
 """``orchestrator status``: counts per state, limits of each scope, ETA, warnings."""
 
+import shlex
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -16,6 +17,8 @@ from orchestrator.cli.formatting import (
 )
 from orchestrator.cli.options import Batch, Json, lists_nothing_without_store, takes_settings
 from orchestrator.clock import iso
+from orchestrator.job_states import LIVING
+from orchestrator.wording import plural
 
 if TYPE_CHECKING:
     from orchestrator.reporting.status import ScopeStatus, Status
@@ -25,7 +28,10 @@ if TYPE_CHECKING:
 @takes_settings()
 @lists_nothing_without_store
 async def command(*, batch: Batch = None, json: Json = False, settings: "Settings") -> None:
-    """Show counts per state, limits per scope, the ETA, warnings, and the vendor's behaviour.
+    """Show counts per state, limits per scope, warnings, and the vendor's behaviour.
+
+    While a run is active, also the ETA and the next probe of a full region. --batch takes one exact
+    name, as in run; * is a wildcard in the filters of history, retry and cancel.
 
     Example: orchestrator status --batch tonight
     """
@@ -44,7 +50,8 @@ async def command(*, batch: Batch = None, json: Json = False, settings: "Setting
         return
     counts = (colour(f"{state} {count}", state) for state, count in current.counts.items() if count)
     print("  ".join(counts))
-    lines = (eta_text(current), *_vendor_lines(current), *warning_lines(current))
+    about_run = (eta_text(current), _run_line(current, batch))
+    lines = (*about_run, *_vendor_lines(current), *warning_lines(current))
     for line in (*detail_lines(current), *lines):
         for part in wrapped(printable(line), text_width(), indent="  "):
             print(part)
@@ -72,6 +79,16 @@ def _as_json(current: "Status") -> dict[str, Any]:
         "warnings": [asdict(warning) for warning in current.warnings],
         "vendor": [asdict(learned) for learned in current.vendor],
     }
+
+
+def _run_line(current: "Status", batch: str | None) -> str:
+    """Return that no run is active, and how to start one if there is work for it; else nothing."""
+    if current.is_run_active:
+        return ""
+    if not any(current.counts[state] for state in LIVING):
+        return "No run is active, and no job waits for one."
+    option = "" if batch is None else f" --batch {shlex.quote(batch)}"
+    return f"No run is active. Continue with: orchestrator run{option}"
 
 
 def _vendor_lines(current: "Status") -> Iterator[str]:
@@ -111,11 +128,10 @@ def eta_text(current: "Status") -> str:
 def scope_line(scope: "ScopeStatus") -> str:
     """Return one scope as a line: exports in progress, the learned limit, and what it waits for."""
     concurrency = scope.concurrency
-    limit = "" if concurrency.ceiling is None else f" of {concurrency.ceiling}"
-    line = (
-        f"{scope.profile} {concurrency.region}: {concurrency.running}{limit} exports in progress, "
-        f"{scope.waiting} queued"
-    )
+    exports = plural(concurrency.running, "export")
+    if concurrency.ceiling is not None:
+        exports = f"{concurrency.running} of {plural(concurrency.ceiling, 'export')}"
+    line = f"{scope.profile} {concurrency.region}: {exports} in progress, {scope.waiting} queued"
     if concurrency.full_since is not None and not concurrency.has_free_slot:
         line += f", at the limit since {concurrency.full_since:%H:%M:%SZ}"
         if concurrency.probe_at is not None:

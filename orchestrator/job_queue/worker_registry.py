@@ -121,6 +121,7 @@ async def why_gone(database: Database, connection: AsyncConnection, row: Any) ->
 
     A lost session does not prove that its process is dead: the network may have failed. The process
     is certainly dead only if it ran on this machine, since this boot, and its pid does not exist.
+    A standby server does not have the locks of its primary, so there any process may be alive.
 
     Args:
         row: of the table of instances.
@@ -128,11 +129,33 @@ async def why_gone(database: Database, connection: AsyncConnection, row: Any) ->
     if (path := lock_path(database, row.id)) is not None:
         # on PostgreSQL an end proves less: another process may have recorded it for a lost session
         return GoneReason.DEAD if row.ended_at is not None or _is_free(path) else None
-    query = sa.select(sa.func.pg_try_advisory_xact_lock(_lock_key(row.id)))
-    if not (await connection.execute(query)).scalar_one():
+    is_free = sa.func.pg_try_advisory_xact_lock(_lock_key(row.id))
+    query = sa.select(sa.not_(sa.func.pg_is_in_recovery()), is_free)
+    if not all((await connection.execute(query)).one()):
         return None
+    return GoneReason.DEAD if _is_dead(row) else GoneReason.SESSION_LOST
+
+
+def _is_dead(row: Any) -> bool:
     is_ours = row.host == _machine() != socket.gethostname()
-    return GoneReason.DEAD if is_ours and not _runs(row.pid) else GoneReason.SESSION_LOST
+    return is_ours and not _runs(row.pid)
+
+
+async def is_run_active(database: Database) -> bool:
+    """Return whether a registered process may be alive; for this, reading the store is enough."""
+    async with database.read() as connection:
+        query = sa.select(instances).where(instances.c.ended_at.is_(None))
+        for row in (await connection.execute(query)).all():
+            path = lock_path(database, row.id)
+            try:
+                is_gone = await why_gone(database, connection, row) is not None
+                # a copy of the file has the rows, but not the lock files
+                is_gone |= path is not None and not path.exists()
+            except OSError:  # another user's file
+                is_gone = _is_dead(row)
+            if not is_gone:
+                return True
+    return False
 
 
 def remove_free_lock_files(database: Database, keep: Collection[str]) -> None:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.export_durations import latest_finished_exports, seconds_left, typical_duration
+from orchestrator.job_queue.worker_registry import is_run_active
 from orchestrator.job_states import UNDER_WAY, JobState
 from orchestrator.learned_vendor_facts import LearnedFact, all_facts
 from orchestrator.limits.concurrency_limit import ConcurrencyLimit, concurrency_limits
@@ -27,7 +28,7 @@ class ScopeStatus:
         usual_seconds: median duration of the latest exports, from acceptance to verification;
             ``None`` before the first has finished.
         seconds_left: estimated time until all jobs are finished at the present concurrency limit;
-            0 if they should have finished already, ``None`` if unknown.
+            0 if they should have finished already, ``None`` if unknown or no run is active.
     """
 
     profile: str
@@ -42,6 +43,8 @@ class Status:
     """The state of the store, or of one batch, at one time.
 
     Args:
+        is_run_active: whether a process may be working on the store; without one nothing is
+            estimated, and no probe is due.
         reasons: jobs that wait, to be sent or to be looked up, by the reason.
         next_due_at: when the first waiting job may be sent; ``None`` unless all jobs wait for a
             later time.
@@ -50,6 +53,7 @@ class Status:
     """
 
     at: datetime
+    is_run_active: bool
     counts: Mapping[JobState, int]
     scopes: tuple[ScopeStatus, ...]
     reasons: Mapping[str, int]
@@ -64,7 +68,12 @@ class Status:
 
     @property
     def seconds_left(self) -> float | None:
-        """Estimated time until the slowest scope is finished; ``None`` if unknown for any scope."""
+        """Estimated time until the slowest scope is finished.
+
+        ``None`` if it is unknown for any scope, or no run is active.
+        """
+        if not self.is_run_active:
+            return None
         if self.next_due_at is not None:
             return (self.next_due_at - self.at).total_seconds()
         estimates = [scope.seconds_left for scope in self.scopes]
@@ -79,6 +88,7 @@ async def status(database: Database, *, batch: str | None = None, rate: float = 
         rate: requests per second that may be sent, for the estimated time; 0 is no limit.
     """
     of_batch = sa.true() if batch is None else jobs.c.batch == batch
+    is_active = await is_run_active(database)
     async with database.read() as connection:
         now = await database.now(connection)
         # each reads only an index: one pass over that of scopes, or the part of that of batches
@@ -101,8 +111,9 @@ async def status(database: Database, *, batch: str | None = None, rate: float = 
             first_due = await connection.scalar(waiting.where(of_batch))
         return Status(
             at=now,
+            is_run_active=is_active,
             counts=counts,
-            scopes=await _scopes(connection, by_scope, now, rate),
+            scopes=await _scopes(connection, by_scope, now, rate, is_active=is_active),
             reasons=reasons,
             next_due_at=first_due if first_due and first_due > now else None,
             vendor=await all_facts(connection),
@@ -111,7 +122,12 @@ async def status(database: Database, *, batch: str | None = None, rate: float = 
 
 
 async def _scopes(
-    connection: AsyncConnection, groups: Sequence[Any], now: datetime, rate: float
+    connection: AsyncConnection,
+    groups: Sequence[Any],
+    now: datetime,
+    rate: float,
+    *,
+    is_active: bool,
 ) -> tuple[ScopeStatus, ...]:
     waiting: Counter[tuple[str, str]] = Counter()
     for group in groups:
@@ -123,7 +139,12 @@ async def _scopes(
         for limit in await concurrency_limits(connection, profile, now):
             finished = await latest_finished_exports(connection, profile, limit.region, now)
             typical = typical_duration(finished)
+            usual = None if typical is None else typical.total_seconds()
             queued = waiting[profile, limit.region]
+            if not is_active:
+                idle = replace(limit, probe_at=None)
+                found.append(ScopeStatus(profile, idle, queued, usual, None))
+                continue
             left = await seconds_left(
                 connection,
                 profile,
@@ -135,6 +156,5 @@ async def _scopes(
                 ceiling=limit.ceiling,
                 rate=rate,
             )
-            usual = None if typical is None else typical.total_seconds()
             found.append(ScopeStatus(profile, limit, queued, usual, left))
     return tuple(found)

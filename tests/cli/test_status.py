@@ -1,6 +1,8 @@
 """What `status` and the progress display print."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -10,11 +12,14 @@ from orchestrator.learned_vendor_facts import VendorFact, record_fact
 from orchestrator.limits.concurrency_limit import ConcurrencyLimit
 from orchestrator.reporting.status import ScopeStatus
 from orchestrator.run_warnings import RunWarnings
+from orchestrator.simulator import Duration, Simulator
 from orchestrator.store import Database
 from orchestrator.store.tables import jobs
-from tests.cli_process import Shell
+from tests.cli_process import Shell, wait_until
 
 pytestmark = pytest.mark.anyio
+
+WHERE = ("--region", "ap-tokyo", "--bucket", "backup-1250000000")
 
 
 def scope(running: int, left: float | None) -> ScopeStatus:
@@ -40,6 +45,49 @@ def scope(running: int, left: float | None) -> ScopeStatus:
 def test_overdue_exports_are_marked(known: ScopeStatus, is_overdue: bool) -> None:
     """Exports that run longer than usual are marked as overdue, with the usual duration."""
     assert scope_line(known).endswith("overdue (usually 9 s)") == is_overdue
+
+
+@pytest.mark.parametrize(
+    ("running", "ceiling", "text"),
+    [
+        (1, None, "1 export in progress"),
+        (2, None, "2 exports in progress"),
+        (0, 1, "0 of 1 export in progress"),
+        (1, 7, "1 of 7 exports in progress"),
+    ],
+)
+def test_exports_are_counted_in_singular_and_plural(
+    running: int, ceiling: int | None, text: str
+) -> None:
+    """The noun agrees with the number directly before it."""
+    known = scope(running, None)
+    limit = replace(known.concurrency, ceiling=ceiling)
+    assert f": {text}, " in scope_line(replace(known, concurrency=limit))
+
+
+async def test_without_an_active_run_the_command_that_starts_one_is_printed(
+    shell: Shell, cloud: Simulator
+) -> None:
+    """There is no ETA then, and no next probe; when no job is left, no command either."""
+    cloud.change(duration=Duration(seconds=600), cap=1)
+    await shell.run("enqueue", "-", "--batch", "to night", *WHERE, stdin=b"img-00000001")
+    async with shell.start("run"):
+        await wait_until(lambda: any(entry.accepted for entry in cloud.ledger))
+        active = await shell.run("status")
+    idle = await shell.run("status", "--batch", "to night")
+    assert "No run is active" not in active.out
+    assert "No run is active. Continue with: orchestrator run --batch 'to night'" in idle.out
+    assert "orchestrator run\n" in (await shell.run("status")).out
+    cloud.change(duration=Duration(seconds=0.1), skew=601.0)
+    assert (await shell.run("run")).code == 0
+    assert "No run is active, and no job waits for one." in (await shell.run("status")).out
+    left = (await shell.run("status", "--json")).json
+    assert [left["seconds_left"], *_waits(left)] == [None, None, None]
+
+
+def _waits(shown: dict[str, Any]) -> list[Any]:
+    (only,) = shown["scopes"]
+    return [only["seconds_left"], only["next_probe"]]
 
 
 async def test_warnings_and_facts_are_printed(shell: Shell) -> None:

@@ -111,6 +111,31 @@ def test_live_store_of_another_user_is_read(path: Path, writer: sqlite3.Connecti
     assert state_of(path.parent).keys() == before.keys()
 
 
+def test_end_of_a_run_of_another_user_is_seen(path: Path) -> None:
+    """Its lock file cannot be opened, but a process that no longer exists is not active."""
+    path.chmod(0o644)
+    image = ("--image", "img-00000001", "--region", "ap-tokyo", "--bucket", "backup-1250000000")
+    enqueue = (sys.executable, "-m", "orchestrator", "enqueue", *image)
+    subprocess.run([*enqueue, "--database-url", str(path)], check=True, capture_output=True)
+    url = f"sqlite+aiosqlite:///{path}"
+    words = (sys.executable, "-m", "tests.job_queue.registered_process", url)
+    root = Path(__file__).parents[2]
+    with subprocess.Popen(
+        words, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        lock = Path(f"{path}.alive-{process.stdout.readline().strip()}")
+        give_away(path.parent, 0o711, 0o644)
+        lock.chmod(0o600)
+        running = look(path)
+        process.kill()
+    ended = look(path)
+    assert lock.exists()
+    assert (running.returncode, ended.returncode) == (0, 0), running.stderr + ended.stderr
+    assert "No run is active" not in running.stdout
+    assert "No run is active" in ended.stdout
+
+
 def test_log_without_index_is_refused(path: Path, writer: sqlite3.Connection) -> None:
     """A copy with its log, where the index cannot be created: how to get a copy is said."""
     (folder := path.parent.parent / "copy").mkdir()

@@ -1,8 +1,9 @@
 """Orphan recovery: which processes count as gone, and what happens to their jobs."""
 
+import sqlite3
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,13 @@ from sqlalchemy.exc import DBAPIError
 
 from orchestrator.cloud.clock_skew import SIGNATURE_LIFETIME
 from orchestrator.job_queue.orphan_recovery import LOST, recover_orphans
-from orchestrator.job_queue.worker_registry import GoneReason, lock_path, register_worker, why_gone
+from orchestrator.job_queue.worker_registry import (
+    GoneReason,
+    is_run_active,
+    lock_path,
+    register_worker,
+    why_gone,
+)
 from orchestrator.job_states import JobState
 from orchestrator.store import Database
 from orchestrator.store.tables import attempts, events, instances
@@ -83,6 +90,43 @@ async def test_an_instance_lives_as_long_as_its_process(database: Database) -> N
         assert await proof(database, name) is None
         await killed(database, name, process)
     assert await proof(database, name) is GoneReason.DEAD
+
+
+async def test_a_run_is_active_while_its_process_lives(database: Database) -> None:
+    """A process that ended normally is not active, and neither is one that was killed."""
+    async with register_worker(database):
+        assert await is_run_active(database)
+    assert not await is_run_active(database)
+    async with another_process(database) as (name, process):
+        assert await is_run_active(database)
+        await killed(database, name, process)
+        assert not await is_run_active(database)
+
+
+async def test_a_copy_of_a_store_has_no_active_run(sqlite: Database, tmp_path: Path) -> None:
+    """The copy has the row of the process, but not its lock file."""
+    assert sqlite.path is not None
+    copy = tmp_path / "copy.db"
+    async with register_worker(sqlite):
+        with closing(sqlite3.connect(sqlite.path)) as connection:
+            connection.execute("VACUUM INTO ?", (str(copy),))
+    archive = Database(f"sqlite+aiosqlite:///{copy}", sqlite.clock)
+    assert not await is_run_active(archive)
+    await archive.close()
+
+
+async def test_a_standby_does_not_show_that_a_run_has_ended(postgresql: Database) -> None:
+    """It has the rows of its primary, but not the locks, which look free there."""
+    async with another_process(postgresql) as (name, process):
+        await killed(postgresql, name, process)
+    assert not await is_run_active(postgresql)
+
+    def on_standby(_c: Any, _u: Any, statement: str, parameters: Any, *_: Any) -> tuple[str, Any]:
+        return statement.replace("pg_is_in_recovery()", "true"), parameters
+
+    engine = postgresql._reader.sync_engine
+    sa.event.listen(engine, "before_cursor_execute", on_standby, retval=True)
+    assert await is_run_active(postgresql)
 
 
 async def test_a_lock_file_is_private_to_its_user(sqlite: Database) -> None:

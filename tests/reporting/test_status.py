@@ -1,9 +1,11 @@
 """The status: counts by state, the limits of each scope, and the estimated time left."""
 
+from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 
 import pytest
 
+from orchestrator.job_queue.worker_registry import register_worker
 from orchestrator.job_states import JobState
 from orchestrator.reporting.status import status
 from orchestrator.store import Database
@@ -28,6 +30,13 @@ from tests.job_factory import (
 from tests.reporting.query_plans import plans
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def active_run(database: Database) -> AsyncIterator[None]:
+    """Register a run that is active during the test."""
+    async with register_worker(database):
+        yield
 
 
 async def assert_seconds_left(database: Database, before: datetime, seconds: float) -> None:
@@ -94,6 +103,7 @@ async def test_each_scope_shows_its_concurrency_limit(database: Database) -> Non
     )
 
 
+@pytest.mark.usefixtures("active_run")
 @pytest.mark.parametrize(
     ("ceiling", "waiting", "seconds"),
     [(2, 5, 300.0), (2, 4, 200.0), (None, 5, 100.0), (0, 2, 200.0), (2, 0, 0.0)],
@@ -113,6 +123,7 @@ async def test_queue_is_exported_in_rounds(
     assert found.seconds_left == pytest.approx(seconds, abs=0.5)
 
 
+@pytest.mark.usefixtures("active_run")
 @pytest.mark.parametrize(("ago", "seconds"), [((70, 40), 60), ((200,), 0)])
 async def test_running_export_needs_the_rest_of_the_usual_time(
     database: Database, ago: tuple[int, ...], seconds: float
@@ -126,6 +137,7 @@ async def test_running_export_needs_the_rest_of_the_usual_time(
     await assert_seconds_left(database, before, seconds)
 
 
+@pytest.mark.usefixtures("active_run")
 async def test_job_that_is_due_later_decides(database: Database) -> None:
     """Of a job that is sent now and one that is due later, the later one decides."""
     await make_verified_job(database, took=100)
@@ -135,6 +147,7 @@ async def test_job_that_is_due_later_decides(database: Database) -> None:
     await assert_seconds_left(database, before, 600)
 
 
+@pytest.mark.usefixtures("active_run")
 async def test_unknown_job_makes_the_estimate_unknown(database: Database) -> None:
     """While an unknown job is looked up, running exports give no estimate."""
     await make_verified_job(database, took=100)
@@ -143,12 +156,35 @@ async def test_unknown_job_makes_the_estimate_unknown(database: Database) -> Non
     assert (await status(database)).seconds_left is None
 
 
+async def test_nothing_is_estimated_without_an_active_run(database: Database) -> None:
+    """Nothing happens until somebody starts a run, so no time is left and no probe is due."""
+    await make_verified_job(database, took=100)
+    before = await now(database)
+    await make_job(database, due_at=before + timedelta(seconds=500))
+    await update_scope(database, ceiling=0, full_since=before, probe_at=before)
+    async with register_worker(database):
+        active = await status(database)
+    idle = await status(database)
+    for found, is_active in ((active, True), (idle, False)):
+        (scope,) = found.scopes
+        assert found.is_run_active == is_active
+        assert (found.seconds_left is not None) == is_active
+        assert (scope.seconds_left is not None) == is_active
+        assert (scope.concurrency.probe_at is not None) == is_active
+    # what does not depend on a run is the same
+    assert idle.next_due_at == active.next_due_at == before + timedelta(seconds=500)
+    assert idle.scopes[0].usual_seconds == active.scopes[0].usual_seconds
+    assert idle.scopes[0].concurrency.full_since == before
+
+
+@pytest.mark.usefixtures("active_run")
 async def test_no_estimate_before_the_first_export_finished(database: Database) -> None:
     """Without a finished export there is no duration to estimate from."""
     await make_jobs(database, make_requests(2))
     assert (await status(database)).seconds_left is None
 
 
+@pytest.mark.usefixtures("active_run")
 async def test_the_slowest_scope_decides(database: Database) -> None:
     """The estimate is that of the slowest scope, and unknown if any scope's is."""
     await make_verified_job(database, took=100)
