@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from orchestrator.settings import Settings
 
 Json = Annotated[bool, typer.Option("--json", callback=use_utf8, help="Print JSON.")]
-Batch = Annotated[str | None, typer.Option("--batch", metavar="NAME", help="Only this batch.")]
+Batch = Annotated[
+    str | None, typer.Option("--batch", metavar="NAME", help="Only this batch; no wildcard.")
+]
 
 _Command = Callable[..., Any]
 

@@ -92,6 +92,8 @@ async def require_batch(database: Database, name: str, *, profile: str | None = 
         )
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
     remedy = f"The nearest is {near[0]!r}." if near else "The database has no jobs."
+    if "*" in name:
+        remedy = f"Give one exact name: * is a wildcard only in filters, as of history. {remedy}"
     raise UsageError(f"No job has batch {name!r}.", remedy)
 
 

@@ -56,6 +56,9 @@ async def test_enqueueing_the_same_manifest_again_adds_only_duplicates(shell: Sh
     assert first.json == {"batch": "one", "added": 3, "duplicates": 0, "invalid": 0}
     assert (second.json["added"], second.json["duplicates"]) == (0, 3)
     assert third.json["added"] == 3
+    for count, counted in ((1, "1 duplicate"), (2, "2 duplicates")):
+        shown = await shell.run("enqueue", "-", "--batch", "two", stdin=manifest(count))
+        assert shown.out == f"Batch two: 0 added, {counted}, 0 invalid.\n"
 
 
 async def test_images_can_be_given_as_options(shell: Shell) -> None:
@@ -207,6 +210,8 @@ async def test_enqueue_prints_when_the_first_job_may_be_sent(shell: Shell) -> No
         (("history", "--since", "0001-01-01T00:00+14:00"), "--since: '0001-01-01T00:00"),
         (("history", "--json", "--csv"), "--csv"),
         (("run", "--rate", "1e-12"), "0.001 at least"),
+        (("run", "--rate", "fast"), "The flag --rate is 'fast'; it must be a number of requests"),
+        (("run", "--rate", '"20"'), "The flag --rate has quotes around it."),
         (("run", "--time-limit", "nan"), "--time-limit"),
         (("run", "--time-limit", "inf"), "--time-limit"),
         (("enqueue", "--image", "img-00000001", *WHERE, "--batch", "\udcff"), "batch name"),
@@ -297,6 +302,17 @@ async def test_a_batch_that_does_not_exist_is_refused(shell: Shell, command: str
     ended = await shell.run(command, "--batch", "tonigth", "--json")
     assert (ended.code, ended.out) == (2, "")
     assert "No job has batch 'tonigth'.\n  The nearest is 'tonight'." in ended.err
+
+
+@pytest.mark.parametrize("command", ["run", "status"])
+async def test_a_batch_with_a_wildcard_is_refused(shell: Shell, command: str) -> None:
+    """The message says where * is a wildcard, and the help that here it is none."""
+    await shell.run("enqueue", "-", "--batch", "tonight", stdin=manifest(1))
+    assert len((await shell.run("history", "--batch", "to*", "--json")).rows) == 1
+    ended = await shell.run(command, "--batch", "to*")
+    assert (ended.code, ended.out) == (2, "")
+    assert "* is a wildcard only in filters, as of history. The nearest is 'tonight'." in ended.err
+    assert "Only this batch; no wildcard." in (await shell.run(command, "--help")).out
 
 
 async def test_a_run_of_a_batch_of_another_profile_is_refused(shell: Shell) -> None:
