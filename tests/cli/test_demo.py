@@ -1,7 +1,9 @@
 """The demo, run as a user would, in an unfriendly environment."""
 
+import os
 import re
 import signal
+import sys
 import tempfile
 from pathlib import Path
 
@@ -49,24 +51,46 @@ def shell(tmp_path: Path) -> Shell:
 
 
 async def test_demo_loses_nothing_and_exports_nothing_twice(shell: Shell) -> None:
-    """It kills a run, resumes it, shows failures with their remedies, and leaves no lock."""
+    """It kills a run, resumes it, shows failures with their remedies, and leaves no lock.
+
+    What it says fits 80 columns, except paths.
+    """
     ended = await shell.run("demo", "--images", "30")
     assert ended.code == 0, ended.err
     assert "Traceback" not in ended.out + ended.err
-    assert "Killed the process with SIGKILL" in ended.out
+    assert "The demo has killed this run with SIGKILL" in ended.out
     assert ended.out.count("$ orchestrator run --batch demo") == 2
     counts = {
         words: int(number)
         for number, words in re.findall(r"^ +(\d+) (.+)$", ended.out, re.MULTILINE)
     }
-    assert counts["images exported and verified"] == 27
-    assert counts["failed, each with its remedy"] == 3
-    assert counts["of them found in the bucket after their response was lost"] >= 3
-    assert (counts["lost"], counts["exported twice"]) == (0, 0)
+    assert counts["exported and verified"] == 27
+    assert counts["refused by the cloud, each with a reason and a remedy"] == 3
+    assert counts["of these found in the bucket, as their response had not arrived"] >= 3
+    assert (counts["not finished"], counts["lost"], counts["exported twice"]) == (0, 0, 0)
+    before, table = ended.out.split("$ orchestrator history")
+    prose = [*before.splitlines(), *table[table.index("Final count") :].splitlines()]
+    assert [line for line in prose if len(line) > 80 and "orchestrator" not in line] == []
     assert "UnsupportedOperation.EncryptedImagesNotSupported: " in ended.out
     assert len(re.findall(r"^  \S.* --database-url ", ended.out, re.MULTILINE)) == 3
     (folder,) = shell.folder.glob("orchestrator-demo-*")
     assert list(folder.glob("*.alive-*")) == []
+
+
+async def test_a_run_that_fails_is_not_presented_as_killed(shell: Shell) -> None:
+    """With few open files a run cannot begin; the demo stops there and counts nothing."""
+    words = 'ulimit -n 39; exec "$0" -m orchestrator demo --images 20'
+    ended = await anyio.run_process(
+        ["sh", "-c", words, sys.executable],
+        check=False,
+        cwd=shell.folder,
+        env={"PATH": os.environ["PATH"], "TMPDIR": str(shell.folder)},
+    )
+    assert ended.returncode == 1
+    assert b"The hard limit of open files is 39" in ended.stderr
+    assert b"this run ended by itself with exit code 2." in ended.stdout
+    assert b"SIGKILL" not in ended.stdout
+    assert b" lost" not in ended.stdout
 
 
 def test_a_missing_temporary_folder_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
