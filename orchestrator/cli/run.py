@@ -173,7 +173,7 @@ def _raise_file_limit(needed: int, display: "ProgressDisplay") -> None:
 
 def _as_json(result: "RunResult") -> dict[str, Any]:
     """Return the result as ``run --json`` prints it."""
-    from orchestrator.limits.admission import halted_kind
+    from orchestrator.limits.halted_scopes import halted_kind
 
     states = ("verified", "accepted", "failed", "unknown", "cancelled", "queued", "sending")
     return {
@@ -228,7 +228,7 @@ def summary(result: "RunResult") -> Iterator[str]:
 
 def _causes(result: "RunResult") -> Iterator[str]:
     """Yield why work is left: halted scopes, and the warnings that still hold."""
-    from orchestrator.limits.admission import describe_halt
+    from orchestrator.limits.halted_scopes import describe_halt
 
     for halt in result.blocked:
         label = "Given up for now" if halt.is_temporary else "Action required"

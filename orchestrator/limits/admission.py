@@ -17,7 +17,13 @@ from orchestrator.cloud.error_codes import cos_code_for
 from orchestrator.errors import CloudRefusal, CredentialError
 from orchestrator.limits.answer_warnings import AnswerWarnings, describe_answer, is_unusable
 from orchestrator.limits.circuit_breaker import CircuitBreaker
-from orchestrator.limits.halted_scopes import WHOLE_ACCOUNT, HaltedScopes, scope_values_of
+from orchestrator.limits.halted_scopes import (
+    WHOLE_ACCOUNT,
+    HaltedScopes,
+    describe_halt,
+    halt_cause,
+    scope_values_of,
+)
 from orchestrator.limits.rate_limiter import RateKey, RateLimiter
 from orchestrator.limits.region_waits import RegionWaits
 from orchestrator.limits.suspected_scopes import SuspectedScopes
@@ -381,7 +387,7 @@ class Admission:
 
     def _warn(self, halt: Halt) -> None:
         label = "Given up for now" if halt.is_temporary else "Action required"
-        what = f"Warning: no more exports are sent for {_cause(halt)}."
+        what = f"Warning: no more exports are sent for {halt_cause(halt)}."
         self._notify(f"{what} {label}: {halt.remedy}")
 
 
@@ -393,21 +399,3 @@ def _is_failure(action: str, outcome: Outcome) -> bool:
 
 def _failing_key(host: str) -> str:
     return f"failing {host}"
-
-
-def describe_halt(halt: Halt) -> str:
-    """Return a sentence about a halt: its scope, its reason, and its remedy."""
-    return f"{_cause(halt)}. {halt.remedy}"
-
-
-def halted_kind(halt: Halt) -> str:
-    """Return what kind of thing a halt blocks, in the words of users."""
-    return "profile" if halt.scope in WHOLE_ACCOUNT else str(halt.scope)
-
-
-def _cause(halt: Halt) -> str:
-    kind, name, message = halted_kind(halt), halt.value or "(the default one)", halt.message
-    if halt.code.startswith("Client."):  # our own code says no more than the message
-        start = kind if message.startswith(name) else f"{kind} {name}:"
-        return f"{start} {message.rstrip('.')}"
-    return f"{kind} {name}: {halt.code}{f' ({message})' if message else ''}"

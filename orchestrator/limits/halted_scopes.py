@@ -139,3 +139,22 @@ def columns_of_scopes() -> Mapping[Scope, sa.ColumnElement[str]]:
         Scope.BUCKET: bucket_location_column(),
         Scope.ROLE: sa.func.coalesce(jobs.c.role_name, ""),
     }
+
+
+def describe_halt(halt: Halt) -> str:
+    """Return a sentence about a halt: its scope, its reason, and its remedy."""
+    return f"{halt_cause(halt)}. {halt.remedy}"
+
+
+def halted_kind(halt: Halt) -> str:
+    """Return what kind of thing a halt blocks, in the words of users."""
+    return "profile" if halt.scope in WHOLE_ACCOUNT else str(halt.scope)
+
+
+def halt_cause(halt: Halt) -> str:
+    """Return what a halt blocks, and why."""
+    kind, name, message = halted_kind(halt), halt.value or "(the default one)", halt.message
+    if halt.code.startswith("Client."):  # our own code says no more than the message
+        start = kind if message.startswith(name) else f"{kind} {name}:"
+        return f"{start} {message.rstrip('.')}"
+    return f"{kind} {name}: {halt.code}{f' ({message})' if message else ''}"

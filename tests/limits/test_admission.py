@@ -20,10 +20,9 @@ from orchestrator.limits.admission import (
     DESCRIBE,
     EXPORT,
     Admission,
-    describe_halt,
 )
 from orchestrator.limits.halted_scopes import scope_values_of
-from orchestrator.model import ExportOrder, Halt, ImageFormat, Outcome, Reply, Scope
+from orchestrator.model import ExportOrder, ImageFormat, Outcome, Reply, Scope
 from orchestrator.store import Database
 from tests.cloud.scripted_server import NOON, FixedClock, FixedCredentials, http_date
 from tests.instant_loop import in_no_time
@@ -168,35 +167,6 @@ def test_reading_buckets_ends_though_an_export_was_halted_first(
     (sentence,) = said
     assert sentence.startswith(f"Warning: no more exports are sent for profile {PROFILE}: ")
     assert "Action required: " in sentence
-
-
-@pytest.mark.parametrize(
-    ("scope", "value", "code", "message", "sentence"),
-    [
-        (
-            Scope.ENDPOINT,
-            HOST,
-            "Client.SSLCertVerificationError",
-            f"{HOST}: the certificate is not trusted: unknown",
-            f"endpoint {HOST}: the certificate is not trusted: unknown. Act.",
-        ),
-        (
-            Scope.BUCKET,
-            "r/b",
-            "Client.ProxyRefusalError",
-            "b.r.cos through the proxy p:1 (HTTPS_PROXY): 403",
-            "bucket r/b: b.r.cos through the proxy p:1 (HTTPS_PROXY): 403. Act.",
-        ),
-        (Scope.CREDENTIAL, "p", "Client.NoCredentials", "Gone.", "profile p: Gone. Act."),
-        (Scope.CREDENTIAL, "p", "AuthFailure", "No.", "profile p: AuthFailure (No.). Act."),
-        (Scope.ROLE, "", "AuthFailure", "", "role (the default one): AuthFailure. Act."),
-    ],
-)
-def test_halt_is_described_in_words(
-    scope: Scope, value: str, code: str, message: str, sentence: str
-) -> None:
-    """A code of our own is for programs; a code of the vendor is what people search for."""
-    assert describe_halt(Halt(scope, value, code, message, "Act.")) == sentence
 
 
 def test_a_failed_description_is_not_warned_of_as_a_failing_endpoint(still: Database) -> None:

@@ -5,7 +5,7 @@ import pytest
 
 from orchestrator.cloud.error_codes import code_for
 from orchestrator.limits.admission import BUCKET_LOOKUP, EXPORT
-from orchestrator.limits.halted_scopes import HaltedScopes
+from orchestrator.limits.halted_scopes import HaltedScopes, describe_halt
 from orchestrator.model import Halt, Scope
 from tests.instant_loop import in_no_time
 
@@ -169,3 +169,32 @@ def test_some_halts_block_a_whole_endpoint(scope: Scope, value: str, blocks: boo
     assert not halts.blocks_endpoint("cvm.example")
     halts.active.append(Halt(scope, value, "Code", "message", "remedy"))
     assert halts.blocks_endpoint("cvm.example") is blocks
+
+
+@pytest.mark.parametrize(
+    ("scope", "value", "code", "message", "sentence"),
+    [
+        (
+            Scope.ENDPOINT,
+            "cvm.example",
+            "Client.SSLCertVerificationError",
+            "cvm.example: the certificate is not trusted: unknown",
+            "endpoint cvm.example: the certificate is not trusted: unknown. Act.",
+        ),
+        (
+            Scope.BUCKET,
+            "r/b",
+            "Client.ProxyRefusalError",
+            "b.r.cos through the proxy p:1 (HTTPS_PROXY): 403",
+            "bucket r/b: b.r.cos through the proxy p:1 (HTTPS_PROXY): 403. Act.",
+        ),
+        (Scope.CREDENTIAL, "p", "Client.NoCredentials", "Gone.", "profile p: Gone. Act."),
+        (Scope.CREDENTIAL, "p", "AuthFailure", "No.", "profile p: AuthFailure (No.). Act."),
+        (Scope.ROLE, "", "AuthFailure", "", "role (the default one): AuthFailure. Act."),
+    ],
+)
+def test_halt_is_described_in_words(
+    scope: Scope, value: str, code: str, message: str, sentence: str
+) -> None:
+    """A code of our own is for programs; a code of the vendor is what people search for."""
+    assert describe_halt(Halt(scope, value, code, message, "Act.")) == sentence
