@@ -218,7 +218,7 @@ async def claim_with_permits(
     owner: str = TESTER,
     signed_at: datetime | None = None,
     limit: int = 1,
-    suspected: Collection[str] = (),
+    suspected_regions: Collection[str] = (),
 ) -> list[tuple[Lease, Permit]]:
     """Claim jobs without a rate limit; by default the server has the time of the store."""
     return await claim(
@@ -231,7 +231,7 @@ async def claim_with_permits(
         rate_limiter=export_rate_limiter(database),
         signed_at=signed_at or await now(database),
         limit=limit,
-        suspected=suspected,
+        suspected_regions=suspected_regions,
     )
 
 

@@ -5,6 +5,7 @@ import textwrap
 import time
 from collections import deque
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import anyio
@@ -50,7 +51,10 @@ class ProgressDisplay:
 
     def notify(self, message: str) -> None:
         """Print a message above the live display."""
-        self._console.print(printable(message), markup=False, highlight=False, soft_wrap=True)
+        # only a terminal gets lines that are broken between words: in a log each message is a line
+        self._console.print(
+            printable(message), markup=False, highlight=False, soft_wrap=not self._is_live
+        )
 
     async def show(self, orchestrator: "Orchestrator") -> None:
         """Show the progress until the task is cancelled."""
@@ -72,7 +76,10 @@ class ProgressDisplay:
     async def _read_status(self, orchestrator: "Orchestrator") -> "Status | None":
         # If the database cannot be read, a refresh is skipped: the run itself reports the error.
         with suppress(*STORE_ERRORS):
-            return await orchestrator.status(batch=self._batch)
+            current = await orchestrator.status(batch=self._batch)
+            profile = orchestrator.settings.profile
+            ours = (warning for warning in current.warnings if warning.profile == profile)
+            return replace(current, warnings=tuple(ours))
         return None
 
     def _view(self, current: "Status") -> RenderableType:

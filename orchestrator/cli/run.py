@@ -12,7 +12,7 @@ import anyio
 import typer
 
 from orchestrator.cli.exit_codes import INTERNAL, INTERRUPTED, exit_code_for, exit_code_of_run
-from orchestrator.cli.formatting import duration, printable, to_json
+from orchestrator.cli.formatting import duration, printable, text_width, to_json, wrapped
 from orchestrator.cli.options import PROFILE, Batch, Json, option, takes_settings
 from orchestrator.cli.standard_streams import silence
 from orchestrator.errors import UsageError
@@ -141,8 +141,7 @@ async def command(
         exit_code_for(error)
     if result is not None:
         try:
-            text = to_json(_as_json(result)) if json else "\n".join(summary(result))
-            print(text, flush=True)
+            print(to_json(_as_json(result)) if json else _summary_text(result), flush=True)
         except OSError:  # stdout is closed or full: the exit code has the same meaning
             silence(sys.stdout)
     code = INTERNAL if result is None else exit_code_of_run(result)
@@ -193,6 +192,14 @@ def _as_json(result: "RunResult") -> dict[str, Any]:
             if not halt.is_temporary
         ],
     }
+
+
+def _summary_text(result: "RunResult") -> str:
+    """Return the summary; at a terminal its lines are broken between words."""
+    lines = list(summary(result))
+    if sys.stdout.isatty():
+        lines = [part for line in lines for part in wrapped(line, text_width(), indent="  ")]
+    return "\n".join(lines)
 
 
 def summary(result: "RunResult") -> Iterator[str]:

@@ -61,6 +61,7 @@ def _as_json(current: "Status") -> dict[str, Any]:
     return {
         **{str(state): count for state, count in current.counts.items()},
         "reasons": dict(current.reasons),
+        "run_active": current.is_run_active,
         "seconds_left": current.seconds_left,
         "scopes": [
             {

@@ -112,7 +112,7 @@ async def claim(
     rate_limiter: RateLimiter,
     signed_at: datetime,
     limit: int = 1,
-    suspected: Collection[str] = (),
+    suspected_regions: Collection[str] = (),
 ) -> list[tuple[Lease, Permit]]:
     """Claim the next jobs that may be sent now, each with a permit.
 
@@ -128,7 +128,7 @@ async def claim(
         rate_limiter: provides a permit for each claimed job.
         signed_at: the server's time, for the signatures of these attempts.
         limit: maximum number of jobs.
-        suspected: regions that may be the cause of refusals; there the order is that of probes.
+        suspected_regions: those that may be the cause of refusals; their order is that of probes.
     """
     async with database.write() as connection:
         free = await rate_limiter.free_permits(connection, limit)
@@ -149,7 +149,7 @@ async def claim(
                 }
                 here = {"profile": profile, "region": found.region, "now": now}
                 query = next_jobs
-                if found.region in suspected:
+                if found.region in suspected_regions:
                     query = in_order_of_probes(next_jobs)
                 rows = await connection.execute(query, {**here, "limit": sendable})
                 images: set[str] = set()

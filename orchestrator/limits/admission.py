@@ -13,7 +13,7 @@ import anyio
 
 from orchestrator.cloud.clock_skew import ServerClock
 from orchestrator.cloud.credentials.base import Credential, CredentialSource
-from orchestrator.cloud.error_codes import cos_code_for
+from orchestrator.cloud.error_codes import MAY_CONCERN_ONE_IMAGE, cos_code_for
 from orchestrator.errors import CloudRefusal, CredentialError
 from orchestrator.limits.answer_warnings import AnswerWarnings, describe_answer, is_unusable
 from orchestrator.limits.circuit_breaker import CircuitBreaker
@@ -27,7 +27,7 @@ from orchestrator.limits.halted_scopes import (
 from orchestrator.limits.rate_limiter import RateKey, RateLimiter
 from orchestrator.limits.region_waits import RegionWaits
 from orchestrator.limits.suspected_scopes import SuspectedScopes
-from orchestrator.model import Code, Effect, ExportOrder, Halt, Outcome, Reaction, Scope
+from orchestrator.model import Code, Effect, Halt, Lease, Outcome, Reaction, Scope
 from orchestrator.run_warnings import RunWarnings
 from orchestrator.store import Database
 
@@ -112,19 +112,21 @@ class Admission:
         await self._rate_limiters[key].wait_for_turn()
         return self._rate_limiters[key]
 
-    def begin_probe(self, host: str, order: ExportOrder) -> None:
-        """Make the request of an order the probe of each suspected scope that it lies in."""
-        self.suspected_scopes.begin_probe(self._scopes(host, scope_values_of(order)))
+    def begin_probe(self, host: str, lease: Lease) -> None:
+        """Make the request of a lease the probe of each suspected scope that it lies in."""
+        scopes = self._scopes(host, scope_values_of(lease.order))
+        self.suspected_scopes.begin_probe(scopes, lease.job_id)
 
-    def release(self, host: str, order: ExportOrder | None = None) -> None:
+    def release(self, host: str, lease: Lease | None = None) -> None:
         """Give back an unused admission, so that another request may be the probe.
 
         Args:
-            order: that of the claimed job; ``None`` if no job was claimed.
+            lease: that of the claimed job; ``None`` if no job was claimed.
         """
         self._breakers[host].release()
-        if order is not None:
-            self.suspected_scopes.end_probe(self._scopes(host, scope_values_of(order)))
+        if lease is not None:
+            scopes = self._scopes(host, scope_values_of(lease.order))
+            self.suspected_scopes.end_probe(scopes, lease.job_id)
 
     def is_endpoint_failing(self, host: str) -> bool:
         """Return whether only one request at a time is sent to this endpoint."""
@@ -220,7 +222,7 @@ class Admission:
             case _:
                 pass
         if action == EXPORT:
-            self.suspected_scopes.end_probe(scopes)
+            self.suspected_scopes.end_probe(scopes, job_id)
 
     async def update_warnings(
         self,
@@ -326,7 +328,7 @@ class Admission:
             self.suspected_scopes.remove({halt.scope: halt.value})
             if action == BUCKET_LOOKUP:
                 self.may_read_buckets = False
-        elif action == EXPORT:
+        elif _is_suspicious(action, halt):
             self.suspected_scopes.suspect(halt.scope, halt.value)
 
     async def _warn_of_endpoint(self, host: str, outcome: Outcome) -> None:
@@ -389,6 +391,15 @@ class Admission:
         label = "Given up for now" if halt.is_temporary else "Action required"
         what = f"Warning: no more exports are sent for {halt_cause(halt)}."
         self._notify(f"{what} {label}: {halt.remedy}")
+
+
+def _is_suspicious(action: str, halt: Halt) -> bool:
+    """Return whether a refusal that did not halt a scope shows that the next ones may do it.
+
+    Not a denial: some images may be denied among many that are permitted.
+    """
+    is_denial = halt.code in MAY_CONCERN_ONE_IMAGE
+    return action == EXPORT and halt.scope is not Scope.ENDPOINT and not is_denial
 
 
 def _is_failure(action: str, outcome: Outcome) -> bool:

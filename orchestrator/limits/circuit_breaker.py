@@ -29,16 +29,11 @@ class CircuitBreaker:
         while not self.admit():
             await anyio.sleep(min(self._next_probe - anyio.current_time(), _POLL))
 
-    @property
-    def is_probe_due(self) -> bool:
-        """Whether the circuit is open, and the next request would be a probe."""
-        return self.is_open and anyio.current_time() >= self._next_probe
-
     def admit(self) -> bool:
         """Return whether a request may be sent; in an open circuit that makes it the next probe."""
         if not self.is_open:
             return True
-        if not self.is_probe_due:
+        if anyio.current_time() < self._next_probe:
             return False
         self._is_probing = True
         self._next_probe = anyio.current_time() + _MAX_PROBE_SECONDS

@@ -83,7 +83,7 @@ def connection_arguments(url: sa.URL) -> dict[str, object]:
 
 
 def silence_cancellations() -> None:
-    """Keep psycopg's warnings from stderr, unless somebody has chosen what it logs.
+    """Keep psycopg's warnings from stderr, unless its logger has another level than usual.
 
     It warns of each statement that is cancelled, as some are at the end of every run.
     """

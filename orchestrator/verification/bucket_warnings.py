@@ -13,7 +13,6 @@ from orchestrator.run_warnings import RunWarnings
 from orchestrator.store import Database
 from orchestrator.store.tables import TRACED, jobs
 from orchestrator.verification.bucket_access import BucketAccess
-from orchestrator.wording import plural
 
 _NO_TRACE_AFTER = timedelta(minutes=2)
 """Minimum age of an export without a trace, and of any that is overdue, at which users are warned.
@@ -75,7 +74,7 @@ class BucketWarnings:
         leaves_traces = not row.exact_names and row.task_id is not None
         if leaves_traces and await connection.scalar(traced) is None:
             return (
-                f"none of {plural(row.total, 'accepted export')} has left an upload or an object, "
+                f"none of {row.total} accepted exports has left an upload or an object, "
                 f"{minutes}. "
                 "It is assumed that the service begins late or hides uploads, so the bucket is "
                 f"looked into until the deadline. {what_to_do}"

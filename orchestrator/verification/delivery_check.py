@@ -29,7 +29,6 @@ from orchestrator.verification.tracked_jobs import (
     save_first_trace,
     save_seen_objects,
 )
-from orchestrator.wording import plural
 
 _EMPTY_AFTER = timedelta(seconds=5)
 """Minimum age of an export at which an empty listing is no longer trusted."""
@@ -257,7 +256,7 @@ def _what_came(finding: Finding) -> str:
         )
     said = (
         "The export was accepted, but its deadline passed with "
-        f"{len(evidence.found)} of {plural(len(job.required), 'object')} in the bucket"
+        f"{len(evidence.found)} of {len(job.required)} objects in the bucket"
         f"{f', {too_small} too small to be a disk image' if too_small else ''}"
     )
     found = {facts.key for facts in evidence.found}

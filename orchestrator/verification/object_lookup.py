@@ -70,7 +70,8 @@ async def look(cos: CosClient, trust: BucketTrust, job: TrackedJob) -> LookupRes
         keys = own if refused else list(listed)
         heads = [await head_or_listed(cos, job, key, listed.get(key), refused) for key in keys]
         objects = tuple(facts for facts in heads if facts is not None)
-    trust.record_listing(is_refused=refused is not None)
+    if _prefixes(job):  # otherwise nothing was listed
+        trust.record_listing(is_refused=refused is not None)
     objects = tuple(facts for facts in objects if is_own(job, facts, ()))
     moments = [facts.last_modified for facts in objects]
     moments += [upload.initiated for upload in uploads]

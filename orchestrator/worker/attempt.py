@@ -77,7 +77,7 @@ class AttemptRunner:
         finally:
             self.in_flight.release()
         if outcome is None or outcome.code.name == NOT_SENT:
-            admission.release(host, lease.order)
+            admission.release(host, lease)
         if outcome is None:  # the check has already recorded what there was to record
             self.unrecorded.discard((lease.job_id, lease.attempt))
             return False

@@ -29,8 +29,13 @@ NOT_SENT_AT_CAPACITY = Outcome(
 
 
 NOT_SENT_FOR_NOW = Outcome(
-    Code(NOT_SENT, Reaction.WITHDRAW, Effect.NO, "Nothing to do: it is sent later."),
-    message="Not sent: the run is ending, or an operator must fix something first.",
+    Code(
+        NOT_SENT,
+        Reaction.WITHDRAW,
+        Effect.NO,
+        "Run again; if `orchestrator status` warns of a cause, repair it first.",
+    ),
+    message="Not sent: the run was ending, or no more was sent for its role, bucket or keys.",
 )
 """Outcome of an attempt that was claimed just before a shutdown or a halt."""
 

@@ -218,16 +218,18 @@ class Worker:
                 duration=self._settings.request_timeout + _LEASE_SPARE,
                 rate_limiter=rate_limiter,
                 signed_at=cvm.clock.now(),
-                suspected=admission.region_waits.suspected(),
+                suspected_regions=admission.region_waits.suspected(),
             )
             claimed: list[tuple[Lease, Permit]] = []
             if admission.suspected_scopes.is_probe_due:
                 claimed = await claim_next(self.eligibility.probe_query, limit=1)
+                if not claimed:
+                    admission.suspected_scopes.postpone_probes()
             if not claimed:
                 claimed = await claim_next(self.eligibility.claim_query, limit=limit)
             self._uncertain_claims.discard(host)
         for lease, _ in claimed:
-            admission.begin_probe(host, lease.order)
+            admission.begin_probe(host, lease)
             self._attempts.unrecorded.add((lease.job_id, lease.attempt))
             self._last_claims[lease.order.region] = anyio.current_time()
         return claimed

@@ -6,8 +6,9 @@ import pytest
 
 from orchestrator.cli.progress import ProgressDisplay
 from orchestrator.job_states import JobState
+from orchestrator.orchestrator import Orchestrator
 from orchestrator.reporting.status import Status
-from orchestrator.run_warnings import StoredWarning
+from orchestrator.run_warnings import RunWarnings, StoredWarning
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -34,3 +35,16 @@ def test_warnings_that_hold_stay_in_the_live_display(capsys: pytest.CaptureFixtu
     display._console.print(display._view(current), soft_wrap=True)
     shown = capsys.readouterr().err.splitlines()
     assert shown[-1] == "Warning since 12:00:00Z (default): cvm is down ( [31mno)"
+
+
+@pytest.mark.anyio
+async def test_progress_shows_no_warnings_of_other_profiles(sqlite_url: str) -> None:
+    """Those may be of a run that has ended, and say nothing about this one."""
+    async with Orchestrator(sqlite_url, environ={}) as orchestrator:
+        database = orchestrator._database
+        for profile in ("default", "other"):
+            warnings = RunWarnings(database, profile, lambda _sentence: None)
+            await warnings.warn("key", f"The warning of {profile}.")
+        shown = await ProgressDisplay(None)._read_status(orchestrator)
+    assert shown is not None
+    assert [warning.message for warning in shown.warnings] == ["The warning of default."]

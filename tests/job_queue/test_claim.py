@@ -254,7 +254,7 @@ async def test_one_claim_does_not_exceed_the_concurrency_limit(database: Databas
 async def test_the_order_is_random_in_a_suspected_region(database: Database) -> None:
     """Jobs that were refused do not keep a probe from one that may be accepted."""
     ids = await make_jobs(database, make_requests(30))
-    claimed = await claim_with_permits(database, limit=30, suspected={REGION})
+    claimed = await claim_with_permits(database, limit=30, suspected_regions={REGION})
     taken = [lease.job_id for lease, _ in claimed]
     assert sorted(taken) == ids
     assert taken != ids
@@ -265,7 +265,7 @@ async def test_every_job_is_tried_once_in_a_suspected_region(database: Database)
     ids = await make_jobs(database, make_requests(30))
     for job_id in ids[:15]:
         await update_job(database, job_id, deferrals=1)
-    claimed = await claim_with_permits(database, limit=15, suspected={REGION})
+    claimed = await claim_with_permits(database, limit=15, suspected_regions={REGION})
     assert sorted(lease.job_id for lease, _ in claimed) == ids[15:]
 
 

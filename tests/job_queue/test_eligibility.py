@@ -94,6 +94,27 @@ async def test_a_claim_obeys_the_halts_of_its_time(
     assert await claimable(sqlite, eligibility) == [job_id]
 
 
+async def wait_for_probe(admission: Admission) -> None:
+    """Wait until a probe is due."""
+    with anyio.fail_after(30):
+        while not admission.suspected_scopes.is_probe_due:
+            await anyio.sleep(0.01)
+
+
+async def test_a_job_is_no_probe_while_another_one_is_awaited(
+    sqlite: Database, eligibility: Eligibility, admission: Admission
+) -> None:
+    """A suspected scope without a job to send must not let those of another scope through."""
+    await make_jobs(sqlite, [make_request(1, role_name="Writer")])
+    scopes = admission.suspected_scopes
+    scopes.suspect(Scope.BUCKET, f"{REGION}/without-jobs-1250000000")
+    scopes.suspect(Scope.ROLE, "Writer")
+    await wait_for_probe(admission)
+    scopes.begin_probe({Scope.ROLE: "Writer"}, job_id=0)
+    assert scopes.is_probe_due
+    assert await claimable(sqlite, eligibility, as_probe=True) == []
+
+
 @pytest.mark.parametrize(
     ("scope", "value", "concerns_all"),
     [
@@ -101,7 +122,6 @@ async def test_a_claim_obeys_the_halts_of_its_time(
         (Scope.ROLE, "Writer", False),
         (Scope.REGION, REGION, True),
         (Scope.CREDENTIAL, PROFILE, True),
-        (Scope.ENDPOINT, HOST, True),
     ],
 )
 async def test_jobs_of_a_suspected_scope_are_sent_as_probes(
@@ -121,6 +141,7 @@ async def test_jobs_of_a_suspected_scope_are_sent_as_probes(
     assert await claimable(sqlite, eligibility) == [here, elsewhere]
     assert await claimable(sqlite, eligibility, as_probe=True) == []
     admission.suspected_scopes.suspect(scope, value)
+    await wait_for_probe(admission)
     suspected, usual = ([here, elsewhere], []) if concerns_all else ([here], [elsewhere])
     assert sorted(await claimable(sqlite, eligibility, as_probe=True)) == suspected
     assert await claimable(sqlite, eligibility) == usual

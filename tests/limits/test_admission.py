@@ -22,7 +22,7 @@ from orchestrator.limits.admission import (
     Admission,
 )
 from orchestrator.limits.halted_scopes import scope_values_of
-from orchestrator.model import ExportOrder, ImageFormat, Outcome, Reply, Scope
+from orchestrator.model import ExportOrder, ImageFormat, Lease, Outcome, Reaction, Reply, Scope
 from orchestrator.store import Database
 from tests.cloud.scripted_server import NOON, FixedClock, FixedCredentials, http_date
 from tests.instant_loop import in_no_time
@@ -191,6 +191,7 @@ NO_SIGNATURE = make_refusal("AuthFailure.SignatureFailure")
 NO_ROLE = make_refusal("AuthFailure.CamRoleNameAuthenticateFailed")
 EXPORTED = make_acceptance()
 ORDER = ExportOrder(REGION, ("img-1",), BUCKET, ImageFormat.RAW, "tag", True, "Writer")
+LEASE = Lease(1, 1, "me", PROFILE, ORDER, NOON, NOON, NOON)
 
 
 async def is_probe_due_after(
@@ -245,17 +246,31 @@ def test_a_refused_look_up_delays_no_export(still: Database) -> None:
     assert not in_no_time(partial(is_probe_due_after, still, outcomes, BUCKET_LOOKUP))
 
 
-def test_a_probe_that_was_not_sent_is_replaced_at_once(still: Database) -> None:
+@pytest.mark.parametrize(
+    ("code", "scope"),
+    [("UnauthorizedOperation", Scope.CREDENTIAL), ("Client.ProxyRefusalError", Scope.ENDPOINT)],
+)
+def test_what_may_concern_one_image_or_another_endpoint_is_not_suspected(
+    still: Database, code: str, scope: Scope
+) -> None:
+    """Some images may be denied among many that are permitted."""
+    refusal = Outcome(replace(code_for(code), reaction=Reaction.HALT, scope=scope), "no")
+    assert not in_no_time(partial(is_probe_due_after, still, [EXPORTED, refusal]))
+
+
+def test_a_probe_that_was_not_sent_is_replaced(still: Database) -> None:
     """Otherwise nothing is sent until its lease has ended."""
     admission = make_admission(still)
 
     async def work() -> list[bool]:
         admission.suspected_scopes.suspect(Scope.ROLE, "Writer")
-        await anyio.sleep(1)
-        admission.begin_probe(HOST, ORDER)
-        found = [admission.suspected_scopes.is_probe_due]
-        admission.release(HOST, ORDER)
-        return [*found, admission.suspected_scopes.is_probe_due]
+        found = []
+        for change in (admission.begin_probe, admission.release):
+            await anyio.sleep(1)
+            change(HOST, LEASE)
+            await anyio.sleep(1)
+            found.append(admission.suspected_scopes.is_probe_due)
+        return found
 
     assert in_no_time(work) == [False, True]
 

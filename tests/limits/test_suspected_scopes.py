@@ -11,6 +11,7 @@ from tests.instant_loop import in_no_time
 
 ROLE = {Scope.ROLE: "Writer"}
 OTHER_ROLE = {Scope.ROLE: "Reader"}
+JOB, OTHER_JOB = 1, 2
 
 
 def suspected() -> SuspectedScopes:
@@ -25,40 +26,41 @@ def test_nothing_is_due_where_nothing_was_refused() -> None:
     assert not SuspectedScopes().is_probe_due
 
 
-def test_refused_probes_follow_at_growing_intervals() -> None:
-    """At most one second passes before the first, two before the second, and so on."""
+def test_several_probes_are_refused_before_a_halt() -> None:
+    """A halt takes five seconds; if each tenth request is refused at random, it must not come."""
 
     async def work() -> list[float]:
         scopes, times = suspected(), list[float]()
-        while anyio.current_time() < 15:
+        while anyio.current_time() < 5:
             if scopes.is_probe_due:
                 times.append(anyio.current_time())
-                scopes.begin_probe(ROLE)
+                scopes.begin_probe(ROLE, JOB)
                 scopes.suspect(Scope.ROLE, "Writer")
+                scopes.end_probe(ROLE, JOB)
             await anyio.sleep(0.01)
         return times
 
-    times = in_no_time(work)
-    assert 4 <= len(times) <= 5
-    assert 0.5 <= times[0] <= 1.1
+    assert len(in_no_time(work)) == 6
 
 
 async def begin_probe(scopes: SuspectedScopes) -> None:
     """Wait until a probe is due, and begin it."""
     await anyio.sleep(1)
     assert scopes.is_probe_due
-    scopes.begin_probe(ROLE | {Scope.REGION: "ap-tokyo"})
+    scopes.begin_probe(ROLE | {Scope.REGION: "ap-tokyo"}, JOB)
     assert not scopes.is_probe_due
 
 
 @pytest.mark.parametrize(
     ("change", "is_due"),
     [
-        (lambda scopes: scopes.end_probe(ROLE), True),
-        (lambda scopes: scopes.end_probe(OTHER_ROLE), False),
+        (lambda scopes: scopes.end_probe(ROLE, JOB), True),
+        (lambda scopes: scopes.end_probe(ROLE, OTHER_JOB), False),
+        (lambda scopes: scopes.suspect(Scope.ROLE, "Writer"), False),
+        (lambda scopes: scopes.end_probe(OTHER_ROLE, JOB), False),
         (lambda scopes: scopes.remove(OTHER_ROLE), False),
     ],
-    ids=["a probe without a result", "a request in another scope", "another scope accepted"],
+    ids=["the probe", "another request", "a refusal", "another scope", "another scope accepted"],
 )
 def test_one_probe_at_a_time(change: Callable[[SuspectedScopes], None], *, is_due: bool) -> None:
     """The next one waits for the result of the first, not for those of other requests."""
@@ -67,9 +69,38 @@ def test_one_probe_at_a_time(change: Callable[[SuspectedScopes], None], *, is_du
         scopes = suspected()
         await begin_probe(scopes)
         change(scopes)
+        await anyio.sleep(1)
         return scopes.is_probe_due
 
     assert in_no_time(work) is is_due
+
+
+def test_a_probe_without_a_result_is_replaced() -> None:
+    """Otherwise nothing would be sent in the scope for the rest of the run."""
+
+    async def work() -> list[bool]:
+        scopes, found = suspected(), list[bool]()
+        await begin_probe(scopes)
+        for seconds in (34, 2):
+            await anyio.sleep(seconds)
+            found.append(scopes.is_probe_due)
+        return found
+
+    assert in_no_time(work) == [False, True]
+
+
+def test_a_probe_that_no_job_can_be_is_postponed() -> None:
+    """Each claim would otherwise look for one first."""
+
+    async def work() -> list[bool]:
+        scopes = suspected()
+        await anyio.sleep(1)
+        scopes.postpone_probes()
+        found = [scopes.is_probe_due]
+        await anyio.sleep(1)
+        return [*found, scopes.is_probe_due]
+
+    assert in_no_time(work) == [False, True]
 
 
 @pytest.mark.parametrize(

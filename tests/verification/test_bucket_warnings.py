@@ -64,7 +64,7 @@ async def test_the_warning_ends_with_the_first_trace(database: Database) -> None
     checks, job_id = Checks(database), await accept_job(database)
     await advance_time(database, minutes=3)
     (sentence,) = await checks.check()
-    assert "none of 1 accepted export has left an upload" in sentence
+    assert "none of 1 accepted exports has left an upload" in sentence
     assert len(await messages(database)) == 1
     await update_job(database, job_id, first_trace_at=await now(database))
     assert len(await checks.check()) == 1

@@ -481,7 +481,7 @@ async def test_an_empty_object_counts_as_missing(setup: StoreAndCloud) -> None:
     await advance_time(setup.database, seconds=DEADLINE.total_seconds() + 1)
     assert await verified(setup, job_id) is JobState.FAILED
     said = (await read_job(setup.database, job_id)).message
-    assert "passed with 0 of 1 object in the bucket, 1 too small to be a disk image" in said
+    assert "passed with 0 of 1 objects in the bucket, 1 too small to be a disk image" in said
 
 
 async def test_an_export_still_being_written_gets_twice_the_time(setup: StoreAndCloud) -> None:

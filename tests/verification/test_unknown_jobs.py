@@ -241,6 +241,20 @@ async def test_one_refused_listing_leaves_no_job_to_an_operator(proven: StoreAnd
     assert await looked(proven, job_id) is JobState.QUEUED
 
 
+async def test_a_look_up_without_listing_does_not_end_their_refusal(
+    proven: StoreAndCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job with exact names and without keys lists nothing; the other job must not wait for it."""
+    monkeypatch.setattr(bucket_trust, "_LISTINGS_REFUSED_FOR", 0.0)
+    job_id, without_keys = await unknown(proven), await unknown(proven, exact_names=True)
+    prefix = (await read_job(proven.database, job_id)).object_prefix
+    await add_expected_objects(proven.database, job_id, f"{prefix}_img-00000001_system_snap-1.raw")
+    proven.deny(*LOOKS)
+    await looked(proven, job_id)
+    await looked(proven, without_keys)
+    assert proven.trust.is_listing_refused
+
+
 async def test_absence_is_counted_after_the_signature_has_expired(proven: StoreAndCloud) -> None:
     """The required time of empty look-ups begins when the signature has expired."""
     fence = await now(proven.database) + timedelta(seconds=330)
