@@ -156,7 +156,6 @@ def test_bad_port_is_refused_without_repeating_it(url: str) -> None:
         ("//db/jobs?sslmode=require&password=hush", "has a password as a parameter"),
         ("./db/jobs?sslpassword=hush", "has a password as a parameter"),
         ("host=db password=hush", "a connection string of libpq"),
-        ("'postgresql://me:hush@db/jobs'", "quotes around it"),
         ("${HUSH_URL}", "the name of a variable"),
         ("sqlite://", "in memory"),
         ("sqlite:///:memory:", "in memory"),
@@ -179,6 +178,17 @@ def test_other_value_is_refused_with_its_reason(url: str, reason: str) -> None:
     assert reason in message
     assert "it must be a file's path, sqlite:///path or postgresql://user@host/name" in message
     assert "hush" not in message
+
+
+def test_quotes_are_named_without_the_value() -> None:
+    """As for every setting; a value in quotes may hold a password, too."""
+    value = "'postgresql://me:hush@db/jobs'"
+    with pytest.raises(UsageError, match="quotes around it") as caught:
+        load_settings({}, {"ORCHESTRATOR_DATABASE_URL": value})
+    assert "hush" not in str(caught.value)
+    with pytest.raises(DatabaseURLError, match="quotes around it") as refused:
+        parse_database_url(value)
+    assert "hush" not in str(refused.value)
 
 
 def test_python_callers_are_not_shown_the_value_either() -> None:

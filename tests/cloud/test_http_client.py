@@ -219,7 +219,7 @@ async def test_hanging_tls_handshake_is_a_connect_time_out(client: HttpClient) -
 
     async with listening(listen) as url:
         with pytest.raises(httpx.ConnectTimeout):
-            await ask(client, url.replace("http://", "https://"), seconds=0.5)
+            await ask(client, url.replace("http://", "https://"), seconds=2.0)
     assert received
 
 

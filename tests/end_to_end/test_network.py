@@ -4,7 +4,7 @@ import asyncio
 import random
 import socket
 from contextlib import suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -169,7 +169,10 @@ async def are_all_verified(orchestrator: Orchestrator, count: int) -> bool:
 
 
 async def read_probes(orchestrator: Orchestrator) -> list[tuple[datetime, datetime]]:
-    """Return the start and end times of the requests that were sent during the outage."""
+    """Return the start and end times of the requests that were sent during the outage.
+
+    Not those whose claim had begun before the first one failed: a probe follows after 0.5 s.
+    """
     spans = []
     for job in await read_jobs(orchestrator):
         story = await orchestrator.show(str(job.id))
@@ -179,7 +182,8 @@ async def read_probes(orchestrator: Orchestrator) -> list[tuple[datetime, dateti
             for attempt in story.attempts
             if attempt["code"] == "Client.ConnectError"
         ]
-    known = min((end for _, end in spans), default=None)
+    first = min((end for _, end in spans), default=None)
+    known = first and first + timedelta(seconds=0.4)
     return sorted(span for span in spans if known is not None and span[0] > known)
 
 

@@ -99,7 +99,7 @@ async def test_what_a_run_waits_for_is_named_again_in_progress_and_result(
             tasks.cancel_scope.cancel()
     (message,) = result.warnings
     assert said == [f"Warning: {message}"]
-    _, *last = summary(result)
+    _, _, *last = summary(result)
     assert last == [f"Warning: {message}", "1 job left: run again to continue."]
 
 
