@@ -294,7 +294,7 @@ async def _run(variation: Variation, folder: Path) -> Outcome:
         cos_requests=sum(entry.service == "cos" for entry in cloud.ledger.entries) / IMAGES,
         exports=len(cloud.exports.all),
         sentences=tuple(dict.fromkeys(text for _, text in sentences)),
-        last_words=(*words_of(details), *list(summary(ended[-1]))[1:]),
+        last_words=(*words_of(details), *list(summary(ended[-1]))[2:]),
         reasons=reasons_of(details),
     )
 
