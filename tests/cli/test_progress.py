@@ -1,5 +1,6 @@
 """What the progress display prints."""
 
+import textwrap
 from datetime import UTC, datetime
 
 import pytest
@@ -17,6 +18,21 @@ def test_text_of_a_server_cannot_control_the_terminal(capsys: pytest.CaptureFixt
     """A warning may quote the page of a gateway, or the message of a refusal."""
     ProgressDisplay(None).notify("refused (\x1b[31mno\nWarning: 夜…)")
     assert capsys.readouterr().err == "refused ( [31mno Warning: 夜…)\n"
+
+
+def test_messages_at_a_terminal_break_between_words(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a log each message is one line."""
+    message = "Check that the key exists, and that it is enabled."
+    monkeypatch.setenv("COLUMNS", "20")
+    for is_live in (False, True):
+        display = ProgressDisplay(None)
+        display._is_live = is_live
+        display.notify(message)
+    first, *others = capsys.readouterr().err.splitlines()
+    assert first == message
+    assert [line.rstrip() for line in others] == textwrap.wrap(message, 20)
 
 
 def test_warnings_that_hold_stay_in_the_live_display(capsys: pytest.CaptureFixture[str]) -> None:
