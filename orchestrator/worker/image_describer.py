@@ -37,6 +37,9 @@ call alone must not open the circuit breaker, which would hold up exports too.""
 _WARNING = "DescribeImages"
 """Key of the warning that images are not described."""
 
+_PASSING = frozenset({"Http500", "Http502", "Http503", "Http504"})
+"""What a gateway answers during a short outage, which nobody needs to act on."""
+
 _NO_DATE = "Date of CVM"
 """Key of the warning that answers have no time."""
 
@@ -187,7 +190,7 @@ class ImageDescriber:
         failure = self._last_failure
         if failure is None or self._failures < 2 or self._cvm.clock.is_known:
             return
-        if failure.code.name.startswith("Http"):
+        if failure.code.name.startswith("Http") and failure.code.name not in _PASSING:
             await self._warn_of_silence(host, failure)
 
     async def _warn_of_silence(self, host: str, failure: Outcome) -> None:

@@ -196,6 +196,20 @@ async def test_a_second_page_in_place_of_the_api_is_told(
     assert "nothing is sent until it answers. It is assumed that a proxy, gateway or" in sentence
 
 
+async def test_a_short_outage_of_a_gateway_is_not_told(
+    setup: StoreAndCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is no login page, and ends by itself; one that lasts is told like any silence."""
+    monkeypatch.setattr(describe_module, "_MAX_PAUSE", 0.1)
+    setup.simulator.set_faults(Fault("gateway", action="cvm"))
+    await make_jobs(setup.database, make_requests(3), described=False)
+    async with describing(setup) as said:
+        with anyio.fail_after(30):
+            while len(setup.simulator.ledger) < 4:
+                await anyio.sleep(0.01)
+    assert said == []
+
+
 @pytest.mark.parametrize("shown", ["no-sizes", "no-snapshots"])
 async def test_what_is_missing_in_a_description_is_not_known(
     setup: StoreAndCloud, shown: Literal["no-sizes", "no-snapshots"]
