@@ -55,10 +55,8 @@ class Eligibility:
         self._of_this_run = (jobs.c.profile == settings.profile) & of_batch
         is_reachable = jobs.c.region.not_in(any_current(blocked_regions))
         self.sendable = self._of_this_run & admission.halts.permitted_jobs() & is_reachable
-        suspected, due = (
-            admission.suspected_scopes.suspected_jobs(),
-            admission.suspected_scopes.jobs_due_as_probes(),
-        )
+        suspected = admission.suspected_scopes.suspected_jobs()
+        due = admission.suspected_scopes.jobs_due_as_probes()
         self.claim_query = claim_query(self.sendable & ~suspected, self._followed)
         self.probe_query = in_order_of_probes(claim_query(self.sendable & due, self._followed))
         self._remaining_work = self._any_remaining_work()
