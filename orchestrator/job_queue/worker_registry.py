@@ -50,8 +50,9 @@ class Registration:
     async def renew_lock(self) -> None:
         """Take the advisory lock, in a new session if the last one was lost.
 
-        While the server has not noticed yet that the last session is gone, that one holds the lock.
-        The lock on a file cannot be lost.
+        Another process may have recorded the end of this one meanwhile; that is withdrawn. While
+        the server has not noticed yet that the last session is gone, that one holds the lock. The
+        lock on a file cannot be lost.
         """
         if self._database.is_sqlite:
             return
@@ -59,10 +60,14 @@ class Registration:
             self._session = await self._database.session()
         try:
             query = sa.select(sa.func.pg_try_advisory_lock(_lock_key(self.name)))
-            await self._session.execute(query)
+            is_held = await self._session.scalar(query)
         except DBAPIError:
             await self.end_session()
             raise
+        if is_held:
+            wrong_end = (instances.c.id == self.name) & instances.c.ended_at.is_not(None)
+            async with self._database.write() as connection:
+                await connection.execute(instances.update().where(wrong_end).values(ended_at=None))
 
     async def end_session(self) -> None:
         """End the session with the server, which frees its lock."""

@@ -16,11 +16,13 @@ from anyio.streams.text import TextReceiveStream
 from sqlalchemy.exc import DBAPIError
 
 from orchestrator.cloud.clock_skew import SIGNATURE_LIFETIME
+from orchestrator.errors import StoreError
 from orchestrator.job_queue.orphan_recovery import LOST, recover_orphans
 from orchestrator.job_queue.worker_registry import (
     GoneReason,
     is_run_active,
     lock_path,
+    refuse_while_in_use,
     register_worker,
     why_gone,
 )
@@ -191,6 +193,23 @@ async def test_a_lost_session_is_reopened(postgresql: Database) -> None:
             await me.renew_lock()
         await me.renew_lock()
         assert await proof(postgresql, me.name) is None
+
+
+async def test_an_end_recorded_for_a_lost_session_is_withdrawn(postgresql: Database) -> None:
+    """Once the process holds its lock again, its run is active and keeps others from migrating."""
+    async with register_worker(postgresql) as me:
+        async with postgresql.write() as connection:
+            await connection.execute(_END_LOCKING_SESSIONS)
+        with anyio.fail_after(60):
+            while (await row_of(postgresql, me.name)).ended_at is None:
+                await recover_orphans(postgresql, TESTER)
+                await anyio.sleep(0.01)
+        with pytest.raises(DBAPIError):
+            await me.renew_lock()
+        await me.renew_lock()
+        assert await is_run_active(postgresql)
+        with pytest.raises(StoreError, match="in use by"):
+            await refuse_while_in_use(postgresql)
 
 
 async def test_a_stale_lock_file_is_removed(sqlite: Database) -> None:
