@@ -329,6 +329,9 @@ def _explain(detail: ErrorDetails, given: Mapping[str, _Given]) -> str:
     name = str(detail["loc"][0])
     one = given[name]
     field = Settings.model_fields.get(name)
+    if isinstance(one.value, dict):
+        why = "is a table, and settings are written outside tables"
+        return f"{one.origin} {why}: remove the line [{name}]."
     if field is None:
         return f"{one.origin} is not a setting.{_nearest(name, list(Settings.model_fields))}"
     # a value that may contain a password is not repeated
