@@ -252,7 +252,7 @@ async def resolve(
             for `absent`.
     """
     if verdict not in get_args(Verdict):
-        raise UsageError(f"{verdict!r} is not a verdict.", "Use 'accepted' or 'absent'.")
+        raise UsageError(f"{verdict!r} is not a verdict.", "Use accepted or absent.")
     async with database.write() as connection:
         query = sa.select(jobs).where(wanted).limit(2).with_for_update()
         rows = (await connection.execute(query)).all()

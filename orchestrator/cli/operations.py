@@ -1,7 +1,7 @@
 """``orchestrator retry``, ``cancel`` and ``resolve``: what an operator does to jobs."""
 
 import sys
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -11,7 +11,7 @@ from orchestrator.wording import plural
 
 if TYPE_CHECKING:
     from orchestrator.model import JobFilter
-    from orchestrator.operations import CancelResult, RetryResult
+    from orchestrator.operations import CancelResult, RetryResult, Verdict
     from orchestrator.settings import Settings
 
 _DryRun = Annotated[
@@ -52,7 +52,8 @@ async def retry(*, wanted: "JobFilter", dry_run: _DryRun = False, settings: "Set
             "back to the queue: never sent, or refused": preview.queued,
             "to be searched in the bucket first: an export may exist": preview.unknown,
             "delivered in part: the missing images become a new job": preview.split,
-            "skipped: not failed or cancelled, or split before": preview.skipped,
+            "skipped: split before, or not failed or cancelled (for unknown jobs use "
+            "`orchestrator resolve`)": preview.skipped,
         }
         if _print_preview(preview, parts, dry_run=dry_run):
             done = await orchestrator.retry(wanted)
@@ -103,9 +104,11 @@ async def resolve(
     *,
     job: Annotated[str, typer.Argument(metavar="JOB", help="Job id or tag.")],
     verdict: Annotated[
-        Literal["accepted", "absent"],
+        str,
         typer.Option(
-            "--as", help="accepted: the export is running or has run. absent: it never began."
+            "--as",
+            metavar="accepted|absent",
+            help="accepted: the export is running or has run. absent: it never began.",
         ),
     ],
     why: Annotated[
@@ -125,7 +128,8 @@ async def resolve(
     if not why.strip():
         raise UsageError("--why is empty.", "Describe what you have seen: it is the only evidence.")
     async with Orchestrator(settings=settings, create=False) as orchestrator:
-        job_id = await orchestrator.resolve(job, verdict, why=why)
+        # resolve itself refuses other words
+        job_id = await orchestrator.resolve(job, cast("Verdict", verdict), why=why)
     if verdict == "accepted":
         print(f"Job {job_id} is now accepted; `orchestrator run` waits for its objects.")
     else:

@@ -70,10 +70,7 @@ async def command(
     *,
     batch: Batch = None,
     time_limit: Annotated[
-        float | None,
-        typer.Option(
-            min=0, max=_YEAR_SECONDS, metavar="S", help="Send nothing more after S seconds."
-        ),
+        str | None, typer.Option(metavar="S", help="Send nothing more after S seconds.")
     ] = None,
     forever: Annotated[
         bool, typer.Option("--forever", help="Wait for new jobs instead of exiting.")
@@ -95,9 +92,7 @@ async def command(
     from orchestrator.database_url import describe_url
     from orchestrator.orchestrator import Orchestrator
 
-    # every comparison with NaN is false, so older versions of typer accept it within any limits
-    if time_limit is not None and math.isnan(time_limit):
-        raise UsageError("--time-limit nan: is not a number.", "Give a number of seconds.")
+    seconds = None if time_limit is None else _parse_time_limit(time_limit)
     display = ProgressDisplay(batch)
     display.notify(f"Database: {describe_url(settings.sqlalchemy_url)}")
     _raise_file_limit(settings.concurrency + _OTHER_FILES, display)
@@ -132,7 +127,7 @@ async def command(
             tasks.start_soon(stop_on_signal, tasks.cancel_scope)
             tasks.start_soon(display.show, orchestrator)
             result = await orchestrator.run(
-                batch=batch, time_limit=time_limit, forever=forever, stop=stop
+                batch=batch, time_limit=seconds, forever=forever, stop=stop
             )
             tasks.cancel_scope.cancel()
     except Exception as error:
@@ -146,6 +141,24 @@ async def command(
             silence(sys.stdout)
     code = INTERNAL if result is None else exit_code_of_run(result)
     raise typer.Exit(interrupted_code or code)
+
+
+def _parse_time_limit(text: str) -> float:
+    """Return the value of --time-limit in seconds.
+
+    Raises:
+        UsageError: not a number of seconds, or more than a year.
+    """
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds <= _YEAR_SECONDS:  # not true of NaN either
+        raise UsageError(
+            f"--time-limit {text!r}: must be a number of seconds, at most one year.",
+            "For example, 28800 is 8 hours.",
+        )
+    return seconds
 
 
 def _raise_file_limit(needed: int, display: "ProgressDisplay") -> None:

@@ -214,6 +214,7 @@ async def test_enqueue_prints_when_the_first_job_may_be_sent(shell: Shell) -> No
         (("run", "--rate", '"20"'), "The flag --rate has quotes around it."),
         (("run", "--time-limit", "nan"), "--time-limit"),
         (("run", "--time-limit", "inf"), "--time-limit"),
+        (("run", "--time-limit", "1h"), "--time-limit '1h': must be a number of seconds"),
         (("enqueue", "--image", "img-00000001", *WHERE, "--batch", "\udcff"), "batch name"),
         (("enqueue", "--image", "img-00000001", *WHERE, "--batch", "a\nb"), "batch name"),
         (("enqueue", "--image", "img-00000001", *WHERE, "--profile", "\udcff"), "--profile"),

@@ -78,7 +78,7 @@ async def test_a_job_resolved_as_absent_is_sent_again(unknown: Shell, cloud: Sim
         (("resolve", "9", "--as", "absent", "--why", "x"), "No such job"),
         (("resolve", "1", "--as", "absent", "--why", "x"), "Job 1 is queued, not unknown"),
         (("resolve", "1", "--as", "absent", "--why", " "), "--why is empty"),
-        (("resolve", "1", "--as", "gone", "--why", "x"), "'accepted', 'absent'"),
+        (("resolve", "1", "--as", "gone", "--why", "x"), "'gone' is not a verdict."),
         (("resolve", "1", "--as", "absent"), "Missing option '--why'"),
         (("settle", "1", "--as", "absent", "--why", "x"), "is now `orchestrator resolve JOB"),
         (("retry",), "No filter given"),
