@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import sys
+import textwrap
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
@@ -124,6 +125,23 @@ def wrapped(text: str, width: int, indent: str = "") -> list[str]:
             begin = indent if lines else ""
             lines += [begin + part for part in chop_cells(word, width - len(begin))]
     return lines
+
+
+def fitted(line: str, indent: str) -> list[str]:
+    """Break a line between words if stdout is a terminal; unlike `wrapped`, keep its blanks.
+
+    Args:
+        indent: begins the lines below the first one.
+    """
+    if not sys.stdout.isatty():
+        return [line]
+    return textwrap.wrap(
+        line,
+        shutil.get_terminal_size().columns,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def exit_on_closed_pipe() -> None:

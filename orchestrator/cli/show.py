@@ -9,6 +9,7 @@ import typer
 from orchestrator.cli.formatting import (
     colour,
     exit_on_closed_pipe,
+    fitted,
     job_fields,
     printable,
     to_json,
@@ -22,6 +23,9 @@ from orchestrator.job_states import JobState
 if TYPE_CHECKING:
     from orchestrator.reporting.history import JobDetails
     from orchestrator.settings import Settings
+
+_INDENT = " " * 12
+"""As wide as a label at the start of a line."""
 
 
 @takes_settings()
@@ -57,7 +61,8 @@ async def command(
     state = colour(shown.state, shown.state)
     print(f"job {shown.id}  {state} ({shown.reason})  batch {shown.batch}")
     for line in _lines(details):
-        print(printable(line))
+        for part in fitted(printable(line), _INDENT):
+            print(part)
 
 
 def _lines(details: "JobDetails") -> Iterator[str]:

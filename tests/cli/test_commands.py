@@ -351,10 +351,8 @@ async def test_failed_jobs_exit_with_3_and_show_their_remedy(
     assert row["remedy"]
 
 
-async def test_history_on_a_narrow_terminal_prints_errors_below_the_row(
-    shell: Shell, cloud: Simulator
-) -> None:
-    """No line is wider than the terminal, and the remedy is complete."""
+async def test_a_narrow_terminal_shows_errors_in_full(shell: Shell, cloud: Simulator) -> None:
+    """In `history` and `show` no line is wider than the terminal; the remedy is complete."""
     cloud.change(images={"img-00000001": ImageSettings(missing=True)})
     await shell.run("enqueue", "-", stdin=manifest(2))
     assert (await shell.run("run")).code == 3
@@ -362,6 +360,9 @@ async def test_history_on_a_narrow_terminal_prints_errors_below_the_row(
     shown = await shell.run_at_terminal("history", columns=60)
     assert all(len(line) <= 60 for line in shown.splitlines())
     assert f"{failed['code']}: {failed['remedy']}" in " ".join(shown.split())
+    shown = await shell.run_at_terminal("show", str(failed["id"]), columns=60)
+    assert failed["remedy"] in " ".join(shown.split())
+    assert all(len(line) <= 60 for line in shown.splitlines())
 
 
 async def test_history_fits_a_terminal_without_chinese_characters(shell: Shell) -> None:
