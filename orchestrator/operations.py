@@ -191,19 +191,19 @@ async def _split(
         for position, image in enumerate(missing)
     ]
     await connection.execute(job_images.insert(), images)
-    expected = [
+    known = [
         {
             "job_id": new_id,
             "key": key.key,
-            "expected": True,
+            "expected": key.expected,
             "disk_gib": key.disk_gib,
             "baseline_etag": key.baseline_etag,
         }
         for key in keys
         if any(is_disk_of(image, key.key, row.object_prefix) for image in missing)
     ]
-    if expected:
-        await connection.execute(objects.insert(), expected)
+    if known:
+        await connection.execute(objects.insert(), known)
     await connection.execute(jobs.update().where(jobs.c.id == row.id).values(reason=_SPLIT))
     old, new = {"of": row.id}, {"missing": missing, "job": new_id}
     await events.append(
@@ -286,7 +286,7 @@ async def resolve(
             JobState.UNKNOWN,
             target,
             kind="resolved",
-            reason="a person's word",
+            reason="resolved by an operator",
             actor=actor,
             attempt=row.attempt,
             changes=changes,

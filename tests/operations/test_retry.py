@@ -5,10 +5,12 @@ from datetime import timedelta
 import pytest
 
 from orchestrator.job_states import JobState
-from orchestrator.model import NOT_DELIVERED
+from orchestrator.model import NOT_DELIVERED, ObjectFacts
 from orchestrator.operations import RetryResult, cancel, retry
 from orchestrator.store import Database
 from orchestrator.store.tables import events, jobs, objects
+from orchestrator.verification.evidence import compare_with_keys
+from orchestrator.verification.tracked_jobs import load_tracked_job
 from tests.job_factory import (
     add_expected_objects,
     claim_one,
@@ -118,6 +120,23 @@ async def test_missing_images_of_a_partial_delivery_become_a_new_job(database: D
     event = (await read_rows(database, events, job_id))[-1]
     assert event.details == {"missing": list(THREE[1:]), "job": part.id}
     assert await retried(database) == RetryResult(skipped=2)
+
+
+async def test_a_new_job_of_missing_images_is_not_complete_without_an_unknown_name(
+    database: Database,
+) -> None:
+    """Of the third image no name is known, so the object of the second is not all there is."""
+    job_id = await partly_delivered(database)
+    third = f"web-tag_{THREE[2]}_system_snap.raw"
+    async with database.write() as connection:
+        await connection.execute(objects.delete().where(objects.c.key == third))
+        await connection.execute(objects.update().values(expected=False))
+    assert await retried(database) == RetryResult(split=1)
+    async with database.read() as connection:
+        part = await load_tracked_job(connection, job_id + 1)
+    assert list(part.image_ids) == list(THREE[1:])
+    second = ObjectFacts(f"web-tag_{THREE[1]}_system_snap.raw", size=2**30, etag="e")
+    assert not compare_with_keys(part, {second.key: second}).is_certain
 
 
 async def test_a_job_of_which_nothing_arrived_is_retried_as_a_whole(database: Database) -> None:
