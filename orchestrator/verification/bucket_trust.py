@@ -186,14 +186,14 @@ async def calibrate(
                 await cos.list_objects(job.region, job.bucket, _missing_key())
             elif refusal.http_status != 403:
                 raise
-        is_found = await _finds_missing_key(cos, job)
+        is_found = await finds_missing_key(cos, job)
         if is_found is not None:
             trust.learn(VendorFact.HEAD_TRUSTED, NO if is_found else YES)
         await trust.save(database, job)
         trust.is_calibrated = True
 
 
-async def _finds_missing_key(cos: CosClient, job: TrackedJob) -> bool | None:
+async def finds_missing_key(cos: CosClient, job: TrackedJob) -> bool | None:
     """Return whether a HEAD of a key that cannot exist finds an object; ``None`` if forbidden."""
     try:
         return await cos.head_object(job.region, job.bucket, _missing_key()) is not None

@@ -11,7 +11,7 @@ from orchestrator.errors import CloudRefusal
 from orchestrator.learned_vendor_facts import NO, VendorFact
 from orchestrator.model import ObjectFacts, UploadFacts
 from orchestrator.object_keys import is_disk_of
-from orchestrator.verification.bucket_trust import BucketTrust
+from orchestrator.verification.bucket_trust import BucketTrust, finds_missing_key
 from orchestrator.verification.tracked_jobs import TrackedJob
 
 _CLOCK_ERROR = timedelta(seconds=5)
@@ -61,7 +61,11 @@ async def look(cos: CosClient, trust: BucketTrust, job: TrackedJob) -> LookupRes
         uploads = await open_uploads(cos, trust, job)
         listed = await listed_objects(cos, trust, job)
     except CloudRefusal as refusal:
-        if refusal.http_status != 403 or not (own and trust.is_head_trusted):
+        if refusal.http_status != 403:
+            raise
+        if not (own and trust.is_head_trusted):
+            if await finds_missing_key(cos, job) is not None:  # HEAD is answered
+                trust.record_listing(is_refused=True)
             raise
         refused = refusal
     objects = tuple(listed.values())

@@ -160,7 +160,13 @@ async def _search(
         return LookupResult(), {}
     trust = buckets.trust[bucket_location(job.region, job.bucket)]
     await calibrate(database, cos, trust, job)
-    found = await look(cos, trust, job) if was_requested else LookupResult()
+    found = LookupResult()
+    if was_requested:
+        try:
+            found = await look(cos, trust, job)
+        except CloudRefusal as refusal:
+            if lease.maybe_applied or refusal.http_status != 403 or not trust.is_listing_refused:
+                raise
     etags: dict[str, str] = {}
     if lease.exact_names and not lease.maybe_applied:
         # an upload under an exact name may be an old one that nobody has ended

@@ -12,6 +12,7 @@ from orchestrator.model import NOT_SENT, Lease, Outcome
 from orchestrator.settings import VerifyMode
 from orchestrator.simulator import Fault
 from orchestrator.store.tables import objects
+from orchestrator.verification import bucket_trust
 from orchestrator.verification.bucket_access import BucketAccess
 from orchestrator.worker import pre_send_check
 from orchestrator.worker.pre_send_check import check_before_send
@@ -315,6 +316,18 @@ async def test_a_refused_job_is_looked_up_by_head_where_listings_are_refused(
     state = JobState.ACCEPTED if is_there else JobState.SENDING
     assert (await read_job(setup.database, lease.job_id)).state == state
     assert buckets.is_proven_readable(REGION, BUCKET)
+
+
+async def test_a_refused_job_without_keys_is_sent_where_listings_are_refused(
+    setup: StoreAndCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No HEAD request can look for it, but the bucket answers HEAD requests for other jobs."""
+    monkeypatch.setattr(bucket_trust, "_LISTINGS_REFUSED_FOR", 0.0)
+    lease, buckets = await answered(setup), make_bucket_access()
+    setup.deny("GetBucket", "ListMultipartUploads")
+    assert await cleared(setup, lease, buckets)
+    setup.deny("GetBucket", "ListMultipartUploads", "HeadObject")
+    assert not await cleared(setup, await answered(setup), make_bucket_access())
 
 
 async def test_head_alone_does_not_rule_out_an_export(setup: StoreAndCloud) -> None:
