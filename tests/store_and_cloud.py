@@ -191,6 +191,7 @@ def make_admission(
         warnings=warnings or UnstoredWarnings(database, PROFILE, notify),
         rate=0,
         quota_wait=60,
+        request_timeout=30,
     )
 
 

@@ -192,6 +192,7 @@ def _worker(database: Database, profile: str, me: Registration, http: HttpClient
             warnings=warnings,
             rate=settings.rate,
             quota_wait=settings.quota_wait.total_seconds(),
+            request_timeout=settings.request_timeout.total_seconds(),
         ),
         warnings,
     )

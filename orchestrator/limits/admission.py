@@ -8,6 +8,7 @@ the running exports in its own transaction.
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
+from functools import partial
 
 import anyio
 
@@ -79,9 +80,10 @@ class Admission:
         warnings: RunWarnings,
         rate: float,
         quota_wait: float,
+        request_timeout: float,
     ) -> None:
         self.halts = HaltedScopes()
-        self.suspected_scopes = SuspectedScopes()
+        self.suspected_scopes = SuspectedScopes(request_timeout)
         self.region_waits = RegionWaits(quota_wait, notify)
         self.may_read_buckets = True
         """Whether the account's credentials allow reading buckets at all."""
@@ -94,7 +96,7 @@ class Admission:
         self._warnings = warnings
         self._answers = AnswerWarnings(warnings)
         self._notify = notify
-        self._breakers: defaultdict[str, CircuitBreaker] = defaultdict(CircuitBreaker)
+        self._breakers = defaultdict[str, CircuitBreaker](partial(CircuitBreaker, request_timeout))
         self._unclear_jobs: dict[int, str] = {}
         """Jobs whose last answer came with HTTP 200 and was unclear, with their endpoints."""
         self._begins_though_unclear: set[str] = set()

@@ -6,17 +6,22 @@ import anyio
 
 from orchestrator.limits.backoff import backoff
 
-_MAX_PROBE_SECONDS = 35.0
-"""Seconds after which a probe without a result is replaced: a little more than a request takes."""
+PROBE_SPARE = 5.0
+"""Seconds beyond the timeout of a request after which a probe without a result is replaced."""
 
 _POLL = 0.5
 """Seconds between two checks of the state while a caller waits."""
 
 
 class CircuitBreaker:
-    """The state of one endpoint or bucket, as the last requests have shown it."""
+    """The state of one endpoint or bucket, as the last requests have shown it.
 
-    def __init__(self) -> None:
+    Args:
+        request_timeout: longest time of a request in seconds.
+    """
+
+    def __init__(self, request_timeout: float) -> None:
+        self._probe_timeout = request_timeout + PROBE_SPARE
         self._failures = 0
         self._probes = 0
         self._is_probing = False
@@ -36,7 +41,7 @@ class CircuitBreaker:
         if anyio.current_time() < self._next_probe:
             return False
         self._is_probing = True
-        self._next_probe = anyio.current_time() + _MAX_PROBE_SECONDS
+        self._next_probe = anyio.current_time() + self._probe_timeout
         return True
 
     def release(self) -> None:

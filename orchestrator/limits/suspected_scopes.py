@@ -7,6 +7,7 @@ from functools import partial
 import anyio
 import sqlalchemy as sa
 
+from orchestrator.limits.circuit_breaker import PROBE_SPARE
 from orchestrator.limits.halted_scopes import WHOLE_ACCOUNT, columns_of_scopes
 from orchestrator.model import Scope
 from orchestrator.store.tables import any_current
@@ -14,9 +15,6 @@ from orchestrator.store.tables import any_current
 _INTERVAL = 0.75
 """Seconds between a refusal and the next probe: several must be refused before a scope is halted,
 because a part of the requests may be refused at random."""
-
-_PROBE_TIMEOUT = 35.0
-"""Seconds after which a probe without a result is replaced: a little more than a request takes."""
 
 
 @dataclass(slots=True)
@@ -43,9 +41,13 @@ class SuspectedScopes:
     A scope is suspected from the first such refusal until an export is accepted there again, or the
     scope is halted. Without this, requests would be refused at the full rate for as long as a halt
     takes.
+
+    Args:
+        request_timeout: longest time of a request in seconds.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, request_timeout: float) -> None:
+        self._probe_timeout = request_timeout + PROBE_SPARE
         self._suspicions: dict[tuple[Scope, str], _Suspicion] = {}
 
     def suspect(self, scope: Scope, value: str) -> None:
@@ -78,7 +80,7 @@ class SuspectedScopes:
         for one in scopes.items():
             if (suspicion := self._suspicions.get(one)) is not None:
                 suspicion.probe = job_id
-                suspicion.next_probe = anyio.current_time() + _PROBE_TIMEOUT
+                suspicion.next_probe = anyio.current_time() + self._probe_timeout
 
     def end_probe(self, scopes: Mapping[Scope, str], job_id: int | None) -> None:
         """Let the next probe follow if this job's request was one, whatever its outcome."""

@@ -5,6 +5,7 @@ Without look-ups an accepted job stays accepted and an unknown job stays unknown
 
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 
 import anyio
 import sqlalchemy as sa
@@ -75,7 +76,8 @@ class BucketAccess:
         self._refused_since: dict[str, float] = {}
         self._readable: set[str] = set()
         self._halted: dict[str, Halt] = {}
-        self._breakers: defaultdict[str, CircuitBreaker] = defaultdict(CircuitBreaker)
+        timeout = settings.request_timeout.total_seconds()
+        self._breakers = defaultdict[str, CircuitBreaker](partial(CircuitBreaker, timeout))
 
     def record_success(self, bucket: str) -> bool:
         """Record a look-up that was answered; return whether the bucket was failing before."""

@@ -84,6 +84,7 @@ async def run(
             warnings=warnings,
             rate=settings.rate,
             quota_wait=settings.quota_wait.total_seconds(),
+            request_timeout=timeout,
         )
         context = RunContext(settings, database, cvm, cos, admission, warnings, sts_clock)
         worker = Worker(context, me, notify, batch=batch, time_limit=time_limit, forever=forever)

@@ -163,6 +163,7 @@ async def _run_to_end(database: Database, http: HttpClient, night: Workload) -> 
             warnings=warnings,
             rate=20,
             quota_wait=3600,
+            request_timeout=30,
         ),
         warnings,
     )

@@ -7,7 +7,7 @@ from tests.instant_loop import in_no_time
 
 
 def opened() -> CircuitBreaker:
-    breaker = CircuitBreaker()
+    breaker = CircuitBreaker(30)
     assert breaker.record_failure()
     return breaker
 
@@ -29,7 +29,7 @@ async def admitted(breaker: CircuitBreaker, count: int, within: float) -> list[f
 
 def test_a_closed_circuit_admits_everything_at_once() -> None:
     """Before the first failure no request waits."""
-    times = in_no_time(lambda: admitted(CircuitBreaker(), 10, 1))
+    times = in_no_time(lambda: admitted(CircuitBreaker(30), 10, 1))
     assert len(times) == 10
     assert max(times) < 0.001
 
@@ -58,7 +58,7 @@ def test_each_failed_probe_delays_the_next_one() -> None:
     """The waits grow up to half a minute."""
 
     async def work() -> list[float]:
-        breaker, waits = CircuitBreaker(), []
+        breaker, waits = CircuitBreaker(30), []
         for _ in range(10):
             breaker.record_failure()
             before = anyio.current_time()
@@ -76,7 +76,7 @@ def test_the_longest_wait_can_be_limited() -> None:
     """Failures that say little do not delay the next probe for half a minute."""
 
     async def work() -> list[float]:
-        breaker, waits = CircuitBreaker(), []
+        breaker, waits = CircuitBreaker(30), []
         for _ in range(10):
             breaker.record_failure(longest=5.0)
             before = anyio.current_time()
@@ -107,7 +107,7 @@ def test_tolerated_failures_do_not_open_the_circuit() -> None:
     """Only failures in a row count, and only the one too many reports that it opened."""
 
     async def work() -> None:
-        breaker = CircuitBreaker()
+        breaker = CircuitBreaker(30)
         for _ in range(2):
             assert [breaker.record_failure(tolerated=4) for _ in range(4)] == 4 * [False]
             breaker.record_success()
@@ -122,7 +122,7 @@ def test_admit_chooses_one_probe_without_waiting() -> None:
     """The next probe is not admitted before the last one has a result, or was given back."""
 
     async def work() -> None:
-        breaker = CircuitBreaker()
+        breaker = CircuitBreaker(30)
         assert all(breaker.admit() for _ in range(5))
         breaker.record_failure()
         assert not breaker.admit()

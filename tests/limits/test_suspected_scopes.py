@@ -16,14 +16,14 @@ JOB, OTHER_JOB = 1, 2
 
 def suspected() -> SuspectedScopes:
     """Return scopes of which one role was refused once."""
-    scopes = SuspectedScopes()
+    scopes = SuspectedScopes(30)
     scopes.suspect(Scope.ROLE, "Writer")
     return scopes
 
 
 def test_nothing_is_due_where_nothing_was_refused() -> None:
     """A claim then asks for no probe."""
-    assert not SuspectedScopes().is_probe_due
+    assert not SuspectedScopes(30).is_probe_due
 
 
 def test_several_probes_are_refused_before_a_halt() -> None:
