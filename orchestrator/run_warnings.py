@@ -118,16 +118,15 @@ class RunWarnings:
             await self.warn(key, message, is_notified=is_notified)
 
     async def remove_old(self, me: str) -> None:
-        """Remove the warnings of earlier runs, unless another run uses the store now.
+        """Remove the warnings of earlier runs.
 
         Args:
             me: the name under which this process is registered.
         """
         started = sa.select(instances.c.started_at).where(instances.c.id == me).scalar_subquery()
-        others = sa.exists().where(instances.c.ended_at.is_(None), instances.c.id != me)
         old = (run_warnings.c.profile == self._profile) & (run_warnings.c.seen_at < started)
         async with self._database.write() as connection:
-            await connection.execute(run_warnings.delete().where(old, ~others))
+            await connection.execute(run_warnings.delete().where(old))
 
 
 async def stored_warnings(connection: AsyncConnection) -> tuple[StoredWarning, ...]:

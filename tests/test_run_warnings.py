@@ -78,7 +78,7 @@ async def test_a_store_that_cannot_be_written_does_not_stop_a_warning(
     assert len(said) == 1
 
 
-async def test_a_run_that_starts_alone_removes_old_warnings(
+async def test_old_warnings_of_the_profile_are_removed(
     database: Database, clock: FakeClock
 ) -> None:
     """What an earlier run has left is removed, and what this run has stored is kept."""
@@ -92,16 +92,3 @@ async def test_a_run_that_starts_alone_removes_old_warnings(
         await warnings.warn("new", "No trace.")
         await warnings.remove_old(me.name)
     assert await messages(database) == ["No answer there.", "No trace."]
-
-
-async def test_a_run_beside_another_keeps_its_warnings(
-    database: Database, clock: FakeClock
-) -> None:
-    """Another run is in progress, and its warnings may still hold."""
-    async with register_worker(database):
-        first = RunWarnings(database, PROFILE, lambda _sentence: None)
-        await first.warn("old", "No answer.")
-        clock.advance(timedelta(seconds=1))
-        async with register_worker(database) as me:
-            await RunWarnings(database, PROFILE, lambda _sentence: None).remove_old(me.name)
-    assert await messages(database) == ["No answer."]

@@ -1,23 +1,16 @@
-"""Recover orphaned jobs: they become unknown, because their requests may have been sent.
+"""Recover orphaned jobs: they become unknown, because their requests may have been sent."""
 
-This module also discards waits that a wrong clock has made too long.
-"""
-
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 
 from orchestrator.cloud import clock_skew
 from orchestrator.job_queue import worker_registry
-from orchestrator.job_states import LIVING, JobState
+from orchestrator.job_states import JobState
 from orchestrator.store import Database
-from orchestrator.store.tables import attempts, instances, jobs, scopes
+from orchestrator.store.tables import attempts, instances, jobs
 from orchestrator.store.transitions import Transition, apply_transitions
-
-_MAX_JOB_WAIT = timedelta(minutes=10)
-_MAX_PROBE_WAIT = timedelta(days=1)
-"""No back-off or poll of a job, and no probe of a region, is scheduled further ahead."""
 
 LOST = "Client.AnswerLost"
 _MESSAGE = "The process that sent this request ended before it recorded an answer."
@@ -56,22 +49,6 @@ async def recover_orphans(database: Database, me: str) -> int:
         await connection.execute(this.values(ended_at=now))
     worker_registry.remove_free_lock_files(database, keep={me, *proofs} - gone)
     return sum(recovered)
-
-
-async def discard_impossible_waits(database: Database) -> None:
-    """Discard stored waits that are longer than any back-off: a clock was set meanwhile.
-
-    Such a wait would delay a job for as long as the clock was ahead. The start time that a user
-    has set for a job is not changed.
-    """
-    async with database.write() as connection:
-        now = await database.now(connection)
-        is_living = jobs.c.state.in_(sorted(LIVING))
-        is_by_user = (jobs.c.attempt == 0) & (jobs.c.due_at > jobs.c.created_at)
-        waits_too_long = is_living & ~is_by_user & (jobs.c.due_at > now + _MAX_JOB_WAIT)
-        await connection.execute(jobs.update().where(waits_too_long).values(due_at=now))
-        probes_too_late = scopes.update().where(scopes.c.probe_at > now + _MAX_PROBE_WAIT)
-        await connection.execute(probes_too_late.values(probe_at=now))
 
 
 def _to_unknown(

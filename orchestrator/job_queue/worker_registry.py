@@ -132,8 +132,12 @@ async def why_gone(database: Database, connection: AsyncConnection, row: Any) ->
         row: of the table of instances.
     """
     if (path := lock_path(database, row.id)) is not None:
+        try:
+            is_dead = _is_free(path)
+        except OSError:  # another user's file
+            is_dead = _is_dead(row)
         # on PostgreSQL an end proves less: another process may have recorded it for a lost session
-        return GoneReason.DEAD if row.ended_at is not None or _is_free(path) else None
+        return GoneReason.DEAD if row.ended_at is not None or is_dead else None
     is_free = sa.func.pg_try_advisory_xact_lock(_lock_key(row.id))
     query = sa.select(sa.not_(sa.func.pg_is_in_recovery()), is_free)
     if not all((await connection.execute(query)).one()):
@@ -146,19 +150,20 @@ def _is_dead(row: Any) -> bool:
     return is_ours and not _runs(row.pid)
 
 
-async def is_run_active(database: Database) -> bool:
-    """Return whether a registered process may be alive; for this, reading the store is enough."""
+async def is_run_active(database: Database, *, besides: str = "") -> bool:
+    """Return whether a registered process may be alive; for this, reading the store is enough.
+
+    Args:
+        besides: name of a process that does not count.
+    """
     async with database.read() as connection:
-        query = sa.select(instances).where(instances.c.ended_at.is_(None))
+        at_work = instances.c.ended_at.is_(None) & (instances.c.id != besides)
+        query = sa.select(instances).where(at_work)
         for row in (await connection.execute(query)).all():
             path = lock_path(database, row.id)
-            try:
-                is_gone = await why_gone(database, connection, row) is not None
-                # a copy of the file has the rows, but not the lock files
-                is_gone |= path is not None and not path.exists()
-            except OSError:  # another user's file
-                is_gone = _is_dead(row)
-            if not is_gone:
+            # a copy of the file has the rows, but not the lock files
+            has_lock = path is None or path.exists()
+            if has_lock and await why_gone(database, connection, row) is None:
                 return True
     return False
 
@@ -173,7 +178,11 @@ def remove_free_lock_files(database: Database, keep: Collection[str]) -> None:
         if name in keep:
             continue
         # removed while locked: a process that waits for the lock then notices it
-        with suppress(FileNotFoundError), lock_file(path, create=False, wait=False) as is_free:
+        # those of another user stay
+        with (
+            suppress(FileNotFoundError, PermissionError),
+            lock_file(path, create=False, wait=False) as is_free,
+        ):
             if is_free:
                 path.unlink()
 
@@ -187,7 +196,7 @@ async def refuse_while_in_use(database: Database) -> None:
     if database.path is not None:
         # not by the table: after a crash, or in a copy of the file, rows remain without a lock file
         files = _lock_files(database)
-        names = [name for name, path in files if not _is_free(path) and path.exists()]
+        names = [name for name, path in files if _is_locked(path) and path.exists()]
     else:
         async with database.read() as connection:
             query = sa.select(instances).where(instances.c.ended_at.is_(None))
@@ -223,6 +232,13 @@ def _is_free(path: Path) -> bool:
             return is_ours
     except FileNotFoundError:
         return False
+
+
+def _is_locked(path: Path) -> bool:
+    try:
+        return not _is_free(path)
+    except PermissionError:  # another user's file, whose process may be alive
+        return True
 
 
 def _lock_key(name: str) -> int:

@@ -1,16 +1,19 @@
 """Run maintenance: recover orphans, checkpoint the WAL, watch the vendor, re-check halts."""
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from datetime import timedelta
 from functools import partial
 
 import anyio
 
 from orchestrator.cloud.clock_skew import ServerClock
-from orchestrator.job_queue.orphan_recovery import discard_impossible_waits, recover_orphans
-from orchestrator.job_queue.worker_registry import Registration
+from orchestrator.job_queue.orphan_recovery import recover_orphans
+from orchestrator.job_queue.worker_registry import Registration, is_run_active
+from orchestrator.job_states import LIVING
 from orchestrator.learned_vendor_facts import VendorFact, facts_about, record_fact
 from orchestrator.run_warnings import RunWarnings
 from orchestrator.store import BusyRetry, Database
+from orchestrator.store.tables import jobs, scopes
 from orchestrator.verification.bucket_warnings import BucketWarnings
 from orchestrator.wakeup import Wakeup
 from orchestrator.worker.run_context import RunContext
@@ -26,13 +29,35 @@ _RECHECK_INTERVAL = 300.0
 """Seconds between two checks whether an operator has fixed what halted a scope."""
 
 
+_MAX_JOB_WAIT = timedelta(minutes=10)
+_MAX_PROBE_WAIT = timedelta(days=1)
+"""No back-off or poll of a job, and no probe of a region, is scheduled further ahead."""
+
+
 async def prepare_store(
     database: Database, me: Registration, busy_retry: BusyRetry, warnings: RunWarnings
 ) -> None:
     """Recover what earlier runs have left, before this one claims anything."""
     await busy_retry.retry(partial(discard_impossible_waits, database))
     await busy_retry.retry(partial(recover_orphans, database, me.name))
-    await busy_retry.retry(partial(warnings.remove_old, me.name))
+    if not await busy_retry.retry(partial(is_run_active, database, besides=me.name)):
+        await busy_retry.retry(partial(warnings.remove_old, me.name))
+
+
+async def discard_impossible_waits(database: Database) -> None:
+    """Discard stored waits that are longer than any back-off: a clock was set meanwhile.
+
+    Such a wait would delay a job for as long as the clock was ahead. The start time that a user
+    has set for a job is not changed.
+    """
+    async with database.write() as connection:
+        now = await database.now(connection)
+        is_living = jobs.c.state.in_(sorted(LIVING))
+        is_by_user = (jobs.c.attempt == 0) & (jobs.c.due_at > jobs.c.created_at)
+        waits_too_long = is_living & ~is_by_user & (jobs.c.due_at > now + _MAX_JOB_WAIT)
+        await connection.execute(jobs.update().where(waits_too_long).values(due_at=now))
+        probes_too_late = scopes.update().where(scopes.c.probe_at > now + _MAX_PROBE_WAIT)
+        await connection.execute(probes_too_late.values(probe_at=now))
 
 
 async def run_maintenance(

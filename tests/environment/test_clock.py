@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from orchestrator.clock import SystemClock
-from orchestrator.job_queue.orphan_recovery import discard_impossible_waits
 from orchestrator.job_states import JobState
 from orchestrator.orchestrator import Orchestrator
 from orchestrator.simulator import Fault, Simulator
 from orchestrator.store import Database
 from orchestrator.verification.tracked_jobs import load_tracked_job
 from orchestrator.verification.unknown_jobs import AbsenceTracker
+from orchestrator.worker.maintenance import discard_impossible_waits
 from tests.end_to_end.harness import (
     count_exports,
     count_states,

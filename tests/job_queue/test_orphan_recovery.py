@@ -1,5 +1,6 @@
 """Orphan recovery: which processes count as gone, and what happens to their jobs."""
 
+import errno
 import sqlite3
 import sys
 from collections.abc import AsyncIterator
@@ -17,6 +18,7 @@ from sqlalchemy.exc import DBAPIError
 
 from orchestrator.cloud.clock_skew import SIGNATURE_LIFETIME
 from orchestrator.errors import StoreError
+from orchestrator.job_queue import worker_registry
 from orchestrator.job_queue.orphan_recovery import LOST, recover_orphans
 from orchestrator.job_queue.worker_registry import (
     GoneReason,
@@ -222,6 +224,26 @@ async def test_a_stale_lock_file_is_removed(sqlite: Database) -> None:
         assert mine is not None
         await recover_orphans(sqlite, TESTER)
         assert (orphan.exists(), mine.exists()) == (False, True)
+
+
+async def test_a_lock_file_of_another_user_keeps_no_run_from_starting(
+    sqlite: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It cannot be locked: its process counts as alive, and the file stays."""
+    async with register_worker(sqlite) as me:
+        path = lock_path(sqlite, me.name)
+        assert path is not None
+
+        def refuse(path: Path, **_options: object) -> None:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+        with monkeypatch.context() as patched:
+            patched.setattr(worker_registry, "lock_file", refuse)
+            assert await recover_orphans(sqlite, TESTER) == 0
+            with pytest.raises(StoreError, match="in use by"):
+                await refuse_while_in_use(sqlite)
+        assert (await row_of(sqlite, me.name)).ended_at is None
+        assert path.exists()
 
 
 async def test_jobs_of_a_dead_process_are_recovered_at_once(database: Database) -> None:

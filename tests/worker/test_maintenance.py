@@ -7,11 +7,13 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.cloud.clock_skew import ServerClock
+from orchestrator.job_queue.worker_registry import lock_path, register_worker
 from orchestrator.learned_vendor_facts import VendorFact, facts_about
-from orchestrator.store import Database
-from orchestrator.worker.maintenance import ClockOffsets
+from orchestrator.run_warnings import RunWarnings, stored_warnings
+from orchestrator.store import BusyRetry, Database
+from orchestrator.worker.maintenance import ClockOffsets, prepare_store
 from tests.cloud.scripted_server import NOON, FixedClock, http_date
-from tests.job_factory import PROFILE
+from tests.job_factory import PROFILE, FakeClock
 
 pytestmark = pytest.mark.anyio
 
@@ -88,3 +90,22 @@ async def test_the_larger_offset_of_two_clocks_is_written(database: Database) ->
     clocks = [clock_ahead_by(-9), clock_ahead_by(4)]
     await ClockOffsets(database, PROFILE, clocks).record()
     assert await stored_offset(database) == "-9"
+
+
+@pytest.mark.parametrize("kept", [["No answer."], []], ids=["another run", "a copy of the store"])
+async def test_warnings_of_earlier_runs_are_removed_unless_another_run_is_active(
+    sqlite: Database, clock: FakeClock, kept: list[str]
+) -> None:
+    """A run whose lock file is not there is not active: its row is that of a copied store."""
+    async with register_worker(sqlite) as other:
+        await RunWarnings(sqlite, PROFILE, lambda _sentence: None).warn("old", "No answer.")
+        clock.advance(timedelta(seconds=1))
+        path = lock_path(sqlite, other.name)
+        assert path is not None
+        if not kept:
+            path.unlink()
+        async with register_worker(sqlite) as me:
+            warnings = RunWarnings(sqlite, PROFILE, lambda _sentence: None)
+            await prepare_store(sqlite, me, BusyRetry(lambda _sentence: None), warnings)
+    async with sqlite.read() as connection:
+        assert [one.message for one in await stored_warnings(connection)] == kept
