@@ -47,9 +47,8 @@ class BucketWarnings:
             now = await self._database.now(connection)
             for row in await connection.execute(_OLDEST, {"profile": self._profile}):
                 bucket = bucket_location(row.region, row.bucket)
-                if bucket in self._buckets.problems or not self._buckets.may_be_readable(
-                    row.region, row.bucket
-                ):
+                is_readable = self._buckets.is_proven_readable(row.region, row.bucket)
+                if bucket in self._buckets.problems or not is_readable:
                     continue
                 if (problem := await self._overdue(connection, row, now)) is not None:
                     overdue[bucket] = f"{bucket}: {problem}"
@@ -61,7 +60,8 @@ class BucketWarnings:
         age = now - row.accepted_at
         if age < _NO_TRACE_AFTER:
             return None
-        oldest = f"job {row.id} ({', '.join(row.image_ids)}, task {row.task_id})"
+        task = "" if row.task_id is None else f", task {row.task_id}"
+        oldest = f"job {row.id} ({', '.join(row.image_ids)}{task})"
         what_to_do = (
             f"Action required: check in the console whether the export of {oldest} runs, and "
             "where its files are."
