@@ -198,11 +198,11 @@ async def advance_time(database: Database, **span: float) -> None:
 
 def claim_query(
     permitted: sa.ColumnElement[bool] | None = None,
-    watched: Callable[[sa.FromClause], sa.ColumnElement[bool]] = lambda _table: sa.true(),
+    is_tracked: Callable[[sa.FromClause], sa.ColumnElement[bool]] = lambda _table: sa.true(),
 ) -> sa.Select[Any]:
     """Return a query for the jobs that a claim can take; by default all of the account."""
     anything = sa.true() if permitted is None else permitted
-    return make_claim_query(anything, watched)
+    return make_claim_query(anything, is_tracked)
 
 
 def export_rate_limiter(database: Database) -> RateLimiter:

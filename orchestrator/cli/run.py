@@ -230,7 +230,7 @@ def summary(result: "RunResult") -> Iterator[str]:
     if result.counts[JobState.FAILED]:
         yield "Failed jobs with their remedies: orchestrator history --state failed"
     if result.counts[JobState.UNKNOWN]:
-        yield "Unknown jobs: orchestrator history --state unknown"
+        yield "Unknown jobs: orchestrator history --state unknown, then orchestrator show JOB"
     if result.not_ruled_out:
         yield (
             f"Action required: {plural(result.not_ruled_out, 'job')} will not be resent "

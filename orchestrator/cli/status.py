@@ -83,11 +83,20 @@ def _as_json(current: "Status") -> dict[str, Any]:
 
 
 def _run_line(current: "Status", batch: str | None) -> str:
-    """Return that no run is active, and how to start one if there is work for it; else nothing."""
+    """Return that no run is active, and what to do if there is work; else nothing."""
+    from orchestrator.model import NOT_RULED_OUT
+
     if current.is_run_active:
         return ""
-    if not any(current.counts[state] for state in LIVING):
+    living = sum(current.counts[state] for state in LIVING)
+    if not living:
         return "No run is active, and no job waits for one."
+    if living == current.reasons.get(NOT_RULED_OUT):
+        return (
+            "No run is active, and the unknown jobs wait for an operator: "
+            "`orchestrator history --state unknown` lists them, `orchestrator show JOB` says what "
+            "to check."
+        )
     option = "" if batch is None else f" --batch {shlex.quote(batch)}"
     return f"No run is active. Continue with: orchestrator run{option}"
 

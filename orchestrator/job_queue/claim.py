@@ -24,7 +24,7 @@ BROKEN_IMAGE_STATES = ("CREATEFAILED", "IMPORTFAILED")
 
 def claim_query(
     sendable: sa.ColumnElement[bool],
-    followed: Callable[[sa.FromClause], sa.ColumnElement[bool]],
+    is_tracked: Callable[[sa.FromClause], sa.ColumnElement[bool]],
 ) -> sa.Select[Any]:
     """Return the query for sendable jobs: by priority, then largest first, then oldest first.
 
@@ -35,7 +35,7 @@ def claim_query(
 
     Args:
         sendable: condition on the table of jobs.
-        followed: returns, for a table of jobs, the condition for those whose end will be seen.
+        is_tracked: returns, for a table of jobs, the condition for those whose end will be seen.
     """
     other = jobs.alias("other")
     mine, theirs = job_images.alias("mine"), job_images.alias("theirs")
@@ -50,7 +50,7 @@ def claim_query(
             other.c.profile == jobs.c.profile,
             other.c.region == jobs.c.region,
             other.c.state.in_(sorted(UNDER_WAY)),
-            (other.c.state == JobState.SENDING) | followed(other),
+            (other.c.state == JobState.SENDING) | is_tracked(other),
         )
         .correlate(jobs)
     )

@@ -57,8 +57,8 @@ class Eligibility:
         self.sendable = self._of_this_run & admission.halts.permitted_jobs() & is_reachable
         suspected = admission.suspected_scopes.suspected_jobs()
         due = admission.suspected_scopes.jobs_due_as_probes()
-        self.claim_query = claim_query(self.sendable & ~suspected, self._followed)
-        self.probe_query = in_order_of_probes(claim_query(self.sendable & due, self._followed))
+        self.claim_query = claim_query(self.sendable & ~suspected, self._is_tracked)
+        self.probe_query = in_order_of_probes(claim_query(self.sendable & due, self._is_tracked))
         self._remaining_work = self._any_remaining_work()
 
     def unfinished(self) -> tuple[sa.ColumnElement[bool], ...]:
@@ -82,10 +82,10 @@ class Eligibility:
         queued = self.sendable & (jobs.c.state == JobState.QUEUED) & is_due
         in_flight = self._of_this_run & (jobs.c.state == JobState.SENDING)
         accepted_or_unknown = jobs.c.state.in_([JobState.UNKNOWN, JobState.ACCEPTED])
-        followed = self._of_this_run & self._followed(jobs) & accepted_or_unknown
-        return sa.select(sa.or_(*(sa.exists().where(one) for one in (in_flight, queued, followed))))
+        tracked = self._of_this_run & self._is_tracked(jobs) & accepted_or_unknown
+        return sa.select(sa.or_(*(sa.exists().where(one) for one in (in_flight, queued, tracked))))
 
-    def _followed(self, table: sa.FromClause) -> sa.ColumnElement[bool]:
+    def _is_tracked(self, table: sa.FromClause) -> sa.ColumnElement[bool]:
         """Accepted and unknown jobs whose end this run will see in the bucket."""
         may_read = sa.bindparam(
             None, callable_=lambda: self._admission.may_read_buckets, type_=sa.Boolean
@@ -94,4 +94,4 @@ class Eligibility:
 
     def _left_to_operator(self, table: sa.FromClause) -> sa.ColumnElement[bool]:
         unlisted = self._buckets.unlisted_buckets
-        return left_to_operator(self._settings, self._database.clock.now, unlisted, table)
+        return left_to_operator(self._settings, self._database.now_in_query, unlisted, table)

@@ -3,7 +3,7 @@
 import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cache
 from pathlib import Path
 from urllib.parse import quote
@@ -22,6 +22,7 @@ from orchestrator.errors import StoreError
 from orchestrator.store import postgresql as server
 from orchestrator.store import sqlite
 from orchestrator.store.file_lock import lock_file
+from orchestrator.store.tables import UtcDateTime, current
 from orchestrator.wording import how_to_install
 
 LOCK_TIMEOUT_MS = 60_000
@@ -186,6 +187,13 @@ class Database:
             await connection.execute(sa.select(sa.func.clock_timestamp()))
         ).scalar_one()
         return moment
+
+    def now_in_query(self, offset: timedelta = timedelta()) -> sa.ColumnElement[datetime]:
+        """Return the time of `now`, moved by an offset, as an expression for queries."""
+        if self.is_sqlite:
+            return current(lambda: self.clock.now() + offset)
+        # unlike clock_timestamp, it may be compared with an index
+        return sa.func.statement_timestamp(type_=UtcDateTime()) + sa.literal(offset, sa.Interval())
 
     async def checkpoint(self) -> None:
         """Move SQLite's write-ahead log into the file.

@@ -24,7 +24,6 @@ from orchestrator.store import Database, events
 from orchestrator.store.tables import (
     any_current,
     bucket_location_column,
-    current,
     jobs,
     objects,
     vendor_facts,
@@ -176,7 +175,7 @@ async def required_absence(
 
 def left_to_operator(
     settings: Settings,
-    now: Callable[[], datetime],
+    now: Callable[[timedelta], sa.ColumnElement[datetime]],
     unlisted: Callable[[], Sequence[str]],
     table: sa.FromClause = jobs,
 ) -> sa.ColumnElement[bool]:
@@ -185,7 +184,7 @@ def left_to_operator(
     They are looked up when they are due, but no run waits for them.
 
     Args:
-        now: returns the time of the store whenever the condition is executed.
+        now: returns the time of the store, moved by an offset, as an expression.
         unlisted: returns the buckets whose listings are refused.
     """
     traced = jobs.alias("traced")
@@ -217,16 +216,18 @@ def left_to_operator(
         ResendMode.ALWAYS: table.c.exact_names | are_listings_useless,
         ResendMode.PROVEN: table.c.exact_names | ~is_bucket_proven | are_listings_useless,
     }
-    long_ago = current(lambda: now() - settings.resend_after)
+    long_ago = now(-settings.resend_after)
     is_absent = table.c.absent_since.is_not(None) & (table.c.absent_since <= long_ago)
+    is_told_why = table.c.reason == NOT_RULED_OUT
     # a job without keys has no answered look-up there, so its request counts instead
     is_unlisted = bucket_location_column(table).in_(any_current(unlisted))
     has_keys = sa.select(objects.c.job_id).where(objects.c.job_id == table.c.id).correlate(table)
     was_sent = table.c.absent_since.is_(None) & (table.c.sent_at <= long_ago) & ~has_keys.exists()
     return sa.and_(
         table.c.state == JobState.UNKNOWN,
-        (is_never_resent[settings.resend] & is_absent) | (is_unlisted & (is_absent | was_sent)),
-        table.c.due_at > current(now),
+        (is_never_resent[settings.resend] & is_absent & is_told_why)
+        | (is_unlisted & (is_absent | was_sent)),
+        table.c.due_at > now(timedelta()),
     )
 
 

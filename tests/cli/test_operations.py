@@ -45,6 +45,26 @@ async def test_show_says_what_to_check_for_an_unknown_job(unknown: Shell) -> Non
     assert "orchestrator resolve 1 --as accepted|absent" in shown
 
 
+async def test_a_job_that_no_run_resends_waits_for_an_operator(
+    shell: Shell, cloud: Simulator
+) -> None:
+    """A run ends only when the reason is recorded; then no command says that it is resent."""
+    cloud.set_faults(Fault("reset", action="ExportImages", times=1))
+    shell = replace(shell, variables={**shell.variables, "ORCHESTRATOR_RESEND_AFTER": "1"})
+    await shell.run("enqueue", "--image", IMAGE, *WHERE)
+    ended = await shell.run("run")
+    assert ended.code == 4
+    assert "orchestrator history --state unknown, then orchestrator show JOB" in ended.out
+    shown = (await shell.run("show", "1")).out
+    assert "unknown (absence not proven)" in shown
+    assert "sends it again" not in shown
+    assert "the unknown jobs wait for an operator" in " ".join(
+        (await shell.run("status")).out.split()
+    )
+    assert (await shell.run("run")).code == 4
+    assert [one.action for one in cloud.ledger].count("ExportImages") == 1
+
+
 async def test_a_job_resolved_as_accepted_is_not_sent_again(
     unknown: Shell, cloud: Simulator
 ) -> None:

@@ -146,7 +146,9 @@ class SystemUnderTest:
         name, _ = self.processes[process]
         moment = await now(self.database)
         want = claim_query(
-            watched=lambda table: ~left_to_operator(self.settings, lambda: moment, list, table)
+            is_tracked=lambda table: (
+                ~left_to_operator(self.settings, self.database.now_in_query, list, table)
+            )
         )
         claimed = await claim_with_permits(
             self.database, want, owner=name, signed_at=self.vendor.now()
