@@ -330,8 +330,7 @@ def _explain(detail: ErrorDetails, given: Mapping[str, _Given]) -> str:
     one = given[name]
     field = Settings.model_fields.get(name)
     if isinstance(one.value, dict):
-        why = "is a table, and settings are written outside tables"
-        return f"{one.origin} {why}: remove the line [{name}]."
+        return f"{one.origin} is a table; write settings outside tables, such as rate = 20."
     if field is None:
         return f"{one.origin} is not a setting.{_nearest(name, list(Settings.model_fields))}"
     # a value that may contain a password is not repeated

@@ -218,10 +218,8 @@ def test_every_invalid_value_is_named_with_its_origin(write: Write) -> None:
     ("content", "expected"),
     [
         ("rate = 1\n\nconcurency = 2\n", "line 3: concurency is not a setting. Did you mean concu"),
-        (
-            "[orchestrator]\nrate = 1\n",
-            "line 1: orchestrator is a table, and settings are written outside",
-        ),
+        ("[orchestrator]\nrate = 1\n", "line 1: orchestrator is a table; write settings"),
+        ("rate.max = 5\n", "line 1: rate is a table; write settings"),
         ("rate = 1\nsite = intl\n", "is not TOML: Invalid value (at line 2, column 8)."),
         (b"rate = 1\n# \xff\n", "line 2: is not valid UTF-8."),
         ("a = " + "[" * 100_000, "is not TOML"),

@@ -4,10 +4,10 @@ import dataclasses
 import functools
 import json
 import os
+import re
 import shutil
 import signal
 import sys
-import textwrap
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
@@ -109,7 +109,7 @@ def text_width() -> int:
 
 
 def wrapped(text: str, width: int, indent: str = "") -> list[str]:
-    """Break a text into lines of at most this many columns.
+    """Break a text into lines of at most this many columns; blanks within a line are kept.
 
     Args:
         width: East Asian wide characters take two columns, combining marks none.
@@ -118,30 +118,13 @@ def wrapped(text: str, width: int, indent: str = "") -> list[str]:
     from rich.cells import cell_len, chop_cells
 
     lines: list[str] = []
-    for word in text.split():
-        if lines and cell_len(lines[-1]) + 1 + cell_len(word) <= width:
-            lines[-1] += f" {word}"
+    for word in re.findall(r"\s*\S+", text):
+        if cell_len(line := lines[-1] + word if lines else word) <= width:
+            lines[-1:] = [line]
         else:
             begin = indent if lines else ""
-            lines += [begin + part for part in chop_cells(word, width - len(begin))]
+            lines += [begin + part for part in chop_cells(word.lstrip(), width - len(begin))]
     return lines
-
-
-def fitted(line: str, indent: str) -> list[str]:
-    """Break a line between words if stdout is a terminal; unlike `wrapped`, keep its blanks.
-
-    Args:
-        indent: begins the lines below the first one.
-    """
-    if not sys.stdout.isatty():
-        return [line]
-    return textwrap.wrap(
-        line,
-        shutil.get_terminal_size().columns,
-        subsequent_indent=indent,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
 
 
 def exit_on_closed_pipe() -> None:

@@ -1,5 +1,6 @@
 """``orchestrator show``: one job with its attempts, objects and events."""
 
+import sys
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,11 +10,12 @@ import typer
 from orchestrator.cli.formatting import (
     colour,
     exit_on_closed_pipe,
-    fitted,
     job_fields,
     printable,
+    text_width,
     to_json,
     utc_and_local,
+    wrapped,
 )
 from orchestrator.cli.options import Json, takes_settings
 from orchestrator.clock import iso
@@ -60,8 +62,8 @@ async def command(
     shown = details.job
     state = colour(shown.state, shown.state)
     print(f"job {shown.id}  {state} ({shown.reason})  batch {shown.batch}")
-    for line in _lines(details):
-        for part in fitted(printable(line), _INDENT):
+    for line in map(printable, _lines(details)):
+        for part in wrapped(line, text_width(), _INDENT) if sys.stdout.isatty() else [line]:
             print(part)
 
 
