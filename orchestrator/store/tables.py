@@ -55,7 +55,7 @@ metadata = sa.MetaData(
 CLAIMABLE = "jobs.state = 'queued' AND jobs.described_at IS NOT NULL"
 UNDESCRIBED = "jobs.state = 'queued' AND jobs.described_at IS NULL"
 TRACED = "jobs.first_trace_at >= jobs.sent_at"
-WATCHED = "jobs.state IN ('accepted', 'unknown')"
+TRACKED = "jobs.state IN ('accepted', 'unknown')"
 ENDED = "jobs.state = 'verified' AND jobs.accepted_at IS NOT NULL"
 """Conditions of the partial indexes.
 
@@ -146,7 +146,7 @@ jobs = sa.Table(
         UNDESCRIBED,
         *("profile", "region", sa.desc("priority"), "id"),
     ),
-    _index_where("ix_jobs_look", WATCHED, "due_at"),
+    _index_where("ix_jobs_look", TRACKED, "due_at"),
     _index_where("ix_jobs_ended", ENDED, "profile", "region", "finished_at"),
     _index_where("ix_jobs_traced", TRACED, "profile", "region", "bucket", "id"),
     sa.Index("ix_jobs_batch", "batch", "state", "reason"),

@@ -29,7 +29,7 @@ from orchestrator.limits.concurrency_limit import regions_at_capacity
 from orchestrator.model import bucket_location
 from orchestrator.settings import Settings, VerifyMode
 from orchestrator.store import BusyRetry, Database, GroupCommit
-from orchestrator.store.tables import WATCHED, UtcDateTime, bucket_location_column, jobs
+from orchestrator.store.tables import TRACKED, UtcDateTime, bucket_location_column, jobs
 from orchestrator.verification.bucket_access import BucketAccess
 from orchestrator.verification.bucket_trust import calibrate
 from orchestrator.verification.delivery_check import Finding, check_delivery, save_findings
@@ -178,7 +178,7 @@ class Poller:
         self._of_profile = jobs.c.profile == settings.profile
         is_due = jobs.c.due_at <= sa.bindparam("now", type_=UtcDateTime)
         self._first_due = (
-            sa.select(jobs.c.id).where(sa.text(WATCHED), is_due, self._of_profile).limit(1)
+            sa.select(jobs.c.id).where(sa.text(TRACKED), is_due, self._of_profile).limit(1)
         )
         self._traced: set[str] = set()
         """The buckets in which this run has found an accepted job under its tag."""

@@ -12,7 +12,7 @@ from orchestrator.job_states import JobState
 from orchestrator.model import ImageFormat, ObjectFacts
 from orchestrator.object_keys import names_job_or_image
 from orchestrator.store import upsert
-from orchestrator.store.tables import WATCHED, jobs, objects
+from orchestrator.store.tables import TRACKED, jobs, objects
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +139,7 @@ async def reserve_due_jobs(
     """Return jobs that are due for a look-up; their rows stay locked until the commit."""
     query = (
         sa.select(jobs)
-        .where(sa.text(WATCHED), jobs.c.due_at <= now, conditions)
+        .where(sa.text(TRACKED), jobs.c.due_at <= now, conditions)
         .order_by(jobs.c.due_at)
         .limit(limit)
         .with_for_update(skip_locked=True)
@@ -161,7 +161,7 @@ async def postpone(connection: AsyncConnection, then: Mapping[int, datetime]) ->
 
 _POSTPONE = (
     jobs.update()
-    .where(jobs.c.id == sa.bindparam("this"), sa.text(WATCHED))
+    .where(jobs.c.id == sa.bindparam("this"), sa.text(TRACKED))
     .values(due_at=sa.bindparam("then"))
 )
 

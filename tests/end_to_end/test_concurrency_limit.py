@@ -4,6 +4,7 @@ import anyio
 import pytest
 
 from orchestrator.job_states import JobState
+from orchestrator.limits.region_waits import EXPORT_CAP
 from orchestrator.orchestrator import Orchestrator
 from orchestrator.simulator import Duration, ImageSettings, Refusal, Simulator
 from tests.end_to_end.harness import (
@@ -22,12 +23,10 @@ from tests.end_to_end.harness import (
 
 pytestmark = pytest.mark.anyio
 
-NOT_SENT_AT_CAPACITY = "LimitExceeded.ExportImageTaskLimitExceeded"
-
 
 def refusals(cloud: Simulator) -> int:
     """Count the refusals for capacity."""
-    return sum(entry.code == NOT_SENT_AT_CAPACITY for entry in read_ledger(cloud))
+    return sum(entry.code == EXPORT_CAP for entry in read_ledger(cloud))
 
 
 async def test_a_small_cap(orchestrator: Orchestrator, cloud: Simulator) -> None:
@@ -78,7 +77,7 @@ async def test_a_region_at_capacity_does_not_hold_up_another(
 ) -> None:
     """While one region refuses everything, all images of the other are exported."""
     full, free = make_image_ids(6), make_image_ids(12, first=6)
-    cloud.change(codes=(Refusal(NOT_SENT_AT_CAPACITY, images=tuple(full)),))
+    cloud.change(codes=(Refusal(EXPORT_CAP, images=tuple(full)),))
     await orchestrator.enqueue(make_requests_for(full))
     await orchestrator.enqueue(make_requests_for(free, region="ap-tokyo"))
     async with anyio.create_task_group() as tasks:
