@@ -90,7 +90,9 @@ class Eligibility:
         may_read = sa.bindparam(
             None, callable_=lambda: self._admission.may_read_buckets, type_=sa.Boolean
         )
-        return may_read & self._buckets.readable(table) & ~self._left_to_operator(table)
+        is_due_later = table.c.due_at > self._database.now_in_query()
+        is_left = self._left_to_operator(table) & is_due_later
+        return may_read & self._buckets.readable(table) & ~is_left
 
     def _left_to_operator(self, table: sa.FromClause) -> sa.ColumnElement[bool]:
         unlisted = self._buckets.unlisted_buckets

@@ -181,7 +181,7 @@ def left_to_operator(
 ) -> sa.ColumnElement[bool]:
     """Unknown jobs that only a late object or an operator can resolve, as a condition on jobs.
 
-    They are looked up when they are due, but no run waits for them.
+    They are looked up when they are due, but no run waits for that.
 
     Args:
         now: returns the time of the store, moved by an offset, as an expression.
@@ -227,7 +227,6 @@ def left_to_operator(
         table.c.state == JobState.UNKNOWN,
         (is_never_resent[settings.resend] & is_absent & is_told_why)
         | (is_unlisted & (is_absent | was_sent)),
-        table.c.due_at > now(timedelta()),
     )
 
 
