@@ -56,18 +56,21 @@ class Registration:
         """
         if self._database.is_sqlite:
             return
-        if self._session is None:
-            self._session = await self._database.session()
         try:
-            query = sa.select(sa.func.pg_try_advisory_lock(_lock_key(self.name)))
-            is_held = await self._session.scalar(query)
-        except DBAPIError:
+            is_held = await self._try_lock()
+        except DBAPIError:  # the session was lost; that says nothing about a new one
             await self.end_session()
-            raise
+            is_held = await self._try_lock()
         if is_held:
             wrong_end = (instances.c.id == self.name) & instances.c.ended_at.is_not(None)
             async with self._database.write() as connection:
                 await connection.execute(instances.update().where(wrong_end).values(ended_at=None))
+
+    async def _try_lock(self) -> bool:
+        if self._session is None:
+            self._session = await self._database.session()
+        query = sa.select(sa.func.pg_try_advisory_lock(_lock_key(self.name)))
+        return bool(await self._session.scalar(query))
 
     async def end_session(self) -> None:
         """End the session with the server, which frees its lock."""
