@@ -196,6 +196,7 @@ async def _split(
             "job_id": new_id,
             "key": key.key,
             "expected": key.expected,
+            "cos_path": key.cos_path,
             "disk_gib": key.disk_gib,
             "baseline_etag": key.baseline_etag,
         }

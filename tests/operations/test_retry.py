@@ -130,13 +130,15 @@ async def test_a_new_job_of_missing_images_is_not_complete_without_an_unknown_na
     third = f"web-tag_{THREE[2]}_system_snap.raw"
     async with database.write() as connection:
         await connection.execute(objects.delete().where(objects.c.key == third))
-        await connection.execute(objects.update().values(expected=False))
+        named = {"expected": False, "cos_path": "/" + objects.c.key}
+        await connection.execute(objects.update().values(named))
     assert await retried(database) == RetryResult(split=1)
     async with database.read() as connection:
         part = await load_tracked_job(connection, job_id + 1)
     assert list(part.image_ids) == list(THREE[1:])
     second = ObjectFacts(f"web-tag_{THREE[1]}_system_snap.raw", size=2**30, etag="e")
     assert not compare_with_keys(part, {second.key: second}).is_certain
+    assert [key.key for key in part.known] == [second.key]
 
 
 async def test_a_job_of_which_nothing_arrived_is_retried_as_a_whole(database: Database) -> None:
