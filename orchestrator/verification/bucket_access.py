@@ -154,6 +154,11 @@ class BucketAccess:
         location = bucket_location(region, bucket)
         return location in self._readable and location not in self._refused_since
 
+    def was_readable(self, region: str, bucket: str) -> bool:
+        """Return whether look-ups have succeeded here in this run, and may still do so."""
+        was_answered = bucket_location(region, bucket) in self._readable
+        return was_answered and self.may_be_readable(region, bucket)
+
     def may_be_readable(self, region: str, bucket: str) -> bool:
         """Return whether a look-up may succeed here."""
         is_refused = bucket_location(region, bucket) in self.unreadable_buckets()

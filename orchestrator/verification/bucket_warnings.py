@@ -47,7 +47,7 @@ class BucketWarnings:
             now = await self._database.now(connection)
             for row in await connection.execute(_OLDEST, {"profile": self._profile}):
                 bucket = bucket_location(row.region, row.bucket)
-                is_readable = self._buckets.is_proven_readable(row.region, row.bucket)
+                is_readable = self._buckets.was_readable(row.region, row.bucket)
                 if bucket in self._buckets.problems or not is_readable:
                     continue
                 if (problem := await self._overdue(connection, row, now)) is not None:

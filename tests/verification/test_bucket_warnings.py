@@ -2,6 +2,7 @@
 
 import pytest
 
+from orchestrator.errors import CloudRefusal
 from orchestrator.job_states import JobState
 from orchestrator.run_warnings import RunWarnings
 from orchestrator.store import Database
@@ -115,6 +116,18 @@ async def test_buckets_that_are_not_read_are_not_warned_of(database: Database) -
     await accept_job(database)
     await advance_time(database, minutes=30)
     assert await Checks(database, is_read=False).check() == []
+
+
+async def test_a_refusal_that_may_pass_ends_no_warning(database: Database) -> None:
+    """Until the bucket counts as unreadable nothing else tells what the run waits for."""
+    checks = Checks(database)
+    await accept_job(database)
+    await advance_time(database, minutes=30)
+    await checks.check()
+    refusal = CloudRefusal("AccessDenied", "Denied.", http_status=403)
+    assert not checks.buckets.record_refusal(f"{REGION}/{BUCKET}", refusal)
+    await checks.check()
+    assert len(await messages(database)) == 1
 
 
 async def test_problems_of_look_ups_are_kept_for_status(database: Database) -> None:
