@@ -165,8 +165,11 @@ async def _search(
         try:
             found = await look(cos, trust, job)
         except CloudRefusal as refusal:
-            if lease.maybe_applied or refusal.http_status != 403 or not trust.is_listing_refused:
+            has_keys = any(job.is_tagged(key.key) for key in job.keys)
+            is_of_listing = refusal.http_status == 403 and trust.is_listing_refused
+            if lease.maybe_applied or lease.exact_names or has_keys or not is_of_listing:
                 raise
+            return found, {}
     etags: dict[str, str] = {}
     if lease.exact_names and not lease.maybe_applied:
         # an upload under an exact name may be an old one that nobody has ended

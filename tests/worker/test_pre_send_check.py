@@ -329,6 +329,19 @@ async def test_a_refused_job_without_keys_is_sent_where_only_listings_are_refuse
     assert await cleared(setup, lease) is is_head_allowed
 
 
+async def test_a_refused_job_with_keys_waits_for_its_head_requests(
+    setup: StoreAndCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where only listings are refused, a refused HEAD request may pass: the export may be there."""
+    monkeypatch.setattr(bucket_trust, "_LISTINGS_REFUSED_FOR", 0.0)
+    lease, buckets = await answered(setup), make_bucket_access()
+    await add_expected_objects(setup.database, lease.job_id, f"{lease.order.name_prefix}_1.raw")
+    buckets.trust[f"{REGION}/{BUCKET}"].is_listing_refused = True
+    setup.deny("GetBucket", "ListMultipartUploads", "HeadObject")
+    assert not await cleared(setup, lease, buckets)
+    assert not buckets.is_proven_readable(REGION, BUCKET)
+
+
 async def test_head_alone_does_not_rule_out_an_export(setup: StoreAndCloud) -> None:
     """The export may have begun and may have other names, so the job becomes unknown again."""
     lease = await maybe_applied(setup)
