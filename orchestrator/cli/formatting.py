@@ -108,12 +108,13 @@ def text_width() -> int:
     return min(max(shutil.get_terminal_size().columns, 60), 120)
 
 
-def wrapped(text: str, width: int, indent: str = "") -> list[str]:
+def wrapped(text: str, width: int, indent: str = "", *, breaks_words: bool = True) -> list[str]:
     """Break a text into lines of at most this many columns; blanks within a line are kept.
 
     Args:
         width: East Asian wide characters take two columns, combining marks none.
         indent: begins the lines below the first word.
+        breaks_words: whether a word that is longer than a line is broken.
     """
     from rich.cells import cell_len, chop_cells
 
@@ -122,8 +123,9 @@ def wrapped(text: str, width: int, indent: str = "") -> list[str]:
         if cell_len(line := lines[-1] + word if lines else word) <= width:
             lines[-1:] = [line]
         else:
-            begin = indent if lines else ""
-            lines += [begin + part for part in chop_cells(word.lstrip(), width - len(begin))]
+            begin, long = indent if lines else "", word.lstrip()
+            parts = chop_cells(long, width - len(begin)) if breaks_words else [long]
+            lines += [begin + part for part in parts]
     return lines
 
 

@@ -63,8 +63,10 @@ async def command(
     state = colour(shown.state, shown.state)
     print(f"job {shown.id}  {state} ({shown.reason})  batch {shown.batch}")
     for line in map(printable, _lines(details)):
-        for part in wrapped(line, text_width(), _INDENT) if sys.stdout.isatty() else [line]:
-            print(part)
+        # a key stays in one piece: it will be copied
+        is_terminal, width = sys.stdout.isatty(), text_width()
+        parts = wrapped(line, width, _INDENT, breaks_words=False) if is_terminal else [line]
+        print(*parts, sep="\n")
 
 
 def _lines(details: "JobDetails") -> Iterator[str]:

@@ -93,6 +93,7 @@ def test_text_is_wrapped_at_the_columns_of_a_terminal() -> None:
     assert wrapped("批次夜间 批次", 8, indent="  ") == ["批次夜间", "  批次"]
     assert wrapped("a 批次夜间批次", 8) == ["a", "批次夜间", "批次"]
     assert wrapped("  a   b  c", 8, indent="    ") == ["  a   b", "    c"]
+    assert wrapped("a /long/key b", 8, breaks_words=False) == ["a", "/long/key", "b"]
     assert wrapped("", 8) == []
 
 
