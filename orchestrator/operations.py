@@ -205,7 +205,9 @@ async def _split(
     ]
     if known:
         await connection.execute(objects.insert(), known)
-    await connection.execute(jobs.update().where(jobs.c.id == row.id).values(reason=_SPLIT))
+    pointer = f"Nothing to do: follow its missing images with `orchestrator show {new_id}`."
+    done = {"reason": _SPLIT, "remedy": pointer}
+    await connection.execute(jobs.update().where(jobs.c.id == row.id).values(done))
     old, new = {"of": row.id}, {"missing": missing, "job": new_id}
     await events.append(
         connection,

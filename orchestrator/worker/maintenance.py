@@ -31,7 +31,8 @@ _RECHECK_INTERVAL = 300.0
 
 _MAX_JOB_WAIT = timedelta(minutes=10)
 _MAX_PROBE_WAIT = timedelta(days=1)
-"""No back-off or poll of a job, and no probe of a region, is scheduled further ahead."""
+"""No back-off of a job and no probe of a region is scheduled further ahead, nor is a poll with the
+default settings. With a longer `verify_interval`, a start of a run polls once too early."""
 
 
 async def prepare_store(

@@ -117,6 +117,8 @@ async def test_missing_images_of_a_partial_delivery_become_a_new_job(database: D
     expected = [row.key for row in await read_rows(database, objects, part.id)]
     assert expected == [f"web-tag_{image}_system_snap.raw" for image in THREE[1:]]
     assert old.state == JobState.FAILED
+    assert f"`orchestrator show {part.id}`" in old.remedy
+    assert part.remedy is None
     event = (await read_rows(database, events, job_id))[-1]
     assert event.details == {"missing": list(THREE[1:]), "job": part.id}
     assert await retried(database) == RetryResult(skipped=2)
