@@ -219,14 +219,14 @@ def left_to_operator(
     long_ago = now(-settings.resend_after)
     is_absent = table.c.absent_since.is_not(None) & (table.c.absent_since <= long_ago)
     is_told_why = table.c.reason == NOT_RULED_OUT
-    # a job without keys has no answered look-up there, so its request counts instead
     is_unlisted = bucket_location_column(table).in_(any_current(unlisted))
+    # a job without keys has no answered look-up there, so its request may count instead
     has_keys = sa.select(objects.c.job_id).where(objects.c.job_id == table.c.id).correlate(table)
-    was_sent = table.c.absent_since.is_(None) & (table.c.sent_at <= long_ago) & ~has_keys.exists()
+    was_sent = sa.func.coalesce(table.c.absent_since, table.c.sent_at) <= long_ago
     return sa.and_(
         table.c.state == JobState.UNKNOWN,
-        (is_never_resent[settings.resend] & is_absent & is_told_why)
-        | (is_unlisted & (is_absent | was_sent)),
+        (is_absent & is_told_why & (is_never_resent[settings.resend] | is_unlisted))
+        | (is_unlisted & was_sent & ~has_keys.exists()),
     )
 
 

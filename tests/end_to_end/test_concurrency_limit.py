@@ -167,7 +167,8 @@ async def test_a_refusal_for_rate_slows_all_requests_down(
     assert result.refused == 3
     assert {job.attempts for job in await read_jobs(orchestrator)} == {1}
     arrivals = [entry.monotonic for entry in read_ledger(cloud)]
-    assert arrivals[-1] - arrivals[-6] > 5 * 0.04
+    # Each may be up to 0.11 s late on a busy machine, so that is measured over many.
+    assert arrivals[-1] - arrivals[-31] > 30 * 0.04
 
 
 async def test_two_formats_of_one_image_without_verification(

@@ -1,5 +1,6 @@
 """When an empty bucket proves that an export never began, and when it proves nothing."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -8,7 +9,7 @@ import sqlalchemy as sa
 
 from orchestrator.job_states import JobState
 from orchestrator.learned_vendor_facts import NO, VendorFact, record_fact
-from orchestrator.model import NOT_RULED_OUT
+from orchestrator.model import NOT_RULED_OUT, bucket_location
 from orchestrator.settings import ResendMode, Settings
 from orchestrator.store import Database
 from orchestrator.store.tables import jobs
@@ -24,6 +25,7 @@ from tests.job_factory import (
     REGION,
     SETTINGS,
     TESTER,
+    add_expected_objects,
     advance_time,
     make_job,
     make_traced_job,
@@ -155,10 +157,17 @@ async def test_the_settings_decide(database: Database) -> None:
     assert await required(database, exact, resend=ResendMode.ALWAYS) is None
 
 
-async def left(database: Database, settings: Settings = SETTINGS) -> list[int]:
-    """Return the jobs that are left to an operator."""
+async def left(
+    database: Database, settings: Settings = SETTINGS, unlisted: Sequence[str] = ()
+) -> list[int]:
+    """Return the jobs that are left to an operator.
+
+    Args:
+        unlisted: buckets whose listings are refused.
+    """
+    is_left = left_to_operator(settings, database.now_in_query, lambda: unlisted)
     async with database.read() as connection:
-        query = sa.select(jobs.c.id).where(left_to_operator(settings, database.now_in_query, list))
+        query = sa.select(jobs.c.id).where(is_left)
         return list((await connection.execute(query)).scalars())
 
 
@@ -173,6 +182,22 @@ async def test_no_run_waits_for_jobs_left_to_an_operator(database: Database) -> 
     assert await left(database, never) == [job_id]
     await update_job(database, job_id, reason="answer lost")
     assert await left(database, never) == []  # a look-up has to record first why it is not resent
+
+
+@pytest.mark.parametrize("has_keys", [False, True])
+async def test_where_listings_are_refused_a_job_with_keys_says_first_why(
+    database: Database, has_keys: bool
+) -> None:
+    """HEAD is answered for its keys; for a job without keys no look-up is."""
+    await make_traced_job(database)
+    job_id = await absent(database)
+    if has_keys:
+        await add_expected_objects(database, job_id, "tag_img-00000001_system_snap.raw")
+    unlisted = [bucket_location(REGION, BUCKET)]
+    assert await left(database) == []
+    assert await left(database, unlisted=unlisted) == [job_id]
+    await update_job(database, job_id, reason="answer lost")
+    assert await left(database, unlisted=unlisted) == ([] if has_keys else [job_id])
 
 
 async def test_the_job_says_once_why_it_is_not_sent_again(setup: StoreAndCloud) -> None:
