@@ -100,7 +100,7 @@ async def test_after_outage_the_oldest_exports_are_looked_up_first(
     for job in ended:
         await update_job(database, job, accepted_at=moment - typical_duration)
     await database.close()
-    cloud.set_faults(Fault("reset", action="cos", times=len(ended)))
+    cloud.set_faults(Fault("reset", action="cos"))
     said: list[str] = []
     async with (
         open_store(verify_interval="adaptive", notify=said.append) as orchestrator,
@@ -112,9 +112,10 @@ async def test_after_outage_the_oldest_exports_are_looked_up_first(
             counts = await count_states(orchestrator)
             return counts == {JobState.VERIFIED: 12, JobState.ACCEPTED: 3}
 
+        await wait_until(lambda: any("one look-up at a time" in sentence for sentence in said))
+        cloud.set_faults()
         await wait_until_stored(all_are_seen)
         tasks.cancel_scope.cancel()
-    assert any("one look-up at a time" in sentence for sentence in said)
 
 
 async def test_verification_off(open_store: OpenStore, cloud: Simulator) -> None:
