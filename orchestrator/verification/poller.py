@@ -280,7 +280,9 @@ class Poller:
     async def _look_up(self, one: _PolledJob) -> bool:
         """Look up a job once; return whether to stop polling it for now."""
         if not one.is_probe and one.bucket in self._buckets.failing_buckets():
-            return True  # another job probes the bucket
+            # another job probes the bucket
+            await self._busy_retry.retry(partial(self._look_up_again_soon, one.job))
+            return True
         try:
             if (credential := await self._admission.credential()) is not None:
                 lookup = partial(self._look_up_and_record, one, credential)

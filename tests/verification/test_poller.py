@@ -6,12 +6,15 @@ from datetime import timedelta
 
 import anyio
 import pytest
+import sqlalchemy as sa
 
 from orchestrator.cloud.credentials.base import Credential
 from orchestrator.errors import CredentialError
 from orchestrator.job_states import JobState
 from orchestrator.model import NOT_RULED_OUT
+from orchestrator.simulator import Fault
 from orchestrator.store import BusyRetry
+from orchestrator.store.tables import jobs
 from orchestrator.verification.bucket_access import BucketAccess
 from orchestrator.verification.poller import Poller
 from orchestrator.wakeup import Wakeup
@@ -108,6 +111,30 @@ async def test_a_probe_without_credentials_is_given_back(setup: StoreAndCloud) -
                 await advance_time(setup.database, seconds=1)
                 await anyio.sleep(0.2)
     assert credentials.asked == 2
+
+
+async def test_after_an_outage_no_export_waits_for_its_next_regular_look_up(
+    setup: StoreAndCloud,
+) -> None:
+    """Of exports that run for an hour, also those whose look-up was skipped are due soon."""
+    moment = await now(setup.database)
+    began_at = moment - timedelta(hours=1)
+    times = {"accepted_at": began_at, "due_at": moment}
+    for _ in range(40):  # more than are looked up at the same time
+        await make_job(setup.database, JobState.ACCEPTED, attempt=1, **times)
+    setup.simulator.set_faults(Fault("reset", action="cos"))
+    buckets = make_bucket_access()
+
+    async def all_are_due_soon() -> bool:
+        query = sa.select(sa.func.min(jobs.c.due_at), sa.func.max(jobs.c.due_at))
+        async with setup.database.read() as connection:
+            first, last = (await connection.execute(query)).one()
+        return bool(moment < first and last < await now(setup.database) + timedelta(seconds=5))
+
+    async with polling(setup, buckets, CountedCredentials()):
+        with anyio.fail_after(60):
+            while not (buckets.failing_buckets() and await all_are_due_soon()):
+                await anyio.sleep(0.05)
 
 
 async def test_a_job_without_a_key_to_look_up_shows_nothing_of_its_bucket(
