@@ -266,7 +266,8 @@ async def resolve(
             )
         (row,) = rows
         if row.state != JobState.UNKNOWN:
-            raise UsageError(f"Job {row.id} is {row.state}, not unknown.", _REMEDIES[row.state])
+            remedy = row.remedy if row.reason == _SPLIT else _REMEDIES[row.state]
+            raise UsageError(f"Job {row.id} is {row.state}, not unknown.", remedy)
         now = await database.now(connection)
         changes: dict[str, Any] = {"due_at": now, **_NO_ERROR}
         if verdict == "accepted":

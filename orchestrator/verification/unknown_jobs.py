@@ -220,13 +220,16 @@ def left_to_operator(
     is_absent = table.c.absent_since.is_not(None) & (table.c.absent_since <= long_ago)
     is_told_why = table.c.reason == NOT_RULED_OUT
     is_unlisted = bucket_location_column(table).in_(any_current(unlisted))
-    # a job without keys has no answered look-up there, so its request may count instead
-    has_keys = sa.select(objects.c.job_id).where(objects.c.job_id == table.c.id).correlate(table)
+    # no look-up of a job without a key under its tag is answered there: its request counts instead
+    prefix = table.c.object_prefix
+    is_tagged = sa.func.substr(objects.c.key, 1, sa.func.length(prefix)) == prefix
+    tagged = sa.select(objects.c.job_id).where(objects.c.job_id == table.c.id, is_tagged)
+    is_silent = ~table.c.exact_names & ~tagged.correlate(table).exists()
     was_sent = sa.func.coalesce(table.c.absent_since, table.c.sent_at) <= long_ago
     return sa.and_(
         table.c.state == JobState.UNKNOWN,
         (is_absent & is_told_why & (is_never_resent[settings.resend] | is_unlisted))
-        | (is_unlisted & was_sent & ~has_keys.exists()),
+        | (is_unlisted & was_sent & is_silent),
     )
 
 

@@ -4,14 +4,17 @@ from datetime import timedelta
 
 import pytest
 
+from orchestrator.errors import UsageError
 from orchestrator.job_states import JobState
 from orchestrator.model import NOT_DELIVERED, ObjectFacts
-from orchestrator.operations import RetryResult, cancel, retry
+from orchestrator.operations import RetryResult, cancel, resolve, retry
 from orchestrator.store import Database
 from orchestrator.store.tables import events, jobs, objects
 from orchestrator.verification.evidence import compare_with_keys
 from orchestrator.verification.tracked_jobs import load_tracked_job
 from tests.job_factory import (
+    DEADLINE,
+    TESTER,
     add_expected_objects,
     claim_one,
     make_job,
@@ -119,6 +122,16 @@ async def test_missing_images_of_a_partial_delivery_become_a_new_job(database: D
     assert old.state == JobState.FAILED
     assert f"`orchestrator show {part.id}`" in old.remedy
     assert part.remedy is None
+    with pytest.raises(UsageError, match="failed, not unknown") as refused:
+        await resolve(
+            database,
+            jobs.c.id == job_id,
+            "absent",
+            why="seen",
+            export_deadline=DEADLINE,
+            actor=TESTER,
+        )
+    assert refused.value.remedy == old.remedy
     event = (await read_rows(database, events, job_id))[-1]
     assert event.details == {"missing": list(THREE[1:]), "job": part.id}
     assert await retried(database) == RetryResult(skipped=2)

@@ -184,20 +184,34 @@ async def test_no_run_waits_for_jobs_left_to_an_operator(database: Database) -> 
     assert await left(database, never) == []  # a look-up has to record first why it is not resent
 
 
-@pytest.mark.parametrize("has_keys", [False, True])
-async def test_where_listings_are_refused_a_job_with_keys_says_first_why(
-    database: Database, has_keys: bool
+@pytest.mark.parametrize(
+    ("key", "columns", "is_answered"),
+    [
+        ("{prefix}img-00000001_system.raw", {}, True),
+        (None, {"exact_names": True}, True),  # of which nothing is asked
+        ("img-00000001_system.raw", {}, False),
+        (None, {}, False),
+    ],
+)
+async def test_where_listings_are_refused_the_reason_is_stored_first(
+    database: Database, key: str | None, columns: dict[str, object], is_answered: bool
 ) -> None:
-    """HEAD is answered for its keys; for a job without keys no look-up is."""
+    """A job of which no look-up is answered there is left without it."""
     await make_traced_job(database)
-    job_id = await absent(database)
-    if has_keys:
-        await add_expected_objects(database, job_id, "tag_img-00000001_system_snap.raw")
+    moment = await now(database)
+    long_ago, soon = moment - timedelta(seconds=121), moment + timedelta(seconds=60)
     unlisted = [bucket_location(REGION, BUCKET)]
-    assert await left(database) == []
-    assert await left(database, unlisted=unlisted) == [job_id]
-    await update_job(database, job_id, reason="answer lost")
-    assert await left(database, unlisted=unlisted) == ([] if has_keys else [job_id])
+    for since in (None, long_ago):
+        job_id = await unknown(database, absent_since=since, due_at=soon, reason="lost", **columns)
+        await update_job(database, job_id, sent_at=long_ago)
+        if key is not None:
+            prefix = (await read_job(database, job_id)).object_prefix
+            await add_expected_objects(database, job_id, key.format(prefix=prefix))
+        assert (job_id in await left(database, unlisted=unlisted)) is not is_answered
+        assert job_id not in await left(database)
+        await update_job(database, job_id, reason=NOT_RULED_OUT)
+        is_left = job_id in await left(database, unlisted=unlisted)
+        assert is_left is (since is not None or not is_answered)
 
 
 async def test_the_job_says_once_why_it_is_not_sent_again(setup: StoreAndCloud) -> None:
