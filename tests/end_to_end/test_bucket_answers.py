@@ -7,6 +7,7 @@ import pytest
 from orchestrator.cli.exit_codes import exit_code_of_run
 from orchestrator.cloud.error_codes import OTHER_REGION
 from orchestrator.job_states import JobState
+from orchestrator.learned_vendor_facts import YES, VendorFact
 from orchestrator.model import ImageFormat, Scope
 from orchestrator.orchestrator import Orchestrator
 from orchestrator.simulator import BucketSettings, Duration, Simulator
@@ -102,6 +103,19 @@ async def test_a_bucket_is_calibrated_with_two_requests(
     assert len(read_ledger(cloud, "HeadBucket")) == 1
     keys = [entry.key or "" for entry in read_ledger(cloud, "HeadObject")]
     assert sum(key.startswith("no-such-object-") for key in keys) == 1
+
+
+@pytest.mark.parametrize(("written", "form"), [("documented", "documented"), ("url", "URL")])
+async def test_what_a_run_learns_of_a_bucket_is_stored(
+    orchestrator: Orchestrator, cloud: Simulator, written: str, form: str
+) -> None:
+    """The look-ups of accepted jobs are enough; `status` shows the facts."""
+    cloud.change(cos_paths=written)
+    await enqueue_and_run(orchestrator, make_requests_for(IMAGES))
+    facts = {known.fact: known.value for known in (await orchestrator.status()).vendor}
+    assert facts[VendorFact.PREFIX_HONOURED] == YES
+    assert facts[VendorFact.LISTING_TRUSTED] == YES
+    assert facts[VendorFact.COS_PATHS_FORM] == form
 
 
 async def check_ends(orchestrator: Orchestrator, cloud: Simulator) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from orchestrator.cloud.error_codes import OTHER_REGION
 from orchestrator.errors import CloudRefusal
-from orchestrator.learned_vendor_facts import NO, YES, VendorFact, facts_about
+from orchestrator.learned_vendor_facts import NO, YES, VendorFact, facts_about, record_fact
 from orchestrator.model import ObjectFacts
 from orchestrator.simulator import BucketSettings, Fault
 from orchestrator.verification import bucket_trust
@@ -122,6 +122,16 @@ async def test_a_bucket_is_calibrated_once(setup: StoreAndCloud) -> None:
     async with setup.database.read() as connection:
         facts = await facts_about(connection, PROFILE, f"{REGION}/{BUCKET}")
     assert facts == {VendorFact.HEAD_TRUSTED: YES}
+
+
+@pytest.mark.anyio
+async def test_calibration_begins_with_what_the_store_knows(setup: StoreAndCloud) -> None:
+    """What an earlier run learned of the bucket holds."""
+    async with setup.database.write() as connection:
+        moment = await setup.database.now(connection)
+        location, fact = f"{REGION}/{BUCKET}", VendorFact.UPLOADS_VISIBLE
+        await record_fact(connection, PROFILE, location, fact, YES, moment)
+    assert (await calibrated(setup)).uploads_are_visible
 
 
 @pytest.mark.anyio
