@@ -104,6 +104,20 @@ async def test_passing_refusals_fail_and_halt_nothing(
     assert count_exports(cloud) == once_each(images)
 
 
+async def test_refusals_of_shown_images_do_not_concern_their_region(
+    open_store: OpenStore, cloud: Simulator
+) -> None:
+    """DescribeImages shows images that are "not found": each is asked for again, the others too."""
+    cloud.change(codes=(Refusal("InvalidImageId.NotFound", times=8),))
+    said: list[str] = []
+    images = make_image_ids(8)
+    async with open_store(notify=said.append) as orchestrator:
+        result = await enqueue_and_run(orchestrator, make_requests_for(images))
+    assert count_exports(cloud) == once_each(images)
+    assert result.counts[JobState.VERIFIED] == 8
+    assert said == []
+
+
 @pytest.mark.parametrize(
     "code",
     [
