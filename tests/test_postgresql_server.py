@@ -1,5 +1,6 @@
 """The PostgreSQL server of the tests is private, and ends with them."""
 
+import os
 import signal
 import socket
 import subprocess
@@ -134,3 +135,19 @@ def test_a_running_server_is_used(private: sa.URL, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(servers, "_programs", pytest.fail)
     with servers.server() as found:
         assert found == private
+
+
+def test_tests_fail_without_the_server_that_the_environment_asks_for() -> None:
+    """A server that does not answer, or does not start, must not only cause skips."""
+    named = {servers.VARIABLE: "postgresql://postgres@127.0.0.1:1/postgres"}
+    one = "tests/limits/test_rate_limiter.py::test_each_key_has_its_own_limit[postgresql]"
+    ended = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", one],
+        cwd=Path(__file__).parents[1],
+        env={**os.environ, **named},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 1
+    assert "no PostgreSQL server" in ended.stdout

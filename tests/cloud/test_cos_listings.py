@@ -151,14 +151,22 @@ async def test_empty_listing_is_empty(
     assert await read(cos) == ()
 
 
-@pytest.mark.parametrize("echo", ["<Name>other-1250000000</Name>", "<Prefix>other-</Prefix>"])
+@pytest.mark.parametrize(
+    ("read", "answer"),
+    [
+        (list_objects, objects(listed("a"), "<Name>other-1250000000</Name>")),
+        (list_objects, objects(listed("a"), "<Prefix>other-</Prefix>")),
+        (list_uploads, uploads(uploading("a", "u-1"), "<Bucket>other-1250000000</Bucket>")),
+        (list_uploads, uploads(uploading("a", "u-1"), "<Prefix>other-</Prefix>")),
+    ],
+)
 async def test_listing_of_another_bucket_or_prefix_is_refused(
-    server: ScriptedServer, cos: CosClient, echo: str
+    server: ScriptedServer, cos: CosClient, read: Read, answer: bytes
 ) -> None:
     """A listing that repeats another question is the answer to another request."""
-    server.respond(objects(listed("a"), echo))
+    server.respond(answer)
     with pytest.raises(CloudRefusal, match="another bucket or prefix"):
-        await list_objects(cos)
+        await read(cos)
 
 
 async def test_repeated_page_is_refused(server: ScriptedServer, cos: CosClient) -> None:

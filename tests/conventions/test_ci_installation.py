@@ -11,20 +11,26 @@ AS_BEFORE = "pg_conftool /etc/postgresql-common/createcluster.conf remove create
 
 RECORD = """\
 #!/bin/bash
-echo "${0##*/} $*" >>"$CALLS"
+server=${ORCHESTRATOR_TEST_POSTGRESQL:+ with a $ORCHESTRATOR_TEST_POSTGRESQL server}
+echo "${0##*/} $*$server" >>"$CALLS"
 [ "${0##*/}" != id ] || echo "$USER_ID"
 """
 PROGRAMS = ("apt-get", "id", "make", "pg_conftool", "pg_ctlcluster", "sed", "service", "sudo")
 
 
-def called(folder: Path, *, user_id: int) -> list[str]:
-    """Run a copy of the script where PostgreSQL is not installed; return what it has called.
+def called(folder: Path, *, user_id: int, has_postgresql: bool = False) -> list[str]:
+    """Run a copy of the script, with PostgreSQL installed or not; return what it has called.
 
     On its path there are only programs that record how they are called.
     """
+    if has_postgresql:
+        (folder / "installed" / "17" / "bin").mkdir(parents=True)
+        (folder / "installed" / "17" / "bin" / "initdb").touch()
     (folder / ".ci").mkdir()
     script = (ROOT / ".ci" / "run").read_text()
-    (folder / ".ci" / "run").write_text(script.replace("/usr/lib/postgresql", f"{folder}/none"))
+    (folder / ".ci" / "run").write_text(
+        script.replace("/usr/lib/postgresql", f"{folder}/installed")
+    )
     (programs := folder / "bin").mkdir()
     for name in PROGRAMS:
         (programs / name).write_text(RECORD)
@@ -48,3 +54,9 @@ def test_ci_installs_nothing_without_root(tmp_path: Path) -> None:
     """The tests that need PostgreSQL are then skipped."""
     calls = called(tmp_path, user_id=1000)
     assert {call.split()[0] for call in calls} == {"id", "make"}
+
+
+def test_ci_does_not_skip_the_tests_of_postgresql(tmp_path: Path) -> None:
+    """Where its programs are installed, a server that does not start makes the tests fail."""
+    calls = called(tmp_path, user_id=1000, has_postgresql=True)
+    assert "make test PYTHON=python3 with a private server" in calls

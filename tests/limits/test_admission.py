@@ -413,3 +413,12 @@ def test_the_halt_names_the_offset_and_its_source(still: Database) -> None:
     (sentence,) = said
     assert f"the Date header of {HOST} is 3600 s ahead of this machine's clock" in sentence
     assert "NTP" in sentence
+
+
+@pytest.mark.anyio
+async def test_requests_of_one_kind_share_a_limiter(sqlite: Database) -> None:
+    """All workers of a process are spaced by the same limiter; each action has its own."""
+    admission = make_admission(sqlite)
+    limiter = await admission.wait_for_turn(EXPORT, HOST)
+    assert await admission.wait_for_turn(EXPORT, HOST) is limiter
+    assert await admission.wait_for_turn(DESCRIBE, HOST) is not limiter

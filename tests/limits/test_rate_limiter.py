@@ -4,14 +4,16 @@ import random
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from itertools import pairwise
+from typing import Any
 
 import anyio
 import pytest
 import sqlalchemy as sa
-from aiolimiter import AsyncLimiter
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.limits import rate_limiter as rate_module
 from orchestrator.limits.rate_limiter import (
+    FreePermits,
     Permit,
     PermitStream,
     RateKey,
@@ -153,40 +155,67 @@ async def test_a_permit_without_a_claim(sqlite: Database) -> None:
     assert await next_permit(sqlite) == await now(sqlite) + INTERVAL
 
 
-def departures(rate: float, ready: Sequence[float]) -> list[float]:
-    """Return when attempts are sent that are ready at these times, with permits long past."""
+class _UnreadRow(AsyncConnection):
+    """A connection whose store keeps nothing, so that every permit is always free."""
+
+    def __init__(self) -> None: ...
+
+    async def execute(self, *_arguments: Any, **_named: Any) -> Any:
+        """Write nothing."""
+
+
+def departures(closed: Database, ready: Sequence[float]) -> list[float]:
+    """Return when attempts are sent that are ready at these times, with permits for all of them.
+
+    Args:
+        closed: a store that is never opened.
+    """
     left: list[float] = []
 
+    async def send(permit: Permit, moment: float) -> None:
+        await anyio.sleep_until(moment)
+        await permit.wait()
+        left.append(anyio.current_time())
+
     async def work() -> None:
-        limiter = AsyncLimiter(1, 1 / rate) if rate else None
-
-        async def one(moment: float) -> None:
-            await anyio.sleep_until(moment)
-            await Permit(limiter, at=0.0).wait()
-            left.append(anyio.current_time())
-
+        free = FreePermits(PermitStream(NOON), NOON, 0.0, [NOON] * len(ready))
+        permits = await rate_limiter(closed).take_permits(_UnreadRow(), free, len(ready))
         async with anyio.create_task_group() as tasks:
-            for moment in ready:
-                tasks.start_soon(one, moment)
+            for permit, moment in zip(permits, ready, strict=True):
+                tasks.start_soon(send, permit, moment)
 
     in_no_time(work)
     return left
 
 
-def test_attempts_that_are_ready_together_are_spaced() -> None:
+def test_attempts_that_are_ready_together_are_spaced(still: Database) -> None:
     """A process sends no burst, neither at the start nor after a stall."""
-    left = departures(RATE, [0.0] * 40 + [10.0] * 40)
+    left = departures(still, [0.0] * 40 + [10.0] * 40)
     gaps = [after - before for before, after in pairwise(left)]
+    assert len(left) == 80
     assert min(gaps) >= 0.95 / RATE
 
 
-def test_slow_claims_do_not_bunch_requests() -> None:
+def test_slow_claims_do_not_bunch_requests(still: Database) -> None:
     """Commits of different length bring no second over the rate."""
     rng = random.Random(7)
     interval = INTERVAL.total_seconds()
     ready = [number * interval + rng.choice((0.0, 0.01, 0.2)) for number in range(100)]
-    left = departures(RATE, ready)
+    left = departures(still, ready)
     assert max(sum(start <= time < start + 1 for time in left) for start in left) <= RATE + 1
+
+
+def test_no_request_is_sent_before_its_permit(still: Database) -> None:
+    """A permit is waited for until its time, with and without the limiter of the process."""
+
+    async def work() -> None:
+        for rate in (RATE, 0.0):
+            free = FreePermits(PermitStream(NOON), NOON, anyio.current_time(), [NOON + INTERVAL])
+            (permit,) = await rate_limiter(still, rate=rate).take_permits(_UnreadRow(), free, 1)
+            await permit.wait()
+            assert anyio.current_time() >= free.local_now + INTERVAL.total_seconds()
+
+    in_no_time(work)
 
 
 async def test_without_a_limit_there_is_no_limiter(

@@ -1,15 +1,19 @@
-"""Which objects under the keys of a job were written for it."""
+"""Which objects under the keys of a job were written for it, and as which read shows them."""
 
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
+from orchestrator.cloud.clock_skew import TOLERATED_DRIFT
 from orchestrator.model import ObjectFacts
-from orchestrator.verification.object_lookup import is_own
+from orchestrator.verification.delivery_lookup import DeliveryLookup
+from orchestrator.verification.object_lookup import head_or_listed, is_own
 from orchestrator.verification.tracked_jobs import TrackedKey
-from tests.job_factory import NOON
-from tests.verification.test_evidence import make_job
+from tests.job_factory import BUCKET, NOON, REGION, make_job
+from tests.store_and_cloud import StoreAndCloud, make_trust
+from tests.verification.test_evidence import make_job as make_tracked_job
 
 KEY = "img-00000001_system_snap-1.raw"
 SECOND = timedelta(seconds=1)
@@ -36,7 +40,8 @@ def test_an_object_without_the_tag_must_have_been_written_after_the_request(
 ) -> None:
     """Another ETag than before shows it; the time does where the export certainly began."""
     job = replace(
-        make_job(reconciled=reconciled), keys=(TrackedKey(KEY, True, baseline_etag=baseline),)
+        make_tracked_job(reconciled=reconciled),
+        keys=(TrackedKey(KEY, True, baseline_etag=baseline),),
     )
     written = None if modified is None else NOON + modified * SECOND
     facts = ObjectFacts(KEY, 100, etag, written)
@@ -46,4 +51,32 @@ def test_an_object_without_the_tag_must_have_been_written_after_the_request(
 def test_an_object_under_the_tag_belongs_to_its_job() -> None:
     """Nobody else has the tag, whatever the time of the object."""
     facts = ObjectFacts(f"tag_{KEY}", 100, "etag", NOON - 100 * SECOND)
-    assert is_own(make_job(reconciled=True), facts, [])
+    assert is_own(make_tracked_job(reconciled=True), facts, [])
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("changed", [{}, {"size": 7}, {"etag": "other"}])
+async def test_head_that_disagrees_with_the_listing_does_not_count(
+    setup: StoreAndCloud, changed: dict[str, Any]
+) -> None:
+    """It may be the answer to another request: the listing names its bucket and prefix."""
+    job_id = await make_job(setup.database)
+    await setup.export_without_answer(job_id)
+    setup.finish_exports()
+    (listed, *_) = await setup.cos.list_objects(REGION, BUCKET, "")
+    head = await setup.cos.head_object(REGION, BUCKET, listed.key)
+    job, shown = await setup.tracked_job(job_id), replace(listed, **changed)
+    assert await head_or_listed(setup.cos, job, listed.key, None) == head
+    found = await head_or_listed(setup.cos, job, listed.key, shown)
+    assert found == (shown if changed else head)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("key", "age"), [(KEY, None), (f"tag_{KEY}", timedelta(hours=1))])
+async def test_only_a_tagged_object_is_a_trace_of_its_job(
+    setup: StoreAndCloud, key: str, age: timedelta | None
+) -> None:
+    """What lies under another key says nothing about how soon tagged objects become visible."""
+    clocks = [NOON + timedelta(hours=1) + TOLERATED_DRIFT]
+    lookup = DeliveryLookup(setup.cos, make_trust(), make_tracked_job(), timedelta(), clocks)
+    assert lookup.trace_age({key: ObjectFacts(key, 100, "etag", NOON)}, []) == age

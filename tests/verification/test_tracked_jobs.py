@@ -1,11 +1,14 @@
 """Which objects must be there before a job counts as verified."""
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from orchestrator.job_states import JobState
 from orchestrator.model import ImageFormat
 from orchestrator.verification.tracked_jobs import TrackedJob, TrackedKey
-from tests.job_factory import BUCKET, PROFILE, REGION
+from tests.job_factory import BUCKET, NOON, PROFILE, REGION
 
 NAMED = TrackedKey("tag_named", expected=False, cos_path="/tag_named")
 BOTH = TrackedKey("tag_both", expected=True, cos_path="/tag_both")
@@ -74,3 +77,23 @@ def test_required_objects_depend_on_the_source_of_the_keys(
 ) -> None:
     """What was named and what was expected; what was found in a bucket may be incomplete."""
     assert job(keys, images=images, reconciled=reconciled).required == required
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, True),
+        ({"first_trace_at": NOON}, False),
+        ({"exact_names": True}, False),
+        ({"is_part": True}, False),
+        ({"reconciled": True}, True),
+        ({"reconciled": True, "attempt": 2}, False),
+        ({"attempt": 2}, True),
+    ],
+)
+def test_a_first_trace_must_belong_to_this_attempt_alone(
+    changes: dict[str, Any], expected: bool
+) -> None:
+    """Exact names and shared prefixes may show other jobs; without an answer, other attempts."""
+    one = replace(job((NAMED,), images=1, reconciled=False), **changes)
+    assert one.needs_first_trace is expected

@@ -1,4 +1,6 @@
-"""One attempt: the order in which its outcome is recorded."""
+"""One attempt: when it is sent, and the order in which its outcome is recorded."""
+
+from dataclasses import dataclass, field
 
 import anyio
 import pytest
@@ -6,6 +8,7 @@ import pytest
 from orchestrator.job_states import JobState
 from orchestrator.limits import answer_warnings
 from orchestrator.limits.admission import Admission
+from orchestrator.limits.rate_limiter import Permit
 from orchestrator.run_warnings import RunWarnings
 from orchestrator.settings import VerifyMode
 from orchestrator.store import BusyRetry
@@ -46,8 +49,23 @@ class _CrashingWarnings(RunWarnings):
         raise _CrashError
 
 
-async def run_next(setup: StoreAndCloud, admission: Admission, buckets: BucketAccess) -> None:
-    """Claim the next job and run its attempt."""
+@dataclass(frozen=True, slots=True)
+class _HeldPermit(Permit):
+    """A permit whose time comes when a test says so."""
+
+    is_awaited: anyio.Event = field(default_factory=anyio.Event)
+    has_come: anyio.Event = field(default_factory=anyio.Event)
+
+    async def wait(self) -> None:
+        """Wait until the test lets the request be sent."""
+        self.is_awaited.set()
+        await self.has_come.wait()
+
+
+async def run_next(
+    setup: StoreAndCloud, admission: Admission, buckets: BucketAccess, held: Permit | None = None
+) -> None:
+    """Claim the next job and run its attempt, with another permit than the claim's if given."""
     database = setup.database
     ((lease, permit),) = await claim_with_permits(database, signed_at=setup.cvm.clock.now())
     warnings = RunWarnings(database, PROFILE, print)
@@ -55,9 +73,28 @@ async def run_next(setup: StoreAndCloud, admission: Admission, buckets: BucketAc
     runner = AttemptRunner(context, buckets, BusyRetry(print), lambda: False)
     await runner.run(
         Attempt(
-            HOST, lease, CREDENTIAL, permit, export_rate_limiter(database), anyio.current_time()
+            HOST,
+            lease,
+            CREDENTIAL,
+            held or permit,
+            export_rate_limiter(database),
+            anyio.current_time(),
         )
     )
+
+
+async def test_nothing_is_sent_before_the_permit(setup: StoreAndCloud) -> None:
+    """The request waits for the time of its permit, and is sent then."""
+    await make_job(setup.database)
+    admission, held = make_admission(setup.database), _HeldPermit(None, at=0.0)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(run_next, setup, admission, make_bucket_access(), held)
+        with anyio.fail_after(30):
+            await held.is_awaited.wait()
+        await anyio.wait_all_tasks_blocked()
+        assert not [entry for entry in setup.simulator.ledger if entry.service == "cvm"]
+        held.has_come.set()
+    assert [entry.accepted for entry in setup.simulator.ledger if entry.service == "cvm"] == [True]
 
 
 async def test_a_crash_while_warnings_are_written_loses_no_task_id(setup: StoreAndCloud) -> None:

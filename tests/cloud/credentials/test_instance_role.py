@@ -8,6 +8,7 @@ from typing import Any
 import anyio
 import pytest
 
+from orchestrator.cloud import proxies
 from orchestrator.cloud.credentials.instance_role import fetch_instance_credential
 from orchestrator.errors import CredentialError
 from orchestrator.simulator import Fault, Settings, Simulator, SimulatorOptions
@@ -88,6 +89,18 @@ async def test_proxy_is_not_used(server: ScriptedServer, monkeypatch: pytest.Mon
     with pytest.raises(CredentialError, match="cannot be reached"):
         await fetch_instance_credential(NOWHERE)
     assert not server.requests
+
+
+@pytest.mark.anyio
+async def test_every_address_of_the_service_is_reached_directly(
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Past the proxy, also where the address is not loopback, which never has one."""
+    monkeypatch.setattr(proxies, "is_loopback", lambda _host: False)
+    for name in ("HTTP_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, NOWHERE)
+    server.respond(once("exporter"), once(json.dumps(LENT)))
+    assert (await fetch_instance_credential(server.url)).secret_id == "AKIDlent"
 
 
 def test_silent_name_server_does_not_block_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
