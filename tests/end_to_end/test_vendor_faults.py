@@ -44,6 +44,9 @@ OTHER_ROLE = "Exporter"
 EXPORT = "ExportImages"
 LOOKS = ("HeadObject", "GetBucket", "ListMultipartUploads")
 POISONED = tuple(BATCH[:1])
+UNTIL_HALTED = 12
+"""Requests that are refused at most until a scope is halted in which others were accepted: four in
+flight, then a probe each 0.75 s for at least 5 s, and one more if the last two are of one job."""
 
 VERIFIED, ACCEPTED, FAILED = JobState.VERIFIED, JobState.ACCEPTED, JobState.FAILED
 UNKNOWN, QUEUED = JobState.UNKNOWN, JobState.QUEUED
@@ -170,6 +173,7 @@ RIGHTS = {
         ends=frozenset({VERIFIED, QUEUED}),
         exits=6,
         stops=(Scope.ROLE,),
+        max_requests=2 * EACH + UNTIL_HALTED,
         says=(OTHER_ROLE,),
     ),
     "a bucket that loses its write permission": FaultCase(
@@ -178,6 +182,7 @@ RIGHTS = {
         exits=6,
         stops=(Scope.BUCKET,),
         says=("permission to write",),
+        max_requests=2 * EACH + UNTIL_HALTED,
     ),
     "a bucket that loses all permissions": FaultCase(
         later=(lambda cloud: cloud.change(buckets=deny(EXPORT, *LOOKS)),),
@@ -185,6 +190,7 @@ RIGHTS = {
         exits=6,
         stops=(Scope.BUCKET,),
         says=("cannot be read", "permission to write"),
+        max_requests=2 * EACH + UNTIL_HALTED,
         permission_timeout=1.0,
     ),
     "a bucket that loses its read permission, and a lost answer": FaultCase(
