@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from orchestrator.errors import UsageError
 from orchestrator.model import JobFilter
 from orchestrator.store import Database
-from orchestrator.store.tables import job_images, jobs
+from orchestrator.store.tables import attempts, job_images, jobs
 
 _MAX_ID_DIGITS = 18
 """A number with more digits may not fit into a 64-bit id, and is looked up as a tag only."""
@@ -30,10 +30,16 @@ def matches(wanted: JobFilter) -> sa.ColumnElement[bool]:
         jobs.c.state: wanted.states,
         jobs.c.region: wanted.regions,
         jobs.c.bucket: wanted.buckets,
-        jobs.c.task_id: wanted.task_ids,
         jobs.c.code: wanted.codes,
     }
     conditions = [_matches_any(column.concat(""), values) for column, values in by_row.items()]
+    if wanted.task_ids:
+        # a job that was sent again has other TaskIds in its earlier attempts
+        earlier = _matches_any(attempts.c.task_id, wanted.task_ids)
+        conditions.append(
+            _matches_any(jobs.c.task_id.concat(""), wanted.task_ids)
+            | jobs.c.id.in_(sa.select(attempts.c.job_id).where(earlier))
+        )
     if wanted.images:
         named = _matches_any(job_images.c.image_id, wanted.images)
         conditions.append(jobs.c.id.in_(sa.select(job_images.c.job_id).where(named)))

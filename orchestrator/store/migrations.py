@@ -1,5 +1,6 @@
 """Create, check and upgrade the schema, with Alembic on a connection of ours."""
 
+import re
 import threading
 from pathlib import Path
 from typing import Final
@@ -14,8 +15,10 @@ from orchestrator.store.database import Database, acquire_exclusive_lock
 from orchestrator.store.error_classification import classify_store_error, store_error_text
 from orchestrator.store.postgresql import check_server, connection_remedy, schema_with_tables
 
-HEAD: Final = "0006"
+HEAD: Final = "0007"
 """Newest revision. Written here because Alembic's import is slow, and every command checks it."""
+
+_OUR_REVISION = re.compile("[0-9]{4}")
 
 _MAY_NOT_CREATE = {"42501", "3F000"}
 """SQLSTATE: insufficient privilege, and no schema in which to create."""
@@ -101,18 +104,27 @@ class Schema:
             )
 
     async def revision(self) -> str | None:
-        """Return the revision of the tables; ``None`` if there are none."""
+        """Return the revision of the tables; ``None`` if there are none.
+
+        Raises:
+            StoreError: the database is that of another program.
+        """
         async with self._database.read() as connection:
-            if await connection.run_sync(_has_table, "alembic_version"):
+            tables = set(await connection.run_sync(_table_names))
+            others = tables - {"alembic_version"}
+            revision: str | None = None
+            if "alembic_version" in tables:
                 query = sa.text("SELECT version_num FROM alembic_version")
-                revision: str | None = await connection.scalar(query)
-                return revision
-            if await connection.run_sync(_has_table, "jobs"):
-                raise StoreError(
-                    f"The database {self._name} contains tables of another program.",
-                    "Name another database with --database-url.",
-                )
-            return None
+                revision = await connection.scalar(query)
+        if revision is not None and _OUR_REVISION.fullmatch(revision):
+            return revision
+        # a database on a server may be shared, but not a file, nor a table's name
+        if revision is not None or "jobs" in others or (self._database.is_sqlite and others):
+            raise StoreError(
+                f"The database {self._name} contains tables of another program.",
+                "Name another database with --database-url.",
+            )
+        return None
 
     async def upgrade(self) -> None:
         """Create the tables, or upgrade them to the newest revision, in one transaction.
@@ -138,8 +150,8 @@ class Schema:
             )
 
 
-def _has_table(connection: sa.Connection, name: str) -> bool:
-    return sa.inspect(connection).has_table(name)
+def _table_names(connection: sa.Connection) -> list[str]:
+    return sa.inspect(connection).get_table_names()
 
 
 def _run_migrations(connection: sa.Connection) -> None:

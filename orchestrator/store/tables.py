@@ -193,6 +193,7 @@ attempts = sa.Table(
     sa.Column("request_id", sa.Text),
     sa.Column("task_id", sa.Text),
     sa.Index("ix_attempts_owner", "owner"),
+    sa.Index("ix_attempts_task_id", "task_id"),
 )
 
 objects = sa.Table(

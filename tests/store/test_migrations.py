@@ -3,7 +3,7 @@
 import socket
 import sys
 import warnings
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -101,6 +101,47 @@ async def test_a_missing_store_is_an_error(empty: Database) -> None:
     assert (empty.url.database or "?") in caught.value.message
     assert "enqueue" in caught.value.remedy
     assert await Schema(empty).revision() is None
+
+
+@pytest.mark.parametrize(
+    "tables",
+    [
+        ("CREATE TABLE jobs (id INTEGER)",),
+        (
+            "CREATE TABLE alembic_version (version_num VARCHAR(32))",
+            "INSERT INTO alembic_version VALUES ('1ae14f0b2c3d')",
+        ),
+    ],
+    ids=["a table of the same name", "revisions of another program"],
+)
+async def test_tables_of_another_program_are_left_alone(
+    empty: Database, tables: Sequence[str]
+) -> None:
+    """Nothing is created beside them, and the message says so."""
+    async with empty.write() as connection:
+        for statement in tables:
+            await connection.execute(sa.text(statement))
+        before = await connection.run_sync(_table_names)
+    with pytest.raises(StoreError, match="tables of another program"):
+        await Schema(empty).require(create=True)
+    async with empty.read() as connection:
+        assert await connection.run_sync(_table_names) == before
+
+
+async def test_only_a_server_is_shared_with_other_programs(empty: Database) -> None:
+    """A file with other tables belongs to somebody else; a database on a server need not."""
+    async with empty.write() as connection:
+        await connection.execute(sa.text("CREATE TABLE articles (id INTEGER)"))
+    if empty.is_sqlite:
+        with pytest.raises(StoreError, match="tables of another program"):
+            await Schema(empty).require(create=True)
+    else:
+        await Schema(empty).require(create=True)
+        await make_jobs(empty, make_requests(1))
+
+
+def _table_names(connection: sa.Connection) -> list[str]:
+    return sorted(sa.inspect(connection).get_table_names())
 
 
 async def test_a_missing_store_is_created(empty: Database) -> None:
