@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from orchestrator.cli.formatting import duration
 from orchestrator.cli.options import FILTERS, job_filter, option, replaces, takes_settings
 from orchestrator.errors import UsageError
 from orchestrator.wording import plural
@@ -131,7 +132,11 @@ async def resolve(
         # resolve itself refuses other words
         job_id = await orchestrator.resolve(job, cast("Verdict", verdict), why=why)
     if verdict == "accepted":
-        print(f"Job {job_id} is now accepted; `orchestrator run` waits for its objects.")
+        deadline = duration(settings.export_deadline.total_seconds())
+        print(
+            f"Job {job_id} is now accepted; `orchestrator run` waits for its objects, at most "
+            f"{deadline} (export_deadline)."
+        )
     else:
         print(f"Job {job_id} is queued again; `orchestrator run` sends it.")
 

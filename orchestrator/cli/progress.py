@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.cli.formatting import COLOURS, duration, is_capable_terminal, printable
-from orchestrator.cli.status import detail_lines, eta_text, warning_lines
+from orchestrator.cli.status import detail_lines, eta_text, waiting_line, warning_lines
 from orchestrator.job_states import FINAL, JobState
 from orchestrator.store.error_classification import STORE_ERRORS
 
@@ -71,7 +71,8 @@ class ProgressDisplay:
             if current := await self._read_status(orchestrator):
                 counts = ", ".join(f"{n} {state}" for state, n in current.counts.items() if n)
                 done = f"{_ended(current)}/{current.total} done"
-                self.notify(f"{done} ({counts}); {self._pace(current)}{_reason(current)}")
+                parts = (f"{done} ({counts})", self._pace(current), waiting_line(current))
+                self.notify("; ".join(filter(None, parts)) + _reason(current))
 
     async def _read_status(self, orchestrator: "Orchestrator") -> "Status | None":
         # If the database cannot be read, a refresh is skipped: the run itself reports the error.

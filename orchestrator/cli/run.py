@@ -137,7 +137,9 @@ async def command(
     if result is not None:
         try:
             print(to_json(_as_json(result)) if json else _summary_text(result), flush=True)
-        except OSError:  # stdout is closed or full: the exit code has the same meaning
+        except OSError as error:  # stdout is closed or full: the exit code has the same meaning
+            if not isinstance(error, BrokenPipeError):
+                display.notify(f"The summary cannot be written to stdout: {error.strerror}.")
             silence(sys.stdout)
     code = INTERNAL if result is None else exit_code_of_run(result)
     raise typer.Exit(interrupted_code or code)

@@ -109,6 +109,9 @@ def _what_to_check(details: "JobDetails") -> Iterator[str]:
         f"            starts with {details.settings['object_prefix']!r}; they belong to this job"
         + (" if they are younger than its first attempt" if has_exact_names else "")
     )
+    images = " or ".join(job.image_ids)
+    yield f"            others whose key contains {images} may belong to it if they are as young:"
+    yield "            a bucket may not keep the prefix that was asked for"
     yield "            and whether the console shows an export of the image"
     yield f"            then: orchestrator resolve {job.id} --as accepted|absent --why '...'"
 

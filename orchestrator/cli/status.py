@@ -118,11 +118,16 @@ def warning_lines(current: "Status") -> Iterator[str]:
         yield f"Warning since {warning.since:%H:%M:%SZ} ({warning.profile}): {warning.message}"
 
 
+def waiting_line(current: "Status") -> str:
+    """Return how many jobs wait for each reason; empty if none waits."""
+    reasons = ", ".join(f"{count} {reason}" for reason, count in current.reasons.items())
+    return f"waiting: {reasons}" if reasons else ""
+
+
 def detail_lines(current: "Status") -> Iterator[str]:
     """Yield why jobs wait, and a line for each scope with jobs to send or exports in progress."""
-    if current.reasons:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in current.reasons.items())
-        yield f"waiting: {reasons}"
+    if waiting := waiting_line(current):
+        yield waiting
     for scope in current.scopes:
         if scope.waiting or scope.concurrency.running:
             yield scope_line(scope)

@@ -89,6 +89,7 @@ class ImageDescriber:
 
     async def run(self) -> None:
         """Describe jobs until cancelled."""
+        await self._busy_retry.retry(self._describe_again)
         while True:
             has_changed = await self._busy_retry.retry(self._describe_next)
             if self._cvm.clock.is_known:
@@ -101,6 +102,14 @@ class ImageDescriber:
                 await anyio.sleep(_MAX_PAUSE)
             else:
                 await anyio.sleep(min(_IDLE * 2 ** min(self._failures, 10), _MAX_PAUSE))
+
+    async def _describe_again(self) -> None:
+        """Let the jobs be described that an earlier run could not describe, as with a wrong key."""
+        has_keys = sa.exists().where(objects.c.job_id == jobs.c.id)
+        unknown = self._waiting(CLAIMABLE, self._regions()).where(jobs.c.size_gib == 0, ~has_keys)
+        these = jobs.c.id.in_(unknown.with_only_columns(jobs.c.id))
+        async with self._database.write() as connection:
+            await connection.execute(jobs.update().where(these).values(described_at=None))
 
     async def _describe_next(self) -> bool:
         """Describe the next jobs of each region; return whether any job may be sent now."""

@@ -60,7 +60,8 @@ def decide(
         case Reaction.ACCEPT:
             return Decision(JobState.ACCEPTED, "exporting", charges_attempt=True)
         case Reaction.RECONCILE:
-            return Decision(JobState.UNKNOWN, "answer lost", charges_attempt=not endpoint_fails)
+            reason = "answer lost" if outcome.http_status is None else "answer unclear"
+            return Decision(JobState.UNKNOWN, reason, charges_attempt=not endpoint_fails)
         case Reaction.CAPACITY if outcome.code.name not in {EXPORT_CAP, NOT_SENT}:
             return Decision(JobState.QUEUED, "quota")
         case Reaction.SLOW | Reaction.WITHDRAW | Reaction.PAUSE | Reaction.CAPACITY as shared:

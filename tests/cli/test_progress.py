@@ -3,13 +3,17 @@
 import textwrap
 from datetime import UTC, datetime
 
+import anyio
 import pytest
 
+from orchestrator.cli import progress
 from orchestrator.cli.progress import ProgressDisplay
 from orchestrator.job_states import JobState
 from orchestrator.orchestrator import Orchestrator
 from orchestrator.reporting.status import Status
 from orchestrator.run_warnings import RunWarnings, StoredWarning
+from orchestrator.store import Database
+from tests.job_factory import make_job
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -51,6 +55,28 @@ def test_warnings_that_hold_stay_in_the_live_display(capsys: pytest.CaptureFixtu
     display._console.print(display._view(current), soft_wrap=True)
     shown = capsys.readouterr().err.splitlines()
     assert shown[-1] == "Warning since 12:00:00Z (default): cvm is down ( [31mno)"
+
+
+@pytest.mark.anyio
+async def test_a_line_of_progress_says_why_jobs_wait(
+    sqlite: Database, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a log there is no live display that shows it."""
+    monkeypatch.setattr(progress, "_LINE_SECONDS", 0.0)
+    await make_job(sqlite, reason="capacity")
+    async with (
+        Orchestrator(str(sqlite.url), environ={}) as orchestrator,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(ProgressDisplay(None).show, orchestrator)
+        shown = ""
+        with anyio.fail_after(30):
+            while not shown:
+                await anyio.lowlevel.checkpoint()
+                shown = capsys.readouterr().err
+        tasks.cancel_scope.cancel()
+    assert shown.startswith("0/1 done (1 queued); elapsed ")
+    assert shown.splitlines()[0].endswith("; waiting: 1 capacity")
 
 
 @pytest.mark.anyio

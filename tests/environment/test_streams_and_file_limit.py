@@ -33,6 +33,8 @@ async def test_run_with_unusable_output_streams(shell: Shell, cloud: Simulator, 
     """A run whose output cannot be written does its work, and its exit code is right."""
     ended = await run_in_bash(shell, f"orchestrator {line}")
     assert (ended.code, "Traceback" in ended.err) == (0, False), ended.err
+    is_told = "The summary cannot be written to stdout: No space left on device." in ended.err
+    assert is_told is (line == "run >/dev/full")
     assert count_exports(cloud) == once_each(make_image_ids(3))
 
 

@@ -286,6 +286,25 @@ async def test_a_described_job_is_not_described_again(setup: StoreAndCloud) -> N
     assert await read_rows(setup.database, objects, done) == []
 
 
+async def test_a_job_that_could_not_be_described_is_described_by_the_next_run(
+    setup: StoreAndCloud,
+) -> None:
+    """Its images are asked for once more; what is known already is kept."""
+    setup.simulator.change(codes=(Refusal("UnauthorizedOperation", action="DescribeImages"),))
+    (undescribed,) = await describe(setup, [make_request(1)])
+    assert (await read_job(setup.database, undescribed)).size_gib == 0
+    setup.simulator.change(codes=())
+    (described,) = await make_jobs(setup.database, [make_request(2)], sizes=[7])
+    before = len(asked(setup))
+    async with describing(setup):
+        with anyio.fail_after(60):
+            while not (await read_job(setup.database, undescribed)).size_gib:
+                await anyio.lowlevel.checkpoint()
+    assert asked(setup)[before:] == [(REGION, 1)]
+    assert await read_rows(setup.database, objects, undescribed)
+    assert (await read_job(setup.database, described)).size_gib == 7
+
+
 async def test_a_cancelled_job_is_not_described(setup: StoreAndCloud) -> None:
     """A job that is cancelled before the call is not part of it."""
     (cancelled,) = await make_jobs(setup.database, [make_request(1)], described=False)

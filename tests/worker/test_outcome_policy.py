@@ -202,6 +202,12 @@ def test_shared_waits_are_not_counted_as_deferrals(reaction: Reaction) -> None:
     assert deferrals == (3 if reaction in shared else 4)
 
 
+def test_an_answer_that_came_is_not_called_lost() -> None:
+    """A response with an undocumented code, or one that cannot be read, is unclear."""
+    answered = Outcome(Code("Code", Reaction.RECONCILE, Effect.MAYBE, "remedy"), http_status=200)
+    assert decide(LEASE, answered, jitter=1.0).reason == "answer unclear"
+
+
 def test_a_failing_endpoint_charges_no_attempt() -> None:
     """If all answers are lost, a lost answer proves nothing about its job."""
     outcome = Outcome(Code("Code", Reaction.RECONCILE, Effect.MAYBE, "remedy"))
