@@ -8,7 +8,7 @@ import getpass
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from typing import Self
 
 import anyio
@@ -141,15 +141,19 @@ class Orchestrator:
             stop=stop,
         )
 
-    async def status(self, *, batch: str | None = None) -> Status:
+    async def status(self, *, batch: str | Collection[str] | None = None) -> Status:
         """Return the counts of each state, the limits of each scope, and the ETA of an active run.
 
+        Args:
+            batch: count only the jobs of this batch, or of these; ``None`` is all.
+
         Raises:
-            UsageError: no job has this batch.
+            UsageError: no job has this one batch.
         """
-        if batch is not None:
+        if isinstance(batch, str):
             await require_batch(self._database, batch)
-        return await status(self._database, batch=batch, rate=self.settings.rate)
+            batch = {batch}
+        return await status(self._database, batches=batch, rate=self.settings.rate)
 
     def history(
         self, wanted: JobFilter | None = None, *, limit: int | None = None

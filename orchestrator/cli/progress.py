@@ -35,14 +35,15 @@ _RATE_SECONDS = 30.0
 
 
 class ProgressDisplay:
-    """The progress of one run.
+    """The progress of one run, in the batches that its summary will count.
 
     Args:
-        batch: show only this batch.
+        batch: the only batch of the run; ``None`` is all that have a living job, now or later.
     """
 
     def __init__(self, batch: str | None) -> None:
-        self._batch = batch
+        self._is_of_one_batch = batch is not None
+        self._batches = frozenset[str]() if batch is None else frozenset({batch})
         # decided here, because rich also draws into a file if FORCE_COLOR is set, as in many CIs
         self._is_live = is_capable_terminal(sys.stderr)
         self._console = Console(stderr=True, force_terminal=self._is_live)
@@ -77,7 +78,10 @@ class ProgressDisplay:
     async def _read_status(self, orchestrator: "Orchestrator") -> "Status | None":
         # If the database cannot be read, a refresh is skipped: the run itself reports the error.
         with suppress(*STORE_ERRORS):
-            current = await orchestrator.status(batch=self._batch)
+            current = await orchestrator.status(batch=self._batches)
+            if not (self._is_of_one_batch or current.unfinished <= self._batches):
+                self._batches |= current.unfinished
+                current = await orchestrator.status(batch=self._batches)
             profile = orchestrator.settings.profile
             ours = (warning for warning in current.warnings if warning.profile == profile)
             return replace(current, warnings=tuple(ours))

@@ -13,7 +13,7 @@ from orchestrator.orchestrator import Orchestrator
 from orchestrator.reporting.status import Status
 from orchestrator.run_warnings import RunWarnings, StoredWarning
 from orchestrator.store import Database
-from tests.job_factory import make_job
+from tests.job_factory import make_job, update_job
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -44,6 +44,7 @@ def test_warnings_that_hold_stay_in_the_live_display(capsys: pytest.CaptureFixtu
     current = Status(
         at=NOON,
         is_run_active=True,
+        unfinished=frozenset(),
         counts=dict.fromkeys(JobState, 0) | {JobState.QUEUED: 3},
         scopes=(),
         reasons={"new": 3},
@@ -77,6 +78,30 @@ async def test_a_line_of_progress_says_why_jobs_wait(
         tasks.cancel_scope.cancel()
     assert shown.startswith("0/1 done (1 queued); elapsed ")
     assert shown.splitlines()[0].endswith("; waiting: 1 capacity")
+
+
+@pytest.mark.anyio
+async def test_finished_batches_of_earlier_runs_are_not_counted(sqlite: Database) -> None:
+    """As in the summary; a batch that ends during the run stays, and a new one is added."""
+    await make_job(sqlite, JobState.VERIFIED, batch="yesterday")
+    display, job_id = ProgressDisplay(None), await make_job(sqlite, batch="tonight")
+    async with Orchestrator(str(sqlite.url), environ={}) as orchestrator:
+
+        async def total() -> int:
+            shown = await display._read_status(orchestrator)
+            assert shown is not None
+            return shown.total
+
+        assert await total() == 1
+        await update_job(sqlite, job_id, state=JobState.VERIFIED)
+        assert await total() == 1
+        await make_job(sqlite, batch="later")
+        assert await total() == 2
+        assert (await orchestrator.status()).total == 3
+        one = ProgressDisplay("yesterday")
+        shown = await one._read_status(orchestrator)
+    assert shown is not None
+    assert shown.counts[JobState.VERIFIED] == shown.total == 1
 
 
 @pytest.mark.anyio

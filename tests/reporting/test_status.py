@@ -64,7 +64,7 @@ async def test_each_state_is_counted(database: Database) -> None:
     expected = {state: times for times, state in enumerate(JobState, start=1)}
     assert found.counts == expected | {JobState.QUEUED: 2}
     assert found.total == sum(expected.values()) + 1
-    morning = await status(database, batch="morning")
+    morning = await status(database, batches={"morning"})
     assert (morning.total, morning.counts[JobState.QUEUED]) == (1, 1)
 
 
@@ -196,13 +196,13 @@ async def test_the_slowest_scope_decides(database: Database) -> None:
     assert (await status(database)).seconds_left == 0.0
 
 
-@pytest.mark.parametrize("batch", [None, "night"])
-async def test_status_reads_only_indexes(sqlite: Database, batch: str | None) -> None:
+@pytest.mark.parametrize("batches", [None, {"night"}])
+async def test_status_reads_only_indexes(sqlite: Database, batches: set[str] | None) -> None:
     """The counts come from an index in its order; those of a batch from the batch's index."""
     await make_jobs(sqlite, make_requests(3))
     async with plans(sqlite) as steps:
-        assert (await status(sqlite, batch=batch)).total == 3
+        assert (await status(sqlite, batches=batches)).total == 3
     assert "SCAN jobs USING COVERING INDEX ix_jobs_scope" in steps
     assert not [step for step in steps if step == "SCAN jobs" or "TEMP" in step], steps
     by_batch = "SEARCH jobs USING COVERING INDEX ix_jobs_batch (batch=?)"
-    assert (by_batch in steps) == (batch is not None)
+    assert (by_batch in steps) == (batches is not None)
