@@ -104,16 +104,18 @@ def _what_to_check(details: "JobDetails") -> Iterator[str]:
     is_resent = not has_exact_names and job.reason != NOT_RULED_OUT
     resent = ", and sends it again if there is none" if is_resent else ""
     yield f"  next      `orchestrator run` searches the bucket for its export{resent}"
-    yield "  check     if that does not resolve it: objects and uploads in the bucket whose key"
+    prefix, images = details.settings["object_prefix"], " or ".join(job.image_ids)
+    younger = "if they are younger than its first attempt"
     yield (
-        f"            starts with {details.settings['object_prefix']!r}; they belong to this job"
-        + (" if they are younger than its first attempt" if has_exact_names else "")
+        f"  check     objects and uploads in the bucket whose key starts with {prefix!r}: they "
+        f"belong to this job{f' {younger}' if has_exact_names else ''}"
     )
-    images = " or ".join(job.image_ids)
-    yield f"            others whose key contains {images} may belong to it if they are as young:"
-    yield "            a bucket may not keep the prefix that was asked for"
-    yield "            and whether the console shows an export of the image"
-    yield f"            then: orchestrator resolve {job.id} --as accepted|absent --why '...'"
+    yield (
+        f"            others whose key contains {images}: they may belong to it {younger}, because "
+        "a bucket may not keep the prefix that was asked for"
+    )
+    yield "            the console: whether it shows an export of the image"
+    yield f"  then      orchestrator resolve {job.id} --as accepted|absent --why '...'"
 
 
 def _object_line(row: Mapping[str, Any]) -> str:

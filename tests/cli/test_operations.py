@@ -58,7 +58,7 @@ async def test_a_job_that_no_run_resends_waits_for_an_operator(
     shown = (await shell.run("show", "1")).out
     assert "unknown (absence not proven)" in shown
     assert "sends it again" not in shown
-    assert f"others whose key contains {IMAGE} may belong to it" in shown
+    assert f"others whose key contains {IMAGE}: they may belong to it" in shown
     assert "the unknown jobs wait for an operator" in " ".join(
         (await shell.run("status")).out.split()
     )
