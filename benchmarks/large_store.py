@@ -97,6 +97,17 @@ INSERT INTO job_images (job_id, position, image_id)
 SELECT id, 0, json_extract(image_ids, '$[0]') FROM jobs
 """
 
+_ATTEMPTS = """
+INSERT INTO attempts (
+    job_id, number, owner, probe, claimed_at, signed_at, expires_at, answered_at, code, reaction,
+    effect, http_status, request_id, task_id
+)
+SELECT id, 1, 'worker-0123456789ab', 0, sent_at, sent_at, sent_at, accepted_at, code,
+    CASE WHEN code IS NULL THEN 'accept' ELSE 'fail' END,
+    CASE WHEN code IS NULL THEN 'yes' ELSE 'no' END, 200, request_id, task_id
+FROM jobs WHERE attempt = 1
+"""
+
 _SCOPES = (
     "INSERT INTO scopes (profile, region, misses) SELECT DISTINCT profile, region, 0 FROM jobs"
 )
@@ -132,7 +143,10 @@ def write(path: str, count: int, *, all_wait: bool) -> None:
         connection.executemany("INSERT INTO names VALUES (?, ?, ?)", names)
         times = {"first": FIRST, "apart": SECONDS_APART}
         connection.execute(_JOBS, {"count": count, "all_wait": all_wait, "rare": _RARE, **times})
-        for statement in (_IMAGES, _SCOPES, *(() if all_wait else (_OBJECTS, _EVENTS))):
+        for statement in (
+            *(_IMAGES, _SCOPES),
+            *(() if all_wait else (_ATTEMPTS, _OBJECTS, _EVENTS)),
+        ):
             connection.execute(statement)
         connection.commit()
 

@@ -54,6 +54,10 @@ class Reaction(StrEnum):
     """Nothing in this scope will work until an operator acts."""
 
 
+HALTING = frozenset({Reaction.HALT, Reaction.RESIGN, Reaction.REFRESH})
+"""Reactions that halt a scope, at once or after one more request."""
+
+
 class Effect(StrEnum):
     """Whether an export may have begun."""
 

@@ -23,7 +23,7 @@ from orchestrator.model import JobFilter
 from orchestrator.operations import CancelResult, RetryResult, Verdict, cancel, resolve, retry
 from orchestrator.reporting.history import Job, JobDetails, history, job_details
 from orchestrator.reporting.run_summary import RunResult
-from orchestrator.reporting.status import Status, status
+from orchestrator.reporting.status import Status, status, unfinished_batches
 from orchestrator.settings import Settings, load_settings
 from orchestrator.store import Database, Schema
 from orchestrator.store.migrations import HEAD
@@ -141,19 +141,28 @@ class Orchestrator:
             stop=stop,
         )
 
-    async def status(self, *, batch: str | Collection[str] | None = None) -> Status:
+    async def status(self, *, batch: str | None = None) -> Status:
         """Return the counts of each state, the limits of each scope, and the ETA of an active run.
 
         Args:
-            batch: count only the jobs of this batch, or of these; ``None`` is all.
+            batch: count only the jobs of this batch.
 
         Raises:
-            UsageError: no job has this one batch.
+            UsageError: no job has this batch.
         """
-        if isinstance(batch, str):
+        if batch is not None:
             await require_batch(self._database, batch)
-            batch = {batch}
-        return await status(self._database, batches=batch, rate=self.settings.rate)
+        batches = None if batch is None else {batch}
+        return await status(self._database, batches=batches, rate=self.settings.rate)
+
+    async def progress(self, batches: Collection[str]) -> Status:
+        """Return the same of the jobs that a run of this profile works on, in these batches."""
+        profile, rate = self.settings.profile, self.settings.rate
+        return await status(self._database, batches=batches, profile=profile, rate=rate)
+
+    async def unfinished_batches(self) -> frozenset[str]:
+        """Return the batches in which a run of this profile has work."""
+        return await unfinished_batches(self._database, self.settings.profile)
 
     def history(
         self, wanted: JobFilter | None = None, *, limit: int | None = None

@@ -134,8 +134,8 @@ async def resolve(
     if verdict == "accepted":
         deadline = duration(settings.export_deadline.total_seconds())
         print(
-            f"Job {job_id} is now accepted; `orchestrator run` waits for its objects, at most "
-            f"{deadline} (export_deadline)."
+            f"Job {job_id} is now accepted; `orchestrator run` waits for its objects, at most the "
+            f"export_deadline ({deadline} here)."
         )
     else:
         print(f"Job {job_id} is queued again; `orchestrator run` sends it.")

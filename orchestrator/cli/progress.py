@@ -38,11 +38,12 @@ class ProgressDisplay:
     """The progress of one run, in the batches that its summary will count.
 
     Args:
-        batch: the only batch of the run; ``None`` is all that have a living job, now or later.
+        batch: the only batch of the run; ``None`` is all that have a living job, now or later. One
+            that ends between two looks is not seen.
     """
 
     def __init__(self, batch: str | None) -> None:
-        self._is_of_one_batch = batch is not None
+        self._is_of_all_batches = batch is None
         self._batches = frozenset[str]() if batch is None else frozenset({batch})
         # decided here, because rich also draws into a file if FORCE_COLOR is set, as in many CIs
         self._is_live = is_capable_terminal(sys.stderr)
@@ -67,21 +68,24 @@ class ProgressDisplay:
                         live.update(self._view(current), refresh=True)
                     # Of a very large store the status takes long: use a tenth of the time at most.
                     await anyio.sleep(max(_REFRESH_SECONDS, 10 * (time.monotonic() - started)))
+        await self._read_status(orchestrator)  # a batch may end before the first line
         while True:
             await anyio.sleep(_LINE_SECONDS)
             if current := await self._read_status(orchestrator):
                 counts = ", ".join(f"{n} {state}" for state, n in current.counts.items() if n)
-                done = f"{_ended(current)}/{current.total} done"
-                parts = (f"{done} ({counts})", self._pace(current), waiting_line(current))
+                done = f"{_ended(current)}/{current.total} done ({counts or 'no jobs left'})"
+                parts = (done, self._pace(current), waiting_line(current))
                 self.notify("; ".join(filter(None, parts)) + _reason(current))
 
     async def _read_status(self, orchestrator: "Orchestrator") -> "Status | None":
         # If the database cannot be read, a refresh is skipped: the run itself reports the error.
         with suppress(*STORE_ERRORS):
-            current = await orchestrator.status(batch=self._batches)
-            if not (self._is_of_one_batch or current.unfinished <= self._batches):
-                self._batches |= current.unfinished
-                current = await orchestrator.status(batch=self._batches)
+            if self._is_of_all_batches:
+                added = await orchestrator.unfinished_batches() - self._batches
+                if added:
+                    self._batches |= added
+                    self._sent.clear()  # what was sent before they were added is no rate
+            current = await orchestrator.progress(self._batches)
             profile = orchestrator.settings.profile
             ours = (warning for warning in current.warnings if warning.profile == profile)
             return replace(current, warnings=tuple(ours))

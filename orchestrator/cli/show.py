@@ -105,7 +105,7 @@ def _what_to_check(details: "JobDetails") -> Iterator[str]:
     resent = ", and sends it again if there is none" if is_resent else ""
     yield f"  next      `orchestrator run` searches the bucket for its export{resent}"
     prefix, images = details.settings["object_prefix"], " or ".join(job.image_ids)
-    younger = "if they are younger than its first attempt"
+    younger = "if they are younger than the first request for it"
     yield (
         f"  check     objects and uploads in the bucket whose key starts with {prefix!r}: they "
         f"belong to this job{f' {younger}' if has_exact_names else ''}"

@@ -34,12 +34,7 @@ def matches(wanted: JobFilter) -> sa.ColumnElement[bool]:
     }
     conditions = [_matches_any(column.concat(""), values) for column, values in by_row.items()]
     if wanted.task_ids:
-        # a job that was sent again has other TaskIds in its earlier attempts
-        earlier = _matches_any(attempts.c.task_id, wanted.task_ids)
-        conditions.append(
-            _matches_any(jobs.c.task_id.concat(""), wanted.task_ids)
-            | jobs.c.id.in_(sa.select(attempts.c.job_id).where(earlier))
-        )
+        conditions.append(_has_task_id(wanted.task_ids))
     if wanted.images:
         named = _matches_any(job_images.c.image_id, wanted.images)
         conditions.append(jobs.c.id.in_(sa.select(job_images.c.job_id).where(named)))
@@ -50,6 +45,18 @@ def matches(wanted: JobFilter) -> sa.ColumnElement[bool]:
     if wanted.until is not None:
         conditions.append(jobs.c.created_at < wanted.until)
     return sa.and_(*conditions)
+
+
+def _has_task_id(values: Sequence[str]) -> sa.ColumnElement[bool]:
+    """Return the condition that any attempt of a job has one of these TaskIds.
+
+    The job itself has the last one. Others are looked up only for jobs that may have any: few.
+    """
+    others = sa.exists().where(
+        attempts.c.job_id == jobs.c.id, _matches_any(attempts.c.task_id, values)
+    )
+    may_have_others = (jobs.c.attempt > 1) | ((jobs.c.attempt == 1) & jobs.c.task_id.is_(None))
+    return _matches_any(jobs.c.task_id.concat(""), values) | (may_have_others & others)
 
 
 def is_named(names: Sequence[str]) -> sa.ColumnElement[bool]:

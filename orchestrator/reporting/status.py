@@ -45,7 +45,6 @@ class Status:
     Args:
         is_run_active: whether a process may be working on the store; without one nothing is
             estimated, and no probe is due.
-        unfinished: all batches that have a living job.
         reasons: jobs that wait, to be sent or to be looked up, by the reason.
         next_due_at: when the first waiting job may be sent; ``None`` unless all jobs wait for a
             later time.
@@ -55,7 +54,6 @@ class Status:
 
     at: datetime
     is_run_active: bool
-    unfinished: frozenset[str]
     counts: Mapping[JobState, int]
     scopes: tuple[ScopeStatus, ...]
     reasons: Mapping[str, int]
@@ -84,15 +82,19 @@ class Status:
 
 
 async def status(
-    database: Database, *, batches: Collection[str] | None = None, rate: float = 0.0
+    database: Database,
+    *,
+    batches: Collection[str] | None = None,
+    profile: str | None = None,
+    rate: float = 0.0,
 ) -> Status:
     """Return the state of the store.
 
     Args:
         batches: count only the jobs of these; ``None`` is all.
+        profile: of them count only those of this profile; ``None`` is all.
         rate: requests per second that may be sent, for the estimated time; 0 is no limit.
     """
-    is_counted = sa.true() if batches is None else jobs.c.batch.in_(sorted(batches))
     is_active = await is_run_active(database)
     async with database.read() as connection:
         now = await database.now(connection)
@@ -101,7 +103,11 @@ async def status(
         scope = [jobs.c.state, jobs.c.profile, jobs.c.region, jobs.c.reason]
         by_scope = (await connection.execute(sa.select(*scope, total).group_by(*scope))).all()
         groups: Sequence[Any] = by_scope
+        is_counted: sa.ColumnElement[bool] = sa.true()
         if batches is not None:
+            is_counted = jobs.c.batch.in_(sorted(batches))
+            if profile is not None:
+                is_counted &= jobs.c.profile == profile
             state = [jobs.c.state, jobs.c.reason]
             query = sa.select(*state, total).where(is_counted).group_by(*state)
             groups = (await connection.execute(query)).all()
@@ -114,13 +120,9 @@ async def status(
         if not any(counts[state] for state in UNDER_WAY):
             waiting = sa.select(sa.func.min(jobs.c.due_at)).where(jobs.c.state == JobState.QUEUED)
             first_due = await connection.scalar(waiting.where(is_counted))
-        # an expression, so that ix_jobs_batch is read in its order instead of rows by their state
-        is_living = jobs.c.state.concat("").in_(sorted(LIVING))
-        living = sa.select(jobs.c.batch).where(is_living).distinct()
         return Status(
             at=now,
             is_run_active=is_active,
-            unfinished=frozenset((await connection.execute(living)).scalars()),
             counts=counts,
             scopes=await _scopes(connection, by_scope, now, rate, is_active=is_active),
             reasons=reasons,
@@ -128,6 +130,15 @@ async def status(
             vendor=await all_facts(connection),
             warnings=await stored_warnings(connection),
         )
+
+
+async def unfinished_batches(database: Database, profile: str) -> frozenset[str]:
+    """Return the batches of a profile that have a living job."""
+    # an expression, so that an index of batches is read in its order instead of rows by their state
+    is_living = jobs.c.state.concat("").in_(sorted(LIVING))
+    query = sa.select(jobs.c.batch).where(is_living, jobs.c.profile == profile).distinct()
+    async with database.read() as connection:
+        return frozenset((await connection.execute(query)).scalars())
 
 
 async def _scopes(

@@ -116,7 +116,7 @@ class Schema:
             if "alembic_version" in tables:
                 query = sa.text("SELECT version_num FROM alembic_version")
                 revision = await connection.scalar(query)
-        if revision is not None and _OUR_REVISION.fullmatch(revision):
+        if "jobs" in others and revision is not None and _OUR_REVISION.fullmatch(revision):
             return revision
         # a database on a server may be shared, but not a file, nor a table's name
         if revision is not None or "jobs" in others or (self._database.is_sqlite and others):

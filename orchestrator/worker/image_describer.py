@@ -19,10 +19,11 @@ from orchestrator.cloud.cvm import MAX_IMAGES
 from orchestrator.cloud.error_classification import code_for_exception
 from orchestrator.cloud.error_codes import MAY_CONCERN_ONE_IMAGE, code_for
 from orchestrator.errors import CloudRefusal
+from orchestrator.job_states import JobState
 from orchestrator.limits.admission import DESCRIBE
-from orchestrator.model import Disk, ImageFacts, ImageFormat, Outcome, Reaction, Scope
+from orchestrator.model import HALTING, Disk, ImageFacts, ImageFormat, Outcome, Reaction, Scope
 from orchestrator.object_keys import object_key
-from orchestrator.store import BusyRetry
+from orchestrator.store import BusyRetry, upsert
 from orchestrator.store.tables import CLAIMABLE, UNDESCRIBED, job_images, jobs, objects
 from orchestrator.wakeup import Wakeup
 from orchestrator.worker.run_context import RunContext
@@ -45,8 +46,6 @@ _NO_DATE = "Date of CVM"
 
 _GIVE_UP_AFTER = 30.0
 """Seconds of failed calls after which the waiting jobs are sent without a description."""
-
-_HALTING = frozenset({Reaction.HALT, Reaction.RESIGN, Reaction.REFRESH})
 
 
 class ImageDescriber:
@@ -89,7 +88,6 @@ class ImageDescriber:
 
     async def run(self) -> None:
         """Describe jobs until cancelled."""
-        await self._busy_retry.retry(self._describe_again)
         while True:
             has_changed = await self._busy_retry.retry(self._describe_next)
             if self._cvm.clock.is_known:
@@ -102,14 +100,6 @@ class ImageDescriber:
                 await anyio.sleep(_MAX_PAUSE)
             else:
                 await anyio.sleep(min(_IDLE * 2 ** min(self._failures, 10), _MAX_PAUSE))
-
-    async def _describe_again(self) -> None:
-        """Let the jobs be described that an earlier run could not describe, as with a wrong key."""
-        has_keys = sa.exists().where(objects.c.job_id == jobs.c.id)
-        unknown = self._waiting(CLAIMABLE, self._regions()).where(jobs.c.size_gib == 0, ~has_keys)
-        these = jobs.c.id.in_(unknown.with_only_columns(jobs.c.id))
-        async with self._database.write() as connection:
-            await connection.execute(jobs.update().where(these).values(described_at=None))
 
     async def _describe_next(self) -> bool:
         """Describe the next jobs of each region; return whether any job may be sent now."""
@@ -143,7 +133,7 @@ class ImageDescriber:
         host, is_known = self._cvm.host(region), self._cvm.clock.is_known
         if failure is None or not is_known or halts.blocks_endpoint(host):
             return 0
-        is_refused = self._failures > 1 and failure.code.reaction in _HALTING
+        is_refused = self._failures > 1 and failure.code.reaction in HALTING
         if is_refused and not halts.was_accepted(Scope.REGION, region):
             return 1
         if not (is_refused or self._has_failed_long()):
@@ -335,7 +325,11 @@ async def _save(
     """Save what is known, in few statements: claims wait for this transaction to end."""
     query = (
         sa.select(jobs.c.id)
-        .where(jobs.c.id.in_([row.id for row in waiting]), jobs.c.described_at.is_(None))
+        .where(
+            jobs.c.id.in_([row.id for row in waiting]),
+            jobs.c.described_at.is_(None),
+            jobs.c.state == JobState.QUEUED,  # a late answer may have accepted it
+        )
         .with_for_update()
     )
     # another process may have described some of them meanwhile
@@ -363,7 +357,8 @@ async def _save(
     ]
     for statement, values in (
         (_DESCRIBED.values(described_at=now), described),
-        (objects.insert(), expected),
+        # an answer to an earlier attempt may have named a key
+        (upsert(connection, objects, "expected", "disk_gib"), expected),
         (_IMAGE_STATE, states),
     ):
         if values:

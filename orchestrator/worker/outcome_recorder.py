@@ -18,7 +18,7 @@ from orchestrator.job_states import JobState
 from orchestrator.learned_vendor_facts import NO, VendorFact, record_fact
 from orchestrator.limits import concurrency_limit
 from orchestrator.limits.rate_limiter import RateLimiter
-from orchestrator.model import NOT_SENT, Effect, Lease, Outcome, Reaction, bucket_location
+from orchestrator.model import HALTING, NOT_SENT, Effect, Lease, Outcome, Reaction, bucket_location
 from orchestrator.object_keys import key_of_cos_path, names_job_or_image
 from orchestrator.store import Database, events
 from orchestrator.store.tables import attempts, jobs
@@ -172,6 +172,9 @@ def _transition(result: AttemptResult, now: datetime, deadline: timedelta) -> Tr
             "deadline_at": now + deadline,
             "warnings": _warnings(lease, outcome),
         }
+    if outcome.code.reaction in HALTING and not lease.images_shown:
+        # what halts exports, such as a wrong key, may have been refused to DescribeImages too
+        changes["described_at"] = None
     if decision.state is JobState.UNKNOWN:
         changes |= {"absent_since": None, "no_resend_before": None}
     return Transition(

@@ -73,7 +73,7 @@ async def test_a_job_resolved_as_accepted_is_not_sent_again(
     ended = await unknown.run("resolve", "1", "--as", "accepted", "--why", "seen in the console")
     assert ended.code == 0
     assert ended.out.startswith("Job 1 is now accepted; `orchestrator run` waits for its objects")
-    assert "at most 1 s (export_deadline)" in ended.out
+    assert "at most the export_deadline (1 s here)" in ended.out
     assert (await unknown.run("run")).code == 0
     shown = (await unknown.run("show", "1", "--json")).json
     event = next(event for event in shown["events"] if event["kind"] == "resolved")

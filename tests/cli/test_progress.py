@@ -44,7 +44,6 @@ def test_warnings_that_hold_stay_in_the_live_display(capsys: pytest.CaptureFixtu
     current = Status(
         at=NOON,
         is_run_active=True,
-        unfinished=frozenset(),
         counts=dict.fromkeys(JobState, 0) | {JobState.QUEUED: 3},
         scopes=(),
         reasons={"new": 3},
@@ -84,6 +83,7 @@ async def test_a_line_of_progress_says_why_jobs_wait(
 async def test_finished_batches_of_earlier_runs_are_not_counted(sqlite: Database) -> None:
     """As in the summary; a batch that ends during the run stays, and a new one is added."""
     await make_job(sqlite, JobState.VERIFIED, batch="yesterday")
+    await make_job(sqlite, batch="theirs", profile="other")
     display, job_id = ProgressDisplay(None), await make_job(sqlite, batch="tonight")
     async with Orchestrator(str(sqlite.url), environ={}) as orchestrator:
 
@@ -97,7 +97,7 @@ async def test_finished_batches_of_earlier_runs_are_not_counted(sqlite: Database
         assert await total() == 1
         await make_job(sqlite, batch="later")
         assert await total() == 2
-        assert (await orchestrator.status()).total == 3
+        assert (await orchestrator.status()).total == 4
         one = ProgressDisplay("yesterday")
         shown = await one._read_status(orchestrator)
     assert shown is not None

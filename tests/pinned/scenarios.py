@@ -277,7 +277,8 @@ USAGE = (
         files={"broken.db": "this is no database, but it is long enough to look like one\n" * 20},
         stores={
             "newer.db": "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL);"
-            "INSERT INTO alembic_version VALUES ('9999');",
+            "INSERT INTO alembic_version VALUES ('9999');"
+            "CREATE TABLE jobs (id INTEGER PRIMARY KEY);",
             "foreign.db": "CREATE TABLE jobs (id INTEGER PRIMARY KEY);",
         },
         steps=(

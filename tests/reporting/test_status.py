@@ -7,7 +7,7 @@ import pytest
 
 from orchestrator.job_queue.worker_registry import register_worker
 from orchestrator.job_states import JobState
-from orchestrator.reporting.status import status
+from orchestrator.reporting.status import status, unfinished_batches
 from orchestrator.store import Database
 from orchestrator.store.tables import jobs
 from tests.job_factory import (
@@ -206,3 +206,27 @@ async def test_status_reads_only_indexes(sqlite: Database, batches: set[str] | N
     assert not [step for step in steps if step == "SCAN jobs" or "TEMP" in step], steps
     by_batch = "SEARCH jobs USING COVERING INDEX ix_jobs_batch (batch=?)"
     assert (by_batch in steps) == (batches is not None)
+
+
+async def test_progress_of_a_run_reads_only_indexes(sqlite: Database) -> None:
+    """Its batches, and their counts of one profile: groups of several batches need to be sorted."""
+    await make_jobs(sqlite, make_requests(3))
+    await make_jobs(sqlite, [make_request(4)], batch="morning")
+    async with plans(sqlite) as steps:
+        batches = await unfinished_batches(sqlite, PROFILE)
+        assert batches == {"night", "morning"}
+        assert (await status(sqlite, batches=batches, profile=PROFILE)).total == 4
+    assert "SCAN jobs USING COVERING INDEX ix_jobs_batch" in steps
+    assert "SEARCH jobs USING COVERING INDEX ix_jobs_batch (batch=?)" in steps
+    assert "SCAN jobs" not in steps
+    assert not [step for step in steps if "USING INDEX ix_jobs_batch" in step]
+
+
+async def test_progress_of_a_run_counts_one_profile(database: Database) -> None:
+    """Jobs of another profile are not sent by the run, whatever their batch."""
+    await make_job(database)
+    await make_job(database, profile="other")
+    await make_job(database, profile="other", batch="theirs")
+    assert await unfinished_batches(database, PROFILE) == {"night"}
+    assert (await status(database, batches={"night"}, profile=PROFILE)).total == 1
+    assert (await status(database, batches={"night"})).total == 2

@@ -111,8 +111,12 @@ async def test_a_missing_store_is_an_error(empty: Database) -> None:
             "CREATE TABLE alembic_version (version_num VARCHAR(32))",
             "INSERT INTO alembic_version VALUES ('1ae14f0b2c3d')",
         ),
+        (
+            "CREATE TABLE alembic_version (version_num VARCHAR(32))",
+            "INSERT INTO alembic_version VALUES ('0003')",
+        ),
     ],
-    ids=["a table of the same name", "revisions of another program"],
+    ids=["a table of the same name", "revisions of another program", "numbers as revisions"],
 )
 async def test_tables_of_another_program_are_left_alone(
     empty: Database, tables: Sequence[str]

@@ -9,6 +9,7 @@ import anyio
 import pytest
 import sqlalchemy as sa
 
+from orchestrator.job_states import JobState
 from orchestrator.manifest.export_request import ExportRequest
 from orchestrator.model import Disk, ImageFacts, ImageFormat
 from orchestrator.run_warnings import RunWarnings
@@ -31,7 +32,7 @@ from tests.job_factory import (
     read_rows,
     update_job,
 )
-from tests.store_and_cloud import StoreAndCloud, make_admission
+from tests.store_and_cloud import CREDENTIAL, StoreAndCloud, make_admission
 
 pytestmark = pytest.mark.anyio
 
@@ -286,23 +287,34 @@ async def test_a_described_job_is_not_described_again(setup: StoreAndCloud) -> N
     assert await read_rows(setup.database, objects, done) == []
 
 
-async def test_a_job_that_could_not_be_described_is_described_by_the_next_run(
-    setup: StoreAndCloud,
-) -> None:
-    """Its images are asked for once more; what is known already is kept."""
-    setup.simulator.change(codes=(Refusal("UnauthorizedOperation", action="DescribeImages"),))
-    (undescribed,) = await describe(setup, [make_request(1)])
-    assert (await read_job(setup.database, undescribed)).size_gib == 0
-    setup.simulator.change(codes=())
-    (described,) = await make_jobs(setup.database, [make_request(2)], sizes=[7])
-    before = len(asked(setup))
+async def test_a_key_that_an_earlier_answer_named_is_expected_too(setup: StoreAndCloud) -> None:
+    """A job that was sent without a description may be described before it is sent again."""
+    (job_id,) = await describe(setup, [make_request(1)])
+    keys = {row.key for row in await read_rows(setup.database, objects, job_id)}
+    named = min(keys)
+    async with setup.database.write() as connection:
+        await connection.execute(objects.delete())
+        row = {"job_id": job_id, "key": named, "expected": False, "cos_path": f"/{named}"}
+        await connection.execute(objects.insert(), [row])
+    await update_job(setup.database, job_id, described_at=None)
     async with describing(setup):
-        with anyio.fail_after(60):
-            while not (await read_job(setup.database, undescribed)).size_gib:
-                await anyio.lowlevel.checkpoint()
-    assert asked(setup)[before:] == [(REGION, 1)]
-    assert await read_rows(setup.database, objects, undescribed)
-    assert (await read_job(setup.database, described)).size_gib == 7
+        await all_described(setup.database)
+    rows = await read_rows(setup.database, objects, job_id)
+    assert {row.key for row in rows if row.expected and row.disk_gib} == keys
+    assert [row.key for row in rows if row.cos_path] == [named]
+
+
+async def test_a_job_that_is_accepted_meanwhile_is_not_described(setup: StoreAndCloud) -> None:
+    """A late answer may accept a job while its images are asked for."""
+    (job_id,) = await make_jobs(setup.database, [make_request(1)], described=False)
+    before = await read_job(setup.database, job_id)
+    (facts,) = await setup.cvm.describe_images(REGION, before.image_ids, credential=CREDENTIAL)
+    await update_job(setup.database, job_id, state=JobState.ACCEPTED)
+    async with setup.database.write() as connection:
+        moment = await setup.database.now(connection)
+        await describe_module._save(connection, [before], {facts.image_id: facts}, moment)
+    assert (await read_job(setup.database, job_id)).described_at is None
+    assert await read_rows(setup.database, objects, job_id) == []
 
 
 async def test_a_cancelled_job_is_not_described(setup: StoreAndCloud) -> None:

@@ -8,7 +8,7 @@ import pytest
 from orchestrator.job_states import JobState
 from orchestrator.learned_vendor_facts import NO, VendorFact, facts_about
 from orchestrator.store import Database
-from orchestrator.store.tables import events, objects
+from orchestrator.store.tables import events, job_images, objects
 from orchestrator.worker.outcome_policy import decide
 from orchestrator.worker.outcome_recorder import AttemptResult, record, record_not_sent
 from tests.job_factory import (
@@ -136,6 +136,21 @@ async def test_a_refusal_does_not_clear_maybe_applied(database: Database, code: 
     await update_job(database, job_id, maybe_applied=True)
     await record_outcome(database, await claim_one(database), make_refusal(code))
     assert (await read_job(database, job_id)).maybe_applied
+
+
+@pytest.mark.parametrize("state", ["NORMAL", None])
+@pytest.mark.parametrize("code", ["AuthFailure.SecretIdNotFound", IMAGE_BUSY])
+async def test_what_a_halt_puts_back_is_described_again(
+    database: Database, code: str, state: str | None
+) -> None:
+    """A wrong key is refused to DescribeImages, too; another refusal says nothing about it."""
+    (job_id,) = await make_jobs(database)
+    async with database.write() as connection:
+        await connection.execute(job_images.update().values(state=state))
+    await record_outcome(database, await claim_one(database), make_refusal(code))
+    kept = await read_job(database, job_id)
+    is_kept = state is not None or code == IMAGE_BUSY
+    assert (kept.state, kept.described_at is not None) == (JobState.QUEUED, is_kept)
 
 
 async def test_a_cancelled_worker_still_records(database: Database) -> None:
