@@ -81,8 +81,8 @@ SELECT
         WHEN 'queued' THEN 'new'
         ELSE 'cancelled'
     END,
-    created, created, 50, sent, 0, 0, 0,
-    CASE WHEN answered THEN CAST(1000000000 + n * 37 AS TEXT) END,
+    created, created, 50, CASE WHEN sent AND n % 10 = 7 THEN 4 ELSE sent END, 0, 0, 0,
+    CASE WHEN answered AND NOT (failed AND n % 40 = 3) THEN CAST(1000000000 + n * 37 AS TEXT) END,
     CASE WHEN sent THEN lower(hex(randomblob(16))) END,
     CASE WHEN failed THEN code END,
     CASE WHEN failed THEN 'The vendor refused to export the image ' || image || '.' END,
@@ -102,10 +102,12 @@ INSERT INTO attempts (
     job_id, number, owner, probe, claimed_at, signed_at, expires_at, answered_at, code, reaction,
     effect, http_status, request_id, task_id
 )
-SELECT id, 1, 'worker-0123456789ab', 0, sent_at, sent_at, sent_at, accepted_at, code,
-    CASE WHEN code IS NULL THEN 'accept' ELSE 'fail' END,
-    CASE WHEN code IS NULL THEN 'yes' ELSE 'no' END, 200, request_id, task_id
-FROM jobs WHERE attempt = 1
+SELECT jobs.id, made.id, 'worker-0123456789ab', 0, sent_at, sent_at, sent_at, accepted_at, code,
+    CASE WHEN task_id IS NULL THEN 'fail' ELSE 'accept' END,
+    CASE WHEN task_id IS NULL THEN 'no' ELSE 'yes' END, 200, request_id,
+    CASE WHEN made.id = attempt THEN task_id END
+FROM jobs JOIN names AS made ON made.kind = 'attempt' AND made.id <= attempt
+ORDER BY jobs.id, made.id
 """
 
 _SCOPES = (
@@ -140,6 +142,7 @@ def write(path: str, count: int, *, all_wait: bool) -> None:
         connection.execute("CREATE TEMP TABLE names (kind, id, name, PRIMARY KEY (kind, id))")
         kinds = (("region", _REGIONS), ("code", _CODES), ("event", _EVENTS_OF_A_JOB))
         names = [(kind, n, name) for kind, listed in kinds for n, name in enumerate(listed)]
+        names += [("attempt", number, "") for number in range(1, 5)]
         connection.executemany("INSERT INTO names VALUES (?, ?, ?)", names)
         times = {"first": FIRST, "apart": SECONDS_APART}
         connection.execute(_JOBS, {"count": count, "all_wait": all_wait, "rare": _RARE, **times})

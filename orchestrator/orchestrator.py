@@ -156,7 +156,7 @@ class Orchestrator:
         return await status(self._database, batches=batches, rate=self.settings.rate)
 
     async def progress(self, batches: Collection[str]) -> Status:
-        """Return the same of the jobs that a run of this profile works on, in these batches."""
+        """Return the same, with the counts of this profile's jobs in these batches."""
         profile, rate = self.settings.profile, self.settings.rate
         return await status(self._database, batches=batches, profile=profile, rate=rate)
 

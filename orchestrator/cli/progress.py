@@ -87,8 +87,9 @@ class ProgressDisplay:
                     self._sent.clear()  # what was sent before they were added is no rate
             current = await orchestrator.progress(self._batches)
             profile = orchestrator.settings.profile
-            ours = (warning for warning in current.warnings if warning.profile == profile)
-            return replace(current, warnings=tuple(ours))
+            scopes = tuple(scope for scope in current.scopes if scope.profile == profile)
+            warnings = tuple(one for one in current.warnings if one.profile == profile)
+            return replace(current, scopes=scopes, warnings=warnings)
         return None
 
     def _view(self, current: "Status") -> RenderableType:

@@ -105,13 +105,16 @@ def _what_to_check(details: "JobDetails") -> Iterator[str]:
     resent = ", and sends it again if there is none" if is_resent else ""
     yield f"  next      `orchestrator run` searches the bucket for its export{resent}"
     prefix, images = details.settings["object_prefix"], " or ".join(job.image_ids)
-    younger = "if they are younger than the first request for it"
+    younger = " if they are younger than the first request for it"
+    # a job that was split off has the prefix of the whole one
+    has_own_prefix = not has_exact_names and job.tag in prefix
+    which = f"starts with {prefix!r}" + ("" if has_own_prefix else f" and contains {images}")
     yield (
-        f"  check     objects and uploads in the bucket whose key starts with {prefix!r}: they "
-        f"belong to this job{f' {younger}' if has_exact_names else ''}"
+        f"  check     objects and uploads in the bucket whose key {which}: they belong to this job"
+        + (younger if has_exact_names else "")
     )
     yield (
-        f"            others whose key contains {images}: they may belong to it {younger}, because "
+        f"            others whose key contains {images}: they may belong to it{younger}, because "
         "a bucket may not keep the prefix that was asked for"
     )
     yield "            the console: whether it shows an export of the image"

@@ -50,7 +50,7 @@ def matches(wanted: JobFilter) -> sa.ColumnElement[bool]:
 def _has_task_id(values: Sequence[str]) -> sa.ColumnElement[bool]:
     """Return the condition that any attempt of a job has one of these TaskIds.
 
-    The job itself has the last one. Others are looked up only for jobs that may have any: few.
+    The job itself has the last one. Others are looked up only for jobs that may have any.
     """
     others = sa.exists().where(
         attempts.c.job_id == jobs.c.id, _matches_any(attempts.c.task_id, values)

@@ -19,6 +19,8 @@ HEAD: Final = "0007"
 """Newest revision. Written here because Alembic's import is slow, and every command checks it."""
 
 _OUR_REVISION = re.compile("[0-9]{4}")
+_OUR_TABLES = {"jobs", "job_images", "attempts"}
+"""Tables of every revision."""
 
 _MAY_NOT_CREATE = {"42501", "3F000"}
 """SQLSTATE: insufficient privilege, and no schema in which to create."""
@@ -110,13 +112,14 @@ class Schema:
             StoreError: the database is that of another program.
         """
         async with self._database.read() as connection:
-            tables = set(await connection.run_sync(_table_names))
+            tables = set(await connection.run_sync(_table_and_view_names))
             others = tables - {"alembic_version"}
             revision: str | None = None
             if "alembic_version" in tables:
                 query = sa.text("SELECT version_num FROM alembic_version")
                 revision = await connection.scalar(query)
-        if "jobs" in others and revision is not None and _OUR_REVISION.fullmatch(revision):
+        is_ours = others >= _OUR_TABLES
+        if is_ours and revision is not None and _OUR_REVISION.fullmatch(revision):
             return revision
         # a database on a server may be shared, but not a file, nor a table's name
         if revision is not None or "jobs" in others or (self._database.is_sqlite and others):
@@ -150,8 +153,9 @@ class Schema:
             )
 
 
-def _table_names(connection: sa.Connection) -> list[str]:
-    return sa.inspect(connection).get_table_names()
+def _table_and_view_names(connection: sa.Connection) -> list[str]:
+    inspector = sa.inspect(connection)
+    return [*inspector.get_table_names(), *inspector.get_view_names()]
 
 
 def _run_migrations(connection: sa.Connection) -> None:

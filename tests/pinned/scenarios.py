@@ -278,7 +278,8 @@ USAGE = (
         stores={
             "newer.db": "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL);"
             "INSERT INTO alembic_version VALUES ('9999');"
-            "CREATE TABLE jobs (id INTEGER PRIMARY KEY);",
+            "CREATE TABLE jobs (id INTEGER PRIMARY KEY); CREATE TABLE job_images (id INTEGER);"
+            "CREATE TABLE attempts (id INTEGER);",
             "foreign.db": "CREATE TABLE jobs (id INTEGER PRIMARY KEY);",
         },
         steps=(

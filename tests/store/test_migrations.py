@@ -115,8 +115,20 @@ async def test_a_missing_store_is_an_error(empty: Database) -> None:
             "CREATE TABLE alembic_version (version_num VARCHAR(32))",
             "INSERT INTO alembic_version VALUES ('0003')",
         ),
+        (
+            "CREATE TABLE alembic_version (version_num VARCHAR(32))",
+            "INSERT INTO alembic_version VALUES ('0003')",
+            "CREATE TABLE jobs (id INTEGER)",
+        ),
+        ("CREATE VIEW jobs AS SELECT 1 AS id",),
     ],
-    ids=["a table of the same name", "revisions of another program", "numbers as revisions"],
+    ids=[
+        "a table of the same name",
+        "revisions of another program",
+        "numbers as revisions",
+        "both",
+        "a view of the same name",
+    ],
 )
 async def test_tables_of_another_program_are_left_alone(
     empty: Database, tables: Sequence[str]
