@@ -156,7 +156,13 @@ class Orchestrator:
         return await status(self._database, batches=batches, rate=self.settings.rate)
 
     async def progress(self, batches: Collection[str]) -> Status:
-        """Return the same, with the counts of this profile's jobs in these batches."""
+        """Return the same, with the counts of this profile's jobs in these batches.
+
+        Raises:
+            UsageError: a name has a control character, or bytes that are not UTF-8.
+        """
+        for batch in batches:
+            check_printable(batch, "batch name")
         profile, rate = self.settings.profile, self.settings.rate
         return await status(self._database, batches=batches, profile=profile, rate=rate)
 

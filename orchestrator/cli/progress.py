@@ -17,6 +17,7 @@ from rich.text import Text
 
 from orchestrator.cli.formatting import COLOURS, duration, is_capable_terminal, printable
 from orchestrator.cli.status import detail_lines, eta_text, waiting_line, warning_lines
+from orchestrator.errors import UsageError
 from orchestrator.job_states import FINAL, JobState
 from orchestrator.store.error_classification import STORE_ERRORS
 
@@ -78,8 +79,8 @@ class ProgressDisplay:
                 self.notify("; ".join(filter(None, parts)) + _reason(current))
 
     async def _read_status(self, orchestrator: "Orchestrator") -> "Status | None":
-        # If the database cannot be read, a refresh is skipped: the run itself reports the error.
-        with suppress(*STORE_ERRORS):
+        # The run itself reports a database that cannot be read, and a name that is not valid.
+        with suppress(*STORE_ERRORS, UsageError):
             if self._is_of_all_batches:
                 added = await orchestrator.unfinished_batches() - self._batches
                 if added:

@@ -80,6 +80,13 @@ async def test_a_line_of_progress_says_why_jobs_wait(
 
 
 @pytest.mark.anyio
+async def test_an_invalid_batch_is_left_to_the_run(sqlite: Database) -> None:
+    """The run refuses the name; the display beside it must not end with another error."""
+    async with Orchestrator(str(sqlite.url), environ={}) as orchestrator:
+        assert await ProgressDisplay("\udcff")._read_status(orchestrator) is None
+
+
+@pytest.mark.anyio
 async def test_finished_batches_of_earlier_runs_are_not_counted(sqlite: Database) -> None:
     """As in the summary; a batch that ends during the run stays, and a new one is added."""
     await make_job(sqlite, JobState.VERIFIED, batch="yesterday")

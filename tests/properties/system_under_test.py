@@ -130,7 +130,7 @@ class SystemUnderTest:
         """Enqueue a request; if described, its objects are known in advance."""
         made = await enqueue(self.database, [request], profile=PROFILE, batch="night", actor=TESTER)
         async with self.database.write() as connection:
-            new = jobs.c.described_at.is_(None)
+            new = jobs.c.described_at.is_(None) & (jobs.c.attempt == 0)
             rows = (await connection.execute(sa.select(jobs).where(new))).all()
             await connection.execute(
                 jobs.update().where(new).values(described_at=await self.database.now(connection))
@@ -142,7 +142,16 @@ class SystemUnderTest:
         return made
 
     async def claim(self, process: int) -> Attempt | None:
-        """Claim the next job for a process, within the concurrency limit."""
+        """Claim the next job for a process, within the concurrency limit.
+
+        A job that a halt has put back is described before: here its images are not found.
+        """
+        async with self.database.write() as connection:
+            undescribed = (jobs.c.state == JobState.QUEUED) & jobs.c.described_at.is_(None)
+            described_at = await self.database.now(connection)
+            await connection.execute(
+                jobs.update().where(undescribed).values(described_at=described_at)
+            )
         name, _ = self.processes[process]
         moment = await now(self.database)
         want = claim_query(
