@@ -28,7 +28,7 @@ CASES: dict[str, Case] = {case.name: case for module in _MODULES for case in mod
 
 
 def main(wanted: list[str]) -> int:
-    """Run the cases whose names begin with one of the arguments; all without arguments."""
+    """Run the cases whose names begin with an argument, or all without arguments."""
     chosen = [case for name, case in CASES.items() if name.startswith(tuple(wanted or [""]))]
     if not chosen:
         print(f"No such case. Known cases: {', '.join(CASES)}", file=sys.stderr)

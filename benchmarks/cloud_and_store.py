@@ -17,7 +17,7 @@ _MAX_WAIT = 300
 
 @contextmanager
 def start_cloud_and_store(**settings: Any) -> Iterator[tuple[SimulatorProcess, Store]]:
-    """Start a cloud with these settings and make an empty store; remove both at the end."""
+    """Yield a cloud with these settings and an empty store; remove both at the end."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with start_simulator(folder, **settings) as here:
@@ -36,7 +36,13 @@ def wait_until(holds: Callable[[], bool], run: subprocess.Popen[bytes]) -> None:
 
 
 def wait_for_success(*runs: subprocess.Popen[bytes]) -> None:
-    """Wait until all runs have ended with exit code 0: nothing is left, and nothing failed."""
+    """Wait until all runs have ended with exit code 0.
+
+    This code means that nothing is left and nothing failed.
+
+    Raises:
+        RuntimeError: a run has ended with another code.
+    """
     codes = [run.wait() for run in runs]
     if any(codes):
         raise RuntimeError(f"the runs ended with {codes}")

@@ -58,6 +58,6 @@ def read_task_id(response: httpx.Response) -> int:
 
 
 def read_images() -> list[dict[str, str]]:
-    """Read images from stdin, one per line; return the arguments of `ExportCall.request`."""
+    """Read one image per line of stdin; return the arguments of `ExportCall.request`."""
     rows = (line.split(",") for line in sys.stdin.read().split())
     return [{"image_id": image_id, "region": region} for image_id, region in rows]

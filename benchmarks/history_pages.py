@@ -30,7 +30,7 @@ async def main(path: str) -> None:
 
 
 async def _filters(orchestrator: Orchestrator) -> list[tuple[str, JobFilter]]:
-    """Return filters for frequent values, for values of the oldest jobs only, and for none."""
+    """Return filters that match many jobs, only the oldest jobs, or no jobs."""
     (count,) = [newest.id async for newest in orchestrator.history(limit=1)]
     newest_batch, newest_image = f"night-{(count - 1) // 1000:05}", f"img-{count:08x}"
     asked: list[tuple[str, str, list[str]]] = [

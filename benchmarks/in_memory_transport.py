@@ -27,7 +27,11 @@ class InMemoryTransport(httpx.AsyncBaseTransport):
         self._generator = generator
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send one request and return its answer; a fault of the cloud raises httpx's error."""
+        """Send one request and return its answer.
+
+        Raises:
+            httpx.ReadError, httpx.RemoteProtocolError: a fault of the cloud broke the connection.
+        """
         if trace := request.extensions.get("trace"):
             await trace("http11.send_request_headers.started", {"request": _Core(b"POST")})
         received = _received(request)

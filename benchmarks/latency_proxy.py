@@ -25,7 +25,7 @@ _GONE = (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream
 def start_latency_proxy(
     cloud: SimulatorProcess, seconds: float, folder: Path
 ) -> Iterator[dict[str, str]]:
-    """Run the proxy in front of a cloud; yield the environment variables for its clients."""
+    """Run the proxy in front of a cloud; yield its clients' environment variables."""
     port = cloud.url.rpartition(":")[2]
     command = [sys.executable, "-m", "benchmarks.latency_proxy", port, str(seconds), str(folder)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:

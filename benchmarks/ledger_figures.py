@@ -57,7 +57,10 @@ def bound(exports: Sequence[dict[str, Any]], cap: int, rate: float = math.inf) -
 
 
 def unhindered(exports: Sequence[dict[str, Any]], cap: int) -> float:
-    """Return the seconds they take in their order of acceptance, if no slot is ever idle."""
+    """Return the seconds that these exports take if no slot is ever idle.
+
+    The exports start in their order of acceptance.
+    """
     free_at = [0.0] * cap
     for one in sorted(exports, key=lambda one: one["accepted_at"]):
         heapq.heapreplace(free_at, free_at[0] + duration(one))
@@ -90,9 +93,10 @@ def running(
 def time_to_reach(
     exports: Sequence[dict[str, Any]], changed: float, cap: int, lasts: float
 ) -> float:
-    """Return after how many durations nearly as many exports run as a changed cap allows.
+    """Return the time until nearly as many exports run as a changed cap allows.
 
-    From then on the mean over each duration must stay so, until five have passed since the change.
+    The unit is the duration of one export. From then on the mean over each duration must stay so,
+    until five durations have passed since the change.
     """
     step = lasts / _FINE
     counts = [_at_once(exports, changed + n * step) for n in range(6 * _FINE)]

@@ -55,7 +55,10 @@ def median_throughput(speeds: list[Throughput]) -> Throughput:
 
 
 def ratio(ours: list[Throughput], theirs: list[Throughput]) -> float:
-    """Return the median ratio of rates; per turn, because the load of the machine varies."""
+    """Return the median, over all turns, of our rate divided by their rate.
+
+    The rates of one turn are compared, because the load of the machine varies between turns.
+    """
     return median(o.per_second / t.per_second for o, t in zip(ours, theirs, strict=True))
 
 

@@ -27,7 +27,10 @@ class VirtualClock:
 
 
 def memory_folder() -> Path | None:
-    """Return a folder in memory, where there is one: a disk would only slow a virtual run down."""
+    """Return a folder in memory; ``None`` if there is none.
+
+    A disk would only make a virtual run slower.
+    """
     shared = Path("/dev/shm")  # noqa: S108 - the folder made there has a name of its own
     return shared if shared.is_dir() else None
 

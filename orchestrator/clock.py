@@ -15,7 +15,10 @@ class Clock(Protocol):
 
 
 def _since_boot() -> timedelta:
-    """Return the time since this machine booted, including sleep; this clock cannot be set."""
+    """Return the time since this machine booted, including sleep.
+
+    This clock cannot be set.
+    """
     clock = getattr(
         time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC
     )  # macOS counts sleep in the latter

@@ -128,7 +128,7 @@ def _sqlite_url(path: str) -> sa.URL:
 
 
 def is_text(path: str) -> bool:
-    """Return whether a path has neither control characters nor bytes that are no text."""
+    """Return whether a path has no control characters and no bytes that are not text."""
     # not isprintable(): it would refuse the wide blank of Chinese folder names
     return not {unicodedata.category(character) for character in path} & {"Cc", "Cs"}
 
@@ -163,7 +163,7 @@ def _postgresql(scheme: str, rest: str) -> sa.URL:
 
 
 def describe_url(url: str) -> str:
-    """Return the store's name for messages: the file's path, or the URL without its password."""
+    """Return the store's name for messages: a file path, or a URL without password."""
     parsed = sa.make_url(url)
     if parsed.get_backend_name() == "sqlite":
         return parsed.database or ""
@@ -172,7 +172,7 @@ def describe_url(url: str) -> str:
 
 
 def without_secrets(text: str, url: sa.URL) -> str:
-    """Return a message of libpq or psycopg without the passwords that a connection uses."""
+    """Return a libpq or psycopg message without the passwords of a connection."""
     parameters = (url.query.get(name) for name in _SECRET_PARAMETERS)
     variables = (os.environ.get(name) for name in _SECRET_VARIABLES)
     for secret in (url.password, *parameters, *variables):

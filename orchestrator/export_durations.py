@@ -57,14 +57,17 @@ class FinishedExport:
 
     @property
     def shortest(self) -> timedelta:
-        """Return the shorter time: polling may have paused for hours, and clocks may differ."""
+        """The shorter of both times: polling may pause for hours, and clocks may differ."""
         return min(self.seen_after, self.written_after or self.seen_after)
 
 
 async def latest_finished_exports(
     connection: AsyncConnection, profile: str, region: str, now: datetime
 ) -> list[FinishedExport]:
-    """Return the newest finished exports of a scope whose duration is known, newest first."""
+    """Return the latest finished exports of a scope, newest first.
+
+    Exports whose duration is not known are left out.
+    """
     values = {"profile": profile, "region": region, "now": now}
     return [
         _finished_export(row)
@@ -107,14 +110,14 @@ def typical_duration(finished: Sequence[FinishedExport]) -> timedelta | None:
 
 
 def long_duration(finished: Sequence[FinishedExport]) -> timedelta | None:
-    """Return the upper quartile of the durations; ``None`` before any export has finished."""
+    """Return the upper quartile of the durations; ``None`` without finished exports."""
     return sorted(one.shortest for one in finished)[len(finished) * 3 // 4] if finished else None
 
 
 def earliest_end(
     finished: Sequence[FinishedExport], size_gib: int, *, share: float = _EARLY
 ) -> timedelta:
-    """Return the age at which an export of this size may first be finished; 0 if unknown.
+    """Return the earliest age at which an export of this size may end; 0 if unknown.
 
     Exports of a similar or smaller size are the best examples. Without any, the duration of larger
     ones is scaled down in proportion to the size.
@@ -156,9 +159,12 @@ def deadline(
 def _comparable(
     finished: Sequence[FinishedExport], size_gib: int
 ) -> list[tuple[FinishedExport, float]]:
-    """Return the exports that say something about one of this size, and its share of their size.
+    """Return the exports that say something about an export of this size.
 
     An export of unknown size says nothing about one of known size, and the reverse.
+
+    Returns:
+        Each export with the ratio of this size to its own size; 1 if the sizes are not known.
     """
     return [
         (one, size_gib / one.size_gib if size_gib else 1.0)

@@ -11,10 +11,10 @@ NO_HOME = "HOME is not set, and the user id has no home folder in the user datab
 
 
 def home_folder(environ: Mapping[str, str] = os.environ) -> Path | None:
-    """Return the home folder; ``None`` if there is none, as in a container with a random user id.
+    """Return the home folder; ``None`` if there is none.
 
-    A HOME that is not an absolute path counts as not set, as platformdirs treats it too: it would
-    name another folder wherever a command is run.
+    A container with a random user id may have none. A HOME that is not an absolute path counts as
+    not set, as platformdirs treats it too: it would name another folder wherever a command is run.
     """
     home = Path(environ.get("HOME", ""))
     if home.is_absolute():

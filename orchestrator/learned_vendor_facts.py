@@ -105,9 +105,10 @@ async def facts_about(
 async def longest_first_trace(
     connection: AsyncConnection, profile: str, region: str, bucket: str
 ) -> tuple[timedelta, datetime] | None:
-    """Return the longest time from a request to its first upload or object, and when that was.
+    """Return the longest time from a request to its first trace, and when that was.
 
-    Those of the newest jobs of the bucket count; ``None`` without any.
+    A trace is an upload or an object. Only the newest jobs of the bucket count. The result is
+    ``None`` without any.
     """
     query = (
         sa.select(jobs.c.sent_at, jobs.c.first_trace_at)

@@ -270,5 +270,8 @@ class Halt:
 
 
 def bucket_location(region: str, bucket: str) -> str:
-    """Return a bucket with its region, as users read it: a wrong region is the usual mistake."""
+    """Return a bucket with its region, as users read it.
+
+    A wrong region is the usual mistake.
+    """
     return f"{region}/{bucket}"

@@ -20,7 +20,10 @@ def append_tag(prefix: str, tag: str) -> str:
 
 
 def object_key(object_prefix: str, image_id: str, disk: Disk, image_format: ImageFormat) -> str:
-    """Return the key of a disk's object (source: the vendor's page on exporting images)."""
+    """Return the key of a disk's object.
+
+    Source: the vendor's page on exporting images.
+    """
     kind = "system" if disk.usage == "SYSTEM_DISK" else "data"
     name = f"{image_id}_{kind}_{disk.snapshot_id}.{image_format.lower()}"
     return f"{object_prefix}_{name}" if object_prefix else name
@@ -53,7 +56,12 @@ def key_of_cos_path(path: str, order: ExportOrder) -> str:
 
 
 def names_job_or_image(path: str, object_prefix: str, image_ids: Iterable[str]) -> bool:
-    """Return whether a CosPath or key contains a job's own prefix or one of its image ids."""
+    """Return whether a path begins with the job's prefix or contains an image id.
+
+    Args:
+        path: a CosPath or a key.
+        object_prefix: the job's own prefix; empty if it has none.
+    """
     named = bool(object_prefix) and path.removeprefix("/").startswith(object_prefix)
     return named or any(image in path for image in image_ids)
 
@@ -61,7 +69,7 @@ def names_job_or_image(path: str, object_prefix: str, image_ids: Iterable[str]) 
 def missing_images(
     image_ids: Iterable[str], object_prefix: str, keys: Iterable[str], found: Collection[str]
 ) -> list[str]:
-    """Return the images of one request without all their objects, in the request's order.
+    """Return the images of a request that lack an object, in the request's order.
 
     Args:
         keys: every required key. If none contains an image id, nothing is returned.

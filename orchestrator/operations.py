@@ -154,7 +154,7 @@ async def retry(
 async def _split(
     connection: AsyncConnection, row: Any, now: datetime, actor: str, *, dry_run: bool
 ) -> bool:
-    """Insert a job for the images that did not arrive, if others of the same request did.
+    """Insert a job for a request's missing images if its other images arrived.
 
     The old job stays failed. The new one keeps its key prefix. So a late object of the old request
     still counts, and a new request writes the same keys.

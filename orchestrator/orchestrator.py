@@ -113,7 +113,9 @@ class Orchestrator:
         forever: bool = False,
         stop: anyio.Event | None = None,
     ) -> RunResult:
-        """Send, wait and verify until no job can progress; continue what an earlier run left.
+        """Send, wait and verify until no job can progress.
+
+        This also continues what an earlier run left.
 
         Args:
             batch: only this batch.
@@ -142,7 +144,7 @@ class Orchestrator:
         )
 
     async def status(self, *, batch: str | None = None) -> Status:
-        """Return the counts of each state, the limits of each scope, and the ETA of an active run.
+        """Return counts per state, limits per scope, and the ETA of an active run.
 
         Args:
             batch: count only the jobs of this batch.
@@ -251,7 +253,7 @@ def _open(
 
 
 async def upgrade_store(settings: Settings) -> tuple[str | None, str | None]:
-    """Upgrade a store to this program's version; return its versions before and after.
+    """Upgrade a store to this program's version; return the old and the new version.
 
     Raises:
         StoreError: the store is of a newer version, or a run works on it.

@@ -53,10 +53,10 @@ class RunWarnings:
         """By key of a warning that holds: when it was stored, on the event loop's clock."""
 
     async def warn(self, key: str, message: str, *, is_notified: bool = False) -> None:
-        """Notify the user of a warning and store it; while it holds, renew it now and then.
+        """Notify the user of a warning and store it.
 
         The user is notified again only after `clear`. What cannot be stored now is stored by a
-        later call.
+        later call. Later calls renew the stored warning at intervals.
 
         Args:
             key: what the warning is about; one row per key.
@@ -87,9 +87,10 @@ class RunWarnings:
             self._stored_at[key] = now
 
     async def clear(self, key: str) -> bool:
-        """End a warning of this run: its condition has ended; return whether there was one.
+        """End a warning of this run; return whether there was one.
 
-        If the store cannot be written, the warning holds until a later call.
+        Call this when the condition of the warning has ended. If the store cannot be written, the
+        warning holds until a later call.
         """
         if key not in self._stored_at:
             return False

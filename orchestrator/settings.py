@@ -179,12 +179,15 @@ class Settings(BaseModel):
 
     @property
     def is_profile_named(self) -> bool:
-        """Whether the user has named the profile to this program: it precedes keys elsewhere."""
+        """Whether the user has named the profile to this program.
+
+        Then its keys precede keys from elsewhere.
+        """
         return "profile" in self.model_fields_set
 
     @property
     def sqlalchemy_url(self) -> str:
-        """Return the URL of the database for SQLAlchemy's async engine, password included."""
+        """The URL of the database for SQLAlchemy's async engine, with the password."""
         return parse_database_url(self.database_url).render_as_string(hide_password=False)
 
     @field_validator("database_url")

@@ -51,7 +51,11 @@ def _fixed() -> Measurement:
 
 
 def _lognormal(*, by_size: bool) -> Measurement:
-    """Export images whose durations differ widely, with or without sizes that predict them."""
+    """Export images whose durations differ widely.
+
+    Args:
+        by_size: whether the sizes of the images predict the durations.
+    """
     rng = random.Random(7)
     count = 200
     names = make_image_ids(count)

@@ -49,7 +49,7 @@ def _copy_in_new_process(source: Path, target: Path) -> float:
 
 
 def _copy_rows(source: Path, target: Path) -> float:
-    """Copy the rows of a store into a new one; return the seconds that writing them took."""
+    """Copy the rows of a store to a new one; return how many seconds writing took."""
     with closing(sqlite3.connect(source)) as connection:
         schema = connection.execute("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL")
         statements = schema.fetchall()

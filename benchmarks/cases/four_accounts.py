@@ -237,7 +237,10 @@ def _measured(world: _World, night: _Night) -> Measurement:
 
 
 def _least(world: _World, by_scope: Mapping[_Scope, Sequence[dict[str, Any]]]) -> float:
-    """Return the lower bound in seconds: the slowest scope, or the rate limit of an account."""
+    """Return the lower bound of the makespan in seconds.
+
+    It is the longest of these times: of each scope, and of each account at its rate limit.
+    """
     accounts: Counter[str] = Counter()
     for (account, _), here in by_scope.items():
         accounts[account] += len(here)
@@ -246,7 +249,7 @@ def _least(world: _World, by_scope: Mapping[_Scope, Sequence[dict[str, Any]]]) -
 
 
 def _late(night: _Night) -> dict[str, float]:
-    """Return the seconds from the end of each export until its job was verified, by image."""
+    """Return the seconds from each export's end to its job's verification, by image."""
     ends = {one["image_id"]: one["ends_at"] for one in night.exports}
     seen = {job.image_ids[0]: job.finished_at for job in night.jobs}
     return {

@@ -78,7 +78,7 @@ def _speed_of(name: str, server: sa.URL | None) -> Throughput:
 
 @contextmanager
 def _place(name: str, server: sa.URL | None) -> Iterator[str]:
-    """Yield the database of a peer: its own on PostgreSQL, or a file in the store's folder."""
+    """Yield a peer's database: its own on PostgreSQL, or a file in the store folder."""
     if server is None or not _ON_POSTGRESQL[name]:
         yield "queue.db"
         return

@@ -82,7 +82,7 @@ def _make_folder() -> Path:
 
 
 def _make_cloud(count: int, folder: Path) -> "Simulator":
-    """Make a cloud that refuses to export three images and loses three other responses."""
+    """Make a cloud that refuses three exports and loses three other responses."""
     from orchestrator import simulator
 
     duration = simulator.Duration("uniform", seconds=1.0, spread=0.6)

@@ -66,7 +66,7 @@ def command(
     json: Json = False,
     settings: "Settings",
 ) -> None:
-    """Add images to the queue. A request that is already there is a duplicate and is skipped.
+    """Add images to the queue; skip requests that are already there.
 
     Example: orchestrator enqueue images.csv --batch tonight
     """
@@ -121,7 +121,10 @@ def _notes(manifest: "Manifest", result: "EnqueueResult") -> Iterator[str]:
 
 
 def _first_departure(first: datetime, count: int) -> str:
-    """Return when the first job with a ``not_before`` may be sent, also in the local time."""
+    """Return a sentence that says when the first job with ``not_before`` may be sent.
+
+    It gives the time in UTC and in the local time.
+    """
     past = ", which is past" if first <= datetime.now(UTC) else ""
     return (
         f"not_before is given for {count}: the first may be sent at {utc_and_local(first)}{past}. "

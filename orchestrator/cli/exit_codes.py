@@ -61,7 +61,7 @@ def exit_code_for(error: BaseException) -> int:
 
 
 def leaves(error: BaseException) -> Iterator[BaseException]:
-    """Yield the single errors of an exception group, however nested; else the error itself."""
+    """Yield the single errors of a nested exception group, or the error itself."""
     if isinstance(error, BaseExceptionGroup):
         for one in error.exceptions:
             yield from leaves(one)
@@ -70,7 +70,10 @@ def leaves(error: BaseException) -> Iterator[BaseException]:
 
 
 def _code_and_text(error: BaseException) -> tuple[int, str]:
-    """Return exit code, and message with remedy; silence a stdout that cannot be written."""
+    """Return the exit code and the message of an error, with its remedy.
+
+    Also silence stdout if it cannot be written.
+    """
     from sqlalchemy.exc import DBAPIError
     from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 

@@ -88,7 +88,7 @@ def is_capable_terminal(stream: TextIO) -> bool:
 
 
 def printable(text: str) -> str:
-    """Replace control characters, so that text from a server cannot control the terminal.
+    """Replace control characters: text from a server must not control the terminal.
 
     What stdout cannot encode is escaped, as it would be later, so that its width is known.
     """
@@ -102,14 +102,17 @@ def printable(text: str) -> str:
 
 
 def text_width() -> int:
-    """Return the columns that lines of text on stdout may take: 80 if it is not a terminal."""
+    """Return the maximum width of a line of text on stdout, in columns.
+
+    It is 80 if stdout is not a terminal.
+    """
     if not sys.stdout.isatty():
         return 80
     return min(max(shutil.get_terminal_size().columns, 60), 120)
 
 
 def wrapped(text: str, width: int, indent: str = "", *, breaks_words: bool = True) -> list[str]:
-    """Break a text into lines of at most this many columns; blanks within a line are kept.
+    """Break a text into lines of at most ``width`` columns; keep blanks within lines.
 
     Args:
         width: East Asian wide characters take two columns, combining marks none.
@@ -130,7 +133,10 @@ def wrapped(text: str, width: int, indent: str = "", *, breaks_words: bool = Tru
 
 
 def exit_on_closed_pipe() -> None:
-    """Let the process end silently when the reader of its output, such as ``head``, has ended."""
+    """Let the process end silently when the reader of its output has ended.
+
+    A reader such as ``head`` may end early.
+    """
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
 
 
@@ -145,7 +151,10 @@ def duration(seconds: float) -> str:
 
 
 def utc_and_local(moment: datetime) -> str:
-    """Return a time in UTC, and in the local time with its offset where that is in the calendar."""
+    """Return a time in UTC, and in the local time with its offset.
+
+    The local time is left out if it is before year 1 or after year 9999.
+    """
     try:
         return f"{iso(moment)} ({moment.astimezone().isoformat(' ', 'minutes')} here)"
     except (OverflowError, ValueError):  # in the local time it is before year 1 or after 9999
@@ -153,9 +162,10 @@ def utc_and_local(moment: datetime) -> str:
 
 
 def fault_lines(faults: Sequence["RowFault"]) -> Iterator[str]:
-    """Yield the faults of a manifest: equal ones of many rows as one line, and not too many.
+    """Yield the faults of a manifest as lines, equal faults of many rows as one line.
 
-    Repeated rows are equal too, whichever row they repeat.
+    Repeated rows are equal too, whichever row they repeat. Only the first `_MAX_FAULTS` lines are
+    shown; a last line counts the other faults.
     """
     groups: dict[tuple[str, ...], list[RowFault]] = {}
     for fault in faults:

@@ -139,7 +139,10 @@ class JobTable:
         return self._line({title: title for title in _WIDTHS})
 
     def row(self, job: "Job") -> str:
-        """Return a job as one line; an error that does not fit is wrapped on lines below it."""
+        """Return a job as one line, with its error.
+
+        If the width of the terminal is known, the error is wrapped on the lines below.
+        """
         line = self._line(_cells(job), job.state)
         if job.code is None:
             return line
@@ -187,7 +190,7 @@ def _first_of(values: Sequence[str]) -> str:
 
 
 def _duration(job: "Job") -> str:
-    """Return the time from sending to the end, such as ``45s``, ``3m05s`` or ``2h10m``."""
+    """Return the time from sending to end, such as ``45s``, ``3m05s`` or ``2h10m``."""
     # An export that was found in the bucket after its response was lost counts as accepted only
     # from then on, so the time of sending comes first.
     started = job.sent_at or job.accepted_at

@@ -21,7 +21,7 @@ _DryRun = Annotated[
 
 
 def _filter_or_all(**values: Any) -> "JobFilter":
-    """Return the filter that the options describe; it may be empty only with ``--all``."""
+    """Return the filter of the options; it may be empty only with ``--all``."""
     from orchestrator.model import JobFilter
 
     are_all_allowed = values.pop("all")

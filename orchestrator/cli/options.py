@@ -79,7 +79,10 @@ def takes_settings(*options: inspect.Parameter) -> Callable[[_Command], _Command
 
 
 def lists_nothing_without_store(command: _Command) -> _Command:
-    """Decorate an ``async`` command that lists: a missing store is a note, and no error."""
+    """Decorate an ``async`` list command: print a note if the store is missing.
+
+    A missing store is not an error for such a command.
+    """
 
     @functools.wraps(command)
     async def with_note(**values: Any) -> None:

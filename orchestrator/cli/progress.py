@@ -129,7 +129,7 @@ def _ended(current: "Status") -> int:
 
 
 def _reason(current: "Status") -> str:
-    """Return the beginning of the oldest warning that holds, so that a log shows it again."""
+    """Return the start of the oldest warning that holds, so that a log repeats it."""
     if not current.warnings:
         return ""
     number = f" 1 of {len(current.warnings)}" if len(current.warnings) > 1 else ""

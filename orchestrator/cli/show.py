@@ -154,7 +154,10 @@ def _event_line(row: Mapping[str, Any]) -> str:
 
 
 def _short(value: object) -> str:
-    """Return an event detail for one line: object keys instead of objects, long text cut."""
+    """Return an event detail as one short line.
+
+    Objects are shown by their keys. A text of more than 100 characters is cut.
+    """
     if isinstance(value, list):
         names = [str(item["key"]) if isinstance(item, dict) else str(item) for item in value]
         return ", ".join(names)

@@ -24,7 +24,7 @@ def prepare_streams() -> None:
 
 
 def use_utf8(is_data: bool) -> bool:
-    """Write stdout in UTF-8 if it is data, whatever the locale is; return ``is_data``.
+    """Write stdout in UTF-8 in every locale if it is data; return ``is_data``.
 
     This is the callback of the options that ask for data, such as ``--json``. In UTF-8 the only
     character that must be escaped is a lone surrogate, and its escape is valid JSON.

@@ -125,7 +125,10 @@ def waiting_line(current: "Status") -> str:
 
 
 def detail_lines(current: "Status") -> Iterator[str]:
-    """Yield why jobs wait, and a line for each scope with jobs to send or exports in progress."""
+    """Yield why jobs wait, and one line for each active scope.
+
+    A scope is active if it has jobs to send or exports in progress.
+    """
     if waiting := waiting_line(current):
         yield waiting
     for scope in current.scopes:
@@ -134,14 +137,17 @@ def detail_lines(current: "Status") -> Iterator[str]:
 
 
 def eta_text(current: "Status") -> str:
-    """Return when the work may be done, or when it continues; empty if that is not known."""
+    """Return when the work may be done, or when it continues; empty if not known."""
     if current.next_due_at is not None:
         return f"nothing is due before {iso(current.next_due_at)}"
     return f"ETA {duration(current.seconds_left)}" if current.seconds_left else ""
 
 
 def scope_line(scope: "ScopeStatus") -> str:
-    """Return one scope as a line: exports in progress, the learned limit, and what it waits for."""
+    """Return the line of one scope.
+
+    It shows the exports in progress, the learned limit, and what the scope waits for.
+    """
     concurrency = scope.concurrency
     exports = plural(concurrency.running, "export")
     if concurrency.ceiling is not None:

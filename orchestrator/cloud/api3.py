@@ -91,7 +91,7 @@ class Api3Client:
         return reply, result
 
     def _check_is_new(self, request_id: str) -> None:
-        """Reject an answer that a proxy or server has already given to an earlier request.
+        """Reject an answer that a proxy or server already gave to an earlier request.
 
         Raises:
             httpx.RemoteProtocolError: its RequestId has been seen before.

@@ -97,10 +97,13 @@ class ServerClock:
             self.offset = measured
 
     def record_refusal(self, signed_at: datetime) -> bool:
-        """Record that a signature was refused for its date; return whether to try another date.
+        """Record that a signature was refused for its date.
 
         Args:
             signed_at: the date of the signature.
+
+        Returns:
+            Whether to try another date.
         """
         age = self.now() - signed_at
         if not timedelta() <= age <= _MAX_REQUEST:
@@ -121,7 +124,10 @@ class ServerClock:
         return bool(others)
 
     def describe(self) -> str:
-        """Return how the server's clock differs from this machine's, as a part of a sentence."""
+        """Return how the server's clock differs from this machine's.
+
+        The text is a part of a sentence.
+        """
         if not self.is_known:
             return "the server has sent no Date header"
         seconds = round(self.last_offset.total_seconds())
@@ -133,7 +139,10 @@ class ServerClock:
 
 
 def parse_http_date(header: str | None) -> datetime | None:
-    """Return the time in a Date or Last-Modified header, aware; ``None`` if it is invalid."""
+    """Return the time in a Date or Last-Modified header as an aware datetime.
+
+    Return ``None`` if the header is missing or invalid.
+    """
     return parse_time(parsedate_to_datetime, header or "")
 
 

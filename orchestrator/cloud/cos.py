@@ -135,7 +135,12 @@ class CosClient:
     async def _list(
         self, region: str, bucket: str, prefix: str, query: Mapping[str, str], root: str, tag: str
     ) -> list[Element]:
-        """Return the elements with this tag from all pages, each of which must have this root."""
+        """Return the elements with one tag from all pages of a listing.
+
+        Args:
+            root: tag of the root element, which each page must have.
+            tag: tag of the elements.
+        """
         query = {**query, "prefix": prefix, "encoding-type": "url"}
         entries: list[Element] = []
         while True:
@@ -210,7 +215,10 @@ def _object(entry: Element) -> ObjectFacts:
 
 
 def _parse_xml(content: bytes) -> Element | None:
-    """Return the root element, all tags without namespaces; ``None`` if it is not valid XML."""
+    """Return the root element of an XML document, all tags without namespaces.
+
+    Return ``None`` if the content is not valid XML or contains ``<!``.
+    """
     # COS declares no document type or entities; a document that does could expand without limit
     if b"<!" in content:
         return None
@@ -224,7 +232,10 @@ def _parse_xml(content: bytes) -> Element | None:
 
 
 def _repeats(page: Element, tag: str, asked: str) -> bool:
-    """Return whether an element repeats what was asked for; a missing element is accepted."""
+    """Return whether an element of an answer repeats what was asked for.
+
+    If the element is missing, the result is also true.
+    """
     text = page.findtext(tag)
     return text is None or asked in {text, unquote(text)}
 
@@ -242,7 +253,10 @@ def _required(element: Element, tag: str) -> str:
 
 
 def _refusal(response: httpx.Response) -> CloudRefusal:
-    """Return the error that COS answered with; the answer to a HEAD has only a status."""
+    """Return the error that COS answered with.
+
+    The answer to a HEAD has only a status.
+    """
     if response.is_redirect:
         return _redirect(response)
     error, status = _parse_xml(response.content), response.status_code
@@ -252,7 +266,10 @@ def _refusal(response: httpx.Response) -> CloudRefusal:
 
 
 def _redirect(response: httpx.Response) -> CloudRefusal:
-    """Return the error for a redirect; its code depends on whether it names the bucket's region."""
+    """Return the error for a redirect.
+
+    Its code depends on whether the redirect names the bucket's region.
+    """
     status, target = response.status_code, response.headers.get("Location", "")
     host = _REGION_HOST.search(target)
     region = response.headers.get("x-cos-bucket-region") or (host and host[1])

@@ -27,7 +27,7 @@ def cos_headers(
     params: Mapping[str, str],
     now: datetime,
 ) -> dict[str, str]:
-    """Return the headers to send with a COS request: the signed ones, and the signature.
+    """Return the headers of a COS request: the signed ones and the signature.
 
     The signed ones are Host and, with temporary credentials, the token.
 
@@ -55,7 +55,7 @@ def cos_headers(
 
 
 def _encode_pairs(pairs: Mapping[str, str]) -> dict[str, str]:
-    """Return the pairs percent-encoded, names in lower case, in the order of the names."""
+    """Return the pairs percent-encoded, names in lower case, sorted by name."""
     encoded = {_encode(name).lower(): _encode(value) for name, value in pairs.items()}
     return dict(sorted(encoded.items()))
 

@@ -45,7 +45,10 @@ class CvmClient:
         self.clock = clock
 
     def host(self, region: str) -> str:
-        """Return the endpoint's host, and its port if it is unusual: part of the rate key."""
+        """Return the endpoint's host, with its port if that is not the default.
+
+        The result is a part of the rate key.
+        """
         return _url(self._endpoint, region).netloc.decode()
 
     async def export_images(
@@ -80,7 +83,9 @@ class CvmClient:
     async def describe_images(
         self, region: str, image_ids: Sequence[str], *, credential: Credential
     ) -> tuple[ImageFacts, ...]:
-        """Return what is known of 1 to 100 images; one unknown id makes the API refuse all.
+        """Return what the API knows about 1 to 100 images.
+
+        One unknown id makes the API refuse all of them.
 
         Raises:
             CloudRefusal: the API answered with an error, or something else answered.
@@ -161,7 +166,10 @@ def _text(row: object, name: str) -> str:
 
 
 def _gib(value: object) -> int:
-    """Return a size of a disk; some JSON encoders write a number as a string or with a fraction."""
+    """Return the size of a disk in GiB; 0 if the value is not a valid size.
+
+    Some JSON encoders write a number as a string or with a fraction.
+    """
     if not isinstance(value, int | float | str):
         return 0
     try:

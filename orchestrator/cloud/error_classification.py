@@ -8,7 +8,10 @@ from orchestrator.model import Code, Reply
 
 
 def code_for_reply(reply: Reply) -> Code:
-    """Return the table row of an HTTP answer; only TaskId and CosPaths together mean accepted."""
+    """Return the row of the code table for an HTTP answer.
+
+    Only an answer with both TaskId and CosPaths means that the export was accepted.
+    """
     if reply.error_code is not None:
         return code_for(reply.error_code)
     if reply.http_status != 200:
@@ -20,7 +23,10 @@ def code_for_reply(reply: Reply) -> Code:
 
 
 def code_for_exception(error: Exception) -> Code:
-    """Return the row of an exception; a class without a row gets that of its nearest base."""
+    """Return the row of the code table for an exception.
+
+    A class without a row gets the row of its nearest base class.
+    """
     if isinstance(error, ActionRequiredError):
         return replace(CLIENT_CODES[error.code], remedy=error.remedy)
     names = (f"Client.{kind.__name__}" for kind in type(error).__mro__)

@@ -138,13 +138,19 @@ class HttpClient:
 
 
 def proxy_of(request: httpx.Request) -> Proxy | None:
-    """Return the proxy that a request was sent through, ``None`` for a direct connection."""
+    """Return the proxy that a request was sent through.
+
+    Return ``None`` for a direct connection.
+    """
     proxy: Proxy | None = request.extensions.get("proxy")
     return proxy
 
 
 def redirect_target(response: httpx.Response) -> str:
-    """Return the address that a redirect leads to, without a login and a query: both are secret."""
+    """Return the address that a redirect leads to, without login and query.
+
+    Login and query are secret.
+    """
     address = re.split("[?#]", response.headers.get("Location", ""), maxsplit=1)[0]
     return re.sub("//[^/]*@", "//", address)
 
@@ -383,9 +389,9 @@ def _lost_answer(error: Exception, request: httpx.Request, seconds: float) -> ht
 
 
 def _is_page(proxy_headers: httpx.Headers) -> bool:
-    """Return whether the success that a proxy answers to CONNECT has a body, which none may have.
+    """Return whether a proxy's successful answer to CONNECT has a body.
 
-    Some proxies send headers about a body of zero bytes.
+    Such an answer must not have a body. Some proxies send headers about a body of zero bytes.
     """
     has_length = proxy_headers.get("Content-Length", "0") != "0"
     return has_length or "html" in proxy_headers.get("Content-Type", "")
@@ -405,7 +411,10 @@ def _proxy_error(answer: str, request: httpx.Request, headers: httpx.Headers) ->
 
 
 def _remedy_for_refusal(answer: str, request: httpx.Request, headers: httpx.Headers) -> str | None:
-    """Return what to do if a proxy refuses the user or the host; ``None`` if it fails otherwise."""
+    """Return what to do if a proxy refuses the user or the host.
+
+    Return ``None`` if the proxy fails in another way.
+    """
     proxy = proxy_of(request)
     assert proxy is not None
     if answer.startswith("403") or answer.endswith("Connection not allowed by ruleset."):
@@ -445,7 +454,7 @@ def _where(request: httpx.Request) -> str:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield an exception, and those that caused it from the outermost to the innermost."""
+    """Yield an exception and its causes, from the outermost to the innermost."""
     cause: BaseException | None = error
     while cause is not None:
         yield cause
@@ -458,7 +467,10 @@ def _is_no_tls(error: BaseException) -> bool:
 
 
 def _reason(error: BaseException) -> str:
-    """Return the innermost cause as text: httpx puts its own words before the system's."""
+    """Return the innermost cause of an exception as text.
+
+    httpx puts its own words before those of the system.
+    """
     *_, cause = _causes(error)
     if isinstance(cause, BaseExceptionGroup):
         cause = cause.exceptions[-1]  # one for each address; IPv4 is tried last

@@ -132,9 +132,10 @@ class EnvironmentProxies:
         return proxy
 
     def http_only(self, scheme: str, host: str, port: int | None = None) -> str | None:
-        """Return the variable of a proxy for ``http://`` if there is none for this ``https://``.
+        """Return the variable of the ``http://`` proxy if ``https://`` has none.
 
-        ``None`` if a host is exempted, so that nobody expects a proxy to be used.
+        The result is ``None`` if the scheme is not ``https``. It is also ``None`` if the host is
+        exempted, so that nobody expects a proxy to be used.
         """
         is_for_others = scheme == "https" and bool(self._values.get("http"))
         if not is_for_others or self._values.get("https") or self._values.get("all"):
@@ -148,7 +149,10 @@ class EnvironmentProxies:
         return is_loopback(name) or any(one.contains(name, number) for one in self._direct)
 
     def describe(self, *endpoints: str) -> Iterator[str]:
-        """Yield what to tell the user: the proxies of these base URLs, and unusable exemptions.
+        """Yield messages for the user about the proxies and unusable exemptions.
+
+        Args:
+            endpoints: base URLs whose proxies are named.
 
         Raises:
             UsageError: a variable that decides for one of them cannot be used.
@@ -203,7 +207,10 @@ class _Exemption:
 
 
 def _variable(kind: str) -> str:
-    """Return the name of the variable that decides, as it is written in the environment."""
+    """Return the name of the variable that decides, as the environment spells it.
+
+    Without such a variable, return "the system's settings".
+    """
     names = (f"{kind}_proxy", f"{kind}_proxy".upper())
     return next((name for name in names if os.environ.get(name)), "the system's settings")
 

@@ -27,7 +27,9 @@ async def call_sts(
     seconds: float,
     region: str = _REGION,
 ) -> tuple[Reply, Mapping[str, Any]]:
-    """Send one request; return the answer, which may be a refusal, and the fields of a success.
+    """Send one request to STS; return its answer, and the fields of a success.
+
+    The answer may be a refusal.
 
     Args:
         credential: ``None`` for an action that needs no signature.

@@ -16,7 +16,9 @@ _CONTENT_TYPE = "application/json"
 def tc3_headers(
     credential: Credential, *, service: str, host: str, body: bytes, timestamp: datetime
 ) -> dict[str, str]:
-    """Return the headers that sign a POST to ``/`` without a query, and those that are signed.
+    """Return the signature headers and the signed headers of a POST request.
+
+    The request goes to ``/`` and has no query.
 
     Args:
         timestamp: dates the signature; the vendor refuses one that differs from its own clock by
@@ -48,7 +50,10 @@ def tc3_headers(
 
 
 def unsigned_headers(*, host: str, timestamp: datetime) -> dict[str, str]:
-    """Return the headers of a POST for an action that needs no signature (source: the SDK)."""
+    """Return the headers of a POST for an action that needs no signature.
+
+    Source: the SDK.
+    """
     return {
         "Host": host,
         "Content-Type": _CONTENT_TYPE,

@@ -26,12 +26,13 @@ def claim_query(
     sendable: sa.ColumnElement[bool],
     is_tracked: Callable[[sa.FromClause], sa.ColumnElement[bool]],
 ) -> sa.Select[Any]:
-    """Return the query for sendable jobs: by priority, then largest first, then oldest first.
+    """Return the query for sendable jobs.
 
-    Its columns have the names of the fields of `Lease` and `ExportOrder`; its parameters are
-    ``profile``, ``region``, ``now`` and ``limit``. A job waits while another job of this store
-    exports one of its images, because the vendor exports an image once at a time. It does not wait
-    for a job whose end this run cannot see.
+    The order is by priority, then largest first, then oldest first. The columns have the names of
+    the fields of `Lease` and `ExportOrder`; the parameters are ``profile``, ``region``, ``now`` and
+    ``limit``. A job waits while another job of this store exports one of its images, because the
+    vendor exports an image once at a time. It does not wait for a job whose end this run cannot
+    see.
 
     Args:
         sendable: condition on the table of jobs.

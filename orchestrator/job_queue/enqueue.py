@@ -89,7 +89,10 @@ async def enqueue(
 
 
 def _fingerprint(profile: str, request: ExportRequest) -> str:
-    """Return what identifies the export; it is stored, so its input must never change."""
+    """Return the hash that identifies an export.
+
+    The hash is stored, so its input must never change.
+    """
     return hashlib.sha256(json.dumps([profile, *request.identity]).encode()).hexdigest()
 
 

@@ -16,7 +16,9 @@ _MAX_ID_DIGITS = 18
 
 
 def matches(wanted: JobFilter) -> sa.ColumnElement[bool]:
-    """Return the condition that a job matches the filter; an empty filter matches every job.
+    """Return the condition that a job matches the filter.
+
+    An empty filter matches every job.
 
     Raises:
         UsageError: a value cannot be stored text.
@@ -68,7 +70,9 @@ def is_named(names: Sequence[str]) -> sa.ColumnElement[bool]:
 
 
 def check_printable(text: str, kind: str) -> None:
-    """Refuse text that cannot be stored or shown; bytes that are not UTF-8 become such text.
+    """Refuse text that cannot be stored or shown.
+
+    Bytes that are not UTF-8 become such text.
 
     Raises:
         UsageError: the message names the kind of text.
@@ -111,9 +115,9 @@ async def require_batch(database: Database, name: str, *, profile: str | None = 
 
 
 def _matches_any(column: sa.ColumnElement[str], values: Sequence[str]) -> sa.ColumnElement[bool]:
-    """Return the condition that the column is one of the values; ``*`` in a value is a wildcard.
+    """Return the condition that the column is one of the values.
 
-    No values are no condition.
+    ``*`` in a value is a wildcard. Without values the condition is always true.
     """
     if not values:
         return sa.true()

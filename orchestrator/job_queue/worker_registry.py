@@ -154,7 +154,9 @@ def _is_dead(row: Any) -> bool:
 
 
 async def is_run_active(database: Database, *, besides: str = "") -> bool:
-    """Return whether a registered process may be alive; for this, reading the store is enough.
+    """Return whether a registered process may be alive.
+
+    Read access to the store is enough.
 
     Args:
         besides: name of a process that does not count.
@@ -172,7 +174,9 @@ async def is_run_active(database: Database, *, besides: str = "") -> bool:
 
 
 def remove_free_lock_files(database: Database, keep: Collection[str]) -> None:
-    """Remove the lock files of ended processes, also of those that ended before they registered.
+    """Remove the lock files of processes that have ended.
+
+    Files of processes that ended before they registered are removed too.
 
     Args:
         keep: names of processes whose files are not looked at.
@@ -250,7 +254,11 @@ def _lock_key(name: str) -> int:
 
 
 def _machine() -> str:
-    """Return host, boot and PID namespace, in which a pid is meaningful; else only the host."""
+    """Return the host, the boot and the PID namespace of this process.
+
+    A pid is meaningful only within these. If boot or namespace cannot be read, return only the
+    host.
+    """
     host = socket.gethostname()
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()

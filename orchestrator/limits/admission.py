@@ -146,7 +146,10 @@ class Admission:
         return self.is_endpoint_failing(host) and deferrals < _MAX_UNCHARGED
 
     async def credential(self) -> Credential | None:
-        """Return the credentials to sign with; without any, halt the account and return None."""
+        """Return the credentials to sign with.
+
+        If there are none, halt the account and return ``None``.
+        """
         try:
             return await self._credentials.current()
         except CredentialError as error:
@@ -160,7 +163,9 @@ class Admission:
     async def record_refused_lookup(
         self, bucket: str, refusal: CloudRefusal, *, asked_at: float, credential: Credential
     ) -> None:
-        """Record a look-up that was refused; only a refusal of the whole account counts here.
+        """Record that a look-up was refused.
+
+        Only a refusal of the whole account counts here.
 
         Args:
             asked_at: on the event loop's clock.
@@ -257,7 +262,7 @@ class Admission:
         await self._clear_warning_of_endpoint(host)
 
     async def record_reconciliation(self, job_id: int) -> None:
-        """Record that the export of a job was found, although its answer was lost or unclear."""
+        """Record that a job's export was found after a lost or unclear answer."""
         if (host := self._unclear_jobs.pop(job_id, None)) is not None:
             self._begins_though_unclear.add(host)
             await self.record_response(host)
@@ -396,9 +401,10 @@ class Admission:
 
 
 def _is_suspicious(action: str, halt: Halt) -> bool:
-    """Return whether a refusal that did not halt a scope shows that the next ones may do it.
+    """Return whether to suspect a scope after a refusal that did not halt it.
 
-    Not a denial: some images may be denied among many that are permitted.
+    Such a refusal shows that the next ones may halt the scope. A denial does not: some images may
+    be denied among many that are permitted.
     """
     is_denial = halt.code in MAY_CONCERN_ONE_IMAGE
     return action == EXPORT and halt.scope is not Scope.ENDPOINT and not is_denial

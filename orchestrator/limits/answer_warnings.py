@@ -140,17 +140,20 @@ class AnswerWarnings:
 
 
 def is_unusable(outcome: Outcome) -> bool:
-    """Return whether an answer without an error says nothing about the export, such as a page.
+    """Return whether an answer without an error says nothing about the export.
 
-    These answers are reported here. A failing endpoint, which includes an error status of a
-    gateway, is reported with the circuit breaker.
+    A web page is such an answer. These answers are reported here. A failing endpoint, which
+    includes an error status of a gateway, is reported with the circuit breaker.
     """
     has_no_error = outcome.http_status is not None and outcome.http_status < 400
     return has_no_error and outcome.code.name in _UNUSABLE
 
 
 def describe_answer(outcome: Outcome) -> str:
-    """Return the code, the status and the first characters of an answer, or its RequestId."""
+    """Return the code, the status and the first characters of an answer.
+
+    If it has no text, its RequestId takes the place of the characters.
+    """
     start = " ".join(outcome.message.split())[:200]  # a page has many lines
     if not start and outcome.request_id:
         start = f"RequestId {outcome.request_id}"

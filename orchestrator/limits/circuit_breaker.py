@@ -35,7 +35,10 @@ class CircuitBreaker:
             await anyio.sleep(min(self._next_probe - anyio.current_time(), _POLL))
 
     def admit(self) -> bool:
-        """Return whether a request may be sent; in an open circuit that makes it the next probe."""
+        """Return whether a request may be sent.
+
+        If the circuit is open, the admitted request is the next probe.
+        """
         if not self.is_open:
             return True
         if anyio.current_time() < self._next_probe:

@@ -88,7 +88,7 @@ async def known_regions(connection: AsyncConnection, profile: str) -> list[str]:
 
 
 async def exporting_regions(connection: AsyncConnection, profile: str) -> frozenset[str]:
-    """Return the regions in which an export of ours that was requested may be running.
+    """Return the regions in which a requested export of ours may be running.
 
     An unknown job that only an operator can resolve does not count: nothing of it was found.
     """
@@ -107,7 +107,7 @@ async def concurrency_limits(
 async def limits_with_waiting_jobs(
     connection: AsyncConnection, profile: str, regions: Sequence[str], now: datetime
 ) -> list[ConcurrencyLimit]:
-    """Return the limits of those regions in which a job waits to be sent, in the given order.
+    """Return the limits of the given regions with a job to send, in their order.
 
     Their rows are locked until the end of the transaction, so that on PostgreSQL only one process
     counts and claims at a time. Running exports are counted only where there is a ceiling.

@@ -44,7 +44,7 @@ class HaltedScopes:
             self.active.remove(halt)
 
     def contains(self, halt: Halt) -> bool:
-        """Return whether the scope of this halt is halted, for the same or another reason."""
+        """Return whether the scope of this halt is halted, for this or another reason."""
         return any((held.scope, held.value) == (halt.scope, halt.value) for held in self.active)
 
     def record_refusal(
@@ -77,7 +77,10 @@ class HaltedScopes:
         return self.add(halt)
 
     def record_acceptance(self, action: str, scopes: Mapping[Scope, str]) -> None:
-        """Record a request that was accepted: earlier refusals in its scopes no longer count."""
+        """Record that a request was accepted.
+
+        Earlier refusals of the same action in these scopes no longer count.
+        """
         self._accepted.update(scopes.items())
         for key in list(self._first_refusals):
             refused_action, scope, value, _ = key

@@ -174,7 +174,10 @@ class RateLimiter:
                     return taken
 
     async def slow_down(self, connection: AsyncConnection) -> None:
-        """Slow all processes down for a while: the vendor has refused a request for its rate."""
+        """Slow all processes down for a while.
+
+        Call this after the vendor has refused a request because of its rate.
+        """
         free = await self.free_permits(connection, 0)
         slowed = free.stream.slowed(self._rate, free.now)
         await self._write(connection, replace(free, stream=slowed))

@@ -142,7 +142,11 @@ class RegionWaits:
         """By region: when this run's last export was accepted, on the event loop's clock."""
 
     def reconsider(self, region: str, job_id: int, outcome: Outcome, *, is_probe: bool) -> Outcome:
-        """Return an outcome that fails its job, or puts it back because the region is suspected."""
+        """Return an outcome that fails its job or puts it back.
+
+        The job is put back if the refusal may concern the region, which is then suspected. An
+        outcome that would not fail the job is returned unchanged.
+        """
         code = outcome.code
         if code.reaction is not Reaction.FAIL:
             return outcome
@@ -166,7 +170,7 @@ class RegionWaits:
         return replace(outcome, code=replace(code, reaction=Reaction.SUSPECT_REGION))
 
     def record_refusal(self, region: str, outcome: Outcome) -> None:
-        """Record a request that was refused for capacity, or may have been for its region."""
+        """Record a request that was refused for capacity or perhaps for its region."""
         code, now = outcome.code, anyio.current_time()
         if code.name == NOT_SENT:
             return
@@ -222,7 +226,7 @@ class RegionWaits:
         self._waits.clear()
 
     def _is_idle(self, region: str) -> bool:
-        """Return whether a region has waited for a while without a running export of ours."""
+        """Return whether a waiting region had no running export of ours for a while."""
         wait = self._waits.get(region)
         return wait is not None and anyio.current_time() - wait.idle_since >= _IDLE
 

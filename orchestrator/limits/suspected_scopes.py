@@ -56,7 +56,10 @@ class SuspectedScopes:
         self._suspicions.setdefault((scope, value), _Suspicion(next_probe))
 
     def remove(self, scopes: Mapping[Scope, str]) -> None:
-        """Stop suspecting these scopes: a request in them was accepted, or they are halted."""
+        """Stop suspecting these scopes.
+
+        Call this when a request in them was accepted or when they are halted.
+        """
         for one in scopes.items():
             self._suspicions.pop(one, None)
 
@@ -76,7 +79,10 @@ class SuspectedScopes:
                 suspicion.next_probe = anyio.current_time() + _INTERVAL
 
     def begin_probe(self, scopes: Mapping[Scope, str], job_id: int) -> None:
-        """Delay the next probe of these scopes until the outcome of this job's request is known."""
+        """Delay the next probe of these scopes until this job's request has an outcome.
+
+        The delay is at most the timeout of a probe.
+        """
         for one in scopes.items():
             if (suspicion := self._suspicions.get(one)) is not None:
                 suspicion.probe = job_id
@@ -91,7 +97,7 @@ class SuspectedScopes:
                 suspicion.next_probe = anyio.current_time() + _INTERVAL
 
     def suspected_jobs(self) -> sa.ColumnElement[bool]:
-        """Return the condition, on the table of jobs, that a job lies in a suspected scope.
+        """Return the condition on the table of jobs for jobs in a suspected scope.
 
         It reflects the scopes of the time when it is executed, as does that for probes.
         """

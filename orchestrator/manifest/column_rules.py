@@ -142,7 +142,10 @@ def image_format(value: str) -> ImageFormat | Problem:
 
 
 def prefix(value: str | Sequence[object]) -> str | Problem:
-    """Check the prefix of the object keys; ExportImages has a list with one for each image."""
+    """Check the prefix of the object keys.
+
+    As in ExportImages, the value may be a list with a prefix for each image. These must be equal.
+    """
     if not isinstance(value, str):
         if not all(isinstance(one, str) for one in value):
             return _wrong_type(next(one for one in value if not isinstance(one, str)), _USE_TEXT)
@@ -275,7 +278,10 @@ def trimmed(text: str) -> str:
 
 
 def half_width(text: str) -> str:
-    """Return a text with ASCII characters for the full-width ones of Chinese input methods."""
+    """Replace full-width characters of Chinese input methods with ASCII ones.
+
+    The full-width comma is not replaced.
+    """
     return text.translate(_FULL_WIDTH)
 
 

@@ -140,7 +140,7 @@ def _is_left_out(field: str, value: object) -> bool:
 
 
 def request_from_checked(values: Mapping[str, Any]) -> ExportRequest:
-    """Build a request from what `check_fields` returned, without checking it a second time."""
+    """Build a request from values of `check_fields` without checking them again."""
     request = object.__new__(ExportRequest)
     _set_fields(request, values)
     return request

@@ -27,14 +27,20 @@ _TERRAFORM_TEXT = re.compile(r"\w+ = .*")
 
 
 def check_tccli(line: int, first: str) -> None:
-    """Raise an error if a text begins with a message of tccli, as ``2>&1`` writes it to a file."""
+    """Raise an error if a text begins with an error message of tccli.
+
+    ``2>&1`` writes such a message to the file.
+    """
     if error := _TCCLI_ERROR.match(first):
         reason = f"the file is an error of tccli: {escaped(error[1])}."
         raise unreadable(line, reason, "Solve it, and call tccli again.")
 
 
 def delimiter_in(line: str) -> str | None:
-    """Return the delimiter that a line like ``sep=;`` names for the lines below it, or None."""
+    """Return the delimiter that a line like ``sep=;`` names.
+
+    It applies to the lines below. Return ``None`` if the line names no delimiter.
+    """
     found = _DELIMITER_LINE.fullmatch(line)
     return found[1] if found else None
 
@@ -70,9 +76,10 @@ def is_list_of_ids(line: str) -> bool:
 
 
 def has_several_lists(columns: Sequence[str | None], cells: Sequence[str]) -> bool:
-    """Return whether cells of a row have different image ids, as when a delimiter splits a list.
+    """Return whether several cells of a row have different image ids.
 
-    Unknown columns count only beside lists: tables of tools may have ids of other images.
+    This happens when a delimiter splits a list. Unknown columns count only if there is a column
+    ``image_ids``: tables of tools may have ids of other images.
     """
     has_lists = "image_ids" in columns
     left_out = "image_id" if has_lists else None  # of these two only one may be given anyway
@@ -82,7 +89,9 @@ def has_several_lists(columns: Sequence[str | None], cells: Sequence[str]) -> bo
 
 
 def not_a_header(line: int, names: Sequence[str], lines: Iterator[str]) -> UnreadableError:
-    """Return the error for a line that is no header, and what the file may be instead.
+    """Return the error for a line that is not a valid header.
+
+    The error says what the file may be instead.
 
     Args:
         names: the cells of the line.

@@ -43,13 +43,16 @@ def unreadable(line: int, reason: str, remedy: str, column: str = "") -> Unreada
 
 
 def quoted(value: str) -> str:
-    """Quote a value for one line of a terminal: shortened, with escapes for what does not print."""
+    """Quote a value for one line of a terminal.
+
+    A long value is shortened, and its length is added. Characters that do not print are escaped.
+    """
     length = f" ({len(value)} characters)" if len(value) > MAX_SHOWN else ""
     return f"'{escaped(value)}'{length}"
 
 
 def escaped(value: str) -> str:
-    """Return the start of a text, with escapes for control characters and broken bytes."""
+    """Return the start of a text; escape control characters and invalid bytes."""
     head = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in value[:MAX_SHOWN])
     return f"{head}…" if len(value) > MAX_SHOWN else head
 

@@ -76,7 +76,10 @@ def _is_misspelled(name: str, region: str) -> bool:
 
 @lru_cache(maxsize=len(KNOWN_REGIONS))
 def _slips(name: str) -> frozenset[str]:
-    """Return a name with each one of its letters left out, doubled, or swapped with the next."""
+    """Return the misspellings of a name that are recognized.
+
+    Each letter in turn is left out, doubled, or swapped with the next one.
+    """
     parts = [(name[:at], name[at : at + 1], name[at + 1 :]) for at in range(len(name))]
     return frozenset(
         slip

@@ -87,7 +87,7 @@ class RequestCollector:
         return Manifest(requests, faults, self.invalid, ignored, self.notes)
 
     def missing_columns(self, line: int, columns: Iterable[str | None]) -> list[RowFault]:
-        """Return a fault of the header for each field that has neither a column nor a flag."""
+        """Return a header fault for each required field with neither column nor flag."""
         given = {"image_ids" if column == "image_id" else column for column in columns}
         _, problems = check_fields({}, self._defaults, _REQUIRED)
         return [row_fault(line, *one) for one in problems.items() if one[0] not in given]

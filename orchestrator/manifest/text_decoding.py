@@ -185,9 +185,10 @@ class _Chained(io.RawIOBase):
 
 
 def _refuse_utf8(head: bytes) -> None:
-    """Raise an error if a text is UTF-8, which other encodings would read as other characters.
+    """Raise an error if a text is UTF-8 and not only ASCII.
 
-    Text in another encoding is hardly ever valid UTF-8, unless all of it is ASCII.
+    Other encodings would read it as other characters. Text in another encoding is hardly ever valid
+    UTF-8, unless all of it is ASCII.
     """
     try:
         text = codecs.getincrementaldecoder("utf-8")().decode(head)  # the last character may be cut
@@ -198,7 +199,15 @@ def _refuse_utf8(head: bytes) -> None:
 
 
 def _check_kind(head: bytes, *, is_named: bool) -> None:
-    """Raise an error if the file is of a known kind that is no text, or UTF-16 without a mark."""
+    """Raise an error if the start of a file shows that it cannot be decoded.
+
+    The file may be of a known kind that is not text. It may be UTF-16 or UTF-32 without a byte
+    order mark, or have NUL characters in its first line. It may be UTF-8 although another encoding
+    is named.
+
+    Args:
+        is_named: whether the user has named an encoding other than UTF-8.
+    """
     kind = next((kind for start, kind in _OTHER_FILES if head.lstrip().startswith(start)), None)
     if kind == "a zip file":
         kind = next((inner for part, inner in _ZIP_CONTENTS if part in head), kind)

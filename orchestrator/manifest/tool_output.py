@@ -174,7 +174,10 @@ def _has_image(value: object) -> bool:
 
 
 def _parts_of(value: object) -> list[object]:
-    """Return the parts of a list or of an object by names; any other value is its only part."""
+    """Return the items of a list or the values of an object.
+
+    Any other value, such as an object that is an image, is returned as the only item.
+    """
     if isinstance(value, dict) and not _is_image(value):
         return list(value.values())
     return value if isinstance(value, list) else [value]

@@ -146,7 +146,7 @@ _SETTINGS = (
 
 
 async def job_details(database: Database, name: str) -> JobDetails | None:
-    """Return one job, by its id or tag, with all its rows; ``None`` if there is no such job."""
+    """Return one job by its id or tag, with all its rows; ``None`` if there is none."""
     async with database.read() as connection:
         if not (found := await _read_jobs(connection, is_named((name,)))):
             return None

@@ -64,7 +64,10 @@ class Buckets:
 
 
 def make_object(key: str, size: int, written_at: float, salt: str) -> StoredObject:
-    """Return an object as a multipart upload leaves it; an empty one as a plain upload does."""
+    """Return an object as a multipart upload leaves it.
+
+    An empty object is as a plain upload leaves it.
+    """
     if size == 0:
         empty = hashlib.md5(b"", usedforsecurity=False).hexdigest()
         return StoredObject(key, 0, empty, 0, written_at)

@@ -81,7 +81,11 @@ class Cloud:
         }
 
     def issue_temporary_key(self, account: str, seconds: float) -> Key:
-        """Issue a temporary key, valid for this time unless `Settings.lent_for` overrides it."""
+        """Issue a temporary key.
+
+        Args:
+            seconds: validity of the key, unless `Settings.lent_for` overrides it.
+        """
         lifetime = self.settings.lent_for or seconds
         words = (f"{self.chance.getrandbits(160):040x}" for _ in range(3))
         until = self.now() + lifetime
@@ -99,7 +103,7 @@ class Cloud:
         return self.now() + self.settings.cos_skew
 
     def date(self, service: str) -> float:
-        """Return the time that the Date header of a service shows, in seconds since the epoch."""
+        """Return the time in a service's Date header, in seconds since the epoch."""
         if service == "cos":
             return self.cos_now() + self.settings.cos_date_skew
         return self.now() + (self.settings.cvm_date_skew if service == "cvm" else 0.0)

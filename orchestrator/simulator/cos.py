@@ -91,9 +91,10 @@ def _perform(cloud: Cloud, call: Call) -> Response:
 
 
 def _write_old_objects(cloud: Cloud, entry: Entry) -> None:
-    """Write last month's objects of the image whose id begins a key, unless there are newer ones.
+    """Write objects of last month for the image whose id begins a key.
 
-    They cannot be written at the start, because any image can exist.
+    Objects that exist already are kept. The old ones cannot be written at the start, because any
+    image can exist.
     """
     bucket, region, key = entry.bucket or "", entry.region or "", entry.key or ""
     begin = _IMAGE_KEY.match(key)

@@ -121,7 +121,10 @@ def _element(element: _Element) -> str:
 
 
 def _key(key: str, query: _Query) -> str:
-    """Return a key as the listing shows it; percent-encoded if the client asked for that."""
+    """Return a key as the listing shows it.
+
+    The key is percent-encoded if the client asked for that.
+    """
     return quote(key, safe="-_.~") if query.get("encoding-type") == "url" else key
 
 

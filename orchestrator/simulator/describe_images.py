@@ -33,7 +33,10 @@ _FILTERS: Mapping[str, Callable[[Image, str], bool]] = {
 
 
 def describe_images(cloud: Cloud, call: Call) -> Mapping[str, Any]:
-    """Return one page of the requested images; one unknown id refuses the whole request."""
+    """Return one page of the requested images.
+
+    If one id is unknown, the whole request is refused.
+    """
     given, region = call.parameters, call.entry.region or ""
     if given.get("ImageIds") and given.get("Filters"):
         raise ApiError("InvalidParameter", "ImageIds and Filters exclude each other.")

@@ -31,7 +31,10 @@ _DEFAULT_ROLE = "CVM_QcsRole"
 
 
 def export_images(cloud: Cloud, call: Call) -> Mapping[str, Any]:
-    """Start the export of a request's images; one bad image refuses the whole request."""
+    """Start the export of a request's images.
+
+    If one image cannot be exported, the whole request is refused.
+    """
     entry, settings = call.entry, cloud.settings
     order = _order(cloud, call)
     if entry.dry_run:

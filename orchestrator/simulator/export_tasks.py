@@ -39,7 +39,11 @@ class Order:
         return tuple((self._key(image, prefix, disk), disk) for disk in disks)
 
     def written_files(self, number: int, names: str) -> Files:
-        """Return the keys that one image's export really writes, as `Settings.object_names`."""
+        """Return the keys that one image's export really writes, with their disks.
+
+        Args:
+            names: a value of `Settings.object_names`.
+        """
         files, prefix = self.files(number), self.prefixes[number]
         match names:
             case "uppercase":
@@ -310,7 +314,9 @@ def _delivered(files: Files, delivery: str | None) -> Files:
 
 
 def _size(image_format: str, disk: Disk, chance: random.Random, kind: str) -> int:
-    """Return the bytes of a disk's object: RAW holds the whole disk, others the used part.
+    """Return the size of a disk's object in bytes.
+
+    A RAW object holds the whole disk, other formats hold its used part.
 
     Args:
         kind: of the `Delivery` fault, or else `Settings.object_sizes`.

@@ -39,7 +39,7 @@ class Rules(Generic[R]):
     def select(
         self, images: tuple[str, ...], fits: Callable[[R], bool] = lambda _: True
     ) -> R | None:
-        """Return the first rule that applies to a request with these images, and count its use."""
+        """Return the first rule for a request with these images, and count its use."""
         for counted in self._rules:
             if counted.left != 0 and fits(counted.rule) and self._applies(counted.rule, images):
                 if counted.left is not None:

@@ -84,7 +84,11 @@ def check(parameters: Parameters, known: Mapping[str, Check]) -> None:
 
 
 def texts(parameters: Parameters, name: str) -> tuple[str, ...]:
-    """Return a list of strings, empty if there is none; for the ledger, before any check."""
+    """Return a parameter that is a list of strings, as a tuple.
+
+    The tuple is empty if the parameter is anything else. The ledger needs the strings before the
+    parameters are checked.
+    """
     value = parameters.get(name)
     return tuple(value) if isinstance(value, list) and is_texts(value) else ()
 

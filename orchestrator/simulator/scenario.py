@@ -75,7 +75,13 @@ def _one_of(choices: tuple[Any, ...], value: object, where: str) -> Any:
 
 
 def _plain(kind: type[T], value: object, where: str) -> T:
-    """Return a value of exactly this type; an integer is a float, a Boolean is not a number."""
+    """Return a value if it has exactly this type.
+
+    An integer counts as a float. A Boolean does not count as a number.
+
+    Raises:
+        ScenarioError: the value has another type.
+    """
     if kind is float and type(value) is int:
         return kind(value)  # type: ignore[call-arg]  # kind is float here
     if type(value) is not kind:

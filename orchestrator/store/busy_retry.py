@@ -79,10 +79,10 @@ class BusyRetry:
     async def retry_or_report(
         self, action: Callable[[], Awaitable[object]], *, failure_message: str
     ) -> None:
-        """Retry an action; if it fails for good or is cancelled, notify the user of what is lost.
+        """Retry an action; notify the user if it fails for good or is cancelled.
 
         Args:
-            failure_message: the sentence for the user.
+            failure_message: the sentence for the user, which says what is lost.
 
         Raises:
             Exception: as `retry` does.

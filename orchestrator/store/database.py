@@ -94,7 +94,7 @@ class Database:
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
-        """Begin a transaction that may write; commit at the end, roll back on any exception.
+        """Begin a write transaction; commit at the end, roll back on any exception.
 
         SQLite allows one writer at a time. The tasks of this process wait here in order, because
         SQLite does not serve waiting connections in order. If another process holds the lock too
@@ -143,7 +143,7 @@ class Database:
 
     @contextmanager
     def short_lock_timeout(self) -> Iterator[None]:
-        """Let transactions that begin within the block wait for locks for a short time only.
+        """Shorten the lock timeout of transactions that begin within the block.
 
         Used by a run: its `BusyRetry` reports the lock and repeats the transaction.
         """
@@ -154,16 +154,16 @@ class Database:
             self._short_timeouts -= 1
 
     async def session(self) -> AsyncConnection:
-        """Open a server session outside any transaction; its locks last as long as the session.
+        """Open a server session outside any transaction.
 
-        To end it, invalidate the connection: a connection that returns to the pool keeps its
-        locks.
+        Its locks last as long as the session. To end the session, invalidate the connection: a
+        connection that returns to the pool keeps its locks.
         """
         connection = await self._writer.connect()
         return await connection.execution_options(isolation_level="AUTOCOMMIT")
 
     async def check_sessions(self) -> None:
-        """Check that each connection to a server has a session of its own, which keeps its locks.
+        """Check that each server connection has its own session, which keeps its locks.
 
         Raises:
             StoreError: a pooler shares the sessions.
@@ -305,7 +305,7 @@ _ONE_SNAPSHOT = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": Tr
 
 @asynccontextmanager
 async def _transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-    """Begin a transaction whose commit or rollback is not interrupted by a cancellation.
+    """Begin a transaction; a cancellation does not interrupt its commit or rollback.
 
     On SQLite the whole block is shielded from cancellation, so it must be short. A cancelled
     aiosqlite statement may leave a task behind that never ends, and then the event loop cannot

@@ -152,7 +152,7 @@ def classify_store_error(error: StoreFailure) -> StoreErrorClass:
 
 
 def store_error_text(error: StoreFailure) -> str:
-    """Return the message of the database or the operating system, without a period at its end."""
+    """Return the message of the database or operating system without a final period."""
     if isinstance(error, PoolTimeoutError):
         return "no connection became free"
     if isinstance(error, DBAPIError):

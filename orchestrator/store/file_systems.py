@@ -79,7 +79,7 @@ def refuse_network_file_system(path: Path, *, allowed: bool, mounts: Path = _MOU
 
 
 def refuse_file_mount(path: Path, *, mounts: Path = _MOUNTS) -> None:
-    """Refuse a file that is mounted alone: its write-ahead log is beside another path.
+    """Refuse a file that is mounted alone, without its write-ahead log.
 
     A container would keep its log to itself and lose it, and would not see that of the host.
 
@@ -108,7 +108,7 @@ def is_network(kind: str) -> bool:
 
 
 def file_system(folder: Path, mounts: str) -> str | None:
-    """Return the type of the file system that a folder is on; ``None`` if it is not listed.
+    """Return the type of a folder's file system; ``None`` if it is not listed.
 
     Args:
         folder: an absolute path without symbolic links.

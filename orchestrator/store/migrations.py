@@ -169,7 +169,10 @@ def _run_migrations(connection: sa.Connection) -> None:
 
 
 def migrations_folder() -> Path:
-    """Return the folder of the migrations: in the installed package, or beside it in a checkout."""
+    """Return the folder of the migrations.
+
+    An installed package contains it. In a checkout it is beside the package.
+    """
     package = Path(__file__).parent.parent
     inside = package / "migrations"
     return inside if inside.is_dir() else package.parent / "migrations"

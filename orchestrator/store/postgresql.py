@@ -63,7 +63,7 @@ GROUP BY n.nspname HAVING count(*) = 3 LIMIT 1
 
 
 def connection_arguments(url: sa.URL) -> dict[str, object]:
-    """Return our arguments of psycopg's ``connect``; those in the URL take precedence.
+    """Return our arguments of psycopg's ``connect`` that the URL does not set.
 
     Raises:
         StoreError: the URL has a parameter that libpq does not know.
@@ -83,9 +83,9 @@ def connection_arguments(url: sa.URL) -> dict[str, object]:
 
 
 def silence_cancellations() -> None:
-    """Keep psycopg's warnings from stderr, unless its logger has another level than usual.
+    """Keep psycopg's warnings from stderr, unless its log level was changed.
 
-    It warns of each statement that is cancelled, as some are at the end of every run.
+    psycopg warns of each statement that is cancelled, as some are at the end of every run.
     """
     log = logging.getLogger("psycopg")
     if log.level in {logging.NOTSET, logging.WARNING}:  # psycopg sets the second when imported
@@ -152,13 +152,18 @@ def _faults_for_writers(server: sa.Row[tuple[object, ...]]) -> Iterator[tuple[st
 
 
 async def schema_with_tables(connection: AsyncConnection) -> str | None:
-    """Return the schema that has our tables, although this role does not find them there."""
+    """Return the schema that has our tables; ``None`` if there is none.
+
+    It also finds a schema that is not in the search_path or that this role may not use.
+    """
     schema: str | None = await connection.scalar(sa.text(_HIDDEN_TABLES))
     return schema
 
 
 async def require_own_session(ours: AsyncConnection, transaction: _Transaction) -> None:
-    """Check that a session keeps its advisory lock, which shows others that a process lives.
+    """Check that a session keeps its advisory lock.
+
+    The lock shows other processes that this process is alive.
 
     A pooler in transaction mode, as PgBouncer often is, gives each transaction another session:
     locks stay with sessions that nobody has any more, and prepared statements collide. Such a
@@ -182,7 +187,10 @@ async def require_own_session(ours: AsyncConnection, transaction: _Transaction) 
 
 
 async def _has_own_session(ours: AsyncConnection, transaction: _Transaction) -> bool:
-    """Return whether a session keeps a lock while others begin transactions, and can release it."""
+    """Return whether a session keeps its lock during other transactions.
+
+    It must also be able to release the lock.
+    """
     key = {"key": secrets.randbits(63)}
     me, is_ours = (await ours.execute(_TAKE_LOCK, key)).one()
     if not is_ours:

@@ -226,9 +226,10 @@ def lock_path(path: Path) -> Path:
 
 
 def execute_directly(connection: sa.Connection, statement: str) -> None:
-    """Execute a statement on the driver's connection, below SQLAlchemy; its rows are dropped.
+    """Execute a statement on the driver's connection; drop its rows.
 
-    This takes one call to the thread of aiosqlite instead of three, and begins no transaction.
+    This bypasses SQLAlchemy: it takes one call to the thread of aiosqlite instead of three, and
+    begins no transaction.
 
     Raises:
         DBAPIError: SQLite's error, as SQLAlchemy would raise it.

@@ -291,6 +291,6 @@ run_warnings = sa.Table(
 
 
 def bucket_location_column(table: sa.FromClause = jobs) -> sa.ColumnElement[str]:
-    """Return `orchestrator.model.bucket_location` as an expression on a table of jobs."""
+    """Return `orchestrator.model.bucket_location` as an expression on a jobs table."""
     location: sa.ColumnElement[str] = table.c.region + "/" + table.c.bucket
     return location

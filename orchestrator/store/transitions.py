@@ -76,7 +76,7 @@ def is_allowed(source: JobState, target: JobState) -> bool:
 
 
 async def apply_transition(connection: AsyncConnection, one: Transition, *, at: datetime) -> bool:
-    """Apply one transition; return false, with nothing written, if the job has changed."""
+    """Apply one transition; return false and write nothing if the job has changed."""
     (is_applied,) = await apply_transitions(connection, [one], at=at)
     return is_applied
 
@@ -84,7 +84,7 @@ async def apply_transition(connection: AsyncConnection, one: Transition, *, at: 
 async def apply_transitions(
     connection: AsyncConnection, transitions: Sequence[Transition], *, at: datetime
 ) -> list[bool]:
-    """Apply the transitions of those jobs that have not changed since the caller read them.
+    """Apply transitions to the jobs that have not changed since they were read.
 
     Returns:
         For each transition, whether it was applied; if not, nothing was written for it.
@@ -105,7 +105,7 @@ async def apply_transitions(
 async def write_transitions(
     connection: AsyncConnection, transitions: Sequence[Transition], *, at: datetime
 ) -> None:
-    """Apply transitions of jobs that this database transaction has read and locked already.
+    """Apply transitions to jobs that this database transaction has read and locked.
 
     Raises:
         ValueError: the transition table does not contain one of them: a bug in the caller.

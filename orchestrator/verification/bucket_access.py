@@ -80,7 +80,7 @@ class BucketAccess:
         self._breakers = defaultdict[str, CircuitBreaker](partial(CircuitBreaker, timeout))
 
     def record_success(self, bucket: str) -> bool:
-        """Record a look-up that was answered; return whether the bucket was failing before."""
+        """Record an answered look-up; return whether the bucket was failing before."""
         self._readable.add(bucket)
         self._refused_since.pop(bucket, None)
         self.problems.pop(bucket, None)
@@ -91,7 +91,7 @@ class BucketAccess:
         return self._record_answer(bucket)
 
     def record_refusal(self, bucket: str, refusal: CloudRefusal) -> bool:
-        """Record a look-up that was refused; return whether the bucket becomes unreadable now.
+        """Record a refused look-up; return whether the bucket becomes unreadable now.
 
         A refusal of the whole account is no fault of the bucket. A server error counts as a
         failure to answer.
@@ -190,7 +190,7 @@ class BucketAccess:
         return ~self.readable() & ~is_halted
 
     def reset(self) -> None:
-        """Forget all refusals, so that the next look-ups test permissions and answers again."""
+        """Forget all refusals: the next look-ups test permissions and answers again."""
         self.unreadable.clear()
         self.problems.clear()
         self.trust.clear()

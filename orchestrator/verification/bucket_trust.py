@@ -114,7 +114,7 @@ class BucketTrust:
             self.learn(VendorFact.OBJECTS_COMPLETE, YES)
 
     def are_unchanged(self, objects: Sequence[ObjectFacts]) -> bool:
-        """Return whether objects have not changed between two looks, or need no second look.
+        """Return whether objects are unchanged at a second look, or do not need one.
 
         An object counts as complete at first sight once this store has seen one of this bucket stay
         the same, and none grow.
@@ -164,7 +164,9 @@ class BucketTrust:
 async def calibrate(
     database: Database, cos: CosClient, trust: BucketTrust, job: TrackedJob
 ) -> None:
-    """Ask once a run whether the bucket of a job is there and whether HEAD finds too much.
+    """Check once per run that a job's bucket exists, and whether to trust HEAD.
+
+    HEAD is not trusted if it finds an object under a key that cannot exist.
 
     Raises:
         CloudRefusal: the bucket is missing or elsewhere, or COS answered with another error.
@@ -194,7 +196,7 @@ async def calibrate(
 
 
 async def finds_missing_key(cos: CosClient, job: TrackedJob) -> bool | None:
-    """Return whether a HEAD of a key that cannot exist finds an object; ``None`` if forbidden."""
+    """Return whether HEAD finds a key that cannot exist; ``None`` if forbidden."""
     try:
         return await cos.head_object(job.region, job.bucket, _missing_key()) is not None
     except CloudRefusal as refusal:

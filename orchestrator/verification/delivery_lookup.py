@@ -127,7 +127,7 @@ class DeliveryLookup:
 
 
 def untrusted(listings: str) -> CloudRefusal:
-    """Return the error for a bucket in which what is not found may exist all the same.
+    """Return the error for a bucket in which an object that is not found may exist.
 
     Args:
         listings: what is wrong with its listings.

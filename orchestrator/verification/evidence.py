@@ -69,10 +69,13 @@ class Evidence:
 
 
 def compare_with_keys(job: TrackedJob, objects: Mapping[str, ObjectFacts]) -> Evidence:
-    """Compare the objects that belong to a job, by key, with the keys that were named or expected.
+    """Compare the objects of a job with the keys that were named or expected.
 
-    In this order: every required key is there; every key is there that the vendor named, and it
-    named one for each image; there are as many objects as were named or expected.
+    The checks are in this order: every required key is there; every key is there that the vendor
+    named, and it named one for each image; there are as many objects as were named or expected.
+
+    Args:
+        objects: the objects that belong to the job, by key.
     """
     usable = {key: one for key, one in objects.items() if one.size >= _MIN_SIZE[job.format]}
     required = [key.key for key in job.required]
@@ -127,9 +130,10 @@ def writing_has_ended(
     clocks: Sequence[datetime],
     uploads_are_visible: bool,
 ) -> bool:
-    """Return whether nothing was written for as long again as the export took, at least 10 s.
+    """Return whether nothing was written for as long again as the export took.
 
-    Where open uploads are not visible, it must be three times as long.
+    The pause must be at least 10 s. Where open uploads are not visible, it must be three times as
+    long.
 
     Args:
         since_request: time since the request; without it nothing is known.

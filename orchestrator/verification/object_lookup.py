@@ -42,7 +42,9 @@ class LookupResult:
 
 
 async def look(cos: CosClient, trust: BucketTrust, job: TrackedJob) -> LookupResult:
-    """List uploads first and objects second, so that an upload that ends in between is seen.
+    """Look up what a job has left: first its open uploads, then its objects.
+
+    In this order an upload that ends in between is seen as an object.
 
     Everything under the job's own tag belongs to it. Under an exact name only an object that has
     changed since before the first request does. Nothing found proves nothing where listings are not
@@ -91,7 +93,7 @@ async def head_or_listed(
     shown: ObjectFacts | None,
     refused: CloudRefusal | None = None,
 ) -> ObjectFacts | None:
-    """Return the object under a key as HEAD shows it, or as a listing did; ``None`` if none.
+    """Return a key's object as HEAD shows it, or as a listing did; ``None`` if none.
 
     Args:
         shown: as a listing shows it.
@@ -113,9 +115,9 @@ async def head_or_listed(
 def trace_age_of(
     job: TrackedJob, moments: Sequence[datetime | None], clocks: Sequence[datetime]
 ) -> timedelta | None:
-    """Return the minimum time since the first of these traces was left, by the clocks of COS.
+    """Return the minimum age of the oldest of these traces, by the clocks of COS.
 
-    ``None`` without any, and where it would not show how soon exports become visible.
+    It is ``None`` without a trace, and where it would not show how soon exports become visible.
     """
     if not job.needs_first_trace or not moments:
         return None
@@ -166,7 +168,10 @@ def _prefixes(job: TrackedJob) -> list[str]:
 def _of_job(
     job: TrackedJob, trust: BucketTrust, prefix: str, listed: Sequence[_Entry]
 ) -> list[_Entry]:
-    """Return what is under the job's keys; learn whether the listing shows anything else."""
+    """Return the listed entries under the job's keys.
+
+    If the listing shows keys without the prefix, learn that listings are not to be trusted.
+    """
     asked = [one for one in listed if one.key.startswith(prefix)]
     if len(asked) < len(listed):
         trust.learn(VendorFact.LISTING_TRUSTED, NO)
@@ -182,9 +187,9 @@ def _of_job(
 
 
 def clocks_of(cos: CosClient) -> tuple[datetime, ...]:
-    """Return the times that may be that of COS: by this machine and by its Date headers.
+    """Return the possible times of COS: by this machine, and by its Date headers.
 
-    Either may be wrong. Nothing before the first Date header.
+    Either may be wrong. Before the first Date header there are none.
     """
     now, clock = cos.clock.local.now(), cos.clock
     return (now, now + clock.last_offset) if clock.is_known else ()
@@ -202,12 +207,13 @@ def time_since_request(job: TrackedJob, age: timedelta) -> timedelta | None:
 
 
 def is_own(job: TrackedJob, facts: ObjectFacts, sent_at: Sequence[datetime]) -> bool | None:
-    """Return whether an object under a key of the job was written for it; ``None`` is unclear.
+    """Return whether an object was written for the job; ``None`` if that is unclear.
 
-    Everything under the job's own tag was. Elsewhere it must have been written after the request:
-    it has another ETag than the one that was recorded before (empty for no object), or a later
-    time. The same image exported again may have the same ETag; then the time must be later for
-    certain. By its time alone only a job with a TaskId has an object: its export certainly began.
+    The object is under a key of the job. Everything under the job's own tag was written for it.
+    Elsewhere it must have been written after the request: it has another ETag than the one that was
+    recorded before (empty for no object), or a later time. The same image exported again may have
+    the same ETag; then the time must be later for certain. By its time alone only a job with a
+    TaskId has an object: its export certainly began.
 
     Args:
         sent_at: when its request was sent, by each of the clocks; empty if not known.
@@ -240,7 +246,9 @@ def _is_later(
 
 
 async def baselines(cos: CosClient, trust: BucketTrust, job: TrackedJob) -> dict[str, str]:
-    """Return what exists under the exact names before the request; it is not the job's own.
+    """Return the ETags under the exact names before the request.
+
+    What exists there is not the job's own.
 
     Returns:
         The ETag of each key that was not looked at before; empty where there is no object.

@@ -91,7 +91,7 @@ class PollSchedule:
         return max(self.shortest, min(age * self.share, _MAX_RESERVATION))
 
     def reservation(self, age: timedelta) -> timedelta:
-        """Return how long a process that finds an export of this age reserves it for itself."""
+        """Return how long a process reserves an export of this age for itself."""
         wait = self.first - age
         if not self.is_due(age):
             return min(wait - _LEAD, _MAX_RESERVATION)

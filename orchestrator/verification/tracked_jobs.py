@@ -109,7 +109,7 @@ class TrackedJob:
 
     @property
     def required(self) -> tuple[TrackedKey, ...]:
-        """The keys whose objects make the job verified at once: all that were named or expected.
+        """The keys whose objects verify the job at once: all named or expected keys.
 
         What was found in the bucket is required too, but shows nothing where no key was expected.
         """
@@ -118,7 +118,7 @@ class TrackedJob:
         return tuple(key for key in self.keys if key.cos_path is None or self._is_own(key))
 
     def is_tagged(self, key: str) -> bool:
-        """Return whether a key begins with the job's own tag, so that no other job has it."""
+        """Return whether a key begins with the job's tag, so that no other job has it."""
         return not self.exact_names and key.startswith(self.object_prefix)
 
     def names_every_image(self, keys: Collection[str]) -> bool:
@@ -136,7 +136,7 @@ class TrackedJob:
 async def reserve_due_jobs(
     connection: AsyncConnection, conditions: sa.ColumnElement[bool], now: datetime, *, limit: int
 ) -> list[TrackedJob]:
-    """Return jobs that are due for a look-up; their rows stay locked until the commit."""
+    """Return jobs that are due for a look-up; lock their rows until the commit."""
     query = (
         sa.select(jobs)
         .where(sa.text(TRACKED), jobs.c.due_at <= now, conditions)
@@ -150,9 +150,10 @@ async def reserve_due_jobs(
 
 
 async def postpone(connection: AsyncConnection, then: Mapping[int, datetime]) -> None:
-    """Set the time of the next look-up of some jobs; until then no other process takes them.
+    """Set the time of the next look-up of some jobs.
 
-    The time of a job that was queued again meanwhile is not changed.
+    No other process takes them before that time. The time of a job that was queued again meanwhile
+    is not changed.
     """
     if then:
         rows = [{"this": job_id, "then": moment} for job_id, moment in then.items()]
@@ -217,7 +218,11 @@ async def save_cos_paths(
 async def save_baselines(
     connection: AsyncConnection, job_id: int, etags: Mapping[str, str]
 ) -> None:
-    """Save the ETag under each exact name before the request; empty where no object was."""
+    """Save the ETag under each exact name before the request.
+
+    Args:
+        etags: by key; empty where there was no object.
+    """
     rows = [{"job_id": job_id, "key": key, "baseline_etag": tag} for key, tag in etags.items()]
     await _put(connection, rows)
 
@@ -225,7 +230,9 @@ async def save_baselines(
 async def save_first_trace(
     connection: AsyncConnection, job: TrackedJob, column: Mapping[str, datetime]
 ) -> None:
-    """Save when a job left its first trace, unless that is known or it has a newer attempt.
+    """Save when a job left its first trace.
+
+    Nothing is saved if that time is known already, or if the job has a newer attempt.
 
     Args:
         column: what `first_trace_column` returns.

@@ -62,7 +62,10 @@ class AbsenceTracker:
         """By id and attempt."""
 
     def absent_for(self, job: TrackedJob) -> timedelta:
-        """Return the time since the first look-up that found nothing; this one may be the first."""
+        """Return the time since the first look-up that found nothing.
+
+        The present look-up may be the first; then the time is 0.
+        """
         now = self._clock.now()
         return now - self._absent_since.setdefault((job.job_id, job.attempt), now)
 
@@ -109,7 +112,7 @@ async def reconcile(
     now: datetime,
     actor: str,
 ) -> JobState:
-    """Accept a job because its export was found in the bucket; its TaskId stays unknown."""
+    """Accept a job whose export was found in the bucket; its TaskId stays unknown."""
     reconciled = Transition(
         job.job_id,
         job.state,
@@ -143,7 +146,10 @@ async def reconcile(
 async def required_absence(
     connection: AsyncConnection, job: TrackedJob, settings: Settings, *, is_listed: bool = True
 ) -> timedelta | str:
-    """Return how long listings must show nothing before a resend, or why it is never resent."""
+    """Return how long listings must show nothing before a resend.
+
+    If the job is never resent, return the reason as a text.
+    """
     facts = await facts_about(connection, job.profile, bucket_location(job.region, job.bucket))
     why = None
     if not job.is_locatable:
@@ -179,9 +185,10 @@ def left_to_operator(
     unlisted: Callable[[], Sequence[str]],
     table: sa.FromClause = jobs,
 ) -> sa.ColumnElement[bool]:
-    """Unknown jobs that only a late object or an operator can resolve, as a condition on jobs.
+    """Return the condition for unknown jobs that are left to an operator.
 
-    They are looked up when they are due, but no run waits for that.
+    Only an operator or a late object can resolve them. They are looked up when they are due, but
+    no run waits for that.
 
     Args:
         now: returns the time of the store, moved by an offset, as an expression.

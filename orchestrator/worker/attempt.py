@@ -129,9 +129,10 @@ class AttemptRunner:
         return result.is_accepted
 
     async def _sees_ends(self, region: str) -> bool:
-        """Return whether a bucket shows when an accepted export of a region ends, if there is one.
+        """Return whether look-ups can see the end of an accepted export of a region.
 
-        The limit is that of the region, so the bucket of the refused job says nothing.
+        This is also true if there is no accepted export. The limit is that of the region, so the
+        bucket of the refused job says nothing.
         """
         exporting = (jobs.c.state == JobState.ACCEPTED) & (jobs.c.region == region)
         exporting &= jobs.c.profile == self._context.settings.profile

@@ -146,11 +146,11 @@ class ImageDescriber:
         return since is not None and anyio.current_time() - since >= _GIVE_UP_AFTER
 
     async def _learn_time(self) -> bool:
-        """Ask only for the server's time, which dates claims; return whether it is known now.
+        """Ask only for the server's time; return whether it is known now.
 
-        Any image is asked about. If that is forbidden, or after a while without an answer, another
-        action is called, because DescribeImages alone may fail; but where a gateway answers both,
-        nothing may be sent.
+        Claims are dated with this time. Any image is asked about. If that is forbidden, or after a
+        while without an answer, another action is called, because DescribeImages alone may fail;
+        but where a gateway answers both, nothing may be sent.
         """
         clock = self._cvm.clock
         if self._is_forbidden or self._has_failed_long():
@@ -167,7 +167,7 @@ class ImageDescriber:
         return clock.is_known
 
     async def _ask_time(self, region: str) -> None:
-        """Ask for the server's time without DescribeImages, and warn if there is no answer."""
+        """Ask for the server's time without DescribeImages; warn if it stays unknown."""
         host, failure = self._cvm.host(region), self._last_failure
         credential = await self._admission.credential()
         if credential is None or self._admission.halts.blocks_endpoint(host):
@@ -210,7 +210,7 @@ class ImageDescriber:
         )
 
     def _waiting(self, condition: str, regions: Sequence[str]) -> sa.Select[Any]:
-        """Return the query for jobs that may be sent, by the condition of a partial index."""
+        """Return the query for sendable jobs that meet a partial index's condition."""
         return sa.select(jobs).where(
             sa.text(condition),
             jobs.c.profile == self._profile,
@@ -377,7 +377,7 @@ _IMAGE_STATE = (
 
 
 def _expected(row: Any, disks: Sequence[tuple[str, Disk]]) -> Iterator[dict[str, Any]]:
-    """Yield the objects that an export will write; none if the key of any of them is not known.
+    """Yield the objects that an export will write, if all their keys are known.
 
     A job with some of its keys would count as complete before all of its objects are there.
     """

@@ -46,10 +46,10 @@ async def prepare_store(
 
 
 async def discard_impossible_waits(database: Database) -> None:
-    """Discard stored waits that are longer than any back-off: a clock was set meanwhile.
+    """Discard stored waits that are longer than any back-off.
 
-    Such a wait would delay a job for as long as the clock was ahead. The start time that a user
-    has set for a job is not changed.
+    Their cause is a clock that was set meanwhile. Such a wait would delay a job for as long as the
+    clock was ahead. The start time that a user has set for a job is not changed.
     """
     async with database.write() as connection:
         now = await database.now(connection)

@@ -50,7 +50,7 @@ def decide(
     jitter: float,
     endpoint_fails: bool = False,
 ) -> Decision:
-    """Return the next state of the job, its reason, and whether the attempt is charged.
+    """Return the next state of a job, its reason and whether to charge the attempt.
 
     Args:
         jitter: a number from 0 to 1 that spreads the back-off.
@@ -97,17 +97,26 @@ def is_maybe_applied(lease: Lease, decision: Decision) -> bool:
 
 
 def own_deferrals(lease: Lease, outcome: Outcome) -> int:
-    """Return the deferrals in a row that concern this job alone, after an uncharged outcome."""
+    """Return this job's own deferrals in a row after an uncharged outcome.
+
+    A deferral for which all jobs wait together does not count.
+    """
     return lease.deferrals + (outcome.code.reaction not in _SHARED)
 
 
 def contradicts_description(lease: Lease, outcome: Outcome) -> bool:
-    """Return whether DescribeImages has shown what this refusal does not find; it may pass."""
+    """Return whether an image that DescribeImages has shown is refused as not found.
+
+    Such a refusal may be temporary. After `_MAX_NOT_FOUND` deferrals the result is false.
+    """
     is_not_found = outcome.code.name in NOT_FOUND
     return is_not_found and lease.images_shown and lease.deferrals < _MAX_NOT_FOUND
 
 
 def _is_denied_alone(lease: Lease, outcome: Outcome) -> bool:
-    """Return whether this job is denied repeatedly while no other denial halts the account."""
+    """Return whether this job was denied repeatedly with the same code.
+
+    If another job is denied too, the scope of both is halted instead.
+    """
     denied = outcome.code.name in MAY_CONCERN_ONE_IMAGE
     return denied and lease.last_code == outcome.code.name and lease.deferrals >= _MAX_DENIALS

@@ -87,7 +87,7 @@ async def record(
 async def _record_dropped_prefixes(
     connection: AsyncConnection, results: Sequence[AttemptResult], now: datetime
 ) -> None:
-    """Record for each bucket that the answers name keys without the tag that was asked for.
+    """Record the buckets whose answers name keys without the requested tag.
 
     From then on an empty listing under a tag proves nothing there. The first object without the tag
     shows the same, but only when its export has ended.
@@ -107,7 +107,7 @@ def _is_any_tagged(result: AttemptResult) -> bool:
 
 
 async def record_not_sent(connection: AsyncConnection, lease: Lease, now: datetime) -> None:
-    """Record that the request of an attempt never left, unless the attempt holds an answer."""
+    """Record that an attempt's request was not sent, unless it has an answer."""
     this = attempts.update().where(
         attempts.c.job_id == lease.job_id,
         attempts.c.number == lease.attempt,
@@ -202,7 +202,10 @@ def _paths(result: AttemptResult) -> Iterator[tuple[int, str, str]]:
 
 
 def _warnings(lease: Lease, outcome: Outcome) -> list[str] | None:
-    """Return warnings about an acceptance; the job is accepted in any case, and never resent."""
+    """Return the warnings about an acceptance; ``None`` if there are none.
+
+    The job is accepted in any case, and never resent.
+    """
     order, paths = lease.order, outcome.cos_paths
     if any(names_job_or_image(path, order.name_prefix, order.image_ids) for path in paths):
         return None

@@ -45,7 +45,9 @@ async def check_before_send(
     settings: Settings,
     report_refusal: ReportRefusal,
 ) -> bool:
-    """Return whether the attempt may be sent; if not, the job has its new state already.
+    """Return whether the attempt may be sent.
+
+    If not, the job has its new state already.
 
     A job that was requested before is looked up first, whatever the answer was: a refusal may come
     from a gateway that repeated a request which began the export. What is found is accepted. With
@@ -148,7 +150,7 @@ async def _search(
     *,
     was_requested: bool,
 ) -> tuple[LookupResult, dict[str, str]]:
-    """Return what an earlier request left, and else the ETags under the job's exact names.
+    """Return what an earlier request left, or else the ETags under exact names.
 
     Where look-ups show nothing reliable, a job is sent if all its earlier requests were refused.
     """
@@ -183,7 +185,7 @@ async def _search(
 
 
 async def _held_until(connection: AsyncConnection, lease: Lease) -> datetime | None:
-    """Return when this lease expires, and lock its job; ``None`` if the job has moved on."""
+    """Lock the job and return when this lease expires; ``None`` if it is lost."""
     query = sa.select(jobs.c.expires_at).where(
         jobs.c.id == lease.job_id,
         jobs.c.state == JobState.SENDING,

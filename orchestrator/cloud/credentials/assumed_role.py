@@ -63,7 +63,9 @@ async def assume_role(
 async def assume_role_with_web_identity(
     identity: WebIdentity, endpoint: str, clock: ServerClock
 ) -> Credential:
-    """Return temporary credentials of a pod's role, from a call of AssumeRoleWithWebIdentity.
+    """Return temporary credentials of a pod's role.
+
+    They come from a call of AssumeRoleWithWebIdentity.
 
     Raises:
         CredentialError: the pod's token cannot be read; or STS refuses it, cannot be reached or

@@ -87,7 +87,7 @@ class CredentialSource:
         """Earliest time of the next fetch, on the event loop's clock."""
 
     async def current(self) -> Credential:
-        """Return the credential; wait for a fetch only if there is none or it has expired."""
+        """Return the credential; fetch one first if there is none or it has expired."""
         credential = self._credential
         if credential is None or _expiry(credential) <= self._clock.now():
             return await self.renew()
@@ -151,11 +151,14 @@ class CredentialSource:
 
 
 def parse_temporary_credential(key: Any, answer: Any) -> Credential | None:
-    """Return the credential in a service's answer, or ``None`` if a part is missing or invalid.
+    """Return the credential in a service's answer.
 
     Args:
         key: holds ``TmpSecretId``, ``TmpSecretKey`` and ``Token``.
         answer: holds ``ExpiredTime``, in seconds since 1970.
+
+    Returns:
+        The credential; ``None`` if a part of it is missing or invalid.
     """
     try:
         parts = key["TmpSecretId"], key["TmpSecretKey"], key["Token"]

@@ -119,7 +119,9 @@ async def find_credentials(
     notify: Callable[[str], None],
     system_file: Path = _SYSTEM_FILE,
 ) -> CredentialSource:
-    """Return the first source that has a credential for the profile; that one is fetched already.
+    """Return the first source that has a credential for the profile.
+
+    The source has already fetched its credential.
 
     Args:
         home: ``None`` if there is none; then only the files that variables name are read, and the
@@ -161,10 +163,13 @@ async def find_credentials(
 def _locations(
     wanted: _Wanted, system_file: Path
 ) -> tuple[tuple[_Location, ...], tuple[_Location, ...]]:
-    """Return where a credential of the profile can be stored, in order, and files left out.
+    """Return the locations where a credential of the profile can be stored.
 
-    Keys in the environment must work without a home that this user can open. So files in such
-    folders are left out if they would come first.
+    Keys in the environment must work even if this user cannot open the home folder. So files in
+    folders that cannot be opened are left out if they would come before these keys.
+
+    Returns:
+        The locations in the order in which they are read, and the files that are left out.
     """
     profile, environ, home = wanted.profile, wanted.environ, wanted.home
     folder = _path_in(environ, _TCCLI_FOLDER, home) or (home and home / ".tccli")
@@ -201,7 +206,10 @@ def _locations(
 def _find_stored(
     locations: Iterable[_Location], clock: ServerClock, from_instance: _Fetch
 ) -> _Found | None:
-    """Return what the first location holds that has a credential or names the instance's role."""
+    """Find the first location that has a credential or names the instance's role.
+
+    Return what it holds, or ``None`` if there is no such location.
+    """
     for location in locations:
         stored = location.read()
         if stored is None:
@@ -227,7 +235,9 @@ def _find_stored(
 def _with_environment(
     wanted: _Wanted, found: _Found | None, from_pod: _FetchForPod, from_instance: _Fetch
 ) -> _Found:
-    """Return what signs if variables may decide: they can add a role, or identify this pod.
+    """Return where the credential comes from if variables may decide this.
+
+    Variables can name a role to assume, or identify this pod.
 
     Raises:
         CredentialError: a variable cannot be used, or leads to no keys.
@@ -289,9 +299,13 @@ async def _require_instance_role(
 
 
 def _refuse_doubtful_profile(wanted: _Wanted, locations: Iterable[_Location]) -> None:
-    """Refuse a profile that a file has, but without keys, or in whose place another may be meant.
+    """Refuse a profile that has no keys or that the user may not have meant.
 
-    Other keys must not take its place.
+    A file may have the profile that the user has named, but without keys. A variable of Terraform
+    may name another profile. In both cases other keys must not be used instead.
+
+    Raises:
+        CredentialError: the profile is refused.
     """
     empty = next((one for one in locations if wanted.is_named and one.has_profile()), None)
     if empty is not None:
@@ -319,7 +333,7 @@ def _refuse_empty_files(wanted: _Wanted) -> None:
 
 
 def _notes(wanted: _Wanted, found: _Found, closed: Iterable[_Location]) -> tuple[str, ...]:
-    """Return what to say of a profile whose name had no influence, and of unused variables.
+    """Return notes about an unused profile name and about unused variables.
 
     Args:
         closed: files that may have the profile, in folders that this user cannot open.

@@ -27,7 +27,9 @@ _REMEDY = "The service answers only on CVM instances: elsewhere set credentials 
 
 
 async def fetch_instance_credential(endpoint: str) -> Credential:
-    """Ask the metadata service for the name of the instance's role, then for its credential.
+    """Fetch the credential of the instance's role from the metadata service.
+
+    The first request asks for the name of the role, the second one for its credential.
 
     Raises:
         CredentialError: the service cannot be reached (this machine is not a CVM instance), or

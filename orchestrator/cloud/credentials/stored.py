@@ -218,7 +218,9 @@ def read_web_identity_token(identity: WebIdentity) -> str:
 
 
 def read_tccli_profile(path: Path) -> StoredCredential | None:
-    """Return what a profile of tccli holds, ``None`` if the file or the key is missing.
+    """Return what a profile of tccli holds.
+
+    Return ``None`` if the file or the key is missing.
 
     Raises:
         CredentialError: the file cannot be read, or a value in it is not valid.
@@ -254,10 +256,10 @@ def read_tccli_profile(path: Path) -> StoredCredential | None:
 
 
 def read_shared_file(path: Path, section: str) -> StoredCredential | None:
-    """Return what one section of the SDKs' file defines, ``None`` if it is missing or empty.
+    """Return what one section of the SDKs' file defines.
 
     A section with ``role_arn`` has keys of its own, or names the section that has them as its
-    ``source_profile``, as in AWS's files.
+    ``source_profile``, as in AWS's files. Return ``None`` if the section is missing or has no keys.
 
     Raises:
         CredentialError: the file cannot be read, or a value in it is not valid.

@@ -72,10 +72,13 @@ def checked_key(name: str, value: object) -> str | None:
 
 
 def checked_name(name: str, value: object) -> str | None:
-    """Return the name of a role, a profile or the like, ``None`` if it is missing or empty.
+    """Check and return the name of a role, a profile or the like.
 
     Args:
         name: how the message names the value.
+
+    Returns:
+        The value; ``None`` if it is missing or empty.
 
     Raises:
         CredentialError: the value is not a name; the message never shows it.
