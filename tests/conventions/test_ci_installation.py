@@ -19,9 +19,12 @@ PROGRAMS = ("apt-get", "id", "make", "pg_conftool", "pg_ctlcluster", "sed", "ser
 
 
 def called(folder: Path, *, user_id: int, has_postgresql: bool = False) -> list[str]:
-    """Run a copy of the script, with PostgreSQL installed or not; return what it has called.
+    """Run a copy of the script and return the calls that it made.
 
     On its path there are only programs that record how they are called.
+
+    Args:
+        has_postgresql: whether PostgreSQL is installed.
     """
     if has_postgresql:
         (folder / "installed" / "17" / "bin").mkdir(parents=True)
@@ -44,7 +47,7 @@ def called(folder: Path, *, user_id: int, has_postgresql: bool = False) -> list[
 
 
 def test_ci_neither_creates_nor_changes_a_postgresql_cluster(tmp_path: Path) -> None:
-    """It installs the programs only, and Debian's settings are afterwards as they were before."""
+    """CI installs PostgreSQL without a cluster and then restores Debian's settings."""
     calls = called(tmp_path, user_id=0)
     assert calls.index(NO_CLUSTER) < calls.index(INSTALL) < calls.index(AS_BEFORE)
     assert {call.split()[0] for call in calls} == {"apt-get", "id", "make", "pg_conftool"}
@@ -57,6 +60,6 @@ def test_ci_installs_nothing_without_root(tmp_path: Path) -> None:
 
 
 def test_ci_does_not_skip_the_tests_of_postgresql(tmp_path: Path) -> None:
-    """Where its programs are installed, a server that does not start makes the tests fail."""
+    """If PostgreSQL is installed, a server that does not start makes the tests fail."""
     calls = called(tmp_path, user_id=1000, has_postgresql=True)
     assert "make test PYTHON=python3 with a private server" in calls

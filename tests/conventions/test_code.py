@@ -20,7 +20,10 @@ def test_imports_point_one_way() -> None:
 
 
 def test_every_public_name_can_be_imported() -> None:
-    """Public names are imported when they are first used, so a wrong module shows only then."""
+    """Each public name can be imported.
+
+    Public names are imported when they are first used, so a wrong module shows only then.
+    """
     assert "Orchestrator" in dir(orchestrator)
     for name in dir(orchestrator):
         assert getattr(orchestrator, name)
@@ -44,8 +47,23 @@ def test_every_module_says_what_it_holds() -> None:
     assert mute == []
 
 
+def test_first_lines_of_docstrings_are_short() -> None:
+    """A reader sees the first line of a function's docstring in a list or a tool tip."""
+    long = [
+        f"{name}:{node.lineno} {node.name}"
+        for name, tree in modules("orchestrator", "migrations", "benchmarks", "tests").items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and len((ast.get_docstring(node) or "").split("\n")[0]) >= 80
+    ]
+    assert long == []
+
+
 def test_every_test_says_what_holds_in_one_sentence() -> None:
-    """Each test's docstring starts with one sentence; a second paragraph may give reasons."""
+    """The docstring of each test starts with one sentence.
+
+    A second paragraph may give reasons.
+    """
     wrong = [
         f"{name}:{node.lineno} {node.name}"
         for name, tree in modules("tests").items()

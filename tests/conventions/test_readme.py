@@ -40,7 +40,7 @@ async def cloud(anyio_backend: str) -> AsyncIterator[Simulator]:
 async def test_the_python_example_exports_images(
     cloud: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The example runs as it is, and returns the paths that the simulated cloud has written."""
+    """The example runs unchanged and returns the paths that the cloud has written."""
     source = README.split("<!-- example -->")[1].split("```python")[1].split("```")[0]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ORCHESTRATOR_CVM_ENDPOINT", cloud.url)
