@@ -23,9 +23,10 @@ def self_signed(folder: Path, name: str = "") -> tuple[ssl.SSLContext, Path]:
 
 
 def signed_by_company(folder: Path, name: str = "") -> tuple[ssl.SSLContext, Path]:
-    """Return a server's TLS context, and the certificate of the private authority that signed it.
+    """Return a server's TLS context, and the certificate of its private authority.
 
-    The authority is like those of many companies: OpenSSL accepts it, and its strict mode does not.
+    The authority has signed the certificate of the server. It is like those of many companies:
+    OpenSSL accepts it, but the strict mode of OpenSSL does not.
 
     Args:
         name: host name in the certificate; 127.0.0.1 if empty.

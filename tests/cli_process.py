@@ -139,7 +139,7 @@ def at_terminal(folder: Path, command: str, variables: Mapping[str, str]) -> byt
 
 
 async def wait_for_output(process: Process, words: str) -> str:
-    """Wait until a process has written these words to stderr; return all that it has written."""
+    """Wait until a process writes these words to stderr; return its stderr so far."""
     assert process.stderr is not None
     output = ""
     with anyio.fail_after(60):

@@ -30,7 +30,10 @@ settings.load_profile("busy")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Give all workers of pytest-xdist the same server, started by the process that has them."""
+    """Give all workers of pytest-xdist the same server.
+
+    The process that starts the workers finds or starts the server.
+    """
     is_controller = getattr(config.option, "numprocesses", None) and not hasattr(
         config, "workerinput"
     )
@@ -97,7 +100,10 @@ async def postgresql(
 async def setup(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[StoreAndCloud]:
-    """A store and a cloud whose exports upload at once and end after 200 s of its clock."""
+    """Yield a store and a simulated cloud whose exports take 200 s.
+
+    Each upload begins immediately. The cloud's clock measures the 200 s.
+    """
     for name in ("http_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)

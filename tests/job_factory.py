@@ -108,7 +108,7 @@ async def make_verified_job(database: Database, *, took: float, **columns: Any) 
 
 
 async def make_traced_job(database: Database, *, took: float = 1.0, **columns: Any) -> int:
-    """Make a job whose first trace was found ``took`` seconds after its request was sent."""
+    """Make a job whose first trace was found ``took`` seconds after it was sent."""
     job_id = await make_verified_job(database, took=took, **columns)
     sent_at = (await read_job(database, job_id)).sent_at
     first_trace_at = sent_at + timedelta(seconds=took)
@@ -200,7 +200,11 @@ def claim_query(
     permitted: sa.ColumnElement[bool] | None = None,
     is_tracked: Callable[[sa.FromClause], sa.ColumnElement[bool]] = lambda _table: sa.true(),
 ) -> sa.Select[Any]:
-    """Return a query for the jobs that a claim can take; by default all of the account."""
+    """Return a query for the jobs that a claim can take.
+
+    Args:
+        permitted: condition on the table of jobs; by default every job of the account.
+    """
     anything = sa.true() if permitted is None else permitted
     return make_claim_query(anything, is_tracked)
 
@@ -220,7 +224,11 @@ async def claim_with_permits(
     limit: int = 1,
     suspected_regions: Collection[str] = (),
 ) -> list[tuple[Lease, Permit]]:
-    """Claim jobs without a rate limit; by default the server has the time of the store."""
+    """Claim jobs without a rate limit, each with a permit.
+
+    Args:
+        signed_at: the server's time; by default the time of the store.
+    """
     return await claim(
         database,
         claim_query() if want is None else want,

@@ -39,10 +39,13 @@ class NoServerError(Exception):
 
 @contextmanager
 def server() -> Iterator[sa.URL]:
-    """Yield a server: the one that the environment names, a running one, or a private one.
+    """Yield a server for tests: a named one, a running one or a private one.
+
+    It is the server that the environment names. Without a name it is a server that is already
+    running, or else a private one.
 
     Raises:
-        NoServerError: none is running, and none can be started.
+        NoServerError: the named server does not answer, or no server can be started.
     """
     named = os.environ.get(VARIABLE)
     if (found := find_server()) is not None:
@@ -68,7 +71,7 @@ def find_server() -> sa.URL | None:
 
 @contextmanager
 def private_server() -> Iterator[sa.URL]:
-    """Start a server in a temporary folder; it ends with the block or with this process.
+    """Run a server in a temporary folder until the block or this process ends.
 
     It listens on a free port of 127.0.0.1 only, and requires a password. PostgreSQL refuses to run
     as root; then it runs as another user.
@@ -93,7 +96,10 @@ def private_server() -> Iterator[sa.URL]:
 
 
 def _programs() -> Path:
-    """Return the folder of PostgreSQL's programs: from PATH, else of the newest version."""
+    """Return the folder of PostgreSQL's programs.
+
+    The programs on PATH come first, then those of the newest installed version.
+    """
     found = shutil.which("initdb")
     on_path = [Path(found).resolve().parent] if found else []
     versions = [path for path in _INSTALLED.glob("*") if path.name.replace(".", "").isdigit()]

@@ -198,7 +198,11 @@ def make_admission(
 def make_bucket_access(
     mode: VerifyMode = VerifyMode.AUTO, *, unreadable: bool = False
 ) -> BucketAccess:
-    """Make bucket permissions; `unreadable` marks the bucket of the tests as not readable."""
+    """Make the bucket access of a run.
+
+    Args:
+        unreadable: mark the bucket of the tests as not readable.
+    """
     made = BucketAccess(RunSettings(verify=mode), HaltedScopes(), _notify)
     made.trust[f"{REGION}/{BUCKET}"] = make_trust()
     if unreadable:

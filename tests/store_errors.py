@@ -33,7 +33,9 @@ def misuse_error() -> DBAPIError:
 
 @contextmanager
 def uncertain_commit(database: Database, during: str = "") -> Iterator[None]:
-    """Let one commit take effect, and then raise an error as if the connection was lost.
+    """Apply one commit, and then raise the error of a commit that may be lost.
+
+    The error is that of a lost connection on PostgreSQL, and of a failed fsync on SQLite.
 
     Args:
         during: the beginning of a statement; only a transaction that executes such a statement

@@ -53,7 +53,7 @@ def refusal(value: str) -> str:
     ],
 )
 def test_database_is_a_path_or_a_url(given: str, made: str) -> None:
-    """URLs of other drivers of the same database become ours, and files become absolute paths."""
+    """URLs of other drivers get our driver, and file names become absolute paths."""
     assert made_from(given) == made
 
 
@@ -73,7 +73,10 @@ def test_database_is_a_path_or_a_url(given: str, made: str) -> None:
     ],
 )
 def test_database_path_becomes_an_absolute_url(name: str) -> None:
-    """A relative path starts in the working directory, ~ at home, and no character is lost."""
+    """A path becomes absolute and keeps all its characters; ~ is the home folder.
+
+    Other relative paths start in the working directory.
+    """
     assert sa.make_url(made_from(name)).database == str(Path(name).expanduser().absolute())
 
 
@@ -173,7 +176,10 @@ def test_bad_port_is_refused_without_repeating_it(url: str) -> None:
     ],
 )
 def test_other_value_is_refused_with_its_reason(url: str, reason: str) -> None:
-    """The value may hold a password, so the message says only what is wrong and what is valid."""
+    """The message says what is wrong and what is valid, without the value itself.
+
+    The value may contain a password.
+    """
     message = refusal(url)
     assert reason in message
     assert "it must be a file's path, sqlite:///path or postgresql://user@host/name" in message

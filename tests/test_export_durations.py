@@ -78,7 +78,10 @@ async def test_answers_that_were_recorded_late_shorten_no_deadline(database: Dat
 
 
 async def test_an_export_that_was_found_in_the_bucket_is_no_example(database: Database) -> None:
-    """It was accepted when it was found, so its duration would seem to be that of one look-up."""
+    """An export that was found in the bucket does not count as an example.
+
+    It was accepted only when it was found, so its duration would seem too short.
+    """
     job_id = await make_verified_job(database, took=1)
     await update_job(database, job_id, task_id=None)
     assert await known(database) == []
@@ -110,13 +113,16 @@ def test_the_earliest_end_is_a_little_before_the_shortest_duration() -> None:
 
 
 def test_the_earliest_end_is_scaled_down_for_a_smaller_image_only() -> None:
-    """A larger image may take as short as a smaller one: much of the time may not be copying."""
+    """The earliest end is scaled down for smaller images, but not up for larger ones.
+
+    A larger image may take no longer: much of the time may not be copying.
+    """
     small, same, large = (earliest_end(finished(30, size_gib=50), size) for size in (5, 50, 500))
     assert 10 * small == same == large
 
 
 def test_an_unknown_size_is_compared_with_unknown_sizes_only() -> None:
-    """An example without a size says nothing about an image with one, and the reverse."""
+    """An export of unknown size is no example for one of known size, or the reverse."""
     assert earliest_end(finished(30, size_gib=0), 50) == timedelta()
     assert earliest_end(finished(30, size_gib=50), 0) == timedelta()
     assert earliest_end(finished(30), 0) > 29 * SECOND
@@ -129,7 +135,7 @@ def test_images_of_a_similar_size_are_the_best_examples() -> None:
 
 
 def test_the_earliest_end_ignores_a_single_outlier() -> None:
-    """One short export among twenty does not make all others be polled from the start."""
+    """One short export among twenty does not make polling of the others start early."""
     assert earliest_end(finished(1, *[600] * 40), 0) > 500 * SECOND
 
 

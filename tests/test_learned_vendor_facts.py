@@ -22,7 +22,7 @@ BUCKET = "ap-tokyo/backup-1250000000"
 
 
 async def test_a_fact_has_its_last_value_and_time(database: Database) -> None:
-    """A newer observation replaces the older one; other subjects and profiles keep theirs."""
+    """A newer observation replaces the older one of its subject and profile only."""
     later = NOON + timedelta(hours=1)
     async with database.write() as connection:
         for value, at in (("yes", NOON), ("no", later)):
@@ -39,7 +39,10 @@ async def test_a_fact_has_its_last_value_and_time(database: Database) -> None:
 
 
 async def test_the_time_to_the_first_trace_is_that_of_the_newest_jobs(database: Database) -> None:
-    """The longest counts, with its own time, and only in its bucket; it is read from the jobs."""
+    """The time to the first trace is the longest one of the jobs in its bucket.
+
+    It is read from the jobs, together with the time at which that trace was found.
+    """
     bucket = f"{REGION}/{JOBS_BUCKET}"
     async with database.write() as connection:
         for subject in (bucket, BUCKET):

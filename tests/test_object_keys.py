@@ -50,7 +50,11 @@ HOST = f"https://{BUCKET}.cos.{REGION}.myqcloud.com"
     ],
 )
 def test_cos_paths_of_any_form_mean_the_same_key(path: str, key: str) -> None:
-    """A URL, percent-encoding, the bucket or no slash lead to the same key; a % of ours stays."""
+    """All forms of a CosPath give the same key.
+
+    It may be a URL, be percent-encoded, contain the bucket or have no slash. A percent sign that
+    belongs to the key stays.
+    """
     assert key_of_cos_path(path, ORDER) == key
 
 
@@ -92,7 +96,7 @@ def test_an_image_has_arrived_when_each_of_its_objects_has(
 
 
 def test_an_image_named_by_the_prefix_is_not_taken_for_delivered() -> None:
-    """An image id in the user's own prefix does not show which image an object belongs to."""
+    """An image id in the user's own prefix does not count as an object of that image."""
     prefix = f"{OTHER}-tag"
     key = f"{prefix}_{ONE}_system_snap-1.raw"
     assert missing_images([ONE, OTHER], prefix, [key], [key]) == [OTHER]
@@ -121,5 +125,5 @@ DATA_DISK = Disk("snap-b", "DATA_DISK", 100)
     ],
 )
 def test_a_key_is_made_of_prefix_image_and_snapshot(disk: Disk, prefix: str, key: str) -> None:
-    """The form is that of the vendor's page; without a prefix the key begins with the image id."""
+    """Keys have the vendor's form; without a prefix they begin with the image id."""
     assert object_key(prefix, "img-1", disk, ImageFormat.QCOW2) == key

@@ -30,7 +30,7 @@ async def test_a_warning_is_notified_once_and_stored(database: Database) -> None
 
 
 async def test_a_warning_ends_and_may_begin_again(database: Database) -> None:
-    """Its row is removed at its end; when it begins again, a person is notified again."""
+    """The row of an ended warning is removed; if it begins again, it notifies again."""
     said: list[str] = []
     warnings = RunWarnings(database, PROFILE, said.append)
     await warnings.warn("key", "No answer.")

@@ -120,7 +120,7 @@ def test_tccli_profile_is_a_default(write: Write) -> None:
 
 
 def test_profile_is_named_by_the_settings_and_not_by_tccli(write: Write) -> None:
-    """Flag, variable and file name the profile to this program; TCCLI_PROFILE is a default."""
+    """A flag, variable or file names the profile; TCCLI_PROFILE is only a default."""
     config = {"config": write('profile = "b"')}
     assert load_settings({"profile": "b"}, {"TCCLI_PROFILE": "b"}).is_profile_named
     assert load_settings({}, {"ORCHESTRATOR_PROFILE": "default"}).is_profile_named
@@ -131,7 +131,7 @@ def test_profile_is_named_by_the_settings_and_not_by_tccli(write: Write) -> None
 
 
 def test_endpoint_depends_on_the_site_unless_given() -> None:
-    """Each site has its own public endpoint; a given one is used, without its last slash."""
+    """Each site has a public endpoint; a given one is used without its last slash."""
     mainland = load_settings({"site": "mainland"}, {})
     assert mainland.cvm_endpoint == "https://cvm.tencentcloudapi.com"
     named = load_settings({"site": "mainland", "cvm_endpoint": "http://127.0.0.1:8000/"}, {})
@@ -192,7 +192,10 @@ def test_invalid_value_is_refused_with_the_valid_ones(name: str, value: object) 
 
 @pytest.mark.parametrize("value", ['"20"', "'20'", "\u201c20\u201d"])
 def test_quotes_around_a_value_are_named(write: Write, value: str) -> None:
-    """Some tools keep them as a part of the value, which any setting would refuse or misread."""
+    """The message says that a value has quotes around it.
+
+    Some tools keep them as a part of the value, which any setting would refuse or misread.
+    """
     path = write(f"profile = {json.dumps(value)}\n")
     for message in (
         _refusal({}, {"ORCHESTRATOR_RATE": value}),
@@ -257,7 +260,7 @@ def test_adaptive_interval_overrides_a_fixed_one(write: Write) -> None:
 
 
 def test_password_is_never_shown() -> None:
-    """Neither text form of the settings, nor a message about an endpoint, shows a password."""
+    """No text form of the settings and no message about an endpoint shows a password."""
     settings = load_settings({"database_url": "postgresql://me:hush@db/jobs"}, {})
     assert "hush" not in repr(settings) + str(settings)
     assert "hush" in settings.sqlalchemy_url

@@ -19,7 +19,10 @@ from tests.cloud.scripted_server import FixedCredentials
 
 
 def test_answer_arrives_after_the_latency_of_both_directions() -> None:
-    """The cloud checks the request's signature by the event loop's clock, and answers."""
+    """An answer arrives after the latency of the request and of the answer.
+
+    The cloud checks the signature of the request by the event loop's clock.
+    """
 
     async def work() -> tuple[ObjectFacts | None, float]:
         cloud = Cloud(SimulatorOptions(), Clocks(_now, anyio.current_time))

@@ -15,7 +15,10 @@ EXPORTS: list[dict[str, Any]] = [
 
 
 def test_the_bound_is_the_work_divided_by_the_slots() -> None:
-    """All slots are busy until the last end, in any order; the rate delays the first request."""
+    """The bound is the work divided by the slots, in whatever order exports run.
+
+    All slots are busy until the last end. The rate delays the first request of each slot.
+    """
     assert bound(EXPORTS, 2) == pytest.approx((50 + 29 + 25) / 2)
     assert bound(EXPORTS, 2, rate=0.5) == pytest.approx((50 + 29 + 25 + 2) / 2)
 

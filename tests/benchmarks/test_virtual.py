@@ -14,7 +14,10 @@ _REALLY = 0.2
 
 
 def test_a_sleep_costs_no_real_time() -> None:
-    """An hour passes on the loop's clock and in the time of day, but almost no real time."""
+    """A sleep of one hour takes almost no real time.
+
+    The hour passes on the loop's clock and in the time of day.
+    """
 
     async def work() -> tuple[float, float]:
         before, begun = VirtualClock().now(), anyio.current_time()
@@ -28,7 +31,7 @@ def test_a_sleep_costs_no_real_time() -> None:
 
 
 def test_a_database_call_is_waited_for(tmp_path: Path) -> None:
-    """While SQLite works, virtual time stands still, and no timer of another task fires."""
+    """While SQLite works, virtual time stops, and no timer of another task fires."""
 
     async def work() -> list[str]:
         told: list[str] = []
@@ -58,7 +61,7 @@ def test_a_threads_work_is_waited_for() -> None:
 
 
 def test_the_caller_gets_the_error_of_its_call(tmp_path: Path) -> None:
-    """The caller of a failing statement gets its error, and the connection can still be used."""
+    """The caller of a failed statement gets the error and can use the database again."""
 
     async def work() -> int:
         database = Database(f"sqlite+aiosqlite:///{tmp_path}/store.db", VirtualClock())

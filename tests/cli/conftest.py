@@ -17,5 +17,5 @@ async def cloud(anyio_backend: str) -> AsyncIterator[Simulator]:
 
 @pytest.fixture
 def shell(cloud: Simulator, tmp_path: Path) -> Shell:
-    """Return a shell whose endpoints and credentials are those of the simulated cloud."""
+    """Return a shell that uses the endpoints and keys of the simulated cloud."""
     return Shell.for_cloud(cloud, tmp_path)

@@ -57,7 +57,10 @@ async def test_named_profile_signs_although_the_environment_has_keys(
 
 
 async def test_run_says_that_the_environment_has_the_keys(tmp_path: Path) -> None:
-    """Without any conflict the origin of the keys is printed, too; with --json stdout is data."""
+    """A run prints the origin of its keys even if nothing conflicts with them.
+
+    With `--json` it prints the origin on stderr, and stdout has only data.
+    """
     async with Simulator(SimulatorOptions(settings=Settings(limits={}))) as cloud:
         shell = Shell.for_cloud(cloud, tmp_path)
         await shell.run(*ENQUEUE)

@@ -51,9 +51,9 @@ def shell(tmp_path: Path) -> Shell:
 
 
 async def test_demo_loses_nothing_and_exports_nothing_twice(shell: Shell) -> None:
-    """It kills a run, resumes it, shows failures with their remedies, and leaves no lock.
+    """The demo kills and resumes a run, and shows failures with their remedies.
 
-    What it says fits 80 columns, except paths.
+    It leaves no lock. Its text fits 80 columns, except for paths.
     """
     ended = await shell.run("demo", "--images", "30")
     assert ended.code == 0, ended.err
@@ -78,7 +78,7 @@ async def test_demo_loses_nothing_and_exports_nothing_twice(shell: Shell) -> Non
 
 
 async def test_a_run_that_fails_is_not_presented_as_killed(shell: Shell) -> None:
-    """With few open files a run cannot begin; the demo stops there and counts nothing."""
+    """The demo stops without counts if a run cannot open enough files to begin."""
     words = 'ulimit -n 39; exec "$0" -m orchestrator demo --images 20'
     ended = await anyio.run_process(
         ["sh", "-c", words, sys.executable],

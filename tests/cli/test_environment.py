@@ -20,7 +20,10 @@ ENQUEUE = "enqueue --image img-1a2b3c4d --region ap-singapore --bucket b-1250000
 def bash(
     folder: Path, line: str, variables: Mapping[str, str] | None = None
 ) -> "subprocess.CompletedProcess[bytes]":
-    """Run a line of bash in which `orchestrator` is the program; check that nothing is internal."""
+    """Run a line of bash in which `orchestrator` is the program.
+
+    Fail if the output has a traceback, which means an internal error.
+    """
     environ = {"PATH": os.environ["PATH"], "HOME": str(folder), **(variables or {})}
     ended = subprocess.run(
         ["bash", "-c", PROGRAM + line], cwd=folder, env=environ, capture_output=True, check=False
@@ -76,7 +79,7 @@ def test_a_file_name_that_is_no_text_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("variable", ["HOME", "XDG_DATA_HOME"])
 def test_a_default_database_that_cannot_be_made_names_home(tmp_path: Path, variable: str) -> None:
-    """The message names the variable that leads there, and the setting to use instead."""
+    """The message names the variable behind the path, and the setting to use instead."""
     (tmp_path / "file").touch()
     ended = bash(tmp_path, f"orchestrator {ENQUEUE}", {variable: str(tmp_path / "file")})
     assert ended.returncode == 2
@@ -113,7 +116,10 @@ def test_colours_only_where_they_are_understood(
 
 @pytest.mark.parametrize("name", ["FORCE_COLOR", "TTY_COMPATIBLE", "CLICOLOR_FORCE"])
 def test_a_log_file_gets_plain_text(tmp_path: Path, name: str) -> None:
-    """CI systems set such variables for all commands; a live display would fill the log."""
+    """Output to a file has no escape codes, even if a variable asks for colours.
+
+    CI systems set such variables for all commands. A live display would fill the log.
+    """
     line = f"orchestrator {ENQUEUE} --database-url x.db; orchestrator run --time-limit 0"
     ended = bash(tmp_path, f"{line} --database-url x.db", {name: "1", "TERM": "xterm", **KEYS})
     assert ended.returncode == 10

@@ -145,12 +145,18 @@ def test_the_remedy_is_printed_last(capsys: pytest.CaptureFixture[str]) -> None:
 def test_stdout_that_cannot_be_written_is_silenced(
     errors: tuple[Exception, ...], count: int, silenced: list[object]
 ) -> None:
-    """Stdout is silenced once, so that Python does not report the error again at exit."""
+    """A stdout that cannot be written is silenced once.
+
+    Otherwise Python would report the error again at exit.
+    """
     exit_code_for(group(*errors))
     assert len(silenced) == count
 
 
 def test_text_of_a_server_cannot_control_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    """The message of a refusal may be quoted; lines and the wide blank of file names remain."""
+    """Control characters are replaced, but line breaks and wide blanks remain.
+
+    A message may quote the text of a server, and a file name may have wide blanks.
+    """
     exit_code_for(CredentialError("STS: \x1b[31mno.", "Use 夜\u3000间.crt."))
     assert capsys.readouterr().err == "STS:  [31mno.\n  Use 夜\u3000间.crt.\n"

@@ -74,7 +74,10 @@ def test_no_line_is_wider_than_the_terminal(width: int, job: Job) -> None:
 @pytest.mark.parametrize("width", [80, 140, None])
 @pytest.mark.parametrize("batch", ["夜间", "cafe\u0301", "ﾊﾝｶｸ", "a夜间镜像导出批次二"])
 def test_columns_are_aligned_beside_wide_characters(width: int | None, batch: str) -> None:
-    """A terminal draws Chinese characters in two columns, and combining marks in none."""
+    """Columns stay aligned beside wide characters and combining marks.
+
+    A terminal draws Chinese characters in two columns, and combining marks in none.
+    """
     rows = [JobTable(width).row(replace(VERIFIED, batch=one)) for one in ("tonight", batch)]
     assert len({cell_len(row.partition("img-1a2b3c4d")[0]) for row in rows}) == 1
     assert all(batch in row for row in rows[1:])

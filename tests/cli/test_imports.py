@@ -30,7 +30,10 @@ _FOR_RUN = {"alembic", "httpx", "orchestrator.cloud", "orchestrator.worker.worke
 def test_a_command_imports_only_what_it_needs(
     words: str, unneeded: set[str], sqlite_url: str
 ) -> None:
-    """`--help` imports no database; `history`, `status` and `enqueue` import no HTTP client."""
+    """`history`, `status` and `enqueue` import no HTTP client.
+
+    `--help` imports no database library either.
+    """
     command = [sys.executable, "-c", _PRINT_MODULES, *words.split()]
     environ = {"ORCHESTRATOR_DATABASE_URL": sqlite_url}
     ended = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)

@@ -29,7 +29,10 @@ def shell(cloud: Simulator, tmp_path: Path) -> Shell:
 
 @pytest.fixture
 async def unknown(shell: Shell, cloud: Simulator) -> Shell:
-    """Return a shell with one unknown job: its response was lost and verification is off."""
+    """Return a shell with one unknown job.
+
+    The response of the job was lost, and verification is off.
+    """
     cloud.set_faults(Fault("reset", action="ExportImages", after=True, times=1))
     without_verify = replace(shell, variables={**shell.variables, "ORCHESTRATOR_VERIFY": "off"})
     await without_verify.run("enqueue", "--image", IMAGE, *WHERE)
@@ -48,7 +51,10 @@ async def test_show_says_what_to_check_for_an_unknown_job(unknown: Shell) -> Non
 async def test_a_job_that_no_run_resends_waits_for_an_operator(
     shell: Shell, cloud: Simulator
 ) -> None:
-    """A run ends only when the reason is recorded; then no command says that it is resent."""
+    """A run ends only after it has recorded why an unknown job is not resent.
+
+    Then no command says that the job will be resent.
+    """
     cloud.set_faults(Fault("reset", action="ExportImages", times=1))
     shell = replace(shell, variables={**shell.variables, "ORCHESTRATOR_RESEND_AFTER": "1"})
     await shell.run("enqueue", "--image", IMAGE, *WHERE)
@@ -147,7 +153,10 @@ async def test_retry_previews_and_then_retries_a_failed_job(shell: Shell, cloud:
 
 
 async def test_a_cancelled_job_does_not_block_a_run(shell: Shell, cloud: Simulator) -> None:
-    """Jobs of an invalid region halt the run; once they are cancelled it exits with 0."""
+    """A job of an invalid region halts the run until the job is cancelled.
+
+    Then the run exits with 0.
+    """
     wrong = ("--region", "ap-nowhere", "--bucket", BUCKET)
     await shell.run("enqueue", "--image", IMAGE, *WHERE)
     await shell.run("enqueue", "--image", "img-00000002", *wrong)

@@ -81,14 +81,20 @@ async def test_a_line_of_progress_says_why_jobs_wait(
 
 @pytest.mark.anyio
 async def test_an_invalid_batch_is_left_to_the_run(sqlite: Database) -> None:
-    """The run refuses the name; the display beside it must not end with another error."""
+    """The progress display raises no error for an invalid batch name.
+
+    The run itself refuses the name.
+    """
     async with Orchestrator(str(sqlite.url), environ={}) as orchestrator:
         assert await ProgressDisplay("\udcff")._read_status(orchestrator) is None
 
 
 @pytest.mark.anyio
 async def test_finished_batches_of_earlier_runs_are_not_counted(sqlite: Database) -> None:
-    """As in the summary; a batch that ends during the run stays, and a new one is added."""
+    """Like the summary, the display leaves out batches that ended before the run.
+
+    A batch that ends during the run stays, and a new one is added.
+    """
     await make_job(sqlite, JobState.VERIFIED, batch="yesterday")
     await make_job(sqlite, batch="theirs", profile="other")
     display, job_id = ProgressDisplay(None), await make_job(sqlite, batch="tonight")

@@ -43,7 +43,7 @@ def scope(running: int, left: float | None) -> ScopeStatus:
     ],
 )
 def test_overdue_exports_are_marked(known: ScopeStatus, is_overdue: bool) -> None:
-    """Exports that run longer than usual are marked as overdue, with the usual duration."""
+    """Exports that run longer than usual are overdue, and the usual time is shown."""
     assert scope_line(known).endswith("overdue (usually 9 s)") == is_overdue
 
 
@@ -68,7 +68,10 @@ def test_exports_are_counted_in_singular_and_plural(
 async def test_without_an_active_run_the_command_that_starts_one_is_printed(
     shell: Shell, cloud: Simulator
 ) -> None:
-    """There is no ETA then, and no next probe; when no job is left, no command either."""
+    """Without an active run, `status` prints a command, but no ETA and no next probe.
+
+    If no job is left, it prints no command either.
+    """
     cloud.change(duration=Duration(seconds=600), cap=1)
     await shell.run("enqueue", "-", "--batch", "to night", *WHERE, stdin=b"img-00000001")
     async with shell.start("run"):

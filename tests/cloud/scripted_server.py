@@ -166,7 +166,11 @@ def http(
     status: str = "200 OK",
     headers: Mapping[str, str] | None = None,
 ) -> bytes:
-    """Return the bytes of one HTTP answer; the headers may replace its Content-Length."""
+    """Return the bytes of one HTTP answer.
+
+    Args:
+        headers: added to Content-Length, which they may replace.
+    """
     content = body.encode() if isinstance(body, str) else body
     lines = {"Content-Length": str(len(content)), **(headers or {})}
     head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())

@@ -11,7 +11,11 @@ HOST = "cvm.example"
 
 
 def learned(**difference: float) -> ServerClock:
-    """Return a clock that has seen one Date header, which differs from this machine's clock."""
+    """Return a clock that has seen one Date header.
+
+    Args:
+        **difference: the header's time minus this machine's, as arguments of `timedelta`.
+    """
     clock = ServerClock(FixedClock())
     clock.learn(http_date(NOON, timedelta(**difference)), HOST)
     return clock
@@ -19,7 +23,7 @@ def learned(**difference: float) -> ServerClock:
 
 @pytest.mark.parametrize("seconds", [-86400, -400, -31])
 def test_earlier_time_of_the_server_dates_signatures(seconds: int) -> None:
-    """If the Date header is earlier than this machine's clock, signatures have its time."""
+    """A Date header that is earlier than this machine's clock dates signatures."""
     clock = learned(seconds=seconds)
     assert clock.now() == NOON + timedelta(seconds=seconds)
     assert clock.is_known
@@ -27,7 +31,10 @@ def test_earlier_time_of_the_server_dates_signatures(seconds: int) -> None:
 
 @pytest.mark.parametrize("seconds", [-30, -1, 0, 1, 30])
 def test_small_difference_does_not_set_the_clock(seconds: int) -> None:
-    """A difference of up to 30 seconds may be a slow answer; the clock is then known, though."""
+    """A difference of up to 30 seconds does not change the time of signatures.
+
+    It may come from a slow answer. The server's time counts as known.
+    """
     clock = learned(seconds=seconds)
     assert clock.now() == NOON
     assert clock.is_known
@@ -35,7 +42,10 @@ def test_small_difference_does_not_set_the_clock(seconds: int) -> None:
 
 @pytest.mark.parametrize("seconds", [299, 400, 86400])
 def test_later_time_of_the_server_needs_a_refusal(seconds: int) -> None:
-    """A signature with a date that is too late would live too long, so the earlier one is first."""
+    """A later Date header dates signatures only after a refusal.
+
+    A signature with a date that is too late would be valid for too long.
+    """
     clock = learned(seconds=seconds)
     assert clock.now() == NOON
     assert clock.record_refusal(NOON)
@@ -45,7 +55,10 @@ def test_later_time_of_the_server_needs_a_refusal(seconds: int) -> None:
 
 @pytest.mark.parametrize("seconds", [-290, -250, -31, 31, 250, 290])
 def test_a_refusal_that_no_clock_explains_changes_nothing(seconds: int) -> None:
-    """The vendor tolerates 300 seconds: a refusal between closer clocks is a passing error."""
+    """A refusal changes nothing if the clocks are too close to explain it.
+
+    The vendor tolerates 300 seconds, so such a refusal is a temporary error.
+    """
     clock = learned(seconds=seconds)
     before = clock.now()
     assert not clock.record_refusal(before)
@@ -79,7 +92,10 @@ def test_a_date_that_was_refused_may_be_right_after_a_clock_was_set() -> None:
 
 
 def test_another_host_with_another_date_sets_no_clock() -> None:
-    """What was refused stays refused while two hosts differ; else every second request would be."""
+    """A refused date stays refused while two hosts send different dates.
+
+    Otherwise every second request would be refused.
+    """
     clock = learned(hours=-1)
     assert clock.record_refusal(clock.now())
     for host, hours in (("other.example", 0), (HOST, -1), ("other.example", 0), (HOST, -1)):
@@ -88,7 +104,10 @@ def test_another_host_with_another_date_sets_no_clock() -> None:
 
 
 def test_this_machines_clock_is_next_after_a_wrong_date() -> None:
-    """If signatures with the time of the Date header are refused, that header is not believed."""
+    """After a refusal of the Date header's time, this machine's clock is used.
+
+    The same Date header is not believed again.
+    """
     clock = learned(hours=-1)
     assert clock.record_refusal(clock.now())
     assert clock.now() == NOON
@@ -97,7 +116,10 @@ def test_this_machines_clock_is_next_after_a_wrong_date() -> None:
 
 
 def test_refusal_of_an_older_date_changes_nothing() -> None:
-    """Several requests are in flight when the clock is set: their refusals say nothing new."""
+    """The refusal of a signature from before the clock was set changes nothing.
+
+    Several requests can be in flight when the clock is set.
+    """
     clock = learned(hours=-1)
     assert clock.record_refusal(clock.now())
     assert clock.record_refusal(NOON - timedelta(hours=1))
@@ -106,7 +128,10 @@ def test_refusal_of_an_older_date_changes_nothing() -> None:
 
 
 def test_no_date_is_left_when_all_are_refused() -> None:
-    """After both clocks were refused it begins again, because the server may be corrected."""
+    """After both clocks were refused, the one refused first is used again.
+
+    The server's clock may be corrected in the meantime.
+    """
     clock = learned(hours=-1)
     assert clock.record_refusal(clock.now())
     assert not clock.record_refusal(clock.now())
@@ -153,7 +178,10 @@ def test_largest_difference_of_each_host_is_kept() -> None:
     ],
 )
 def test_invalid_date_is_ignored(header: str | None) -> None:
-    """A missing or invalid Date header, or one of a year far off, does not change the clock."""
+    """A missing or invalid Date header does not change the clock.
+
+    A year that is far off is invalid.
+    """
     clock = ServerClock(FixedClock())
     clock.learn(header, HOST)
     assert (clock.offset, clock.is_known, clock.largest) == (timedelta(), False, {})

@@ -64,7 +64,7 @@ def vendors_authorization(request: Recorded) -> str:
 async def test_host_header_is_the_buckets_and_is_signed(
     server: ScriptedServer, cos: CosClient, read: Read
 ) -> None:
-    """Whatever the endpoint is, the Host header is the bucket's real name, and is signed."""
+    """For any endpoint, the Host header is the bucket's real name and is signed."""
     server.respond(http(status="403 Forbidden"))
     with pytest.raises(CloudRefusal):
         await read(cos)
@@ -81,7 +81,10 @@ async def test_requests_are_signed_like_the_vendors_client(
     credentials: FixedCredentials,
     read: Read,
 ) -> None:
-    """The Authorization header is the vendor's own for this method, path, query and token."""
+    """Each read has the Authorization header that the vendor's client computes.
+
+    The header depends on method, path, query and token.
+    """
     credentials.credential = TEMPORARY
     server.respond(http(status="403 Forbidden"))
     with pytest.raises(CloudRefusal):
@@ -115,7 +118,7 @@ async def test_reads_are_dated_by_the_servers_clock(server: ScriptedServer, cos:
 async def test_refused_date_is_corrected_in_the_same_read(
     server: ScriptedServer, cos: CosClient
 ) -> None:
-    """A read that is refused is sent again at once with the other clock's time, one time only."""
+    """A refused read is immediately sent once more, with the other clock's time."""
     ahead = timedelta(hours=1)
     server.respond(
         http(status="403 Forbidden", headers=dated(ahead)),
@@ -231,7 +234,10 @@ async def test_redirect_names_the_region_of_the_bucket(
 
 
 async def test_redirect_to_another_place_is_told(server: ScriptedServer, cos: CosClient) -> None:
-    """A login page is not the bucket's region; the error names its address without secrets."""
+    """The error for a redirect to a login page names its address without secrets.
+
+    Such a redirect does not name the bucket's region.
+    """
     target = "https://user:p4ssw0rd@login.example/sso?token=p4ssw0rd"
     server.respond(http(status="302 X", headers={"Location": target}))
     with pytest.raises(CloudRefusal, match=r"a redirect to https://login\.example/sso$") as caught:
@@ -243,7 +249,10 @@ async def test_redirect_to_another_place_is_told(server: ScriptedServer, cos: Co
 async def test_missing_bucket_has_a_code(
     server: ScriptedServer, cos: CosClient, status: int, code: str
 ) -> None:
-    """The answer to a HEAD of a bucket has no body, so 404 gets the code that a listing has."""
+    """A 404 for HEAD Bucket gets the code that a listing of the bucket has.
+
+    The answer to a HEAD has no body that could contain a code.
+    """
     server.respond(http(), http(status=f"{status} X"))
     await cos.head_bucket("ap-tokyo", BUCKET)
     with pytest.raises(CloudRefusal) as caught:
@@ -268,7 +277,7 @@ async def test_endpoint_may_contain_bucket_and_region(
 async def test_broken_read_is_one_request(
     server: ScriptedServer, cos: CosClient, read: Read
 ) -> None:
-    """If the connection breaks, httpx's exception is raised after exactly one request."""
+    """If the connection breaks, httpx's error is raised after exactly one request."""
     server.respond(Answer(then="reset"))
     with pytest.raises(httpx.ReadError):
         await read(cos)

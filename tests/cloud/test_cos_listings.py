@@ -106,7 +106,7 @@ async def test_invalid_time_counts_as_absent(
 
 
 async def test_objects_are_listed_page_by_page(server: ScriptedServer, cos: CosClient) -> None:
-    """Every page is read, its keys are decoded, and the next one starts at its marker."""
+    """Each page is read, its keys are decoded, and its marker starts the next page."""
     server.respond(
         objects(listed("night-%E6%98%A0+1%2B"), truncated="true", marker="night-%E6%98%A0+1%2B"),
         objects(listed("night-2", "<StorageClass>ARCHIVE</StorageClass>")),
@@ -170,7 +170,7 @@ async def test_listing_of_another_bucket_or_prefix_is_refused(
 
 
 async def test_repeated_page_is_refused(server: ScriptedServer, cos: CosClient) -> None:
-    """A truncated page without a new marker ends the listing instead of repeating it for ever."""
+    """A truncated page without a new marker is an error, not an endless loop."""
     server.respond(objects(listed("a"), truncated="true", marker=""))
     with pytest.raises(CloudRefusal, match="whose next page is the same page"):
         await list_objects(cos)
@@ -193,6 +193,6 @@ async def test_invalid_time_does_not_fail_the_listing(
 
 
 async def test_an_upload_needs_no_id(server: ScriptedServer, cos: CosClient) -> None:
-    """Only its key and time are used: an entry without an id does not spoil the listing."""
+    """An upload without an id is listed, because only its key and time are used."""
     server.respond(uploads(uploading("night-a", "").replace("<UploadId></UploadId>", "")))
     assert await list_uploads(cos) == (UploadFacts("night-a", NOON),)

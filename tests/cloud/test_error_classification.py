@@ -41,13 +41,19 @@ UNSENT = {
 
 
 def instance(kind: type[Exception]) -> Exception:
-    """Return an exception without calling its constructor, which may need more arguments."""
+    """Return an exception without calling its constructor.
+
+    The constructor may need more arguments.
+    """
     return kind.__new__(kind, "m")
 
 
 @pytest.mark.parametrize("kind", RAISED)
 def test_row_of_an_exception_is_its_own_or_a_general_one(kind: type[Exception]) -> None:
-    """The code is the class's name if the class has a row, and the remedy is one sentence."""
+    """An exception gets the row of its class, or a general row if there is none.
+
+    The remedy is one sentence.
+    """
     row = code_for_exception(instance(kind))
     if kind in WITH_A_ROW:
         expected = kind.__name__
@@ -60,7 +66,10 @@ def test_row_of_an_exception_is_its_own_or_a_general_one(kind: type[Exception]) 
 
 @pytest.mark.parametrize("kind", RAISED)
 def test_only_unsent_requests_have_no_effect(kind: type[Exception]) -> None:
-    """Without a connection nothing was sent; after that the request may have taken effect."""
+    """Only an error before sending proves that the request had no effect.
+
+    After any other error, the request may have taken effect.
+    """
     row = code_for_exception(instance(kind))
     expected = (UNSENT[kind], Effect.NO) if kind in UNSENT else (Reaction.RECONCILE, Effect.MAYBE)
     assert (row.reaction, row.effect) == expected
@@ -84,7 +93,7 @@ def test_an_answer_without_tls_is_waited_for_with_a_remedy_of_its_own() -> None:
 
 
 def test_subclass_gets_the_row_of_its_parent() -> None:
-    """An exception that another library derives from httpx's is treated like the latter."""
+    """A subclass from another library is treated like its httpx parent class."""
 
     class Derived(httpx.ConnectTimeout):
         """An exception of another library."""
@@ -104,7 +113,10 @@ def test_unexpected_exception_may_have_had_an_effect(error: Exception) -> None:
 
 @pytest.mark.parametrize("kind", [ProxyRefusalError, UntrustedCertificateError])
 def test_what_needs_a_person_halts_the_endpoint(kind: type[ActionRequiredError]) -> None:
-    """A refusing proxy and a failed certificate check sent nothing; the remedy is their own."""
+    """A proxy's refusal and an untrusted certificate halt the endpoint.
+
+    Nothing was sent, and the exception has its own remedy.
+    """
     row = code_for_exception(kind("m", "Do this.", httpx.Request("POST", "https://x.example")))
     assert (row.reaction, row.effect, row.scope) == (Reaction.HALT, Effect.NO, Scope.ENDPOINT)
     assert (row.name, row.remedy) == (kind.code, "Do this.")
@@ -126,7 +138,10 @@ def test_what_needs_a_person_halts_the_endpoint(kind: type[ActionRequiredError])
 def test_reply_without_a_code_is_classified_by_its_content(
     reply: Reply, name: str, reaction: Reaction, effect: Effect
 ) -> None:
-    """Only TaskId and paths together mean accepted; anything less may have been accepted."""
+    """Only TaskId and paths together prove that the request was accepted.
+
+    Otherwise the request may have been accepted.
+    """
     row = code_for_reply(reply)
     assert (row.name, row.reaction, row.effect) == (name, reaction, effect)
     assert row.remedy.endswith(".")

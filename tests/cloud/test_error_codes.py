@@ -195,7 +195,7 @@ def test_codes_have_the_right_reaction_and_scope(
     ],
 )
 def test_unknown_code_is_treated_like_its_first_segment(name: str, family: str) -> None:
-    """The first segment decides about a code without a row; the code keeps its own name."""
+    """A code without a row is treated like its first segment and keeps its name."""
     row, expected = code_for(name), code_for(family)
     assert row.name == name
     assert (row.reaction, row.effect, row.scope) == (
@@ -241,7 +241,10 @@ def test_unknown_first_segment_may_have_had_an_effect(name: str) -> None:
 def test_refused_read_has_a_row(
     error: CloudRefusal, reaction: Reaction, scope: Scope | None
 ) -> None:
-    """Known codes have their own row, others that of their status; a read has no effect."""
+    """A refused read gets the row of its code, or else that of its HTTP status.
+
+    A read has no effect.
+    """
     row = cos_code_for(error)
     assert (row.name, row.reaction, row.scope) == (error.code, reaction, scope)
     assert row.effect is Effect.NO

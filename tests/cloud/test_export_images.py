@@ -46,7 +46,7 @@ async def export(
 
 
 async def test_order_is_sent_as_compact_utf8_json(server: ScriptedServer, cvm: CvmClient) -> None:
-    """The body holds every field of the order and one prefix for each image, without spaces."""
+    """The JSON body has each field and one prefix for each image, without spaces."""
     server.respond(api(ACCEPTED))
     await export(cvm)
     assert (
@@ -70,7 +70,10 @@ async def test_empty_fields_are_not_sent(server: ScriptedServer, cvm: CvmClient)
 async def test_request_is_a_post_with_the_apis_headers(
     server: ScriptedServer, cvm: CvmClient
 ) -> None:
-    """Action, version, region and language are headers; host and content type are as signed."""
+    """Action, version, region and language are headers of the POST request.
+
+    Host and content type are sent as they are signed.
+    """
     server.respond(api(ACCEPTED))
     await export(cvm)
     (request,) = server.requests
@@ -89,7 +92,10 @@ async def test_request_is_a_post_with_the_apis_headers(
 async def test_signature_is_dated_by_the_claim(
     server: ScriptedServer, cvm: CvmClient, clock: ServerClock
 ) -> None:
-    """The signature has the claim's time, whatever the clock says, and the given credential."""
+    """The signature has the claim's time and the given credential.
+
+    It does not depend on the clock.
+    """
     clock.offset = timedelta(hours=3)
     server.respond(api(ACCEPTED))
     await export(cvm, credential=TEMPORARY)
@@ -124,7 +130,7 @@ async def test_content_type_of_an_answer_is_ignored(
 async def test_status_of_an_error_is_ignored(
     server: ScriptedServer, cvm: CvmClient, status: str
 ) -> None:
-    """A body with an error gives its code, even with a status that the vendor never sends."""
+    """The code comes from the body, even with a status that the vendor never sends."""
     server.respond(api({"Error": {"Code": "AuthFailure.X", "Message": "m"}}, status=status))
     reply = await export(cvm)
     assert (reply.error_code, reply.error_message) == ("AuthFailure.X", "m")
@@ -160,7 +166,7 @@ async def test_other_answer_is_stored_as_an_excerpt(
 async def test_excerpt_of_invalid_utf8_is_valid_text(
     server: ScriptedServer, cvm: CvmClient
 ) -> None:
-    """The excerpt has 200 characters; each invalid byte becomes one replacement character."""
+    """The excerpt has 200 characters, one replacement character per invalid byte."""
     server.respond(http(b"\xff" * 999))
     assert (await export(cvm)).excerpt == "\ufffd" * 200
 
@@ -211,7 +217,10 @@ async def test_task_id_is_an_unsigned_64_bit_number(
 async def test_invalid_cos_paths_count_as_none(
     server: ScriptedServer, cvm: CvmClient, written: object, read: tuple[str, ...]
 ) -> None:
-    """If CosPaths is not a list of non-empty strings, there are no paths; the TaskId is kept."""
+    """CosPaths other than a list of non-empty strings count as no paths.
+
+    The TaskId is kept.
+    """
     server.respond(api({**ACCEPTED, "CosPaths": written}))
     reply = await export(cvm)
     assert (reply.cos_paths, reply.task_id) == (read, 105591590)
@@ -249,7 +258,10 @@ async def test_only_an_answer_of_the_api_sets_the_clock(
     *,
     is_known: bool,
 ) -> None:
-    """The Date header of a page is a proxy's; an answer of the API may lack the RequestId."""
+    """Only an answer of the API sets the clock, even one without a RequestId.
+
+    The Date header of any other answer may be a proxy's.
+    """
     date = {"Date": http_date(NOON)}
     server.respond(http(body, status=status, headers=date))
     await export(cvm)
@@ -283,7 +295,10 @@ async def test_refused_signature_sets_the_clock(
 
 
 async def test_target_of_a_redirect_is_kept(server: ScriptedServer, cvm: CvmClient) -> None:
-    """A person needs to know where it leads to, without what may be a secret in its address."""
+    """The reply names the target of a redirect without the secrets in its address.
+
+    A person needs to know where the redirect leads.
+    """
     target = "https://user:p4ssw0rd@login.example/sso?token=p4ssw0rd#p4ssw0rd"
     server.respond(http(status="302 Found", headers={"Location": target}))
     reply = await export(cvm)
@@ -347,7 +362,10 @@ async def test_no_secret_is_shown(server: ScriptedServer, cvm: CvmClient) -> Non
 async def test_texts_that_a_database_rejects_are_replaced(
     server: ScriptedServer, cvm: CvmClient
 ) -> None:
-    """JSON can escape lone surrogates and NUL, which neither UTF-8 nor PostgreSQL accepts."""
+    """Lone surrogates and NUL in an answer are replaced by question marks.
+
+    JSON can escape them, but UTF-8 accepts no lone surrogates, and PostgreSQL accepts neither.
+    """
     server.respond(api({"Error": {"Code": "Odd\ud800", "Message": "a\x00b"}, "RequestId": "r"}))
     reply = await export(cvm)
     assert (reply.error_code, reply.error_message) == ("Odd?", "a?b")
@@ -356,7 +374,10 @@ async def test_texts_that_a_database_rejects_are_replaced(
 async def test_answer_to_an_earlier_request_is_rejected(
     server: ScriptedServer, cvm: CvmClient, clock: ServerClock
 ) -> None:
-    """A RequestId that was seen before belongs to another request; its date is not used."""
+    """An answer with a RequestId that was seen before is rejected.
+
+    It belongs to another request, so its date is not used.
+    """
     request_id = "0a1b2c3d-0000-4000-8000-0123456789ab"
     late = {"Date": http_date(NOON, timedelta(hours=1))}
     server.respond(

@@ -49,7 +49,7 @@ async def ask(
 async def test_no_status_causes_a_second_request(
     server: ScriptedServer, client: HttpClient, status: str
 ) -> None:
-    """Redirects and server errors are answers: nothing is sent again, no redirect is followed."""
+    """Redirects and server errors are answers: the client sends no second request."""
     server.respond(http(status=status, headers={"Location": f"{server.url}/elsewhere"}))
     answer = await ask(client, server.url)
     assert answer.status_code == int(status[:3])
@@ -111,7 +111,7 @@ async def test_concurrent_requests_have_a_connection_each(
 
 
 async def test_request_closes_its_connection(server: ScriptedServer, client: HttpClient) -> None:
-    """The headers name the client, end the connection, and ask for an uncompressed answer."""
+    """The headers name the client, end the connection and forbid compression."""
     server.respond(http())
     await ask(client, server.url)
     headers = server.requests[0].headers
@@ -189,7 +189,7 @@ async def test_unreachable_server_is_a_connect_error(client: HttpClient, host: s
 
 
 async def test_server_that_never_accepts_is_a_connect_time_out(client: HttpClient) -> None:
-    """If the time limit of the request expires while connecting, the error is ConnectTimeout.
+    """If the time limit expires while connecting, the error is ConnectTimeout.
 
     Nothing was sent.
     """
@@ -256,7 +256,7 @@ async def test_invalid_header_is_not_sent(server: ScriptedServer, client: HttpCl
 async def test_cancellation_does_not_discard_a_read_answer(
     server: ScriptedServer, client: HttpClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A caller that is cancelled while the connection is closed still gets the answer."""
+    """A caller that is cancelled while the connection closes still gets the answer."""
     close = httpx.Response.aclose
 
     async def cancel_and_close(response: httpx.Response) -> None:
@@ -302,7 +302,7 @@ async def test_proxy_of_the_environment_is_used(
 async def test_loopback_is_reached_without_a_proxy(
     monkeypatch: pytest.MonkeyPatch, host: str
 ) -> None:
-    """An endpoint on loopback is connected directly, whatever proxy the environment names."""
+    """A loopback endpoint is connected directly, even if the environment has a proxy."""
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     async with scripted_server() as proxy, open_http_client("tests/1") as client:
         monkeypatch.setenv("HTTP_PROXY", proxy.url)
@@ -369,7 +369,7 @@ async def test_failed_tunnel_has_sent_nothing(
     error: type[Exception],
     text: str,
 ) -> None:
-    """Whatever a proxy does with CONNECT, nothing was sent, and the message names the proxy."""
+    """If a tunnel fails, no request was sent, and the message names the proxy."""
     address = f"127.0.0.1:{server.port}"
     monkeypatch.setenv("HTTPS_PROXY", f"http://user:{QUOTED}@{address}")
     server.respond(answer)
@@ -544,7 +544,10 @@ async def test_lost_answer_names_the_proxy(
 async def test_plain_request_that_needs_a_login_is_refused(
     server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only a proxy answers with 407; a GET or HEAD had no effect, but a POST was sent."""
+    """For GET and HEAD, 407 is a refusal of the proxy; for POST, it is an answer.
+
+    Only a proxy answers with 407. A GET or HEAD had no effect, but a POST was sent.
+    """
     monkeypatch.setenv("HTTP_PROXY", server.url)
     async with open_http_client("tests/1") as client:
         server.respond(*3 * [http(status="407 Login")], http(status="403 Forbidden"))
@@ -579,7 +582,10 @@ async def test_answer_within_a_tunnel_is_not_the_proxys(
 async def test_login_in_the_url_is_sent_and_not_logged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, kind: str
 ) -> None:
-    """Each kind of proxy opens a tunnel, in which the server's own certificate is verified."""
+    """Each kind of proxy gets the login, and no log or error shows the password.
+
+    The proxy opens a tunnel, in which the server's own certificate is verified.
+    """
     caplog.set_level("DEBUG")
     server = ScriptedServer(0)
     server.respond(http("over TLS"))
@@ -661,7 +667,10 @@ async def test_server_that_is_no_socks_proxy(
 async def test_unusable_proxy_is_found_before_the_first_request(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It is an error for the endpoints that need it, whose names may have placeholders."""
+    """An unusable proxy is an error only for the endpoints that need it.
+
+    The names of endpoints may have placeholders.
+    """
     monkeypatch.setenv("HTTPS_PROXY", "gopher://proxy:1")
     monkeypatch.setenv("NO_PROXY", "sts.example,.myqcloud.com")
     exempted = ("https://sts.example", "https://{bucket}.cos.{region}.myqcloud.com", "http://cvm")

@@ -68,7 +68,10 @@ def proxy_for(url: str) -> Proxy | None:
 def test_exempted_hosts(
     monkeypatch: pytest.MonkeyPatch, entries: str, host: str, is_direct: bool
 ) -> None:
-    """NO_PROXY means what it means to curl and requests; what cannot be read exempts nothing."""
+    """NO_PROXY has the same meaning as for curl and requests.
+
+    An entry that cannot be read exempts nothing.
+    """
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy:3128")
     monkeypatch.setenv("NO_PROXY", entries)
     assert (proxy_for(f"https://{host}") is None) == is_direct
@@ -82,7 +85,10 @@ def test_exempted_hosts(
     ],
 )
 def test_unreadable_exemptions_are_told(monkeypatch: pytest.MonkeyPatch, entry: str) -> None:
-    """One note names the variable and the entries; it is told only where a proxy is used."""
+    """One note names the variable and the entries that cannot be read.
+
+    It is shown only if a proxy is used.
+    """
     monkeypatch.setenv("no_proxy", f"b.example,{entry},c.example")
     monkeypatch.setenv("HTTPS_PROXY", f"http://user:{SECRET}@proxy:3128")
     proxies = EnvironmentProxies()
@@ -96,7 +102,7 @@ def test_unreadable_exemptions_are_told(monkeypatch: pytest.MonkeyPatch, entry: 
 
 
 def test_quotes_around_exemptions_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They belong to the first and the last entry, which cannot be read for this reason."""
+    """The note says that quotes make the first and the last entry unreadable."""
     monkeypatch.setenv("NO_PROXY", '"a.example,b.example,c.example"')
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy:3128")
     _, note = EnvironmentProxies().describe("https://cvm.example")
@@ -206,7 +212,7 @@ def test_forms_of_a_proxy_url(
     address: str,
     credentials: tuple[str, str] | None,
 ) -> None:
-    """Blanks and a missing scheme or port are accepted, and a password may be unescaped."""
+    """A proxy URL may have blanks, no scheme, no port and an unescaped password."""
     monkeypatch.setenv("HTTPS_PROXY", value)
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: True)
     proxy = proxy_for("https://cvm.example")

@@ -43,7 +43,10 @@ def vendor_client(credential: Credential, host: str, region: str = "ap-tokyo") -
 def test_tc3_headers_equal_those_of_the_vendors_client(
     credential: Credential, host: str, body: dict[str, object]
 ) -> None:
-    """Time, token and Authorization of a request are what the vendor's client sends for it."""
+    """The headers of a request equal those that the vendor's client sends.
+
+    These are Host, Content-Type, time, token and Authorization.
+    """
     theirs = RequestInternal(host, "POST", "/", header={})
     vendor_client(credential, host)._build_req_with_tc3_signature("ExportImages", body, theirs)
     timestamp = datetime.fromtimestamp(int(theirs.header["X-TC-Timestamp"]), UTC)
@@ -84,7 +87,7 @@ def test_cos_signatures_equal_the_vendors(
     key: str,
     params: dict[str, str],
 ) -> None:
-    """The Authorization of any key, query and credential is what the vendor's client computes."""
+    """Headers for any key, query and credential equal those of the vendor's client."""
     config = CosConfig(
         Region="ap-tokyo", SecretId=credential.secret_id, SecretKey=credential.secret_key
     )
@@ -110,7 +113,7 @@ def head(credential: Credential) -> dict[str, str]:
 
 
 def test_token_of_a_temporary_credential_is_signed() -> None:
-    """A COS request with a temporary credential has its token among the signed headers."""
+    """The token of a temporary credential is a signed header of COS requests."""
     headers = head(TEMPORARY)
     assert headers["x-cos-security-token"] == TEMPORARY.token
     assert "q-header-list=host;x-cos-security-token&" in headers["Authorization"]

@@ -32,7 +32,10 @@ def authorities(context: ssl.SSLContext) -> int:
 def test_file_of_the_environment_is_trusted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With SSL_CERT_FILE only its certificates are trusted, verified as strictly as others."""
+    """With SSL_CERT_FILE, only its certificates are trusted.
+
+    Servers are verified as strictly as without it.
+    """
     _, certificate = self_signed(tmp_path)
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     context = trusted_certificates()
@@ -77,7 +80,7 @@ _NONE = "it contains no certificate in PEM (-----BEGIN CERTIFICATE-----)"
 def test_file_without_certificates_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: str, reason: str
 ) -> None:
-    """The message names file and variable, and says what is wrong without OpenSSL's words."""
+    """The message names file, variable and problem, without the words of OpenSSL."""
     file = tmp_path / "bad.pem"
     file.write_text(content)
     monkeypatch.setenv(name, str(file))
@@ -142,7 +145,10 @@ def test_distributions_bundle_precedes_certifi(
 def test_bundle_of_other_programs_is_trusted(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is a file or a folder; SSL_CERT_FILE takes precedence, and then it is not even read."""
+    """REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE may name a file or a folder to trust.
+
+    SSL_CERT_FILE takes precedence, and then the file or folder is not even read.
+    """
     _, certificate = self_signed(tmp_path)
     monkeypatch.setenv(name, str(certificate))
     assert authorities(trusted_certificates()) == 1
@@ -163,7 +169,7 @@ def test_bundle_of_other_programs_is_trusted(
 def test_system_bundle_is_trusted_besides_other_authorities(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A CA that is in the bundle alone is trusted, though OpenSSL finds others elsewhere."""
+    """A CA of the system bundle is trusted, even if OpenSSL finds others elsewhere."""
     _, certificate = self_signed(tmp_path)
     (tmp_path / "others").mkdir()
     _, other = self_signed(tmp_path / "others")
@@ -202,7 +208,10 @@ def test_unusable_system_bundle_is_passed_over(
 
 
 def test_authority_of_a_company_is_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Python 3.13 by itself rejects authorities that OpenSSL, curl and older versions accept."""
+    """A company's authority is trusted, although Python 3.13 by itself rejects it.
+
+    OpenSSL, curl and older versions of Python accept such authorities.
+    """
     server_context, authority = signed_by_company(tmp_path)
     monkeypatch.setattr(tls_trust, "_SYSTEM_BUNDLES", (str(authority),))
     context = trusted_certificates()

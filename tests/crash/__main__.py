@@ -27,7 +27,10 @@ _MAX_COMMITS = 150
 
 
 def main() -> None:
-    """Parse the command line, run, and report; exit with 1 if an export was lost or doubled."""
+    """Run the crash tests, and exit with 1 if an export was lost or doubled.
+
+    Unfinished jobs, jobs that differ from the ledger and stored secrets also give exit code 1.
+    """
     parser = argparse.ArgumentParser(prog="python -m tests.crash", description=__doc__)
     parser.add_argument(
         "--scenarios", type=int, default=400, help="scenarios, each with 40 images and 3 kills"
@@ -69,7 +72,10 @@ def _add(total: ExportCounts, name: str, counts: ExportCounts) -> None:
 
 
 async def _run_suspension(total: ExportCounts) -> None:
-    """Suspend a process beyond its lease and its signature while another drains the store."""
+    """Suspend a process beyond its lease and its signature, and add the counts.
+
+    Meanwhile another process drains the store.
+    """
     scenario = await run_with_suspension(
         lease=None, signature_lifetime=None, resume_at=JobState.VERIFIED
     )

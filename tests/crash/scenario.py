@@ -136,7 +136,10 @@ async def _enqueue_more(batch: list[str], scenario: Scenario, spec: WorkerSpec) 
 
 
 async def _killed(kill: Kill, spec: WorkerSpec, cloud: Simulator, fork_server: ForkServer) -> bool:
-    """Return whether the process was killed; otherwise it has ended by itself, without error."""
+    """Return whether the process was killed before it ended by itself.
+
+    A process that ends by itself must end without an error.
+    """
     async with fork_server.start_child(replace(spec, kill_point=kill.kill_point)) as child:
         if kill.after:
             await wait_for_requests(cloud, child, kill.after)

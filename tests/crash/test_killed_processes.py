@@ -36,7 +36,10 @@ async def fork_server(anyio_backend: str) -> AsyncIterator[ForkServer]:
 
 @pytest.mark.parametrize("kind", sorted(set(KILL_KINDS)))
 async def test_two_killed_processes_lose_nothing(fork_server: ForkServer, kind: str) -> None:
-    """With a full cloud that loses answers two processes are killed, and the third finishes."""
+    """After two processes are killed, the third one finishes each export once.
+
+    The cloud is at its cap and loses answers.
+    """
     chance = random.Random(kind)
     kills = [make_kill(kind, chance) for _ in range(2)]
     counts = await run_scenario(Scenario(kills, exports=24, capped=True, losing=True), fork_server)
@@ -46,7 +49,7 @@ async def test_two_killed_processes_lose_nothing(fork_server: ForkServer, kind: 
 
 @pytest.mark.parametrize("number", [1, 2, 3, 5, 13, 34])
 async def test_killed_before_a_commit(fork_server: ForkServer, number: int) -> None:
-    """Whatever commit a process is killed at, the next one continues from the stored state.
+    """After a kill at any commit the next process continues from the stored state.
 
     Answers that arrive together share a commit, so a process can have fewer commits than the
     number; then another process is killed at an earlier commit.
@@ -72,7 +75,10 @@ async def test_killed_processes_on_postgresql(
 
 
 async def test_two_processes_share_one_store(fork_server: ForkServer, tmp_path: Path) -> None:
-    """Two processes send each image once between them; the lock file of a killed one is removed."""
+    """Two processes send each image once, although one of them is killed.
+
+    The lock file of the killed process is removed.
+    """
     batch = make_image_ids(130)
     settings = Settings(cap=6, limits={}, duration=Duration(seconds=0.3), queue_delay=0.02)
     async with (

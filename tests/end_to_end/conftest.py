@@ -22,7 +22,10 @@ def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _short_permission_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Treat a bucket that denies every lookup as unreadable after 0.3 s instead of 20 s."""
+    """Treat a bucket that refuses every look-up as unreadable after 0.3 s.
+
+    With the look-up interval of these tests it otherwise takes 5 s.
+    """
     monkeypatch.setattr(bucket_access, "_MIN_REFUSED_FOR", 0.3)
     monkeypatch.setattr(bucket_access, "_REFUSED_LOOKUPS", 1.5)
     monkeypatch.setattr(bucket_access, "_RETRY_FACTOR", 30)
@@ -36,7 +39,7 @@ def _short_second_look(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _short_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Accept objects that leave doubts after 0.3 s without another object instead of 10 s."""
+    """Accept doubtful objects after 0.3 s without a new object instead of 10 s."""
     monkeypatch.setattr(evidence, "_MIN_REST", timedelta(seconds=0.3))
 
 

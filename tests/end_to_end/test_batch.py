@@ -34,7 +34,7 @@ PERMANENT = sorted(name for name, code in CODES.items() if code.reaction is Reac
 async def test_one_job_is_described_sent_and_verified(
     orchestrator: Orchestrator, cloud: Simulator
 ) -> None:
-    """One image is described once, sent once, and verified when its object is in the bucket."""
+    """One image is described once, sent once, and verified when its object exists."""
     result = await enqueue_and_run(
         orchestrator, make_requests_for(make_image_ids(1), prefix="nightly")
     )
@@ -65,7 +65,7 @@ async def test_job_rows_equal_the_ledger(orchestrator: Orchestrator, cloud: Simu
 
 
 async def test_object_evidence_is_stored(orchestrator: Orchestrator, cloud: Simulator) -> None:
-    """A verified job stores size, ETag and CRC64 of all its objects, data disks included."""
+    """A verified job stores size, ETag and CRC64 of the objects of all its disks."""
     cloud.change(images={make_image_ids(1)[0]: ImageSettings(sizes=(20, 30, 40))})
     await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(1)))
     (job,) = await read_jobs(orchestrator)
@@ -81,7 +81,7 @@ async def test_object_evidence_is_stored(orchestrator: Orchestrator, cloud: Simu
 async def test_permanent_refusal_fails_only_its_job(
     orchestrator: Orchestrator, cloud: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each permanent code fails its own image with code, message and remedy, and no other image."""
+    """A permanent refusal fails only its own image, with code, message and remedy."""
     monkeypatch.setattr(outcome_policy, "backoff", lambda *_: timedelta(seconds=0.1))
     batch = make_image_ids(len(PERMANENT) + 8)
     refused = dict(zip(batch, PERMANENT, strict=False))
@@ -104,7 +104,10 @@ async def test_permanent_refusal_fails_only_its_job(
 
 
 async def test_request_with_several_images(orchestrator: Orchestrator, cloud: Simulator) -> None:
-    """A request with three images has one TaskId, and is verified when all objects exist."""
+    """A request with three images has one TaskId.
+
+    The job is verified when all objects exist.
+    """
     three = make_image_ids(3)
     cloud.change(images={image: ImageSettings(sizes=(10, 20)) for image in three})
     await enqueue_and_run(orchestrator, [make_multi_image_request(three)])
@@ -120,7 +123,10 @@ async def test_request_with_several_images(orchestrator: Orchestrator, cloud: Si
 async def test_export_without_objects_fails_at_deadline(
     open_store: OpenStore, cloud: Simulator
 ) -> None:
-    """An accepted export without objects at its deadline is failed, and says what is missing."""
+    """An accepted export that lacks objects at its deadline fails.
+
+    The message says how many objects were found.
+    """
     never, partly, empty, good = make_image_ids(4)
     cloud.change(
         images={partly: ImageSettings(sizes=(10, 10))},

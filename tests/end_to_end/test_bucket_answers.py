@@ -60,7 +60,10 @@ async def test_nothing_is_verified_before_its_export_ends_where_head_finds_anyth
 async def test_nothing_is_verified_while_its_objects_grow(
     orchestrator: Orchestrator, cloud: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Objects show from the start of their uploads, and of their size nothing is known."""
+    """No job is verified while its objects are still growing.
+
+    The objects show from the start of their uploads, and their final size is unknown.
+    """
     monkeypatch.setattr(bucket_trust, "_SECOND_LOOK_AFTER_GROWTH", timedelta(seconds=0.5))
     cloud.change(growing_objects=True, duration=Duration(seconds=2))
     requests = make_requests_for(IMAGES, format=ImageFormat.QCOW2)
@@ -85,7 +88,10 @@ async def test_old_objects_without_the_tag_are_not_verified(
 async def test_an_unreliable_bucket_leaves_jobs_accepted(
     open_store: OpenStore, cloud: Simulator
 ) -> None:
-    """Neither HEAD nor listings can be believed: the run ends, and one sentence says so."""
+    """If neither HEAD nor listings can be trusted, all jobs end accepted.
+
+    The run ends and gives the reason in one sentence.
+    """
     cloud.change(head_finds_anything=True, listings_ignore_prefix=True)
     said: list[str] = []
     async with open_store(notify=said.append) as orchestrator:

@@ -25,7 +25,10 @@ OTHER = Key("AKIDother", "secret-of-another", "100000000002")
 
 
 async def test_keys_of_another_account_end_the_run(tmp_path: Path, anyio_backend: str) -> None:
-    """The run ends before anything is sent; the message names both accounts, the exit code is 6."""
+    """A run with the keys of another account sends nothing and exits with code 6.
+
+    The message names both accounts.
+    """
     settings = Settings(cap=None, limits={})
     options = SimulatorOptions(settings=settings, keys=(DEFAULT_KEY, OTHER))
     async with Simulator(options) as cloud:

@@ -39,7 +39,9 @@ async def cloud(anyio_backend: str) -> AsyncIterator[Simulator]:
 async def over_tls(
     cloud: Simulator, folder: Path, *, name: str = HOST
 ) -> AsyncIterator[tuple[Shell, int]]:
-    """Yield a shell whose endpoints have TLS and a name that only a proxy knows, and their port.
+    """Yield a shell and the port of its TLS endpoints.
+
+    Only a proxy can resolve the host name of the endpoints.
 
     Args:
         name: host name in the certificate.
@@ -70,7 +72,10 @@ def with_variables(shell: Shell, **variables: str) -> Shell:
 
 @pytest.mark.parametrize("kind", ["http", "socks5h"])
 async def test_company_laptop(cloud: Simulator, tmp_path: Path, kind: str) -> None:
-    """With proxy, login, private authority and networks in NO_PROXY, all images are exported."""
+    """All images are exported through a proxy with a login and a private CA.
+
+    NO_PROXY contains networks.
+    """
     login = f"CORP\\user:{PASSWORD}"
     async with AsyncExitStack() as stack:
         shell, port = await stack.enter_async_context(over_tls(cloud, tmp_path))
@@ -114,7 +119,10 @@ async def test_company_laptop(cloud: Simulator, tmp_path: Path, kind: str) -> No
 async def test_proxy_that_refuses_halts_the_run(
     cloud: Simulator, tmp_path: Path, login: str, answer: bytes, reason: str, sentence: str
 ) -> None:
-    """Nothing is sent, no attempt is charged; one sentence says what happened, one what to do."""
+    """A proxy that refuses connections halts the run, and no attempt is charged.
+
+    Nothing is sent. One sentence says what happened, and one sentence says what to do.
+    """
     async with (
         over_tls(cloud, tmp_path) as (plain, port),
         http_proxy(port, login=login, answer=answer) as proxy,
@@ -161,7 +169,10 @@ async def test_proxy_that_refuses_cos_halts_the_run(cloud: Simulator, tmp_path: 
 async def test_region_whose_cos_is_refused_does_not_halt_the_others(
     cloud: Simulator, tmp_path: Path
 ) -> None:
-    """Each region has a host of COS of its own: the proxy may know one of them and not another."""
+    """A proxy that refuses COS of one region does not halt the other regions.
+
+    Each region has its own COS host.
+    """
     async with (
         over_tls(cloud, tmp_path, name=f"*.{HOST}") as (plain, port),
         http_proxy(port, answer=http(status="403 Forbidden"), refused="ap-tokyo") as proxy,
@@ -189,7 +200,10 @@ async def test_region_whose_cos_is_refused_does_not_halt_the_others(
 async def test_proxy_that_refuses_sts_is_named(
     cloud: Simulator, tmp_path: Path, *, refuses: bool
 ) -> None:
-    """The check of the account would be off in every run; an outage of STS is no such fact."""
+    """A warning names a proxy that refuses STS, but not a proxy that is down.
+
+    A proxy that refuses STS prevents the account check in every run.
+    """
     async with (
         over_tls(cloud, tmp_path) as (plain, port),
         http_proxy(port, answer=http(status="403 Forbidden")) as proxy,
@@ -208,7 +222,7 @@ async def test_proxy_that_refuses_sts_is_named(
 async def test_proxy_that_fails_is_named_and_waited_for(
     cloud: Simulator, tmp_path: Path, *, is_alive: bool
 ) -> None:
-    """It is a failing endpoint as without a proxy, but the message shows where to look."""
+    """A failing proxy is treated like a failing endpoint, but the message names it."""
     async with (
         over_tls(cloud, tmp_path) as (plain, port),
         http_proxy(port, answer=http(status="502 Bad Gateway")) as proxy,
@@ -234,7 +248,10 @@ async def test_proxy_that_fails_is_named_and_waited_for(
 async def test_proxy_without_tls_is_told_with_the_first_connection(
     cloud: Simulator, tmp_path: Path
 ) -> None:
-    """A handshake that hangs is not waited for in silence until requests to CVM fail too."""
+    """A proxy without TLS is reported with the first connection.
+
+    The user does not have to wait until requests to CVM fail too.
+    """
     async with (
         over_tls(cloud, tmp_path) as (plain, port),
         http_proxy(port) as proxy,
@@ -278,7 +295,10 @@ async def test_page_in_place_of_a_tunnel_is_told_without_the_words_of_openssl(
     ],
 )
 async def test_unusable_proxy_is_a_usage_error(tmp_path: Path, name: str, value: str) -> None:
-    """One sentence names the variable and not its value; commands that send nothing ignore it."""
+    """One sentence names the variable of an unusable proxy, but not its value.
+
+    Commands that send nothing ignore the variable.
+    """
     database = {"ORCHESTRATOR_DATABASE_URL": str(tmp_path / "exports.db")}
     keys = {"TENCENTCLOUD_SECRET_ID": "AKIDx", "TENCENTCLOUD_SECRET_KEY": "x"}
     shell = Shell(tmp_path, {**database, **keys, name: value.format(QUOTED)})
@@ -289,7 +309,10 @@ async def test_unusable_proxy_is_a_usage_error(tmp_path: Path, name: str, value:
 
 
 async def test_rubbish_concerns_no_endpoint_on_loopback(cloud: Simulator, tmp_path: Path) -> None:
-    """Neither a run against `simulate` nor a command that sends nothing reads these variables."""
+    """A run against `simulate` ignores invalid proxy and certificate variables.
+
+    Commands that send nothing ignore them too.
+    """
     shell = with_variables(Shell.for_cloud(cloud, tmp_path), **RUBBISH)
     ended = await enqueue_and_run(shell)
     assert ended.code == 0, ended.err

@@ -121,7 +121,7 @@ async def test_free_slots_are_found_without_verification(
 
 
 async def test_a_busy_image_waits(orchestrator: Orchestrator, cloud: Simulator) -> None:
-    """An image in use by another task is tried again, which is not charged as an attempt."""
+    """An image that another task uses is tried again without charging an attempt."""
     busy, free = make_image_ids(2)
     cloud.change(images={busy: ImageSettings(state="SYNCING")})
     await orchestrator.enqueue(make_requests_for([busy, free]))

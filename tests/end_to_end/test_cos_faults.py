@@ -64,7 +64,7 @@ async def test_few_denied_lookups_do_not_make_a_bucket_unreadable(
 
 
 async def test_failed_listing_proves_no_absence(open_store: OpenStore, cloud: Simulator) -> None:
-    """While listings fail, nothing is known to be absent: a lost request is not sent again."""
+    """While listings fail, nothing counts as absent, so no lost request is resent."""
     cloud.set_faults(
         Fault("reset", action="ExportImages", after=True, times=1),
         Fault("gateway", action="GetBucket", times=5),
@@ -145,7 +145,7 @@ async def test_accepted_jobs_are_verified_by_a_later_run(
 async def test_without_read_permission_jobs_end_accepted(
     open_store: OpenStore, cloud: Simulator
 ) -> None:
-    """Without read permission exports go on and end accepted; the user is notified once."""
+    """Without read permission jobs end accepted, and the user is notified once."""
     cloud.change(buckets={BUCKET: BucketSettings(deny=("HeadObject", "GetBucket"))})
     said: list[str] = []
     async with open_store(notify=said.append) as orchestrator:
@@ -195,7 +195,10 @@ async def test_without_list_permission_head_finds_the_exports_of_lost_answers(
 async def test_unknown_job_is_resolved_once_listing_is_permitted(
     open_store: OpenStore, cloud: Simulator
 ) -> None:
-    """A run that can read the bucket resolves and verifies what an earlier run left unknown."""
+    """A run that can read the bucket resolves and verifies an unknown job.
+
+    An earlier run without read permission left the job unknown.
+    """
     cloud.change(
         buckets={BUCKET: BucketSettings(deny=("HeadObject", "GetBucket"))},
         faults=(Fault("reset", action="ExportImages", after=True, times=1),),
@@ -212,7 +215,7 @@ async def test_unknown_job_is_resolved_once_listing_is_permitted(
 async def test_required_verification_halts_an_unreadable_bucket(
     open_store: OpenStore, cloud: Simulator
 ) -> None:
-    """If verification is required, a bucket that cannot be read halts only its own exports."""
+    """If verification is required, an unreadable bucket halts only its own exports."""
     cloud.change(buckets={BUCKET: BucketSettings(deny=("HeadObject", "GetBucket"))})
     async with open_store(verify="required", rate=8) as orchestrator:
         await orchestrator.enqueue(make_requests_for(make_image_ids(60)))
@@ -230,7 +233,7 @@ async def test_required_verification_halts_an_unreadable_bucket(
 async def test_wrong_clock_is_corrected_from_cos_answers(
     open_store: OpenStore, cloud: Simulator
 ) -> None:
-    """A wrong clock is corrected when only COS requests are left, and no verification fails."""
+    """A wrong clock is corrected by COS answers alone, and no verification fails."""
     async with open_store(verify="off") as orchestrator:
         await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(20)))
     cloud.change(skew=3600)
@@ -240,7 +243,7 @@ async def test_wrong_clock_is_corrected_from_cos_answers(
 
 
 async def test_outage_of_cos_proves_no_absence(open_store: OpenStore, cloud: Simulator) -> None:
-    """While COS cannot be reached nothing counts as absent, and all is verified afterwards."""
+    """During an outage of COS nothing counts as absent, and later all is verified."""
     cloud.set_faults(Fault("reset", action="cos", times=12))
     async with open_store() as orchestrator:
         result = await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(8)))

@@ -76,7 +76,10 @@ async def test_lost_answer_is_reconciled(orchestrator: Orchestrator, cloud: Simu
 async def test_a_lost_request_is_never_sent_again(
     orchestrator: Orchestrator, cloud: Simulator
 ) -> None:
-    """With an exact name no empty lookup is proof enough: a lost request is left to an operator."""
+    """With an exact name a lost request is left to an operator and never resent.
+
+    An empty look-up is not enough proof.
+    """
     cloud.set_faults(Fault("reset", action="ExportImages", times=1))
     result = await enqueue_and_run(orchestrator, EXACT)
     assert result.counts[JobState.UNKNOWN] == 1
@@ -88,7 +91,10 @@ async def test_a_lost_request_is_never_sent_again(
 async def test_exact_names_in_an_unreadable_bucket_end_accepted(
     open_store: OpenStore, cloud: Simulator
 ) -> None:
-    """Exact names are sent without a lookup only if no lookup is permitted, and end accepted."""
+    """Jobs with exact names in an unreadable bucket are sent and end accepted.
+
+    They are sent without a look-up only if no look-up is permitted.
+    """
     cloud.change(buckets={BUCKET: BucketSettings(deny=("HeadObject", "GetBucket"))})
     async with open_store(concurrency=1) as orchestrator:
         result = await enqueue_and_run(

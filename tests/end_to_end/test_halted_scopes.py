@@ -48,7 +48,7 @@ OTHER = "archive-1250000000"
 async def test_missing_bucket_halts_only_its_jobs(
     orchestrator: Orchestrator, cloud: Simulator
 ) -> None:
-    """A bucket that does not exist halts its own jobs without charging attempts; others go on."""
+    """A missing bucket halts only its own jobs, and no attempt is charged."""
     cloud.change(buckets={BUCKET: BucketSettings(missing=True)})
     await orchestrator.enqueue(make_requests_for(make_image_ids(40)))
     result = await enqueue_and_run(
@@ -90,7 +90,7 @@ async def test_missing_role_halts_only_its_jobs(
 async def test_few_requests_are_refused_while_a_role_is_suspected(
     orchestrator: Orchestrator, cloud: Simulator
 ) -> None:
-    """A role that is removed during the run costs a few probes; other jobs are sent as usual."""
+    """A role that is removed during a run costs a few probes, and other jobs go on."""
     cloud.change(cap=None)
     with_role = make_requests_for(make_image_ids(60), role_name="Exporter")
     await orchestrator.enqueue([*with_role, *make_requests_for(make_image_ids(60, first=60))])
@@ -132,7 +132,7 @@ async def test_unsupported_region_halts_only_its_jobs(
 async def test_wrong_key_halts_everything(
     open_store: OpenStore, cloud: Simulator, key: Key, codes: set[str]
 ) -> None:
-    """With refused keys nothing is accepted, few requests are sent, and no attempt is charged."""
+    """Refused keys cause few requests, no accepted export and no charged attempt."""
     async with open_store(environ=make_credential_variables(key)) as orchestrator:
         await orchestrator.enqueue(make_requests_for(make_image_ids(30)))
         result = await enqueue_and_run(
@@ -150,7 +150,7 @@ async def test_wrong_key_halts_everything(
 async def test_key_refused_during_the_run_halts_sending(
     orchestrator: Orchestrator, cloud: Simulator
 ) -> None:
-    """A key that is revoked halts sending when another job is refused some seconds later."""
+    """A revoked key halts sending when another job is refused some seconds later."""
     cloud.change(cap=4, duration=Duration(seconds=1))
     await orchestrator.enqueue(make_requests_for(make_image_ids(40)))
     result = await run_and_change(
@@ -168,7 +168,10 @@ async def test_key_refused_during_the_run_halts_sending(
 async def test_second_denied_image_halts_the_account(
     orchestrator: Orchestrator, cloud: Simulator
 ) -> None:
-    """A CAM denial of one image fails that image; a second denied image halts the account."""
+    """A second image that CAM denies halts the account, and no job fails.
+
+    A single denied image would fail alone.
+    """
     forbidden = make_image_ids(2)
     cloud.change(
         codes=(Refusal("UnauthorizedOperation", images=tuple(forbidden)),),
@@ -181,7 +184,10 @@ async def test_second_denied_image_halts_the_account(
 
 
 async def test_wrong_clock_is_corrected(open_store: OpenStore, cloud: Simulator) -> None:
-    """A wrong clock is corrected by the server's time: all is exported, no attempt is charged."""
+    """A wrong clock is corrected by the server's time without an extra attempt.
+
+    All images are exported.
+    """
     cloud.change(skew=3600)
     async with open_store() as orchestrator:
         result = await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(12)))
@@ -194,7 +200,7 @@ async def test_wrong_clock_is_corrected(open_store: OpenStore, cloud: Simulator)
 async def test_clock_jump_during_the_run_is_corrected(
     orchestrator: Orchestrator, cloud: Simulator
 ) -> None:
-    """Requests that are refused for their time are signed again with the server's time."""
+    """Requests refused for their time are signed again with the server's time."""
     await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(2)))
     await orchestrator.enqueue(make_requests_for(make_image_ids(12, first=2)))
     cloud.change(skew=-7200)
@@ -270,7 +276,10 @@ async def test_exports_go_on_without_describe_permission(
 async def test_undescribed_image_is_verified_with_a_warning_when_reconciled(
     open_store: OpenStore, cloud: Simulator
 ) -> None:
-    """Nobody tells how many objects there must be, so there is a warning, and no failed export."""
+    """An undescribed image is verified with a warning, and no export fails.
+
+    The number of its objects is unknown.
+    """
     cloud.change(
         codes=(Refusal("UnauthorizedOperation", action="DescribeImages"),),
         faults=(Fault("reset", action="ExportImages", after=True, times=1),),
@@ -284,7 +293,7 @@ async def test_undescribed_image_is_verified_with_a_warning_when_reconciled(
 
 
 async def test_unknown_image_fails_alone(orchestrator: Orchestrator, cloud: Simulator) -> None:
-    """Of a hundred images one unknown image fails; the others are described, sent and verified."""
+    """One unknown image fails, and the other 99 are described, sent and verified."""
     batch = make_image_ids(100)
     cloud.change(images={batch[37]: ImageSettings(missing=True)})
     result = await enqueue_and_run(orchestrator, make_requests_for(batch))

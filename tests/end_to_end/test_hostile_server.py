@@ -138,7 +138,7 @@ async def start_hostile_server(
 async def test_no_answer_is_used_for_another_request(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, anyio_backend: str, is_secret: bool
 ) -> None:
-    """After 500 requests of all kinds the store agrees with the cloud's ledger, task by task.
+    """After 500 requests of all kinds each job agrees with the cloud's ledger.
 
     A lost request is sent again after a second of empty look-ups. By default it would take twice
     the longest time to a first trace, which the repeated Date headers make minutes long.

@@ -96,7 +96,7 @@ async def test_request_lost_before_the_export_began(
 async def test_internal_error_can_hide_an_export(
     orchestrator: Orchestrator, cloud: Simulator
 ) -> None:
-    """After an InternalError, whether an export began or not, there is exactly one export."""
+    """After an InternalError there is exactly one export, whether one began or not."""
     hidden, nothing = make_image_ids(2)
     cloud.change(
         codes=(
@@ -140,7 +140,7 @@ async def test_running_export_is_found_by_its_upload(
 
 
 async def test_lost_answer_of_several_images(open_store: OpenStore, cloud: Simulator) -> None:
-    """A lost request of several images is verified only when every expected object exists."""
+    """A lost request for several images is verified only with all expected objects."""
     three = make_image_ids(3)
     cloud.set_faults(once(AFTER["reset"], three[0]))
     async with open_store() as orchestrator:

@@ -49,7 +49,7 @@ async def test_cap_under_another_name_fails_few_jobs(
 async def test_wrong_batch_ends_the_run_with_the_reason(
     open_store: OpenStore, cloud: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where nothing is accepted, the run ends soon, and says what failed and what was not tried."""
+    """If nothing is accepted, the run ends soon and reports failed and untried jobs."""
     monkeypatch.setattr(region_waits, "_IDLE_REFUSALS", 1.0)
     cloud.change(codes=(Refusal(WINDOWS),))
     async with open_store() as orchestrator:
@@ -68,7 +68,10 @@ async def test_wrong_batch_ends_the_run_with_the_reason(
 async def test_wrong_images_keep_no_good_ones_from_being_exported(
     open_store: OpenStore, cloud: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Many wrong images at the head of the queue delay the good ones, and fail in the end."""
+    """Many wrong images at the head of the queue only delay the good ones.
+
+    At least four of the eight wrong images fail.
+    """
     monkeypatch.setattr(region_waits, "_IDLE_REFUSALS", 20.0)
     wrong, good = make_image_ids(8), make_image_ids(20, first=8)
     cloud.change(codes=(Refusal(WINDOWS, images=tuple(wrong)),))
@@ -107,7 +110,7 @@ async def test_passing_refusals_fail_and_halt_nothing(
 async def test_refusals_of_shown_images_do_not_concern_their_region(
     open_store: OpenStore, cloud: Simulator
 ) -> None:
-    """DescribeImages shows images that are "not found": each is asked for again, the others too."""
+    """An image that is described but "not found" is tried again, as are the others."""
     cloud.change(codes=(Refusal("InvalidImageId.NotFound", times=8),))
     said: list[str] = []
     images = make_image_ids(8)
@@ -136,7 +139,7 @@ async def test_refusals_of_shown_images_do_not_concern_their_region(
 async def test_refused_descriptions_stop_no_export(
     open_store: OpenStore, cloud: Simulator, monkeypatch: pytest.MonkeyPatch, code: str
 ) -> None:
-    """Whatever DescribeImages is refused for, jobs are sent without it, with one warning."""
+    """If DescribeImages is refused, jobs are sent without it and with one warning."""
     monkeypatch.setattr(image_describer, "_GIVE_UP_AFTER", 1.0)
     cloud.change(codes=(Refusal(code, action="DescribeImages"),))
     said: list[str] = []
@@ -189,7 +192,10 @@ async def test_descriptions_of_nothing_stop_no_export(
 async def test_refusal_of_an_export_that_began_exports_nothing_twice(
     orchestrator: Orchestrator, cloud: Simulator, code: str
 ) -> None:
-    """What a refused request began is found before the second request, after a retry too."""
+    """An export that a refused request began is found before the next request.
+
+    This also holds after an operator's retry.
+    """
     images = make_image_ids(8)
     cloud.change(
         codes=(Refusal(code, after=True, times=3),), accept_busy_images=True, queue_delay=0

@@ -50,7 +50,10 @@ def port() -> int:
 
 
 def start_cloud_at(port: int, *codes: Refusal, seed: int = 1) -> Simulator:
-    """Make a cloud without limits on this port; two with one seed give the same RequestIds."""
+    """Make a cloud without limits on this port.
+
+    Two clouds with the same seed give the same RequestIds.
+    """
     settings = Settings(
         cap=None, limits={}, duration=Duration(seconds=0.2), queue_delay=0.02, codes=codes
     )
@@ -58,7 +61,7 @@ def start_cloud_at(port: int, *codes: Refusal, seed: int = 1) -> Simulator:
 
 
 async def test_endpoint_that_is_down_at_the_start(port: int, tmp_path: Path) -> None:
-    """A run waits for the endpoint without charging attempts, and then exports everything."""
+    """A run waits for the endpoint, charges no attempt, and then exports everything."""
     said: list[str] = []
     url = f"http://127.0.0.1:{port}"
     async with make_orchestrator(url, tmp_path, notify=said.append) as orchestrator:
@@ -103,7 +106,10 @@ async def test_outage_leaves_one_prober(port: int, tmp_path: Path) -> None:
 async def test_failed_name_resolution_is_waited_for(
     open_store: OpenStore, cloud: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without name resolution nothing is sent; it is reported once, and no attempt is charged."""
+    """A failed name resolution is reported once, and no attempt is charged.
+
+    Nothing is sent until the name is resolved.
+    """
     resolve, failures, said = socket.getaddrinfo, iter(range(2)), list[str]()
 
     def resolver(host: bytes | str, port: int, *args: Any, **kwargs: Any) -> Any:
@@ -132,7 +138,10 @@ async def test_failed_name_resolution_is_waited_for(
 async def test_untrusted_certificate_halts_the_endpoint(
     open_store: OpenStore, cloud: Simulator, tmp_path: Path
 ) -> None:
-    """An untrusted certificate halts the endpoint before a request is sent, and says what to do."""
+    """An untrusted certificate halts the endpoint before a request is sent.
+
+    The halt says what to do.
+    """
     said: list[str] = []
     async with (
         await asyncio.start_server(
@@ -169,9 +178,10 @@ async def are_all_verified(orchestrator: Orchestrator, count: int) -> bool:
 
 
 async def read_probes(orchestrator: Orchestrator) -> list[tuple[datetime, datetime]]:
-    """Return the start and end times of the requests that were sent during the outage.
+    """Return the start and end times of requests sent during the outage.
 
-    Not those whose claim had begun before the first one failed: a probe follows after 0.5 s.
+    Requests that were claimed before the first one failed are left out. A probe follows after
+    0.5 s.
     """
     spans = []
     for job in await read_jobs(orchestrator):

@@ -61,7 +61,7 @@ async def test_a_run_with_keys_in_the_environment_needs_no_home_folder(
 async def test_shutdown_records_answers_in_flight(
     orchestrator: Orchestrator, cloud: Simulator
 ) -> None:
-    """After a shutdown request a run claims nothing more and records every answer in flight."""
+    """A run that shuts down claims no more jobs and records all answers in flight."""
     cloud.set_faults(SLOW)
     await orchestrator.enqueue(make_requests_for(make_image_ids(40)))
     counts = (await run_and_stop_when(orchestrator, lambda: len(read_ledger(cloud)) >= 4)).counts
@@ -76,7 +76,7 @@ async def test_shutdown_records_answers_in_flight(
 
 
 async def test_shutdown_ends_an_idle_run(orchestrator: Orchestrator, cloud: Simulator) -> None:
-    """A run that only waits, even with `--forever`, ends as soon as shutdown is requested."""
+    """An idle run with `--forever` ends as soon as shutdown is requested."""
     stop = anyio.Event()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(lambda: run_to_end(orchestrator, forever=True, stop=stop))
@@ -89,7 +89,10 @@ async def test_shutdown_ends_an_idle_run(orchestrator: Orchestrator, cloud: Simu
 async def test_cancelled_run_is_continued_by_the_next(
     orchestrator: Orchestrator, cloud: Simulator
 ) -> None:
-    """A cancelled run leaves requests in flight; the next run finds each one in the bucket."""
+    """The next run continues the requests that a cancelled run left in flight.
+
+    It finds each export in the bucket.
+    """
     cloud.set_faults(SLOW)
     await orchestrator.enqueue(make_requests_for(make_image_ids(20)))
     async with anyio.create_task_group() as tasks:
@@ -161,7 +164,7 @@ async def test_run_works_for_one_profile(open_store: OpenStore, cloud: Simulator
 async def test_run_of_an_empty_store_ends_at_once(
     orchestrator: Orchestrator, cloud: Simulator
 ) -> None:
-    """A run of an empty store ends at once, without a request and without credentials."""
+    """A run of an empty store ends at once and sends no request."""
     result = await run_to_end(orchestrator)
     assert (sum(result.counts.values()), result.requests, result.left) == (0, 0, 0)
     assert not cloud.ledger

@@ -35,7 +35,10 @@ EXPORT = "ExportImages"
 async def test_unclear_answers_of_exports_that_began_do_not_slow_the_run(
     open_store: OpenStore, cloud: Simulator
 ) -> None:
-    """Every answer lacks a TaskId although the export begins: all is exported once and verified."""
+    """If answers lack a TaskId, each image is still exported once and verified.
+
+    Each export begins although its answer has no TaskId.
+    """
     cloud.set_faults(Fault("no-task-id", action=EXPORT))
     images = make_image_ids(60)
     said: list[str] = []
@@ -50,7 +53,7 @@ async def test_unclear_answers_of_exports_that_began_do_not_slow_the_run(
 async def test_a_repeated_redirect_is_warned_of_and_shown_by_status(
     open_store: OpenStore, cloud: Simulator
 ) -> None:
-    """The warning names the status and the target; it ends when the API answers again."""
+    """The warning about a repeated redirect names the status and the target."""
     cloud.set_faults(Fault("redirect", action=EXPORT, times=3))
     said: list[str] = []
     async with open_store(notify=said.append, concurrency=1) as orchestrator:
@@ -82,7 +85,10 @@ async def test_status_shows_what_has_halted_the_last_run(
 async def test_what_a_run_waits_for_is_named_again_in_progress_and_result(
     open_store: OpenStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The first warning has scrolled away when somebody looks at a run that waits for hours."""
+    """Progress and result repeat the warning about what the run waits for.
+
+    A user who looks at a run after hours no longer sees the first warning.
+    """
     monkeypatch.setattr(progress, "_LINE_SECONDS", 0.01)
     said, shown = list[str](), ""
 
@@ -106,7 +112,7 @@ async def test_what_a_run_waits_for_is_named_again_in_progress_and_result(
 async def test_a_region_that_accepts_nothing_is_warned_of(
     open_store: OpenStore, cloud: Simulator
 ) -> None:
-    """After ten refusals of all kinds a person reads the last one, while the run goes on."""
+    """After ten refusals in a row a warning names the last one; the run goes on."""
     cloud.change(codes=(Refusal("ResourceInUse"),))
     said: list[str] = []
     async with open_store(notify=said.append) as orchestrator:
@@ -120,7 +126,10 @@ async def test_a_region_that_accepts_nothing_is_warned_of(
 async def test_a_region_that_accepts_nothing_any_more_is_warned_of_until_it_does(
     open_store: OpenStore, cloud: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Other users fill the region after the first exports: a person reads it, and it ends."""
+    """The warning about a full region ends when the region accepts exports again.
+
+    Other users fill the region after the first exports of this run.
+    """
     monkeypatch.setattr(answer_warnings, "_MANY", 3)
     monkeypatch.setattr(answer_warnings, "_LONG", 0.5)
     said: list[str] = []
@@ -148,7 +157,7 @@ async def test_a_region_that_accepts_nothing_any_more_is_warned_of_until_it_does
 async def test_overdue_exports_are_warned_of_while_the_run_goes_on(
     open_store: OpenStore, cloud: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A person reads that nothing has appeared in the bucket; the warning ends when it does."""
+    """A warning says that no export shows in the bucket; it ends when one shows."""
     monkeypatch.setattr(maintenance, "_BUCKET_INTERVAL", 0.1)
     monkeypatch.setattr(bucket_warnings, "_NO_TRACE_AFTER", timedelta(seconds=0.3))
     cloud.change(queue_delay=2.0, duration=Duration(seconds=3))
@@ -164,7 +173,10 @@ async def test_overdue_exports_are_warned_of_while_the_run_goes_on(
 async def test_status_repeats_why_a_bucket_cannot_be_read(
     open_store: OpenStore, cloud: Simulator
 ) -> None:
-    """It does after a run that has ended before the first regular check of the buckets, too."""
+    """`status` says why a bucket cannot be read, even after a short run.
+
+    The run ended before the first regular check of the buckets.
+    """
     looks = ("GetBucket", "ListMultipartUploads", "HeadObject", "HeadBucket")
     cloud.change(buckets={BUCKET: BucketSettings(deny=looks)})
     cloud.set_faults(Fault("reset", action=EXPORT, after=True))

@@ -48,7 +48,10 @@ VENDOR_LIFETIME = timedelta(seconds=300)
 async def test_signatures_have_expired_when_resending_is_allowed(
     open_store: OpenStore, cloud: Simulator, tmp_path: Path, skew: float
 ) -> None:
-    """However wrong the machine's clock is: for the first request and a resumed run too."""
+    """However wrong the clock is, signatures expire before a resend is allowed.
+
+    This holds for the first request and for a resumed run too.
+    """
     cloud.change(skew=skew)
     async with open_store() as orchestrator:
         await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(2)))
@@ -72,7 +75,7 @@ async def test_signatures_have_expired_when_resending_is_allowed(
 async def test_server_time_is_learned_before_the_first_claim(
     open_store: OpenStore, cloud: Simulator
 ) -> None:
-    """DescribeImages is the first request of every run, even if all images are described."""
+    """DescribeImages, which gives the server's time, precedes the first ExportImages."""
     async with open_store(verify="off") as orchestrator:
         await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(1)))
     actions = [entry.action for entry in cloud.ledger if entry.service == "cvm"]
@@ -103,7 +106,10 @@ async def test_a_date_header_that_comes_later_is_used(
     monkeypatch: pytest.MonkeyPatch,
     refusals: tuple[Refusal, ...],
 ) -> None:
-    """The server is asked again, also where images may not be described; the warning ends."""
+    """The run asks for the time until a Date header comes, and the warning ends.
+
+    It also asks if DescribeImages is not permitted.
+    """
     cloud.change(codes=refusals)
     said: list[str] = []
     images = make_image_ids(2)
@@ -124,7 +130,10 @@ async def test_a_date_header_that_comes_later_is_used(
 async def test_page_of_a_gateway_opens_no_way_to_exports(
     open_store: OpenStore, cloud: Simulator, monkeypatch: pytest.MonkeyPatch, status: int
 ) -> None:
-    """Its Date header is not the vendor's: the run says what it sees, once, and sends nothing."""
+    """No export is sent while a gateway answers with a page; one warning says so.
+
+    The Date header of the page is not the vendor's.
+    """
     monkeypatch.setattr(image_describer, "_GIVE_UP_AFTER", 0.5)
     monkeypatch.setattr(image_describer, "_MAX_PAUSE", 0.1)
     cloud.change(faults=(Fault("gateway", action="cvm", status=status),))
@@ -176,7 +185,7 @@ async def test_page_of_a_proxy_opens_no_way_to_exports(
 async def test_absurd_times_of_a_server_are_ignored(
     open_store: OpenStore, cloud: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The run continues, and no request in flight is cancelled, whatever the headers say."""
+    """Absurd times of a server neither end the run nor cancel a request in flight."""
     absurd = ("Fri, 31 Dec 9999 23:59:59 GMT", "Mon, 01 Jan 99999999999999999999 00:00:00 GMT")
     dates = cycle((formatdate(usegmt=True), *absurd))
     monkeypatch.setattr(routing, "formatdate", lambda *_, **__: next(dates))
@@ -215,7 +224,7 @@ async def test_a_wrong_date_header_of_cvm_stops_nothing(
 async def test_the_time_of_cos_does_not_stop_exports(
     open_store: OpenStore, cloud: Simulator, clock: str, skew: float
 ) -> None:
-    """Neither a wrong Date header nor a wrong clock of COS delays exports or their verification.
+    """A wrong Date header or clock of COS delays neither exports nor verification.
 
     No request to CVM is refused for its date, also not after the first look into a bucket.
     """
@@ -233,7 +242,7 @@ async def test_the_time_of_cos_does_not_stop_exports(
 async def test_a_clock_refusal_of_cos_concerns_its_bucket(
     open_store: OpenStore, cloud: Simulator
 ) -> None:
-    """If COS refuses every date, exports go on, and the bucket counts as not readable."""
+    """If COS refuses every date, exports go on, and the bucket is unreadable."""
     cloud.change(codes=(Refusal("RequestTimeTooSkewed", action="cos"),))
     images = make_image_ids(10)
     said: list[str] = []
@@ -249,7 +258,7 @@ async def test_a_clock_refusal_of_cos_concerns_its_bucket(
 async def test_two_wrong_clocks_halt_with_the_offset(
     open_store: OpenStore, cloud: Simulator
 ) -> None:
-    """If neither clock helps, the halt names the offset and the host that sent the Date header."""
+    """If both clocks are wrong, the halt names the offset and the Date header's host."""
     cloud.change(skew=7200, cvm_date_skew=-3600)
     async with open_store() as orchestrator:
         result = await enqueue_and_run(orchestrator, make_requests_for(make_image_ids(4)))

@@ -75,7 +75,10 @@ class RunDuringLock:
         self.result: RunResult | None = None
 
     async def work(self) -> None:
-        """Run until asked to end; whether the store can be used at the end does not matter."""
+        """Run until asked to end, and ignore errors of the store.
+
+        The store may still be locked at the end.
+        """
         with suppress(OperationalError):
             try:
                 self.result = await self._orchestrator.run(stop=self._stop)
@@ -94,7 +97,14 @@ class RunDuringLock:
 
 
 async def ends_soon(orchestrator: Orchestrator, is_time: Callable[[], bool], lock: Lock) -> bool:
-    """Lock the store, request a shutdown a second later; return whether the run ends soon."""
+    """Return whether a run ends soon if shutdown is requested on a locked store.
+
+    The shutdown is requested one second after the store is locked.
+
+    Args:
+        is_time: returns whether the store is to be locked now.
+        lock: locks the store.
+    """
     await orchestrator.enqueue(make_requests_for(make_image_ids(COUNT)))
     run, is_soon = RunDuringLock(orchestrator), False
     async with anyio.create_task_group() as tasks:
@@ -109,7 +119,7 @@ async def ends_soon(orchestrator: Orchestrator, is_time: Callable[[], bool], loc
 async def test_unrecorded_answers_delay_shutdown_a_few_seconds(
     database_url: str, cloud: Simulator, open_store: OpenStore
 ) -> None:
-    """A hundred answers cannot be recorded: all give up together, not one after another."""
+    """Answers that cannot be recorded are given up together, not one after another."""
     cloud.set_faults(Fault("latency", action="ExportImages", seconds=1.0))
     async with open_store(database_url=database_url) as orchestrator:
         lock = lock_store(database_url, "jobs")

@@ -51,7 +51,10 @@ async def test_locked_store_is_waited_for(
 async def test_restarting_server_is_waited_for(
     cloud: Simulator, postgresql_url: str, open_store: OpenStore
 ) -> None:
-    """All connections break while answers arrive, and no new one can be opened for a while."""
+    """A run waits for a server that restarts, and records every answer.
+
+    All connections break while answers arrive, and no new one can be opened for a while.
+    """
     cloud.set_faults(Fault("latency", action="ExportImages", seconds=0.3))
     said: list[str] = []
     url = sa.make_url(postgresql_url)
@@ -100,7 +103,7 @@ async def test_answer_with_a_failed_commit_is_recorded_once(
 
 
 async def assert_all_answers_recorded(open_store: OpenStore, cloud: Simulator) -> None:
-    """Check that each image was exported once, and its job has the TaskId of the cloud."""
+    """Check that each image was exported once and its job has the cloud's TaskId."""
     assert count_exports(cloud) == once_each(make_image_ids(8))
     tasks = {entry.image_ids: entry.task_id for entry in cloud.ledger if entry.accepted}
     async with open_store() as orchestrator:

@@ -39,7 +39,7 @@ async def test_credentials_are_refreshed_before_they_expire(
 
 
 async def test_refused_token_is_refreshed_once(open_store: OpenStore, cloud: Simulator) -> None:
-    """However many requests were in flight with it, the credentials are fetched again once."""
+    """Refused credentials are fetched again once, however many requests used them."""
     refused = Refusal("AuthFailure.TokenFailure", times=4)
     cloud.change(instance_role="exporter", codes=(refused,))
     async with open_store(environ={}, concurrency=4) as orchestrator:

@@ -196,15 +196,18 @@ def check_no_export_is_doubled(name: str, night: Workload, folder: Path) -> str:
 
 @pytest.mark.parametrize("name", DEVIATIONS)
 def test_no_lost_answer_becomes_a_second_export(name: str, tmp_path: Path) -> None:
-    """Each image is exported at most once; what is not found stays unknown with a reason."""
+    """Each image is exported at most once, and each unknown job has a reason.
+
+    A job whose export is not found stays unknown.
+    """
     night = Workload(count=40, lost=4, seconds=20.0, resend_after=5.0)
     check_no_export_is_doubled(name, night, tmp_path)
 
 
 def test_beliefs_cost_a_few_look_ups_a_bucket(tmp_path: Path) -> None:
-    """Where the vendor is as documented, the look-ups of 40 images are those of their polls.
+    """The checks of a bucket add at most five look-ups if COS is as documented.
 
-    Without any check of what COS answers there were 737.
+    Without any check of what COS answers there were 737 look-ups for 40 images.
     """
     night = Workload(count=40, lost=0, seconds=20.0, resend_after=120.0)
     seen = in_virtual_time(lambda: _run(night, DEVIATIONS[DOCUMENTED], tmp_path))

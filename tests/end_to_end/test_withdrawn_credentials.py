@@ -40,7 +40,10 @@ def read_all_files(folder: Path) -> bytes:
 async def test_withdrawn_token_is_fetched_again_once(
     open_store: OpenStore, cloud: Simulator
 ) -> None:
-    """Many requests meet it: there is one fetch, no attempt is charged, nothing halts."""
+    """A withdrawn token causes one fetch, no charged attempt and no halt.
+
+    Many requests use the token when it is withdrawn.
+    """
     cloud.set_faults(Fault("latency", action="ExportImages", seconds=0.1))
     async with open_store(
         environ={**make_credential_variables(), **ROLE}, concurrency=8
@@ -64,7 +67,7 @@ async def test_withdrawn_token_is_fetched_again_once(
 async def test_withdrawn_token_is_fetched_again_during_lookups(
     open_store: OpenStore, cloud: Simulator
 ) -> None:
-    """COS reports an expired token: it is fetched again once, and all exports are verified."""
+    """A token that COS refuses is fetched again once, and all exports are verified."""
     cloud.change(duration=Duration(seconds=1.5))
     async with open_store(environ={**make_credential_variables(), **ROLE}) as orchestrator:
         await orchestrator.enqueue(make_requests_for(make_image_ids(12)))
@@ -81,7 +84,10 @@ async def test_withdrawn_token_is_fetched_again_during_lookups(
 async def test_revoked_keys_end_the_run(
     open_store: OpenStore, cloud: Simulator, tmp_path: Path
 ) -> None:
-    """The run ends with 6 and says what to do; a run with other keys finishes the jobs."""
+    """A run whose keys are revoked exits with code 6 and says what to do.
+
+    A later run with valid keys finishes the jobs.
+    """
     file = str(tmp_path / "orchestrator.db")
     variables = {**ROLE, "ORCHESTRATOR_DATABASE_URL": file}
     shell = Shell.for_cloud(cloud, tmp_path, DEFAULT_KEY, **variables)
@@ -137,7 +143,10 @@ async def test_failing_credential_source_ends_the_run(
 async def test_no_secret_of_a_role_is_stored_or_printed(
     open_store: OpenStore, cloud: Simulator, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Neither the keys that assume a role nor the temporary keys appear in a file or message."""
+    """No secret key or token of a role appears in a file or a message.
+
+    This covers the keys that assume the role and the temporary keys.
+    """
     caplog.set_level(logging.DEBUG)
     said: list[str] = []
     async with open_store(

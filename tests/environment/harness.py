@@ -69,7 +69,10 @@ class RunProcess:
 
 @asynccontextmanager
 async def start_run(shell: Shell, cloud: Simulator, *options: str) -> AsyncIterator[RunProcess]:
-    """Start a run and wait until some answers are recorded and other requests are in flight."""
+    """Start a run and wait until at least ten exports have begun.
+
+    By then some answers are recorded, and other requests are in flight.
+    """
     async with make_orchestrator_for(shell, cloud) as orchestrator:
         await orchestrator.enqueue(make_requests_for(make_image_ids(COUNT)))
     cloud.set_faults(Fault("latency", action="ExportImages", seconds=0.3))

@@ -64,7 +64,7 @@ def at(cloud: Simulator, folder: Path, ahead: timedelta, said: list[str]) -> Orc
 
 @pytest.mark.parametrize("jump", [HOUR, -HOUR])
 def test_a_clock_jump_does_not_change_the_time_of_a_process(jump: timedelta) -> None:
-    """The machine's clock is set during a run, and the time of the process goes on unchanged."""
+    """The time of a process continues unchanged when the machine's clock is set."""
     wall = Wall()
     clock = SystemClock(wall.now)
     before = clock.now()
@@ -74,7 +74,7 @@ def test_a_clock_jump_does_not_change_the_time_of_a_process(jump: timedelta) -> 
 
 @pytest.mark.parametrize("jump", [HOUR, -HOUR])
 async def test_clock_set_between_runs(cloud: Simulator, tmp_path: Path, jump: timedelta) -> None:
-    """An unknown job waits for its full time, nothing stalls, and signatures are valid."""
+    """An unknown job waits its full time, nothing stalls, and signatures are valid."""
     lost = Fault("reset", action="ExportImages", images=("img-00000000",), after=True, times=1)
     never = Fault("reset", action="ExportImages", images=("img-00000001",), times=1)
     cloud.set_faults(lost, never)

@@ -62,7 +62,7 @@ async def test_second_signal_ends_a_run_under_a_lock(shell: Shell, cloud: Simula
 
 
 async def test_full_disk_is_waited_for(on_disk: Shell, disk: Path, cloud: Simulator) -> None:
-    """On a full disk nothing more is sent; when there is space the run goes on by itself."""
+    """On a full disk nothing more is sent, and the run goes on when there is space."""
     async with start_run(on_disk, cloud) as run:
         ballast = fill_disk(disk)
         await run.wait_for_output("database or disk is full")
@@ -75,7 +75,10 @@ async def test_full_disk_is_waited_for(on_disk: Shell, disk: Path, cloud: Simula
 async def test_signal_ends_a_run_on_a_full_disk(
     on_disk: Shell, disk: Path, cloud: Simulator
 ) -> None:
-    """One signal ends the run; it says which answers could not be recorded, and what that means."""
+    """One signal ends the run, which reports the answers it could not record.
+
+    It also says that the next run looks for their exports.
+    """
     async with start_run(on_disk, cloud) as run:
         ballast = fill_disk(disk)
         await run.wait_for_output("database or disk is full")
@@ -104,7 +107,10 @@ async def test_time_limit_holds_on_a_full_disk(
 
 
 async def test_read_only_disk_is_reported(on_disk: Shell, disk: Path, cloud: Simulator) -> None:
-    """A read-only store is named and nothing is sent; once it is writable the run succeeds."""
+    """A run on a read-only disk names the store and sends nothing.
+
+    When the store is writable again, a run succeeds.
+    """
     async with start_run(on_disk, cloud) as run:
         run.signal(signal.SIGKILL)
         await run.wait_for_exit()
@@ -145,7 +151,7 @@ def delete_log(folder: Path) -> None:
 async def test_deleted_or_replaced_file_ends_the_run(
     shell: Shell, cloud: Simulator, do: Callable[[Path], None], words: str
 ) -> None:
-    """The run notices, sends nothing more, and prints the tasks that it could not record."""
+    """A run that loses its store sends nothing more and prints the unrecorded tasks."""
     # so few at once that some jobs are not yet sent, however late the first answers come
     async with start_run(shell, cloud, "--concurrency", "4") as run:
         do(shell.folder)

@@ -57,7 +57,7 @@ async def test_listing_that_cannot_be_written(shell: Shell) -> None:
 
 
 async def test_low_limit_on_open_files_is_reported(shell: Shell, cloud: Simulator) -> None:
-    """A limit that can be too low is reported in advance, and costs time but no image."""
+    """A limit that can be too low is reported in advance; it costs time but no image."""
     ended = await run_in_bash(shell, "ulimit -n 40; orchestrator run --rate 0")
     assert ended.code == 0, ended.err
     assert "the hard limit of open files is 40" in ended.err

@@ -54,7 +54,11 @@ class Container:
 
 @pytest.fixture
 async def container(tmp_path: Path, anyio_backend: str) -> AsyncIterator[Container]:
-    """A container that reaches a simulated cloud, with keys and a database in the environment."""
+    """Yield a container that reaches a simulated cloud.
+
+    Its environment holds keys and a database. The test is skipped if user namespaces cannot be
+    used.
+    """
     probe = await anyio.run_process([*AS_NOBODY, "id", "-u"], check=False)
     if probe.stdout.strip() != b"12345":
         pytest.skip(f"user namespaces cannot be used here ({probe.stderr.decode().strip()})")
@@ -64,7 +68,7 @@ async def container(tmp_path: Path, anyio_backend: str) -> AsyncIterator[Contain
 
 
 async def test_every_command_works_without_home(container: Container) -> None:
-    """A batch is enqueued, exported, listed and changed; no file is made outside the folder."""
+    """Without a home a batch can be enqueued, exported, listed and changed."""
     image = ("--region", "ap-singapore", "--bucket", "b-1250000000")
     assert (await container.run("db", "upgrade")).code == 0
     assert (await container.run("enqueue", "--image", "img-1a2b3c4d", *image)).code == 0
@@ -83,7 +87,7 @@ async def test_every_command_works_without_home(container: Container) -> None:
     "home", [{}, {"HOME": ""}, {"HOME": "/proc/none"}, {"HOME": "home"}], ids=str
 )
 async def test_a_needed_home_is_named(container: Container, home: dict[str, str]) -> None:
-    """Without a database in the environment, the message names HOME and what to set instead."""
+    """Without a database variable, the message names HOME and the variable to set."""
     words = (
         "enqueue",
         "--image",
@@ -114,7 +118,10 @@ async def test_missing_keys_name_home(container: Container) -> None:
 
 
 async def test_the_first_process_of_a_container_ends_on_sigterm(container: Container) -> None:
-    """The kernel drops a signal that the first process does not handle; `run` handles it."""
+    """As the first process of a container, `run` ends on SIGTERM.
+
+    The kernel drops a signal that the first process does not handle.
+    """
     command = [*AS_FIRST_PROCESS, sys.executable, "-m", "orchestrator", "run", "--forever"]
     environ = {"PATH": os.environ["PATH"], **container.variables}
     async with await anyio.open_process(command, env=environ, cwd="/") as process:

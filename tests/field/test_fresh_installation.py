@@ -30,7 +30,10 @@ def run(
 
 
 def build(kind: str, folder: Path) -> Path:
-    """Build a wheel or a source archive from a copy of the tracked files; skip without an index."""
+    """Build a wheel or a source archive from a copy of the tracked files.
+
+    The test is skipped if no package index can be reached.
+    """
     source = folder / "source"
     source.mkdir()
     files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True)
@@ -52,7 +55,7 @@ def build(kind: str, folder: Path) -> Path:
 
 @pytest.mark.parametrize("kind", ["wheel", "sdist"])
 def test_installed_commands_work(kind: str, tmp_path: Path) -> None:
-    """Each command explains itself, a store is made and upgraded, and the demo succeeds."""
+    """An installed program shows its help texts, upgrades a store and runs the demo."""
     archive = build(kind, tmp_path)
     place = tmp_path / "Program Files 程序"
     venv.create(place, with_pip=True)

@@ -75,7 +75,10 @@ def look(path: Path, command: str = "status", *before: str) -> Looked:
 
 
 def state_of(folder: Path) -> dict[str, tuple[int, bytes]]:
-    """Return the size and content of the files in a folder, except the changing index."""
+    """Return the size and content of each file in a folder, except the index.
+
+    The index (``-shm``) may change when a store is read.
+    """
     return {
         file.name: (file.stat().st_size, file.read_bytes())
         for file in folder.iterdir()
@@ -112,7 +115,10 @@ def test_live_store_of_another_user_is_read(path: Path, writer: sqlite3.Connecti
 
 
 def test_end_of_a_run_of_another_user_is_seen(path: Path) -> None:
-    """Its lock file cannot be opened, but a process that no longer exists is not active."""
+    """A run of another user is not reported as active after its process has ended.
+
+    Its lock file cannot be opened.
+    """
     path.chmod(0o644)
     image = ("--image", "img-00000001", "--region", "ap-tokyo", "--bucket", "backup-1250000000")
     enqueue = (sys.executable, "-m", "orchestrator", "enqueue", *image)
@@ -137,7 +143,10 @@ def test_end_of_a_run_of_another_user_is_seen(path: Path) -> None:
 
 
 def test_log_without_index_is_refused(path: Path, writer: sqlite3.Connection) -> None:
-    """A copy with its log, where the index cannot be created: how to get a copy is said."""
+    """A copy with a log is refused if the index cannot be created.
+
+    The message says which files to copy. A stale index is enough to read the copy.
+    """
     (folder := path.parent.parent / "copy").mkdir()
     for ending in ("", "-wal"):
         shutil.copy(f"{path}{ending}", folder)
@@ -153,7 +162,10 @@ def test_log_without_index_is_refused(path: Path, writer: sqlite3.Connection) ->
 
 
 def test_user_without_permission_is_refused(path: Path, writer: sqlite3.Connection) -> None:
-    """The file that cannot be read is named; what cannot be seen is not a missing store."""
+    """The message names the file that cannot be read.
+
+    A file that cannot be seen is not reported as a missing store.
+    """
     log = Path(f"{path}-wal")
     log.chmod(0o600)
     assert_refused(look(path), f"{log} cannot be read: Permission denied", "Ask its owner")
@@ -172,7 +184,11 @@ def test_writers_are_refused(path: Path) -> None:
 
 
 def in_namespace(path: Path, script: str) -> Looked:
-    """Run a shell script in which `look` runs `status`; it may mount without consequences."""
+    """Run a shell script in a mount namespace of its own.
+
+    In the script, ``look`` runs ``orchestrator status``, and mounts do not affect this machine.
+    The test is skipped if mounts are not permitted.
+    """
     look = f"{sys.executable} -m orchestrator status --database-url"
     prelude = f'look() {{ {look} "$@"; }}; folder={path.parent}; '
     done = subprocess.run(

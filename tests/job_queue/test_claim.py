@@ -144,7 +144,7 @@ async def test_jobs_of_another_account_are_not_claimed(database: Database) -> No
 async def test_an_image_is_exported_by_one_job_at_a_time(
     database: Database, state: JobState
 ) -> None:
-    """The second format of an image waits until the first has ended; other images do not wait."""
+    """A second format of an image waits for the first; other images do not wait."""
     raw, qcow = await make_jobs(
         database, [make_request(1), make_request(1, format=ImageFormat.QCOW2)]
     )
@@ -235,14 +235,17 @@ async def test_one_claim_takes_several_jobs(database: Database) -> None:
 
 
 async def test_one_claim_takes_an_image_once(database: Database) -> None:
-    """Two formats of an image are not claimed together, although neither is being sent yet."""
+    """One claim does not take two formats of an image, even if neither is in flight."""
     raw, _ = await make_jobs(database, [make_request(1), make_request(1, format=ImageFormat.QCOW2)])
     (other,) = await make_jobs(database, [make_request(2)])
     assert [lease.job_id for lease in await claim_all(database)] == [raw, other]
 
 
 async def test_one_claim_does_not_exceed_the_concurrency_limit(database: Database) -> None:
-    """With a limit of three, three jobs are claimed; the rest of the claim is another scope."""
+    """A claim takes three jobs where the limit is three.
+
+    It takes the rest from another scope.
+    """
     await make_jobs(database, make_requests(5))
     await make_jobs(database, [make_request(9, region="ap-tokyo")])
     await update_scope(database, ceiling=3, probe_at=await now(database) + timedelta(hours=1))

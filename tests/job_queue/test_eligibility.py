@@ -104,7 +104,7 @@ async def wait_for_probe(admission: Admission) -> None:
 async def test_a_job_is_no_probe_while_another_one_is_awaited(
     sqlite: Database, eligibility: Eligibility, admission: Admission
 ) -> None:
-    """A suspected scope without a job to send must not let those of another scope through."""
+    """A due probe in a scope without jobs permits no second probe in another scope."""
     await make_jobs(sqlite, [make_request(1, role_name="Writer")])
     scopes = admission.suspected_scopes
     scopes.suspect(Scope.BUCKET, f"{REGION}/without-jobs-1250000000")
@@ -166,7 +166,7 @@ async def test_a_claim_does_not_wait_for_an_end_that_nobody_sees(
     permissions: BucketAccess,
     change: Callable[[Admission, BucketAccess], object],
 ) -> None:
-    """A job waits for a running export of its image only while the bucket can be read."""
+    """A job waits for an export of its image only while the bucket can be read."""
     running = await make_job(sqlite, JobState.ACCEPTED)
     (job_id,) = await make_jobs(sqlite, [make_request(prefix="again")])
     assert await claimable(sqlite, eligibility) == []
@@ -178,7 +178,13 @@ async def test_a_claim_does_not_wait_for_an_end_that_nobody_sees(
 async def has_work(
     database: Database, *, sendable: bool = True, readable: bool = True, within: float = 1e6
 ) -> bool:
-    """Return whether a run of the batch "night" still has work that is due within some seconds."""
+    """Return whether a run of the batch "night" still has work.
+
+    Args:
+        sendable: if false, the bucket of the jobs is halted.
+        readable: if false, the credentials may not read buckets.
+        within: seconds; jobs that are due later do not count.
+    """
     admission = make_admission(database)
     permissions = BucketAccess(SETTINGS, admission.halts, lambda _sentence: None)
     if not sendable:
@@ -233,7 +239,10 @@ async def test_jobs_due_after_the_time_limit_do_not_count(database: Database) ->
 async def test_no_run_waits_for_a_lost_answer_where_listings_are_refused(
     sqlite: Database, eligibility: Eligibility, permissions: BucketAccess, column: str
 ) -> None:
-    """HEAD alone never proves its absence, although the bucket is proven; an operator decides."""
+    """Where listings are refused, a run leaves a lost answer to an operator.
+
+    HEAD alone never proves absence, even in a proven bucket.
+    """
     await make_traced_job(sqlite)
     moment = await now(sqlite)
     since, due = moment - timedelta(seconds=121), moment + timedelta(seconds=60)

@@ -143,7 +143,7 @@ async def test_again_adds_duplicates(database: Database) -> None:
 async def test_job_that_may_have_exported_blocks_its_duplicate(
     database: Database, state: JobState, maybe_applied: bool, blocks: bool
 ) -> None:
-    """A cancelled job does not block, nor does a failed one that cannot have taken effect."""
+    """A cancelled job does not block, nor does a failed job that had no effect."""
     (job_id,) = await make_jobs(database)
     owner = TESTER if state is JobState.SENDING else None
     await update_job(database, job_id, state=state, maybe_applied=maybe_applied, owner=owner)
@@ -162,7 +162,10 @@ OTHER_OBJECTS: list[dict[str, Any]] = [
 
 
 async def test_request_for_other_objects_is_not_a_duplicate(database: Database) -> None:
-    """Format, prefix and every other field that changes the objects distinguish two requests."""
+    """Requests are no duplicates if a field that changes the objects differs.
+
+    Examples are the format and the prefix.
+    """
     await add(database, [make_request()])
     for fields in OTHER_OBJECTS:
         assert (await add(database, [make_request(**fields)])).added == 1, fields
@@ -223,7 +226,7 @@ def test_fingerprint_does_not_change_between_versions() -> None:
 
 
 async def test_duplicates_are_found_by_the_index_of_fingerprints(sqlite: Database) -> None:
-    """The look-up reads only jobs with the same fingerprints, however many others there are."""
+    """The look-up reads only jobs with the same fingerprints, not all jobs."""
     async with plans(sqlite, writer=True) as steps:
         await add(sqlite, make_requests(2000))
     assert "SEARCH jobs USING INDEX ix_jobs_fingerprint (fingerprint=?)" in steps
@@ -262,7 +265,7 @@ async def test_batch_gets_a_default_name(database: Database) -> None:
 
 
 async def test_job_that_a_retry_adds_meanwhile_is_not_changed(postgresql: Database) -> None:
-    """The retry has added its images and its event: enqueueing must not add second ones."""
+    """Enqueueing adds no second images or event to a job that a retry has added."""
     (job_id,) = await make_jobs(postgresql, batch="b")
     kept = ", ".join(column.name for column in jobs.c if column.name not in {"id", "tag"})
     split = (
@@ -287,7 +290,7 @@ async def test_job_that_a_retry_adds_meanwhile_is_not_changed(postgresql: Databa
 async def test_concurrent_enqueue_adds_each_request_once(
     databases: Sequence[Database],
 ) -> None:
-    """Four processes enqueue the same requests at the same time; only one of them adds the jobs."""
+    """If four processes enqueue the same requests at once, only one adds the jobs."""
     results: list[EnqueueResult] = []
 
     async def one(database: Database) -> None:

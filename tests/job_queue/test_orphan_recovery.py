@@ -88,7 +88,10 @@ async def killed(database: Database, name: str, process: Process) -> None:
 
 
 async def test_an_instance_lives_as_long_as_its_process(database: Database) -> None:
-    """Its lock is held while it runs; once killed on this machine, it is certainly dead."""
+    """A process that was killed on this machine is certainly dead.
+
+    While a process runs, it holds its lock.
+    """
     async with another_process(database) as (name, process):
         assert await proof(database, name) is None
         await killed(database, name, process)
@@ -96,7 +99,7 @@ async def test_an_instance_lives_as_long_as_its_process(database: Database) -> N
 
 
 async def test_a_run_is_active_while_its_process_lives(database: Database) -> None:
-    """A process that ended normally is not active, and neither is one that was killed."""
+    """A run is no longer active after its process ended normally or was killed."""
     async with register_worker(database):
         assert await is_run_active(database)
     assert not await is_run_active(database)
@@ -162,7 +165,10 @@ async def test_an_instance_that_ends_by_an_exception_is_gone(database: Database)
 
 @pytest.mark.parametrize("elsewhere", [False, True])
 async def test_a_process_may_outlive_its_session(postgresql: Database, *, elsewhere: bool) -> None:
-    """Its jobs are recovered at once, but not resent before the signature has expired."""
+    """Jobs of a lost session are recovered immediately, but not resent yet.
+
+    They are not resent before the signature has expired.
+    """
     async with register_worker(postgresql) as me:
         (job_id,) = await make_jobs(postgresql)
         lease = await claim_one(postgresql, owner=me.name)
@@ -195,7 +201,10 @@ async def test_a_lost_session_is_reopened(postgresql: Database) -> None:
 
 
 async def test_an_end_recorded_for_a_lost_session_is_withdrawn(postgresql: Database) -> None:
-    """Once the process holds its lock again, its run is active and keeps others from migrating."""
+    """A run is active again once its process holds its lock again.
+
+    The run then keeps other processes from migrating the store.
+    """
     async with register_worker(postgresql) as me:
         async with postgresql.write() as connection:
             await connection.execute(_END_LOCKING_SESSIONS)
@@ -267,7 +276,10 @@ async def test_jobs_of_a_dead_process_are_recovered_at_once(database: Database) 
 
 
 async def test_jobs_of_an_ended_process_are_recovered_at_once(sqlite: Database) -> None:
-    """A claim whose commit was uncertain remains; a recorded end proves that it cannot be sent."""
+    """On SQLite a recorded end proves that the jobs of a process cannot be sent.
+
+    A claim whose commit was uncertain may remain after the end.
+    """
     (job_id,) = await make_jobs(sqlite)
     async with register_worker(sqlite) as me:
         await claim_one(sqlite, owner=me.name)
@@ -277,7 +289,7 @@ async def test_jobs_of_an_ended_process_are_recovered_at_once(sqlite: Database) 
 
 
 async def test_an_end_recorded_by_another_process_proves_nothing(postgresql: Database) -> None:
-    """A process that has lost its session counts as ended, but may claim and send again."""
+    """A process with a lost session counts as ended, but may still claim and send."""
     first, second = await make_jobs(postgresql, make_requests(2))
     async with register_worker(postgresql) as me:
         await me.end_session()
@@ -302,7 +314,10 @@ async def test_jobs_of_a_live_process_are_not_recovered(database: Database) -> N
 
 
 async def test_expired_lease_becomes_unknown(database: Database) -> None:
-    """The owner may still be alive, so there is no resend before its signature has expired."""
+    """A job with an expired lease is not resent before its signature has expired.
+
+    The owner of the job may still be alive.
+    """
     (job_id,) = await make_jobs(database)
     lease = await claim_one(database, owner="asleep")
     assert await recover_orphans(database, TESTER) == 0
@@ -331,7 +346,7 @@ async def test_a_live_process_loses_a_job_with_an_expired_lease(sqlite: Database
 
 
 async def test_a_process_recovers_its_own_job_after_the_lease(database: Database) -> None:
-    """A job of the same process is recovered only if its lease expires before it is recorded."""
+    """A process recovers its own job only if its lease expires without an outcome."""
     (job_id,) = await make_jobs(database)
     await claim_one(database)
     await advance_time(database, seconds=LEASE_DURATION.total_seconds() / 2)

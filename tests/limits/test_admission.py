@@ -73,7 +73,7 @@ def test_a_few_lost_answers_are_charged_to_their_jobs(still: Database) -> None:
 
 
 def test_a_failing_endpoint_excuses_the_jobs(still: Database) -> None:
-    """From the fifth lost answer in a row until the next answer, none is charged to its job."""
+    """From the fifth lost answer in a row until the next answer, no job is charged."""
     admission, said = after_lost_answers(still, 5)
     assert admission.excuses_lost_answer(HOST, 0)
     assert not admission.excuses_lost_answer("other.example", 0)
@@ -85,7 +85,10 @@ def test_a_failing_endpoint_excuses_the_jobs(still: Database) -> None:
 def test_an_endpoint_whose_failure_was_not_told_is_not_said_to_answer_again(
     still: Database,
 ) -> None:
-    """It may answer before the warning of its failure was due; the sentence would mean nothing."""
+    """If no warning of a failing endpoint was given, its recovery is not reported.
+
+    It may answer again before the warning of its failure is due.
+    """
     said: list[str] = []
     admission = make_admission(still, notify=said.append)
 
@@ -109,7 +112,7 @@ def test_a_job_is_excused_ten_times_at_most(still: Database) -> None:
 
 
 def test_replaced_credentials_are_read_when_halts_end(still: Database) -> None:
-    """A run that goes on for ever need not be restarted after new keys were put in place."""
+    """A long run uses replaced credentials once its halts end, without a restart."""
     stored = [CREDENTIAL]
 
     async def read() -> Credential:
@@ -145,7 +148,10 @@ class NoKeys(FixedCredentials):
 def test_reading_buckets_ends_though_an_export_was_halted_first(
     still: Database, source: FixedCredentials
 ) -> None:
-    """Revoked keys that an export met first are reported once, and end the reading of buckets."""
+    """Revoked keys end the reading of buckets, even if an export met them first.
+
+    The user is notified of them once.
+    """
     said: list[str] = []
     admission = make_admission(still, source, said.append)
     revoked = Outcome(code_for("AuthFailure.SecretIdNotFound"), "no such key")
@@ -170,7 +176,10 @@ def test_reading_buckets_ends_though_an_export_was_halted_first(
 
 
 def test_a_failed_description_is_not_warned_of_as_a_failing_endpoint(still: Database) -> None:
-    """DescribeImages alone may fail; what exports were answered is told with their own answer."""
+    """A lost answer of DescribeImages causes no warning of a failing endpoint.
+
+    This action alone may fail. The next lost answer of ExportImages causes the warning.
+    """
     said: list[str] = []
     admission = make_admission(still, notify=said.append)
 
@@ -197,7 +206,10 @@ LEASE = Lease(1, 1, "me", PROFILE, ORDER, NOON, NOON, NOON)
 async def is_probe_due_after(
     still: Database, outcomes: Sequence[Outcome], action: str = EXPORT
 ) -> bool:
-    """Record outcomes of an order; return whether a probe of a suspected scope is due then."""
+    """Return whether a probe of a suspected scope is due after these outcomes.
+
+    Record the outcomes one second apart, each for another job with the same order.
+    """
     admission = make_admission(still)
     for asked_at, outcome in enumerate(outcomes):
         await anyio.sleep(1)
@@ -216,7 +228,10 @@ async def is_probe_due_after(
 
 @pytest.mark.parametrize("refusal", [NO_SIGNATURE, NO_ROLE])
 def test_what_was_accepted_and_is_refused_is_suspected(still: Database, refusal: Outcome) -> None:
-    """One job at a time shows whether the refusal passes; an acceptance shows that it has."""
+    """A scope that was accepted is suspected from a refusal to the next acceptance.
+
+    Meanwhile one job at a time shows whether the refusal passes.
+    """
 
     async def work() -> list[bool]:
         return [
@@ -297,7 +312,7 @@ def admission_after(
 
 
 def test_a_failing_endpoint_is_warned_of_with_its_last_answer(still: Database) -> None:
-    """The warning has the code, the status and the beginning of the answer, and what to do."""
+    """The warning has the code, status and start of the last answer, and a remedy."""
     _, said = admission_after(still, *(5 * [UNCLEAR]))
     (sentence,) = said
     assert f"{HOST} is failing (InternalError, HTTP 200: no idea)" in sentence
@@ -336,7 +351,10 @@ def test_refusals_while_our_exports_run_are_not_warned_of(still: Database) -> No
 
 
 def test_a_full_region_is_warned_of_where_the_keys_may_not_read_buckets(still: Database) -> None:
-    """Then no bucket shows when exports end, whatever was learned of the buckets before."""
+    """If the keys may not read buckets, a region that stays full causes a warning.
+
+    Then no bucket shows when exports end, even if it was readable before.
+    """
     said: list[str] = []
     admission = make_admission(still, notify=said.append)
 
@@ -404,7 +422,7 @@ def test_a_refused_date_does_not_halt_while_another_is_left(still: Database) -> 
 
 
 def test_the_halt_names_the_offset_and_its_source(still: Database) -> None:
-    """A person reads by how much the clocks differ, and which host's Date header said so."""
+    """The message names the clock offset and the host whose Date header showed it."""
     clock = ServerClock(FixedClock())
     clock.learn(http_date(NOON, timedelta(hours=1)), HOST)
     assert clock.record_refusal(NOON)
@@ -417,7 +435,7 @@ def test_the_halt_names_the_offset_and_its_source(still: Database) -> None:
 
 @pytest.mark.anyio
 async def test_requests_of_one_kind_share_a_limiter(sqlite: Database) -> None:
-    """All workers of a process are spaced by the same limiter; each action has its own."""
+    """All workers of a process share one rate limiter for each action."""
     admission = make_admission(sqlite)
     limiter = await admission.wait_for_turn(EXPORT, HOST)
     assert await admission.wait_for_turn(EXPORT, HOST) is limiter

@@ -104,7 +104,7 @@ def test_minutes_of_refusals_after_an_acceptance_are_warned_of(run: Run, refusal
 
 
 def test_time_without_answers_is_not_counted(run: Run) -> None:
-    """After hours in which nothing was sent, ten refusals within seconds mean nothing."""
+    """After hours without requests, ten refusals within seconds cause no warning."""
 
     async def work() -> None:
         await run.answer(make_acceptance())
@@ -134,7 +134,10 @@ def test_a_region_full_of_our_exports_is_not_warned_of(run: Run, accepted: bool)
 
 
 def test_a_region_full_of_our_exports_for_longer_than_exports_take_is_warned_of(run: Run) -> None:
-    """Exports that never end, or whose answers cannot be read, would else fill it unnoticed."""
+    """The user is warned if a region stays full for longer than exports usually take.
+
+    Its exports may never end, or their answers may be unreadable.
+    """
 
     async def work() -> None:
         run.answers.record_exporting([REGION])
@@ -146,7 +149,10 @@ def test_a_region_full_of_our_exports_for_longer_than_exports_take_is_warned_of(
 
 
 def test_a_full_region_is_warned_of_after_minutes_where_nothing_shows_an_end(run: Run) -> None:
-    """Verification is off or the bucket is unreadable; the warning ends with an acceptance."""
+    """If no end is visible, a region that is full for five minutes causes a warning.
+
+    Verification is off, or the bucket is unreadable. An acceptance ends the warning.
+    """
 
     async def work() -> None:
         for warnings in (1, 2):
@@ -173,7 +179,7 @@ async def test_that_warning_ends_when_an_end_can_be_seen(
 
 
 def test_refusals_that_began_while_our_exports_ran_are_counted_anew(run: Run) -> None:
-    """Refusals of single jobs in a region that is full of our exports are no condition."""
+    """Refusals of single jobs cause no warning while our own exports fill the region."""
 
     async def work() -> None:
         run.answers.record_exporting([REGION])
@@ -186,7 +192,10 @@ def test_refusals_that_began_while_our_exports_ran_are_counted_anew(run: Run) ->
 
 
 async def test_what_another_warning_reports_is_not_counted(run: Run) -> None:
-    """Refusals that may concern the region, and unclear answers, have warnings of their own."""
+    """Unclear answers and refusals that may concern the region are not counted.
+
+    They have warnings of their own.
+    """
     await run.answer(SUSPECT, 20)
     unclear = make_refusal("InternalError")
     await run.answer(unclear, 20)

@@ -13,7 +13,12 @@ def opened() -> CircuitBreaker:
 
 
 async def admitted(breaker: CircuitBreaker, count: int, within: float) -> list[float]:
-    """Return the times at which waiting requests are admitted within this many seconds."""
+    """Return the times at which waiting requests are admitted.
+
+    Args:
+        count: number of requests that wait.
+        within: seconds after which the requests that still wait are cancelled.
+    """
     times: list[float] = []
 
     async def one() -> None:
@@ -119,7 +124,7 @@ def test_tolerated_failures_do_not_open_the_circuit() -> None:
 
 
 def test_admit_chooses_one_probe_without_waiting() -> None:
-    """The next probe is not admitted before the last one has a result, or was given back."""
+    """No probe is admitted before the last one has a result or was released."""
 
     async def work() -> None:
         breaker = CircuitBreaker(30)

@@ -56,7 +56,13 @@ async def concurrency_limit(database: Database) -> ConcurrencyLimit:
 async def fill(
     database: Database, running: int, *, waiting: int, is_end_visible: bool = False
 ) -> list[Lease]:
-    """Start so many exports, and have one more refused; return the leases of those that run."""
+    """Start exports until one more is refused; return the leases of the exports.
+
+    Args:
+        running: number of exports to start.
+        waiting: number of jobs that are queued afterwards, with the refused one.
+        is_end_visible: whether the ends of exports can be seen in the bucket.
+    """
     await make_jobs(database, make_requests(running + waiting, first=100))
     leases = [await claim_one(database) for _ in range(running + 1)]
     for task, lease in enumerate(leases[:-1], start=1):
@@ -118,7 +124,10 @@ async def test_a_refusal_sets_the_ceiling_to_what_runs(database: Database) -> No
 
 
 async def test_refusals_of_requests_in_flight_leave_the_true_ceiling(database: Database) -> None:
-    """The last refusal counts correctly: jobs refused before it no longer count as running."""
+    """The last refusal sets the ceiling to the number of exports that really run.
+
+    Jobs that were refused before it no longer count as running.
+    """
     await make_jobs(database, make_requests(8))
     leases = [await claim_one(database) for _ in range(8)]
     await record_outcome(database, leases[0], make_acceptance(1))
@@ -130,9 +139,9 @@ async def test_refusals_of_requests_in_flight_leave_the_true_ceiling(database: D
 
 
 async def test_concurrent_refusals_do_not_count_as_running(databases: Sequence[Database]) -> None:
-    """When eight refusals are recorded at the same time, no refused job counts as running.
+    """Eight refusals that are recorded at the same time set the ceiling to 0.
 
-    The ceiling is 0.
+    No refused job counts as running.
     """
     await make_jobs(databases[0], make_requests(8))
     leases = [await claim_one(databases[0]) for _ in range(8)]
@@ -155,7 +164,10 @@ async def test_a_verified_export_frees_its_slot_at_once(database: Database) -> N
 
 
 async def test_a_refusal_for_capacity_charges_no_attempt(database: Database) -> None:
-    """Neither the first refused job nor a probe is charged, or counted as deferred by itself."""
+    """A refusal for capacity charges no attempt and counts as no deferral of its job.
+
+    That holds for the first refused job and for a probe.
+    """
     await fill(database, 1, waiting=1)
     refused = await probe(database)
     await record_outcome(database, refused, make_refusal(CAP_REACHED))
@@ -239,7 +251,10 @@ async def test_before_the_first_visible_end_the_time_since_the_first_refusal_cou
 
 
 async def test_a_suspected_region_without_exports_is_probed_often(database: Database) -> None:
-    """Each probe may show that a refusal concerns its job, so ten seconds are the longest wait."""
+    """A suspected region without exports is probed again within ten seconds.
+
+    Each probe may show that a refusal concerns its job alone.
+    """
     await fill(database, 0, waiting=1)
     full = make_refusal(CAP_REACHED)
     suspect = replace(full, code=replace(full.code, reaction=Reaction.SUSPECT_REGION))
@@ -272,7 +287,10 @@ async def test_a_refusal_lowers_the_ceiling_to_what_runs(database: Database) -> 
 
 
 async def test_a_probe_refused_for_another_reason_changes_nothing(database: Database) -> None:
-    """An answer about the image says nothing about the limit: the next probe may follow at once."""
+    """If a probe is refused because of its image, the ceiling stays as it is.
+
+    The next probe may follow immediately.
+    """
     await fill(database, 2, waiting=3)
     await record_outcome(database, await probe(database), make_refusal(IMAGE_BUSY))
     assert (await concurrency_limit(database)).ceiling == 2
@@ -309,7 +327,7 @@ async def test_an_export_holds_its_slot_until_its_deadline_at_most(database: Dat
 
 
 async def test_a_request_in_flight_holds_a_slot(database: Database) -> None:
-    """Sixteen workers together do not exceed a ceiling: the claim counts the job rows."""
+    """Claims count the job rows, so sixteen workers together do not exceed a ceiling."""
     await make_jobs(database, make_requests(20))
     await update_scope(database, ceiling=7)
     await put_off_probing(database)
@@ -336,7 +354,10 @@ async def test_the_regions_of_an_account_are_known(database: Database) -> None:
 
 
 async def test_only_exports_that_may_run_count_as_exporting(database: Database) -> None:
-    """An unknown job that is left to an operator occupies no capacity, as far as is known."""
+    """Accepted and unknown jobs count as exporting, unless an operator must decide.
+
+    As far as is known, a job that is left to an operator occupies no capacity.
+    """
     for state, reason, exporting in (
         (JobState.SENDING, "sending", False),
         (JobState.VERIFIED, "delivered", False),

@@ -33,7 +33,12 @@ def refuse(
     action: str = EXPORT,
     **fields: str,
 ) -> bool:
-    """Record a refusal, with the times of claim and answer in seconds; return whether it halts."""
+    """Record a refusal; return whether it halts its scope.
+
+    Args:
+        claimed: time of the claim, in seconds on the event loop's clock.
+        answered: time of the refusal, on the same clock.
+    """
 
     async def work() -> bool:
         await anyio.sleep_until(answered)
@@ -53,7 +58,10 @@ def test_a_plain_refusal_halts_its_scope_at_once() -> None:
 
 @pytest.mark.parametrize("name", [CLOCK, TOKEN, DENIED])
 def test_what_may_have_been_corrected_halts_the_second_time(name: str) -> None:
-    """Clock, token and a denial of one image get another request, claimed after the first."""
+    """A refused clock or token, or a denied image, halts only at a second refusal.
+
+    The second request must be claimed after the first refusal.
+    """
     halts = HaltedScopes()
     assert not refuse(halts, name, claimed=0, answered=1)
     assert not refuse(halts, name, claimed=0.5, answered=2)
@@ -108,7 +116,7 @@ def test_passing_refusals_between_acceptances_halt_nothing() -> None:
 
 
 def test_the_last_job_of_a_run_halts_what_was_accepted() -> None:
-    """If no other job is left, the same one shows after half a minute that nothing passes."""
+    """The last job of a run halts an accepted scope after 30 seconds of refusals."""
     halts = HaltedScopes()
     halts.record_acceptance(EXPORT, ACCEPTED)
     for second in (0, 10, 30):
@@ -164,7 +172,10 @@ def test_a_halted_scope_is_reported_once() -> None:
     ],
 )
 def test_some_halts_block_a_whole_endpoint(scope: Scope, value: str, blocks: bool) -> None:
-    """Credentials, account and clock concern every endpoint; the others only their own scope."""
+    """A halt of the credentials, the account or the clock blocks every endpoint.
+
+    Every other halt blocks only its own scope.
+    """
     halts = HaltedScopes()
     assert not halts.blocks_endpoint("cvm.example")
     halts.active.append(Halt(scope, value, "Code", "message", "remedy"))
@@ -196,5 +207,8 @@ def test_some_halts_block_a_whole_endpoint(scope: Scope, value: str, blocks: boo
 def test_halt_is_described_in_words(
     scope: Scope, value: str, code: str, message: str, sentence: str
 ) -> None:
-    """A code of our own is for programs; a code of the vendor is what people search for."""
+    """The text of a halt has the vendor's code, but not a code of this program.
+
+    Users search for the vendor's code; our own codes are for programs.
+    """
     assert describe_halt(Halt(scope, value, code, message, "Act.")) == sentence

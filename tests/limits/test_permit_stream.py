@@ -13,7 +13,7 @@ SECOND = timedelta(seconds=1)
 
 
 def taken_permits(stream: PermitStream, rate: float, *, seconds: float) -> list[datetime]:
-    """Return the permits taken by a caller that asks for one whenever the next is near."""
+    """Return the permits of a caller that asks for one whenever the next is near."""
     now, taken = NOON, list[datetime]()
     while now < NOON + timedelta(seconds=seconds):
         for permit in stream.permits(rate, now, 1):
@@ -29,14 +29,14 @@ def busiest_second(times: list[datetime]) -> int:
 
 @pytest.mark.parametrize("rate", [0.1, 0.4, 1.0, 5.0, RATE, 100.0])
 def test_the_rate_is_used_and_never_exceeded(rate: float) -> None:
-    """No second holds more permits than allowed, wherever it begins; nearly all are used."""
+    """No period of one second exceeds the rate, and nearly all permits are used."""
     taken = taken_permits(PermitStream(NOON), rate, seconds=max(20.0, 20 / rate))
     assert busiest_second(taken) <= max(1, rate)
     assert (len(taken) - 1) / (taken[-1] - taken[0]).total_seconds() >= 0.975 * rate
 
 
 def test_an_idle_stream_saves_no_permits() -> None:
-    """After a pause of any length the first permit is now, and the next an interval later."""
+    """After any pause the first permit is now, and the next one an interval later."""
     first, second, third, *_ = PermitStream(NOON - timedelta(hours=1)).permits(RATE, NOON, 9)
     assert first == NOON
     assert second - first == third - second == PermitStream(NOON).interval(RATE, NOON)
@@ -66,14 +66,20 @@ def test_without_a_limit_every_permit_is_now() -> None:
 
 
 def test_one_refusal_costs_little() -> None:
-    """One refusal may be chance: it costs 3 % of the rate, which is regained within seconds."""
+    """One refusal costs 3 % of the rate, which is regained within seconds.
+
+    A single refusal may be chance.
+    """
     slowed = PermitStream(NOON).slowed(RATE, NOON)
     assert slowed.allowed(RATE, NOON) == pytest.approx(0.97 * RATE)
     assert slowed.allowed(RATE, NOON + 7 * SECOND) == RATE
 
 
 def test_each_refusal_cuts_the_pace_again() -> None:
-    """The more requests are refused, because other programs use the account, the slower it gets."""
+    """Each refusal cuts the pace by a further 3 %.
+
+    Many refusals mean that other programs use the account.
+    """
     stream = PermitStream(NOON)
     for _ in range(10):
         stream = stream.slowed(RATE, NOON)
@@ -97,7 +103,10 @@ def test_a_stream_never_stops() -> None:
 
 @pytest.mark.parametrize(("rate", "least"), [(0, 0.5), (RATE, 0.5), (0.1, 0.1)])
 def test_a_burst_of_refusals_does_not_stop_a_stream(rate: float, least: float) -> None:
-    """All requests in flight may be refused together; the pace then has no time to recover."""
+    """Refusals of all requests in flight do not slow a stream below its minimum rate.
+
+    The pace has no time to recover between them.
+    """
     stream = PermitStream(NOON)
     for _ in range(512):
         stream = stream.slowed(rate, NOON)
@@ -105,7 +114,10 @@ def test_a_burst_of_refusals_does_not_stop_a_stream(rate: float, least: float) -
 
 
 def test_a_stream_without_a_limit_is_slowed_down_too() -> None:
-    """It starts from the documented rate, and has no limit again once that has recovered."""
+    """A stream without a limit is slowed down from the documented rate.
+
+    Once that rate has recovered, the stream has no limit again.
+    """
     slowed = PermitStream(NOON).slowed(0, NOON)
     assert slowed.allowed(0, NOON) == pytest.approx(19.4)
     assert slowed.allowed(0, NOON + 10 * SECOND) is None

@@ -54,7 +54,7 @@ async def next_permit(database: Database) -> datetime:
 
 
 async def test_processes_take_different_permits(databases: Sequence[Database]) -> None:
-    """A permit that one process has taken is not free for another, which gets the next one."""
+    """A process gets the next permit if another process has taken the first one."""
     first, second = rate_limiter(databases[0]), rate_limiter(databases[1])
     mine = await take_permits(databases[0], first, most=1)
     theirs = await take_permits(databases[1], second, most=1)
@@ -130,7 +130,10 @@ async def test_a_refusal_counts_beside_one_that_is_recorded_meanwhile(
 
 
 async def test_next_permit_is_ahead_once_the_free_ones_are_taken(sqlite: Database) -> None:
-    """`is_ahead` becomes true, so that the store is asked again only when a permit is near."""
+    """`is_ahead` is true once all free permits are taken.
+
+    Then the store is asked again only when a permit is near.
+    """
     stream = rate_limiter(sqlite)
     assert not stream.is_ahead
     await take_permits(sqlite, stream)
@@ -165,10 +168,11 @@ class _UnreadRow(AsyncConnection):
 
 
 def departures(closed: Database, ready: Sequence[float]) -> list[float]:
-    """Return when attempts are sent that are ready at these times, with permits for all of them.
+    """Return the times at which attempts are sent if all of them have permits.
 
     Args:
         closed: a store that is never opened.
+        ready: times at which the attempts are ready, in seconds on the event loop's clock.
     """
     left: list[float] = []
 
@@ -206,7 +210,7 @@ def test_slow_claims_do_not_bunch_requests(still: Database) -> None:
 
 
 def test_no_request_is_sent_before_its_permit(still: Database) -> None:
-    """A permit is waited for until its time, with and without the limiter of the process."""
+    """A request waits for its permit, with and without the limiter of the process."""
 
     async def work() -> None:
         for rate in (RATE, 0.0):

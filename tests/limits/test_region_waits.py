@@ -71,7 +71,7 @@ def test_a_region_is_suspected_when_many_jobs_are_refused(
 def test_a_job_that_is_refused_while_others_are_accepted_fails(
     refusals: int, probes: int, others_accepted: bool, is_idle: bool, alone: bool
 ) -> None:
-    """What is refused again and again, although the region takes others, concerns the job."""
+    """Repeated refusals concern the job if the region accepts others or is idle."""
     is_alone = concerns_job(
         refusals, probes=probes, others_accepted=others_accepted, is_idle=is_idle
     )
@@ -82,7 +82,10 @@ def test_a_job_that_is_refused_while_others_are_accepted_fails(
     ("is_probe", "last"), [(True, Reaction.SUSPECT_REGION), (False, Reaction.FAIL)]
 )
 def test_a_job_does_not_fail_for_refused_probes(is_probe: bool, last: Reaction) -> None:
-    """A cap under another name refuses probes, while others are accepted in free slots."""
+    """Refused probes do not fail a job, although other jobs are accepted.
+
+    A cap under another name refuses probes, while free slots accept other jobs.
+    """
     reactions: list[Reaction] = []
 
     def step(moment: int) -> None:
@@ -98,7 +101,10 @@ def test_a_job_does_not_fail_for_refused_probes(is_probe: bool, last: Reaction) 
 
 
 def test_a_refused_probe_does_not_complete_what_fails_a_job() -> None:
-    """After many refusals without an acceptance, one that only concerns the cap may follow."""
+    """A refused probe does not fail a job, even after many other refusals.
+
+    The refusal of the probe may only concern the cap.
+    """
     results: list[Reaction] = []
     waits = make()
     over_time(lambda _: refuse(waits, UNLISTED, 1, 2), range(6))
@@ -133,7 +139,10 @@ def test_one_job_that_is_refused_again_raises_no_suspicion() -> None:
 
 
 def test_an_acceptance_ends_the_wait_but_not_the_suspicion() -> None:
-    """Otherwise a code that stands for the cap would fail some jobs after each acceptance."""
+    """After an acceptance the wait ends, but the next refusal still fails no job.
+
+    Otherwise a code that stands for the cap would fail some jobs after each acceptance.
+    """
 
     async def work() -> None:
         waits = make()
@@ -186,7 +195,10 @@ def test_wrong_images_left_after_good_ones_halt_no_region() -> None:
 
 
 def test_a_region_with_running_exports_is_waited_for() -> None:
-    """An export that ends may free what the refused jobs wait for; the wait has a limit."""
+    """A region with running exports is halted only after the maximum wait.
+
+    An export that ends may free what the refused jobs wait for.
+    """
     assert not halts_of(make(), UNLISTED, range(0, 600, 10), exporting=[REGION])
     (halt,) = halts_of(make(), UNLISTED, range(0, 3610, 10), exporting=[REGION])
     assert (halt.code, halt.is_temporary) == (UNLISTED, True)

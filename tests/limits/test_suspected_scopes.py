@@ -27,7 +27,10 @@ def test_nothing_is_due_where_nothing_was_refused() -> None:
 
 
 def test_several_probes_are_refused_before_a_halt() -> None:
-    """A halt takes five seconds; if each tenth request is refused at random, it must not come."""
+    """Six probes are sent in the five seconds that a halt takes.
+
+    If one in ten requests is refused at random, the scope must not be halted.
+    """
 
     async def work() -> list[float]:
         scopes, times = suspected(), list[float]()
@@ -63,7 +66,7 @@ async def begin_probe(scopes: SuspectedScopes) -> None:
     ids=["the probe", "another request", "a refusal", "another scope", "another scope accepted"],
 )
 def test_one_probe_at_a_time(change: Callable[[SuspectedScopes], None], *, is_due: bool) -> None:
-    """The next one waits for the result of the first, not for those of other requests."""
+    """The next probe waits for the result of the first, not of other requests."""
 
     async def work() -> bool:
         scopes = suspected()

@@ -143,7 +143,7 @@ def test_valid_value_is_normalized(column: str, raw: object, value: object) -> N
 def test_invalid_value_is_refused_with_reason_and_remedy(
     column: str, raw: object, reason: str
 ) -> None:
-    """The reason quotes the value, shortened and safe to print, and there is a remedy."""
+    """The reason quotes the value, short and safe to print, and there is a remedy."""
     problem = check(column, raw)
     assert isinstance(problem, Problem)
     assert problem.reason.startswith(reason)
@@ -152,7 +152,10 @@ def test_invalid_value_is_refused_with_reason_and_remedy(
 
 @pytest.mark.parametrize("comma", [",", "，", "、"])
 def test_comma_between_images_is_named(comma: str) -> None:
-    """In a list of ids it begins another request, so it does not mean one request here."""
+    """The remedy for a comma between ids is a semicolon or a row for each image.
+
+    In a list of ids, a comma begins another request.
+    """
     remedy = (
         f"Instead of {comma} write ; in image_ids for one request, or use a row for each image."
     )
@@ -251,9 +254,10 @@ def test_zone_names_its_region() -> None:
 
 
 def test_bucket_and_region_share_the_sixty_characters_of_a_domain() -> None:
-    """The vendor limits the whole domain, so the longest bucket name depends on the region.
+    """The longest bucket name depends on the region.
 
-    The longest name in the vendor's own documentation forms a domain of exactly sixty characters.
+    The vendor limits the whole domain. The longest name in the vendor's own documentation forms a
+    domain of exactly sixty characters.
     """
     bucket = "a" * 21 + "-1254277702"
     assert check_domain(bucket, "ap-beijing") is None
@@ -263,7 +267,7 @@ def test_bucket_and_region_share_the_sixty_characters_of_a_domain() -> None:
 
 
 def test_key_with_the_longest_prefix_fits_into_cos() -> None:
-    """The longest object key that such a prefix leads to has the length that COS allows."""
+    """The longest key with the longest prefix has the length that COS allows."""
     longest = "x" * MAX_PREFIX
     key = f"{longest}-{'t' * 12}_img-{'i' * 32}_system_snap-{'s' * 11}.qcow2"
     assert len(key) == 850

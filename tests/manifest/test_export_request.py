@@ -280,7 +280,10 @@ def test_bucket_and_region_are_checked_together() -> None:
 
 
 def test_missing_region_is_reported_before_the_length_of_the_domain() -> None:
-    """The length of the domain depends on the region, so it is not checked without one."""
+    """A missing region is reported before a domain that is too long.
+
+    The length of the domain depends on the region, so it is not checked without one.
+    """
     assert refusal(bucket="a" * 60 + "-1254277702", region="").field == "region"
 
 

@@ -71,7 +71,10 @@ _text_rows = _usual_rows.map(
 @example(row=_VALID | {"priority": 10**19})
 @example(row=_VALID | {"bucket": "a" * 31 + "-1250000000"})
 def test_json_row_and_request_give_the_same_result(row: dict[str, Any]) -> None:
-    """The same values give the same request, or are refused with the same reason and remedy."""
+    """The same values give the same request or the same refusal.
+
+    A refusal has the same reason and remedy.
+    """
     assert_same_result(row, json.dumps(row).encode())
 
 

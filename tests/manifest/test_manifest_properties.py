@@ -78,7 +78,7 @@ def _read(content: bytes) -> tuple[ExportRequest, ...]:
 def test_requests_written_as_csv_are_read_back(
     wanted: list[ExportRequest], columns: list[str], line_end: str, mark: bytes, quoting: int
 ) -> None:
-    """Column order, line ends, quotes and a byte order mark do not change the requests."""
+    """Column order, line ends, quotes and byte order mark do not change requests."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, columns, lineterminator=line_end, quoting=quoting)  # type: ignore[arg-type]  # a Literal in the stubs
     writer.writeheader()

@@ -90,7 +90,10 @@ def test_every_column_is_read(manifest: Reader) -> None:
 
 
 def test_flags_fill_in_what_a_row_leaves_out(manifest: Reader) -> None:
-    """An empty cell and a missing column take the flag's value; another cell keeps its own."""
+    """An empty cell and a missing column get the value of the flag.
+
+    Other cells keep their own value.
+    """
     flags = {
         "region": "ap-tokyo",
         "bucket": "backup-1250000000",
@@ -126,7 +129,7 @@ def test_flags_fill_in_what_a_row_leaves_out(manifest: Reader) -> None:
     ],
 )
 def test_several_images_share_a_request(manifest: Reader, content: str) -> None:
-    """Images separated by semicolons in CSV, or in a list in JSON, become one request."""
+    """Semicolons in CSV or a list in JSON put several images into one request."""
     assert manifest.read(content).requests == (request("img-aaaa", "img-bbbb"),)
 
 
@@ -172,7 +175,10 @@ def test_full_width_characters_may_separate_the_ids_of_a_list(
     ],
 )
 def test_rows_may_be_written_in_many_ways(manifest: Reader, content: str | bytes) -> None:
-    """Byte order marks, line ends, blank lines, quotes and the format do not change the rows."""
+    """Byte order marks, line ends, blank lines and quotes do not change the rows.
+
+    The format does not change them either.
+    """
     read = manifest.read(content)
     assert read.requests == (request("img-aaaa"), request("img-bbbb"))
 
@@ -192,7 +198,10 @@ def test_lines_are_counted_as_an_editor_does(manifest: Reader) -> None:
     ["", "\n \r\n", b"\xef\xbb\xbf", ",,\n", "image_id\n\n", "image_id,,\n,,\n", "[ ]", "[]\n"],
 )
 def test_manifest_without_rows_is_refused(manifest: Reader, content: str | bytes) -> None:
-    """An empty file, a header alone and an empty array are refused, also with --skip-invalid."""
+    """A manifest without rows is refused, also with --skip-invalid.
+
+    It may be an empty file, a header alone or an empty array.
+    """
     (fault,) = manifest.faults(content, skip_invalid=True)
     assert "Add a row for each image." in str(fault)
 
@@ -295,13 +304,16 @@ def test_manifest_is_refused_if_later_rows_cannot_be_trusted(
 def test_invalid_row_is_reported_with_its_position(
     manifest: Reader, content: str | bytes, expected: str
 ) -> None:
-    """The message begins with the line, or with the number of the object in its array."""
+    """The message begins with the line, or with the object's number in its array."""
     assert manifest.fault(content).startswith(expected)
 
 
 @pytest.mark.parametrize("content", ["image_id\nbad\n", "{}\n", '[{"image_id": "bad"}]'])
 def test_manifest_without_a_valid_row_is_refused(manifest: Reader, content: str) -> None:
-    """Nothing is left to enqueue with --skip-invalid, so the manifest is refused all the same."""
+    """A manifest without a valid row is refused, even with --skip-invalid.
+
+    Nothing is left to enqueue.
+    """
     with pytest.raises(ManifestError) as caught:
         manifest.read(content, skip_invalid=True)
     assert len(caught.value.faults) == 1
@@ -327,7 +339,10 @@ def test_invalid_row_alone_is_skipped(manifest: Reader, content: bytes) -> None:
 
 
 def test_too_long_array_is_refused(manifest: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A JSON array is read as a whole, so its length is limited; the remedy is JSON Lines."""
+    """The length of a JSON array is limited, because it is read as a whole.
+
+    The remedy is JSON Lines.
+    """
     content = '[{"image_id": "img-aaaa"}]'
     monkeypatch.setattr(json_reader, "MAX_DOCUMENT", len(content))
     assert manifest.read(content).requests == (request("img-aaaa"),)
@@ -391,7 +406,10 @@ REMOVE = "Remove one of the two; with --skip-invalid the first is taken."
     ],
 )
 def test_repeated_id_of_a_list_is_named(manifest: Reader, content: str, expected: str) -> None:
-    """Ids of a list may share a line, so the line alone would not say which is repeated."""
+    """The error names the repeated id of a list.
+
+    Ids of a list may share a line, so the line alone would not say which is repeated.
+    """
     assert manifest.fault(content) == f"{expected} {REMOVE}"
     assert manifest.read(content, skip_invalid=True).requests[0] == request("img-aaaa")
 
@@ -425,7 +443,10 @@ def test_objects_of_an_array_are_numbered(manifest: Reader) -> None:
 
 
 def test_skip_invalid_takes_the_valid_rows_and_reports_the_others(manifest: Reader) -> None:
-    """Invalid rows are counted, unknown columns listed, the first of two equal rows is taken."""
+    """Valid rows are read, invalid rows counted and unknown columns listed.
+
+    Of two equal rows, the first is read.
+    """
     read = manifest.read(
         'image_id,owner,\n"img-aaaa",me,\nbad,,\nimg-bbbb,,x\nimg-aaaa,,\n"img"x,,\nimg-cccc,,\n',
         skip_invalid=True,
@@ -464,7 +485,7 @@ def test_skip_invalid_ignores_unknown_keys(manifest: Reader) -> None:
     ],
 )
 def test_columns_may_have_the_names_of_the_vendor(manifest: Reader, content: str) -> None:
-    """Case and blanks do not matter, nor whether ExportImages names the column differently."""
+    """Columns may have the names of ExportImages; case and blanks do not matter."""
     read = manifest.read(content, skip_invalid=True)
     others = {"format": "QCOW2", "only_root_disk": True, "prefix": "x"}
     assert read == Manifest((request("img-aaaa", bucket="b-1250000001", **others),))
@@ -534,7 +555,10 @@ IMAGE_FIELDS = ("OsName", "ImageSize", "ImageState", "Platform", "SnapshotSet", 
 def test_answers_of_the_vendor_are_taken(
     manifest: Reader, values: list[object], indent: int | None
 ) -> None:
-    """Whole answers, parts of them, and several one after the other; other keys are ignored."""
+    """Answers of DescribeImages are read: whole, in part, or several in sequence.
+
+    Other keys are ignored.
+    """
     read = manifest.read("\n".join(json.dumps(value, indent=indent) for value in values))
     assert read.requests == (request("img-aaaa"), request("img-bbbb"))
     assert read.ignored_columns == IMAGE_FIELDS
@@ -664,7 +688,10 @@ def test_ids_that_a_delimiter_splits_are_a_fault(manifest: Reader, content: str)
     ],
 )
 def test_other_columns_may_have_image_ids(manifest: Reader, content: str) -> None:
-    """An image may be the prefix of its own objects, and tools tell where it comes from."""
+    """Another column may have the id of the same image or of its source image.
+
+    An image may be the prefix of its own objects, and tools tell which image it was copied from.
+    """
     assert [one.image_ids for one in manifest.read(content, skip_invalid=True).requests] == [
         ("img-aaaa",)
     ]
@@ -760,7 +787,10 @@ def test_other_output_of_tools_is_one_fault(manifest: Reader, content: str, expe
 
 
 def test_images_that_the_vendor_does_not_export_are_noted(manifest: Reader) -> None:
-    """They are enqueued all the same: the vendor decides, and nothing is left out silently."""
+    """A note names the images that the vendor does not export.
+
+    They are enqueued nevertheless: the vendor decides, and nothing is left out silently.
+    """
     kinds = ["PRIVATE_IMAGE", *["PUBLIC_IMAGE"] * 5, "SHARED_IMAGE", "NEW_IMAGE", ["odd"]]
     images = [{"ImageId": f"img-0000000{at}", "ImageType": kind} for at, kind in enumerate(kinds)]
     read = manifest.read(json.dumps({"ImageSet": images}))

@@ -13,7 +13,10 @@ pytestmark = pytest.mark.anyio
 
 @pytest.mark.parametrize("dry_run", [False, True])
 async def test_only_queued_jobs_are_cancelled(database: Database, *, dry_run: bool) -> None:
-    """Jobs in other states are counted as skipped and stay unchanged, as all do in a dry run."""
+    """Jobs in other states stay unchanged and count as skipped.
+
+    In a dry run all jobs stay unchanged.
+    """
     by_state = {state: await make_job(database, state) for state in JobState}
     result = await cancel(database, jobs.c.id > 0, actor="operator", dry_run=dry_run)
     assert result == CancelResult(changed=1, skipped=len(JobState) - 1)

@@ -97,7 +97,7 @@ async def test_verdict_absent_is_refused_while_a_suspended_process_may_send(
 
 @pytest.mark.parametrize("state", sorted(set(JobState) - {JobState.UNKNOWN}))
 async def test_only_unknown_jobs_can_be_resolved(database: Database, state: JobState) -> None:
-    """A job in another state stays unchanged, and the message says what to do instead."""
+    """A job in another state stays unchanged, and the error says what to do instead."""
     job_id = await make_job(database, state)
     with pytest.raises(UsageError, match=f"Job {job_id} is {state}, not unknown") as error:
         await resolved(database, job_id, verdict="absent")

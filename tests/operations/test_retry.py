@@ -140,7 +140,10 @@ async def test_missing_images_of_a_partial_delivery_become_a_new_job(database: D
 async def test_a_new_job_of_missing_images_is_not_complete_without_an_unknown_name(
     database: Database,
 ) -> None:
-    """Of the third image no name is known, so the object of the second is not all there is."""
+    """The new job is not complete while the object name of one image is unknown.
+
+    The object of the second image does not show that the third was exported.
+    """
     job_id = await partly_delivered(database)
     third = f"web-tag_{THREE[2]}_system_snap.raw"
     async with database.write() as connection:

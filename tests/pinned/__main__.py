@@ -21,7 +21,10 @@ _WIDTH = 110
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run one of the two commands; return its exit code: 1 where anything differs or fails."""
+    """Run the command `record` or `compare` and return its exit code.
+
+    The exit code is 1 if a recording differs or a scenario fails.
+    """
     parser = argparse.ArgumentParser(prog="python -m tests.pinned", description=__doc__)
     parser.add_argument("command", choices=("record", "compare"))
     parser.add_argument("names", nargs="*", metavar="NAME", help="scenarios; none named is all")
@@ -137,7 +140,10 @@ def _between_lists(recorded: list[Any], now: list[Any], place: str) -> Iterator[
 
 
 def as_text(value: Any, indent: str = "") -> str:
-    """Return a value as JSON: what fits on a line stands on one, and fields fill their lines."""
+    """Return a value as readable JSON.
+
+    A value that fits on a line stays on one line. Otherwise each line holds as many fields as fit.
+    """
     inline = _inline(value)
     if not isinstance(value, dict | list) or len(indent + inline) <= _WIDTH:
         return inline

@@ -60,7 +60,7 @@ class Normalizer:
         return {name: self.normalized(one, name) for name, one in value.items()}
 
     def _scalar(self, text: str, key: str) -> str | None:
-        """Return the placeholder for the value of such a field; ``None`` where it has none."""
+        """Return the placeholder for the value of a field, or ``None`` if it has none."""
         if key in {"actor", "owner"}:
             return "<person>" if "@" in text else "<process>"
         if _MOMENT.fullmatch(key):

@@ -143,7 +143,10 @@ def _title(number: int, ended: CommandResult) -> str:
 
 
 def _kept(ended: CommandResult) -> Any:
-    """Return the data of a command: of an object, or of each row, only the fields that are kept."""
+    """Return the data of a command with only the fields that are kept.
+
+    Data can be one object or a list of rows.
+    """
     rows = ended.data if isinstance(ended.data, list) else [ended.data]
     if not ended.only:
         return ended.data

@@ -77,7 +77,11 @@ class CommandResult:
 
     @property
     def data(self) -> Any:
-        """What it printed as JSON or CSV; ``None`` where that was not asked for, or nothing."""
+        """The data that the command printed as JSON or CSV.
+
+        It is ``None`` if the command printed nothing, if neither format was requested, or if a
+        command with `--json` exited with code 2.
+        """
         words = shlex.split(self.line)
         if not self.stdout:
             return None

@@ -24,7 +24,7 @@ ENTRY = {
 
 
 def test_nothing_is_imported_from_the_program() -> None:
-    """The package imports only itself and the standard library, so it runs against any source."""
+    """The package imports no module of the program, so it runs against any source."""
     imported = {
         name
         for path in FOLDER.glob("*.py")
@@ -119,7 +119,7 @@ def test_differences_name_their_place() -> None:
 
 
 def test_the_recording_is_readable_json() -> None:
-    """Fields fill their lines, each title begins one, and the text holds the same value."""
+    """Fields fill their lines, each title begins a line, and the value is unchanged."""
     value = {
         "1. run": {f"field_{number}": "x" * 20 for number in range(10)},
         "2. history": [{"text": "x" * 60}, {"text": "y" * 60}],

@@ -111,7 +111,7 @@ class FakeVendor:
                 yield from (key for key in export.keys if key not in export.written)
 
     def objects(self) -> dict[str, ObjectFacts]:
-        """Return the objects in the bucket; a later export has overwritten an earlier one."""
+        """Return the objects in the bucket; a later export overwrites an earlier one."""
         return {key: facts for export in self.exports for key, facts in export.written.items()}
 
 

@@ -198,7 +198,7 @@ class ExportStateMachine(RuleBasedStateMachine):
         is_paused=st.booleans(),
     )
     def look(self, job_id: int, process: int, is_paused: bool) -> None:
-        """A process looks up the objects of a job, and can be paused before it records them."""
+        """Look up the objects of a job, with or without a pause before recording them."""
         looked = self.system.look(job_id)
         self._run(self.system.pause_after_listing(process, looked) if is_paused else looked)
 

@@ -31,7 +31,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_late_request_has_time_to_become_visible(setup: StoreAndCloud) -> None:
-    """An export that is sent as its signature expires, and is visible 120 s later, is found."""
+    """An export that is sent as its signature expires is found 120 s later."""
     (job_id,) = await make_jobs(setup.database)
     await claim_one(setup.database, owner="sleeper")
     await advance_time(setup.database, seconds=LEASE_DURATION.total_seconds() + 1)
@@ -84,7 +84,10 @@ async def test_lost_lease_sends_nothing(setup: StoreAndCloud) -> None:
 
 
 async def test_lookup_from_before_a_retry_changes_nothing(setup: StoreAndCloud) -> None:
-    """A process looked up, others failed the job, and an operator retried it meanwhile."""
+    """A look-up from before a retry does not change the job.
+
+    Another process failed the job after the look-up, and an operator retried it.
+    """
     await make_traced_job(setup.database)
     (job_id,) = await make_jobs(setup.database, [make_request(2)])
     await claim_one(setup.database, owner="dead")
@@ -118,7 +121,11 @@ async def test_lookup_from_before_a_retry_changes_nothing(setup: StoreAndCloud) 
 
 
 async def test_finding_from_before_a_retry_changes_nothing(setup: StoreAndCloud) -> None:
-    """An old finding says the export is lost; after a retry it was found and still runs."""
+    """A finding from before a retry does not change the job.
+
+    The old finding says that the export is lost. After the retry the export was found, and it
+    still runs.
+    """
     (job_id,) = await make_jobs(setup.database)
     await claim_one(setup.database)
     begun = await now(setup.database)

@@ -11,7 +11,9 @@ from orchestrator.store import Database
 
 @asynccontextmanager
 async def plans(database: Database, *, writer: bool = False) -> AsyncIterator[list[str]]:
-    """Record the plan of every statement in the block; the list is filled when the block ends.
+    """Record the query plan of each query and each update in the block.
+
+    The yielded list is filled when the block ends.
 
     Args:
         writer: record the transactions that write, including their updates.

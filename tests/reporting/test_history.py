@@ -131,7 +131,10 @@ FILTERS = [
 
 
 async def make_variety(database: Database) -> None:
-    """Make 36 jobs of three batches, regions and states, some with codes and several images."""
+    """Make 40 jobs of three batches, three regions and several states.
+
+    Some of them have a code, and some have several images.
+    """
     regions, states = ("ap-seoul", "ap-tokyo", "eu-moscow"), ("queued", "failed", "verified")
     for number, (batch, region, state) in enumerate(product("abc", regions, states)):
         images = tuple(f"img-{number:04}{image:04}" for image in range(1 + number % 3))
@@ -226,7 +229,7 @@ PATTERNS: list[tuple[str, list[str]]] = [
 
 
 async def test_only_the_star_is_a_wildcard(database: Database) -> None:
-    """Wildcards and escapes of SQL are plain characters in a filter, and case matters."""
+    """In a filter, SQL wildcards and escapes are plain characters, and case matters."""
     for batch in ("a%b", "a_b", "a\\b", "axb"):
         await make_jobs(database, [make_request(1)], batch=batch, again=True)
     for pattern, found in PATTERNS:
@@ -248,7 +251,7 @@ async def test_since_is_inclusive_and_until_is_exclusive(database: Database) -> 
 
 
 async def test_clock_set_back_hides_no_job(database: Database) -> None:
-    """A period selects by time of creation, even where a later job has an earlier time."""
+    """A period selects jobs by creation time, even if later jobs have earlier times."""
     (first,) = await make_jobs(database)
     moment = await now(database)
     row = (await read_job(database, first))._asdict()
@@ -267,7 +270,7 @@ async def test_clock_set_back_hides_no_job(database: Database) -> None:
 
 
 async def test_unknown_job_name_selects_nothing(database: Database) -> None:
-    """A name that is neither the id nor the tag of a job selects nothing and raises no error."""
+    """A name that is no job's id or tag selects nothing and raises no error."""
     await make_jobs(database)
     for name in ("999999", "9" * 30, "-1", "\N{ARABIC-INDIC DIGIT THREE}", "", "nothing"):
         assert await ids(database, JobFilter(jobs=(name,))) == [], name
@@ -350,7 +353,7 @@ AWKWARD = 'it\'s "quoted", 100 % ünï\\code\n\t\x07 {}'
 
 
 async def test_json_keeps_every_value(database: Database) -> None:
-    """Large numbers, times, lists, any text and null come back from the JSON, in field order."""
+    """JSON keeps large numbers, times, lists, any text and null, in field order."""
     await make_jobs(
         database, [make_request(image_ids=("img-bbbbbbbb", "img-aaaaaaaa"), prefix="web")]
     )
@@ -374,7 +377,10 @@ async def test_json_keeps_every_value(database: Database) -> None:
 
 
 async def test_csv_cells_are_written_as_in_a_manifest(database: Database) -> None:
-    """Semicolons join lists, booleans are true or false, negative numbers have no quote."""
+    """In CSV cells, semicolons join lists, and booleans are true or false.
+
+    Negative numbers have no quote.
+    """
     images = ("img-bbbbbbbb", "img-aaaaaaaa")
     (job_id,) = await make_jobs(
         database, [make_request(image_ids=images, only_root_disk=True, priority=-3)]

@@ -55,7 +55,7 @@ async def test_finished_jobs_are_no_work(database: Database) -> None:
 
 @pytest.mark.parametrize("state", ["queued", "sending", "unknown", "accepted"])
 async def test_living_job_is_work_for_its_profile_and_batch(database: Database, state: str) -> None:
-    """A job in any state that is not final is work, for its own profile and batch only."""
+    """A job in a state that is not final is work only for its profile and batch."""
     await make_job(database, JobState(state))
     assert (await RunSummary.begin(database, PROFILE, None)).has_work
     assert (await RunSummary.begin(database, PROFILE, "night")).has_work
@@ -64,7 +64,7 @@ async def test_living_job_is_work_for_its_profile_and_batch(database: Database, 
 
 
 async def test_resumed_batch_is_counted_as_a_whole(database: Database) -> None:
-    """Jobs that an earlier run finished are counted too; those of an old batch are not."""
+    """Finished jobs of a resumed batch are counted; those of an old batch are not."""
     old, done, alive = await make_jobs(database, make_requests(3), batch="tonight")
     await update_job(database, old, batch="last month")
     await end_job(database, old, JobState.FAILED)
@@ -78,7 +78,7 @@ async def test_resumed_batch_is_counted_as_a_whole(database: Database) -> None:
 
 
 async def test_batch_enqueued_during_the_run_is_counted(database: Database) -> None:
-    """A batch that is enqueued during the run is counted, even if its jobs have finished."""
+    """A batch that is enqueued during a run counts, even if its jobs have finished."""
     summary = await RunSummary.begin(database, PROFILE, None)
     await make_jobs(database, [make_request(1)], batch="arrived")
     (ended,) = await make_jobs(database, [make_request(2)], batch="arrived and ended")
@@ -107,7 +107,7 @@ async def test_jobs_that_another_run_may_continue_are_left(database: Database) -
 
 
 async def test_only_requests_that_were_sent_are_counted(database: Database) -> None:
-    """Requests of this instance count, also if refused; one that was never sent does not."""
+    """Only requests that this instance has sent count, including refused ones."""
     await make_jobs(database, make_requests(8))
     summary = await RunSummary.begin(database, PROFILE, None)
     refusal = make_refusal("UnsupportedOperation")
@@ -129,7 +129,7 @@ async def test_only_requests_that_were_sent_are_counted(database: Database) -> N
 
 
 async def test_halts_and_time_limit_are_in_the_result(database: Database) -> None:
-    """The result has the halts that need an operator, and whether the time limit ended the run."""
+    """The result has the halts that need an operator, and whether the run timed out."""
     summary = await RunSummary.begin(database, PROFILE, None)
     halt = Halt(Scope.BUCKET, "r/b", "Code", "message", "remedy")
     result = await summary.finish(owner=TESTER, seconds=1.0, timed_out=True, blocked=(halt,))
@@ -137,7 +137,7 @@ async def test_halts_and_time_limit_are_in_the_result(database: Database) -> Non
 
 
 async def test_warnings_and_undecided_jobs_are_counted(database: Database) -> None:
-    """Jobs with a warning count in any state; unknown ones count if they are not resent."""
+    """All jobs with a warning count, and unknown jobs count if they are not resent."""
     summary = await RunSummary.begin(database, PROFILE, None)
     await make_job(database, JobState.UNKNOWN, reason=NOT_RULED_OUT, warnings=["Look at it."])
     await make_job(database, JobState.UNKNOWN, reason="answer lost")

@@ -157,7 +157,10 @@ async def test_unknown_job_makes_the_estimate_unknown(database: Database) -> Non
 
 
 async def test_nothing_is_estimated_without_an_active_run(database: Database) -> None:
-    """Nothing happens until somebody starts a run, so no time is left and no probe is due."""
+    """Without an active run, no time left is estimated and no probe is due.
+
+    Nothing happens until somebody starts a run.
+    """
     await make_verified_job(database, took=100)
     before = await now(database)
     await make_job(database, due_at=before + timedelta(seconds=500))
@@ -198,7 +201,10 @@ async def test_the_slowest_scope_decides(database: Database) -> None:
 
 @pytest.mark.parametrize("batches", [None, {"night"}])
 async def test_status_reads_only_indexes(sqlite: Database, batches: set[str] | None) -> None:
-    """The counts come from an index in its order; those of a batch from the batch's index."""
+    """The status reads all counts from indexes, without a sort.
+
+    The counts of a batch come from the index of batches.
+    """
     await make_jobs(sqlite, make_requests(3))
     async with plans(sqlite) as steps:
         assert (await status(sqlite, batches=batches)).total == 3
@@ -209,7 +215,10 @@ async def test_status_reads_only_indexes(sqlite: Database, batches: set[str] | N
 
 
 async def test_progress_of_a_run_reads_only_indexes(sqlite: Database) -> None:
-    """Its batches, and their counts of one profile: groups of several batches need to be sorted."""
+    """The progress reads the batches of a run and their counts only from indexes.
+
+    The counts are those of one profile. Groups of several batches need a sort.
+    """
     await make_jobs(sqlite, make_requests(3))
     await make_jobs(sqlite, [make_request(4)], batch="morning")
     async with plans(sqlite) as steps:

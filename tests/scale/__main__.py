@@ -17,7 +17,11 @@ from tests.scale.vendor_variations import SIDE_BY_SIDE, VARIATIONS
 
 
 def main() -> None:
-    """Run the variations whose name or area contains a word; exit with 1 if one did harm."""
+    """Run the chosen variations and exit with 1 if one did harm or crashed.
+
+    A variation is chosen if its area or name contains one of the words. Without words all are
+    chosen.
+    """
     parser = argparse.ArgumentParser(prog="python -m tests.scale", description=__doc__)
     parser.add_argument("words", nargs="*", metavar="WORD", help="part of a name or area")
     parser.add_argument(

@@ -48,7 +48,7 @@ def _shortened(settings: Settings) -> Settings:
 
 
 async def run_side_by_side(variation: Variation, folder: Path) -> Outcome:
-    """Run two processes, kill one of them with requests in flight, and start another one."""
+    """Run two processes, kill one with requests in flight, and start a third one."""
     options = SimulatorOptions(settings=_shortened(variation.settings))
     began = anyio.current_time()
     async with Simulator(options) as cloud:
@@ -87,7 +87,11 @@ async def run_side_by_side(variation: Variation, folder: Path) -> Outcome:
 
 
 async def _two_processes(shell: Shell, cloud: Simulator) -> list[CommandResult]:
-    """Run two processes to their end; a third one takes the place of the one that is killed."""
+    """Run two processes, kill one of them, and start a third one in its place.
+
+    Returns:
+        The results of the processes that were not killed.
+    """
     heard: list[CommandResult] = []
     goal = _requests(cloud) + _KILL_AFTER
 
@@ -110,7 +114,10 @@ def _requests(cloud: Simulator) -> int:
 
 
 def _words(one: CommandResult) -> Iterator[str]:
-    """Yield what a command printed besides the locations of store and keys, progress and counts."""
+    """Yield the lines that a command printed, except locations, progress and counts.
+
+    The locations are those of the store and of the keys.
+    """
     for line in one.err.splitlines():
         if not line.startswith(("Database: ", "Keys: ")) and " done (" not in line:
             yield line

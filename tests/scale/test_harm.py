@@ -55,7 +55,10 @@ def harm_of(exports: Sequence[Export], *jobs: Any, **more: Any) -> Harm:
 
 
 def test_good_run_has_no_harm() -> None:
-    """A job that is verified when its export has ended, and a failed one of a missing image."""
+    """A job that is verified after its export has ended is no harm.
+
+    A failed job of a missing image is no harm either.
+    """
     exports = make_exports(ONE)
     jobs = make_job(ONE, JobState.VERIFIED, exports), make_job(TWO, JobState.FAILED)
     assert not harm_of(exports, *jobs)
@@ -92,7 +95,7 @@ def test_object_of_others_counts() -> None:
 
 
 def test_failed_although_exported_counts() -> None:
-    """A failed job with a good export counts; with one that did not deliver it does not."""
+    """A failed job with a good export counts as harm; with a partial one it does not."""
     failed = make_job(ONE, JobState.FAILED)
     assert harm_of(make_exports(ONE), failed).failed == (ONE,)
     assert not harm_of(make_exports(ONE, delivery="partial"), failed)
@@ -106,7 +109,7 @@ def test_mass_failure_counts() -> None:
 
 
 def test_silence_counts() -> None:
-    """A job that is left without any sentence counts, and so do those that stood still."""
+    """A job that is left without any sentence counts as harm, as does a stalled job."""
     left = make_job(ONE, JobState.ACCEPTED)
     assert harm_of([], left).silent == (ONE,)
     assert not harm_of([], left, sentences=[(1.0, "Warning: nothing shows.")])

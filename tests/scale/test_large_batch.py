@@ -62,7 +62,7 @@ async def test_400_images_use_the_whole_rate_and_nothing_is_refused(tmp_path: Pa
 
 
 async def test_600_images_with_all_permanent_errors(tmp_path: Path) -> None:
-    """State, TaskId and CosPaths of each row equal the ledger; each failure has its remedy."""
+    """State, TaskId and CosPaths equal the ledger, and each failure has its remedy."""
     permanent = sorted(name for name, code in CODES.items() if code.reaction is Reaction.FAIL)
     images = [f"img-{number:08d}" for number in range(600)]
     broken = {image: permanent[i % len(permanent)] for i, image in enumerate(images[:200])}

@@ -225,7 +225,14 @@ def _is_good(export: Export) -> bool:
 def _is_truly_verified(
     one: JobDetails, of_image: Mapping[str, Sequence[Export]], skew: float
 ) -> bool:
-    """Return whether each image had a complete export, and no object of others was counted."""
+    """Return whether a job was rightly verified.
+
+    Each of its images must have a good export that had ended, by the server's clock, when the job
+    finished. No object of another export may be counted.
+
+    Args:
+        skew: seconds by which the server's clock was ahead.
+    """
     assert one.job.finished_at is not None
     server_time = one.job.finished_at.timestamp() + skew
     own = {
@@ -368,7 +375,10 @@ class _StallWatch:
 
 @contextmanager
 def _in_memory(cloud: Cloud) -> Iterator[None]:
-    """Let the program use this cloud, virtual time, and pauses that suit one process alone."""
+    """Let the program use this cloud, virtual time and longer pauses.
+
+    The longer pauses suit a process that shares its store with no other process.
+    """
 
     @asynccontextmanager
     async def open_client(*_given: Any, **_named: Any) -> AsyncIterator[HttpClient]:

@@ -57,7 +57,10 @@ def totals(outcomes: Sequence[Outcome]) -> str:
 
 
 def _first_words(outcome: Outcome) -> str:
-    """Return the first sentence of the run, or else of a job, and how many more there are."""
+    """Return the first sentence of an outcome and the number of other sentences.
+
+    Sentences of the run come before those of jobs. A long sentence is cut.
+    """
     words = (*outcome.sentences, *outcome.last_words)
     first, more = next(iter(words), ""), len(words) - 1
     text = first if len(first) <= _MAX_SENTENCE else f"{first[:_MAX_SENTENCE]}…"

@@ -30,7 +30,12 @@ def _refusal(code: str, action: str = EXPORT, **rule: Any) -> Mapping[str, Any]:
 
 
 def _of(area: str, *rows: tuple[str, str, Mapping[str, Any]], **more: Any) -> list[Variation]:
-    """Return the variations of one area; what all rows have in common is given by name."""
+    """Return the variations of one area.
+
+    Args:
+        rows: name, difference and vendor settings of each variation.
+        more: fields that all these variations have in common.
+    """
     return [
         Variation(name=name, area=area, differs=differs, vendor=vendor, **more)
         for name, differs, vendor in rows

@@ -8,9 +8,10 @@ from orchestrator.simulator import Duration, Settings, Simulator, SimulatorOptio
 
 @pytest.fixture
 async def simulator() -> AsyncIterator[Simulator]:
-    """A simulator in which any image exists, and an export ends 250 s of its clock from now.
+    """Run a simulator in which any image exists and an export takes 250 s.
 
-    Tests move that clock on by the setting ``skew``; signatures still hold then.
+    The 250 s are measured on the simulator's clock. Tests move that clock on by the setting
+    ``skew``; signatures still hold then.
     """
     settings = Settings(duration=Duration(seconds=200), queue_delay=50, limits={})
     async with Simulator(SimulatorOptions(settings=settings)) as running:

@@ -37,7 +37,7 @@ async def change(http: httpx.AsyncClient, simulator: Simulator, given: Any) -> h
 
 
 async def test_ledger_has_a_line_per_request(http: httpx.AsyncClient, tmp_path: Path) -> None:
-    """Each request is written to the file at once, and the same line is served over HTTP."""
+    """Each request is written to the file at once, and HTTP serves the same line."""
     path, before = tmp_path / "ledger.jsonl", time.time()
     async with Simulator(SimulatorOptions(ledger=path)) as simulator:
         answer = await export(http, simulator, ONE, FileNamePrefixList=["ü"])

@@ -32,7 +32,7 @@ async def send_listing(
 async def test_signed_parameters_are_verified(
     simulator: Simulator, http: httpx.AsyncClient
 ) -> None:
-    """A changed or missing parameter invalidates the signature; an extra one does not."""
+    """A changed or missing signed parameter is refused; an extra one is accepted."""
     signature = sign(simulator, prefix="a/ü")
     assert (await send_listing(http, simulator, signature, prefix="a/ü"))[0] == 200
     assert (await send_listing(http, simulator, signature, prefix="a/ü", marker="b"))[0] == 200

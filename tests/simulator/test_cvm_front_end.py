@@ -22,7 +22,7 @@ GOOD = {"ImageIds": ["img-00000001"], "BucketName": BUCKET}
 async def test_any_list_of_signed_headers_is_verified(
     simulator: Simulator, http: httpx.AsyncClient, headers: str
 ) -> None:
-    """The signature covers the headers that it names, with the two required ones among them."""
+    """A signature may cover any headers that include the two required ones."""
     answer = await call(http, simulator, "ExportImages", GOOD, signed_headers=headers)
     assert code_of(answer) is None
 
@@ -117,7 +117,7 @@ async def test_charset_in_content_type_is_accepted(
 async def test_body_that_is_not_an_object_is_refused(
     simulator: Simulator, http: httpx.AsyncClient, body: bytes
 ) -> None:
-    """Lists, cut JSON, bytes that are not UTF-8 and deep nesting are an InvalidParameter."""
+    """A list, incomplete JSON, invalid UTF-8 or deep nesting is an InvalidParameter."""
     headers = make_signed_headers(simulator, "DescribeRegions", body)
     answer = await http.post(f"{simulator.url}/", content=body, headers=headers)
     assert code_of(answer.json()["Response"]) == "InvalidParameter"

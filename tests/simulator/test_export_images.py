@@ -28,7 +28,10 @@ async def test_object_keys_have_the_vendors_form(
 
 
 async def test_ignored_prefix_is_in_no_key(simulator: Simulator, http: httpx.AsyncClient) -> None:
-    """With ``ignore_prefix`` paths, uploads and objects lack the prefix; the ledger has it."""
+    """With ``ignore_prefix``, paths, uploads and objects lack the prefix.
+
+    The ledger has the prefix.
+    """
     simulator.change(ignore_prefix=True)
     given = {"FileNamePrefixList": ["nightly", "nightly"], "OnlyExportRootDisk": True}
     paths = (await export(http, simulator, ONE, TWO, **given))["CosPaths"]
@@ -56,7 +59,10 @@ async def test_only_root_disk(simulator: Simulator, http: httpx.AsyncClient) -> 
 
 
 async def test_several_images_share_a_task(simulator: Simulator, http: httpx.AsyncClient) -> None:
-    """One TaskId and one list of paths answer for all images; the cap counts one task."""
+    """An export of several images has one TaskId and one list of paths.
+
+    The cap counts one task.
+    """
     simulator.change(cap=1, images={ONE: ImageSettings(sizes=(20, 30)), TWO: ImageSettings()})
     answer = await export(http, simulator, ONE, TWO, OnlyExportRootDisk=True)
     assert {one.task_id for one in simulator.exports} == {answer["TaskId"]}
@@ -202,7 +208,7 @@ async def test_images_are_refused_by_their_properties(
 async def test_every_code_can_be_raised_for_an_image(
     simulator: Simulator, http: httpx.AsyncClient, name: str
 ) -> None:
-    """A rule raises its code once for its image, with a message, and for no other image."""
+    """A rule raises its code once, with a message, and only for its image."""
     simulator.change(codes=(Refusal(name, images=(ONE,), times=1),))
     assert code_of(await export(http, simulator, TWO)) is None
     refused = await export(http, simulator, ONE)

@@ -35,7 +35,10 @@ def test_export_states_follow_the_clock() -> None:
 
 
 def test_objects_are_written_at_the_end() -> None:
-    """Before the end there are uploads and a busy image; afterwards objects, and a free cap."""
+    """Objects replace the uploads when the export ends.
+
+    Until then the image is busy, and the task counts against the cap.
+    """
     buckets = Buckets()
     exports = Exports(1, buckets)
     settings = Settings(duration=Duration(seconds=10), queue_delay=0)
@@ -62,7 +65,10 @@ def test_objects_are_written_at_the_end() -> None:
     ],
 )
 def test_delivery_faults(delivery: str | None, sizes: list[int]) -> None:
-    """No objects, all but the last disk, or empty objects are written; uploads are unchanged."""
+    """A delivery fault writes no objects, all but the last disk, or empty objects.
+
+    The uploads are unchanged.
+    """
     export = begin_export(Settings(), delivery).all[0]
     assert [stored.size for stored in export.objects] == sizes
     assert len(export.uploads) == 2

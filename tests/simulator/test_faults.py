@@ -106,7 +106,10 @@ async def test_latency_combines_with_another_fault(
 async def test_fault_ends_after_its_number_of_uses(
     simulator: Simulator, http: httpx.AsyncClient
 ) -> None:
-    """Two of three requests fail; new faults count from the start; an empty set ends them."""
+    """A fault ends after its number of uses, or when the faults are removed.
+
+    The uses of new faults are counted from the start.
+    """
 
     async def status() -> int:
         return (await post(http, simulator, "DescribeRegions", {})).status_code

@@ -75,7 +75,10 @@ async def test_request_in_single_bytes_is_complete() -> None:
 
 
 async def test_header_names_are_case_insensitive_and_values_stripped() -> None:
-    """Names are in lower case, values without the blanks around them; repeated ones are joined."""
+    """Header names are in lower case, and values have no blanks around them.
+
+    The values of repeated headers are joined.
+    """
     head = b"GET / HTTP/1.1\r\nHOST:a\r\nX-Name: \t one two \r\nx-name:\xfc\r\nX-Empty:\r\n\r\n"
     requests, _ = await exchange([head])
     assert requests[0].headers == {"host": "a", "x-name": "one two, ü", "x-empty": ""}

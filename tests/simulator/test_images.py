@@ -178,5 +178,5 @@ async def test_id_filter_finds_any_image(simulator: Simulator, http: httpx.Async
 async def test_wrong_filters_are_refused(
     stocked: Simulator, http: httpx.AsyncClient, given: dict[str, Any], expected: str
 ) -> None:
-    """Unknown filters, too many filters, and ids together with filters have their codes."""
+    """Unknown or too many filters, and ids together with filters, have their codes."""
     assert code_of(await describe(http, stocked, **given)) == expected

@@ -57,7 +57,7 @@ def read_keys(simulator: Simulator) -> list[str]:
 
 
 async def test_head_shows_size_and_checksums(filled: Simulator) -> None:
-    """HEAD shows size, multipart ETag, CRC64 and time, and no class if it is STANDARD."""
+    """HEAD shows size, multipart ETag, CRC64 and time, but not the class STANDARD."""
     stored = filled.exports[0].objects[0]
     headers = await run_in_thread(make_cos(filled).head_object, Bucket=BUCKET, Key=stored.key)
     assert int(headers["Content-Length"]) == stored.size
@@ -78,7 +78,10 @@ async def test_head_shows_another_storage_class(filled: Simulator) -> None:
 
 
 async def test_listing_has_pages(filled: Simulator) -> None:
-    """Pages of two contain every key once, in order, encoded and decoded by the client."""
+    """Pages of two contain every key once and in order.
+
+    The keys are sent encoded, and the client decodes them.
+    """
     client, marker, seen, pages = make_cos(filled), "", [], 0
     while True:
         page = await run_in_thread(
@@ -191,7 +194,7 @@ async def test_missing_or_denied_bucket(
 
 
 async def test_operations_are_denied_one_by_one(filled: Simulator) -> None:
-    """If HEAD and the listing of uploads are denied, the listing of objects still works."""
+    """If HEAD and the listing of uploads are denied, objects are still listed."""
     denied = BucketSettings(deny=("HeadObject", "HeadBucket", "ListMultipartUploads"))
     filled.change(buckets={BUCKET: denied})
     client = make_cos(filled)
@@ -211,7 +214,7 @@ async def test_cos_refuses_by_rule(filled: Simulator) -> None:
 
 
 async def test_put_is_refused(filled: Simulator) -> None:
-    """PUT is refused with MethodNotAllowed: the simulated COS has only HEAD and listings."""
+    """PUT is a MethodNotAllowed: the simulated COS has only HEAD and listings."""
     error = await expect_refusal(make_cos(filled).put_object, Bucket=BUCKET, Key="a", Body=b"x")
     assert error.get_error_code() == "MethodNotAllowed"
 
@@ -237,7 +240,7 @@ async def test_upload_becomes_an_object(simulator: Simulator, http: httpx.AsyncC
 
 
 async def test_hidden_uploads_are_not_listed(filled: Simulator, http: httpx.AsyncClient) -> None:
-    """With ``hide_uploads`` the listing of uploads is empty and echoes its parameters."""
+    """With ``hide_uploads``, the upload listing is empty and echoes its parameters."""
     filled.change(duration=Duration(seconds=3600), hide_uploads=True)
     await export(http, filled, *IMAGES)
     listed = await run_in_thread(
@@ -254,7 +257,10 @@ async def test_hidden_uploads_are_not_listed(filled: Simulator, http: httpx.Asyn
 async def test_empty_listings_do_not_affect_head(
     filled: Simulator, http: httpx.AsyncClient
 ) -> None:
-    """With ``empty_listings`` both listings are empty and echo; HEAD finds the object."""
+    """With ``empty_listings``, both listings are empty, but HEAD finds the object.
+
+    The listings echo their parameters.
+    """
     filled.change(duration=Duration(seconds=3600), empty_listings=True)
     await export(http, filled, *IMAGES)
     client, key = make_cos(filled), filled.exports[0].objects[0].key

@@ -55,7 +55,7 @@ async def read_key(source: Any) -> Key:
 
 
 async def test_key_of_an_assumed_role(simulator: Simulator) -> None:
-    """The key from the vendor's STS client signs requests to CVM and COS, with its token."""
+    """A key and token from the vendor's STS client sign requests to CVM and COS."""
     key = await read_key(assume_role(simulator))
     described = await run_in_thread(make_sync_cvm(simulator, key).DescribeImages, _one_image())
     assert described.ImageSet[0].ImageId == "img-00000001"
@@ -103,7 +103,10 @@ async def test_instance_without_a_role(simulator: Simulator, http: httpx.AsyncCl
 async def test_assume_role_checks_its_parameters(
     simulator: Simulator, how: dict[str, Any], refusal: str | None
 ) -> None:
-    """Roles by number or name are accepted; unknown roles and long durations are refused."""
+    """AssumeRole accepts roles by number or name, and refuses invalid parameters.
+
+    Unknown roles, durations that are too long, and wrong keys are refused, too.
+    """
     simulator.change(absent_roles=("gone",))
     if refusal is None:
         assert (await read_key(assume_role(simulator, **how))).token

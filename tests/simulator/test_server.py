@@ -88,7 +88,7 @@ async def test_serve_calls_ready(http: httpx.AsyncClient) -> None:
 
 
 async def test_parallel_requests_get_their_own_answers(simulator: Simulator) -> None:
-    """Two hundred exports over sixteen connections: each answer names the image of its request."""
+    """Each of 200 exports over 16 connections gets the answer for its own image."""
     simulator.change(cap=None)
     limits = httpx.Limits(max_connections=16)
     answers: dict[str, str] = {}

@@ -130,7 +130,7 @@ async def test_tiny_objects(simulator: Simulator, http: httpx.AsyncClient) -> No
 
 
 async def test_growing_objects(simulator: Simulator, http: httpx.AsyncClient) -> None:
-    """An object shows from the start of the upload, and has its whole size at the end."""
+    """An object appears when its upload starts, and has its full size at the end."""
     await export_two_disks(http, simulator, growing_objects=True)
     key, gib = written(simulator)[0]
     assert await listed(simulator) == []
@@ -147,7 +147,10 @@ async def test_growing_objects(simulator: Simulator, http: httpx.AsyncClient) ->
 
 
 async def test_data_disks_come_later(simulator: Simulator, http: httpx.AsyncClient) -> None:
-    """The data disk's upload begins where the system disk's ends; the image is busy meanwhile."""
+    """The upload of the data disk begins when that of the system disk ends.
+
+    The image is busy until both have ended.
+    """
     await export_two_disks(http, simulator, data_disks_after=30.0)
     system, data = (key for key, _ in written(simulator))
     shown = []
@@ -160,7 +163,10 @@ async def test_data_disks_come_later(simulator: Simulator, http: httpx.AsyncClie
 
 
 async def test_old_objects(simulator: Simulator, http: httpx.AsyncClient) -> None:
-    """Objects of last month have the documented names without a prefix, until an export ends."""
+    """Until an export ends, its object keys lead to objects of last month.
+
+    These objects have the documented names without a prefix.
+    """
     simulator.change(old_objects=True, ignore_prefix=True)
     answer = await export(http, simulator, ONE)
     key = answer["CosPaths"][0][1:]
@@ -220,7 +226,10 @@ async def test_code_of_the_cap(simulator: Simulator, http: httpx.AsyncClient) ->
 async def test_forms_of_descriptions(
     simulator: Simulator, http: httpx.AsyncClient, form: str
 ) -> None:
-    """Rows lack sizes or snapshots, show other snapshots than the objects, or are missing."""
+    """Rows can lack sizes or snapshots, show other snapshots, or be missing.
+
+    The other snapshots are not those of the objects.
+    """
     documented = await call(http, simulator, "DescribeImages", {"ImageIds": [ONE]})
     simulator.change(describe=form)
     answer = await call(http, simulator, "DescribeImages", {"ImageIds": [ONE]})
@@ -240,7 +249,10 @@ async def test_forms_of_descriptions(
 
 
 async def test_wrong_date_headers(simulator: Simulator, http: httpx.AsyncClient) -> None:
-    """Only the Date header of one service is wrong; signatures are checked by the true time."""
+    """Each service can send its own wrong Date header.
+
+    Signatures are still checked by the true time.
+    """
     simulator.change(cvm_date_skew=3600.0, cos_date_skew=-7200.0)
     assert round(await date_offset(http, simulator, "cvm") / 60) == 60
     assert round(await date_offset(http, simulator, "cos") / 60) == -120
@@ -249,7 +261,10 @@ async def test_wrong_date_headers(simulator: Simulator, http: httpx.AsyncClient)
 
 
 async def test_clock_of_cos(simulator: Simulator, http: httpx.AsyncClient) -> None:
-    """Signatures, the Date header and the objects' times follow the clock of COS alone."""
+    """COS uses its own clock for signatures, Date headers and object times.
+
+    CVM does not use that clock.
+    """
     await export(http, simulator, ONE, OnlyExportRootDisk=True)
     simulator.change(skew=260.0)
     key, _ = written(simulator)[0]

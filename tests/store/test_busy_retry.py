@@ -52,7 +52,7 @@ class Store:
     ],
 )
 async def test_an_error_is_reported_once(error: Exception, words: str) -> None:
-    """Of several tasks that fail, one sentence is printed at the beginning and one at the end."""
+    """Several tasks that fail report the error once, and its end once."""
     said: list[str] = []
     retry, store = BusyRetry(said.append), Store(error)
     with anyio.fail_after(60):
@@ -70,7 +70,10 @@ async def test_an_error_is_reported_once(error: Exception, words: str) -> None:
 
 @pytest.mark.parametrize("error", [DAMAGED, StoreGoneError("The file is gone.")])
 async def test_a_final_error_stops_the_run_once(error: Exception) -> None:
-    """Answers in hand are reported, tasks end quietly, and the first error is raised at the end."""
+    """After a final error the tasks end quietly and the run gives up once.
+
+    Answers in hand are reported, and the first error is raised at the end.
+    """
     said: list[str] = []
     given_up: list[bool] = []
     retry, store = BusyRetry(said.append, lambda: given_up.append(True)), Store(error)
@@ -82,7 +85,10 @@ async def test_a_final_error_stops_the_run_once(error: Exception) -> None:
 
 
 async def test_retries_end_soon_after_the_shutdown_begins(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A temporary error is retried for ever, but only for a few seconds during a shutdown."""
+    """During a shutdown a temporary error is retried only for a few seconds.
+
+    Before the shutdown it is retried without a limit.
+    """
     monkeypatch.setattr(busy_retry, "_SHUTDOWN_TIMEOUT", 0.05)
     said: list[str] = []
     retry, store = BusyRetry(said.append), Store(LOCKED)

@@ -60,7 +60,7 @@ async def test_a_symbolic_link_to_the_database_is_resolved(
 
 
 async def test_every_connection_has_our_settings(sqlite: Database) -> None:
-    """Writer and readers wait for locks, sync each commit, use WAL and check foreign keys."""
+    """All connections wait for locks, sync commits, use WAL and check foreign keys."""
     expected = {
         "busy_timeout": database_module.LOCK_TIMEOUT_MS,
         "journal_mode": "wal",
@@ -89,7 +89,10 @@ async def lock_timeouts(database: Database) -> set[int]:
 
 
 async def test_the_lock_timeout_is_short_within_the_block(database: Database) -> None:
-    """It applies to writers and readers, blocks may be nested, and it is long again afterwards."""
+    """Within the block the lock timeout of writers and readers is short.
+
+    Blocks may be nested, and afterwards the timeout is long again.
+    """
     assert await lock_timeouts(database) == {database_module.LOCK_TIMEOUT_MS}
     with database.short_lock_timeout():
         with database.short_lock_timeout():
@@ -131,7 +134,7 @@ async def test_a_new_reader_has_the_short_timeout(
 async def test_queued_writers_are_refused_together(
     sqlite: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """If another program keeps the lock, a queue of writers waits for it once, not one by one."""
+    """If another program keeps the lock, queued writers wait once, not one by one."""
     monkeypatch.setattr(database_module, "LOCK_TIMEOUT_MS", 1000)
     other = sqlite3.connect(sqlite.path or "", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
@@ -186,7 +189,10 @@ def test_an_interrupted_process_ends(sqlite_url: str) -> None:
 
 
 async def test_one_process_checkpoints_at_a_time(sqlite: Database) -> None:
-    """A checkpoint moves the log into the file; it is skipped while another process does it."""
+    """A checkpoint is skipped while another process makes one.
+
+    A checkpoint moves the log into the file.
+    """
     assert sqlite.path is not None
     await add_scope(sqlite, "one")
     before = sqlite.path.read_bytes()
@@ -252,7 +258,7 @@ def locks_on(path: Path) -> list[str]:
 
 @pytest.mark.skipif(not Path("/proc/locks").exists(), reason="this system does not list its locks")
 async def test_opening_a_file_twice_keeps_its_locks(sqlite: Database) -> None:
-    """A second `Database` of this process on the same file releases no lock of the first."""
+    """A second `Database` of this process on a file releases no lock of the first."""
     assert sqlite.path is not None
     async with sqlite.read() as connection:
         await connection.execute(sa.select(scopes))
@@ -262,7 +268,7 @@ async def test_opening_a_file_twice_keeps_its_locks(sqlite: Database) -> None:
 
 
 async def test_errors_of_direct_statements_are_sqlalchemy_errors(sqlite: Database) -> None:
-    """A statement that goes past SQLAlchemy fails with the class that SQLAlchemy would raise."""
+    """A statement that bypasses SQLAlchemy fails with SQLAlchemy's error class."""
     await add_scope(sqlite, "r")
     again = "INSERT INTO scopes SELECT * FROM scopes"
     async with sqlite.write() as connection:

@@ -52,7 +52,10 @@ REJECTED = {
 async def test_a_rejected_statement_is_not_retried(
     database: Database, statements: tuple[str, ...]
 ) -> None:
-    """Not even if names or values in the message contain the words of a temporary error."""
+    """A rejected statement is not retried, whatever words its message contains.
+
+    Names or values in the message may contain the words of a temporary error.
+    """
     assert not (await error_class_of(database, MAKE_TABLE, *statements)).is_temporary
 
 
@@ -76,7 +79,7 @@ async def test_a_too_long_value_on_sqlite_is_not_retried(sqlite: Database) -> No
 
 
 def sqlite_error_class(path: Path, *statements: str, options: str = "") -> StoreErrorClass:
-    """Return the class of the error that the last of these statements raises on a file."""
+    """Run statements on a file; return the error class of the last one."""
     engine = sa.create_engine(f"sqlite:///file:{path}?uri=true&timeout=0{options}")
     try:
         with engine.connect() as connection:
@@ -139,7 +142,7 @@ def test_a_file_that_cannot_be_opened_is_temporary(tmp_path: Path) -> None:
 
 
 def test_a_damaged_file_is_final(file: Path, tmp_path: Path) -> None:
-    """A file with a broken page, or with other content, must be restored from a backup."""
+    """A file with a broken page or foreign content must be restored from a backup."""
     content = bytearray(file.read_bytes())
     content[4096:] = b"\xff" * len(content[4096:])
     (broken := tmp_path / "broken.db").write_bytes(content)
@@ -160,7 +163,7 @@ async def test_a_table_locked_by_another_session_is_temporary(postgresql: Databa
 
 
 async def test_a_serialization_failure_is_temporary(postgresql: Database) -> None:
-    """Of two transactions that change the same row, the second may succeed when repeated."""
+    """The second of two transactions that change a row may succeed when repeated."""
     insert = "INSERT INTO scopes (profile, region, misses) VALUES ('p', 'r', 0)"
     update = "UPDATE scopes SET misses = misses + 1"
     await execute(postgresql, insert)
@@ -257,7 +260,10 @@ def test_the_sqlstate_decides_even_if_the_connection_was_lost() -> None:
 
 
 def test_a_missing_connection_is_temporary() -> None:
-    """An error without a code concerns the connection, unless the sqlite3 module raised it."""
+    """An error without a code is temporary, because it concerns the connection.
+
+    Such an error of the sqlite3 module is temporary only if the connection was lost.
+    """
     assert classify_store_error(server_error(None)).is_temporary
     assert classify_store_error(PoolTimeoutError()).is_temporary
     lost = misuse_error()

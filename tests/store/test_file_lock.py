@@ -27,7 +27,7 @@ NAME = "00000000"
 
 @pytest.fixture(autouse=True)
 def _usual_umask() -> Iterator[None]:
-    """Use the common umask, with which new files are readable by all users by default."""
+    """Use the common umask: all users can read new files by default."""
     before = os.umask(0o022)
     yield
     os.umask(before)
@@ -186,7 +186,10 @@ def test_child_processes_do_not_inherit_a_lock(tmp_path: Path) -> None:
 def test_a_removed_file_is_noticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, replace: bool
 ) -> None:
-    """A lock on a file that was removed or replaced would not be found by other processes."""
+    """If the file is removed or replaced before it is locked, the new one is locked.
+
+    Other processes would not find a lock on the old file.
+    """
     path, lock = tmp_path / "file", fcntl.flock
 
     def remove_and_lock(handle: int, operation: int) -> None:

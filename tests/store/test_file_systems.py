@@ -80,7 +80,10 @@ def test_the_root_of_a_container_need_not_be_listed() -> None:
     ],
 )
 def test_network_file_system_is_recognised(kind: str) -> None:
-    """Network, cluster and shared-folder file systems, and FUSE except a few, are refused."""
+    """Network, cluster and shared-folder file systems are recognised.
+
+    FUSE file systems count as well, except for a few types.
+    """
     assert is_network(kind)
 
 
@@ -108,7 +111,10 @@ def test_local_file_system_is_accepted(kind: str) -> None:
 def test_network_file_system_is_refused_unless_allowed(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The message names the type and the setting that overrides it; then it is a warning."""
+    """A network file system is refused; if it is allowed, a warning is logged.
+
+    The error names the type and the setting that overrides it.
+    """
     mounts = tmp_path / "mountinfo"
     mounts.write_bytes(os.fsencode(f"{ROOT}\n30 20 0:9 / {tmp_path} rw - fuse.sshfs me@nas:/ rw\n"))
     path = tmp_path / "store.db"
@@ -124,7 +130,10 @@ def test_network_file_system_is_refused_unless_allowed(
 
 
 def test_file_that_is_mounted_alone_is_refused(tmp_path: Path) -> None:
-    """Only a mount of the file itself that nothing covers is meant; links to it are followed."""
+    """A file that is itself a mount point is refused, also through a link.
+
+    Only a mount of the file itself counts, and only if no other mount covers it.
+    """
     mounts, path = tmp_path / "mountinfo", tmp_path / "store.db"
     of_file = f"30 20 8:1 /home/store.db {path} rw - ext4 /dev/sda1 rw"
     link = tmp_path / "link.db"

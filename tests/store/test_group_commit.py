@@ -44,7 +44,10 @@ async def test_a_single_item_is_written_at_once() -> None:
 
 
 async def test_a_store_error_fails_the_whole_group() -> None:
-    """If the store is locked, the items are not tried one by one: each would wait as long again."""
+    """If the store is locked, all items of the group fail together.
+
+    The items are not tried one by one, because each would wait as long again.
+    """
     writer = Writer()
     writer.error = sqlite_error("database is locked", sqlite3.SQLITE_BUSY)
     results = await added(writer, [1, 2, 3, 4])
@@ -62,7 +65,11 @@ async def test_an_item_that_the_store_rejects_fails_alone() -> None:
 
 
 async def added(writer: Writer, items: Sequence[int]) -> dict[int, object]:
-    """Add the first item, the others while it is written; return what each caller gets."""
+    """Add the first item, and the others while it is written.
+
+    Returns:
+        What each caller gets, by item: the result or the text of the error.
+    """
     grouped, results = GroupCommit(writer.write), dict[int, object]()
 
     async def add(item: int) -> None:

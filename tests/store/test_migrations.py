@@ -145,7 +145,10 @@ async def test_tables_of_another_program_are_left_alone(
 
 
 async def test_only_a_server_is_shared_with_other_programs(empty: Database) -> None:
-    """A file with other tables belongs to somebody else; a database on a server need not."""
+    """Tables of other programs are refused in a file, but accepted on a server.
+
+    Such a file belongs to another program, while a database on a server may be shared.
+    """
     async with empty.write() as connection:
         await connection.execute(sa.text("CREATE TABLE articles (id INTEGER)"))
     if empty.is_sqlite:
@@ -286,7 +289,10 @@ async def test_stored_values_of_an_older_store_are_renamed(empty: Database) -> N
 async def test_the_requested_time_of_an_older_store_is_kept_where_it_is_known(
     empty: Database, reason: str, kept: datetime | None
 ) -> None:
-    """Until the job is sent or put off, the time when it is due is the one that was requested."""
+    """An upgrade keeps the requested time of a job that was not sent or postponed.
+
+    Until then `due_at` is the time that was requested.
+    """
     await make_old_store(empty, state="queued", reason=reason)
     await Schema(empty).upgrade()
     found = await read_job(empty, 1)
@@ -326,7 +332,10 @@ async def running(url: str) -> AsyncIterator[Process]:
 
 
 async def test_a_store_in_use_is_not_upgraded(empty: Database, empty_url: str) -> None:
-    """While other processes work on it, the message names them; afterwards it is upgraded."""
+    """A store in use is not upgraded, and the message names the processes.
+
+    When they have ended, the store is upgraded.
+    """
     async with empty.write() as connection:
         await connection.run_sync(migrate_to, "0003")
     settings = load_settings({"database_url": empty_url}, {})

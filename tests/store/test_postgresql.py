@@ -63,7 +63,10 @@ READ = ("GRANT USAGE ON SCHEMA public", "GRANT SELECT ON ALL TABLES IN SCHEMA pu
 
 
 async def test_a_role_with_select_may_look(role: sa.URL, postgresql_url: str) -> None:
-    """`status`, `history` and `show` need SELECT only; anything else is refused at its start."""
+    """A role with only SELECT can use `status`, `history` and `show`.
+
+    Everything else is refused at its start.
+    """
     grant(role, postgresql_url, *READ)
     settings = load_settings({"database_url": text_of(role)}, {})
     async with Orchestrator(settings=settings, read_only=True) as orchestrator:
@@ -328,7 +331,10 @@ async def test_refused_options_are_explained(postgresql_url: str, tmp_path: Path
 async def test_a_cancelled_statement_prints_nothing(
     postgresql: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The end of a run cancels what reads in the background; psycopg would warn of it."""
+    """The cancellation of a statement logs no warning of psycopg.
+
+    The end of a run cancels the reads in the background.
+    """
     for _ in range(5):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_sleep_on_server, postgresql)

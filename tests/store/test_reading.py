@@ -104,7 +104,10 @@ def test_an_owner_reads_with_locks(path: Path) -> None:
 
 
 async def test_an_owner_may_leave_empty_files(path: Path) -> None:
-    """SQLite creates them to read with locks, and does not remove them; the file stays as it is."""
+    """A read by the owner does not change the file, but may leave an empty log.
+
+    SQLite creates the log and its index to read with locks, and does not remove them.
+    """
     before = content(path)
     assert await count_in(path) == 0
     assert set(names(path)) <= {"", "-shm", "-wal"}
@@ -122,7 +125,10 @@ async def test_nothing_is_created(path: Path) -> None:
 
 
 async def test_the_log_of_a_writer_is_read(path: Path, writer: sqlite3.Connection) -> None:
-    """What is committed and not yet in the file is seen; `immutable` would not see it."""
+    """Changes that are committed but still only in the log are read.
+
+    With `immutable` they would not be seen.
+    """
     assert await count_in(path) == 1
     blind = sqlite3.connect(f"file:{path}?immutable=1", uri=True)
     assert blind.execute("SELECT count(*) FROM scopes").fetchone() == (0,)
@@ -180,7 +186,10 @@ async def test_a_writer_that_begins_is_noticed(path: Path) -> None:
 
 @pytest.mark.usefixtures("stranger")
 async def test_a_change_halfway_is_not_called_damage(path: Path) -> None:
-    """Pages of two versions do not fit together, and SQLite says that the file is malformed."""
+    """A malformed file that changed during the read is reported as changed.
+
+    Pages of two versions do not fit together, so SQLite says that the file is malformed.
+    """
     database = reader(path)
     try:
         erase_all_but_the_first_page(path)

@@ -56,7 +56,7 @@ def looks(look: Callable[[], bool], seconds: int) -> list[bool]:
 
 
 def test_refusals_for_a_while_make_a_bucket_unreadable() -> None:
-    """After twenty seconds of refusals alone it is unreadable, and the user is notified once."""
+    """Refusals alone for 20 s make a bucket unreadable; the user is notified once."""
     permissions, stops, said = make()
     answers = looks(partial(permissions.record_refusal, PLACE, DENIED), 30)
     assert [second for second, blinded in enumerate(answers) if blinded] == [20]
@@ -67,7 +67,7 @@ def test_refusals_for_a_while_make_a_bucket_unreadable() -> None:
 
 
 def test_a_bucket_that_was_readable_is_trusted_for_longer() -> None:
-    """If it was readable before in this run, only two minutes of refusals make it unreadable."""
+    """A bucket that this run has read becomes unreadable after 2 min of refusals."""
     permissions, _, said = make()
     permissions.record_success(PLACE)
     assert looks(partial(permissions.record_refusal, PLACE, DENIED), 130).index(True) == 120

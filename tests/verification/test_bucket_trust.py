@@ -115,7 +115,7 @@ async def calibrated(setup: StoreAndCloud) -> BucketTrust:
 
 @pytest.mark.anyio
 async def test_a_bucket_is_calibrated_once(setup: StoreAndCloud) -> None:
-    """With two requests, however many look-ups begin at the same time; the result is stored."""
+    """Concurrent look-ups send two requests in all, and the result is stored."""
     trust = await calibrated(setup)
     assert setup.lookup_actions() == ["HeadBucket", "HeadObject"]
     assert trust.is_head_trusted
@@ -139,7 +139,10 @@ async def test_calibration_begins_with_what_the_store_knows(setup: StoreAndCloud
 async def test_a_head_that_finds_a_missing_key_is_not_trusted(
     setup: StoreAndCloud, answers: str
 ) -> None:
-    """An object under a random key, or a page with status 200, is not an answer of COS."""
+    """HEAD is not trusted if a random key gets an object or a page with status 200.
+
+    COS does not answer like this.
+    """
     setup.simulator.change(head_finds_anything=answers == "anything")
     if answers == "page":
         setup.simulator.set_faults(Fault("html", action="HeadObject"))
@@ -170,7 +173,10 @@ async def test_a_bad_request_that_only_the_bucket_answers_is_no_fault(
 async def test_facts_are_saved_in_order(
     setup: StoreAndCloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever was seen first, so that two processes do not wait for each other's rows."""
+    """Facts are saved in a fixed order, whatever was seen first.
+
+    Otherwise two processes could wait for each other's rows.
+    """
     saved: list[VendorFact] = []
 
     async def save_one(*given: object) -> None:

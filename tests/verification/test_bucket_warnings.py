@@ -77,7 +77,10 @@ async def test_the_warning_ends_with_the_first_trace(database: Database) -> None
 async def test_jobs_that_leave_no_dated_trace_are_not_warned_of(
     database: Database, columns: dict[str, object]
 ) -> None:
-    """An exact name has no tag, and a job that was found in the bucket has left a trace."""
+    """Exact names and jobs without a TaskId cause no warning of a missing trace.
+
+    An exact name has no tag, and a job without a TaskId was found in the bucket by its trace.
+    """
     await accept_job(database, **columns)  # type: ignore[arg-type]
     await advance_time(database, minutes=30)
     assert await Checks(database).check() == []
@@ -87,7 +90,7 @@ async def test_jobs_that_leave_no_dated_trace_are_not_warned_of(
 async def test_an_export_is_overdue_after_three_times_the_longest(
     database: Database, took: int, minutes: int
 ) -> None:
-    """The longest finished export of the region is the measure, but two minutes at least."""
+    """The limit is 3 times the longest finished export of the region, at least 2 min."""
     await make_traced_job(database, took=1)
     await make_verified_job(database, took=took)
     checks = Checks(database)
@@ -112,14 +115,20 @@ async def test_the_first_exports_are_overdue_after_an_hour(database: Database) -
 
 
 async def test_buckets_that_are_not_read_are_not_warned_of(database: Database) -> None:
-    """A run of another batch, or one that may not read the bucket, knows nothing about it."""
+    """A run that has not read a bucket does not warn of exports to it.
+
+    It is a run of another batch, or it may not read the bucket.
+    """
     await accept_job(database)
     await advance_time(database, minutes=30)
     assert await Checks(database, is_read=False).check() == []
 
 
 async def test_a_refusal_that_may_pass_ends_no_warning(database: Database) -> None:
-    """Until the bucket counts as unreadable nothing else tells what the run waits for."""
+    """A warning stays until a refused bucket counts as unreadable.
+
+    Until then only the warning shows what the run waits for.
+    """
     checks = Checks(database)
     await accept_job(database)
     await advance_time(database, minutes=30)

@@ -69,7 +69,10 @@ async def accepted(
 
 
 async def exact(setup: StoreAndCloud) -> int:
-    """Make a job with an exact name and a running export; its baseline is not saved yet."""
+    """Make a job with an exact name and a running export; return its id.
+
+    Its baseline is not saved yet.
+    """
     job_id = await make_job(
         setup.database, JobState.ACCEPTED, exact_names=True, object_prefix="web", task_id="1"
     )
@@ -82,7 +85,10 @@ async def exact(setup: StoreAndCloud) -> int:
 
 
 async def send_now(setup: StoreAndCloud, job_id: int) -> None:
-    """Change an accepted job as if its request had been sent now, later than every object."""
+    """Set the request time of an accepted job to now, later than every object.
+
+    All clocks advance by 10 s first.
+    """
     await pass_time(setup, 10)
     async with setup.database.read() as connection:
         now = await setup.database.now(connection)
@@ -171,7 +177,10 @@ async def test_no_required_objects_are_not_complete(setup: StoreAndCloud) -> Non
 
 
 async def test_a_first_trace_is_never_earlier_than_its_request(setup: StoreAndCloud) -> None:
-    """An object that looks older than its request, by the clock of COS, proves the bucket too."""
+    """A trace that COS dates before the request gets the time of the request.
+
+    Such a trace also proves that exports of this bucket can be found.
+    """
     job_id = await accepted(setup)
     setup.finish_exports()
     sent_at = await now(setup.database) + timedelta(seconds=60)
@@ -194,9 +203,10 @@ async def test_an_incomplete_export_changes_nothing(setup: StoreAndCloud) -> Non
 async def test_expected_objects_are_waited_for_as_long_as_the_export_took(
     setup: StoreAndCloud, images: tuple[str, ...]
 ) -> None:
-    """One that the vendor has not named may still come; then the job has a warning that names it.
+    """A job waits for an object that was not named, then is verified with a warning.
 
-    The time is derived from the times of the objects, so that it goes on after a restart.
+    The warning names the object. The time is derived from the times of the objects, so that it goes
+    on after a restart.
     """
     job_id = await accepted(setup, *images)
     await add_expected_objects(setup.database, job_id, "never-named.raw")
@@ -210,7 +220,10 @@ async def test_expected_objects_are_waited_for_as_long_as_the_export_took(
 
 
 async def test_an_object_that_comes_late_is_no_warning(setup: StoreAndCloud) -> None:
-    """CosPaths that name only the system disk: the data disk is waited for, and then required."""
+    """A job waits for a data disk that CosPaths do not name, and has no warning.
+
+    The open upload of the disk shows that its object will come.
+    """
     setup.simulator.change(cos_paths="system-only", data_disks_after=500.0)
     job_id = await accepted(setup, disks=2)
     keys = [upload.key for upload in setup.simulator.exports[0].uploads]
@@ -226,7 +239,10 @@ async def test_an_object_that_comes_late_is_no_warning(setup: StoreAndCloud) -> 
 async def test_an_undescribed_job_waits_for_disks_that_were_not_named(
     setup: StoreAndCloud,
 ) -> None:
-    """Uploads are hidden and one disk of two is named: time must pass, and a warning tells it."""
+    """If one disk of two is named, the job waits, and a warning lists the objects.
+
+    Uploads are hidden, so only time shows that nothing more comes.
+    """
     setup.simulator.change(cos_paths="system-only", data_disks_after=50.0, hide_uploads=True)
     job_id = await accepted(setup, disks=2, described=False)
     await pass_time(setup, TOOK + 10)
@@ -250,7 +266,10 @@ async def test_where_uploads_may_not_be_listed_a_job_waits_for_longer(
 
 
 async def test_a_failed_listing_of_uploads_is_not_an_empty_one(setup: StoreAndCloud) -> None:
-    """A fault of the service is no answer: the look-up is repeated, and nothing is verified."""
+    """If the listing of uploads fails, nothing is verified until the next look-up.
+
+    A fault of the service is not an answer.
+    """
     job_id = await accepted(setup, described=False)
     await pass_time(setup, 4 * TOOK)
     setup.simulator.set_faults(Fault("gateway", action="ListMultipartUploads", times=1))
@@ -264,7 +283,10 @@ async def test_a_failed_listing_of_uploads_is_not_an_empty_one(setup: StoreAndCl
 async def test_objects_under_other_names_are_found_under_the_tag(
     setup: StoreAndCloud, names: str
 ) -> None:
-    """Nobody else has the tag: after a while without an upload they count, with a warning."""
+    """Tagged objects with other names count after a while, with a warning.
+
+    No other job has the tag, and no upload is open.
+    """
     setup.simulator.change(object_names=names)
     job_id = await accepted(setup, disks=2)
     await pass_time(setup, TOOK + 10)
@@ -288,7 +310,10 @@ async def test_fewer_objects_under_other_names_fail_at_the_deadline(setup: Store
 
 
 async def test_one_file_for_all_disks_counts_at_the_deadline(setup: StoreAndCloud) -> None:
-    """Without an answer nobody names it: it is waited for, and a warning says what is there."""
+    """One file for all disks counts at the deadline, and a warning names it.
+
+    No answer names the file, so the job waits until the deadline.
+    """
     setup.simulator.change(object_names="one-file", cos_paths="one-file")
     job_id = await accepted(setup, disks=2)
     (named,) = await read_rows(setup.database, objects, job_id)
@@ -345,7 +370,10 @@ async def test_an_older_object_under_a_key_without_the_tag_does_not_count(
 
 
 async def test_an_object_without_a_time_is_neither_proof_nor_failure(setup: StoreAndCloud) -> None:
-    """Under a key without the tag nobody can tell whether it is new; the job stays accepted."""
+    """An untagged object without a time neither verifies nor fails the job.
+
+    Nothing shows whether the object is new, so the job stays accepted.
+    """
     setup.simulator.change(ignore_prefix=True)
     job_id = await accepted(setup)
     await pass_time(setup, TOOK)
@@ -359,7 +387,10 @@ async def test_an_object_without_a_time_is_neither_proof_nor_failure(setup: Stor
 
 
 async def test_a_wrong_date_of_cos_does_not_fail_a_good_export(setup: StoreAndCloud) -> None:
-    """By one of two clocks the object is older than the request: it is unclear, not lost."""
+    """If only one of two clocks dates an object before the request, no job fails.
+
+    It is unclear whether the object belongs to the job, so it does not count as missing.
+    """
     setup.simulator.change(ignore_prefix=True, cos_date_skew=3600.0)
     job_id = await accepted(setup)
     await pass_time(setup, TOOK)
@@ -386,7 +417,10 @@ async def test_an_object_is_own_if_both_clocks_say_so(
 
 
 async def test_an_object_that_grows_is_looked_at_again(setup: StoreAndCloud) -> None:
-    """It shows before it is complete: until two looks see the same, nothing is verified."""
+    """A job is not verified while its object changes between two looks.
+
+    An object can be visible before it is complete.
+    """
     setup.simulator.change(growing_objects=True)
     forgetful = replace(setup, trust=make_trust(experienced=False))
     (job_id,) = await make_jobs(setup.database, [make_request(format=ImageFormat.QCOW2)])
@@ -401,7 +435,10 @@ async def test_an_object_that_grows_is_looked_at_again(setup: StoreAndCloud) -> 
 async def test_an_open_upload_without_an_object_shows_that_objects_are_complete(
     setup: StoreAndCloud,
 ) -> None:
-    """What is not there while it is written is complete when it is there: no second look."""
+    """An object that is not visible during its upload needs no second look.
+
+    It is complete as soon as it is visible.
+    """
     forgetful = replace(setup, trust=make_trust(experienced=False))
     job_id = await accepted(setup)
     job = await setup.tracked_job(job_id)
@@ -433,7 +470,10 @@ async def test_what_head_finds_does_not_count_where_it_finds_anything(
 
 
 async def test_a_job_does_not_fail_where_neither_read_is_trusted(setup: StoreAndCloud) -> None:
-    """HEAD finds anything, and listings show nothing: absence is a belief, not a finding."""
+    """If neither HEAD nor listings are trusted, no job fails at the deadline.
+
+    HEAD finds anything and listings show nothing, so absence is not proven.
+    """
     setup.simulator.change(head_finds_anything=True, empty_listings=True)
     job_id = await accepted(setup)
     trust = make_trust()
@@ -445,7 +485,7 @@ async def test_a_job_does_not_fail_where_neither_read_is_trusted(setup: StoreAnd
 
 
 async def test_listed_keys_without_the_prefix_are_dropped(setup: StoreAndCloud) -> None:
-    """A listing that shows them is not trusted: HEAD decides alone, and verifies the job."""
+    """A listing that ignores the prefix is not trusted; HEAD alone verifies the job."""
     setup.simulator.change(listings_ignore_prefix=True)
     first, second = await accepted(setup), await accepted(setup, "img-00000003")
     await pass_time(setup, TOOK)
@@ -464,7 +504,10 @@ async def test_listed_keys_without_the_prefix_are_dropped(setup: StoreAndCloud) 
 async def test_a_listing_that_does_not_show_what_head_finds_is_not_trusted(
     setup: StoreAndCloud,
 ) -> None:
-    """The job is verified, but an empty listing of this bucket proves nothing any more."""
+    """HEAD verifies the job, and listings of the bucket are not trusted any more.
+
+    From then on an empty listing of this bucket proves nothing.
+    """
     setup.simulator.change(empty_listings=True)
     job_id = await accepted(setup)
     await pass_time(setup, TOOK)
@@ -499,7 +542,7 @@ async def test_an_export_still_being_written_gets_twice_the_time(setup: StoreAnd
 
 
 async def test_missing_images_are_named(setup: StoreAndCloud) -> None:
-    """The failure of a request for two images names the one that arrived and the missing one."""
+    """A failed job of two images names the one that arrived and the missing one."""
     lost, came = TWO
     setup.simulator.change(deliveries=(Delivery(kind="never", images=(lost,)),))
     job_id = await accepted(setup, lost, came)
@@ -511,7 +554,10 @@ async def test_missing_images_are_named(setup: StoreAndCloud) -> None:
 
 
 async def test_a_raw_file_shorter_than_its_disk_is_reported(setup: StoreAndCloud) -> None:
-    """It is verified after a while, because the size is not documented; a warning names it."""
+    """A RAW file that is too short is verified after a while; a warning names it.
+
+    The job does not fail, because the size is not documented.
+    """
     job_id = await accepted(setup)
     await pass_time(setup, TOOK + 10)
     (stored,) = setup.simulator.exports[0].objects
@@ -549,7 +595,10 @@ async def test_the_second_look_is_judged_by_the_time_of_the_first(
 
 
 async def test_missing_objects_are_named_at_the_deadline(setup: StoreAndCloud) -> None:
-    """The failure has number and keys of the objects, and a remedy; an export may still exist."""
+    """The failure has the number and keys of the objects, and a remedy.
+
+    An export may still exist, so the job is marked as maybe applied.
+    """
     setup.simulator.change(deliveries=(Delivery(kind="partial"),))
     job_id = await accepted(setup, disks=3)
     setup.finish_exports()
@@ -569,7 +618,7 @@ async def test_missing_objects_are_named_at_the_deadline(setup: StoreAndCloud) -
 
 
 async def test_objects_found_after_the_deadline_count(setup: StoreAndCloud) -> None:
-    """If all objects exist at the first look-up after the deadline, the job is verified."""
+    """A job is verified if the first look-up after the deadline finds all objects."""
     job_id = await accepted(setup)
     setup.finish_exports()
     await advance_time(setup.database, seconds=DEADLINE.total_seconds() + 1)
@@ -603,7 +652,7 @@ async def test_a_job_verified_meanwhile_is_not_changed(setup: StoreAndCloud) -> 
 
 
 async def test_an_older_object_under_an_exact_name_does_not_count(setup: StoreAndCloud) -> None:
-    """An object from before the request does not count; the one that replaces it does."""
+    """An object from before the request does not count; its replacement does."""
     older, newer = [await exact(setup) for _ in range(2)]
     setup.finish_exports()
     await setup.save_baselines(older)
@@ -617,7 +666,10 @@ async def test_an_older_object_under_an_exact_name_does_not_count(setup: StoreAn
 async def test_an_exact_name_written_again_with_the_same_content_counts(
     setup: StoreAndCloud,
 ) -> None:
-    """The same image has the same ETag; that its object is newer than the request shows it."""
+    """An object with the same ETag counts if it is newer than the request.
+
+    The same image has the same ETag.
+    """
     job_id = await exact(setup)
     setup.finish_exports()
     await setup.save_baselines(job_id)
@@ -632,7 +684,10 @@ async def test_an_exact_name_written_again_with_the_same_content_counts(
 
 
 async def test_a_listed_older_object_is_not_overruled_by_head(setup: StoreAndCloud) -> None:
-    """The answer to a HEAD may be that of another request; only an empty listing is not trusted."""
+    """If a listing shows an older object, no HEAD request is sent.
+
+    The answer to a HEAD may be that of another request; only an empty listing is not trusted.
+    """
     job_id = await exact(setup)
     setup.finish_exports()
     await setup.save_baselines(job_id)
@@ -667,7 +722,10 @@ async def test_without_a_baseline_the_time_of_the_object_decides(setup: StoreAnd
 async def test_without_a_listing_a_missing_key_fails_no_job(
     setup: StoreAndCloud, names: str
 ) -> None:
-    """HEAD shows only expected names, and the objects may have others: the job stays accepted."""
+    """If listings are refused, a job whose keys HEAD does not find stays accepted.
+
+    HEAD shows only expected names, and the objects may have other names.
+    """
     setup.simulator.change(object_names=names)
     job_id = await accepted(setup, disks=2)
     await pass_time(setup, DEADLINE.total_seconds() + 20)

@@ -84,7 +84,10 @@ def test_some_of_the_named_objects_are_not_enough() -> None:
 
 
 def test_an_expected_object_that_is_not_named_calls_for_a_warning() -> None:
-    """The vendor's list may be complete, and our computed key wrong: a warning names it."""
+    """A missing object that was expected but not named causes a warning with its key.
+
+    The vendor's list may be complete and the computed key wrong.
+    """
     evidence = compare_with_keys(SYSTEM_ONLY, make_objects(SYSTEM))
     assert evidence.is_enough
     (caveat,) = evidence.caveats
@@ -93,7 +96,10 @@ def test_an_expected_object_that_is_not_named_calls_for_a_warning() -> None:
 
 
 def test_named_objects_of_an_undescribed_image_call_for_a_warning() -> None:
-    """The vendor may have named only some disks: what is there is listed in a warning."""
+    """If no object was expected, a warning lists the objects that are there.
+
+    The vendor may have named only some disks.
+    """
     evidence = compare_with_keys(make_job(named=(SYSTEM,)), make_objects(SYSTEM, DATA))
     assert evidence.is_enough
     (caveat,) = evidence.caveats
@@ -129,7 +135,10 @@ def test_paths_must_be_named_for_every_image() -> None:
     ids=["upper case", "gz", "split", "snapshots"],
 )
 def test_as_many_objects_under_other_names_call_for_a_warning(names: list[str]) -> None:
-    """Nobody else has the tag, so they are the job's; the warning names both sorts of names."""
+    """As many objects as expected are enough under other names, with a warning.
+
+    No other job has the tag; the warning lists the expected and the found names.
+    """
     evidence = compare_with_keys(BOTH, make_objects(*names))
     assert evidence.is_enough
     (caveat,) = evidence.caveats
@@ -185,7 +194,11 @@ def test_fewer_objects_than_disks_count_at_the_deadline_unless_something_shows_a
     gib: int,
     expected: JobState,
 ) -> None:
-    """One file may hold both disks: not if a RAW file is too small, or each disk has a name."""
+    """At the deadline one file may hold both disks, if size and names allow it.
+
+    A RAW file must be large enough for both disks. In other formats, names must not show that each
+    disk has its own file.
+    """
     job = replace(
         make_job(expected=(SYSTEM, DATA), named=named, reconciled=not named), format=format
     )
@@ -215,7 +228,10 @@ def test_one_file_of_undescribed_images_is_compared_with_their_number() -> None:
 
 
 def test_objects_under_other_names_are_needed_for_each_image() -> None:
-    """Two files of one image are not a file of each image; without image ids the number counts."""
+    """Two files of one image are not enough for two images.
+
+    If the names contain no image ids, the number of files counts.
+    """
     job = make_job(named=(SYSTEM, OTHERS), images=(ONE, TWO))
     assert not compare_with_keys(job, make_objects(f"{SYSTEM}.0", f"{SYSTEM}.1")).is_enough
     assert compare_with_keys(job, make_objects(f"{SYSTEM}.gz", f"{OTHERS}.gz")).is_enough
@@ -231,7 +247,10 @@ def test_nothing_named_and_nothing_expected_calls_for_a_warning() -> None:
 
 
 def test_a_reconciled_job_needs_as_many_objects_as_an_earlier_answer_named() -> None:
-    """An answer to an earlier attempt, before a retry, has shown how many there must be."""
+    """A reconciled job needs as many objects as an earlier answer named.
+
+    The answer to an attempt before a retry has shown this number.
+    """
     job = make_job(named=(SYSTEM, DATA), reconciled=True)
     assert not compare_with_keys(job, make_objects(SYSTEM)).is_enough
     assert compare_with_keys(job, make_objects(SYSTEM, DATA)).is_enough
@@ -261,7 +280,10 @@ def test_an_object_smaller_than_a_header_is_not_found(image_format: ImageFormat,
 
 
 def test_a_raw_object_shorter_than_its_disk_calls_for_a_warning() -> None:
-    """That a RAW file is as long as its disk is inferred; other formats have any size."""
+    """A RAW object that is shorter than its disk is enough, with a warning.
+
+    The length of a RAW file is inferred, and files of other formats may have any size.
+    """
     objects = make_objects(SYSTEM, DATA, size=50 * GIB - 1)
     evidence = compare_with_keys(BOTH, objects)
     assert evidence.is_enough
@@ -297,7 +319,11 @@ def test_a_raw_object_shorter_than_its_disk_calls_for_a_warning() -> None:
 def test_as_long_a_pause_as_the_export_took_ends_the_wait(
     written: list[int | None], age: int, has_ended: bool
 ) -> None:
-    """From its start to its newest object, at least ten seconds; unclear times do not show it."""
+    """Writing has ended after a pause as long as the export took, at least 10 s.
+
+    The export took the time from its request to its newest object. Unclear times do not show an
+    end.
+    """
     objects = {
         f"{number}": ObjectFacts(f"{number}", GIB, "e", after(seconds))
         for number, seconds in enumerate(written)

@@ -38,7 +38,10 @@ SECOND = timedelta(seconds=1)
 def test_an_object_without_the_tag_must_have_been_written_after_the_request(
     baseline: str | None, etag: str, modified: int | None, reconciled: bool, own: bool | None
 ) -> None:
-    """Another ETag than before shows it; the time does where the export certainly began."""
+    """An untagged object counts only if its ETag has changed or its time is later.
+
+    The time must be later than the request, and counts only if the export certainly began.
+    """
     job = replace(
         make_tracked_job(reconciled=reconciled),
         keys=(TrackedKey(KEY, True, baseline_etag=baseline),),
@@ -59,7 +62,10 @@ def test_an_object_under_the_tag_belongs_to_its_job() -> None:
 async def test_head_that_disagrees_with_the_listing_does_not_count(
     setup: StoreAndCloud, changed: dict[str, Any]
 ) -> None:
-    """It may be the answer to another request: the listing names its bucket and prefix."""
+    """If HEAD and the listing disagree, the listing counts.
+
+    A listing names its bucket and prefix, but a HEAD may get the answer to another request.
+    """
     job_id = await make_job(setup.database)
     await setup.export_without_answer(job_id)
     setup.finish_exports()
@@ -76,7 +82,10 @@ async def test_head_that_disagrees_with_the_listing_does_not_count(
 async def test_only_a_tagged_object_is_a_trace_of_its_job(
     setup: StoreAndCloud, key: str, age: timedelta | None
 ) -> None:
-    """What lies under another key says nothing about how soon tagged objects become visible."""
+    """Only an object under the job's tag counts as a trace.
+
+    An object under another key does not show how soon tagged objects become visible.
+    """
     clocks = [NOON + timedelta(hours=1) + TOLERATED_DRIFT]
     lookup = DeliveryLookup(setup.cos, make_trust(), make_tracked_job(), timedelta(), clocks)
     assert lookup.trace_age({key: ObjectFacts(key, 100, "etag", NOON)}, []) == age

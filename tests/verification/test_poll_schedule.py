@@ -20,7 +20,10 @@ def test_at_capacity_polling_begins_a_little_before_the_earliest_end() -> None:
 
 
 def test_below_capacity_polling_begins_when_half_of_the_exports_have_ended() -> None:
-    """Most polls before that would find nothing, and an end that is seen late costs nothing."""
+    """Below capacity, the first poll comes when half of similar exports have ended.
+
+    Most earlier polls would find nothing, and an end that is seen late costs nothing.
+    """
     polls = schedule(finished(40, 30, 50), 50, at_capacity=False)
     assert 39 * MINUTE < polls.first < 40 * MINUTE
     assert schedule([], 50, at_capacity=False).first == timedelta()
@@ -54,7 +57,10 @@ def test_a_young_export_is_due_again_shortly_before_its_first_poll() -> None:
 
 
 def test_a_reservation_for_polling_lasts_at_least_a_second_from_the_first_poll() -> None:
-    """Shorter ones would write the store too often; a process that dies leaves no long gap."""
+    """From its first poll, a reservation lasts at least 1 s and at most 5 min.
+
+    A shorter one would write the store too often; a longer one would delay polls if a process dies.
+    """
     polls = schedule([], 50, at_capacity=True)
     assert polls.is_due(timedelta())
     assert polls.reservation(timedelta()) == SECOND

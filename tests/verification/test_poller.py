@@ -89,7 +89,10 @@ async def running_export(setup: StoreAndCloud) -> int:
 
 
 async def test_the_first_trace_of_a_running_export_is_saved(setup: StoreAndCloud) -> None:
-    """An open upload shows how soon exports become visible, long before the export ends."""
+    """The open upload of a running export is saved as its first trace.
+
+    It shows how soon exports become visible, long before the export ends.
+    """
     job_id = await running_export(setup)
     async with polling(setup, make_bucket_access(), CountedCredentials()):
         with anyio.fail_after(60):
@@ -99,7 +102,10 @@ async def test_the_first_trace_of_a_running_export_is_saved(setup: StoreAndCloud
 
 
 async def test_a_probe_without_credentials_is_given_back(setup: StoreAndCloud) -> None:
-    """A look-up that was not sent says nothing about the bucket: the next probe follows soon."""
+    """If a probe has no credentials, the next probe follows soon.
+
+    A look-up that was not sent says nothing about the bucket.
+    """
     await running_export(setup)
     buckets, credentials = make_bucket_access(), CountedCredentials(failures=1)
     for _ in range(10):
@@ -116,7 +122,10 @@ async def test_a_probe_without_credentials_is_given_back(setup: StoreAndCloud) -
 async def test_after_an_outage_no_export_waits_for_its_next_regular_look_up(
     setup: StoreAndCloud,
 ) -> None:
-    """Of exports that run for an hour, also those whose look-up was skipped are due soon."""
+    """Exports whose look-up failed or was skipped in an outage are due again soon.
+
+    Each export has run for an hour, so its next regular look-up would be minutes away.
+    """
     moment = await now(setup.database)
     began_at = moment - timedelta(hours=1)
     times = {"accepted_at": began_at, "due_at": moment}
@@ -140,7 +149,10 @@ async def test_after_an_outage_no_export_waits_for_its_next_regular_look_up(
 async def test_a_job_without_a_key_to_look_up_shows_nothing_of_its_bucket(
     setup: StoreAndCloud,
 ) -> None:
-    """Nothing was asked: the bucket is not readable because of it, and an operator decides."""
+    """A job without known keys is not looked up and is left to an operator.
+
+    It does not make the bucket count as readable.
+    """
     since = await now(setup.database) - timedelta(hours=1)
     job_id = await make_job(
         setup.database, JobState.UNKNOWN, exact_names=True, absent_since=since, attempt=1

@@ -47,14 +47,18 @@ async def unknown(database: Database, **columns: object) -> int:
 
 
 async def absent(database: Database) -> int:
-    """Make an unknown job that look-ups have not found for long enough; return its id."""
+    """Make an unknown job that was not found for long enough; return its id."""
     moment = await now(database)
     since, due = moment - timedelta(seconds=121), moment + timedelta(seconds=60)
     return await unknown(database, absent_since=since, due_at=due, reason=NOT_RULED_OUT)
 
 
 async def required(database: Database, job_id: int, **changes: object) -> timedelta | None:
-    """Return how long look-ups must find nothing of a job; ``None`` if it is never resent."""
+    """Return for how long look-ups must find nothing before a resend.
+
+    Returns:
+        The time; ``None`` if the job is never resent.
+    """
     async with database.read() as connection:
         one = await load_tracked_job(connection, job_id)
         found = await required_absence(connection, one, SETTINGS.model_copy(update=changes))
@@ -62,12 +66,15 @@ async def required(database: Database, job_id: int, **changes: object) -> timede
 
 
 async def test_a_bucket_in_which_nothing_was_found_proves_nothing(database: Database) -> None:
-    """Without an accepted job that was found under its tag nothing is ever sent again."""
+    """Nothing is resent until an accepted job was found in the bucket under its tag."""
     assert await required(database, await unknown(database)) is None
 
 
 async def test_a_trace_in_the_same_bucket_makes_absence_a_proof(database: Database) -> None:
-    """It takes `resend_after`, or twice the time to a first trace where that is longer."""
+    """Absence must last for `resend_after` or twice the time to a first trace.
+
+    The longer of the two counts.
+    """
     await make_traced_job(database, took=10)
     job_id = await unknown(database)
     assert await required(database, job_id) == SETTINGS.resend_after
@@ -89,7 +96,10 @@ async def test_only_the_last_fifty_traces_count(database: Database) -> None:
 async def test_a_trace_in_another_bucket_proves_nothing(
     database: Database, other: dict[str, Any]
 ) -> None:
-    """Each bucket has its own permissions and its own region, and each profile its own account."""
+    """A trace in another bucket, region or profile proves nothing.
+
+    Each bucket has its own permissions and its own region, and each profile its own account.
+    """
     await make_traced_job(database, **other)
     job_id = await absent(database)
     assert await required(database, job_id) is None
@@ -100,7 +110,7 @@ async def test_a_trace_in_another_bucket_proves_nothing(
 async def test_an_empty_listing_proves_nothing_where_listings_are_useless(
     database: Database, fact: VendorFact
 ) -> None:
-    """Exports that are not under the tag, or listings that are wrong, show no absence."""
+    """Empty listings prove nothing if exports lack the tag or listings are wrong."""
     await make_traced_job(database)
     job_id = await absent(database)
     assert await left(database) == []
@@ -172,7 +182,7 @@ async def left(
 
 
 async def test_no_run_waits_for_jobs_left_to_an_operator(database: Database) -> None:
-    """After enough empty look-ups a job is left to an operator, until the bucket is proven."""
+    """A job is left to an operator after enough empty look-ups in an unproven bucket."""
     job_id = await absent(database)
     assert await left(database) == [job_id]
     assert await left(database, SETTINGS.model_copy(update={"resend": ResendMode.ALWAYS})) == []
@@ -234,7 +244,7 @@ async def test_the_job_says_once_why_it_is_not_sent_again(setup: StoreAndCloud) 
 
 
 async def test_a_slow_bucket_is_given_twice_its_time(setup: StoreAndCloud) -> None:
-    """If exports appear only after ten minutes, a lost one is sent again after twenty."""
+    """If exports take 10 min to appear, a lost one is queued again after 20 min."""
     await make_traced_job(setup.database, took=600)
     job_id = await unknown(setup.database)
     states: list[JobState] = []

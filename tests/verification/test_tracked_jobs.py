@@ -75,7 +75,10 @@ def job(keys: tuple[TrackedKey, ...], *, images: int, reconciled: bool) -> Track
 def test_required_objects_depend_on_the_source_of_the_keys(
     images: int, reconciled: bool, keys: tuple[TrackedKey, ...], required: tuple[TrackedKey, ...]
 ) -> None:
-    """What was named and what was expected; what was found in a bucket may be incomplete."""
+    """The job's own named keys and all expected keys are required.
+
+    Keys that were found in a bucket may be incomplete, so none is required if none was expected.
+    """
     assert job(keys, images=images, reconciled=reconciled).required == required
 
 
@@ -94,6 +97,10 @@ def test_required_objects_depend_on_the_source_of_the_keys(
 def test_a_first_trace_must_belong_to_this_attempt_alone(
     changes: dict[str, Any], expected: bool
 ) -> None:
-    """Exact names and shared prefixes may show other jobs; without an answer, other attempts."""
+    """A first trace is needed only if no other job or attempt can have left it.
+
+    Exact names and shared prefixes may show other jobs. Without an answer, the trace may be that of
+    another attempt.
+    """
     one = replace(job((NAMED,), images=1, reconciled=False), **changes)
     assert one.needs_first_trace is expected

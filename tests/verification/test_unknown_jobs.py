@@ -124,7 +124,7 @@ async def test_a_split_off_job_is_reconciled_by_its_own_images_only(setup: Store
 
 
 async def test_objects_of_another_job_do_not_count(setup: StoreAndCloud) -> None:
-    """Only objects under the job's own tag belong to it, even if the image is the same."""
+    """Objects under another job's tag do not count, even if the image is the same."""
     other = await unknown(setup)
     await setup.export_without_answer(other)
     job_id = await unknown(setup)
@@ -137,7 +137,10 @@ async def test_objects_of_another_job_do_not_count(setup: StoreAndCloud) -> None
 async def test_a_reconciled_job_needs_every_expected_object(
     setup: StoreAndCloud, known: bool
 ) -> None:
-    """Objects may be missing in the bucket, so without every expected one it is not verified."""
+    """A reconciled job is not verified unless every expected object is there.
+
+    Objects may be missing, and without expected keys nothing shows how many there must be.
+    """
     job_id = await unknown(setup)
     if known:
         await add_expected_objects(setup.database, job_id, "another-disk.raw")
@@ -177,7 +180,7 @@ async def test_a_job_is_queued_again_after_empty_look_ups(proven: StoreAndCloud)
 
 @pytest.mark.parametrize("action", LOOKS)
 async def test_a_failed_listing_is_not_a_look_up(setup: StoreAndCloud, action: str) -> None:
-    """If one of the two listings is refused, the time of absence neither begins nor ends."""
+    """If either listing is refused, the time of absence neither begins nor ends."""
     since = await now(setup.database) - timedelta(hours=1)
     fresh, looked_at = await unknown(setup), await unknown(setup, absent_since=since)
     setup.deny(action)
@@ -192,7 +195,10 @@ async def test_a_failed_listing_is_not_a_look_up(setup: StoreAndCloud, action: s
 async def test_head_finds_an_export_where_listings_are_refused(
     setup: StoreAndCloud, exact_names: bool
 ) -> None:
-    """The computed keys are asked for, and an object under one of them reconciles the job."""
+    """If listings are refused, an object that HEAD finds reconciles the job.
+
+    HEAD asks for the computed keys.
+    """
     job_id = await unknown(setup, exact_names=exact_names)
     await setup.export_without_answer(job_id)
     for upload in setup.simulator.exports[0].uploads:
@@ -206,7 +212,10 @@ async def test_head_finds_an_export_where_listings_are_refused(
 async def test_head_alone_proves_no_absence(
     proven: StoreAndCloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An operator gets the reason, no run waits for the job, and the bucket can be read."""
+    """Without listings the job stays unknown, with a reason for the operator.
+
+    The required time begins when the bucket can be listed again.
+    """
     monkeypatch.setattr(bucket_trust, "_LISTINGS_REFUSED_FOR", 0.0)
     job_id = await unknown(proven)
     prefix = (await read_job(proven.database, job_id)).object_prefix
@@ -227,7 +236,10 @@ async def test_head_alone_proves_no_absence(
 
 
 async def test_one_refused_listing_leaves_no_job_to_an_operator(proven: StoreAndCloud) -> None:
-    """It may be a temporary fault: a run waits for the next listing, which may find the export."""
+    """After one refused listing the job still waits for the next listing.
+
+    The refusal may be a temporary fault, and the next listing may find the export.
+    """
     job_id = await unknown(proven)
     prefix = (await read_job(proven.database, job_id)).object_prefix
     await add_expected_objects(proven.database, job_id, f"{prefix}_img-00000001_system_snap-1.raw")
@@ -244,7 +256,10 @@ async def test_one_refused_listing_leaves_no_job_to_an_operator(proven: StoreAnd
 async def test_a_look_up_without_listing_does_not_end_their_refusal(
     proven: StoreAndCloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A job with exact names and without keys lists nothing; the other job must not wait for it."""
+    """A look-up without a listing does not end the refusal of listings.
+
+    A job with exact names and without keys lists nothing, so another job must not wait for it.
+    """
     monkeypatch.setattr(bucket_trust, "_LISTINGS_REFUSED_FOR", 0.0)
     job_id, without_keys = await unknown(proven), await unknown(proven, exact_names=True)
     prefix = (await read_job(proven.database, job_id)).object_prefix
@@ -278,7 +293,7 @@ async def test_exact_names_are_never_resent_automatically(setup: StoreAndCloud) 
 
 
 async def test_a_changed_object_under_an_exact_name_counts(setup: StoreAndCloud) -> None:
-    """An upload or a new object counts under exactly this key, not under a longer one."""
+    """An upload or new object must have exactly the expected key, not a longer one."""
     job_id = await unknown(setup, exact_names=True, object_prefix="web")
     await setup.export_without_answer(job_id)
     (key, *_) = (upload.key for upload in setup.simulator.exports[0].uploads)
@@ -323,7 +338,7 @@ async def test_a_job_without_attempts_left_fails_if_not_found(proven: StoreAndCl
 
 
 async def test_a_job_resolved_meanwhile_is_not_changed(setup: StoreAndCloud) -> None:
-    """A look-up that ends after an answer was recorded changes neither state nor TaskId."""
+    """A look-up that ends after a recorded answer changes neither state nor TaskId."""
     job_id = await unknown(setup)
     await setup.export_without_answer(job_id)
     before = await setup.tracked_job(job_id)

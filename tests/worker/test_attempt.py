@@ -65,7 +65,11 @@ class _HeldPermit(Permit):
 async def run_next(
     setup: StoreAndCloud, admission: Admission, buckets: BucketAccess, held: Permit | None = None
 ) -> None:
-    """Claim the next job and run its attempt, with another permit than the claim's if given."""
+    """Claim the next job and run its attempt.
+
+    Args:
+        held: permit to use instead of the one of the claim.
+    """
     database = setup.database
     ((lease, permit),) = await claim_with_permits(database, signed_at=setup.cvm.clock.now())
     warnings = RunWarnings(database, PROFILE, print)
@@ -98,7 +102,7 @@ async def test_nothing_is_sent_before_the_permit(setup: StoreAndCloud) -> None:
 
 
 async def test_a_crash_while_warnings_are_written_loses_no_task_id(setup: StoreAndCloud) -> None:
-    """The answer is in the store before any warning that follows from it begins or ends."""
+    """The answer is stored before any warning that follows from it begins or ends."""
     database = setup.database
     job_id = await make_job(database)
     admission = make_admission(database, warnings=_CrashingWarnings(database, PROFILE, print))

@@ -85,7 +85,7 @@ def asked(setup: StoreAndCloud) -> list[tuple[str | None, int]]:
 
 
 async def test_the_expected_keys_equal_the_written_keys(setup: StoreAndCloud) -> None:
-    """The keys that are computed before sending are exactly those that the cloud writes."""
+    """The keys computed before sending are exactly those that the cloud writes."""
     images = ("img-00000001", "img-00000002")
     setup.simulator.change(images={images[0]: ImageSettings(sizes=(50, 100, 20))})
     several = make_request(image_ids=images)
@@ -125,7 +125,7 @@ async def test_each_region_has_its_own_calls(setup: StoreAndCloud) -> None:
 
 
 async def test_an_unknown_image_does_not_affect_the_others(setup: StoreAndCloud) -> None:
-    """The ones that exist get their sizes; the one that does not is left to ExportImages."""
+    """Known images get their sizes; an unknown one is left to ExportImages."""
     setup.simulator.change(images={"img-00000037": ImageSettings(missing=True)})
     ids = await describe(setup, make_requests(60))
     sizes = [(await read_job(setup.database, job_id)).size_gib for job_id in ids]
@@ -168,7 +168,7 @@ async def test_a_failing_gateway_is_waited_for(
 async def test_jobs_are_sent_undescribed_when_no_answer_comes(
     setup: StoreAndCloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After a period of failed calls the jobs go without sizes, and the user is warned once."""
+    """If calls fail for a while, jobs are sent without sizes, with one warning."""
     monkeypatch.setattr(describe_module, "_IDLE", 0.02)
     monkeypatch.setattr(describe_module, "_GIVE_UP_AFTER", 0.1)
     setup.simulator.set_faults(Fault("gateway", action="DescribeImages"))
@@ -184,7 +184,10 @@ async def test_jobs_are_sent_undescribed_when_no_answer_comes(
 async def test_a_second_page_in_place_of_the_api_is_told(
     setup: StoreAndCloud, monkeypatch: pytest.MonkeyPatch, *, is_described: bool
 ) -> None:
-    """While nothing is sent because of a login page, nobody waits in silence to find out why."""
+    """After the second page in place of an API answer, the user is warned once.
+
+    Nothing is sent while a login page answers, and the user must learn why.
+    """
     monkeypatch.setattr(describe_module, "_MAX_PAUSE", 0.1)
     setup.simulator.set_faults(Fault("gateway", action="cvm", status=511))
     await make_jobs(setup.database, make_requests(3), described=is_described)
@@ -200,7 +203,10 @@ async def test_a_second_page_in_place_of_the_api_is_told(
 async def test_a_short_outage_of_a_gateway_is_not_told(
     setup: StoreAndCloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is no login page, and ends by itself; one that lasts is told like any silence."""
+    """A short outage of a gateway causes no warning.
+
+    Unlike a login page it ends by itself; a long one is reported like any missing answer.
+    """
     monkeypatch.setattr(describe_module, "_MAX_PAUSE", 0.1)
     setup.simulator.set_faults(Fault("gateway", action="cvm"))
     await make_jobs(setup.database, make_requests(3), described=False)
@@ -236,7 +242,10 @@ async def test_what_is_missing_in_a_description_is_not_known(
 async def test_a_job_with_an_unknown_key_expects_none(
     setup: StoreAndCloud, monkeypatch: pytest.MonkeyPatch, odd: Disk
 ) -> None:
-    """With some of its keys it would count as complete before all of its objects are there."""
+    """If one key of a job is not known, none of its keys is expected.
+
+    With some of its keys the job would count as complete before all of its objects are there.
+    """
 
     async def answer(*_: object, **__: object) -> tuple[ImageFacts, ...]:
         return (
@@ -288,7 +297,10 @@ async def test_a_described_job_is_not_described_again(setup: StoreAndCloud) -> N
 
 
 async def test_a_key_that_an_earlier_answer_named_is_expected_too(setup: StoreAndCloud) -> None:
-    """A job that was sent without a description may be described before it is sent again."""
+    """A description marks keys as expected even if an earlier answer named them.
+
+    A job that was sent without a description may be described before it is sent again.
+    """
     (job_id,) = await describe(setup, [make_request(1)])
     keys = {row.key for row in await read_rows(setup.database, objects, job_id)}
     named = min(keys)

@@ -33,7 +33,7 @@ TASK = 2**63 + 5
 
 
 async def taken_over(database: Database) -> Lease:
-    """Return the lease of a suspended process whose job another process has recovered."""
+    """Return the lease of a suspended process whose job another one has recovered."""
     await make_jobs(database)
     lease = await claim_one(database, owner="sleeper")
     await advance_time(database, seconds=LEASE_DURATION.total_seconds() + 1)
@@ -98,7 +98,7 @@ async def test_a_late_acceptance_accepts_a_failed_job(database: Database) -> Non
 async def test_a_late_acceptance_accepts_a_cancelled_job(
     database: Database,
 ) -> None:
-    """A queued job that an operator has cancelled is accepted, because its export runs."""
+    """A queued job that an operator cancelled is accepted, because its export runs."""
     lease = await taken_over(database)
     await put_back(database, lease)
     given_up = await cancel(database, jobs.c.id == lease.job_id, actor="person")
@@ -112,7 +112,7 @@ async def test_a_late_acceptance_accepts_a_cancelled_job(
 async def test_a_late_acceptance_adds_the_task_id_to_a_reconciled_job(
     database: Database, state: JobState
 ) -> None:
-    """A job whose export was found in the bucket gets its TaskId and does not change state."""
+    """A job whose export was found in the bucket gets its TaskId and keeps its state."""
     lease = await taken_over(database)
     found_at = await now(database)
     await update_job(database, lease.job_id, state=state, accepted_at=found_at)
@@ -137,7 +137,10 @@ async def test_a_task_id_is_not_overwritten(database: Database) -> None:
 async def test_an_older_attempts_task_is_a_possible_duplicate(
     database: Database, later: bool
 ) -> None:
-    """It is stored with its attempt and in an event; the job follows the later attempt."""
+    """An older attempt's TaskId is stored, but the job follows the later attempt.
+
+    The TaskId is stored with its attempt and in an event.
+    """
     lease = await taken_over(database)
     await put_back(database, lease)
     second = await claim_one(database, owner="rescuer")
@@ -178,7 +181,7 @@ LATE_FAULTS = {
 async def test_other_late_answers_do_not_change_the_job(
     database: Database, outcome: Outcome, waiting: bool
 ) -> None:
-    """The outcome is stored with the attempt, and the state of the job does not change."""
+    """The outcome is stored with the attempt, and the job does not change."""
     lease = await taken_over(database)
     if waiting:
         await put_back(database, lease)

@@ -96,7 +96,10 @@ async def test_the_larger_offset_of_two_clocks_is_written(database: Database) ->
 async def test_warnings_of_earlier_runs_are_removed_unless_another_run_is_active(
     sqlite: Database, clock: FakeClock, kept: list[str]
 ) -> None:
-    """A run whose lock file is not there is not active: its row is that of a copied store."""
+    """Warnings of earlier runs are removed unless another run is active.
+
+    A run without its lock file is not active: its row comes from a copied store.
+    """
     async with register_worker(sqlite) as other:
         await RunWarnings(sqlite, PROFILE, lambda _sentence: None).warn("old", "No answer.")
         clock.advance(timedelta(seconds=1))

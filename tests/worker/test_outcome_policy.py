@@ -91,7 +91,10 @@ def test_only_the_export_cap_is_called_capacity(code: str, reason: str) -> None:
 
 
 def test_every_reaction_has_a_decision() -> None:
-    """Every reaction has a decision, and no charged job is queued after its last attempt."""
+    """Every reaction has a decision, and none charges an attempt and queues the job.
+
+    The job has no attempt left, so it could not be sent again.
+    """
     for reaction in Reaction:
         decision = decided(replace(LEASE, attempts_charged=ATTEMPTS), reaction)
         assert decision.state in {S.QUEUED, S.ACCEPTED, S.UNKNOWN, S.FAILED}
@@ -115,7 +118,7 @@ def test_a_lost_answer_sets_maybe_applied_and_an_acceptance_clears_it() -> None:
 
 @pytest.mark.parametrize("reaction", [Reaction.SLOW, Reaction.PAUSE, Reaction.CAPACITY])
 def test_shared_waits_have_no_delay_of_their_own(reaction: Reaction) -> None:
-    """These jobs wait for the rate, the network or capacity, and have no delay of their own."""
+    """Jobs that wait for rate, network or capacity have no delay of their own."""
     assert decided(LEASE, reaction).delay == timedelta()
 
 

@@ -42,7 +42,7 @@ GONE = "InvalidImageId.NotFound"
 
 
 async def test_an_acceptance_is_stored_completely(database: Database) -> None:
-    """TaskId, RequestId and times are stored with the job, and its earlier error is cleared."""
+    """An acceptance stores TaskId, RequestId and times, and clears the earlier error."""
     (job_id,) = await make_jobs(database)
     await update_job(
         database, job_id, code="Old", message="old", remedy="old", attempts_charged=1, deferrals=4
@@ -120,7 +120,7 @@ async def test_a_deferral_charges_no_attempt(database: Database) -> None:
 
 
 async def test_a_lost_answer_is_looked_up_at_once(database: Database) -> None:
-    """The job is unknown and due; neither `absent_since` nor `no_resend_before` is set."""
+    """The job is unknown and due, without `absent_since` or `no_resend_before`."""
     (job_id,) = await make_jobs(database)
     await record_outcome(database, await claim_one(database), make_refusal(LOST))
     kept = await read_job(database, job_id)
@@ -143,7 +143,10 @@ async def test_a_refusal_does_not_clear_maybe_applied(database: Database, code: 
 async def test_what_a_halt_puts_back_is_described_again(
     database: Database, code: str, state: str | None
 ) -> None:
-    """A wrong key is refused to DescribeImages, too; another refusal says nothing about it."""
+    """A job that a halt puts back is described again if its image has no state.
+
+    A wrong key is refused to DescribeImages, too; another refusal says nothing about it.
+    """
     (job_id,) = await make_jobs(database)
     async with database.write() as connection:
         await connection.execute(job_images.update().values(state=state))

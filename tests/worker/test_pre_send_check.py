@@ -70,7 +70,11 @@ async def test_a_maybe_applied_job_is_looked_up_before_every_send(setup: StoreAn
 
 
 async def answered(setup: StoreAndCloud, outcome: Outcome | None = None) -> Lease:
-    """Return the second lease of a job whose first request was refused, or had this outcome."""
+    """Return the second lease of a job whose first request had this outcome.
+
+    Args:
+        outcome: by default the request was refused.
+    """
     (job_id,) = await make_jobs(setup.database)
     first = await claim_one(setup.database)
     await record_outcome(setup.database, first, outcome or make_refusal(IMAGE_BUSY))
@@ -79,13 +83,19 @@ async def answered(setup: StoreAndCloud, outcome: Outcome | None = None) -> Leas
 
 
 async def test_a_refused_job_is_looked_up_before_its_second_request(setup: StoreAndCloud) -> None:
-    """One look-up that finds nothing is enough: the vendor has said that nothing began."""
+    """After a refusal, one look-up that finds nothing is enough to send again.
+
+    The vendor has said that no export began.
+    """
     assert await cleared(setup, await answered(setup))
     assert setup.lookup_actions() == ["ListMultipartUploads", "GetBucket"]
 
 
 async def test_an_export_that_was_refused_all_the_same_is_reconciled(setup: StoreAndCloud) -> None:
-    """A gateway may repeat a request inside: the first began the export, the second is refused."""
+    """An export that is found after a refusal is reconciled and not sent again.
+
+    A gateway may repeat a request: the first one began the export, the second one was refused.
+    """
     lease = await answered(setup)
     await setup.export_without_answer(lease.job_id)
     assert not await cleared(setup, lease)
@@ -233,7 +243,10 @@ async def test_a_lease_that_expires_during_a_slow_look_up_is_not_used(
 
 
 async def test_an_old_upload_under_an_exact_name_is_not_the_export(setup: StoreAndCloud) -> None:
-    """Uploads stay until somebody ends them; a refused job is sent, and keeps its baseline."""
+    """A refused job with an exact name is sent although an old upload is open.
+
+    Uploads stay until somebody ends them, and the job keeps its baseline.
+    """
     (job_id,) = await make_jobs(setup.database, [make_request(prefix="web", exact_names=True)])
     await setup.export_without_answer(job_id)
     (upload, *_) = setup.simulator.exports[0].uploads
@@ -248,7 +261,10 @@ async def test_an_old_upload_under_an_exact_name_is_not_the_export(setup: StoreA
 async def test_a_look_up_that_takes_too_long_is_given_up(
     setup: StoreAndCloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The lease must outlive it; while the bucket gives no answer, one job at a time tries."""
+    """A look-up that takes too long is cancelled: the lease must outlive it.
+
+    While the bucket gives no answer, only one job at a time is looked up there.
+    """
     monkeypatch.setattr(pre_send_check, "_MAX_LOOKUP", 0.05)
     lease, buckets = await answered(setup), make_bucket_access()
     setup.simulator.change(faults=(Fault("hang", action="cos"),))
@@ -271,7 +287,10 @@ async def test_a_look_up_that_is_answered_counts_for_the_bucket(setup: StoreAndC
 
 
 async def test_a_refusal_of_a_look_up_is_reported(setup: StoreAndCloud) -> None:
-    """It may concern the whole account, and without an accepted job nothing else finds out."""
+    """A refused look-up is reported, because it may concern the whole account.
+
+    Without an accepted job no other look-up would find that out.
+    """
     reported: list[tuple[str, str]] = []
 
     async def report(bucket: str, refusal: CloudRefusal) -> None:
@@ -287,7 +306,10 @@ async def test_a_refusal_of_a_look_up_is_reported(setup: StoreAndCloud) -> None:
 async def test_an_exact_name_that_is_not_known_cannot_be_looked_up(
     setup: StoreAndCloud, is_unclear: bool
 ) -> None:
-    """Nothing can be asked for: a clear refusal has to be enough, and a lost answer is not."""
+    """If its exact name is not known, a job is sent again only after a refusal.
+
+    There is nothing to look up, so a clear refusal has to be enough, and a lost answer is not.
+    """
     job_id = await make_job(
         setup.database, maybe_applied=is_unclear, attempt=1, attempts_charged=1, exact_names=True
     )
@@ -303,7 +325,10 @@ async def test_an_exact_name_that_is_not_known_cannot_be_looked_up(
 async def test_a_refused_job_is_looked_up_by_head_where_listings_are_refused(
     setup: StoreAndCloud, is_there: bool
 ) -> None:
-    """What is found is accepted; where nothing is, the vendor's word has to be enough."""
+    """If listings are refused, HEAD decides whether a refused job is sent.
+
+    A job that is found is accepted; otherwise the refusal by the vendor has to be enough.
+    """
     lease = await answered(setup)
     await setup.export_without_answer(lease.job_id)
     keys = [upload.key for upload in setup.simulator.exports[0].uploads]
@@ -332,7 +357,10 @@ async def test_a_refused_job_without_keys_is_sent_where_only_listings_are_refuse
 async def test_a_refused_job_with_keys_waits_for_its_head_requests(
     setup: StoreAndCloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where only listings are refused, a refused HEAD request may pass: the export may be there."""
+    """If listings are refused, a refused job with keys waits for its HEAD requests.
+
+    A refused HEAD request may be a temporary fault, and the export may be there.
+    """
     monkeypatch.setattr(bucket_trust, "_LISTINGS_REFUSED_FOR", 0.0)
     lease, buckets = await answered(setup), make_bucket_access()
     await add_expected_objects(setup.database, lease.job_id, f"{lease.order.name_prefix}_1.raw")
@@ -343,7 +371,10 @@ async def test_a_refused_job_with_keys_waits_for_its_head_requests(
 
 
 async def test_head_alone_does_not_rule_out_an_export(setup: StoreAndCloud) -> None:
-    """The export may have begun and may have other names, so the job becomes unknown again."""
+    """If listings are refused and HEAD finds nothing, the job becomes unknown again.
+
+    The export may have begun, and its objects may have other names.
+    """
     lease = await maybe_applied(setup)
     await add_expected_objects(setup.database, lease.job_id, f"{lease.order.name_prefix}_1.raw")
     setup.deny("GetBucket", "ListMultipartUploads")

@@ -154,7 +154,10 @@ async def test_recorded_answers_are_found_by_index(sqlite: Database) -> None:
 
 
 async def test_a_commit_that_is_still_under_way_is_waited_for(postgresql: Database) -> None:
-    """The server may still complete a commit whose connection was lost; the repetition waits."""
+    """A repeated record waits until the server has completed the first commit.
+
+    The server may still complete a commit whose connection was lost.
+    """
     await make_jobs(postgresql)
     lease = await claim_one(postgresql)
     decision = decide(lease, make_acceptance(TASK), jitter=0.0)
@@ -274,7 +277,10 @@ async def maybe_applied(setup: StoreAndCloud) -> Lease:
 
 
 async def test_an_exact_name_that_was_put_back_is_not_sent(setup: StoreAndCloud) -> None:
-    """The bucket can be read again when the check is repeated, but the job is in the queue."""
+    """A repeated check does not send a job that the first check has queued again.
+
+    The bucket can be read again when the check is repeated.
+    """
     lease = await exact(setup)
     assert not await cleared_again(setup, lease, "HeadObject", "GetBucket")
     assert (await read_job(setup.database, lease.job_id)).state == JobState.QUEUED
@@ -282,7 +288,10 @@ async def test_an_exact_name_that_was_put_back_is_not_sent(setup: StoreAndCloud)
 
 
 async def test_a_maybe_applied_job_that_was_put_back_is_not_sent(setup: StoreAndCloud) -> None:
-    """The bucket can be read again when the check is repeated, but the job is unknown."""
+    """A repeated check does not send a job that the first check has made unknown.
+
+    The bucket can be read again when the check is repeated.
+    """
     lease = await maybe_applied(setup)
     assert not await cleared_again(setup, lease, "HeadObject", "GetBucket")
     assert (await read_job(setup.database, lease.job_id)).state == JobState.UNKNOWN
@@ -300,7 +309,7 @@ async def test_an_export_that_was_found_is_not_sent_again(setup: StoreAndCloud) 
 async def test_an_exact_name_is_sent_only_under_its_lease(
     setup: StoreAndCloud, mode: VerifyMode
 ) -> None:
-    """A suspended process sends no job of another owner, and saves no baseline for it."""
+    """A suspended process neither sends another owner's job nor saves its baseline."""
     lease = await exact(setup)
     await update_job(setup.database, lease.job_id, owner="another", attempt=2)
     cleared = await check_before_send(

@@ -33,7 +33,7 @@ def test_an_acceptance_has_all_values_of_the_reply() -> None:
 
 
 def test_a_refusal_has_the_vendors_message() -> None:
-    """A refusal's code, message and RequestId are the vendor's own; the remedy is ours."""
+    """A refusal has the vendor's code, message and RequestId, and our remedy."""
     reply = Reply(200, "r-2", error_code="InvalidImageId.NotFound", error_message="no such image")
     outcome = outcome_of_reply(reply)
     assert (outcome.code.name, outcome.message) == ("InvalidImageId.NotFound", "no such image")
@@ -42,7 +42,7 @@ def test_a_refusal_has_the_vendors_message() -> None:
 
 
 def test_a_gateways_page_is_quoted() -> None:
-    """An answer that is not from the API is stored as an excerpt, and its effect is unknown."""
+    """An answer not from the API is stored as an excerpt, and its effect is unknown."""
     outcome = outcome_of_reply(Reply(502, excerpt="<html>Bad Gateway"))
     assert outcome.message == "<html>Bad Gateway"
     assert outcome.code.effect is Effect.MAYBE

@@ -71,7 +71,7 @@ async def test_request_names_all_that_the_role_asks_for(server: ScriptedServer) 
 
 @pytest.mark.parametrize("code", ["SecretIdNotFound", "SignatureFailure", "TokenFailure"])
 async def test_replaced_base_credential_is_read_again(server: ScriptedServer, code: str) -> None:
-    """If STS refuses the credential that assumes the role, it is read again and tried once."""
+    """A credential that STS refuses is read again, and the role is tried once more."""
     server.respond(refused(f"AuthFailure.{code}"), Answer(api(ASSUMED), "close"))
     credential = await assume(server.url, RotatedCredentials())
     assert credential.secret_id == "AKIDlent"
@@ -91,7 +91,10 @@ async def test_replaced_base_credential_is_read_again(server: ScriptedServer, co
     ],
 )
 async def test_refusal_has_a_remedy(server: ScriptedServer, code: str, remedy: str) -> None:
-    """The same credential is not tried twice; the message has code, message and RequestId."""
+    """The error has a remedy and the code, message and RequestId of the refusal.
+
+    The same credential is not tried twice.
+    """
     server.respond(refused(code))
     with pytest.raises(CredentialError) as caught:
         await assume(server.url)

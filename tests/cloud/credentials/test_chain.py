@@ -96,7 +96,7 @@ async def test_instances_role_is_used_last_or_if_the_profile_says_so(
 async def test_role_is_assumed_with_any_credential(
     simulator: Simulator, tmp_path: Path, where: str
 ) -> None:
-    """The credential of the environment, of tccli's profile or of the instance assumes a role."""
+    """A credential of the environment, of tccli or of the instance assumes a role."""
     environ = {"TENCENTCLOUD_ROLE_ARN": ROLE}
     if where == "environment":
         environ["TENCENTCLOUD_SECRET_ID"] = DEFAULT_KEY.secret_id
@@ -113,7 +113,7 @@ async def test_role_is_assumed_with_any_credential(
 async def test_instance_without_a_role_is_part_of_the_error(
     simulator: Simulator, tmp_path: Path
 ) -> None:
-    """If no place holds a credential and the instance has no role, the message says both."""
+    """If nothing is stored and the instance has no role, the message says both."""
     simulator.change(instance_role="")
     with pytest.raises(CredentialError, match="No Tencent Cloud credentials") as caught:
         await find(tmp_path, endpoint=simulator.url)
@@ -124,7 +124,7 @@ async def test_instance_without_a_role_is_part_of_the_error(
 async def test_refusal_by_sts_is_not_a_missing_credential(
     simulator: Simulator, tmp_path: Path
 ) -> None:
-    """If the instance has a credential and STS refuses the role, the error is that of STS."""
+    """If STS refuses to let the instance assume the role, the error is that of STS."""
     simulator.change(absent_roles=("exporter",))
     with pytest.raises(CredentialError, match=r"ResourceNotFound\.RoleNotFound") as caught:
         await find(tmp_path, {"TENCENTCLOUD_ROLE_ARN": ROLE}, endpoint=simulator.url)
@@ -136,7 +136,10 @@ B_KEYS = f"[b]\nsecret_id = AKIDini\nsecret_key = {SECRET}\n"
 
 
 async def test_named_profile_of_tccli_precedes_the_environment(tmp_path: Path) -> None:
-    """The keys of the profile are used; the message says so and that the variable is not used."""
+    """The keys of a named profile are used, and a note says so.
+
+    The note also names the variables that are not used.
+    """
     write_tccli(tmp_path, "b", secretId="AKIDfile", secretKey=SECRET)
     notes: list[str] = []
     environ = {**ENVIRONMENT, "TENCENTCLOUD_TOKEN": "t", "TENCENTCLOUD_ROLE_ARN": ROLE}
@@ -175,7 +178,10 @@ async def test_named_profile_of_tccli_precedes_the_environment(tmp_path: Path) -
 async def test_named_profile_precedes_the_environment_where_the_shared_file_has_it(
     tmp_path: Path, section: str, secret_id: str, origin: str
 ) -> None:
-    """A section is a profile, too; without one the name only keeps limits and jobs apart."""
+    """The section of a named profile in the shared file precedes the environment.
+
+    Without such a section, the name only keeps limits and jobs apart.
+    """
     write_ini(tmp_path, B_KEYS.replace("[b]", f"[{section}]"))
     notes: list[str] = []
     source = await find(tmp_path, ENVIRONMENT, "b", is_named=True, notes=notes)
@@ -184,11 +190,11 @@ async def test_named_profile_precedes_the_environment_where_the_shared_file_has_
 
 
 async def test_profile_of_tccli_alone_does_not_precede_the_environment(tmp_path: Path) -> None:
-    """The tool takes TENCENTCLOUD_SECRET_ID before the profile of TCCLI_PROFILE, so we do the same.
+    """The environment precedes the profile of TCCLI_PROFILE, as in tccli.
 
-    Its order is flags, environment, profile; only its --profile turns the environment off (source:
-    parse_global_arg of tccli's action_caller.py). Another order would sign with other keys than
-    tccli does in the same shell.
+    The order of tccli is flags, environment, profile; only its --profile turns the environment off
+    (source: parse_global_arg of tccli's action_caller.py). Another order would sign with other keys
+    than tccli does in the same shell.
     """
     write_tccli(tmp_path, "b", secretId="AKIDfile", secretKey=SECRET)
     notes: list[str] = []
@@ -200,7 +206,7 @@ async def test_profile_of_tccli_alone_does_not_precede_the_environment(tmp_path:
 
 
 async def test_broken_file_of_a_named_profile_is_an_error(tmp_path: Path) -> None:
-    """The keys of the environment do not replace those of a profile that cannot be read."""
+    """The environment's keys do not replace a named profile that cannot be read."""
     write_tccli(tmp_path, "b").write_text("{")
     with pytest.raises(CredentialError, match="is not a JSON object"):
         await find(tmp_path, ENVIRONMENT, "b", is_named=True)
@@ -233,7 +239,10 @@ async def test_named_profile_without_keys_is_refused(
 async def test_profile_without_keys_may_have_them_in_the_other_file(
     simulator: Simulator, tmp_path: Path
 ) -> None:
-    """Both files belong to the profile; and a profile that nobody has named is passed over."""
+    """A profile without keys in the tccli file may have them in the shared file.
+
+    If nobody has named the profile, it is skipped.
+    """
     write_tccli(tmp_path, "b")
     assert (await (await find(tmp_path, ENVIRONMENT, "b")).current()).secret_id == "AKIDenv"
     notes: list[str] = []
@@ -246,7 +255,10 @@ async def test_profile_without_keys_may_have_them_in_the_other_file(
 
 @contextmanager
 def closed_to_this_user(folder: Path) -> Iterator[None]:
-    """Make a folder one that this process cannot open; root becomes another user for that."""
+    """Make a folder inaccessible to this process inside the context.
+
+    Root can open every folder, so a process of root becomes another user for this time.
+    """
     folder.chmod(0)
     if os.geteuid() == 0:
         os.setresuid(65_534, 65_534, 0)
@@ -259,7 +271,7 @@ def closed_to_this_user(folder: Path) -> Iterator[None]:
 
 
 async def test_closed_home_does_not_hide_the_environment(tmp_path: Path) -> None:
-    """A named profile uses the environment if this user cannot open the folder of the files.
+    """A named profile uses the environment if this user cannot open its folder.
 
     The message does not claim that there is no such profile.
     """
@@ -277,7 +289,11 @@ async def test_closed_home_does_not_hide_the_environment(tmp_path: Path) -> None
 
 
 async def test_missing_home_is_named_only_where_nothing_was_found(tmp_path: Path) -> None:
-    """Files that variables name are read; a value that cannot be used has nothing to do with it."""
+    """An error names a missing HOME only if nothing was found or a path needs it.
+
+    Files that variables name are read without HOME. An error about an invalid value does not name
+    it.
+    """
     with pytest.raises(CredentialError, match="No Tencent Cloud credentials") as caught:
         await find(None)
     assert "HOME is not set" in caught.value.message
@@ -363,7 +379,10 @@ async def test_variable_that_leads_to_no_keys_is_named(
 
 
 async def test_profile_of_terraform_is_not_ignored(tmp_path: Path) -> None:
-    """TENCENTCLOUD_PROFILE is refused if it names another profile than the one to be used."""
+    """TENCENTCLOUD_PROFILE is refused if it differs from the profile to be used.
+
+    It is accepted if the user names a profile, or if the environment has keys.
+    """
     write_tccli(tmp_path, secretId="AKIDfile", secretKey=SECRET)
     environ = {"TENCENTCLOUD_PROFILE": "prod"}
     with pytest.raises(CredentialError, match="TENCENTCLOUD_PROFILE names profile 'prod'"):
@@ -389,7 +408,10 @@ async def test_unsupported_variable_is_refused_where_the_environment_counts(
 async def test_name_of_the_instances_role_is_refused_only_beside_other_keys(
     simulator: Simulator, tmp_path: Path, profile: dict[str, str] | None
 ) -> None:
-    """Terraform signs with that role, and so does this program if it has found nothing else."""
+    """TENCENTCLOUD_CAM_ROLE_NAME is refused only if other keys would be used.
+
+    Terraform signs with the role of the instance, and so does this program if it finds no keys.
+    """
     if profile is not None:
         write_tccli(tmp_path, **profile)
     environ = {"TENCENTCLOUD_CAM_ROLE_NAME": "exporter"}
@@ -442,7 +464,13 @@ async def test_instances_role_is_named(simulator: Simulator, tmp_path: Path) -> 
 
 
 def write_with_modes(home: Path, file_mode: int, folder_mode: int) -> Path:
-    """Write a profile of tccli into an open home, and set the modes of the file and its folder."""
+    """Write a tccli profile, and set the modes of its file and of the folder.
+
+    Every user can open the home.
+
+    Returns:
+        The path of the file.
+    """
     home.chmod(0o755)
     path = write_tccli(home, secretId="AKIDfile", secretKey=SECRET)
     path.chmod(file_mode)
@@ -457,7 +485,11 @@ def write_with_modes(home: Path, file_mode: int, folder_mode: int) -> Path:
 async def test_file_that_others_can_read_is_noted_once(
     file_mode: int, folder_mode: int, is_noted: bool
 ) -> None:
-    """The tool tccli writes its files with mode 0644 into a folder that only the user can open."""
+    """One note names a credentials file that other users can read.
+
+    The tool tccli writes its files with mode 0644 into a folder that only the user can open, so
+    this mode alone is not noted.
+    """
     notes: list[str] = []
     with TemporaryDirectory(dir="/var/tmp") as name:  # the folder of pytest is closed to others
         path = write_with_modes(Path(name), file_mode, folder_mode)

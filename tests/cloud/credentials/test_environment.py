@@ -73,7 +73,10 @@ def test_environment_without_a_credential_is_none(environ: dict[str, str]) -> No
     ],
 )
 def test_invalid_variable_is_named_without_its_value(environ: dict[str, str], message: str) -> None:
-    """Half a pair, spaces and impossible characters are refused by the variable's name."""
+    """The error names the invalid variable and does not show its value.
+
+    Half a pair, spaces and impossible characters are invalid.
+    """
     with pytest.raises(CredentialError) as caught:
         read_environment(environ)
     assert caught.value.message == message
@@ -132,7 +135,10 @@ def test_role_has_a_default_session_name(environ: dict[str, str], role: Role | N
     ],
 )
 def test_invalid_role_is_named(environ: dict[str, str], message: str) -> None:
-    """Variables that contradict each other, quotes and wrong numbers are refused by name."""
+    """The error names the variables of a role that are invalid.
+
+    Contradictory variables, quotes and wrong numbers are invalid.
+    """
     with pytest.raises(CredentialError) as caught:
         role_in_environment(environ)
     assert caught.value.message == message

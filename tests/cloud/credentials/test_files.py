@@ -91,7 +91,7 @@ def test_unreadable_tccli_profile_is_not_quoted(tmp_path: Path, text: str) -> No
 
 
 def test_remedy_for_a_bad_tccli_profile_names_it(tmp_path: Path) -> None:
-    """The command in the remedy writes the profile of the bad file, not the default one."""
+    """The command in the remedy writes the bad profile, not the default one."""
     path = tmp_path / "night.credential"
     path.write_text("[]")
     with pytest.raises(CredentialError) as caught:
@@ -150,7 +150,10 @@ def test_unreadable_shared_file_is_not_quoted(tmp_path: Path, text: str, message
     ],
 )
 def test_spelling_of_a_section_does_not_matter(tmp_path: Path, text: str) -> None:
-    """Line ends, blanks, case and hyphens of the names do not matter; [DEFAULT] is a section."""
+    """Line ends, blanks, and case and hyphens of the names do not matter.
+
+    [DEFAULT] is a section like any other.
+    """
     path = write_ini(tmp_path, text)
     assert read_shared_file(path, "default") == StoredCredential(Credential("AKIDini", SECRET))
 
@@ -197,7 +200,10 @@ OWN = Credential("AKIDini", SECRET)
     ],
 )
 def test_role_of_a_section_is_read(tmp_path: Path, text: str, expected: StoredCredential) -> None:
-    """A role has the keys beside it, or those of its source profile, which may have a role too."""
+    """A role uses the keys of its own section or those of its source profile.
+
+    The source profile may have a role, too.
+    """
     assert read_shared_file(write_ini(tmp_path, text), "prod") == expected
 
 
@@ -256,7 +262,10 @@ def test_role_of_a_section_is_read(tmp_path: Path, text: str, expected: StoredCr
     ],
 )
 def test_section_that_cannot_be_used_is_named(tmp_path: Path, text: str, message: str) -> None:
-    """What is missing, contradictory or not supported is one sentence with file and section."""
+    """One sentence names the file and the section, and says what is wrong.
+
+    Settings can be missing, contradictory or not supported.
+    """
     path = write_ini(tmp_path, f"[prod]\n{text}\n[default]\n{KEYS}")
     assert refusal(lambda: read_shared_file(path, "prod")) == f"{path} [prod]: {message}"
 

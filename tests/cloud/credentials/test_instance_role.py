@@ -33,7 +33,10 @@ def once(body: str) -> Answer:
 
 @pytest.mark.anyio
 async def test_role_is_requested_by_its_name(server: ScriptedServer) -> None:
-    """The name, which may end in a line break, leads to the credential; nothing is signed."""
+    """The role's name is requested first, then its credential, both unsigned.
+
+    The name may end in a line break.
+    """
     server.respond(once("exporter\n"), once(json.dumps(LENT)))
     credential = await fetch_instance_credential(server.url)
     assert (credential.secret_id, credential.token) == ("AKIDlent", f"{SECRET}-token")
@@ -49,7 +52,7 @@ async def test_role_is_requested_by_its_name(server: ScriptedServer) -> None:
     "name", ["", "<html>\n<body>Log in</body></html>", "one\ntwo", "../x", "é"]
 )
 async def test_invalid_role_name_is_not_requested(server: ScriptedServer, name: str) -> None:
-    """A login page instead of a role's name is an error, and does not become part of a URL."""
+    """A login page instead of a role name is an error and is not put into a URL."""
     server.respond(once(name))
     with pytest.raises(CredentialError, match="did not return the name of a role"):
         await fetch_instance_credential(server.url)
@@ -74,7 +77,7 @@ async def test_invalid_role_name_is_not_requested(server: ScriptedServer, name: 
     ],
 )
 async def test_incomplete_credential_is_an_error(server: ScriptedServer, answer: str) -> None:
-    """A missing part, or one that no header can hold, is an error that shows no secret."""
+    """A missing part, or one that no header can hold, is an error without secrets."""
     server.respond(once("exporter"), once(answer))
     with pytest.raises(CredentialError, match="no credential for the role exporter") as caught:
         await fetch_instance_credential(server.url)
@@ -104,7 +107,7 @@ async def test_every_address_of_the_service_is_reached_directly(
 
 
 def test_silent_name_server_does_not_block_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error is raised, and the event loop ends, while the name look-up still waits."""
+    """The error is raised and the event loop ends before the name look-up returns."""
     answered, waiting = threading.Event(), threading.Event()
 
     def resolve(*_arguments: Any, **_named: Any) -> Any:

@@ -80,7 +80,10 @@ def test_concurrent_callers_share_one_fetch_and_its_result() -> None:
 
 
 def test_failing_service_is_called_rarely() -> None:
-    """Frequent callers get the last error again; the service is called every ten seconds."""
+    """A failing service is called only every ten seconds.
+
+    Callers in between get the last error again.
+    """
     service = Service()
     service.is_down = True
 
@@ -98,7 +101,7 @@ def test_failing_service_is_called_rarely() -> None:
 
 
 def test_credential_is_renewed_ahead_of_its_expiry() -> None:
-    """A credential of one hour is fetched every forty minutes, and no caller waits for it."""
+    """A credential of one hour is renewed every 40 minutes, and no caller waits."""
     service = Service()
 
     async def work() -> None:
@@ -142,7 +145,10 @@ def test_credential_is_used_until_it_expires_while_renewal_fails() -> None:
 
 
 def test_service_that_returns_the_same_credential_is_called_rarely() -> None:
-    """A service that keeps returning the same credential, even expired, is not called in a loop."""
+    """A service that keeps returning one credential is not called in a tight loop.
+
+    This is also true after the credential has expired.
+    """
     service = Service()
     service.expires_at = NOON + HOUR
 

@@ -36,7 +36,10 @@ def test_missing_value_is_none(value: str | None) -> None:
     ],
 )
 def test_key_is_returned(value: str) -> None:
-    """Printable ASCII without spaces is a key; that of a simulated cloud may look like a name."""
+    """Printable ASCII without spaces is a valid key.
+
+    A key of a simulated cloud may look like a name.
+    """
     assert checked_key("NAME", value) == value
 
 
@@ -87,7 +90,7 @@ def test_key_is_returned(value: str) -> None:
     ],
 )
 def test_spoiled_value_is_named_and_not_shown(value: object, problem: str) -> None:
-    """The message has the name and the problem; the remedy helps; the value is in neither."""
+    """The error has the name, the problem and a remedy, but never the value."""
     with pytest.raises(CredentialError) as caught:
         checked_key("NAME", value)
     assert caught.value.message == f"NAME {problem}."

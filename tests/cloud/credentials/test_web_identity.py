@@ -68,7 +68,9 @@ async def test_stored_keys_precede_the_pods_role(tmp_path: Path, pod: dict[str, 
 async def test_pods_role_precedes_that_of_its_node(
     tmp_path: Path, pod: dict[str, str], server: ScriptedServer
 ) -> None:
-    """TKE sets the variables for this pod; the metadata service knows only the node's role.
+    """The role of a pod precedes the role of its node.
+
+    TKE sets the variables for this pod; the metadata service knows only the node's role.
 
     The vendor's tools differ: tccli counts the variables among the environment and takes the node's
     role only if it is told to, but the SDK's chain asks for the node's role first. This program has
@@ -102,7 +104,10 @@ async def test_missing_token_is_named(tmp_path: Path, pod: dict[str, str], name:
 async def test_refusal_names_the_role_and_not_the_token(
     tmp_path: Path, pod: dict[str, str], server: ScriptedServer
 ) -> None:
-    """The message has the vendor's code, and the remedy speaks of the identity provider."""
+    """The message has the role and the vendor's code, and does not show the token.
+
+    The remedy names the identity provider.
+    """
     error = {"Code": "InvalidParameter.WebIdentityTokenError", "Message": "No."}
     server.respond(Answer(api({"Error": error, "RequestId": "r-1"}), "close"))
     with pytest.raises(CredentialError, match="WebIdentityTokenError") as caught:
