@@ -74,11 +74,14 @@ async def test_images_can_be_given_as_options(shell: Shell) -> None:
 
 
 async def test_an_invalid_manifest_enqueues_nothing(shell: Shell) -> None:
-    """Each error is printed with its line, the exit code is 2, and no database is created."""
+    """Each error is printed with its line, and no database is created.
+
+    The exit code is 2.
+    """
     text = b"image_id,region,bucket\nimg-1,ap-singapore,backup\nimg-00000002,x,backup-1250000000\n"
     refused = await shell.run("enqueue", "-", stdin=text)
     assert refused.code == 2
-    assert [place in refused.err for place in ("line 2, image_id", "line 2, bucket", "line 3")]
+    assert all(place in refused.err for place in ("line 2, image_id", "line 2, bucket", "line 3"))
     assert "Traceback" not in refused.err
     assert not (shell.folder / "exports.db").exists()
 
@@ -150,7 +153,7 @@ async def test_a_screen_shows_twenty_faults_and_json_all(shell: Shell) -> None:
 
 
 async def test_a_chinese_spreadsheet_is_read_with_its_encoding(shell: Shell) -> None:
-    """Without it there is one message with the remedy, and with it every row is enqueued."""
+    """Without `--encoding` one message has the remedy; with it all rows are enqueued."""
     rows = "".join(f"img-{i:08d},备份\n" for i in range(800))
     text = f"image_id,prefix\n{rows}".encode("gb18030")
     refused = await shell.run("enqueue", "-", *WHERE, stdin=text)
@@ -317,7 +320,10 @@ async def test_a_batch_with_a_wildcard_is_refused(shell: Shell, command: str) ->
 
 
 async def test_a_run_of_a_batch_of_another_profile_is_refused(shell: Shell) -> None:
-    """The profiles that have the batch are named; commands that send nothing take any."""
+    """A run is refused, and the message names the profiles that have the batch.
+
+    Commands that send nothing accept any profile.
+    """
     for profile in ("b", "a c"):
         await shell.run(
             "enqueue", "-", "--again", "--batch", "x", "--profile", profile, stdin=manifest(1)
@@ -352,7 +358,7 @@ async def test_failed_jobs_exit_with_3_and_show_their_remedy(
 
 
 async def test_a_narrow_terminal_shows_errors_in_full(shell: Shell, cloud: Simulator) -> None:
-    """In `history` and `show` no line is wider than the terminal; the remedy is complete."""
+    """`history` and `show` print the whole remedy in lines that fit the terminal."""
     cloud.change(images={"img-00000001": ImageSettings(missing=True)})
     await shell.run("enqueue", "-", stdin=manifest(2))
     assert (await shell.run("run")).code == 3
