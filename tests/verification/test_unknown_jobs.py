@@ -292,17 +292,22 @@ async def test_exact_names_are_never_resent_automatically(setup: StoreAndCloud) 
     assert await looked(setup, job_id) is JobState.UNKNOWN
 
 
-async def test_a_changed_object_under_an_exact_name_counts(setup: StoreAndCloud) -> None:
+@pytest.mark.parametrize("found", ["uploads", "objects"])
+async def test_a_changed_object_under_an_exact_name_counts(
+    setup: StoreAndCloud, found: str
+) -> None:
     """An upload or new object must have exactly the expected key, not a longer one."""
     job_id = await unknown(setup, exact_names=True, object_prefix="web")
     await setup.export_without_answer(job_id)
     (key, *_) = (upload.key for upload in setup.simulator.exports[0].uploads)
+    if found == "objects":
+        setup.finish_exports()
     await add_expected_objects(setup.database, job_id, key.removesuffix(".raw"), baseline_etag="")
     assert await looked(setup, job_id) is JobState.UNKNOWN
     await add_expected_objects(setup.database, job_id, key, baseline_etag="")
     assert await looked(setup, job_id) is JobState.ACCEPTED
     event = (await read_rows(setup.database, events, job_id))[-1]
-    assert keys_in_event(event, "uploads") == [key]
+    assert keys_in_event(event, found) == [key]
 
 
 async def test_a_listing_is_enough_for_an_exact_name_where_head_is_refused(

@@ -8,7 +8,7 @@ from orchestrator.job_states import JobState
 from orchestrator.model import Lease, Outcome, Reply
 from orchestrator.operations import CancelResult, cancel
 from orchestrator.store import Database
-from orchestrator.store.tables import events, jobs, objects
+from orchestrator.store.tables import attempts, events, jobs, objects
 from orchestrator.store.transitions import Transition, apply_transition
 from tests.job_factory import (
     CAP_REACHED,
@@ -152,6 +152,8 @@ async def test_an_older_attempts_task_is_a_possible_duplicate(
     event = (await read_rows(database, events, lease.job_id))[-1]
     assert (event.kind, event.attempt) == ("possible duplicate", lease.attempt)
     assert event.details["task_id"] == str(TASK)
+    first, *_ = await read_rows(database, attempts, lease.job_id)
+    assert (first.number, first.task_id) == (lease.attempt, str(TASK))
 
 
 async def test_an_older_task_id_counts_if_the_later_attempt_had_no_effect(

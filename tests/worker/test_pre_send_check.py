@@ -253,9 +253,12 @@ async def test_an_old_upload_under_an_exact_name_is_not_the_export(setup: StoreA
     await add_expected_objects(setup.database, job_id, upload.key)
     first = await claim_one(setup.database)
     assert await cleared(setup, first)
+    (before,) = await read_rows(setup.database, objects, job_id)
     await record_outcome(setup.database, first, make_refusal(IMAGE_BUSY))
     await update_job(setup.database, job_id, due_at=await now(setup.database))
     assert await cleared(setup, await claim_one(setup.database))
+    (after,) = await read_rows(setup.database, objects, job_id)
+    assert (before.baseline_etag, after.baseline_etag) == ("", "")
 
 
 async def test_a_look_up_that_takes_too_long_is_given_up(
