@@ -85,7 +85,7 @@ class SystemUnderTest:
     Args:
         clock: the vendor's clock; on SQLite the store uses it too.
         acceptances: the exports whose acceptance has been recorded, in that order.
-        retried: given-up exports after which an operator wanted another.
+        retried: exports after which an operator wanted another, and which were not found since.
     """
 
     database: Database
@@ -216,6 +216,7 @@ class SystemUnderTest:
             for export in self.vendor.exports
             if export.task_id == attempt.outcome.task_id and export not in self.acceptances
         )
+        await self._end_retry(attempt.lease.job_id)
 
     async def recover_orphans(self, process: int) -> None:
         """Recover the orphaned jobs of other processes."""
@@ -229,6 +230,7 @@ class SystemUnderTest:
                 then = await self.database.now(connection) + SECOND
                 await postpone(connection, {job_id: then})
         await self._settle_by_look(job)
+        await self._end_retry(job_id)
 
     async def _settle_by_look(self, job: TrackedJob) -> None:
         try:
@@ -278,7 +280,7 @@ class SystemUnderTest:
         except UsageError:
             assert absent, "the verdict 'accepted' is never refused"
         else:
-            self._note_retry(job_id)
+            self.retried.update(one for one in self.vendor.of(job_id) if one.given_up)
 
     async def retry(self) -> None:
         """Retry all failed and cancelled jobs as an operator."""
@@ -288,11 +290,17 @@ class SystemUnderTest:
             job_ids = list((await connection.execute(failed)).scalars())
         await operations.retry(self.database, jobs.c.id > 0, actor="person")
         for job_id in job_ids:
-            self._note_retry(job_id)
+            self.retried.update(self.vendor.of(job_id))
+
+    async def _end_retry(self, job_id: int) -> None:
+        """Require another retry for another export, if the running one was found."""
+        running = {export for export in self.vendor.of(job_id) if not export.given_up}
+        if running & self.retried:
+            async with self.database.read() as connection:
+                query = sa.select(jobs.c.state).where(jobs.c.id == job_id)
+                if await connection.scalar(query) == JobState.ACCEPTED:
+                    self.retried -= running
 
     async def cancel(self) -> None:
         """Cancel all queued jobs as an operator."""
         await operations.cancel(self.database, jobs.c.id > 0, actor="person")
-
-    def _note_retry(self, job_id: int) -> None:
-        self.retried.update(e for e in self.vendor.of(job_id) if e.given_up)
