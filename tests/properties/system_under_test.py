@@ -186,6 +186,7 @@ class SystemUnderTest:
         )
         if not attempt.can_send:
             self.attempts.remove(attempt)
+        await self._end_retry(attempt.lease.job_id)
 
     def arrive(self, attempt: Attempt, *, invisible_for: timedelta, answered: bool) -> None:
         """Deliver a request to the vendor; its answer can be lost."""
@@ -281,6 +282,7 @@ class SystemUnderTest:
             assert absent, "the verdict 'accepted' is never refused"
         else:
             self.retried.update(one for one in self.vendor.of(job_id) if one.given_up)
+            await self._end_retry(job_id)
 
     async def retry(self) -> None:
         """Retry all failed and cancelled jobs as an operator."""
