@@ -13,7 +13,7 @@ demo: $(VENV)/installed  ## guided first run in a simulated cloud; needs no acco
 
 # Most tests wait for something, so more processes than cores pay off.
 test: $(VENV)/developed  ## run the test suite
-	$(BIN)/python -m pytest -n 4 --dist worksteal
+	$(BIN)/python -m pytest -n 6 --dist worksteal
 
 pinned: $(VENV)/developed  ## compare exit codes, data and requests with a recording
 	$(BIN)/python -m tests.pinned compare
@@ -35,7 +35,7 @@ field: $(VENV)/developed  ## play situations of users: containers, other users, 
 
 # Other Pythons need an environment of their own: make quick PYTHON=python3.13 VENV=.venv-3.13
 quick: $(VENV)/developed  ## run the fast tests of settings, manifests and commands
-	$(BIN)/python -m pytest -n 4 --dist worksteal tests/cli tests/manifest tests/test_settings.py
+	$(BIN)/python -m pytest -n 6 --dist worksteal tests/cli tests/manifest tests/test_settings.py
 
 properties: $(VENV)/developed  ## check invariants over random sequences of operations
 	$(BIN)/python -m tests.properties
