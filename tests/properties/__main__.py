@@ -1,6 +1,7 @@
 """The long form of the property tests: more and longer histories, different each time."""
 
 import argparse
+import sys
 import tempfile
 from pathlib import Path
 
@@ -29,8 +30,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         template = Path(folder) / "template.db"
         anyio.run(_make_tables, f"sqlite+aiosqlite:///{template}")
-        run_state_machine_as_test(make_state_machine(template, Path(folder)), settings=long)
+        machine = make_state_machine(template, Path(folder), on_start=_print_every_hundredth)
+        run_state_machine_as_test(machine, settings=long)
     print(f"{options.histories} histories: all invariants held.")  # noqa: T201 - its result
+
+
+def _print_every_hundredth(number: int) -> None:
+    """Show on stderr that the run goes on: 3,000 histories take half an hour."""
+    if number and number % 100 == 0:
+        print(f"{number} histories", file=sys.stderr, flush=True)  # noqa: T201 - its progress
 
 
 async def _make_tables(url: str) -> None:

@@ -1,6 +1,7 @@
 """In any order of steps of processes, vendor, operators and time, no export is lost or doubled."""
 
 import shutil
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 
@@ -22,14 +23,24 @@ SHORT = settings(
 )
 
 
-def make_state_machine(template: Path, folder: Path) -> type[ExportStateMachine]:
-    """Return the state machine; each history has a new file as its store."""
+def make_state_machine(
+    template: Path, folder: Path, *, on_start: Callable[[int], None] = lambda number: None
+) -> type[ExportStateMachine]:
+    """Return the state machine; each history has a new file as its store.
+
+    Args:
+        template: an empty store.
+        folder: where the stores are made.
+        on_start: called with the number of each history, from 0, before it begins.
+    """
     numbers = count()
 
     def fresh() -> Path:
         for old in folder.glob("store-*"):
             old.unlink()
-        return Path(shutil.copy(template, folder / f"store-{next(numbers)}.db"))
+        number = next(numbers)
+        on_start(number)
+        return Path(shutil.copy(template, folder / f"store-{number}.db"))
 
     async def open_store(clock: FakeClock) -> Database:
         return Database(f"sqlite+aiosqlite:///{fresh()}", clock)
