@@ -84,6 +84,31 @@ async def test_unreadable_answer_is_not_an_empty_listing(
     assert caught.value.code == f"Http{status[:3]}"
 
 
+@pytest.mark.parametrize("encoding", ["UTF-8", "UTF-16", "UTF-16LE", "ISO-8859-1"])
+async def test_a_document_type_is_refused_in_each_encoding(
+    server: ScriptedServer, cos: CosClient, encoding: str
+) -> None:
+    """Its entities could expand without limit; without them the same answer is read."""
+    declared = f'<?xml version="1.0" encoding="{encoding}"?>'
+    listing = f"<ListBucketResult>{listed('a')}</ListBucketResult>"
+    with_entity = listing.replace("<Size>7", "<Size>&seven;")
+    document_type = '<!DOCTYPE x [<!ENTITY seven "7">]>'
+    server.respond(http(f"{declared}{listing}".encode(encoding)))
+    server.respond(http(f"{declared}{document_type}{with_entity}".encode(encoding)))
+    (found,) = await cos.list_objects("ap-tokyo", BUCKET, "")
+    assert found.size == 7
+    with pytest.raises(CloudRefusal) as caught:
+        await cos.list_objects("ap-tokyo", BUCKET, "")
+    assert caught.value.code == "Http200"
+
+
+async def test_comments_and_cdata_are_read(server: ScriptedServer, cos: CosClient) -> None:
+    """They are valid XML, and no document type."""
+    server.respond(objects("<!-- first -->", listed("<![CDATA[a]]>")))
+    (found,) = await cos.list_objects("ap-tokyo", BUCKET, "")
+    assert found.key == "a"
+
+
 @pytest.mark.parametrize("size", ["", "big", "-7", "٣", "9" * 19])
 async def test_invalid_size_is_refused(server: ScriptedServer, cos: CosClient, size: str) -> None:
     """An entry that cannot be read makes the listing fail; it is not left out."""
