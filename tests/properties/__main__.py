@@ -41,7 +41,7 @@ def _print_every_hundredth(number: int) -> None:
     Hypothesis discards some histories and does not count them: more begin than are asked for.
     """
     if number and number % 100 == 0:
-        print(f"{number} begun, with discarded ones", file=sys.stderr, flush=True)  # noqa: T201 - its progress
+        print(f"{number} histories begun", file=sys.stderr, flush=True)  # noqa: T201 - its progress
 
 
 async def _make_tables(url: str) -> None:
